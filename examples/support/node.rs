@@ -1,0 +1,149 @@
+//! The node's HTTP side: which request gets which answer.
+//!
+//! Owns the paths of a kube-apiserver that kubectl needs for exec, and the kubelet's own exec path. The process is
+//! [`process`](crate::process)'s.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Response, StatusCode};
+use kubestream::exec::ExecRequest;
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::upgrade::{self, Pending, Protocol, UpgradeError};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::process;
+
+/// The one container of every pod here.
+const CONTAINER: &str = "main";
+
+/// Serves until the future is dropped, which ends every session.
+pub(crate) async fn serve(listener: TcpListener) {
+    let config = Arc::new(upgrade::Config::default());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // A connection that was gone before it was accepted is its client's business.
+                if let Ok((tcp, _)) = accepted {
+                    let config = Arc::clone(&config);
+                    connections.spawn(async move {
+                        if let Err(error) = answer(tcp, &config).await {
+                            eprintln!("node: {error}");
+                        }
+                    });
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn answer(tcp: TcpStream, config: &upgrade::Config) -> Result<(), UpgradeError> {
+    tcp.set_nodelay(true)?;
+    let pending = upgrade::accept(tcp, config).await?;
+    let path = pending.request().uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts[..] {
+        ["version"] => pending.respond(ok(json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}))).await,
+        ["api"] => pending.respond(ok(json!({"kind": "APIVersions", "versions": ["v1"]}))).await,
+        ["apis"] => pending.respond(ok(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}))).await,
+        ["api", "v1"] => pending.respond(ok(resources())).await,
+        ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(pod(namespace, name))).await,
+        ["api", "v1", "namespaces", _, "pods", _, "exec"]
+        | ["exec", _, _, CONTAINER]
+        | ["exec", _, _, _, CONTAINER] => exec(pending, parts[..].get(5)).await,
+        _ => {
+            let message = format!("the server could not find the requested resource: {path}");
+            pending.respond(failure(StatusCode::NOT_FOUND, "NotFound", &message)).await
+        }
+    }
+}
+
+async fn exec(pending: Pending<TcpStream>, pod: Option<&&str>) -> Result<(), UpgradeError> {
+    let request = pending.request();
+    if ![Method::GET, Method::POST].contains(request.method()) {
+        let message = format!("the server does not allow {} here", request.method());
+        return pending.respond(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message)).await;
+    }
+    let wanted = match ExecRequest::from_query(request.uri().query().unwrap_or_default()) {
+        Ok(wanted) => wanted,
+        Err(error) => return pending.respond(text(StatusCode::BAD_REQUEST, &error.to_string())).await,
+    };
+    if let Some(container) = wanted.container.as_deref().filter(|name| *name != CONTAINER) {
+        let message = format!("container {container} is not valid for pod {}", pod.unwrap_or(&"demo"));
+        return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", &message)).await;
+    }
+    if wanted.command.is_empty() {
+        return pending.respond(text(StatusCode::BAD_REQUEST, "you must specify a command")).await;
+    }
+    if !pending.is_upgrade() {
+        return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
+    }
+    let upgraded = pending.accept(Protocol::EXEC).await?;
+    let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
+    let session = async move {
+        match mux.accept_exec(wanted.streams).await {
+            Ok(server) => process::run(&wanted.command, wanted.streams.tty, server).await,
+            Err(error) => Err(error),
+        }
+    };
+    // The driver outlives the session: it writes what is left of it.
+    let (session, _) = tokio::join!(session, driver);
+    if let Err(error) = session {
+        eprintln!("node: exec: {error}");
+    }
+    Ok(())
+}
+
+fn resources() -> Value {
+    let resource = |name: &str, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs});
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
+        resource("pods", "Pod", &["get"]),
+        resource("pods/exec", "PodExecOptions", &["create", "get"]),
+    ]})
+}
+
+fn pod(namespace: &str, name: &str) -> Value {
+    json!({
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"containers": [{"name": CONTAINER, "image": "localhost/none"}]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{"name": CONTAINER, "ready": true, "state": {"running": {}}}],
+        },
+    })
+}
+
+fn ok(value: Value) -> Response<Bytes> {
+    response(StatusCode::OK, "application/json", value.to_string())
+}
+
+fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
+    let status = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": code.as_u16(),
+    });
+    response(code, "application/json", status.to_string())
+}
+
+fn text(code: StatusCode, message: &str) -> Response<Bytes> {
+    response(code, "text/plain; charset=utf-8", format!("{message}\n"))
+}
+
+fn response(code: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
+    response
+}

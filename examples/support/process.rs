@@ -1,0 +1,206 @@
+//! The node's "container": a local process on pipes or on a terminal.
+//!
+//! Owns the process from its start to its last byte, and that it ends when its client goes away.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use kubestream::exec::{Error, ExecServer, ProcessOutput, ProcessStdin, Resizes};
+use kubestream::status::{ExitStatus, Status};
+use pty_process::{OwnedWritePty, Size};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// How long a pipe may be silent after the process is gone before it is taken to be at its end, although something the
+/// process started still holds it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// From the hang-up to the kill.
+const HANG_UP: Duration = Duration::from_secs(1);
+
+/// Runs a command for a client, and says how it ended once all its output is out.
+pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -> Result<(), Error> {
+    let (gone, exited) = watch::channel(false);
+    let mut copies = JoinSet::new();
+    let started = if tty {
+        start_on_terminal(command, &mut server, &mut copies)
+    } else {
+        start_on_pipes(command, &mut server, &mut copies, &exited)
+    };
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            let message = format!("error executing command in container: exec: {:?}: {error}", command[0]);
+            return server.exit(ExitStatus::Failed(Box::new(Status::internal_error(&message)))).await;
+        }
+    };
+    let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = server.client_gone() => {
+            hang_up(&mut child, group).await;
+            return Ok(());
+        }
+    };
+    // No receiver is left where there is no output to wait for.
+    let _ = gone.send(true);
+    tokio::select! {
+        () = async { while copies.join_next().await.is_some() {} } => {}
+        () = server.client_gone() => return Ok(()),
+    }
+    let status = match status {
+        Ok(status) => match status.code().or_else(|| status.signal().map(|signal| 128 + signal)) {
+            Some(0) | None => ExitStatus::Success,
+            Some(code) => ExitStatus::Code(code),
+        },
+        Err(error) => ExitStatus::Failed(Box::new(Status::internal_error(&error.to_string()))),
+    };
+    server.exit(status).await
+}
+
+fn start_on_pipes(
+    command: &[String],
+    server: &mut ExecServer,
+    copies: &mut JoinSet<()>,
+    exited: &watch::Receiver<bool>,
+) -> io::Result<Child> {
+    let pipe = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
+    let mut child = Command::new(&command[0])
+        .args(&command[1..])
+        .stdin(pipe(server.stdin.is_some()))
+        .stdout(pipe(server.stdout.is_some()))
+        .stderr(pipe(server.stderr.is_some()))
+        .process_group(0)
+        .spawn()?;
+    if let (Some(from), Some(to)) = (server.stdin.take(), child.stdin.take()) {
+        // Not among the copies that are waited for: a process may end without having read it.
+        tokio::spawn(feed(from, to));
+    }
+    if let (Some(from), Some(to)) = (child.stdout.take(), server.stdout.take()) {
+        copies.spawn(drain(from, to, exited.clone()));
+    }
+    if let (Some(from), Some(to)) = (child.stderr.take(), server.stderr.take()) {
+        copies.spawn(drain(from, to, exited.clone()));
+    }
+    Ok(child)
+}
+
+fn start_on_terminal(command: &[String], server: &mut ExecServer, copies: &mut JoinSet<()>) -> io::Result<Child> {
+    let (terminal, process) = pty_process::open().map_err(io::Error::other)?;
+    let child = pty_process::Command::new(&command[0])
+        .args(&command[1..])
+        .env("TERM", "xterm")
+        .spawn(process)
+        .map_err(io::Error::other)?;
+    let (from, to) = terminal.into_split();
+    if let Some(output) = server.stdout.take() {
+        // The terminal ends by itself, with EIO, when nobody has it open any more.
+        let (_, never) = watch::channel(false);
+        copies.spawn(drain(from, output, never));
+    }
+    tokio::spawn(operate(to, server.stdin.take(), server.resize.take()));
+    Ok(child)
+}
+
+/// From the process to the client, to the last byte.
+async fn drain(mut from: impl AsyncRead + Unpin, mut to: ProcessOutput, mut exited: watch::Receiver<bool>) {
+    const READ: usize = 32 * 1024;
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ);
+        let abandoned = async {
+            if exited.wait_for(|exited| *exited).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        let read = tokio::select! {
+            biased;
+            read = from.read_buf(&mut buffer) => read,
+            () = abandoned => return,
+        };
+        match read {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                if to.send(buffer.split().freeze()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// From the client to the process; its end closes the pipe.
+async fn feed(mut from: ProcessStdin, mut to: impl AsyncWrite + Unpin) {
+    while let Some(Ok(data)) = from.data().await {
+        if to.write_all(&data).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keystrokes and sizes, which go the same way.
+async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resizes: Option<Resizes>) {
+    /// Ctrl-D: a terminal has no other end of input.
+    const END_OF_INPUT: &[u8] = &[0x04];
+    let (sizes, mut latest) = mpsc::channel(1);
+    let watching = async move {
+        if let Some(mut resizes) = resizes {
+            while let Some(size) = resizes.next().await {
+                if sizes.send(size).await.is_err() {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
+    };
+    let typing = async move {
+        let Some(mut stdin) = stdin else { return std::future::pending().await };
+        loop {
+            tokio::select! {
+                Some(size) = latest.recv() => {
+                    // The process may be gone already.
+                    let _ = terminal.resize(Size::new(size.height, size.width));
+                }
+                data = stdin.data() => {
+                    let (bytes, last) = match &data {
+                        Some(Ok(data)) => (&data[..], false),
+                        _ => (END_OF_INPUT, true),
+                    };
+                    if terminal.write_all(bytes).await.is_err() || last {
+                        // The terminal stays open for its output, and may still be resized.
+                        while let Some(size) = latest.recv().await {
+                            let _ = terminal.resize(Size::new(size.height, size.width));
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = typing => {}
+    }
+}
+
+/// The client is gone: so is what it started, and all that that started.
+async fn hang_up(child: &mut Child, group: Option<Pid>) {
+    for (signal, wait) in [(Signal::HUP, HANG_UP), (Signal::KILL, Duration::MAX)] {
+        if let Some(group) = group {
+            // Gone already, at best.
+            let _ = kill_process_group(group, signal);
+        }
+        if tokio::time::timeout(wait, child.wait()).await.is_ok() {
+            break;
+        }
+    }
+    if let Some(group) = group {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}

@@ -1,0 +1,65 @@
+//! TCP, or TLS over it: the crate takes any IO, and leaves both to its users.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use url::Url;
+
+/// Files, PEM, as kubectl's options of the same names.
+#[derive(Args)]
+pub(crate) struct Tls {
+    /// The certificate of the authority that a https server is signed by.
+    #[arg(long, value_name = "FILE")]
+    certificate_authority: Option<PathBuf>,
+    /// Our certificate.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+}
+
+pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+pub(crate) async fn connect(url: &str, tls: &Tls) -> Result<Box<dyn Io>, Box<dyn Error>> {
+    let url = Url::parse(url)?;
+    let host = url.host_str().ok_or("the URL of the server has no host")?;
+    let port = url.port_or_known_default().ok_or("the URL of the server is neither http nor https")?;
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    tcp.set_nodelay(true)?;
+    match url.scheme() {
+        "http" => Ok(Box::new(tcp)),
+        "https" => {
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+            Ok(Box::new(TlsConnector::from(Arc::new(tls.config()?)).connect(name, tcp).await?))
+        }
+        other => Err(format!("a server is reached by http or https, not {other}").into()),
+    }
+}
+
+impl Tls {
+    fn config(&self) -> Result<ClientConfig, Box<dyn Error>> {
+        let authority = self.certificate_authority.as_ref().ok_or("https needs --certificate-authority")?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(authority)? {
+            roots.add(certificate?)?;
+        }
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        Ok(match (&self.client_certificate, &self.client_key) {
+            (Some(certificate), Some(key)) => {
+                let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
+                config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?
+            }
+            _ => config.with_no_client_auth(),
+        })
+    }
+}

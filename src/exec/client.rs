@@ -1,0 +1,397 @@
+//! The client's side of a session: make the streams, read the outputs, learn how the command ended.
+//!
+//! Owns the order of the ending. Bytes of ours that reach a Go server while it finishes can destroy the tail of its
+//! output, so once the status is there nothing more is written.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Error, Options, StreamType, Streams, exec_version};
+use crate::error::{ConnectionError, StreamError};
+use crate::mux::{Multiplexer, RecvHalf, SendHalf, Stream, Watch};
+use crate::spdy::RstStatus;
+use crate::status::{ExitStatus, StatusReader, TerminalSize};
+use crate::upgrade::Version;
+
+impl Multiplexer {
+    /// Makes the streams of a session, as [`exec_with`](Self::exec_with) with the default [`Options`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn exec(&self, want: Streams) -> Result<Exec, Error> {
+        self.exec_with(want, Options::default()).await
+    }
+
+    /// Makes the streams of a session: all at once, in client-go's order, and waits until the server has answered every
+    /// one. `want` must be what the request asked for. Works the same for exec and attach.
+    ///
+    /// # Errors
+    /// [`Error::NotExec`] on a connection that negotiated something else, [`Error::Refused`],
+    /// [`Error::CreationTimeout`], or [`Error::Connection`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the streams that were made are reset, and the session is of no use any more.
+    pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
+        let version = exec_version(self)?;
+        let mut streams = Vec::new();
+        for kind in want.types(version) {
+            streams.push((kind, self.open(kind.headers()).await?, false));
+        }
+        let after = options.creation_timeout;
+        let answers = async {
+            for (kind, stream, answered) in &mut streams {
+                stream.answered().await.map_err(|error| refusal(kind.name(), error))?;
+                *answered = true;
+            }
+            Ok::<(), Error>(())
+        };
+        match timeout(after, answers).await {
+            Ok(answered) => answered?,
+            Err(_) => {
+                let missing = streams.iter().filter(|(.., answered)| !answered).map(|(kind, ..)| kind.name());
+                return Err(Error::CreationTimeout { missing: missing.collect(), after });
+            }
+        }
+        let streams = streams.into_iter().map(|(kind, stream, _)| (kind, stream));
+        Ok(Exec::new(self.clone(), version, options, streams))
+    }
+}
+
+/// A remote process, shaped after [`std::process::Child`].
+///
+/// Take the streams out of it, use them in whatever tasks, and [`wait`](Self::wait) for the end. Dropping it, and the
+/// streams taken from it, ends the connection if nobody else holds it, and with it, at most servers, the process.
+#[derive(Debug)]
+pub struct Exec {
+    /// What the process reads, if it was asked for.
+    pub stdin: Option<RemoteStdin>,
+    /// What the process writes, or its terminal shows.
+    pub stdout: Option<RemoteOutput>,
+    /// What the process writes to stderr.
+    pub stderr: Option<RemoteOutput>,
+    /// The terminal's size, with a terminal and from v3 on.
+    pub resize: Option<Resizer>,
+    error: Option<RecvHalf>,
+    /// The two outputs, wherever they are now.
+    outputs: Vec<Watch>,
+    /// The sending halves of what only the server writes: finished at the end, not before, since a server may take a FIN
+    /// on an output for the client's farewell.
+    unused: Vec<SendHalf>,
+    version: Version,
+    options: Options,
+    mux: Multiplexer,
+    progress: Progress,
+}
+
+/// What is known of the ending. Kept outside of [`Exec::wait`]'s future, so that it may be dropped and called again.
+#[derive(Debug)]
+struct Progress {
+    reader: StatusReader,
+    /// Some of the error stream has come.
+    said_something: bool,
+    /// Until when a status may come.
+    status_due: Option<Instant>,
+    status: Option<ExitStatus>,
+    /// Until when the outputs may go on.
+    outputs_due: Option<Instant>,
+}
+
+impl Exec {
+    fn new(
+        mux: Multiplexer,
+        version: Version,
+        options: Options,
+        streams: impl Iterator<Item = (StreamType, Stream)>,
+    ) -> Self {
+        let mut exec = Self {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            resize: None,
+            error: None,
+            outputs: Vec::new(),
+            unused: Vec::new(),
+            version,
+            options,
+            mux,
+            progress: Progress {
+                reader: StatusReader::new(version),
+                said_something: false,
+                status_due: None,
+                status: None,
+                outputs_due: None,
+            },
+        };
+        for (kind, stream) in streams {
+            // The half that is not used is dropped: nothing comes on stdin, and Go's servers do not listen on the others.
+            let (recv, send) = stream.split();
+            match kind {
+                StreamType::Stdin => exec.stdin = Some(RemoteStdin(send)),
+                StreamType::Resize => exec.resize = Some(Resizer(send)),
+                StreamType::Error => {
+                    // v1's servers reset the error stream as soon as it is made, and send the error all the same.
+                    exec.mux.hush_after(&recv, version == Version::V1);
+                    exec.error = Some(recv);
+                    exec.unused.push(send);
+                }
+                StreamType::Stdout | StreamType::Stderr => {
+                    exec.outputs.push(recv.watch());
+                    exec.unused.push(send);
+                    let output = Some(RemoteOutput(recv));
+                    if kind == StreamType::Stdout {
+                        exec.stdout = output;
+                    } else {
+                        exec.stderr = output;
+                    }
+                }
+            }
+        }
+        exec
+    }
+
+    /// The version of the protocol that was negotiated.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Waits until the command has ended and says how.
+    ///
+    /// stdin, if it was not taken, is finished first, and outputs that were not taken are discarded, so that waiting
+    /// cannot hold the command up. Outputs that were taken have all arrived when this is ready, but for a server that
+    /// ends in another order ([`Options::output_grace`]); they may still be read.
+    ///
+    /// # Errors
+    /// [`Error::MissingStatus`] where v4's error stream ends without a status: never a success. [`Error::StatusTimeout`]
+    /// where no status comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has lost nothing: call it again.
+    pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
+        self.stdin = None;
+        self.stdout = None;
+        self.stderr = None;
+        let status = match self.progress.status.clone() {
+            Some(status) => status,
+            None => {
+                let status = self.read_status().await?;
+                self.progress.status.insert(status).clone()
+            }
+        };
+        let grace = self.options.output_grace;
+        let due = *self.progress.outputs_due.get_or_insert_with(|| Instant::now() + grace);
+        tokio::select! {
+            () = outputs_ended(&self.outputs) => {}
+            () = sleep_until(due) => {}
+        }
+        Ok(status)
+    }
+
+    /// Waits for the end and collects what the command writes, up to `limit` bytes of each output.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait), and [`Error::OutputTooLong`] where there is more: nothing is cut off in silence.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the session is dropped with it.
+    pub async fn wait_with_output(mut self, limit: usize) -> Result<Output, Error> {
+        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        let (status, stdout, stderr) =
+            tokio::try_join!(self.wait(), collect("stdout", stdout, limit), collect("stderr", stderr, limit))?;
+        Ok(Output { status, stdout, stderr })
+    }
+
+    async fn read_status(&mut self) -> Result<ExitStatus, Error> {
+        loop {
+            let Some(error) = &mut self.error else { return Err(Error::MissingStatus) };
+            let progress = &mut self.progress;
+            let data = match progress.status_due {
+                None => tokio::select! {
+                    biased;
+                    data = error.data() => data,
+                    () = outputs_ended(&self.outputs), if !self.outputs.is_empty() => {
+                        progress.status_due = Some(Instant::now() + self.options.status_timeout);
+                        continue;
+                    }
+                },
+                Some(due) => tokio::select! {
+                    biased;
+                    data = error.data() => data,
+                    () = sleep_until(due) => return self.status_overdue(),
+                },
+            };
+            match data {
+                Some(Ok(data)) => {
+                    progress.said_something |= !data.is_empty();
+                    // The FIN behind v4's status may never come: a whole one is enough.
+                    if let Some(status) = progress.reader.push(&data)? {
+                        return Ok(status);
+                    }
+                }
+                end => {
+                    let ended = match end {
+                        None | Some(Err(StreamError::Reset(_))) => Ok(()),
+                        Some(Err(StreamError::Connection(ConnectionError::Closed))) => Ok(()),
+                        Some(Err(StreamError::Connection(error))) => Err(Error::Connection(error)),
+                        Some(Err(error)) => Err(Error::Stream { stream: "error", error }),
+                        Some(Ok(_)) => continue,
+                    };
+                    return self.decode_status(ended);
+                }
+            }
+        }
+    }
+
+    /// The error stream has ended, well or not.
+    fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
+        if !self.progress.said_something {
+            ended?;
+        }
+        self.progress.reader.finish()?.ok_or(Error::MissingStatus)
+    }
+
+    /// v1's error stream has no end of its own: what is known when the outputs are over is all there is.
+    fn status_overdue(&self) -> Result<ExitStatus, Error> {
+        if self.version == Version::V1 || self.progress.said_something {
+            return self.decode_status(Ok(()));
+        }
+        Err(Error::StatusTimeout(self.options.status_timeout))
+    }
+}
+
+/// What a command left behind, as [`std::process::Output`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to stdout.
+    pub stdout: Bytes,
+    /// What it wrote to stderr.
+    pub stderr: Bytes,
+}
+
+/// The stdin of a remote process. Shut down or dropped, the process reads its end; what was written still arrives.
+#[derive(Debug)]
+pub struct RemoteStdin(SendHalf);
+
+impl RemoteStdin {
+    /// Sends bytes without a copy. Waits while too many wait before them.
+    ///
+    /// # Errors
+    /// [`StreamError::Hushed`] once the command has ended, [`StreamError::Reset`] where the server closed stdin, or what
+    /// the connection ended with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has sent nothing.
+    pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+        self.0.send(data).await
+    }
+
+    /// Ends the process's stdin, behind all that was written.
+    pub fn finish(&mut self) {
+        self.0.finish();
+    }
+}
+
+impl AsyncWrite for RemoteStdin {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// An output of a remote process. Dropped, what still comes is discarded and the process is not held up.
+#[derive(Debug)]
+pub struct RemoteOutput(RecvHalf);
+
+impl RemoteOutput {
+    /// The next bytes, without a copy; `None` at the end. Go's servers end an output by a reset as often as by a FIN, so
+    /// either is the end: whether the command is done, the status tells.
+    ///
+    /// # Errors
+    /// What the connection was lost with, after all bytes that had come.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has taken nothing.
+    pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        Poll::Ready(match ready!(self.0.poll_data(cx)) {
+            Some(Err(StreamError::Reset(RstStatus::CANCEL) | StreamError::Connection(ConnectionError::Closed))) => None,
+            data => data,
+        })
+    }
+}
+
+impl AsyncRead for RemoteOutput {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(self.0.poll_copy(cx, buf)) {
+            Err(StreamError::Reset(RstStatus::CANCEL) | StreamError::Connection(ConnectionError::Closed)) => {
+                Poll::Ready(Ok(()))
+            }
+            result => Poll::Ready(result.map_err(Into::into)),
+        }
+    }
+}
+
+/// Tells the remote terminal its size.
+#[derive(Debug)]
+pub struct Resizer(SendHalf);
+
+impl Resizer {
+    /// Sends a size.
+    ///
+    /// # Errors
+    /// [`StreamError::Hushed`] once the command has ended, or what the stream or the connection ended with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has sent nothing.
+    pub async fn resize(&mut self, size: TerminalSize) -> Result<(), StreamError> {
+        self.0.send(size.encode()).await
+    }
+}
+
+fn refusal(stream: &'static str, error: StreamError) -> Error {
+    match error {
+        StreamError::Reset(status) => Error::Refused { stream, status },
+        StreamError::Connection(error) => Error::Connection(error),
+        error => Error::Stream { stream, error },
+    }
+}
+
+async fn outputs_ended(outputs: &[Watch]) {
+    for output in outputs {
+        poll_fn(|cx| output.poll_ended(cx)).await;
+    }
+}
+
+async fn collect(stream: &'static str, output: Option<RemoteOutput>, limit: usize) -> Result<Bytes, Error> {
+    let Some(mut output) = output else { return Ok(Bytes::new()) };
+    let mut all = BytesMut::new();
+    while let Some(data) = output.data().await.transpose().map_err(|error| Error::Stream { stream, error })? {
+        if data.len() > limit.saturating_sub(all.len()) {
+            return Err(Error::OutputTooLong { limit });
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}

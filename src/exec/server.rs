@@ -1,0 +1,281 @@
+//! The server's side of a session: take the streams, give the process its ends, say how it ended.
+//!
+//! Owns what is taken and what is refused, and that the status goes out behind all output. Running the process is the
+//! caller's.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+
+use super::{Error, Options, StreamType, Streams, exec_version};
+use crate::error::{ConnectionError, StreamError};
+use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
+use crate::status::{ExitStatus, ResizeDecoder, TerminalSize};
+use crate::upgrade::Version;
+
+impl Multiplexer {
+    /// Takes the streams of a session, as [`accept_exec_with`](Self::accept_exec_with) with the default [`Options`].
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn accept_exec(&self, want: Streams) -> Result<ExecServer, Error> {
+        self.accept_exec_with(want, Options::default()).await
+    }
+
+    /// Takes the streams of a session, in whatever order they come, until all that `want` names are there.
+    ///
+    /// A stream of a type that is unknown, not wanted or there already is refused, and so is every stream after the last
+    /// one wanted. Where one is missing after [`Options::creation_timeout`] the connection is closed.
+    ///
+    /// # Errors
+    /// [`Error::NotExec`], [`Error::CreationTimeout`], or [`Error::Connection`] where the client goes away.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the streams that were taken are reset.
+    pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
+        let version = exec_version(self)?;
+        let mut missing: Vec<StreamType> = want.types(version).collect();
+        let mut streams = Vec::with_capacity(missing.len());
+        let after = options.creation_timeout;
+        let taken = async {
+            while !missing.is_empty() {
+                let incoming = self.accept().await.unwrap_or(Err(ConnectionError::Closed))?;
+                streams.extend(take(incoming, &mut missing));
+            }
+            Ok::<(), Error>(())
+        };
+        match timeout(after, taken).await {
+            Ok(taken) => taken?,
+            Err(_) => {
+                self.go_away();
+                let missing = missing.iter().map(|kind| kind.name()).collect();
+                return Err(Error::CreationTimeout { missing, after });
+            }
+        }
+        self.refuse_streams();
+        Ok(ExecServer::new(self.clone(), version, streams))
+    }
+}
+
+/// The ends of a process that a client runs here.
+///
+/// Take the streams out of it and connect them to the process; say with [`exit`](Self::exit) how it ended. Ask
+/// [`client_gone`](Self::client_gone) meanwhile, and end the process when that is ready. Dropped without
+/// [`exit`](Self::exit), the session ends without a status, which v4's clients take for an error.
+#[derive(Debug)]
+pub struct ExecServer {
+    /// What the client sends.
+    pub stdin: Option<ProcessStdin>,
+    /// Where the process's output goes, or its terminal's.
+    pub stdout: Option<ProcessOutput>,
+    /// Where the process's stderr goes.
+    pub stderr: Option<ProcessOutput>,
+    /// The sizes of the client's terminal.
+    pub resize: Option<Resizes>,
+    error: Option<SendHalf>,
+    outputs: Vec<Watch>,
+    /// The halves that only the end uses: clients from v2 on wait for the FIN on stdin.
+    unused: Vec<SendHalf>,
+    version: Version,
+    mux: Multiplexer,
+}
+
+impl ExecServer {
+    fn new(mux: Multiplexer, version: Version, streams: Vec<(StreamType, Stream)>) -> Self {
+        let mut server = Self {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            resize: None,
+            error: None,
+            outputs: Vec::new(),
+            unused: Vec::new(),
+            version,
+            mux,
+        };
+        for (kind, stream) in streams {
+            let (recv, send) = stream.split();
+            match kind {
+                StreamType::Error => server.error = Some(send),
+                StreamType::Stdin => {
+                    server.stdin = Some(ProcessStdin(recv));
+                    server.unused.push(send);
+                }
+                StreamType::Resize => {
+                    server.resize = Some(Resizes { stream: recv, decoder: ResizeDecoder::default() });
+                    server.unused.push(send);
+                }
+                StreamType::Stdout | StreamType::Stderr => {
+                    server.outputs.push(send.watch());
+                    let output = Some(ProcessOutput(send));
+                    if kind == StreamType::Stdout {
+                        server.stdout = output;
+                    } else {
+                        server.stderr = output;
+                    }
+                }
+            }
+        }
+        server
+    }
+
+    /// The version of the protocol that was negotiated.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Waits until the client has gone away: it closed the connection, or the connection failed.
+    ///
+    /// Not seen while so much stdin waits unread that the socket is not read any more; then it is when a write fails: of
+    /// output, or of a PING after [`Config::keepalive_interval`](crate::mux::Config::keepalive_interval).
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer waits.
+    pub async fn client_gone(&self) {
+        // How it went makes no difference to the process.
+        let _ = self.mux.closed().await;
+    }
+
+    /// Ends the session: waits until all output has been given to the transport, sends the status behind it and closes
+    /// the connection in good order. Outputs that were taken have to be dropped or shut down first, by whoever writes
+    /// them; those that were not are ended here. stdin that was not read does not matter.
+    ///
+    /// The driver has to go on until it ends: it writes what is left and waits for the client's end.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] where the client went away before it had the status.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the session ends without a status.
+    pub async fn exit(mut self, status: ExitStatus) -> Result<(), Error> {
+        self.stdout = None;
+        self.stderr = None;
+        for output in &self.outputs {
+            poll_fn(|cx| output.poll_sent(cx)).await;
+        }
+        if let Some(mut error) = self.error.take() {
+            let text = status.encode(self.version);
+            if !text.is_empty() {
+                error.send(text).await.map_err(|error| Error::Stream { stream: "error", error })?;
+            }
+            error.finish();
+            let sent = error.watch();
+            poll_fn(|cx| sent.poll_sent(cx)).await;
+        }
+        // FINs behind the status: a client may take them for a sign to stop reading.
+        self.stdin = None;
+        self.resize = None;
+        self.unused.clear();
+        self.mux.go_away();
+        Ok(())
+    }
+}
+
+/// What a client sends to its process's stdin.
+#[derive(Debug)]
+pub struct ProcessStdin(RecvHalf);
+
+impl ProcessStdin {
+    /// The next bytes, without a copy; `None` once the client has ended them. A reset ends them too: Go's clients reset
+    /// every stream when they are done.
+    ///
+    /// # Errors
+    /// What the connection was lost with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has taken nothing.
+    pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
+        match self.0.data().await {
+            Some(Err(StreamError::Reset(_))) => None,
+            data => data,
+        }
+    }
+}
+
+impl AsyncRead for ProcessStdin {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_copy(cx, buf).map(|result| match result {
+            Err(StreamError::Reset(_)) => Ok(()),
+            result => result.map_err(Into::into),
+        })
+    }
+}
+
+/// Where a process's output goes. Shut down or dropped it is ended, behind all that was written.
+#[derive(Debug)]
+pub struct ProcessOutput(SendHalf);
+
+impl ProcessOutput {
+    /// Sends bytes without a copy. Waits while too many wait before them.
+    ///
+    /// # Errors
+    /// [`StreamError::Reset`] where the client does not want them, or what the connection ended with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has sent nothing.
+    pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
+        self.0.send(data).await
+    }
+}
+
+impl AsyncWrite for ProcessOutput {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// The sizes that the client's terminal takes.
+#[derive(Debug)]
+pub struct Resizes {
+    stream: RecvHalf,
+    decoder: ResizeDecoder,
+}
+
+impl Resizes {
+    /// The latest size that has come since the last call; sizes in between are skipped. `None` at the end, also where
+    /// what comes is no size: resizing then ends and the session goes on, as with Go's servers.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has lost nothing.
+    pub async fn next(&mut self) -> Option<TerminalSize> {
+        loop {
+            match self.stream.data().await {
+                Some(Ok(data)) => match self.decoder.push(&data) {
+                    Ok(Some(size)) => return Some(size),
+                    Ok(None) => {}
+                    Err(_) => return None,
+                },
+                None | Some(Err(_)) => return None,
+            }
+        }
+    }
+}
+
+/// Takes a stream that is still missing, and refuses any other.
+fn take(incoming: Incoming, missing: &mut Vec<StreamType>) -> Option<(StreamType, Stream)> {
+    let kind = StreamType::of(incoming.headers());
+    match kind.and_then(|kind| missing.iter().position(|wanted| *wanted == kind)) {
+        Some(at) => Some((missing.swap_remove(at), incoming.reply())),
+        None => {
+            incoming.refuse();
+            None
+        }
+    }
+}

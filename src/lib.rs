@@ -1,0 +1,48 @@
+//! kubectl exec on the wire, for clients, servers and whatever stands between them.
+//!
+//! Kubernetes runs `kubectl exec` and `attach` over SPDY/3.1: one upgraded HTTP/1.1 connection, on which the stdin,
+//! stdout, stderr, status and terminal size of a remote process each have a stream. This crate is both ends of that.
+//!
+//! - [`upgrade`] turns an HTTP/1.1 connection into one that speaks SPDY/3.1, as client or server.
+//! - [`mux`] makes streams of it: [`mux::Multiplexer`] to open and accept them, [`mux::Driver`] to do the IO.
+//! - [`exec`] is a session on it: [`exec::Exec`] is shaped after [`std::process::Child`], [`exec::ExecServer`] is what the
+//!   process gets, for `channel.k8s.io` to `v4.channel.k8s.io`.
+//! - [`status`] is how it ended.
+//! - [`spdy`] is the protocol underneath, without IO.
+//!
+//! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
+//! needs a tokio runtime for its timers only.
+//!
+//! ```
+//! use kubestream::exec::{ExecRequest, Streams};
+//! use kubestream::mux::{Config, Multiplexer};
+//! use kubestream::upgrade::{self, Protocol};
+//! use tokio::net::TcpStream;
+//!
+//! async fn hostname(server: &str) -> Result<String, Box<dyn std::error::Error>> {
+//!     let query = ExecRequest::new(["hostname"], Streams::OUTPUT).to_query();
+//!     let url = format!("http://{server}/api/v1/namespaces/default/pods/demo/exec?{query}");
+//!     let request = http::Request::post(url).body(())?;
+//!
+//!     let tcp = TcpStream::connect(server).await?;
+//!     let upgraded = upgrade::connect(tcp, request, Protocol::EXEC, &upgrade::Config::default()).await?;
+//!     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+//!     tokio::spawn(driver);
+//!
+//!     let output = mux.exec(Streams::OUTPUT).await?.wait_with_output(4096).await?;
+//!     println!("exit code {:?}", output.status.code());
+//!     Ok(String::from_utf8(output.stdout.to_vec())?)
+//! }
+//! ```
+#![doc = include_str!("../LIMITS.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod error;
+pub mod exec;
+pub mod mux;
+pub mod spdy;
+pub mod status;
+pub mod upgrade;
+
+pub use error::{ConnectionError, Initiator, StreamError};

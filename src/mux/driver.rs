@@ -1,0 +1,394 @@
+//! The one loop that does IO: reads frames in, writes frames out, and lets time pass.
+//!
+//! Owns the IO, its buffers and the codec. It must not decide anything about the protocol: that is the connection's.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
+use tokio_util::codec::Decoder;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+use super::buffer::{ReadBuffer, WriteBatch};
+use super::shared::Shared;
+use crate::error::{ConnectionError, StreamError};
+use crate::spdy::{Codec, Frame};
+
+/// How long a connection is silent before it gives its buffers back.
+const TRIM_AFTER: Duration = Duration::from_secs(1);
+/// Frames that are handed to the connection under one lock. Answers to them are written before more are read.
+const FRAMES: usize = 64;
+/// Rounds in one poll before other tasks get their turn.
+const ROUNDS: usize = 16;
+
+/// The future that moves a connection's bytes. Poll it, or spawn it, for as long as the connection is to live.
+///
+/// It ends once the connection has: in good order after [`Multiplexer::shutdown`](super::Multiplexer::shutdown) or after
+/// the last handle was dropped, when all that was queued is written, GOAWAY is sent, and the peer has ended or
+/// [`Config::linger`](crate::spdy::Config::linger) has passed. Dropped before, it takes the connection down and every
+/// handle gets [`ConnectionError::DriverGone`].
+///
+/// # Errors
+/// What the connection failed with.
+#[must_use = "a connection moves only while its driver is polled"]
+#[derive(Debug)]
+pub struct Driver<IO> {
+    io: IO,
+    codec: Codec,
+    shared: Arc<Shared>,
+    input: ReadBuffer,
+    output: WriteBatch,
+    frames: Vec<Frame>,
+    stage: Stage,
+    linger: Duration,
+    /// Why nothing can be written any more, and until when the rest of the peer's bytes is waited for.
+    deaf: Option<(ConnectionError, Instant)>,
+    /// Reading waits for somebody to read what has come.
+    paused: bool,
+    eof: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+    trim_at: Option<Instant>,
+    warned: bool,
+}
+
+/// How far the ending has come. Write side first: a socket closed with bytes unread is reset by the kernel, and a reset
+/// takes with it what the peer has not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// The last frames go out. After an orderly end they are waited for as long as the peer lives, since they may be the
+    /// tail of somebody's output; after a failure only until `until`.
+    Flushing {
+        until: Option<Instant>,
+    },
+    Shutting {
+        until: Instant,
+    },
+    /// The peer's end is read for.
+    Lingering {
+        until: Instant,
+    },
+    Ended,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    pub(super) fn new(io: IO, read_ahead: &[u8], codec: Codec, shared: Arc<Shared>, linger: Duration) -> Self {
+        let mut input = ReadBuffer::default();
+        input.bytes().extend_from_slice(read_ahead);
+        Self {
+            io,
+            codec,
+            shared,
+            input,
+            output: WriteBatch::default(),
+            frames: Vec::new(),
+            stage: Stage::Running,
+            linger,
+            deaf: None,
+            paused: false,
+            eof: false,
+            timer: None,
+            trim_at: None,
+            warned: false,
+        }
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = tokio::time::Instant::now().into_std();
+            match self.stage {
+                Stage::Running => ready!(self.run(cx, now)),
+                Stage::Flushing { until } => {
+                    let flushed = ready!(self.write(cx, now).or_past(self, until, cx, now));
+                    self.stage = match flushed {
+                        Ok(()) if self.is_silent() => Stage::Lingering { until: self.linger_from(now) },
+                        Ok(()) => Stage::Shutting { until: self.linger_from(now) },
+                        Err(_) => Stage::Ended,
+                    };
+                }
+                Stage::Shutting { until } => {
+                    let shut = Pin::new(&mut self.io).poll_shutdown(cx);
+                    self.stage = match ready!(shut.or_past(self, Some(until), cx, now)) {
+                        Ok(()) => Stage::Lingering { until: self.linger_from(now) },
+                        Err(_) => Stage::Ended,
+                    };
+                }
+                Stage::Lingering { until } => {
+                    self.input.bytes().clear();
+                    let read = poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room());
+                    self.stage = match ready!(read.or_past(self, Some(until), cx, now)) {
+                        // A peer that still sends may still be reading: only its silence is waited out.
+                        Ok(1..) => Stage::Lingering { until: self.linger_from(now) },
+                        Ok(0) | Err(_) => Stage::Ended,
+                    };
+                }
+                Stage::Ended => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
+    fn run(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        // Parked first: what others do while we are at it wakes us again.
+        self.shared.drive(|state| {
+            state.park_driver(cx);
+            state.connection.handle_timeout(now);
+            if let Some((error, until)) = &self.deaf
+                && *until <= now
+            {
+                state.connection.close(error.clone());
+            }
+        });
+        for _ in 0..ROUNDS {
+            let read = self.read(cx, now);
+            if let Poll::Ready(Err(error)) = self.write(cx, now) {
+                self.deafen(error, now);
+            }
+            if let Some(next) = self.closed_stage(now) {
+                self.stage = next;
+                return Poll::Ready(());
+            }
+            if read.is_pending() {
+                return self.sleep(cx, now);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Hands on what was read, or reads once more. Ready when there may be more.
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let wants_read = self.shared.look(|state| state.connection.wants_read());
+        self.paused = !wants_read;
+        if !wants_read {
+            self.warn_of_stall();
+            return Poll::Pending;
+        }
+        if !self.input.bytes().is_empty() && self.decode(now) {
+            return Poll::Ready(());
+        }
+        match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
+            Ok(0) => {
+                self.eof = true;
+                let between = self.input.bytes().is_empty() && self.codec.is_between_frames();
+                let deaf = self.deaf.take();
+                self.shared.drive(|state| match deaf {
+                    Some((error, _)) => state.connection.close(error),
+                    None => state.connection.end_of_input(between),
+                });
+            }
+            Ok(count) => {
+                self.input.filled(count);
+                self.trim_at = None;
+                let until = self.linger_from(now);
+                if let Some((_, deaf)) = &mut self.deaf {
+                    *deaf = until;
+                }
+                self.shared.drive(|state| state.traffic.received = state.traffic.received.saturating_add(count as u64));
+                self.decode(now);
+            }
+            Err(error) => {
+                self.eof = true;
+                let error = self.deaf.take().map_or_else(|| error.into(), |(error, _)| error);
+                self.shared.drive(|state| state.connection.close(error));
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Gives a batch of frames to the connection. `false`: the buffer holds no whole frame.
+    fn decode(&mut self, now: Instant) -> bool {
+        let mut failure = None;
+        while self.frames.len() < FRAMES {
+            match self.codec.decode(self.input.bytes()) {
+                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(None) => break,
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let progress = !self.frames.is_empty() || failure.is_some();
+        if progress {
+            let frames = &mut self.frames;
+            self.shared.drive(|state| {
+                for frame in frames.drain(..) {
+                    state.connection.receive(frame, now);
+                }
+                if let Some(error) = failure {
+                    state.connection.close(error.into());
+                }
+            });
+        }
+        progress
+    }
+
+    /// Writes until nothing is left or the IO takes no more.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        loop {
+            if !self.output.has_remaining() {
+                self.fill(now)?;
+                if !self.output.has_remaining() {
+                    return Pin::new(&mut self.io).poll_flush(cx);
+                }
+                self.trim_at = None;
+            }
+            if self.is_silent() {
+                // The rest of a frame that was begun is no loss: there is no frame after it.
+                self.output.clear();
+                return Poll::Ready(Ok(()));
+            }
+            let count = ready!(poll_write_buf(Pin::new(&mut self.io), cx, &mut self.output))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
+        }
+    }
+
+    /// Takes a batch of frames from the connection.
+    fn fill(&mut self, now: Instant) -> io::Result<()> {
+        let (codec, output) = (&mut self.codec, &mut self.output);
+        self.shared.drive(|state| {
+            while !output.is_full()
+                && let Some(frame) = state.connection.poll_frame(now)
+            {
+                match codec.encode_head(frame, output.heads()) {
+                    Ok(payload) => output.push(payload),
+                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writing has failed. What the peer sent before that is still there to be read, and may be all that matters.
+    fn deafen(&mut self, error: io::Error, now: Instant) {
+        let error = ConnectionError::from(error);
+        self.output.clear();
+        self.shared.drive(|state| state.connection.silence(StreamError::Connection(error.clone())));
+        self.deaf = Some((error, self.linger_from(now)));
+    }
+
+    /// Where to go on once the connection is closed.
+    fn closed_stage(&self, now: Instant) -> Option<Stage> {
+        let error = self.shared.look(|state| state.connection.error().cloned())?;
+        Some(match error {
+            _ if self.eof => Stage::Ended,
+            ConnectionError::Closed => Stage::Flushing { until: None },
+            ConnectionError::Io(_) | ConnectionError::KeepaliveTimeout(_) => Stage::Ended,
+            _ => Stage::Flushing { until: Some(self.linger_from(now)) },
+        })
+    }
+
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let (timeout, resumed) =
+            self.shared.look(|state| (state.connection.poll_timeout(), self.paused && state.connection.wants_read()));
+        if resumed {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.trim();
+        } else if self.trim_at.is_none() {
+            self.trim_at = now.checked_add(TRIM_AFTER);
+        }
+        let deaf = self.deaf.as_ref().map(|(_, until)| *until);
+        self.wait_until([timeout, self.trim_at.filter(|at| *at > now), deaf].into_iter().flatten().min(), cx);
+        Poll::Pending
+    }
+
+    /// Sees to it that the task is woken at `deadline`. Timers that only move on are left as they are set: they fire
+    /// early, once, and are set anew then.
+    fn wait_until(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) {
+        let Some(deadline) = deadline.map(tokio::time::Instant::from_std) else { return };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if deadline < timer.deadline() || timer.is_elapsed() {
+            timer.as_mut().reset(deadline);
+        }
+        if timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn trim(&mut self) {
+        self.input.release();
+        self.output.release();
+        self.codec.release();
+        self.frames = Vec::new();
+        self.shared.drive(|state| state.connection.trim());
+    }
+
+    fn is_silent(&self) -> bool {
+        self.shared.look(|state| state.connection.is_silent())
+    }
+
+    fn linger_from(&self, now: Instant) -> Instant {
+        now.checked_add(self.linger).unwrap_or(now)
+    }
+
+    /// Says once a connection that an unread stream holds everything up.
+    fn warn_of_stall(&mut self) {
+        if !std::mem::replace(&mut self.warned, true) {
+            let stream = self.shared.look(|state| state.connection.stalled_by());
+            #[cfg(feature = "tracing")]
+            tracing::warn!(stream = stream.map(crate::spdy::StreamId::get), "an unread stream stalls the connection");
+            #[cfg(not(feature = "tracing"))]
+            let _ = stream;
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
+    type Output = Result<(), ConnectionError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let driver = self.get_mut();
+        ready!(driver.drive(cx));
+        Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed)))
+    }
+}
+
+impl<IO> Drop for Driver<IO> {
+    fn drop(&mut self) {
+        // No error where it has ended before.
+        let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone));
+    }
+}
+
+/// Something that is given up at a point in time.
+trait OrPast<T> {
+    fn or_past<IO: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        driver: &mut Driver<IO>,
+        until: Option<Instant>,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<io::Result<T>>;
+}
+
+impl<T> OrPast<T> for Poll<io::Result<T>> {
+    fn or_past<IO: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        driver: &mut Driver<IO>,
+        until: Option<Instant>,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Self {
+        match until {
+            Some(until) if self.is_pending() && until <= now => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Some(until) if self.is_pending() => {
+                driver.wait_until(Some(until), cx);
+                Poll::Pending
+            }
+            _ => self,
+        }
+    }
+}

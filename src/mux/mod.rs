@@ -1,0 +1,330 @@
+//! One connection, many streams: handles that clone and a driver that does the IO.
+//!
+//! Owns what users hold. The rules of the protocol are [`spdy`](crate::spdy)'s; nothing here spawns a task.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use kubestream::mux::{Config, Multiplexer};
+//! use kubestream::spdy::Headers;
+//! use kubestream::upgrade::Upgraded;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (near, far) = tokio::io::duplex(64 * 1024);
+//! let (client, driver) = Multiplexer::client(Upgraded::from_io(near), Config::default());
+//! tokio::spawn(driver);
+//! let (server, driver) = Multiplexer::server(Upgraded::from_io(far), Config::default());
+//! tokio::spawn(driver);
+//!
+//! let mut stream = client.open(Headers::from_iter([("streamtype", "data")])).await?;
+//! stream.send(Bytes::from_static(b"ping")).await?;
+//!
+//! let incoming = server.accept().await.ok_or("the client went away")??;
+//! assert_eq!(incoming.headers().get("streamtype"), Some("data"));
+//! let mut accepted = incoming.reply();
+//! assert_eq!(accepted.data().await.transpose()?, Some(Bytes::from_static(b"ping")));
+//! # Ok(())
+//! # }
+//! ```
+
+mod buffer;
+mod driver;
+mod shared;
+mod stream;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+pub use driver::Driver;
+use shared::{Ping, Shared, park};
+pub(crate) use stream::Watch;
+pub use stream::{RecvHalf, SendHalf, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::error::ConnectionError;
+use crate::spdy::{Codec, Connection, Headers, Role, RstStatus, StreamId};
+pub use crate::spdy::{Config, FlowControl, HeaderCompression, Limits};
+use crate::upgrade::{Protocol, Upgraded};
+use stream::StreamRef;
+
+/// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
+///
+/// When the last handle is gone, streams included, the connection ends in good order: what is queued goes out, then
+/// GOAWAY.
+#[derive(Debug)]
+pub struct Multiplexer {
+    shared: Arc<Shared>,
+    protocol: Option<Protocol>,
+}
+
+impl Multiplexer {
+    /// The connecting end: opens odd streams.
+    pub fn client<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        Self::new(Role::Client, io, config)
+    }
+
+    /// The accepting end: opens even streams, and says nothing before the client's first frame.
+    pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        Self::new(Role::Server, io, config)
+    }
+
+    fn new<IO>(role: Role, io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (io, read_ahead, protocol) = io.into_parts();
+        let codec = Codec::with_compression(config.limits.clone(), config.header_compression);
+        let linger = config.linger;
+        let now = tokio::time::Instant::now().into_std();
+        let shared = Shared::new(Connection::new(role, config, now));
+        shared.handle_added();
+        let driver = Driver::new(io, &read_ahead, codec, Arc::clone(&shared), linger);
+        (Self { shared, protocol }, driver)
+    }
+
+    /// The protocol that was negotiated, if one was.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol
+    }
+
+    /// Opens a stream. Its SYN_STREAM leaves at once and the answer is not waited for, so several opens take no more
+    /// round trips than one, and bytes may be sent right behind. [`Stream::answered`] waits for the answer.
+    ///
+    /// Waits where the peer's MAX_CONCURRENT_STREAMS is reached.
+    ///
+    /// # Errors
+    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that cannot be
+    /// sent, or what the connection ended with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has opened nothing.
+    pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
+        poll_fn(|cx| {
+            self.shared.with(|state| match state.connection.open(headers.clone()) {
+                Ok(Some(id)) => {
+                    state.add_handle();
+                    Poll::Ready(Ok(id))
+                }
+                Ok(None) => {
+                    state.park_opener(cx);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            })
+        })
+        .await
+        .map(|id| Stream::new(StreamRef::new(&self.shared, id)))
+    }
+
+    /// Waits for the next stream that the peer opens. `None`: the connection has ended in good order.
+    ///
+    /// # Errors
+    /// What the connection failed with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has accepted nothing, and the next call gets the stream.
+    pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
+        let (id, headers) = match poll_fn(|cx| self.shared.with(|state| state.poll_accept(cx))).await {
+            Ok(accepted) => accepted,
+            Err(ConnectionError::Closed) => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(Ok(Incoming { stream: StreamRef::new(&self.shared, id), headers, answered: false }))
+    }
+
+    /// Sends a PING and waits for its echo: the round trip.
+    ///
+    /// A Go peer sends the echo behind what it has queued, and not at all while it is held up by a stream nobody reads.
+    ///
+    /// # Errors
+    /// What the connection ended with.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it forgets the echo.
+    pub async fn ping(&self) -> Result<Duration, ConnectionError> {
+        let sent = Instant::now();
+        let id = self.shared.with(|state| {
+            let id = state.connection.ping()?;
+            state.pings.insert(id, Ping { sent, took: None, waker: None });
+            Ok::<u32, ConnectionError>(id)
+        })?;
+        let forget = ForgetPing { shared: &self.shared, id };
+        let took = poll_fn(|cx| {
+            self.shared.with(|state| {
+                let error = state.connection.error().cloned();
+                match (state.pings.get_mut(&id), error) {
+                    (Some(Ping { took: Some(took), .. }), _) => Poll::Ready(Ok(*took)),
+                    (_, Some(error)) => Poll::Ready(Err(error)),
+                    (None, None) => Poll::Ready(Err(ConnectionError::Closed)),
+                    (Some(ping), None) => {
+                        park(&mut ping.waker, cx);
+                        Poll::Pending
+                    }
+                }
+            })
+        })
+        .await;
+        drop(forget);
+        took
+    }
+
+    /// Ends the connection in good order: no new streams, all that is queued goes out, then GOAWAY, then the write side is
+    /// shut down and the peer's end is waited for, until the peer was silent for [`Config::linger`]. Waits until the
+    /// driver has done all that. Streams still held fail with [`ConnectionError::Closed`] once their bytes are read.
+    ///
+    /// # Errors
+    /// What the connection failed with.
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer waits; the connection ends all the same.
+    pub async fn shutdown(&self) -> Result<(), ConnectionError> {
+        self.go_away();
+        self.closed().await
+    }
+
+    /// Waits until the connection has ended and its driver is done.
+    ///
+    /// # Errors
+    /// What the connection failed with.
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer waits.
+    pub async fn closed(&self) -> Result<(), ConnectionError> {
+        poll_fn(|cx| self.shared.with(|state| state.poll_outcome(cx))).await
+    }
+
+    /// What the connection holds and has carried.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.look(|state| Stats {
+            streams: state.connection.stream_count(),
+            unread: state.connection.unread(),
+            stalled_by: state.connection.stalled_by().map(StreamId::get),
+            received: state.traffic.received,
+            sent: state.traffic.sent,
+        })
+    }
+
+    pub(crate) fn hush_after(&self, stream: &RecvHalf, despite_reset: bool) {
+        self.shared.with(|state| state.connection.hush_after(stream.id(), despite_reset));
+    }
+
+    pub(crate) fn refuse_streams(&self) {
+        self.shared.with(|state| state.connection.refuse_streams());
+    }
+
+    /// [`shutdown`](Self::shutdown), not waited for.
+    pub(crate) fn go_away(&self) {
+        self.shared.with(|state| state.connection.go_away());
+        self.shared.wake_driver();
+    }
+}
+
+impl Clone for Multiplexer {
+    fn clone(&self) -> Self {
+        self.shared.handle_added();
+        Self { shared: Arc::clone(&self.shared), protocol: self.protocol }
+    }
+}
+
+impl Drop for Multiplexer {
+    fn drop(&mut self) {
+        self.shared.handle_dropped();
+    }
+}
+
+struct ForgetPing<'a> {
+    shared: &'a Shared,
+    id: u32,
+}
+
+impl Drop for ForgetPing<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.pings.remove(&self.id));
+    }
+}
+
+/// A snapshot of a connection.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Streams that are open or held.
+    pub streams: usize,
+    /// Bytes that came and that nobody has read yet, each piece counted as 256 at least.
+    pub unread: usize,
+    /// The stream with the most unread bytes, while those keep the whole connection from being read.
+    pub stalled_by: Option<u32>,
+    /// Bytes read from the IO.
+    pub received: u64,
+    /// Bytes written to the IO.
+    pub sent: u64,
+}
+
+/// A stream that the peer opened and that is not answered yet. Dropped, it is refused.
+#[derive(Debug)]
+pub struct Incoming {
+    stream: Arc<StreamRef>,
+    headers: Headers,
+    answered: bool,
+}
+
+impl Incoming {
+    /// The headers it was opened with.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The id it was opened with.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.stream.id()
+    }
+
+    /// Takes the stream, with a SYN_REPLY without headers, as Kubernetes' servers do.
+    #[must_use]
+    pub fn reply(mut self) -> Stream {
+        // No headers cannot be unfit.
+        let _ = self.stream.reply(Headers::new());
+        self.answered = true;
+        Stream::new(Arc::clone(&self.stream))
+    }
+
+    /// Takes the stream, with headers in the SYN_REPLY.
+    ///
+    /// # Errors
+    /// [`ConnectionError::InvalidHeader`]; the stream is refused then.
+    pub fn reply_with(mut self, headers: Headers) -> Result<Stream, ConnectionError> {
+        self.stream.reply(headers)?;
+        self.answered = true;
+        Ok(Stream::new(Arc::clone(&self.stream)))
+    }
+
+    /// Refuses it: nothing was done with it.
+    pub fn refuse(self) {
+        self.reject(RstStatus::REFUSED_STREAM);
+    }
+
+    /// Resets it. Kubernetes' servers say [`RstStatus::CANCEL`] where they do not want a stream.
+    pub fn reject(mut self, status: RstStatus) {
+        self.answered = true;
+        self.stream.reset(status);
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.stream.reset(RstStatus::REFUSED_STREAM);
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! What the handles and the driver of a connection share: the protocol state and who waits for it.
+//!
+//! Owns the lock and the wakers. No IO happens under the lock, and nobody is woken under it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::error::ConnectionError;
+use crate::spdy::{Connection, Event, Headers, StreamId};
+
+#[derive(Debug)]
+pub(crate) struct Shared(Mutex<State>);
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) connection: Connection,
+    pub(crate) incoming: VecDeque<StreamId>,
+    pub(crate) pings: HashMap<u32, Ping>,
+    streams: HashMap<StreamId, Waiting>,
+    acceptors: Vec<Waker>,
+    openers: Vec<Waker>,
+    enders: Vec<Waker>,
+    /// The driver, while it sleeps.
+    driver: Option<Waker>,
+    /// Multiplexers and streams that somebody holds.
+    handles: usize,
+    /// How the driver ended.
+    pub(crate) outcome: Option<Result<(), ConnectionError>>,
+    pub(crate) traffic: Traffic,
+}
+
+/// Bytes that went through the IO so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ping {
+    pub(crate) sent: Instant,
+    pub(crate) took: Option<Duration>,
+    pub(crate) waker: Option<Waker>,
+}
+
+/// Who waits for one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    pub(crate) reader: Option<Waker>,
+    pub(crate) writer: Option<Waker>,
+    pub(crate) answer: Option<Waker>,
+    pub(crate) end: Option<Waker>,
+    pub(crate) sent: Option<Waker>,
+}
+
+impl Shared {
+    pub(crate) fn new(connection: Connection) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            connection,
+            incoming: VecDeque::new(),
+            pings: HashMap::new(),
+            streams: HashMap::new(),
+            acceptors: Vec::new(),
+            openers: Vec::new(),
+            enders: Vec::new(),
+            driver: None,
+            handles: 0,
+            outcome: None,
+            traffic: Traffic::default(),
+        })))
+    }
+
+    /// Does something to the state, then wakes, outside the lock, whoever waits for what came of it.
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut wakes = Wakes::default();
+        let result = {
+            let mut state = self.lock();
+            let paused = !state.connection.wants_read();
+            let result = act(&mut state);
+            state.deliver(&mut wakes);
+            let resumed = paused && state.connection.wants_read();
+            if state.driver.is_some() && (resumed || state.connection.has_output()) {
+                wakes.push(state.driver.take());
+            }
+            result
+        };
+        wakes.wake();
+        result
+    }
+
+    /// The same for the driver, which need not wake itself.
+    pub(crate) fn drive<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        let mut wakes = Wakes::default();
+        let result = {
+            let mut state = self.lock();
+            let result = act(&mut state);
+            state.deliver(&mut wakes);
+            result
+        };
+        wakes.wake();
+        result
+    }
+
+    /// Looks at the state, where nothing can come of it.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock())
+    }
+
+    pub(crate) fn wake_driver(&self) {
+        let driver = self.lock().driver.take();
+        if let Some(waker) = driver {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn handle_added(&self) {
+        let mut state = self.lock();
+        state.handles = state.handles.saturating_add(1);
+    }
+
+    /// The last handle takes the connection with it.
+    pub(crate) fn handle_dropped(&self) {
+        if self.with(State::drop_handle) {
+            self.wake_driver();
+        }
+    }
+
+    // A panic under the lock leaves a state that is whole: every change is made by one call of the connection's.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(crate) fn waiting(&mut self, id: StreamId) -> &mut Waiting {
+        self.streams.entry(id).or_default()
+    }
+
+    pub(crate) fn forget(&mut self, id: StreamId) {
+        self.streams.remove(&id);
+    }
+
+    pub(crate) fn add_handle(&mut self) {
+        self.handles = self.handles.saturating_add(1);
+    }
+
+    /// Whether it was the last.
+    fn drop_handle(&mut self) -> bool {
+        self.handles = self.handles.saturating_sub(1);
+        if self.handles == 0 {
+            self.connection.go_away();
+        }
+        self.handles == 0
+    }
+
+    pub(crate) fn park_driver(&mut self, cx: &Context<'_>) {
+        park(&mut self.driver, cx);
+    }
+
+    /// The next stream of the peer's that is still there to be answered. It becomes a handle.
+    pub(crate) fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<Result<(StreamId, Headers), ConnectionError>> {
+        while let Some(id) = self.incoming.pop_front() {
+            // Gone if the peer reset it meanwhile.
+            if let Some(headers) = self.connection.take_headers(id) {
+                self.add_handle();
+                return Poll::Ready(Ok((id, headers)));
+            }
+        }
+        if let Some(error) = self.connection.error() {
+            return Poll::Ready(Err(error.clone()));
+        }
+        self.acceptors.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn park_opener(&mut self, cx: &Context<'_>) {
+        self.openers.push(cx.waker().clone());
+    }
+
+    /// How the driver ended, once it has.
+    pub(crate) fn poll_outcome(&mut self, cx: &Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        match &self.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
+            None => {
+                self.enders.push(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The driver has ended: so has everything else.
+    pub(crate) fn end(&mut self, error: ConnectionError) -> Result<(), ConnectionError> {
+        self.connection.close(error);
+        let outcome = match self.connection.error() {
+            None | Some(ConnectionError::Closed) => Ok(()),
+            Some(error) => Err(error.clone()),
+        };
+        self.outcome.get_or_insert(outcome).clone()
+    }
+
+    fn deliver(&mut self, wakes: &mut Wakes) {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Incoming(id) => {
+                    self.incoming.push_back(id);
+                    wakes.extend(&mut self.acceptors);
+                }
+                Event::Readable(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.reader.take())),
+                Event::Writable(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.writer.take())),
+                Event::Answered(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.answer.take())),
+                Event::Ended(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.end.take())),
+                Event::Sent(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.sent.take())),
+                Event::CanOpen => wakes.extend(&mut self.openers),
+                Event::Pong(id) => {
+                    if let Some(ping) = self.pings.get_mut(&id) {
+                        ping.took = Some(ping.sent.elapsed());
+                        wakes.push(ping.waker.take());
+                    }
+                }
+                Event::Closed => self.wake_all(wakes),
+            }
+        }
+        if self.outcome.is_some() {
+            wakes.extend(&mut self.enders);
+        }
+    }
+
+    fn wake_all(&mut self, wakes: &mut Wakes) {
+        for who in self.streams.values_mut() {
+            for waker in [&mut who.reader, &mut who.writer, &mut who.answer, &mut who.end, &mut who.sent] {
+                wakes.push(waker.take());
+            }
+        }
+        for ping in self.pings.values_mut() {
+            wakes.push(ping.waker.take());
+        }
+        wakes.extend(&mut self.acceptors);
+        wakes.extend(&mut self.openers);
+    }
+}
+
+/// Remembers who to wake. The one who waited before in the same place is replaced: a handle has one task at a time.
+pub(crate) fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+/// Wakers to be woken once the lock is free. Most calls wake one or two, so those take no allocation.
+#[derive(Default)]
+struct Wakes {
+    first: [Option<Waker>; 4],
+    more: Vec<Waker>,
+}
+
+impl Wakes {
+    fn push(&mut self, waker: Option<Waker>) {
+        let Some(waker) = waker else { return };
+        match self.first.iter_mut().find(|slot| slot.is_none()) {
+            Some(slot) => *slot = Some(waker),
+            None => self.more.push(waker),
+        }
+    }
+
+    fn extend(&mut self, wakers: &mut Vec<Waker>) {
+        for waker in wakers.drain(..) {
+            self.push(Some(waker));
+        }
+    }
+
+    fn wake(self) {
+        self.first.into_iter().flatten().chain(self.more).for_each(Waker::wake);
+    }
+}

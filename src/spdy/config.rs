@@ -1,0 +1,146 @@
+//! What a user may set on a SPDY connection, with every default and its reason.
+//!
+//! Owns the values. It must not act on them.
+
+use std::time::Duration;
+
+/// How a [`Connection`](super::Connection) behaves.
+///
+/// `Config::default()` is right for a client and for a server of many streams; [`Config::exec`] is for one
+/// exec or attach session.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Whether windows are obeyed and granted. Default: [`FlowControl::Auto`].
+    pub flow_control: FlowControl,
+    /// How header blocks are written. Default: [`HeaderCompression::Deflate`].
+    pub header_compression: HeaderCompression,
+    /// What the peer may make us hold or do.
+    pub limits: Limits,
+    /// Bytes that one DATA frame of ours carries at most. Default: 32 KiB, the largest that Go's peers send.
+    pub max_data_frame: usize,
+    /// Bytes that may wait to be sent on one stream before its writer has to wait. Default: 256 KiB.
+    pub send_buffer: usize,
+    /// Bytes that each stream may hold unread for itself; also the window it is opened with. Default: 64 KiB.
+    pub stream_receive_budget: usize,
+    /// Bytes that all streams together may hold unread beyond their own share. Past it the socket is no longer
+    /// read, because nothing else slows a Go peer down. Default: 1 MiB.
+    pub receive_budget: usize,
+    /// A PING is sent when nothing was received for so long; `None` sends none. Default: 30 s.
+    pub keepalive_interval: Option<Duration>,
+    /// The connection is dead when nothing was received for so long. The clock stops while we ourselves do not
+    /// read. Only with `keepalive_interval`. Default: 60 s.
+    pub keepalive_timeout: Duration,
+    /// Ends a connection on which no frame went either way for so long. Default: 4 h, as cri-streaming's.
+    pub idle_timeout: Option<Duration>,
+    /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
+    pub stall_timeout: Option<Duration>,
+    /// How long the peer may be silent, once all of ours is written, before its end is no longer waited for. Default: 10 s.
+    pub linger: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            flow_control: FlowControl::Auto,
+            header_compression: HeaderCompression::Deflate,
+            limits: Limits::default(),
+            max_data_frame: 32 * 1024,
+            send_buffer: 256 * 1024,
+            stream_receive_budget: 64 * 1024,
+            receive_budget: 1024 * 1024,
+            keepalive_interval: Some(Duration::from_secs(30)),
+            keepalive_timeout: Duration::from_secs(60),
+            idle_timeout: Some(Duration::from_secs(4 * 60 * 60)),
+            stall_timeout: None,
+            linger: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Config {
+    /// For one exec or attach session, which needs five streams: 16 are allowed.
+    #[must_use]
+    pub fn exec() -> Self {
+        Self { limits: Limits { max_streams: 16, ..Limits::default() }, ..Self::default() }
+    }
+}
+
+/// Whether a connection obeys and grants windows (SPDY/3.1 §2.6.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FlowControl {
+    /// Windows with a peer that shows that it has them, none with a peer that does not (Go's have none, and
+    /// would hang after 64 KiB).
+    ///
+    /// The client says INITIAL_WINDOW_SIZE in its first flight and a server of ours answers with its own. Both count
+    /// from the first byte; whoever has received INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants from then on.
+    #[default]
+    Auto,
+    /// No windows at all.
+    Off,
+    /// The draft to the letter, from the first byte: for peers that expect updates and announce nothing.
+    Strict,
+}
+
+/// How header blocks are written. Every reader takes both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderCompression {
+    /// zlib with the SPDY/3 dictionary at level 1: some 300 KiB of state while headers are being sent, given back
+    /// when none are.
+    #[default]
+    Deflate,
+    /// Stored blocks: no state, and nothing a CRIME-like attack (CVE-2012-4930) could measure.
+    Stored,
+}
+
+/// What a peer may make us hold or do. Going over one is an error that names it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of a SYN_STREAM, SYN_REPLY, HEADERS, SETTINGS or skipped frame. Default: 64 KiB. The other control
+    /// frames have one size each.
+    pub max_control_frame: usize,
+    /// Name/value pairs of a header block. Default: 128.
+    pub max_header_pairs: usize,
+    /// Bytes of a header's name. Default: 256.
+    pub max_header_name: usize,
+    /// Bytes of a header's value. Default: 16 KiB.
+    pub max_header_value: usize,
+    /// Bytes of an inflated header block. Default: 64 KiB.
+    pub max_header_block: usize,
+    /// Entries of a SETTINGS frame. Default: 64.
+    pub max_settings: usize,
+    /// SETTINGS frames in [`Limits::rate_window`]. Default: 32.
+    pub max_settings_frames: u32,
+    /// Streams of the peer that may live at a time, answered or not. The next is refused. Default: 1024.
+    pub max_streams: usize,
+    /// Streams that the peer may reset before they were answered, in [`Limits::rate_window`]. Default: 200.
+    pub max_unanswered_resets: u32,
+    /// The window the two rates above are counted in. Default: 30 s.
+    pub rate_window: Duration,
+    /// Answers (PING, RST_STREAM) that may wait for a peer that does not read. Default: 1024.
+    pub max_queued_replies: usize,
+    /// Bytes of DATA, with 256 at least a frame, on streams that never were. Default: 64 KiB.
+    pub max_stray_data: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_control_frame: 64 * 1024,
+            max_header_pairs: 128,
+            max_header_name: 256,
+            max_header_value: 16 * 1024,
+            max_header_block: 64 * 1024,
+            max_settings: 64,
+            max_settings_frames: 32,
+            max_streams: 1024,
+            max_unanswered_resets: 200,
+            rate_window: Duration::from_secs(30),
+            max_queued_replies: 1024,
+            max_stray_data: 64 * 1024,
+        }
+    }
+}

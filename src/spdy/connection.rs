@@ -1,0 +1,748 @@
+//! The state of a connection, both roles (SPDY/3.1 §2.1–2.3, §2.6).
+//!
+//! Owns the streams, their ids, and what users may ask of them. Frames that come are handled in
+//! [`receive`](super::receive), frames that go are chosen in [`transmit`](super::transmit), time passes in
+//! [`clock`](super::clock). No IO, no clock and no waker inside: whoever drives it brings those.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::clock::Clock;
+use super::config::{Config, FlowControl};
+use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
+use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
+use super::headers::Headers;
+use super::stream::{End, Sending, Stream};
+use crate::error::{ConnectionError, StreamError};
+
+/// Which end of the connection this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums)] // there are two ends
+pub enum Role {
+    /// Connected: opens odd streams.
+    Client,
+    /// Accepted: opens even streams, and is silent until the client's first frame.
+    Server,
+}
+
+/// What happened that somebody may be waiting for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer opened a stream: [`Connection::take_headers`], then [`Connection::reply`] or [`Connection::reset`].
+    Incoming(StreamId),
+    /// The peer answered, or reset, a stream of ours.
+    Answered(StreamId),
+    /// A reader that was told [`ReadOutcome::Blocked`] should try again.
+    Readable(StreamId),
+    /// A writer that was told [`WriteOutcome::Blocked`] should try again.
+    Writable(StreamId),
+    /// Nothing more will come on the stream; what came before may still be unread.
+    Ended(StreamId),
+    /// All that was written on the stream, and its FIN, has been given to the transport; or never will be.
+    Sent(StreamId),
+    /// An [`Connection::open`] that had to wait may succeed now.
+    CanOpen,
+    /// The peer answered a PING.
+    Pong(u32),
+    /// The connection is closed or failed: everybody should look again.
+    Closed,
+}
+
+/// What [`Connection::read`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // complete: there are no other states of a reader
+pub enum ReadOutcome {
+    /// The next bytes.
+    Data(Bytes),
+    /// The peer sent FIN, and all before it was read.
+    Finished,
+    /// The peer reset the stream, and all before it was read.
+    Reset(RstStatus),
+    /// Nothing yet. [`Event::Readable`] will come.
+    Blocked,
+}
+
+/// What [`Connection::write`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // complete: there are no other states of a writer
+pub enum WriteOutcome {
+    /// The bytes are queued.
+    Queued,
+    /// The stream's send buffer is full; nothing was taken. [`Event::Writable`] will come.
+    Blocked,
+}
+
+/// How far the connection has come.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    Open,
+    /// We are closing: no new streams, and GOAWAY once all that is queued is out.
+    Closing,
+    /// GOAWAY is out, or the connection failed: nothing more is sent but what `control` holds.
+    Closed(ConnectionError),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct LastWord {
+    id: StreamId,
+    despite_reset: bool,
+}
+
+/// A SPDY/3.1 connection without IO.
+///
+/// Feed it the peer's frames with [`receive`](Self::receive) while [`wants_read`](Self::wants_read), write what
+/// [`poll_frame`](Self::poll_frame) gives, hand on what [`poll_event`](Self::poll_event) gives, and call
+/// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) has passed. After every other call
+/// there may be new frames, events and a new timeout.
+///
+/// ```
+/// use std::time::Instant;
+/// use bytes::Bytes;
+/// use kubestream::spdy::{Config, Connection, Headers, ReadOutcome, Role};
+///
+/// let now = Instant::now();
+/// let mut client = Connection::new(Role::Client, Config::default(), now);
+/// let mut server = Connection::new(Role::Server, Config::default(), now);
+///
+/// let id = client.open(Headers::from_iter([("streamtype", "stdin")])).unwrap().unwrap();
+/// client.write(id, Bytes::from_static(b"hello")).unwrap();
+/// while let Some(frame) = client.poll_frame(now) {
+///     server.receive(frame, now);
+/// }
+/// assert_eq!(server.read(id).unwrap(), ReadOutcome::Data(Bytes::from_static(b"hello")));
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) role: Role,
+    pub(super) config: Config,
+    pub(super) phase: Phase,
+    pub(super) streams: HashMap<StreamId, Stream>,
+    pub(super) events: VecDeque<Event>,
+
+    next_id: u32,
+    /// The highest id the peer opened.
+    pub(super) last_taken: StreamId,
+    /// Streams of the peer, and ours, that are not over on the wire.
+    pub(super) theirs_live: usize,
+    ours_live: usize,
+    /// What the peer allows of ours.
+    pub(super) peer_max_streams: usize,
+    open_waits: bool,
+    /// The peer's GOAWAY.
+    pub(super) gone_away: Option<(StreamId, GoAwayStatus)>,
+
+    /// The peer has shown that it has windows, or they are to be obeyed anyway.
+    pub(super) windows: bool,
+    pub(super) settings_sent: bool,
+    pub(super) peer_initial_window: u32,
+    pub(super) send_window: SendWindow,
+    pub(super) receive_window: ReceiveWindow,
+    pub(super) budget: Budget,
+    /// What all streams' windows were grown by.
+    pub(super) window_growth: usize,
+    pub(super) stray_data: usize,
+
+    /// Frames that belong to no stream of the table: ahead of all others, and bounded.
+    pub(super) replies: VecDeque<Frame>,
+    /// Streams with control frames to send, in the order they were asked for.
+    pub(super) controls: VecDeque<StreamId>,
+    /// Streams with DATA to send, by priority.
+    pub(super) ready: [VecDeque<StreamId>; 8],
+    /// DATA on this stream means that the peer has said its last: from then on nothing is sent.
+    last_word: Option<LastWord>,
+    /// Why nothing is sent any more, while the peer is still read.
+    silence: Option<StreamError>,
+
+    pub(super) clock: Clock,
+    next_ping: u32,
+}
+
+impl Connection {
+    /// A connection whose IO is ready for its first frame.
+    #[must_use]
+    pub fn new(role: Role, config: Config, now: Instant) -> Self {
+        let mut connection = Self {
+            role,
+            phase: Phase::Open,
+            streams: HashMap::new(),
+            events: VecDeque::new(),
+            next_id: if role == Role::Client { 1 } else { 2 },
+            last_taken: StreamId::SESSION,
+            theirs_live: 0,
+            ours_live: 0,
+            peer_max_streams: usize::MAX,
+            open_waits: false,
+            gone_away: None,
+            windows: config.flow_control == FlowControl::Strict,
+            settings_sent: false,
+            peer_initial_window: DEFAULT_WINDOW,
+            send_window: SendWindow::new(DEFAULT_WINDOW),
+            receive_window: ReceiveWindow::new(DEFAULT_WINDOW, SESSION_WINDOW),
+            budget: Budget::new(config.stream_receive_budget, config.receive_budget),
+            window_growth: 0,
+            stray_data: 0,
+            replies: VecDeque::new(),
+            controls: VecDeque::new(),
+            ready: Default::default(),
+            last_word: None,
+            silence: None,
+            clock: Clock::new(now),
+            next_ping: if role == Role::Client { 1 } else { 2 },
+            config,
+        };
+        // A server stays silent: Go's client loses what comes in one piece with the 101.
+        if role == Role::Client {
+            connection.announce_window();
+        }
+        connection
+    }
+
+    /// Opens a stream; its SYN_STREAM leaves with the next frames, and DATA may be written at once.
+    ///
+    /// `None`: the peer allows no more streams for now ([`Event::CanOpen`] will come).
+    ///
+    /// # Errors
+    /// [`ConnectionError::InvalidHeader`], [`ConnectionError::IdsExhausted`], [`ConnectionError::GoneAway`], or what the
+    /// connection was closed with.
+    pub fn open(&mut self, headers: Headers) -> Result<Option<StreamId>, ConnectionError> {
+        self.check_open()?;
+        if let Some(reason) = headers.unfit(&self.config.limits) {
+            return Err(ConnectionError::InvalidHeader(reason));
+        }
+        if self.next_id > StreamId::MAX.get() {
+            return Err(ConnectionError::IdsExhausted);
+        }
+        if self.ours_live >= self.peer_max_streams {
+            self.open_waits = true;
+            return Ok(None);
+        }
+        let id = StreamId::new(self.next_id);
+        self.next_id = self.next_id.saturating_add(2);
+        self.ours_live = self.ours_live.saturating_add(1);
+        let mut stream = Stream::new(id, true, self.peer_initial_window, self.initial_window());
+        stream.control.syn = Some(headers);
+        self.streams.insert(id, stream);
+        self.schedule_control(id);
+        Ok(Some(id))
+    }
+
+    /// Answers a stream of the peer's. Only then may DATA be written on it: Go drops what comes before the answer.
+    ///
+    /// # Errors
+    /// [`ConnectionError::InvalidHeader`]; a stream that has ended meanwhile is no error.
+    pub fn reply(&mut self, id: StreamId, headers: Headers) -> Result<(), ConnectionError> {
+        if let Some(reason) = headers.unfit(&self.config.limits) {
+            return Err(ConnectionError::InvalidHeader(reason));
+        }
+        if let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.ours && !stream.answered) {
+            stream.answered = true;
+            if stream.sending != Sending::Dead {
+                stream.control.reply = Some(headers);
+                self.schedule_control(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The headers the peer opened the stream with, or answered it with. Once.
+    pub fn take_headers(&mut self, id: StreamId) -> Option<Headers> {
+        self.streams.get_mut(&id)?.headers.take()
+    }
+
+    /// Whether the peer has answered a stream of ours: `None` while it has not.
+    ///
+    /// # Errors
+    /// [`StreamError::Reset`] where it was reset unanswered, or what the connection ended with.
+    pub fn answer(&self, id: StreamId) -> Option<Result<(), StreamError>> {
+        match self.streams.get(&id) {
+            Some(stream) if stream.answered => Some(Ok(())),
+            Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
+            stream => self.closed().map(Err).or_else(|| stream.is_none().then_some(Err(StreamError::Finished))),
+        }
+    }
+
+    /// Takes the next bytes of a stream, in the pieces they came in.
+    ///
+    /// # Errors
+    /// What the connection ended with, once all that had come is read.
+    pub fn read(&mut self, id: StreamId) -> Result<ReadOutcome, StreamError> {
+        let closed = self.closed();
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return closed.map_or(Ok(ReadOutcome::Finished), Err);
+        };
+        let before = stream.charged;
+        if let Some(data) = stream.pop_unread() {
+            stream.receive_window.consumed(data.len());
+            let after = stream.charged;
+            self.budget.moved(before, after);
+            self.grant(id);
+            return Ok(ReadOutcome::Data(data));
+        }
+        match (stream.end, closed) {
+            (Some(End::Fin), _) => Ok(ReadOutcome::Finished),
+            (Some(End::Reset(status)), _) => Ok(ReadOutcome::Reset(status)),
+            (Some(End::Cancelled), _) => Err(StreamError::Finished),
+            (None, Some(error)) => Err(error),
+            (None, None) => {
+                stream.reader_waits = true;
+                Ok(ReadOutcome::Blocked)
+            }
+        }
+    }
+
+    /// Whether bytes may still be written on the stream, now or when there is room.
+    #[must_use]
+    pub fn is_writable(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Open) && !self.is_closed()
+    }
+
+    /// Whether nothing more will come on the stream: it ended, or the connection did.
+    #[must_use]
+    pub fn has_ended(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_none_or(|stream| stream.end.is_some()) || self.is_closed()
+    }
+
+    /// Queues bytes behind those that wait already; they are taken whole or not at all.
+    ///
+    /// # Errors
+    /// [`StreamError::Finished`] after [`finish`](Self::finish) or a reset of ours, [`StreamError::Reset`] after the
+    /// peer's, [`StreamError::Hushed`] after the session's last word, or what the connection ended with.
+    pub fn write(&mut self, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
+        let Some(stream) = self.writable(id)? else { return Ok(WriteOutcome::Blocked) };
+        if !data.is_empty() {
+            stream.unsent.push(data);
+            self.schedule(id);
+        }
+        Ok(WriteOutcome::Queued)
+    }
+
+    /// Queues a copy of as many bytes as there is room for, gathered with the small writes before them.
+    /// `None`: there is no room, [`Event::Writable`] will come.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_slice(&mut self, id: StreamId, data: &[u8]) -> Result<Option<usize>, StreamError> {
+        let room = self.config.send_buffer;
+        let Some(stream) = self.writable(id)? else { return Ok(None) };
+        let room = room.saturating_sub(stream.unsent.len());
+        let taken = data.get(..room).unwrap_or(data);
+        stream.unsent.extend_from_slice(taken);
+        let taken = taken.len();
+        if taken > 0 {
+            self.schedule(id);
+        }
+        Ok(Some(taken))
+    }
+
+    /// Whether all that was written on the stream has been given to the transport. [`Event::Writable`] comes when it
+    /// is, if it is not yet.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), but a finished stream is no error.
+    pub fn is_flushed(&mut self, id: StreamId) -> Result<bool, StreamError> {
+        let closed = self.closed();
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(true) };
+        if stream.unsent.is_empty() {
+            return Ok(true);
+        }
+        match closed {
+            Some(error) => Err(error),
+            None => {
+                stream.writer_waits = true;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether the FIN of a stream, and so all before it, has been given to the transport; also where it never will be,
+    /// because the stream was reset.
+    #[must_use]
+    pub fn is_sent(&self, id: StreamId) -> bool {
+        let over = |stream: &Stream| matches!(stream.sending, Sending::Finished | Sending::Dead);
+        self.streams.get(&id).is_none_or(over) || self.is_closed()
+    }
+
+    /// Half-closes: FIN goes out behind all that is queued. Twice is no error.
+    pub fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.sending == Sending::Open
+        {
+            stream.sending = Sending::Finishing;
+            self.schedule(id);
+        }
+    }
+
+    /// Ends a stream in both directions at once; what is queued or unread is dropped. Nothing is sent for a stream that
+    /// is over already.
+    pub fn reset(&mut self, id: StreamId, status: RstStatus) {
+        self.discard(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.end.is_some() && matches!(stream.sending, Sending::Finished | Sending::Dead) {
+            return;
+        }
+        stream.control.reply = None;
+        stream.control.window_update = false;
+        stream.control.reset = Some(status);
+        self.schedule_control(id);
+        self.end(id, End::Cancelled);
+        self.kill(id);
+    }
+
+    /// Reads no more of a stream: what is unread is dropped and what comes is discarded, while its budget and window are
+    /// given back. The peer is not told: Go's servers do not listen.
+    pub fn discard(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.discard = true;
+            self.drop_unread(id);
+        }
+    }
+
+    /// Nobody will call for this stream again: what comes is discarded, and it is forgotten once it is over on the wire.
+    pub fn release(&mut self, id: StreamId) {
+        self.discard(id);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.held = false;
+            self.forget_if_over(id);
+        }
+    }
+
+    /// Sets a stream's place among those that have DATA to send: 0 goes first, 7 last. All begin at 0, as in Kubernetes.
+    pub fn set_priority(&mut self, id: StreamId, priority: u8) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.priority = priority.min(7);
+        }
+    }
+
+    /// Sends a PING; its id comes back in [`Event::Pong`].
+    ///
+    /// # Errors
+    /// What the connection was closed with.
+    pub fn ping(&mut self) -> Result<u32, ConnectionError> {
+        self.check_open()?;
+        Ok(self.queue_ping())
+    }
+
+    /// DATA on this stream is the peer's last word, as the status of a command is: from then on nothing is sent any
+    /// more, because a Go server that closes its socket with bytes of ours unread takes the end of its own output with
+    /// it. What waits to be sent is dropped.
+    ///
+    /// `despite_reset`: a reset of the stream does not end it. Servers of the first exec protocol reset their error
+    /// stream as soon as it is made, and send the error on it all the same.
+    pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
+        self.last_word = Some(LastWord { id, despite_reset });
+    }
+
+    /// Refuses every further stream of the peer's.
+    pub fn refuse_streams(&mut self) {
+        self.config.limits.max_streams = 0;
+    }
+
+    /// Sends nothing more, for `reason`, which writers get; what the peer still sends is read to its end. For a last word
+    /// that only the session above can tell, and for an IO that takes no more bytes.
+    pub fn silence(&mut self, reason: StreamError) {
+        if self.silence.is_some() {
+            return;
+        }
+        self.silence = Some(reason);
+        self.replies.clear();
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.kill(id);
+        }
+        if matches!(self.phase, Phase::Closing) {
+            self.close(ConnectionError::Closed);
+        }
+    }
+
+    /// Whether nothing is sent any more.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        self.silence.is_some()
+    }
+
+    /// Closes in good order: no new streams, all that is queued goes out, GOAWAY last.
+    pub fn go_away(&mut self) {
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Closing;
+            self.events.push_back(Event::CanOpen);
+            if self.is_silent() {
+                self.close(ConnectionError::Closed);
+            }
+        }
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether the peer's bytes should be read. `false` while unread bytes are over the budget, and after a failure.
+    #[must_use]
+    pub fn wants_read(&self) -> bool {
+        !self.budget.is_spent()
+            && !matches!(&self.phase, Phase::Closed(error) if !matches!(error, ConnectionError::Closed))
+    }
+
+    /// What the connection ended with: [`ConnectionError::Closed`] after an orderly end.
+    #[must_use]
+    pub fn error(&self) -> Option<&ConnectionError> {
+        match &self.phase {
+            Phase::Closed(error) => Some(error),
+            Phase::Open | Phase::Closing => None,
+        }
+    }
+
+    /// Whether the connection takes and gives nothing more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.error().is_some()
+    }
+
+    /// Whether the peer has said GOAWAY.
+    #[must_use]
+    pub fn is_going_away(&self) -> bool {
+        self.gone_away.is_some()
+    }
+
+    /// How many streams are in the table.
+    #[must_use]
+    pub fn stream_count(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Bytes that came and are not read yet, each piece counted as 256 at least.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.budget.held()
+    }
+
+    /// While reading is paused because the budget is spent: the stream that holds the most unread bytes.
+    #[must_use]
+    pub fn stalled_by(&self) -> Option<StreamId> {
+        self.budget.is_spent().then(|| self.fullest()).flatten()
+    }
+
+    /// Gives back what idle streams keep for their next bytes.
+    pub fn trim(&mut self) {
+        for stream in self.streams.values_mut() {
+            stream.unsent.release();
+            if stream.unread.is_empty() {
+                stream.unread = VecDeque::new();
+            }
+        }
+        self.streams.shrink_to_fit();
+        self.events.shrink_to_fit();
+        self.replies.shrink_to_fit();
+        self.controls.shrink_to_fit();
+        self.ready.iter_mut().for_each(VecDeque::shrink_to_fit);
+    }
+
+    pub(super) fn fullest(&self) -> Option<StreamId> {
+        self.streams.values().max_by_key(|stream| stream.charged).map(|stream| stream.id)
+    }
+
+    /// The connection is over. An error that the peer caused is told to it by GOAWAY, and nothing else is sent.
+    pub(crate) fn close(&mut self, error: ConnectionError) {
+        if self.is_closed() {
+            return;
+        }
+        let failed = !matches!(error, ConnectionError::Closed);
+        if failed {
+            self.replies.clear();
+            let tell = match error {
+                ConnectionError::Codec(_) | ConnectionError::Protocol(_) | ConnectionError::LimitExceeded { .. } => {
+                    Some(GoAwayStatus::PROTOCOL_ERROR)
+                }
+                ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => Some(GoAwayStatus::OK),
+                _ => None,
+            };
+            if let Some(status) = tell {
+                self.replies.push_back(Frame::GoAway { last_good: self.last_taken, status });
+            }
+        }
+        self.phase = Phase::Closed(error);
+        self.controls.clear();
+        self.ready.iter_mut().for_each(VecDeque::clear);
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.kill(id);
+            if let Some(stream) = self.streams.get_mut(&id)
+                && !stream.held
+            {
+                self.remove(id);
+            }
+        }
+        self.events.push_back(Event::Closed);
+    }
+
+    /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.
+    pub(crate) fn end_of_input(&mut self, between_frames: bool) {
+        let error = match self.gone_away {
+            Some(_) if between_frames => ConnectionError::Closed,
+            _ if self.is_silent() && between_frames => ConnectionError::Closed,
+            _ => ConnectionError::Lost,
+        };
+        self.close(error);
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), ConnectionError> {
+        match (&self.phase, self.gone_away) {
+            (Phase::Closed(error), _) => Err(error.clone()),
+            (Phase::Closing, _) => Err(ConnectionError::Closed),
+            (Phase::Open, Some((last_good, status))) => {
+                Err(ConnectionError::GoneAway { last_good: last_good.get(), status })
+            }
+            (Phase::Open, None) => Ok(()),
+        }
+    }
+
+    fn closed(&self) -> Option<StreamError> {
+        self.error().cloned().map(StreamError::Connection)
+    }
+
+    /// The stream, if it may be written to and has room.
+    fn writable(&mut self, id: StreamId) -> Result<Option<&mut Stream>, StreamError> {
+        if let Some(error) = self.closed() {
+            return Err(error);
+        }
+        if let Some(reason) = &self.silence {
+            return Err(reason.clone());
+        }
+        let stream = self.streams.get_mut(&id).ok_or(StreamError::Finished)?;
+        match (stream.sending, stream.end) {
+            (Sending::Open, _) => {}
+            (Sending::Dead, Some(End::Reset(status))) => return Err(StreamError::Reset(status)),
+            _ => return Err(StreamError::Finished),
+        }
+        if stream.unsent.len() >= self.config.send_buffer {
+            stream.writer_waits = true;
+            return Ok(None);
+        }
+        Ok(Some(stream))
+    }
+
+    /// Puts a stream into the queue of those that have DATA to send.
+    pub(super) fn schedule(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.scheduled
+            && stream.has_output()
+        {
+            stream.scheduled = true;
+            if let Some(queue) = self.ready.get_mut(usize::from(stream.priority)) {
+                queue.push_back(id);
+            }
+        }
+    }
+
+    pub(super) fn schedule_control(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !std::mem::replace(&mut stream.control.scheduled, true)
+        {
+            self.controls.push_back(id);
+        }
+    }
+
+    /// Our direction is over, by a reset: what is queued is dropped and the writer told.
+    pub(super) fn kill(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.sending != Sending::Finished {
+                stream.sending = Sending::Dead;
+                self.events.push_back(Event::Sent(id));
+            }
+            stream.unsent.clear();
+            if std::mem::take(&mut stream.writer_waits) {
+                self.events.push_back(Event::Writable(id));
+            }
+        }
+    }
+
+    pub(super) fn drop_unread(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            let before = stream.charged;
+            while let Some(data) = stream.pop_unread() {
+                stream.receive_window.consumed(data.len());
+            }
+            self.budget.moved(before, 0);
+            self.grant(id);
+        }
+    }
+
+    /// Nothing more comes on the stream. The first end counts.
+    pub(super) fn end(&mut self, id: StreamId, end: End) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.end.is_none()
+        {
+            stream.end = Some(end);
+            if std::mem::take(&mut stream.reader_waits) {
+                self.events.push_back(Event::Readable(id));
+            }
+            self.events.push_back(Event::Ended(id));
+        }
+    }
+
+    /// Stops counting a stream that is over on the wire, and forgets it if nobody holds it.
+    pub(super) fn forget_if_over(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_over()) else { return };
+        let counted = std::mem::replace(&mut stream.counted, false);
+        let (ours, held) = (stream.ours, stream.held);
+        if counted && ours {
+            self.ours_live = self.ours_live.saturating_sub(1);
+            if std::mem::take(&mut self.open_waits) {
+                self.events.push_back(Event::CanOpen);
+            }
+        } else if counted {
+            self.theirs_live = self.theirs_live.saturating_sub(1);
+        }
+        if !held {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.remove(&id) {
+            let grown = (stream.receive_window.target() as usize).saturating_sub(self.config.stream_receive_budget);
+            self.window_growth = self.window_growth.saturating_sub(grown);
+        }
+    }
+
+    fn queue_ping(&mut self) -> u32 {
+        let id = self.next_ping;
+        // Past 2^32 the ids begin anew, with the same parity.
+        self.next_ping = self.next_ping.wrapping_add(2);
+        self.replies.push_back(Frame::Ping(id));
+        id
+    }
+
+    pub(super) fn keepalive_ping(&mut self) {
+        self.queue_ping();
+    }
+
+    pub(super) fn next_id(&self) -> u32 {
+        self.next_id
+    }
+
+    /// The window that our streams start with.
+    pub(super) fn initial_window(&self) -> u32 {
+        u32::try_from(self.config.stream_receive_budget).unwrap_or(u32::MAX).min(StreamId::MAX.get())
+    }
+
+    pub(super) fn announce_window(&mut self) {
+        if self.config.flow_control != FlowControl::Off && !std::mem::replace(&mut self.settings_sent, true) {
+            let settings = Settings::single(SettingId::INITIAL_WINDOW_SIZE, self.initial_window());
+            self.replies.push_back(Frame::Settings(settings));
+        }
+    }
+
+    pub(super) fn survives_reset(&self, id: StreamId) -> bool {
+        self.last_word.is_some_and(|word| word.id == id && word.despite_reset)
+    }
+
+    pub(super) fn silence_if_last_word(&mut self, id: StreamId) {
+        if self.last_word.is_some_and(|word| word.id == id) {
+            self.silence(StreamError::Hushed);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Windows and budgets: how many bytes may go, come and be held.
+//!
+//! Owns the arithmetic of SPDY/3.1 §2.6.8 and of the receive budget. It must not know frames or streams.
+
+/// The window every stream and the session start with, until SETTINGS or WINDOW_UPDATE say otherwise (§2.6.8).
+pub(super) const DEFAULT_WINDOW: u32 = 64 * 1024;
+/// What the session window is raised to. Unread bytes are bounded by the streams' windows; the session's is given
+/// back on receipt, so that no unread stream can stop another.
+pub(super) const SESSION_WINDOW: u32 = 16 * 1024 * 1024;
+/// A piece of unread DATA counts as so many bytes at least: its bookkeeping is memory too.
+pub(super) const MIN_CHARGE: usize = 256;
+
+/// What one unread piece counts against the budgets.
+pub(super) fn charge(len: usize) -> usize {
+    if len == 0 { 0 } else { len.max(MIN_CHARGE) }
+}
+
+/// What the peer lets us send. Counted from the first byte, whether or not it is obeyed yet; below zero after SETTINGS
+/// have shrunk it, or after bytes that left before the peer showed that it has windows.
+#[derive(Debug)]
+pub(super) struct SendWindow(i64);
+
+impl SendWindow {
+    pub(super) fn new(initial: u32) -> Self {
+        Self(i64::from(initial))
+    }
+
+    pub(super) fn available(&self) -> usize {
+        usize::try_from(self.0).unwrap_or(0)
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// `false` where the window would pass 2^31 - 1, which is the peer's error.
+    #[must_use]
+    pub(super) fn update(&mut self, delta: u32) -> bool {
+        let raised = self.0.saturating_add(i64::from(delta));
+        let valid = raised <= i64::from(i32::MAX);
+        if valid {
+            self.0 = raised;
+        }
+        valid
+    }
+
+    /// The peer's INITIAL_WINDOW_SIZE changed by `difference`.
+    #[must_use]
+    pub(super) fn shift(&mut self, difference: i64) -> bool {
+        let shifted = self.0.saturating_add(difference);
+        let valid = shifted <= i64::from(i32::MAX);
+        if valid {
+            self.0 = shifted;
+        }
+        valid
+    }
+}
+
+/// What we let the peer send. Counted from the first byte, whether or not the peer minds it.
+#[derive(Debug)]
+pub(super) struct ReceiveWindow {
+    granted: i64,
+    target: u32,
+    owed: u32,
+}
+
+impl ReceiveWindow {
+    /// A window that the peer takes to be `initial` and that is to become `target`.
+    pub(super) fn new(initial: u32, target: u32) -> Self {
+        Self { granted: i64::from(initial), target, owed: target.saturating_sub(initial) }
+    }
+
+    /// `false` where the peer sent more than it was let.
+    pub(super) fn received(&mut self, bytes: usize) -> bool {
+        self.granted = self.granted.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.granted >= 0
+    }
+
+    /// Bytes that are held no longer, and may be granted again.
+    pub(super) fn consumed(&mut self, bytes: usize) {
+        self.owed = self.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    pub(super) fn target(&self) -> u32 {
+        self.target
+    }
+
+    pub(super) fn grow(&mut self, by: u32) {
+        self.target = self.target.saturating_add(by);
+        self.owed = self.owed.saturating_add(by);
+    }
+
+    /// Whether half of the window is owed: the time for a WINDOW_UPDATE.
+    pub(super) fn is_due(&self) -> bool {
+        self.owed > 0 && self.owed >= self.target / 2
+    }
+
+    /// The delta of the WINDOW_UPDATE that is being sent.
+    pub(super) fn grant(&mut self) -> u32 {
+        let most = i64::from(i32::MAX).saturating_sub(self.granted.max(0));
+        let delta = self.owed.min(u32::try_from(most).unwrap_or(0));
+        self.owed = self.owed.saturating_sub(delta);
+        self.granted = self.granted.saturating_add(i64::from(delta));
+        delta
+    }
+}
+
+/// The unread bytes of a connection. Each stream has a share for itself; what goes beyond the shares is taken from
+/// one pool, and when that is spent the socket is not read.
+#[derive(Debug)]
+pub(super) struct Budget {
+    share: usize,
+    pool: usize,
+    held: usize,
+    beyond: usize,
+}
+
+impl Budget {
+    pub(super) fn new(share: usize, pool: usize) -> Self {
+        Self { share, pool, held: 0, beyond: 0 }
+    }
+
+    /// A stream that held `before` holds `after` now.
+    pub(super) fn moved(&mut self, before: usize, after: usize) {
+        let beyond = |held: usize| held.saturating_sub(self.share);
+        self.beyond = self.beyond.saturating_sub(beyond(before)).saturating_add(beyond(after));
+        self.held = self.held.saturating_sub(before).saturating_add(after);
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.beyond > self.pool
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_send_window_survives_every_update_and_shift() {
+        fn property(initial: u32, steps: Vec<(u32, i32, u16)>) -> bool {
+            let mut window = SendWindow::new(initial & 0x7fff_ffff);
+            for (delta, shift, sent) in steps {
+                for valid in [window.update(delta & 0x7fff_ffff), window.shift(i64::from(shift))] {
+                    assert!(valid || window.0 <= i64::from(i32::MAX));
+                }
+                window.sent(usize::from(sent).min(window.available()));
+            }
+            window.0 <= i64::from(i32::MAX)
+        }
+        quickcheck::quickcheck(property as fn(u32, Vec<(u32, i32, u16)>) -> bool);
+    }
+
+    #[test]
+    fn shrinking_settings_leave_a_window_below_zero_that_updates_mend() {
+        let mut window = SendWindow::new(DEFAULT_WINDOW);
+        window.sent(60_000);
+        assert!(window.shift(1_000 - i64::from(DEFAULT_WINDOW)));
+        assert_eq!(window.available(), 0);
+        assert!(window.update(59_500));
+        assert_eq!(window.available(), 500);
+        assert!(!window.update(i32::MAX as u32), "beyond 2^31 - 1");
+        assert_eq!(window.available(), 500);
+    }
+
+    #[test]
+    fn what_is_granted_is_never_more_than_what_was_read() {
+        let mut window = ReceiveWindow::new(100, 100);
+        assert!(window.received(100));
+        assert!(!window.is_due());
+        window.consumed(50);
+        assert!(window.is_due());
+        assert_eq!(window.grant(), 50);
+        assert!(window.received(50));
+        assert!(!window.received(1), "one byte over");
+    }
+
+    #[test]
+    fn only_what_goes_beyond_the_shares_spends_the_pool() {
+        let mut budget = Budget::new(64, 100);
+        budget.moved(0, 64);
+        budget.moved(0, 164);
+        assert_eq!((budget.held(), budget.is_spent()), (228, false));
+        budget.moved(164, 165);
+        assert!(budget.is_spent());
+        budget.moved(165, 0);
+        assert_eq!((budget.held(), budget.is_spent()), (64, false));
+    }
+}

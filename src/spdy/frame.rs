@@ -1,0 +1,291 @@
+//! The frames of SPDY/3.1 as plain data.
+//!
+//! Owns their fields and the names of their codes. The bytes are the codec's business, what a frame does to a
+//! connection is the connection's.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::Headers;
+
+/// A frame of SPDY/3.1 (§2.2).
+///
+/// CREDENTIAL is obsolete in 3.1 and frames of unknown type carry no state: the codec skips both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // the protocol is frozen: there will be no other frame
+pub enum Frame {
+    /// Opens a stream (§2.6.1).
+    SynStream {
+        /// The new stream.
+        id: StreamId,
+        /// The stream this one belongs to, [`StreamId::SESSION`] for none. Kubernetes never sets it.
+        associated: StreamId,
+        /// 0 is the most urgent, 7 the least. Kubernetes always sends 0.
+        priority: u8,
+        /// An index into the client's certificates; unused.
+        slot: u8,
+        /// The opener will send no DATA.
+        fin: bool,
+        /// The acceptor may send nothing.
+        unidirectional: bool,
+        /// The headers the stream is opened with.
+        headers: Headers,
+    },
+    /// Answers SYN_STREAM (§2.6.2).
+    SynReply {
+        /// The stream answered.
+        id: StreamId,
+        /// The acceptor will send no DATA.
+        fin: bool,
+        /// The headers of the answer.
+        headers: Headers,
+    },
+    /// Ends a stream at once, in both directions (§2.6.3).
+    RstStream {
+        /// The stream ended.
+        id: StreamId,
+        /// Why.
+        status: RstStatus,
+    },
+    /// Tells settings of the sender (§2.6.4).
+    Settings(Settings),
+    /// Asks for the same frame back (§2.6.5). The client's ids are odd, the server's even.
+    Ping(u32),
+    /// The sender will take no more streams (§2.6.6).
+    GoAway {
+        /// The highest stream id of the peer that the sender took.
+        last_good: StreamId,
+        /// Why.
+        status: GoAwayStatus,
+    },
+    /// More headers for an open stream (§2.6.7).
+    Headers {
+        /// The stream.
+        id: StreamId,
+        /// The sender will send no more DATA.
+        fin: bool,
+        /// The headers added.
+        headers: Headers,
+    },
+    /// Grants the peer more bytes (§2.6.8).
+    WindowUpdate {
+        /// The stream, or [`StreamId::SESSION`] for all of them together.
+        id: StreamId,
+        /// How many bytes.
+        delta: u32,
+    },
+    /// Bytes of a stream (§2.2.2).
+    ///
+    /// The decoder hands a long DATA frame on in pieces, as it arrives; `fin` comes with the last.
+    Data {
+        /// The stream.
+        id: StreamId,
+        /// The sender will send no more DATA.
+        fin: bool,
+        /// The bytes.
+        data: Bytes,
+    },
+}
+
+/// The 31 bits that name a stream: odd ones are the client's, even ones the server's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(u32);
+
+impl StreamId {
+    /// 0: the connection itself.
+    pub const SESSION: Self = Self(0);
+    /// The highest id there is.
+    pub const MAX: Self = Self(0x7fff_ffff);
+
+    /// Takes the lower 31 bits; the highest is reserved and read as nothing (§2.2.1).
+    #[must_use]
+    pub const fn new(id: u32) -> Self {
+        Self(id & Self::MAX.0)
+    }
+
+    /// The id as a number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// Whether a client opened it.
+    #[must_use]
+    pub const fn is_client(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $type:ident { $($(#[$code_doc:meta])* $name:ident = $value:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub struct $type(u32);
+
+        impl $type {
+            $($(#[$code_doc])* pub const $name: Self = Self($value);)*
+
+            /// Any number: a peer may send one that has no name.
+            #[must_use]
+            pub const fn new(code: u32) -> Self {
+                Self(code)
+            }
+
+            /// The code as a number.
+            #[must_use]
+            pub const fn get(self) -> u32 {
+                self.0
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    $($value => f.write_str(stringify!($name)),)*
+                    other => write!(f, "{other:#x}"),
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self.0 {
+                    $($value => f.write_str($text),)*
+                    other => write!(f, "code {other:#x}"),
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The status of RST_STREAM (§2.6.3).
+    RstStatus {
+        /// The peer broke a rule on this stream.
+        PROTOCOL_ERROR = 1, "protocol error";
+        /// A frame for a stream that is not open.
+        INVALID_STREAM = 2, "invalid stream";
+        /// The stream was not taken: nothing was done with it.
+        REFUSED_STREAM = 3, "refused";
+        /// The peer speaks another version.
+        UNSUPPORTED_VERSION = 4, "unsupported version";
+        /// Not wanted any more. Go's peers end every stream with it.
+        CANCEL = 5, "cancelled";
+        /// The sender failed.
+        INTERNAL_ERROR = 6, "internal error";
+        /// More DATA than the window allowed, or a window beyond 2^31 - 1.
+        FLOW_CONTROL_ERROR = 7, "flow control error";
+        /// A second SYN_REPLY.
+        STREAM_IN_USE = 8, "stream in use";
+        /// DATA after FIN.
+        STREAM_ALREADY_CLOSED = 9, "stream already closed";
+        /// A frame larger than the sender takes.
+        FRAME_TOO_LARGE = 11, "frame too large";
+    }
+}
+
+codes! {
+    /// The status of GOAWAY (§2.6.6).
+    GoAwayStatus {
+        /// In good order.
+        OK = 0, "in good order";
+        /// The peer broke a rule.
+        PROTOCOL_ERROR = 1, "protocol error";
+        /// The sender failed.
+        INTERNAL_ERROR = 2, "internal error";
+    }
+}
+
+codes! {
+    /// What a [`Setting`] sets (§2.6.4).
+    SettingId {
+        /// Expected upload bandwidth.
+        UPLOAD_BANDWIDTH = 1, "upload bandwidth";
+        /// Expected download bandwidth.
+        DOWNLOAD_BANDWIDTH = 2, "download bandwidth";
+        /// Expected round-trip time.
+        ROUND_TRIP_TIME = 3, "round-trip time";
+        /// How many streams the sender lets the peer have open.
+        MAX_CONCURRENT_STREAMS = 4, "maximum of concurrent streams";
+        /// TCP's congestion window.
+        CURRENT_CWND = 5, "congestion window";
+        /// Retransmission rate.
+        DOWNLOAD_RETRANS_RATE = 6, "retransmission rate";
+        /// The window new streams start with, in bytes.
+        INITIAL_WINDOW_SIZE = 7, "initial window size";
+        /// Size of the client certificate vector.
+        CLIENT_CERTIFICATE_VECTOR_SIZE = 8, "client certificate vector size";
+    }
+}
+
+/// The entries of a SETTINGS frame, in the order they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    clear: bool,
+    entries: Vec<Setting>,
+}
+
+impl Settings {
+    /// One entry, with no flags.
+    #[must_use]
+    pub fn single(id: SettingId, value: u32) -> Self {
+        Self::new(false, vec![Setting::new(0, id, value)])
+    }
+
+    /// `clear` asks the peer to forget what it stored of earlier SETTINGS.
+    #[must_use]
+    pub fn new(clear: bool, entries: Vec<Setting>) -> Self {
+        Self { clear, entries }
+    }
+
+    /// Whether stored settings are to be forgotten.
+    #[must_use]
+    pub fn clear(&self) -> bool {
+        self.clear
+    }
+
+    /// All entries, repeated ones included.
+    #[must_use]
+    pub fn entries(&self) -> &[Setting] {
+        &self.entries
+    }
+
+    /// The value of `id`. Where an id is repeated the first one counts (§2.6.4).
+    #[must_use]
+    pub fn get(&self, id: SettingId) -> Option<u32> {
+        self.entries.iter().find(|entry| entry.id == id).map(|entry| entry.value)
+    }
+}
+
+/// One entry of SETTINGS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Setting {
+    /// 0x1 PERSIST_VALUE, 0x2 PERSISTED.
+    pub flags: u8,
+    /// What is set: 24 bits.
+    pub id: SettingId,
+    /// To what.
+    pub value: u32,
+}
+
+impl Setting {
+    /// An entry. Only the lower 24 bits of `id` go on the wire.
+    #[must_use]
+    pub const fn new(flags: u8, id: SettingId, value: u32) -> Self {
+        Self { flags, id, value }
+    }
+}

@@ -1,0 +1,288 @@
+//! The name/value pairs of a stream (SPDY/3.1 §2.6.10).
+//!
+//! Owns the pairs and their plain encoding. Compression is [`block`](super::block)'s business.
+
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::config::Limits;
+
+/// The headers of a stream: lower-case names, each once, in the order they were added.
+///
+/// Several values of one name are held as the wire has them, joined by NUL.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    pairs: Vec<(Bytes, Bytes)>,
+}
+
+impl Headers {
+    /// No headers.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { pairs: Vec::new() }
+    }
+
+    /// Adds a value, to those the name has already or as its first.
+    pub fn append(&mut self, name: &str, value: &[u8]) {
+        self.merge(Bytes::from(name.to_ascii_lowercase()), Bytes::copy_from_slice(value));
+    }
+
+    /// The value of `name`, in whatever case, if it is text.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.get_bytes(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// The value of `name` as it came: several values are joined by NUL.
+    #[must_use]
+    pub fn get_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.pairs.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| &value[..])
+    }
+
+    /// All pairs.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.pairs.iter().map(|(name, value)| (&name[..], &value[..]))
+    }
+
+    /// How many names there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// What makes these headers unfit to be taken from a peer: the stream is then refused, the connection lives on.
+    ///
+    /// Upper case and repeated names are not among it: Go's peers send them, so both are mended on receipt.
+    #[must_use]
+    pub fn defect(&self) -> Option<&'static str> {
+        self.pairs.iter().find_map(|(name, value)| match (name.is_empty(), value.first()) {
+            (true, _) => Some("an empty header name"),
+            (_, Some(0)) => Some("a header value that begins with NUL"),
+            _ => None,
+        })
+    }
+
+    /// What makes these headers unfit to be sent: Go's reader stops for good, in silence, at some of them.
+    pub(crate) fn unfit(&self, limits: &Limits) -> Option<&'static str> {
+        const CONNECTION_HEADERS: [&[u8]; 5] =
+            [b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding"];
+        if self.pairs.len() > limits.max_header_pairs {
+            return Some("too many headers");
+        }
+        let too_long = |(name, value): &(Bytes, Bytes)| {
+            name.len() > limits.max_header_name || value.len() > limits.max_header_value
+        };
+        if self.pairs.iter().any(too_long) || self.plain_len() > limits.max_header_block {
+            return Some("headers too long");
+        }
+        if self.pairs.iter().any(|(name, _)| !name.iter().all(u8::is_ascii_graphic)) {
+            return Some("a header name that is not visible ASCII");
+        }
+        if self.pairs.iter().any(|(name, _)| CONNECTION_HEADERS.contains(&&name[..])) {
+            return Some("an HTTP connection header has no place in SPDY (§3.2.1)");
+        }
+        self.defect()
+    }
+
+    /// Appends the uncompressed block.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        out.reserve(self.plain_len());
+        out.put_u32(number(self.pairs.len()));
+        for (name, value) in &self.pairs {
+            out.put_u32(number(name.len()));
+            out.put_slice(name);
+            out.put_u32(number(value.len()));
+            out.put_slice(value);
+        }
+    }
+
+    /// Reads an uncompressed block, which must be used up exactly. The pairs are slices of it.
+    pub(super) fn parse(block: BytesMut, limits: &Limits) -> Result<Self, HeaderError> {
+        let mut block = block;
+        let count = block.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
+        // A pair takes eight bytes at least: a lie about the count is seen before anything is allocated for it.
+        if count > limits.max_header_pairs || count > block.len() / 8 {
+            return Err(HeaderError::TooManyPairs { count });
+        }
+        let mut headers = Self { pairs: Vec::with_capacity(count) };
+        for _ in 0..count {
+            let mut name = take_string(&mut block, limits.max_header_name)?;
+            name.make_ascii_lowercase();
+            let value = take_string(&mut block, limits.max_header_value)?;
+            headers.merge(name.freeze(), value.freeze());
+        }
+        if block.is_empty() { Ok(headers) } else { Err(HeaderError::TrailingBytes) }
+    }
+
+    fn merge(&mut self, name: Bytes, value: Bytes) {
+        match self.pairs.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => *values = Bytes::from([&values[..], &value[..]].join(&0)),
+            None => self.pairs.push((name, value)),
+        }
+    }
+
+    fn plain_len(&self) -> usize {
+        self.pairs.iter().fold(4, |sum: usize, (name, value)| {
+            sum.saturating_add(8).saturating_add(name.len()).saturating_add(value.len())
+        })
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        let mut headers = Self::new();
+        for (name, value) in pairs {
+            headers.append(name.as_ref(), value.as_ref());
+        }
+        headers
+    }
+}
+
+/// Shows names and lengths only: values may be secrets, and `Debug` output ends up in logs.
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.pairs.iter().map(|(name, value)| (name, format_args!("{} bytes", value.len()).to_string()));
+        f.debug_map().entries(shown).finish()
+    }
+}
+
+/// Why a header block cannot be read. All of them end the connection: the two zlib streams have lost step, or the
+/// peer goes over a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// It is no zlib stream, or not a continuation of the one before.
+    #[error("the block does not inflate")]
+    Inflate,
+    /// It asks for a dictionary other than SPDY/3's.
+    #[error("the block wants dictionary {adler:#010x}, which is not SPDY/3's")]
+    Dictionary {
+        /// Adler-32 of the dictionary wanted.
+        adler: u32,
+    },
+    /// It ends the zlib stream, which has to last as long as the connection.
+    #[error("the block ends the zlib stream")]
+    StreamEnd,
+    /// It does not end with a sync flush, so that its last bytes may come late or never.
+    #[error("the block does not end with a sync flush")]
+    NotFlushed,
+    /// It inflates to more than [`Limits::max_header_block`].
+    #[error("the block inflates to more than {limit} bytes")]
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
+    /// It says, or has, more pairs than [`Limits::max_header_pairs`] or than fit into it.
+    #[error("the block counts {count} pairs")]
+    TooManyPairs {
+        /// How many it says.
+        count: usize,
+    },
+    /// A name or value is longer than its limit.
+    #[error("a header name or value of {len} bytes is over the limit of {limit}")]
+    StringTooLong {
+        /// How long it says it is.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// It ends in the middle of a pair.
+    #[error("the block is cut short")]
+    Truncated,
+    /// Bytes follow the last pair.
+    #[error("bytes follow the last pair of the block")]
+    TrailingBytes,
+}
+
+fn take_string(block: &mut BytesMut, limit: usize) -> Result<BytesMut, HeaderError> {
+    let len = block.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
+    if len > limit {
+        return Err(HeaderError::StringTooLong { len, limit });
+    }
+    if len > block.len() {
+        return Err(HeaderError::Truncated);
+    }
+    Ok(block.split_to(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(block: &[u8]) -> Result<Headers, HeaderError> {
+        Headers::parse(BytesMut::from(block), &Limits::default())
+    }
+
+    fn block(pairs: &[(&str, &str)]) -> Vec<u8> {
+        let mut out = (pairs.len() as u32).to_be_bytes().to_vec();
+        for part in pairs.iter().flat_map(|(name, value)| [name, value]) {
+            out.extend((part.len() as u32).to_be_bytes());
+            out.extend(part.as_bytes());
+        }
+        out
+    }
+
+    #[test]
+    fn names_are_folded_and_repeated_ones_merged_as_go_does() {
+        let headers = parse(&block(&[("streamType", "error"), ("X-A", "1"), ("x-a", "2")])).unwrap();
+        assert_eq!(headers.get("streamtype"), Some("error"));
+        assert_eq!(headers.get_bytes("X-a"), Some(&b"1\x002"[..]));
+        assert_eq!(headers.len(), 2);
+    }
+
+    #[test]
+    fn empty_names_and_nul_leading_values_are_defects_of_the_stream_alone() {
+        for (pairs, defect) in [
+            (&[("", "x")][..], Some("an empty header name")),
+            (&[("a", "\0b")], Some("a header value that begins with NUL")),
+            (&[("a", "")], None),
+        ] {
+            assert_eq!(parse(&block(pairs)).unwrap().defect(), defect);
+        }
+    }
+
+    #[test]
+    fn lies_about_counts_and_lengths_allocate_nothing() {
+        let mut name_lie = 1u32.to_be_bytes().to_vec();
+        name_lie.extend([0xff; 12]);
+        let mut value_lie = block(&[("a", "b")]);
+        value_lie[9..13].copy_from_slice(&2u32.to_be_bytes());
+        for (bytes, error) in [
+            (&[0xff; 4][..], HeaderError::TooManyPairs { count: 0xffff_ffff }),
+            (&[0, 0, 0, 9, 0, 0, 0, 0], HeaderError::TooManyPairs { count: 9 }),
+            (&name_lie, HeaderError::StringTooLong { len: 0xffff_ffff, limit: 256 }),
+            (&value_lie, HeaderError::Truncated),
+            (&[0, 0], HeaderError::Truncated),
+            (&[0, 0, 0, 0, 1], HeaderError::TrailingBytes),
+        ] {
+            assert_eq!(parse(bytes), Err(error), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_go_stops_at_is_not_sent() {
+        let unfit = |name: &str, value: &str| Headers::from_iter([(name, value)]).unfit(&Limits::default());
+        assert!(unfit("Connection", "x").is_some());
+        assert!(unfit("host", "x").is_some());
+        assert!(unfit("na me", "x").is_some());
+        assert!(unfit("", "x").is_some());
+        assert!(unfit("a", "\0x").is_some());
+        assert!(unfit(&"n".repeat(257), "x").is_some());
+        assert!(unfit("a", &"v".repeat(16 * 1024 + 1)).is_some());
+        assert_eq!(unfit("streamType", "data"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let shown = format!("{:?}", Headers::from_iter([("authorization", "secret")]));
+        assert!(shown.contains("authorization") && !shown.contains("secret"), "{shown}");
+    }
+}

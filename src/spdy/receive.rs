@@ -1,0 +1,345 @@
+//! What the peer's frames do to a connection.
+//!
+//! Owns the rules for each frame that comes, and the answers to those that break them. It must not choose what is sent
+//! when: answers are queued.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::config::FlowControl;
+use super::connection::{Connection, Event, Phase, Role};
+use super::flow::{DEFAULT_WINDOW, MIN_CHARGE};
+use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
+use super::headers::Headers;
+use super::stream::{End, Sending, Stream};
+use crate::error::ConnectionError;
+
+impl Connection {
+    /// Takes a frame of the peer's. What it breaks shows in [`error`](Self::error) and is told to the peer.
+    pub fn receive(&mut self, frame: Frame, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        self.clock.received(now);
+        if let Err(error) = self.dispatch(frame, now) {
+            self.close(error);
+        }
+        self.note_pause(now);
+    }
+
+    fn dispatch(&mut self, frame: Frame, now: Instant) -> Result<(), ConnectionError> {
+        match frame {
+            Frame::Data { id, fin, data } => self.on_data(id, fin, data),
+            Frame::SynStream { id, priority, fin, unidirectional, headers, .. } => {
+                self.on_syn_stream(id, priority, fin, unidirectional, headers)
+            }
+            Frame::SynReply { id, fin, headers } => self.on_syn_reply(id, fin, headers),
+            Frame::RstStream { id, status } => self.on_reset(id, status, now),
+            Frame::Headers { id, fin, headers } => self.on_headers(id, fin, &headers),
+            Frame::WindowUpdate { id, delta } => self.on_window_update(id, delta),
+            Frame::Settings(settings) => self.on_settings(&settings, now),
+            Frame::Ping(id) => self.on_ping(id),
+            Frame::GoAway { last_good, status } => {
+                self.on_go_away(last_good, status);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_syn_stream(
+        &mut self,
+        id: StreamId,
+        priority: u8,
+        fin: bool,
+        unidirectional: bool,
+        headers: Headers,
+    ) -> Result<(), ConnectionError> {
+        if id == StreamId::SESSION || id.is_client() == (self.role == Role::Client) {
+            return Err(ConnectionError::Protocol("SYN_STREAM with an id of the other side's"));
+        }
+        if id <= self.last_taken {
+            return Err(ConnectionError::Protocol("SYN_STREAM with an id that is not above those before"));
+        }
+        self.last_taken = id;
+        if headers.defect().is_some() {
+            return self.answer_reset(id, RstStatus::PROTOCOL_ERROR);
+        }
+        // What comes after our GOAWAY was sent before the peer knew of it: nothing was done with it.
+        if self.theirs_live >= self.config.limits.max_streams || !matches!(self.phase, Phase::Open) {
+            return self.answer_reset(id, RstStatus::REFUSED_STREAM);
+        }
+        self.theirs_live = self.theirs_live.saturating_add(1);
+        let mut stream = Stream::new(id, false, self.peer_initial_window, self.initial_window());
+        stream.priority = priority;
+        stream.headers = Some(headers);
+        if unidirectional {
+            stream.sending = Sending::Finished;
+        }
+        self.streams.insert(id, stream);
+        self.events.push_back(Event::Incoming(id));
+        if fin {
+            self.end(id, End::Fin);
+        }
+        Ok(())
+    }
+
+    fn on_syn_reply(&mut self, id: StreamId, fin: bool, headers: Headers) -> Result<(), ConnectionError> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return if self.existed(id) { Ok(()) } else { self.answer_reset(id, RstStatus::INVALID_STREAM) };
+        };
+        let broken = match (stream.ours, stream.answered, headers.defect()) {
+            (false, ..) => Some(RstStatus::PROTOCOL_ERROR),
+            (true, true, _) => Some(RstStatus::STREAM_IN_USE),
+            (true, false, Some(_)) => Some(RstStatus::PROTOCOL_ERROR),
+            (true, false, None) => None,
+        };
+        if let Some(status) = broken {
+            self.fail_stream(id, status);
+            return Ok(());
+        }
+        stream.answered = true;
+        stream.headers = Some(headers);
+        self.events.push_back(Event::Answered(id));
+        if fin {
+            self.on_fin(id);
+        }
+        Ok(())
+    }
+
+    fn on_headers(&mut self, id: StreamId, fin: bool, headers: &Headers) -> Result<(), ConnectionError> {
+        // Nobody in Kubernetes sends or reads HEADERS. They are inflated, which keeps the block stream in step, and
+        // no more is made of them.
+        if !self.streams.contains_key(&id) {
+            return if self.existed(id) { Ok(()) } else { self.answer_reset(id, RstStatus::INVALID_STREAM) };
+        }
+        if headers.defect().is_some() {
+            self.fail_stream(id, RstStatus::PROTOCOL_ERROR);
+        } else if fin {
+            self.on_fin(id);
+        }
+        Ok(())
+    }
+
+    fn on_data(&mut self, id: StreamId, fin: bool, data: Bytes) -> Result<(), ConnectionError> {
+        let strict = self.config.flow_control == FlowControl::Strict;
+        if !self.receive_window.received(data.len()) && strict {
+            return Err(ConnectionError::Protocol("DATA beyond the session's window"));
+        }
+        self.receive_window.consumed(data.len());
+        let existed = self.existed(id);
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return if existed { Ok(()) } else { self.on_stray(id, data.len()) };
+        };
+        let over = !stream.receive_window.received(data.len());
+        if stream.end.is_some() || data.is_empty() || stream.discard {
+            // Go sends DATA after a reset as a matter of course: it is discarded, never answered.
+            stream.receive_window.consumed(data.len());
+            self.grant(id);
+        } else if over && strict {
+            self.fail_stream(id, RstStatus::FLOW_CONTROL_ERROR);
+            return Ok(());
+        } else {
+            let before = stream.charged;
+            stream.push_unread(data);
+            let after = stream.charged;
+            if std::mem::take(&mut stream.reader_waits) {
+                self.events.push_back(Event::Readable(id));
+            }
+            self.budget.moved(before, after);
+            self.silence_if_last_word(id);
+        }
+        if fin {
+            self.on_fin(id);
+        }
+        Ok(())
+    }
+
+    fn on_stray(&mut self, id: StreamId, len: usize) -> Result<(), ConnectionError> {
+        if id == StreamId::SESSION {
+            return Err(ConnectionError::Protocol("DATA on stream 0"));
+        }
+        self.stray_data = self.stray_data.saturating_add(len.max(MIN_CHARGE));
+        let limit = self.config.limits.max_stray_data;
+        if self.stray_data > limit {
+            return Err(ConnectionError::LimitExceeded { limit: "max_stray_data", value: limit as u64 });
+        }
+        Ok(())
+    }
+
+    fn on_fin(&mut self, id: StreamId) {
+        self.end(id, End::Fin);
+        self.forget_if_over(id);
+    }
+
+    fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let unanswered = !stream.ours && !stream.answered;
+        stream.control.reply = None;
+        stream.control.window_update = false;
+        stream.control.reset = None;
+        let ours_unanswered = stream.ours && !stream.answered;
+        // Nobody has taken it yet, and nobody will: it leaves the backlog.
+        if unanswered && stream.headers.take().is_some() {
+            stream.held = false;
+        }
+        if !self.survives_reset(id) {
+            self.end(id, End::Reset(status));
+        }
+        self.kill(id);
+        if ours_unanswered {
+            self.events.push_back(Event::Answered(id));
+        }
+        if !self.streams.get(&id).is_some_and(|stream| stream.held) {
+            self.drop_unread(id);
+        }
+        self.forget_if_over(id);
+        let limits = &self.config.limits;
+        if unanswered && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
+            let value = u64::from(limits.max_unanswered_resets);
+            return Err(ConnectionError::LimitExceeded { limit: "max_unanswered_resets", value });
+        }
+        Ok(())
+    }
+
+    fn on_window_update(&mut self, id: StreamId, delta: u32) -> Result<(), ConnectionError> {
+        self.peer_has_windows();
+        if id == StreamId::SESSION {
+            if delta == 0 || !self.send_window.update(delta) {
+                return Err(ConnectionError::Protocol("a session window of 0 more, or of more than 2^31 - 1"));
+            }
+            return Ok(());
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if delta == 0 || !stream.send_window.update(delta) {
+            self.fail_stream(id, RstStatus::FLOW_CONTROL_ERROR);
+        } else {
+            self.schedule(id);
+        }
+        Ok(())
+    }
+
+    fn on_settings(&mut self, settings: &Settings, now: Instant) -> Result<(), ConnectionError> {
+        let limits = &self.config.limits;
+        if self.clock.settings_frames.count(now, limits.rate_window) > limits.max_settings_frames {
+            let value = u64::from(limits.max_settings_frames);
+            return Err(ConnectionError::LimitExceeded { limit: "max_settings_frames", value });
+        }
+        if let Some(max) = settings.get(SettingId::MAX_CONCURRENT_STREAMS) {
+            self.peer_max_streams = max as usize;
+            self.events.push_back(Event::CanOpen);
+        }
+        if let Some(window) = settings.get(SettingId::INITIAL_WINDOW_SIZE) {
+            if window > StreamId::MAX.get() {
+                return Err(ConnectionError::Protocol("an initial window of more than 2^31 - 1"));
+            }
+            let difference = i64::from(window).saturating_sub(i64::from(self.peer_initial_window));
+            self.peer_initial_window = window;
+            let mut valid = true;
+            let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+            for id in ids {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    valid &= stream.send_window.shift(difference);
+                    self.schedule(id);
+                }
+            }
+            if !valid {
+                return Err(ConnectionError::Protocol("an initial window that lifts a stream's beyond 2^31 - 1"));
+            }
+            self.peer_has_windows();
+        }
+        Ok(())
+    }
+
+    /// The peer has windows: from here on they are obeyed, and what was read so far is granted again.
+    fn peer_has_windows(&mut self) {
+        if self.config.flow_control == FlowControl::Off || std::mem::replace(&mut self.windows, true) {
+            return;
+        }
+        self.announce_window();
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.grant(id);
+        }
+    }
+
+    fn on_ping(&mut self, id: u32) -> Result<(), ConnectionError> {
+        let odd = id & 1 == 1;
+        if odd == (self.role == Role::Client) {
+            self.events.push_back(Event::Pong(id));
+            return Ok(());
+        }
+        // One answer an id is enough however often it is asked before we get to answer.
+        if self.replies.iter().any(|queued| *queued == Frame::Ping(id)) {
+            return Ok(());
+        }
+        self.answer_frame(Frame::Ping(id))
+    }
+
+    fn on_go_away(&mut self, last_good: StreamId, status: GoAwayStatus) {
+        self.gone_away = Some((last_good, status));
+        self.events.push_back(Event::CanOpen);
+        let untaken = |stream: &&Stream| stream.ours && stream.id > last_good && !stream.answered;
+        let ids: Vec<StreamId> = self.streams.values().filter(untaken).map(|stream| stream.id).collect();
+        for id in ids {
+            // Go says 0 whatever it took, and what it answered it did take: only unanswered streams are lost.
+            self.end(id, End::Reset(RstStatus::REFUSED_STREAM));
+            self.kill(id);
+            self.events.push_back(Event::Answered(id));
+            self.forget_if_over(id);
+        }
+    }
+
+    /// The peer broke a rule on one stream: both directions end here and there.
+    fn fail_stream(&mut self, id: StreamId, status: RstStatus) {
+        let unanswered = self.streams.get(&id).is_some_and(|stream| stream.ours && !stream.answered);
+        self.reset(id, status);
+        if unanswered {
+            self.events.push_back(Event::Answered(id));
+        }
+    }
+
+    fn answer_reset(&mut self, id: StreamId, status: RstStatus) -> Result<(), ConnectionError> {
+        self.answer_frame(Frame::RstStream { id, status })
+    }
+
+    /// Queues an answer. A peer that asks without reading the answers is ended: waiting for it could wait for ever.
+    fn answer_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        let limit = self.config.limits.max_queued_replies;
+        if self.replies.len() >= limit {
+            return Err(ConnectionError::LimitExceeded { limit: "max_queued_replies", value: limit as u64 });
+        }
+        self.replies.push_back(frame);
+        Ok(())
+    }
+
+    /// Whether there has been a stream with this id, so that late frames for it are nobody's fault.
+    fn existed(&self, id: StreamId) -> bool {
+        if id.is_client() == (self.role == Role::Client) { id.get() < self.next_id() } else { id <= self.last_taken }
+    }
+
+    /// Lets the peer send what was read, where the peer has windows: at half a window, and with a larger window while
+    /// the pool allows it and the stream is read.
+    pub(super) fn grant(&mut self, id: StreamId) {
+        if !self.windows {
+            return;
+        }
+        let live = self.streams.len().max(1);
+        let pool = self.config.receive_budget;
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.end.is_some() || !stream.receive_window.is_due() {
+            return;
+        }
+        let grown = (stream.receive_window.target() as usize).saturating_sub(self.config.stream_receive_budget);
+        let fair = pool.checked_div(live).unwrap_or(0).saturating_sub(grown);
+        let free = pool.saturating_sub(self.window_growth);
+        let by = (stream.receive_window.target() as usize).min(fair).min(free);
+        // Below the default the peer's own counting is coarse enough: growth in crumbs is not worth a frame.
+        if by >= DEFAULT_WINDOW as usize / 4 && !stream.discard {
+            stream.receive_window.grow(u32::try_from(by).unwrap_or(0));
+            self.window_growth = self.window_growth.saturating_add(by);
+        }
+        stream.control.window_update = true;
+        self.schedule_control(id);
+    }
+}

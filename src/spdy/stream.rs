@@ -1,0 +1,187 @@
+//! One stream: what is known of it, held for it and owed to it (SPDY/3.1 §2.3).
+//!
+//! Owns the two directions' states and queues. Windows of the session, budgets and ids are the connection's.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+use super::flow::{ReceiveWindow, SendWindow, charge};
+use super::frame::{RstStatus, StreamId};
+use super::headers::Headers;
+
+/// How a stream stopped giving us bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// FIN: all of it was sent.
+    Fin,
+    /// RST_STREAM: what had come before it is still there to be read.
+    Reset(RstStatus),
+    /// Our own RST_STREAM: what the peer may still send reaches nobody.
+    Cancelled,
+}
+
+/// Our direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    Open,
+    /// FIN goes out behind what is queued.
+    Finishing,
+    Finished,
+    /// Ended by RST_STREAM, ours or the peer's.
+    Dead,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    pub(super) priority: u8,
+    pub(super) ours: bool,
+    /// SYN_REPLY went out (theirs) or came in (ours).
+    pub(super) answered: bool,
+    /// The headers that the opener, or the answer, came with; taken by who handles the stream.
+    pub(super) headers: Option<Headers>,
+    /// Whether somebody may still call for this stream.
+    pub(super) held: bool,
+    /// It counts as live, here and with the peer.
+    pub(super) counted: bool,
+    pub(super) control: Control,
+
+    pub(super) end: Option<End>,
+    pub(super) unread: VecDeque<Bytes>,
+    /// What `unread` counts against the budget.
+    pub(super) charged: usize,
+    pub(super) discard: bool,
+    pub(super) receive_window: ReceiveWindow,
+    /// The reader was told to wait.
+    pub(super) reader_waits: bool,
+
+    pub(super) sending: Sending,
+    pub(super) unsent: SendQueue,
+    pub(super) send_window: SendWindow,
+    /// It is in the queue of streams that have something to send.
+    pub(super) scheduled: bool,
+    pub(super) writer_waits: bool,
+}
+
+/// Control frames of this stream that wait to be sent, in their order on the wire.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    /// It is in the connection's queue of such streams.
+    pub(super) scheduled: bool,
+    pub(super) syn: Option<Headers>,
+    pub(super) reply: Option<Headers>,
+    pub(super) window_update: bool,
+    pub(super) reset: Option<RstStatus>,
+}
+
+impl Control {
+    fn is_empty(&self) -> bool {
+        self.syn.is_none() && self.reply.is_none() && !self.window_update && self.reset.is_none()
+    }
+}
+
+impl Stream {
+    pub(super) fn new(id: StreamId, ours: bool, send_window: u32, receive_window: u32) -> Self {
+        Self {
+            id,
+            priority: 0,
+            ours,
+            answered: false,
+            headers: None,
+            held: true,
+            counted: true,
+            control: Control::default(),
+            end: None,
+            unread: VecDeque::new(),
+            charged: 0,
+            discard: false,
+            receive_window: ReceiveWindow::new(receive_window, receive_window),
+            reader_waits: false,
+            sending: Sending::Open,
+            unsent: SendQueue::default(),
+            send_window: SendWindow::new(send_window),
+            scheduled: false,
+            writer_waits: false,
+        }
+    }
+
+    /// Takes a piece of DATA; the caller moves the budget.
+    pub(super) fn push_unread(&mut self, data: Bytes) {
+        self.charged = self.charged.saturating_add(charge(data.len()));
+        self.unread.push_back(data);
+    }
+
+    pub(super) fn pop_unread(&mut self) -> Option<Bytes> {
+        let data = self.unread.pop_front()?;
+        self.charged = self.charged.saturating_sub(charge(data.len()));
+        Some(data)
+    }
+
+    /// Neither direction has anything more to come on the wire.
+    pub(super) fn is_over(&self) -> bool {
+        self.end.is_some() && matches!(self.sending, Sending::Finished | Sending::Dead) && self.control.is_empty()
+    }
+
+    /// Whether DATA, or the FIN, could go out but for the windows.
+    pub(super) fn has_output(&self) -> bool {
+        match self.sending {
+            Sending::Open => !self.unsent.is_empty(),
+            Sending::Finishing => true,
+            Sending::Finished | Sending::Dead => false,
+        }
+    }
+}
+
+/// Bytes that wait to be sent: owned pieces as they were given, and small writes gathered in a buffer behind them.
+#[derive(Debug, Default)]
+pub(super) struct SendQueue {
+    pieces: VecDeque<Bytes>,
+    gathered: BytesMut,
+    len: usize,
+}
+
+impl SendQueue {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn push(&mut self, data: Bytes) {
+        if !self.gathered.is_empty() {
+            self.pieces.push_back(self.gathered.split().freeze());
+        }
+        self.len = self.len.saturating_add(data.len());
+        self.pieces.push_back(data);
+    }
+
+    pub(super) fn extend_from_slice(&mut self, data: &[u8]) {
+        self.len = self.len.saturating_add(data.len());
+        self.gathered.extend_from_slice(data);
+    }
+
+    /// Takes up to `most` bytes off the front, one piece at a time.
+    pub(super) fn take(&mut self, most: usize) -> Bytes {
+        let piece = match self.pieces.front_mut() {
+            Some(front) if front.len() > most => front.split_to(most),
+            Some(_) => self.pieces.pop_front().unwrap_or_default(),
+            None => self.gathered.split_to(most.min(self.gathered.len())).freeze(),
+        };
+        self.len = self.len.saturating_sub(piece.len());
+        piece
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Gives back what an emptied queue keeps for the next write.
+    pub(super) fn release(&mut self) {
+        if self.len == 0 {
+            self.clear();
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What goes out next.
+//!
+//! Owns the order: answers, then the control frames of streams in the order they were asked for, then DATA by priority
+//! and in turn, then GOAWAY. It must not decide what is owed to whom.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::connection::{Connection, Event, Phase};
+use super::frame::{Frame, GoAwayStatus, StreamId};
+use super::stream::Sending;
+use crate::error::ConnectionError;
+
+impl Connection {
+    /// The next frame to write, if there is one.
+    ///
+    /// Poll after every other call; frames that are not polled are not lost. Once the connection is closed this gives the
+    /// last GOAWAY and then nothing.
+    pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
+        if self.is_silent() {
+            return None;
+        }
+        let frame = self.next_frame();
+        if let Some(frame) = &frame {
+            self.clock.sent(now, frame);
+        }
+        frame
+    }
+
+    /// Whether [`poll_frame`](Self::poll_frame) would first give answers the peer asked for.
+    #[must_use]
+    pub fn has_replies(&self) -> bool {
+        !self.replies.is_empty() && !self.is_silent()
+    }
+
+    /// Whether [`poll_frame`](Self::poll_frame) may have something to give.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        let queued = !self.controls.is_empty() || self.ready.iter().any(|queue| !queue.is_empty());
+        let due = self.windows && self.receive_window.is_due();
+        !self.is_silent()
+            && (!self.replies.is_empty()
+                || !self.is_closed() && (queued || due || matches!(self.phase, Phase::Closing)))
+    }
+
+    fn next_frame(&mut self) -> Option<Frame> {
+        if let Some(frame) = self.replies.pop_front() {
+            return Some(frame);
+        }
+        if self.is_closed() {
+            return None;
+        }
+        if self.windows && self.receive_window.is_due() {
+            let delta = self.receive_window.grant();
+            return Some(Frame::WindowUpdate { id: StreamId::SESSION, delta });
+        }
+        if let Some(frame) = self.next_control() {
+            return Some(frame);
+        }
+        if let Some(frame) = self.next_data() {
+            return Some(frame);
+        }
+        if matches!(self.phase, Phase::Closing) && !self.has_unsent() {
+            // Go reads nothing after a GOAWAY: it is the last frame there is.
+            let goaway = Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK };
+            self.close(ConnectionError::Closed);
+            return Some(goaway);
+        }
+        None
+    }
+
+    fn next_control(&mut self) -> Option<Frame> {
+        while let Some(&id) = self.controls.front() {
+            if let Some(frame) = self.stream_control(id) {
+                return Some(frame);
+            }
+            self.controls.pop_front();
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.control.scheduled = false;
+            }
+            self.forget_if_over(id);
+        }
+        None
+    }
+
+    fn stream_control(&mut self, id: StreamId) -> Option<Frame> {
+        let stream = self.streams.get_mut(&id)?;
+        let control = &mut stream.control;
+        if let Some(headers) = control.syn.take() {
+            let (associated, priority) = (StreamId::SESSION, stream.priority);
+            return Some(Frame::SynStream {
+                id,
+                associated,
+                priority,
+                slot: 0,
+                fin: false,
+                unidirectional: false,
+                headers,
+            });
+        }
+        if let Some(headers) = control.reply.take() {
+            return Some(Frame::SynReply { id, fin: false, headers });
+        }
+        if let Some(status) = control.reset.take() {
+            return Some(Frame::RstStream { id, status });
+        }
+        if std::mem::take(&mut control.window_update) && stream.end.is_none() {
+            let delta = stream.receive_window.grant();
+            return (delta > 0).then_some(Frame::WindowUpdate { id, delta });
+        }
+        None
+    }
+
+    fn next_data(&mut self) -> Option<Frame> {
+        let session = if self.windows { self.send_window.available() } else { usize::MAX };
+        for priority in 0..self.ready.len() {
+            let mut turns = self.ready.get(priority).map_or(0, std::collections::VecDeque::len);
+            while turns > 0 {
+                turns = turns.saturating_sub(1);
+                let Some(id) = self.ready.get_mut(priority).and_then(|queue| queue.pop_front()) else { break };
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.scheduled = false;
+                }
+                if let Some(frame) = self.stream_data(id, session) {
+                    self.schedule(id);
+                    return Some(frame);
+                }
+                // Its own window is closed: WINDOW_UPDATE schedules it again. The session's is everybody's.
+                if session == 0 {
+                    self.schedule(id);
+                }
+            }
+        }
+        None
+    }
+
+    fn stream_data(&mut self, id: StreamId, session: usize) -> Option<Frame> {
+        let stream = self.streams.get_mut(&id)?;
+        if !stream.has_output() {
+            return None;
+        }
+        let window = if self.windows { stream.send_window.available().min(session) } else { usize::MAX };
+        let data = if stream.unsent.is_empty() {
+            Bytes::new()
+        } else if window == 0 {
+            return None;
+        } else {
+            stream.unsent.take(window.min(self.config.max_data_frame.clamp(1, 0xff_ffff)))
+        };
+        stream.send_window.sent(data.len());
+        self.send_window.sent(data.len());
+        let fin = stream.sending == Sending::Finishing && stream.unsent.is_empty();
+        if fin {
+            stream.sending = Sending::Finished;
+        }
+        if stream.unsent.len() < self.config.send_buffer && std::mem::take(&mut stream.writer_waits) {
+            self.events.push_back(Event::Writable(id));
+        }
+        if fin {
+            self.events.push_back(Event::Sent(id));
+            self.forget_if_over(id);
+        }
+        Some(Frame::Data { id, fin, data })
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.streams.values().any(|stream| stream.has_output())
+    }
+}

@@ -1,0 +1,279 @@
+//! The client's end of the handshake: one request, one answer.
+//!
+//! Owns what may be asked and what of the answer is believed. Only a 101 that says SPDY/3.1 and a protocol that was offered
+//! makes an [`Upgraded`] (CVE-2018-1002105).
+
+use bytes::BytesMut;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::body::Body;
+use super::head::{self, HeadReader};
+use super::{
+    Config, InvalidRequest, NotSwitched, Protocol, Refusal, SPDY, UpgradeError, Upgraded, Version,
+    X_STREAM_PROTOCOL_VERSION, fill, read_head,
+};
+
+/// Asks the server to speak SPDY/3.1, and one of `offers` on it, the preferred one first; raw SPDY where there are none.
+///
+/// The request is a GET or a POST (kubectl's is a POST) with a percent-encoded path, the user's headers, and a `Host` among
+/// them or an authority in the URI. `Connection`, `Upgrade`, `X-Stream-Protocol-Version` and `Content-Length` are set here.
+///
+/// A server that names no protocol means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
+///
+/// # Errors
+/// [`UpgradeError::Refused`], with what the server says, and the other [`UpgradeError`]s of a client. None of them leaves
+/// an IO behind, nor is anything tried twice.
+///
+/// # Panics
+/// Outside a tokio runtime with its timer enabled.
+///
+/// # Cancel safety
+/// Dropping the future drops the IO, and with it the connection: the server may have taken the request already.
+pub async fn connect<IO>(
+    mut io: IO,
+    request: Request<()>,
+    offers: &[Protocol],
+    config: &Config,
+) -> Result<Upgraded<IO>, UpgradeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let head = request_head(&request, offers)?;
+    let mut reader = HeadReader::new(config.max_head);
+    let handshake = async {
+        io.write_all(&head).await?;
+        io.flush().await?;
+        loop {
+            let head = read_head(&mut io, &mut reader).await?;
+            let response = head::parse_response_head(&head, config.max_headers)?;
+            let status = response.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(response);
+            }
+        }
+    };
+    let response = timeout(config.head_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))?;
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        check_switch(&response)?;
+        let protocol = chosen(response.headers(), offers)?;
+        return Ok(Upgraded::new(io, reader.into_rest(), protocol));
+    }
+    if status.is_redirection() {
+        let location = response.headers().get(header::LOCATION);
+        let location = location.map(|location| String::from_utf8_lossy(location.as_bytes()).into_owned());
+        return Err(UpgradeError::Redirected { status, location });
+    }
+    let rest = std::mem::take(reader.buffer());
+    Err(UpgradeError::Refused(Box::new(read_refusal(&mut io, response, rest, config).await)))
+}
+
+/// The head of the request. It is made of `http`'s types and names of ours, so that no part of it can begin another line.
+fn request_head(request: &Request<()>, offers: &[Protocol]) -> Result<Vec<u8>, UpgradeError> {
+    let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
+    if !matches!(*request.method(), Method::GET | Method::POST) {
+        return invalid(InvalidRequest::Method);
+    }
+    if request.version() != HttpVersion::HTTP_11 {
+        return invalid(InvalidRequest::Version);
+    }
+    let Some(path) = request.uri().path_and_query().filter(|path| path.as_str().starts_with('/')) else {
+        return invalid(InvalidRequest::NoPath);
+    };
+    if !path.as_str().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return invalid(InvalidRequest::PathNotEncoded);
+    }
+    if let Some(name) = RESERVED.iter().find(|name| request.headers().contains_key(*name)) {
+        return invalid(InvalidRequest::ReservedHeader(name.clone()));
+    }
+    for (earlier, offer) in offers.iter().enumerate() {
+        if offers.iter().take(earlier).any(|other| other == offer) {
+            return invalid(InvalidRequest::DuplicateOffer(*offer));
+        }
+    }
+    let host = match host(request) {
+        Ok(host) => host,
+        Err(fault) => return invalid(fault),
+    };
+    let mut headers = request.headers().clone();
+    headers.remove(header::HOST);
+
+    let mut head = format!("{} {path} HTTP/1.1\r\n", request.method()).into_bytes();
+    head::put_header(&mut head, "Host", &host);
+    head::put_headers(&mut head, &headers);
+    head::put_header(&mut head, "Connection", b"Upgrade");
+    head::put_header(&mut head, "Upgrade", SPDY.as_bytes());
+    for offer in offers {
+        head::put_header(&mut head, "X-Stream-Protocol-Version", offer.name().as_bytes());
+    }
+    if request.method() == Method::POST {
+        head::put_header(&mut head, "Content-Length", b"0");
+    }
+    head.extend_from_slice(b"\r\n");
+    Ok(head)
+}
+
+/// The `Host` of the headers, else the authority without its userinfo (RFC 9110 §7.2).
+fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if !host.is_empty() => return Ok(host.as_bytes().to_vec()),
+        (Some(_), None) => return Err(InvalidRequest::NoHost),
+        (Some(_), Some(_)) => return Err(InvalidRequest::ManyHosts),
+        (None, _) => {}
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    let host = authority.map(|authority| authority.rsplit_once('@').map_or(authority, |(_, host)| host));
+    // The type lets bytes through that a header cannot have.
+    let host = host.filter(|host| !host.is_empty()).and_then(|host| HeaderValue::from_str(host).ok());
+    host.map(|host| host.as_bytes().to_vec()).ok_or(InvalidRequest::NoHost)
+}
+
+fn check_switch(response: &Response<()>) -> Result<(), UpgradeError> {
+    let headers = response.headers();
+    let fault = if response.version() != HttpVersion::HTTP_11 {
+        NotSwitched::Version
+    } else if !head::lists(headers, header::CONNECTION, "upgrade") {
+        NotSwitched::Connection
+    } else if !head::lists(headers, header::UPGRADE, SPDY) {
+        NotSwitched::Upgrade
+    } else if head::announces_body(headers) {
+        NotSwitched::Body
+    } else {
+        return Ok(());
+    };
+    Err(UpgradeError::NotSwitched(fault))
+}
+
+/// What the server chose. Several lines are one list (RFC 9110 §5.3), and no list was offered.
+fn chosen(headers: &HeaderMap, offers: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
+    let lines = headers.get_all(X_STREAM_PROTOCOL_VERSION).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let name = lines.collect::<Vec<_>>().join(", ");
+    match (&name[..], offers) {
+        ("", []) => return Ok(None),
+        ("", _) => Some(Protocol::Exec(Version::V1)),
+        _ => Protocol::from_name(&name),
+    }
+    .filter(|protocol| offers.contains(protocol))
+    .map(Some)
+    .ok_or(UpgradeError::ProtocolNotOffered { name })
+}
+
+/// Reads what it can of the body: neither a slow nor a broken end makes the refusal less of one.
+async fn read_refusal<IO>(io: &mut IO, response: Response<()>, mut rest: BytesMut, config: &Config) -> Refusal
+where
+    IO: AsyncRead + Unpin,
+{
+    let mut body = Body::new(&response, config.max_refusal_body);
+    let reading = async {
+        while !body.feed(&mut rest) {
+            match fill(io, &mut rest).await {
+                Ok(0) => return body.end(),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // Late is cut off, which `body` knows.
+    let _ = timeout(config.refusal_body_timeout, reading).await;
+    let (parts, ()) = response.into_parts();
+    let (body, truncated) = body.into_parts();
+    Refusal { status: parts.status, headers: parts.headers, body, truncated }
+}
+
+/// What the handshake sets, or what announces a body, which an upgrade request has not.
+const RESERVED: [header::HeaderName; 5] =
+    [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, X_STREAM_PROTOCOL_VERSION];
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+    use http::header::HeaderName;
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    fn fault(request: Request<()>, offers: &[Protocol]) -> InvalidRequest {
+        match request_head(&request, offers) {
+            Err(UpgradeError::InvalidRequest(fault)) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_request_is_kubectls() {
+        let request = Request::post("https://user:secret@[::1]:6443/exec?command=a%20b&stdin=true")
+            .header("User-Agent", "kubectl/v1.32.4")
+            .body(())
+            .unwrap();
+        let head = request_head(&request, Protocol::EXEC).unwrap();
+        let expected = "POST /exec?command=a%20b&stdin=true HTTP/1.1\r\nHost: [::1]:6443\r\n\
+            user-agent: kubectl/v1.32.4\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+            X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Stream-Protocol-Version: v3.channel.k8s.io\r\n\
+            X-Stream-Protocol-Version: v2.channel.k8s.io\r\nX-Stream-Protocol-Version: channel.k8s.io\r\n\
+            Content-Length: 0\r\n\r\n";
+        assert_eq!(String::from_utf8(head).unwrap(), expected);
+    }
+
+    #[test]
+    fn raw_spdy_offers_nothing() {
+        let request = Request::get("/").header("Host", "a").body(()).unwrap();
+        let head = request_head(&request, &[]).unwrap();
+        assert_eq!(head, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n");
+    }
+
+    #[test]
+    fn unfit_requests_are_refused() {
+        let get = |uri: &str| Request::get(uri).body(()).unwrap();
+        let with = |name: &str, value: &str| Request::get("http://a/").header(name, value).body(()).unwrap();
+        assert_eq!(fault(Request::put("http://a/").body(()).unwrap(), &[]), InvalidRequest::Method);
+        let http2 = Request::get("http://a/").version(HttpVersion::HTTP_2).body(()).unwrap();
+        assert_eq!(fault(http2, &[]), InvalidRequest::Version);
+        assert_eq!(fault(get("a:80"), &[]), InvalidRequest::NoPath);
+        assert_eq!(fault(get("*"), &[]), InvalidRequest::NoPath);
+        assert_eq!(fault(get("http://a/caf\u{e9}"), &[]), InvalidRequest::PathNotEncoded);
+        assert_eq!(fault(get("/"), &[]), InvalidRequest::NoHost);
+        assert_eq!(fault(with("Host", ""), &[]), InvalidRequest::NoHost);
+        let two = Request::get("/").header("Host", "a").header("Host", "b").body(()).unwrap();
+        assert_eq!(fault(two, &[]), InvalidRequest::ManyHosts);
+        for name in RESERVED {
+            assert_eq!(fault(with(name.as_str(), "0"), &[]), InvalidRequest::ReservedHeader(name));
+        }
+        let v4 = Protocol::Exec(Version::V4);
+        assert_eq!(fault(get("http://a/"), &[v4, v4]), InvalidRequest::DuplicateOffer(v4));
+    }
+
+    quickcheck! {
+        fn no_request_has_an_extra_line(path: Vec<u8>, name: Vec<u8>, value: Vec<u8>, authority: Vec<u8>, post: bool) -> bool {
+            // Mostly what `http` lets pass, and now and then what must not.
+            let pick = |from: &[u8], bytes: &[u8]| bytes.iter().map(|&byte| from[usize::from(byte) % from.len()]).collect();
+            let path: Vec<u8> = pick(b"abcdefghijklmnopqrstuvwxyz/%?&=+:@[]{}|\"'\\\r\n\0 \t\x7f#\xc3\xa9", &path);
+            let value: Vec<u8> = pick(b"abcdefghijklmnopqrstuvwxyz :,;\t\r\n\0\x7f\xc3\xa9", &value);
+            let name: Vec<u8> = pick(b"abcdefghijklmnopqrstuvwxyz-_.:\r\n ", &name);
+            let authority: Vec<u8> = pick(b"abcdefghijklmnopqrstuvwxyz.-@:%", &authority);
+
+            let uri = [b"http://", &authority[..], b"/", &path].concat();
+            let uri = Uri::try_from(&uri[..]).unwrap_or(Uri::from_static("http://a/"));
+            let method = if post { Method::POST } else { Method::GET };
+            let mut request = Request::builder().method(&method).uri(uri).header("Authorization", "x").body(()).unwrap();
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {
+                request.headers_mut().append(name, value);
+            }
+            let Ok(head) = request_head(&request, Protocol::EXEC) else { return true };
+
+            let ends = head.windows(2).filter(|pair| pair == b"\r\n").count();
+            let controls = head.iter().filter(|&&byte| matches!(byte, b'\r' | b'\n' | 0)).count();
+            let user = request.headers().iter().filter(|(name, _)| *name != header::HOST).count();
+            // The request line, Host, the user's, Connection, Upgrade, four offers, Content-Length, the empty line.
+            let lines = 1 + 1 + user + 2 + 4 + usize::from(post) + 1;
+            let parsed = head::parse_request_head(&head, 100).unwrap();
+            (ends, controls) == (lines, 2 * lines)
+                && parsed.headers().len() == lines - 2
+                && *parsed.method() == method
+                && parsed.uri().path_and_query() == request.uri().path_and_query()
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The server's end of the handshake: one request, one answer.
+//!
+//! Owns what is refused before the caller sees it, and the words of a refusal, which are those of Go's servers. It must
+//! write nothing behind a 101: a Go client may lose it.
+
+use std::{fmt, io};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::head::{self, HeadReader};
+use super::{
+    Config, Protocol, SPDY, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, X_STREAM_PROTOCOL_VERSION,
+    fill, read_head,
+};
+
+/// Reads the head of a request, which may ask for an upgrade or not.
+///
+/// # Errors
+/// [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
+/// [`UpgradeError::BodyNotAllowed`] have been answered, with 400 or 431; [`UpgradeError::Timeout`] and [`UpgradeError::Io`]
+/// have not.
+///
+/// # Panics
+/// Outside a tokio runtime with its timer enabled.
+///
+/// # Cancel safety
+/// Dropping the future drops the IO, and with it the connection.
+pub async fn accept<IO>(mut io: IO, config: &Config) -> Result<Pending<IO>, UpgradeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut reader = HeadReader::new(config.max_head);
+    let head = timeout(config.head_timeout, read_head(&mut io, &mut reader)).await;
+    let request = head
+        .unwrap_or(Err(UpgradeError::Timeout))
+        .and_then(|head| head::parse_request_head(&head, config.max_headers))
+        .and_then(|request| {
+            // Whoever passes it on unread would read the body as SPDY, or SPDY as the next request.
+            let upgrade = head::lists(request.headers(), header::CONNECTION, "upgrade");
+            if upgrade && head::announces_body(request.headers()) {
+                return Err(UpgradeError::BodyNotAllowed);
+            }
+            Ok(request)
+        });
+    match request {
+        Ok(request) => {
+            let config = config.clone();
+            Ok(Pending { io, request, read_ahead: reader.into_rest(), config })
+        }
+        Err(error) => {
+            let status = match &error {
+                UpgradeError::HeadTooLarge { .. } | UpgradeError::TooManyHeaders { .. } => {
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+                }
+                UpgradeError::MalformedHead(_) | UpgradeError::BodyNotAllowed => StatusCode::BAD_REQUEST,
+                _ => return Err(error),
+            };
+            // The error says more than that the answer to it was not taken.
+            let _ = answer(&mut io, &Method::GET, text(status, &error), config).await;
+            Err(error)
+        }
+    }
+}
+
+/// A request that waits for its answer. Dropping it closes the connection without one.
+pub struct Pending<IO> {
+    io: IO,
+    request: Request<()>,
+    read_ahead: Bytes,
+    config: Config,
+}
+
+impl<IO> Pending<IO> {
+    /// What the client asks for. Whether it may is for the caller to say, before [`accept`](Self::accept): as `create`,
+    /// whatever the method.
+    pub fn request(&self) -> &Request<()> {
+        &self.request
+    }
+
+    /// Whether it asks for an upgrade to SPDY/3.1.
+    pub fn is_upgrade(&self) -> bool {
+        let headers = self.request.headers();
+        head::lists(headers, header::CONNECTION, "upgrade") && head::lists(headers, header::UPGRADE, SPDY)
+    }
+
+    /// The names of the protocols that the client offers, the preferred one first, known to us or not.
+    pub fn offers(&self) -> impl Iterator<Item = &str> {
+        head::elements(self.request.headers(), &X_STREAM_PROTOCOL_VERSION)
+    }
+}
+
+impl<IO> Pending<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Switches to SPDY/3.1, and to the first of the client's protocols that is `supported`. Where none are, to raw SPDY,
+    /// whatever the client offers.
+    ///
+    /// # Errors
+    /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] have been answered with 400,
+    /// [`UpgradeError::NoCommonProtocol`] with 403 and the list of what is supported, in the words of Go's servers;
+    /// [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 was not taken.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the IO, and with it the connection: the client may have the 101 already.
+    pub async fn accept(mut self, supported: &[Protocol]) -> Result<Upgraded<IO>, UpgradeError> {
+        let protocol = match self.choose(supported) {
+            Ok(protocol) => protocol,
+            Err(error) => {
+                let response = refusal(&error, supported);
+                // The error says more than that the answer to it was not taken.
+                let _ = answer(&mut self.io, self.request.method(), response, &self.config).await;
+                return Err(error);
+            }
+        };
+        let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+        head::put_header(&mut head, "Connection", b"Upgrade");
+        head::put_header(&mut head, "Upgrade", SPDY.as_bytes());
+        if let Some(protocol) = protocol {
+            head::put_header(&mut head, "X-Stream-Protocol-Version", protocol.name().as_bytes());
+        }
+        head.extend_from_slice(b"\r\n");
+        write(&mut self.io, &head, &self.config).await?;
+        Ok(Upgraded::new(self.io, self.read_ahead, protocol))
+    }
+
+    /// Answers without an upgrade, and closes: `Content-Length` and `Connection: close` are set here, whatever the response
+    /// says. The write side ends first; then what still comes is discarded until the peer's end, at most
+    /// [`Config::max_refusal_body`] bytes and for [`Config::refusal_body_timeout`], because a kernel that closes on unread
+    /// bytes takes the answer back.
+    ///
+    /// # Errors
+    /// [`UpgradeError::InvalidResponse`] for a 1xx; [`UpgradeError::Timeout`] and [`UpgradeError::Io`] when the response
+    /// could not be written.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the IO, and with it the connection: the client may have any part of the answer.
+    pub async fn respond(mut self, response: Response<Bytes>) -> Result<(), UpgradeError> {
+        if response.status().is_informational() {
+            return Err(UpgradeError::InvalidResponse(response.status()));
+        }
+        answer(&mut self.io, self.request.method(), response, &self.config).await
+    }
+
+    fn choose(&self, supported: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
+        if !self.is_upgrade() {
+            return Err(UpgradeError::NotAnUpgrade);
+        }
+        if supported.is_empty() {
+            return Ok(None);
+        }
+        let headers = self.request.headers();
+        let known = self.offers().filter_map(Protocol::from_name).find(|protocol| supported.contains(protocol));
+        if known.is_some() {
+            return Ok(known);
+        }
+        if self.offers().next().is_none() {
+            // Go counts neither a name twice nor Host, which it keeps elsewhere.
+            let count = || headers.keys().filter(|name| **name != header::HOST).count();
+            let there = headers.contains_key(X_STREAM_PROTOCOL_VERSION);
+            return Err(UpgradeError::NoProtocol { headers: (!there).then(count) });
+        }
+        Err(UpgradeError::NoCommonProtocol {
+            offered: self.offers().map(str::to_owned).collect(),
+            supported: supported.iter().map(|protocol| protocol.name()).collect(),
+        })
+    }
+}
+
+impl<IO> fmt::Debug for Pending<IO> {
+    /// Shows neither the path, which may be a token, nor the headers.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending")
+            .field("method", self.request.method())
+            .field("is_upgrade", &self.is_upgrade())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to an upgrade that cannot be.
+fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
+    if !matches!(error, UpgradeError::NoCommonProtocol { .. }) {
+        return text(StatusCode::BAD_REQUEST, error);
+    }
+    let mut response = text(StatusCode::FORBIDDEN, error);
+    for protocol in supported {
+        let name = HeaderValue::from_static(protocol.name());
+        response.headers_mut().append(X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, name);
+    }
+    response
+}
+
+/// A plain text answer, as Go's `http.Error` makes it.
+fn text(status: StatusCode, error: &UpgradeError) -> Response<Bytes> {
+    let mut response = Response::new(format!("{error}\n").into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Writes a final answer, ends the write side, and discards what still comes.
+async fn answer<IO>(
+    io: &mut IO,
+    method: &Method,
+    response: Response<Bytes>,
+    config: &Config,
+) -> Result<(), UpgradeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    write(io, &response_bytes(method, response), config).await?;
+    let end = async {
+        io.shutdown().await?;
+        let mut left = config.max_refusal_body;
+        let mut discarded = BytesMut::new();
+        while left > 0 {
+            match fill(io, &mut discarded).await? {
+                0 => break,
+                len => left = left.saturating_sub(len),
+            }
+            discarded.clear();
+        }
+        Ok::<_, io::Error>(())
+    };
+    // However it ends, the answer is out.
+    let _ = timeout(config.refusal_body_timeout, end).await;
+    Ok(())
+}
+
+async fn write<IO>(io: &mut IO, bytes: &[u8], config: &Config) -> Result<(), UpgradeError>
+where
+    IO: AsyncWrite + Unpin,
+{
+    let writing = async {
+        io.write_all(bytes).await?;
+        io.flush().await?;
+        Ok(())
+    };
+    timeout(config.head_timeout, writing).await.unwrap_or(Err(UpgradeError::Timeout))
+}
+
+fn response_bytes(method: &Method, response: Response<Bytes>) -> Vec<u8> {
+    let (parts, body) = response.into_parts();
+    let (status, mut headers): (_, HeaderMap) = (parts.status, parts.headers);
+    for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+    // Neither of them has a body (RFC 9112 §6.3).
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !bodiless {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    head::put_headers(&mut bytes, &headers);
+    bytes.extend_from_slice(b"\r\n");
+    if !bodiless && method != Method::HEAD {
+        bytes.extend_from_slice(&body);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(headers: &str) -> Pending<()> {
+        let head = format!("POST /exec/t0ken HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
+        let request = head::parse_request_head(head.as_bytes(), 100).unwrap();
+        Pending { io: (), request, read_ahead: Bytes::new(), config: Config::default() }
+    }
+
+    #[test]
+    fn an_upgrade_names_both_tokens() {
+        for (headers, upgrade) in [
+            ("Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\n", true),
+            ("Connection: keep-alive, upgrade\r\nUpgrade: websocket, spdy/3.1\r\n", true),
+            ("Connection: keep-alive\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n", true),
+            ("Connection: Upgrade\r\n", false),
+            ("Upgrade: SPDY/3.1\r\n", false),
+            ("Connection: Upgrades\r\nUpgrade: SPDY/3.1\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: SPDY/3.10\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
+        ] {
+            assert_eq!(pending(headers).is_upgrade(), upgrade, "{headers}");
+        }
+    }
+
+    #[test]
+    fn offers_are_split_and_trimmed_over_all_lines() {
+        let pending = pending(
+            "X-Stream-Protocol-Version: v5.channel.k8s.io , v4.channel.k8s.io\r\nX-Stream-Protocol-Version: ,\r\n\
+            X-Stream-Protocol-Version: \r\nX-Stream-Protocol-Version: channel.k8s.io\r\n",
+        );
+        assert!(pending.offers().eq(["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"]));
+    }
+
+    #[test]
+    fn debug_shows_neither_path_nor_headers() {
+        let pending = pending("Authorization: Bearer t0ken\r\n");
+        assert_eq!(format!("{pending:?}"), "Pending { method: POST, is_upgrade: false, .. }");
+    }
+
+    #[test]
+    fn an_answer_frames_itself() {
+        let response = |status| {
+            Response::builder()
+                .status(status)
+                .header("Content-Length", "7")
+                .header("Transfer-Encoding", "chunked")
+                .header("Connection", "keep-alive")
+                .body(Bytes::from_static(b"ok"))
+                .unwrap()
+        };
+        let bytes = |method, status| String::from_utf8(response_bytes(&method, response(status))).unwrap();
+        let close = "connection: close\r\n\r\n";
+        assert_eq!(bytes(Method::GET, 200), format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{close}ok"));
+        assert_eq!(bytes(Method::HEAD, 200), format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{close}"));
+        assert_eq!(bytes(Method::GET, 204), format!("HTTP/1.1 204 No Content\r\n{close}"));
+        assert_eq!(bytes(Method::GET, 599), format!("HTTP/1.1 599 \r\ncontent-length: 2\r\n{close}ok"));
+    }
+}
