@@ -100,11 +100,11 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error>> {
     let driver = tokio::spawn(driver);
     let mut exec = mux.exec(streams).await?;
     drop(mux);
-    let status = converse(&mut exec, streams).await;
-    // The end of the server is waited for: a socket closed too early takes the tail with it.
+    let status = converse(&mut exec, streams).await?;
+    // The server's own end is waited for: a socket closed too early looks to it like a client that broke off.
     drop(exec);
     let _ = driver.await?;
-    status
+    Ok(status)
 }
 
 /// What kubectl makes of -i and -t.

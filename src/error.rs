@@ -29,7 +29,7 @@ pub enum ConnectionError {
     /// The connection was closed in good order, here or by the peer, and takes no more streams.
     #[error("the connection is closed")]
     Closed,
-    /// The driver was dropped before the connection had ended.
+    /// The [`Driver`](crate::mux::Driver) was dropped before the connection had ended.
     #[error("the connection's driver was dropped")]
     DriverGone,
     /// The IO failed.
@@ -63,6 +63,10 @@ pub enum ConnectionError {
     /// Nothing came from the peer for [`Config::keepalive_timeout`](crate::spdy::Config::keepalive_timeout).
     #[error("nothing was received for {0:?}: the peer is gone")]
     KeepaliveTimeout(Duration),
+    /// The connection was being closed and the peer neither took nor sent a byte for
+    /// [`Config::linger`](crate::spdy::Config::linger): what was still queued is lost.
+    #[error("the peer took nothing for {0:?} while the connection was being closed")]
+    LingerTimeout(Duration),
     /// No frame went either way for [`Config::idle_timeout`](crate::spdy::Config::idle_timeout).
     #[error("no frame was exchanged for {0:?}")]
     IdleTimeout(Duration),
@@ -98,7 +102,8 @@ impl ConnectionError {
             | Self::Codec(_)
             | Self::Protocol(_)
             | Self::LimitExceeded { .. }
-            | Self::KeepaliveTimeout(_) => Initiator::Remote,
+            | Self::KeepaliveTimeout(_)
+            | Self::LingerTimeout(_) => Initiator::Remote,
         }
     }
 
@@ -108,7 +113,9 @@ impl ConnectionError {
             Self::Closed | Self::DriverGone => io::ErrorKind::NotConnected,
             Self::Lost | Self::GoneAway { .. } => io::ErrorKind::ConnectionAborted,
             Self::Codec(_) | Self::Protocol(_) | Self::LimitExceeded { .. } => io::ErrorKind::InvalidData,
-            Self::KeepaliveTimeout(_) | Self::IdleTimeout(_) | Self::Stalled { .. } => io::ErrorKind::TimedOut,
+            Self::KeepaliveTimeout(_) | Self::LingerTimeout(_) | Self::IdleTimeout(_) | Self::Stalled { .. } => {
+                io::ErrorKind::TimedOut
+            }
             Self::IdsExhausted => io::ErrorKind::Other,
             Self::InvalidHeader(_) => io::ErrorKind::InvalidInput,
         }

@@ -3,22 +3,28 @@
 //! Owns [`Status`], [`ExitStatus`] and [`TerminalSize`] and the form each version of the protocol gives them. It must not do
 //! IO, nor know what carries the bytes.
 
+mod object;
+mod reader;
+mod resize;
+
 use std::fmt;
 use std::marker::PhantomData;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use reader::StatusReader;
+pub use resize::{MAX_RESIZE_LEN, ResizeDecoder, ResizeError, TerminalSize};
 
 use crate::Initiator;
 use crate::upgrade::Version;
 
-/// Bytes that an error stream, or a [`Status`] anywhere else, may have: 64 KiB.
-pub const MAX_STATUS_LEN: usize = 64 * 1024;
+/// Bytes that an error stream, or a [`Status`] anywhere else, may have: 256 KiB. A kubelet repeats the whole command in it,
+/// and Linux allows an argument of 128 KiB.
+pub const MAX_STATUS_LEN: usize = 256 * 1024;
 /// Causes of a [`Status`] that are kept: the first 64. What follows is read and dropped.
 pub const MAX_CAUSES: usize = 64;
-/// Bytes that one object on a resize stream may have: 1 KiB.
-pub const MAX_RESIZE_LEN: usize = 1024;
 
 /// A Kubernetes `metav1.Status`: what v4 says on its error stream, and what an API server answers where it refuses.
 ///
@@ -265,62 +271,6 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// Reads an error stream as it comes.
-///
-/// containerd sends its v4 Status and no FIN, so a client that waits for the end of the stream waits for the reset that
-/// follows. This one knows the last brace when it comes, and looks at each byte once.
-#[derive(Clone, Debug)]
-pub struct StatusReader {
-    version: Version,
-    scanner: ObjectScanner,
-    /// `None` where the bytes are not JSON: then only their end ends them.
-    scanned: Option<usize>,
-    bytes: BytesMut,
-}
-
-impl StatusReader {
-    /// For an error stream of `version`.
-    #[must_use]
-    pub fn new(version: Version) -> Self {
-        let scanned = (version >= Version::V4).then_some(0);
-        Self { version, scanner: ObjectScanner::default(), scanned, bytes: BytesMut::new() }
-    }
-
-    /// Takes the next bytes: `Some` once a whole v4 Status is there. What follows one is of no interest. The text of v1 to v3
-    /// has no end but the stream's.
-    ///
-    /// # Errors
-    /// As [`ExitStatus::decode`].
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<ExitStatus>, StatusError> {
-        if self.bytes.len().saturating_add(bytes.len()) > MAX_STATUS_LEN {
-            return Err(StatusError::TooLong { limit: MAX_STATUS_LEN });
-        }
-        self.bytes.extend_from_slice(bytes);
-        let Some(scanned) = self.scanned else { return Ok(None) };
-        self.scanned = Some(self.bytes.len());
-        match self.scanner.scan(bytes) {
-            Scan::Whole(len) => {
-                let status = self.bytes.get(..scanned.saturating_add(len)).unwrap_or_default();
-                ExitStatus::decode(self.version, status)
-            }
-            Scan::Part => Ok(None),
-            Scan::NotAnObject => {
-                self.scanned = None;
-                Ok(None)
-            }
-        }
-    }
-
-    /// The stream has ended: what it said, where [`push`](Self::push) has not told yet. `None` as in
-    /// [`ExitStatus::decode`].
-    ///
-    /// # Errors
-    /// As [`ExitStatus::decode`].
-    pub fn finish(&self) -> Result<Option<ExitStatus>, StatusError> {
-        ExitStatus::decode(self.version, &self.bytes)
-    }
-}
-
 /// An error stream does not carry a status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -346,145 +296,6 @@ impl StatusError {
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         Initiator::Remote
-    }
-}
-
-/// The size of a terminal, in characters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(clippy::exhaustive_structs)] // both fields are all that the protocol has
-#[serde(default)]
-pub struct TerminalSize {
-    /// Columns.
-    #[serde(rename = "Width", alias = "width")]
-    pub width: u16,
-    /// Rows.
-    #[serde(rename = "Height", alias = "height")]
-    pub height: u16,
-}
-
-impl TerminalSize {
-    /// What a client writes to the resize stream: `{"Width":80,"Height":24}` and a newline, as Go does.
-    #[must_use]
-    pub fn encode(self) -> Bytes {
-        format!("{{\"Width\":{},\"Height\":{}}}\n", self.width, self.height).into()
-    }
-}
-
-/// Reads the sizes from a resize stream, however its bytes are split or run together.
-#[derive(Clone, Debug, Default)]
-pub struct ResizeDecoder {
-    scanner: ObjectScanner,
-    /// The beginning of an object, at most [`MAX_RESIZE_LEN`].
-    part: BytesMut,
-    failed: Option<ResizeError>,
-}
-
-impl ResizeDecoder {
-    /// Takes the next bytes and gives the last size that is whole with them: those before it were true once, and no longer
-    /// are. A zero that the peer sends, or a side that it leaves out, is passed on as 0.
-    ///
-    /// # Errors
-    /// [`ResizeError`], and again at every later call: where the next object begins is not known any more.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<TerminalSize>, ResizeError> {
-        if let Some(error) = self.failed {
-            return Err(error);
-        }
-        let mut latest = None;
-        loop {
-            if self.part.is_empty() {
-                bytes = bytes.trim_ascii_start();
-            }
-            let len = match self.scanner.scan(bytes) {
-                Scan::Whole(len) => len,
-                Scan::Part if self.scanner.depth == 0 => return Ok(latest),
-                Scan::Part => bytes.len(),
-                Scan::NotAnObject => return self.fail(ResizeError::NotASize),
-            };
-            if self.part.len().saturating_add(len) > MAX_RESIZE_LEN {
-                return self.fail(ResizeError::TooLong { limit: MAX_RESIZE_LEN });
-            }
-            let (object, rest) = bytes.split_at_checked(len).unwrap_or((bytes, &[]));
-            self.part.extend_from_slice(object);
-            if self.scanner.depth > 0 {
-                return Ok(latest);
-            }
-            match serde_json::from_slice(&self.part) {
-                Ok(size) => latest = Some(size),
-                Err(_) => return self.fail(ResizeError::NotASize),
-            }
-            self.part.clear();
-            bytes = rest;
-        }
-    }
-
-    fn fail(&mut self, error: ResizeError) -> Result<Option<TerminalSize>, ResizeError> {
-        self.failed = Some(error);
-        Err(error)
-    }
-}
-
-/// A resize stream carries something else than sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResizeError {
-    /// An object is longer than [`MAX_RESIZE_LEN`].
-    #[error("terminal size longer than {limit} bytes")]
-    TooLong {
-        /// The limit, in bytes.
-        limit: usize,
-    },
-    /// It is not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
-    #[error("not a terminal size")]
-    NotASize,
-}
-
-impl ResizeError {
-    /// Who caused the error: always the peer.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        Initiator::Remote
-    }
-}
-
-/// Finds the end of a JSON object without parsing it, over any split of its bytes.
-#[derive(Clone, Debug, Default)]
-struct ObjectScanner {
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-}
-
-enum Scan {
-    /// An object ends after so many of the bytes just given.
-    Whole(usize),
-    /// It goes on, or has not begun.
-    Part,
-    /// What begins here is none.
-    NotAnObject,
-}
-
-impl ObjectScanner {
-    fn scan(&mut self, bytes: &[u8]) -> Scan {
-        for (before, &byte) in bytes.iter().enumerate() {
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' if self.in_string => self.escaped = true,
-                b'"' if self.depth > 0 => self.in_string = !self.in_string,
-                _ if self.in_string => {}
-                b'{' => self.depth = self.depth.saturating_add(1),
-                b'[' if self.depth > 0 => self.depth = self.depth.saturating_add(1),
-                b'}' | b']' if self.depth > 0 => {
-                    self.depth = self.depth.saturating_sub(1);
-                    if self.depth == 0 {
-                        return Scan::Whole(before.saturating_add(1));
-                    }
-                }
-                b' ' | b'\t' | b'\r' | b'\n' => {}
-                _ if self.depth > 0 => {}
-                _ => return Scan::NotAnObject,
-            }
-        }
-        Scan::Part
     }
 }
 
@@ -676,9 +487,6 @@ mod tests {
         for version in TEXT_VERSIONS.into_iter().chain([Version::V4]) {
             assert_eq!(ExitStatus::decode(version, &long), Err(too_long.clone()));
         }
-        let mut reader = StatusReader::new(Version::V4);
-        assert_eq!(reader.push(&long[..MAX_STATUS_LEN]), Ok(None));
-        assert_eq!(reader.push(b"x"), Err(too_long));
 
         let deep = format!(r#"{{"status":"Failure","details":{{"causes":{}"#, "[".repeat(60_000));
         assert!(ExitStatus::decode(Version::V4, deep.as_bytes()).is_err());
@@ -687,68 +495,6 @@ mod tests {
         let many = KUBELET_EXIT_7.replace(cause, &[r#"{"message":"x"}"#; 1000].join(","));
         let many = failed(v4(&many));
         assert_eq!(many.details.unwrap().causes.len(), MAX_CAUSES);
-    }
-
-    #[test]
-    fn a_v4_status_is_whole_before_its_stream_ends() {
-        for json in [KUBELET_EXIT_7, CRI_EXIT_3, r#" {"status":"Failure","message":"a \"}\" \\"}"#] {
-            let mut reader = StatusReader::new(Version::V4);
-            let (last, first) = json.as_bytes().split_last().unwrap();
-            for byte in first {
-                assert_eq!(reader.push(&[*byte]), Ok(None));
-            }
-            assert_eq!(reader.push(&[*last]).unwrap(), v4(json));
-        }
-        let mut reader = StatusReader::new(Version::V4);
-        assert_eq!(reader.push(b"{\"status\":\"Success\"}\n{").unwrap(), Some(ExitStatus::Success));
-    }
-
-    #[test]
-    fn what_is_no_status_is_told_at_the_end() {
-        let mut reader = StatusReader::new(Version::V4);
-        assert_eq!(reader.finish(), Ok(None));
-        assert_eq!(reader.push(b"bo"), Ok(None));
-        assert_eq!(reader.push(b"om {}"), Ok(None));
-        assert!(matches!(reader.finish(), Err(StatusError::Malformed { text, .. }) if text == "boom {}"));
-
-        let mut reader = StatusReader::new(Version::V2);
-        assert_eq!(reader.push(b"command terminated with non-zero exit code: exit"), Ok(None));
-        assert_eq!(reader.push(b" status 7"), Ok(None));
-        assert_eq!(reader.finish(), Ok(Some(ExitStatus::Code(7))));
-    }
-
-    #[test]
-    fn a_resize_stream_may_be_split_anywhere() {
-        let sizes = "{\"Width\":80,\"Height\":24}\n{\"Width\":132,\"Height\":50}{\"height\":1}\n";
-        let mut whole = ResizeDecoder::default();
-        assert_eq!(whole.push(sizes.as_bytes()), Ok(Some(TerminalSize { width: 0, height: 1 })));
-        let mut bytewise = ResizeDecoder::default();
-        let seen: Vec<_> = sizes.bytes().filter_map(|byte| bytewise.push(&[byte]).unwrap()).collect();
-        let size = |width, height| TerminalSize { width, height };
-        assert_eq!(seen, [size(80, 24), size(132, 50), size(0, 1)]);
-    }
-
-    #[test]
-    fn a_resize_stream_that_went_wrong_stays_wrong() {
-        for bad in ["x", "7", "null", "[]", r#"{"Width":65536}"#, r#"{"Width":-1}"#, r#"{"Width":"80"}"#, "{]"] {
-            let mut decoder = ResizeDecoder::default();
-            assert_eq!(decoder.push(bad.as_bytes()), Err(ResizeError::NotASize), "{bad}");
-            assert_eq!(decoder.push(b"{}"), Err(ResizeError::NotASize));
-        }
-    }
-
-    #[test]
-    fn a_resize_object_is_bounded() {
-        let mut decoder = ResizeDecoder::default();
-        let padded = format!("{{{}\"Width\":80}}", " ".repeat(MAX_RESIZE_LEN - 12));
-        assert_eq!(padded.len(), MAX_RESIZE_LEN);
-        for _ in 0..3 {
-            assert_eq!(decoder.push(b" \n".repeat(MAX_RESIZE_LEN).as_slice()), Ok(None));
-            assert_eq!(decoder.push(padded.as_bytes()), Ok(Some(TerminalSize { width: 80, height: 0 })));
-        }
-        assert_eq!(decoder.push(&padded.as_bytes()[..1]), Ok(None));
-        let too_long = Err(ResizeError::TooLong { limit: MAX_RESIZE_LEN });
-        assert_eq!(decoder.push(&[b' '; MAX_RESIZE_LEN]), too_long);
     }
 
     quickcheck! {
@@ -767,19 +513,9 @@ mod tests {
             })
         }
 
-        fn sizes_survive_any_split(sizes: Vec<(u16, u16)>, step: usize) -> bool {
-            let sizes: Vec<_> = sizes.into_iter().map(|(width, height)| TerminalSize { width, height }).collect();
-            let bytes: Vec<u8> = sizes.iter().flat_map(|size| size.encode()).collect();
-            let mut decoder = ResizeDecoder::default();
-            let last = bytes.chunks(step % 40 + 1).filter_map(|part| decoder.push(part).unwrap()).last();
-            last == sizes.last().copied()
-        }
-
         fn no_bytes_panic(bytes: Vec<u8>) -> bool {
             let _ = ExitStatus::decode(Version::V4, &bytes);
             let _ = ExitStatus::decode(Version::V2, &bytes);
-            let _ = StatusReader::new(Version::V4).push(&bytes);
-            let _ = ResizeDecoder::default().push(&bytes);
             true
         }
     }

@@ -36,7 +36,7 @@ pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -
         Ok(child) => child,
         Err(error) => {
             let message = format!("error executing command in container: exec: {:?}: {error}", command[0]);
-            return server.exit(ExitStatus::Failed(Box::new(Status::internal_error(&message)))).await;
+            return server.exit(ExitStatus::Failed(Box::new(Status::internal_error(message)))).await;
         }
     };
     let group = child.id().and_then(|id| Pid::from_raw(id as i32));
@@ -58,7 +58,7 @@ pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -
             Some(0) | None => ExitStatus::Success,
             Some(code) => ExitStatus::Code(code),
         },
-        Err(error) => ExitStatus::Failed(Box::new(Status::internal_error(&error.to_string()))),
+        Err(error) => ExitStatus::Failed(Box::new(Status::internal_error(error.to_string()))),
     };
     server.exit(status).await
 }

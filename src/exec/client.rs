@@ -44,7 +44,12 @@ impl Multiplexer {
         let version = exec_version(self)?;
         let mut streams = Vec::new();
         for kind in want.types(version) {
-            streams.push((kind, self.open(kind.headers()).await?, false));
+            let stream = self.open(kind.headers()).await?;
+            if kind == StreamType::Error {
+                // v1's servers reset the error stream as soon as all streams are made, and send the error all the same.
+                self.hush_after(stream.id(), version == Version::V1);
+            }
+            streams.push((kind, stream, false));
         }
         let after = options.creation_timeout;
         let answers = async {
@@ -62,7 +67,7 @@ impl Multiplexer {
             }
         }
         let streams = streams.into_iter().map(|(kind, stream, _)| (kind, stream));
-        Ok(Exec::new(self.clone(), version, options, streams))
+        Ok(Exec::new(version, options, streams))
     }
 }
 
@@ -88,7 +93,6 @@ pub struct Exec {
     unused: Vec<SendHalf>,
     version: Version,
     options: Options,
-    mux: Multiplexer,
     progress: Progress,
 }
 
@@ -106,12 +110,7 @@ struct Progress {
 }
 
 impl Exec {
-    fn new(
-        mux: Multiplexer,
-        version: Version,
-        options: Options,
-        streams: impl Iterator<Item = (StreamType, Stream)>,
-    ) -> Self {
+    fn new(version: Version, options: Options, streams: impl Iterator<Item = (StreamType, Stream)>) -> Self {
         let mut exec = Self {
             stdin: None,
             stdout: None,
@@ -122,7 +121,6 @@ impl Exec {
             unused: Vec::new(),
             version,
             options,
-            mux,
             progress: Progress {
                 reader: StatusReader::new(version),
                 said_something: false,
@@ -138,8 +136,6 @@ impl Exec {
                 StreamType::Stdin => exec.stdin = Some(RemoteStdin(send)),
                 StreamType::Resize => exec.resize = Some(Resizer(send)),
                 StreamType::Error => {
-                    // v1's servers reset the error stream as soon as it is made, and send the error all the same.
-                    exec.mux.hush_after(&recv, version == Version::V1);
                     exec.error = Some(recv);
                     exec.unused.push(send);
                 }

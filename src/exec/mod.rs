@@ -20,7 +20,8 @@
 //! tokio::spawn(async move {
 //!     let mut process = server.accept_exec(Streams::OUTPUT).await?;
 //!     process.stdout.take().unwrap().write_all(b"hello\n").await?;
-//!     process.exit(ExitStatus::Code(7)).await
+//!     process.exit(ExitStatus::Code(7)).await?;
+//!     Ok::<(), std::io::Error>(())
 //! });
 //!
 //! let (client, driver) = Multiplexer::client(Upgraded::new(near, Default::default(), protocol), Config::exec());

@@ -47,11 +47,15 @@ pub struct Driver<IO> {
     frames: Vec<Frame>,
     stage: Stage,
     linger: Duration,
-    /// Why nothing can be written any more, and until when the rest of the peer's bytes is waited for.
-    deaf: Option<(ConnectionError, Instant)>,
+    /// Why nothing can be written any more. The rest of the peer's bytes is waited for until it is silent for too long.
+    deaf: Option<ConnectionError>,
     /// Reading waits for somebody to read what has come.
     paused: bool,
     eof: bool,
+    /// The last handle is gone, and what is queued goes out.
+    closing: bool,
+    /// When a byte last went in either direction, or the closing began.
+    progress: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     trim_at: Option<Instant>,
     warned: bool,
@@ -62,11 +66,8 @@ pub struct Driver<IO> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
-    /// The last frames go out. After an orderly end they are waited for as long as the peer lives, since they may be the
-    /// tail of somebody's output; after a failure only until `until`.
-    Flushing {
-        until: Option<Instant>,
-    },
+    /// The last frames go out, for as long as the peer takes them: they may be the tail of somebody's output.
+    Flushing,
     Shutting {
         until: Instant,
     },
@@ -93,6 +94,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             deaf: None,
             paused: false,
             eof: false,
+            closing: false,
+            progress: tokio::time::Instant::now().into_std(),
             timer: None,
             trim_at: None,
             warned: false,
@@ -104,9 +107,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let now = tokio::time::Instant::now().into_std();
             match self.stage {
                 Stage::Running => ready!(self.run(cx, now)),
-                Stage::Flushing { until } => {
-                    let flushed = ready!(self.write(cx, now).or_past(self, until, cx, now));
-                    self.stage = match flushed {
+                Stage::Flushing => {
+                    let flushed = self.write(cx, now);
+                    let until = self.linger_from(self.progress);
+                    self.stage = match ready!(flushed.or_past(self, until, cx, now)) {
                         Ok(()) if self.is_silent() => Stage::Lingering { until: self.linger_from(now) },
                         Ok(()) => Stage::Shutting { until: self.linger_from(now) },
                         Err(_) => Stage::Ended,
@@ -114,7 +118,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 Stage::Shutting { until } => {
                     let shut = Pin::new(&mut self.io).poll_shutdown(cx);
-                    self.stage = match ready!(shut.or_past(self, Some(until), cx, now)) {
+                    self.stage = match ready!(shut.or_past(self, until, cx, now)) {
                         Ok(()) => Stage::Lingering { until: self.linger_from(now) },
                         Err(_) => Stage::Ended,
                     };
@@ -122,7 +126,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Stage::Lingering { until } => {
                     self.input.bytes().clear();
                     let read = poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room());
-                    self.stage = match ready!(read.or_past(self, Some(until), cx, now)) {
+                    self.stage = match ready!(read.or_past(self, until, cx, now)) {
                         // A peer that still sends may still be reading: only its silence is waited out.
                         Ok(1..) => Stage::Lingering { until: self.linger_from(now) },
                         Ok(0) | Err(_) => Stage::Ended,
@@ -135,14 +139,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
     fn run(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        if !self.closing && self.shared.look(|state| state.connection.is_closing()) {
+            self.closing = true;
+            self.progress = now;
+        }
+        let given_up = self.linger_from(self.progress) <= now;
         // Parked first: what others do while we are at it wakes us again.
         self.shared.drive(|state| {
             state.park_driver(cx);
             state.connection.handle_timeout(now);
-            if let Some((error, until)) = &self.deaf
-                && *until <= now
-            {
-                state.connection.close(error.clone());
+            match &self.deaf {
+                Some(error) if given_up => state.connection.close(error.clone()),
+                None if given_up && state.connection.is_closing() => {
+                    state.connection.close(ConnectionError::LingerTimeout(self.linger));
+                }
+                _ => {}
             }
         });
         for _ in 0..ROUNDS {
@@ -150,8 +161,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if let Poll::Ready(Err(error)) = self.write(cx, now) {
                 self.deafen(error, now);
             }
-            if let Some(next) = self.closed_stage(now) {
+            if let Some(next) = self.closed_stage() {
                 self.stage = next;
+                self.progress = now;
                 return Poll::Ready(());
             }
             if read.is_pending() {
@@ -179,23 +191,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 let between = self.input.bytes().is_empty() && self.codec.is_between_frames();
                 let deaf = self.deaf.take();
                 self.shared.drive(|state| match deaf {
-                    Some((error, _)) => state.connection.close(error),
+                    Some(error) => state.connection.close(error),
                     None => state.connection.end_of_input(between),
                 });
             }
             Ok(count) => {
                 self.input.filled(count);
                 self.trim_at = None;
-                let until = self.linger_from(now);
-                if let Some((_, deaf)) = &mut self.deaf {
-                    *deaf = until;
-                }
+                self.progress = now;
                 self.shared.drive(|state| state.traffic.received = state.traffic.received.saturating_add(count as u64));
                 self.decode(now);
             }
             Err(error) => {
                 self.eof = true;
-                let error = self.deaf.take().map_or_else(|| error.into(), |(error, _)| error);
+                let error = self.deaf.take().unwrap_or_else(|| error.into());
                 self.shared.drive(|state| state.connection.close(error));
             }
         }
@@ -249,6 +258,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.progress = now;
             self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
         }
     }
@@ -274,17 +284,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let error = ConnectionError::from(error);
         self.output.clear();
         self.shared.drive(|state| state.connection.silence(StreamError::Connection(error.clone())));
-        self.deaf = Some((error, self.linger_from(now)));
+        self.deaf = Some(error);
+        self.progress = now;
     }
 
     /// Where to go on once the connection is closed.
-    fn closed_stage(&self, now: Instant) -> Option<Stage> {
+    fn closed_stage(&self) -> Option<Stage> {
         let error = self.shared.look(|state| state.connection.error().cloned())?;
         Some(match error {
             _ if self.eof => Stage::Ended,
-            ConnectionError::Closed => Stage::Flushing { until: None },
-            ConnectionError::Io(_) | ConnectionError::KeepaliveTimeout(_) => Stage::Ended,
-            _ => Stage::Flushing { until: Some(self.linger_from(now)) },
+            ConnectionError::Io(_) | ConnectionError::KeepaliveTimeout(_) | ConnectionError::LingerTimeout(_) => {
+                Stage::Ended
+            }
+            _ => Stage::Flushing,
         })
     }
 
@@ -300,8 +312,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         } else if self.trim_at.is_none() {
             self.trim_at = now.checked_add(TRIM_AFTER);
         }
-        let deaf = self.deaf.as_ref().map(|(_, until)| *until);
-        self.wait_until([timeout, self.trim_at.filter(|at| *at > now), deaf].into_iter().flatten().min(), cx);
+        let given_up = (self.closing || self.deaf.is_some()).then(|| self.linger_from(self.progress));
+        self.wait_until([timeout, self.trim_at.filter(|at| *at > now), given_up].into_iter().flatten().min(), cx);
         Poll::Pending
     }
 
@@ -368,7 +380,7 @@ trait OrPast<T> {
     fn or_past<IO: AsyncRead + AsyncWrite + Unpin>(
         self,
         driver: &mut Driver<IO>,
-        until: Option<Instant>,
+        until: Instant,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Poll<io::Result<T>>;
@@ -378,17 +390,17 @@ impl<T> OrPast<T> for Poll<io::Result<T>> {
     fn or_past<IO: AsyncRead + AsyncWrite + Unpin>(
         self,
         driver: &mut Driver<IO>,
-        until: Option<Instant>,
+        until: Instant,
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Self {
-        match until {
-            Some(until) if self.is_pending() && until <= now => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Some(until) if self.is_pending() => {
-                driver.wait_until(Some(until), cx);
-                Poll::Pending
-            }
-            _ => self,
+        if self.is_ready() {
+            return self;
         }
+        if until <= now {
+            return Self::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        driver.wait_until(Some(until), cx);
+        Self::Pending
     }
 }

@@ -214,8 +214,8 @@ impl Multiplexer {
         })
     }
 
-    pub(crate) fn hush_after(&self, stream: &RecvHalf, despite_reset: bool) {
-        self.shared.with(|state| state.connection.hush_after(stream.id(), despite_reset));
+    pub(crate) fn hush_after(&self, stream: StreamId, despite_reset: bool) {
+        self.shared.with(|state| state.connection.hush_after(stream, despite_reset));
     }
 
     pub(crate) fn refuse_streams(&self) {

@@ -125,8 +125,10 @@ pub struct Connection {
     next_id: u32,
     /// The highest id the peer opened.
     pub(super) last_taken: StreamId,
-    /// Streams of the peer, and ours, that are not over on the wire.
+    /// Streams of the peer in the table: one that is over on the wire still costs whoever handles it, and a peer that
+    /// brings streams to their end faster than they are handled must not have any number of them (CVE-2025-8671).
     pub(super) theirs_live: usize,
+    /// Streams of ours that are not over on the wire.
     ours_live: usize,
     /// What the peer allows of ours.
     pub(super) peer_max_streams: usize,
@@ -260,6 +262,7 @@ impl Connection {
         match self.streams.get(&id) {
             Some(stream) if stream.answered => Some(Ok(())),
             Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
+            Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
             stream => self.closed().map(Err).or_else(|| stream.is_none().then_some(Err(StreamError::Finished))),
         }
     }
@@ -405,7 +408,11 @@ impl Connection {
         self.discard(id);
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.held = false;
-            self.forget_if_over(id);
+            if self.is_closed() {
+                self.remove(id);
+            } else {
+                self.forget_if_over(id);
+            }
         }
     }
 
@@ -499,6 +506,12 @@ impl Connection {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.error().is_some()
+    }
+
+    /// Whether [`go_away`](Self::go_away) was called and what was queued is not all out yet.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing)
     }
 
     /// Whether the peer has said GOAWAY.
@@ -686,15 +699,12 @@ impl Connection {
     /// Stops counting a stream that is over on the wire, and forgets it if nobody holds it.
     pub(super) fn forget_if_over(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_over()) else { return };
-        let counted = std::mem::replace(&mut stream.counted, false);
-        let (ours, held) = (stream.ours, stream.held);
-        if counted && ours {
+        let held = stream.held;
+        if stream.ours && std::mem::replace(&mut stream.counted, false) {
             self.ours_live = self.ours_live.saturating_sub(1);
             if std::mem::take(&mut self.open_waits) {
                 self.events.push_back(Event::CanOpen);
             }
-        } else if counted {
-            self.theirs_live = self.theirs_live.saturating_sub(1);
         }
         if !held {
             self.remove(id);
@@ -703,6 +713,9 @@ impl Connection {
 
     fn remove(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.remove(&id) {
+            if !stream.ours {
+                self.theirs_live = self.theirs_live.saturating_sub(1);
+            }
             let grown = (stream.receive_window.target() as usize).saturating_sub(self.config.stream_receive_budget);
             self.window_growth = self.window_growth.saturating_sub(grown);
         }

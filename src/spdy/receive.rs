@@ -315,7 +315,11 @@ impl Connection {
 
     /// Whether there has been a stream with this id, so that late frames for it are nobody's fault.
     fn existed(&self, id: StreamId) -> bool {
-        if id.is_client() == (self.role == Role::Client) { id.get() < self.next_id() } else { id <= self.last_taken }
+        if id.is_client() == (self.role == Role::Client) {
+            id.get() < self.next_id()
+        } else {
+            id != StreamId::SESSION && id <= self.last_taken
+        }
     }
 
     /// Lets the peer send what was read, where the peer has windows: at half a window, and with a larger window while

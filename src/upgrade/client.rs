@@ -256,7 +256,7 @@ mod tests {
             let authority: Vec<u8> = pick(b"abcdefghijklmnopqrstuvwxyz.-@:%", &authority);
 
             let uri = [b"http://", &authority[..], b"/", &path].concat();
-            let uri = Uri::try_from(&uri[..]).unwrap_or(Uri::from_static("http://a/"));
+            let uri = Uri::try_from(&uri[..]).unwrap_or_else(|_| Uri::from_static("http://a/"));
             let method = if post { Method::POST } else { Method::GET };
             let mut request = Request::builder().method(&method).uri(uri).header("Authorization", "x").body(()).unwrap();
             if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {

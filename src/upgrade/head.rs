@@ -242,6 +242,18 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_drips_in_is_looked_at_once() {
+        // Looking again at each byte would be 2^41 looks.
+        let mut reader = HeadReader::new(usize::MAX);
+        for _ in 0..2 * 1024 * 1024 {
+            reader.buffer().extend_from_slice(b"x");
+            assert!(reader.take_head().unwrap().is_none());
+        }
+        reader.buffer().extend_from_slice(b"\n\n");
+        assert_eq!(reader.take_head().unwrap().unwrap().len(), 2 * 1024 * 1024 + 2);
+    }
+
+    #[test]
     fn heads_share_one_budget() {
         let two = "HTTP/1.1 100 Continue\r\n\r\n".repeat(2);
         let mut reader = HeadReader::new(two.len() - 1);

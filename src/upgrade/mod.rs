@@ -27,6 +27,7 @@
 mod body;
 mod client;
 mod error;
+#[doc(hidden)] // public for the fuzz target alone
 pub mod head;
 mod server;
 
@@ -152,7 +153,8 @@ impl<IO> fmt::Debug for Upgraded<IO> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of the peer's head; for a client, of its 1xx heads and the final one together. Default: 16 KiB.
+    /// Bytes of the peer's head; for a client, of its 1xx heads and the final one together. The command is part of it: kubectl puts each argument
+    /// into the query. Default: 64 KiB.
     pub max_head: usize,
     /// Header lines of the peer's head. Default: 100.
     pub max_headers: usize,
@@ -168,7 +170,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            max_head: 16 * 1024,
+            max_head: 64 * 1024,
             max_headers: 100,
             head_timeout: Duration::from_secs(10),
             max_refusal_body: 64 * 1024,

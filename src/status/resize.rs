@@ -1,0 +1,165 @@
+//! What a resize stream carries, from v3 on.
+//!
+//! Owns the JSON of a [`TerminalSize`] and its limit.
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use super::object::{ObjectScanner, Scan};
+use crate::Initiator;
+
+/// Bytes that one object on a resize stream may have: 1 KiB.
+pub const MAX_RESIZE_LEN: usize = 1024;
+
+/// The size of a terminal, in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[allow(clippy::exhaustive_structs)] // both fields are all that the protocol has
+#[serde(default)]
+pub struct TerminalSize {
+    /// Columns.
+    #[serde(rename = "Width", alias = "width")]
+    pub width: u16,
+    /// Rows.
+    #[serde(rename = "Height", alias = "height")]
+    pub height: u16,
+}
+
+impl TerminalSize {
+    /// What a client writes to the resize stream: `{"Width":80,"Height":24}` and a newline, as Go does.
+    #[must_use]
+    pub fn encode(self) -> Bytes {
+        format!("{{\"Width\":{},\"Height\":{}}}\n", self.width, self.height).into()
+    }
+}
+
+/// Reads the sizes from a resize stream, however its bytes are split or run together.
+#[derive(Clone, Debug, Default)]
+pub struct ResizeDecoder {
+    scanner: ObjectScanner,
+    /// The beginning of an object, at most [`MAX_RESIZE_LEN`].
+    part: BytesMut,
+    failed: Option<ResizeError>,
+}
+
+impl ResizeDecoder {
+    /// Takes the next bytes and gives the last size that is whole with them: those before it were true once, and no longer
+    /// are. A zero that the peer sends, or a side that it leaves out, is passed on as 0.
+    ///
+    /// # Errors
+    /// [`ResizeError`], and again at every later call: where the next object begins is not known any more.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<TerminalSize>, ResizeError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let mut latest = None;
+        loop {
+            if self.part.is_empty() {
+                bytes = bytes.trim_ascii_start();
+            }
+            let len = match self.scanner.scan(bytes) {
+                Scan::Whole(len) => len,
+                Scan::Part if !self.scanner.inside() => return Ok(latest),
+                Scan::Part => bytes.len(),
+                Scan::NotAnObject => return self.fail(ResizeError::NotASize),
+            };
+            if self.part.len().saturating_add(len) > MAX_RESIZE_LEN {
+                return self.fail(ResizeError::TooLong { limit: MAX_RESIZE_LEN });
+            }
+            let (object, rest) = bytes.split_at_checked(len).unwrap_or((bytes, &[]));
+            self.part.extend_from_slice(object);
+            if self.scanner.inside() {
+                return Ok(latest);
+            }
+            match serde_json::from_slice(&self.part) {
+                Ok(size) => latest = Some(size),
+                Err(_) => return self.fail(ResizeError::NotASize),
+            }
+            self.part.clear();
+            bytes = rest;
+        }
+    }
+
+    fn fail(&mut self, error: ResizeError) -> Result<Option<TerminalSize>, ResizeError> {
+        self.failed = Some(error);
+        Err(error)
+    }
+}
+
+/// A resize stream carries something else than sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResizeError {
+    /// An object is longer than [`MAX_RESIZE_LEN`].
+    #[error("terminal size longer than {limit} bytes")]
+    TooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// It is not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
+    #[error("not a terminal size")]
+    NotASize,
+}
+
+impl ResizeError {
+    /// Who caused the error: always the peer.
+    #[must_use]
+    pub fn initiator(&self) -> Initiator {
+        Initiator::Remote
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    #[test]
+    fn a_resize_stream_may_be_split_anywhere() {
+        let sizes = "{\"Width\":80,\"Height\":24}\n{\"Width\":132,\"Height\":50}{\"height\":1}\n";
+        let mut whole = ResizeDecoder::default();
+        assert_eq!(whole.push(sizes.as_bytes()), Ok(Some(TerminalSize { width: 0, height: 1 })));
+        let mut bytewise = ResizeDecoder::default();
+        let seen: Vec<_> = sizes.bytes().filter_map(|byte| bytewise.push(&[byte]).unwrap()).collect();
+        let size = |width, height| TerminalSize { width, height };
+        assert_eq!(seen, [size(80, 24), size(132, 50), size(0, 1)]);
+    }
+
+    #[test]
+    fn a_resize_stream_that_went_wrong_stays_wrong() {
+        for bad in ["x", "7", "null", "[]", r#"{"Width":65536}"#, r#"{"Width":-1}"#, r#"{"Width":"80"}"#, "{]"] {
+            let mut decoder = ResizeDecoder::default();
+            assert_eq!(decoder.push(bad.as_bytes()), Err(ResizeError::NotASize), "{bad}");
+            assert_eq!(decoder.push(b"{}"), Err(ResizeError::NotASize));
+        }
+    }
+
+    #[test]
+    fn a_resize_object_is_bounded() {
+        let mut decoder = ResizeDecoder::default();
+        let padded = format!("{{{}\"Width\":80}}", " ".repeat(MAX_RESIZE_LEN - 12));
+        assert_eq!(padded.len(), MAX_RESIZE_LEN);
+        for _ in 0..3 {
+            assert_eq!(decoder.push(b" \n".repeat(MAX_RESIZE_LEN).as_slice()), Ok(None));
+            assert_eq!(decoder.push(padded.as_bytes()), Ok(Some(TerminalSize { width: 80, height: 0 })));
+        }
+        assert_eq!(decoder.push(&padded.as_bytes()[..1]), Ok(None));
+        let too_long = Err(ResizeError::TooLong { limit: MAX_RESIZE_LEN });
+        assert_eq!(decoder.push(&[b' '; MAX_RESIZE_LEN]), too_long);
+    }
+
+    quickcheck! {
+        fn sizes_survive_any_split(sizes: Vec<(u16, u16)>, step: usize) -> bool {
+            let sizes: Vec<_> = sizes.into_iter().map(|(width, height)| TerminalSize { width, height }).collect();
+            let bytes: Vec<u8> = sizes.iter().flat_map(|size| size.encode()).collect();
+            let mut decoder = ResizeDecoder::default();
+            let last = bytes.chunks(step % 40 + 1).filter_map(|part| decoder.push(part).unwrap()).last();
+            last == sizes.last().copied()
+        }
+
+        fn no_bytes_panic(bytes: Vec<u8>) -> bool {
+            let _ = ResizeDecoder::default().push(&bytes);
+            true
+        }
+    }
+}
