@@ -142,6 +142,9 @@ pub enum StreamError {
     /// The peer reset the stream. Bytes that had come before the reset were still read.
     #[error("stream reset by the peer: {0}")]
     Reset(RstStatus),
+    /// The peer broke a rule on this stream, which was reset here for it.
+    #[error("stream reset for a fault of the peer's: {0}")]
+    Broken(RstStatus),
     /// The stream was reset, or its send half finished, on this side before.
     #[error("the stream is closed for writing")]
     Finished,
@@ -160,7 +163,7 @@ impl StreamError {
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
-            Self::Reset(_) | Self::Hushed => Initiator::Remote,
+            Self::Reset(_) | Self::Broken(_) | Self::Hushed => Initiator::Remote,
             Self::Finished => Initiator::User,
             Self::Connection(error) => error.initiator(),
         }
@@ -171,6 +174,7 @@ impl From<StreamError> for io::Error {
     fn from(error: StreamError) -> Self {
         let kind = match &error {
             StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
+            StreamError::Broken(_) => io::ErrorKind::InvalidData,
             StreamError::Finished | StreamError::Hushed => io::ErrorKind::BrokenPipe,
             StreamError::Connection(error) => error.kind(),
         };

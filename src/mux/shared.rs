@@ -171,12 +171,12 @@ impl State {
         if let Some(error) = self.connection.error() {
             return Poll::Ready(Err(error.clone()));
         }
-        self.acceptors.push(cx.waker().clone());
+        join(&mut self.acceptors, cx);
         Poll::Pending
     }
 
     pub(crate) fn park_opener(&mut self, cx: &Context<'_>) {
-        self.openers.push(cx.waker().clone());
+        join(&mut self.openers, cx);
     }
 
     /// How the driver ended, once it has.
@@ -184,7 +184,7 @@ impl State {
         match &self.outcome {
             Some(outcome) => Poll::Ready(outcome.clone()),
             None => {
-                self.enders.push(cx.waker().clone());
+                join(&mut self.enders, cx);
                 Poll::Pending
             }
         }
@@ -204,6 +204,11 @@ impl State {
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Incoming(id) => {
+                    // Streams that the peer has reset meanwhile are dropped from the queue before it grows for them.
+                    if self.incoming.len() == self.incoming.capacity() {
+                        let connection = &self.connection;
+                        self.incoming.retain(|id| connection.knows(*id));
+                    }
                     self.incoming.push_back(id);
                     wakes.extend(&mut self.acceptors);
                 }
@@ -246,6 +251,14 @@ pub(crate) fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
         None => *slot = Some(cx.waker().clone()),
+    }
+}
+
+/// Remembers one more to wake, where several tasks may wait for the same thing. A task that asks again is not counted
+/// twice.
+fn join(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+        waiting.push(cx.waker().clone());
     }
 }
 

@@ -14,7 +14,7 @@ use super::config::{Config, FlowControl};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
 use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 use super::headers::Headers;
-use super::stream::{End, Sending, Stream};
+use super::stream::{Control, End, Sending, Stream};
 use crate::error::{ConnectionError, StreamError};
 
 /// Which end of the connection this is.
@@ -262,6 +262,8 @@ impl Connection {
         match self.streams.get(&id) {
             Some(stream) if stream.answered => Some(Ok(())),
             Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
+            Some(Stream { end: Some(End::Broken(status)), .. }) => Some(Err(StreamError::Broken(*status))),
+            Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
             Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
             stream => self.closed().map(Err).or_else(|| stream.is_none().then_some(Err(StreamError::Finished))),
         }
@@ -287,6 +289,7 @@ impl Connection {
         match (stream.end, closed) {
             (Some(End::Fin), _) => Ok(ReadOutcome::Finished),
             (Some(End::Reset(status)), _) => Ok(ReadOutcome::Reset(status)),
+            (Some(End::Broken(status)), _) => Err(StreamError::Broken(status)),
             (Some(End::Cancelled), _) => Err(StreamError::Finished),
             (None, Some(error)) => Err(error),
             (None, None) => {
@@ -381,6 +384,10 @@ impl Connection {
     /// Ends a stream in both directions at once; what is queued or unread is dropped. Nothing is sent for a stream that
     /// is over already.
     pub fn reset(&mut self, id: StreamId, status: RstStatus) {
+        self.reset_as(id, status, End::Cancelled);
+    }
+
+    pub(super) fn reset_as(&mut self, id: StreamId, status: RstStatus, end: End) {
         self.discard(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.end.is_some() && matches!(stream.sending, Sending::Finished | Sending::Dead) {
@@ -390,8 +397,9 @@ impl Connection {
         stream.control.window_update = false;
         stream.control.reset = Some(status);
         self.schedule_control(id);
-        self.end(id, End::Cancelled);
+        self.end(id, end);
         self.kill(id);
+        self.forget_if_over(id);
     }
 
     /// Reads no more of a stream: what is unread is dropped and what comes is discarded, while its budget and window are
@@ -455,9 +463,12 @@ impl Connection {
         }
         self.silence = Some(reason);
         self.replies.clear();
+        self.controls.clear();
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.kill(id);
+            self.schedule_control(id);
+            self.forget_if_over(id);
         }
         if matches!(self.phase, Phase::Closing) {
             self.close(ConnectionError::Closed);
@@ -518,6 +529,12 @@ impl Connection {
     #[must_use]
     pub fn is_going_away(&self) -> bool {
         self.gone_away.is_some()
+    }
+
+    /// Whether a stream is in the table.
+    #[must_use]
+    pub fn knows(&self, id: StreamId) -> bool {
+        self.streams.contains_key(&id)
     }
 
     /// How many streams are in the table.
@@ -628,6 +645,7 @@ impl Connection {
         match (stream.sending, stream.end) {
             (Sending::Open, _) => {}
             (Sending::Dead, Some(End::Reset(status))) => return Err(StreamError::Reset(status)),
+            (Sending::Dead, Some(End::Broken(status))) => return Err(StreamError::Broken(status)),
             _ => return Err(StreamError::Finished),
         }
         if stream.unsent.len() >= self.config.send_buffer {
@@ -651,9 +669,12 @@ impl Connection {
     }
 
     pub(super) fn schedule_control(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !std::mem::replace(&mut stream.control.scheduled, true)
-        {
+        let silent = self.is_silent();
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if silent {
+            // A stream that had frames to send for ever would never be over.
+            stream.control = Control::default();
+        } else if !std::mem::replace(&mut stream.control.scheduled, true) {
             self.controls.push_back(id);
         }
     }
@@ -716,7 +737,7 @@ impl Connection {
             if !stream.ours {
                 self.theirs_live = self.theirs_live.saturating_sub(1);
             }
-            let grown = (stream.receive_window.target() as usize).saturating_sub(self.config.stream_receive_budget);
+            let grown = stream.receive_window.target().saturating_sub(self.initial_window()) as usize;
             self.window_growth = self.window_growth.saturating_sub(grown);
         }
     }
@@ -739,7 +760,8 @@ impl Connection {
 
     /// The window that our streams start with.
     pub(super) fn initial_window(&self) -> u32 {
-        u32::try_from(self.config.stream_receive_budget).unwrap_or(u32::MAX).min(StreamId::MAX.get())
+        // Through a window of 0 no stream would ever get a byte.
+        u32::try_from(self.config.stream_receive_budget).unwrap_or(u32::MAX).clamp(1, StreamId::MAX.get())
     }
 
     pub(super) fn announce_window(&mut self) {

@@ -21,7 +21,11 @@ impl Connection {
         if self.is_closed() {
             return;
         }
+        self.note_pause(now);
         self.clock.received(now);
+        if self.config.flow_control == FlowControl::Strict {
+            self.announce_window();
+        }
         if let Err(error) = self.dispatch(frame, now) {
             self.close(error);
         }
@@ -285,6 +289,9 @@ impl Connection {
             // Go says 0 whatever it took, and what it answered it did take: only unanswered streams are lost.
             self.end(id, End::Reset(RstStatus::REFUSED_STREAM));
             self.kill(id);
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.control.syn = None;
+            }
             self.events.push_back(Event::Answered(id));
             self.forget_if_over(id);
         }
@@ -293,7 +300,7 @@ impl Connection {
     /// The peer broke a rule on one stream: both directions end here and there.
     fn fail_stream(&mut self, id: StreamId, status: RstStatus) {
         let unanswered = self.streams.get(&id).is_some_and(|stream| stream.ours && !stream.answered);
-        self.reset(id, status);
+        self.reset_as(id, status, End::Broken(status));
         if unanswered {
             self.events.push_back(Event::Answered(id));
         }
@@ -315,11 +322,8 @@ impl Connection {
 
     /// Whether there has been a stream with this id, so that late frames for it are nobody's fault.
     fn existed(&self, id: StreamId) -> bool {
-        if id.is_client() == (self.role == Role::Client) {
-            id.get() < self.next_id()
-        } else {
-            id != StreamId::SESSION && id <= self.last_taken
-        }
+        let ours = id.is_client() == (self.role == Role::Client);
+        id != StreamId::SESSION && if ours { id.get() < self.next_id() } else { id <= self.last_taken }
     }
 
     /// Lets the peer send what was read, where the peer has windows: at half a window, and with a larger window while
@@ -329,12 +333,12 @@ impl Connection {
             return;
         }
         let live = self.streams.len().max(1);
-        let pool = self.config.receive_budget;
+        let (pool, initial) = (self.config.receive_budget, self.initial_window());
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.end.is_some() || !stream.receive_window.is_due() {
             return;
         }
-        let grown = (stream.receive_window.target() as usize).saturating_sub(self.config.stream_receive_budget);
+        let grown = stream.receive_window.target().saturating_sub(initial) as usize;
         let fair = pool.checked_div(live).unwrap_or(0).saturating_sub(grown);
         let free = pool.saturating_sub(self.window_growth);
         let by = (stream.receive_window.target() as usize).min(fair).min(free);

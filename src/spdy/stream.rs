@@ -17,6 +17,8 @@ pub(super) enum End {
     Fin,
     /// RST_STREAM: what had come before it is still there to be read.
     Reset(RstStatus),
+    /// Our RST_STREAM in answer to a rule that the peer broke on this stream.
+    Broken(RstStatus),
     /// Our own RST_STREAM: what the peer may still send reaches nobody.
     Cancelled,
 }
@@ -43,7 +45,7 @@ pub(super) struct Stream {
     pub(super) headers: Option<Headers>,
     /// Whether somebody may still call for this stream.
     pub(super) held: bool,
-    /// It counts as live, here and with the peer.
+    /// It is ours, and counts as live with the peer.
     pub(super) counted: bool,
     pub(super) control: Control,
 

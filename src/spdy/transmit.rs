@@ -38,7 +38,7 @@ impl Connection {
     #[must_use]
     pub fn has_output(&self) -> bool {
         let queued = !self.controls.is_empty() || self.ready.iter().any(|queue| !queue.is_empty());
-        let due = self.windows && self.receive_window.is_due();
+        let due = self.grants_session();
         !self.is_silent()
             && (!self.replies.is_empty()
                 || !self.is_closed() && (queued || due || matches!(self.phase, Phase::Closing)))
@@ -51,7 +51,7 @@ impl Connection {
         if self.is_closed() {
             return None;
         }
-        if self.windows && self.receive_window.is_due() {
+        if self.grants_session() {
             let delta = self.receive_window.grant();
             return Some(Frame::WindowUpdate { id: StreamId::SESSION, delta });
         }
@@ -162,6 +162,11 @@ impl Connection {
             self.forget_if_over(id);
         }
         Some(Frame::Data { id, fin, data })
+    }
+
+    /// Never before our SETTINGS: a server's come no sooner than the client's first frame.
+    fn grants_session(&self) -> bool {
+        self.windows && self.settings_sent && self.receive_window.is_due()
     }
 
     fn has_unsent(&self) -> bool {
