@@ -34,6 +34,8 @@
 //!     Ok(String::from_utf8(output.stdout.to_vec())?)
 //! }
 //! ```
+//!
+//! Every limit, its default and what happens beyond it:
 #![doc = include_str!("../LIMITS.md")]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -46,3 +48,8 @@ pub mod status;
 pub mod upgrade;
 
 pub use error::{ConnectionError, Initiator, StreamError};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

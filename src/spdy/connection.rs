@@ -264,7 +264,6 @@ impl Connection {
             Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
             Some(Stream { end: Some(End::Broken(status)), .. }) => Some(Err(StreamError::Broken(*status))),
             Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
-            Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
             stream => self.closed().map(Err).or_else(|| stream.is_none().then_some(Err(StreamError::Finished))),
         }
     }
