@@ -136,7 +136,7 @@ impl ExecServer {
     /// Waits until the client has gone away: it closed the connection, or the connection failed.
     ///
     /// Not seen while so much stdin waits unread that the socket is not read any more; then it is when a write fails: of
-    /// output, or of a PING after [`Config::keepalive_interval`](crate::mux::Config::keepalive_interval).
+    /// output, or of a PING after [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
     ///
     /// # Cancel safety
     /// Dropped, it no longer waits.

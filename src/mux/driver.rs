@@ -18,7 +18,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use super::buffer::{ReadBuffer, WriteBatch};
 use super::shared::Shared;
 use crate::error::{ConnectionError, StreamError};
-use crate::spdy::{Codec, Frame};
+use crate::spdy::{Codec, Frame, Role};
 
 /// How long a connection is silent before it gives its buffers back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -149,7 +149,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             state.park_driver(cx);
             state.connection.handle_timeout(now);
             match &self.deaf {
-                Some(error) if given_up => state.connection.close(error.clone()),
+                // A client may be slow to read a tail that is still in the socket. What is unread here is its stdin.
+                Some(error) if self.paused && state.connection.role() == Role::Server => {
+                    state.connection.close(error.clone());
+                }
+                Some(error) if !self.paused && given_up => state.connection.close(error.clone()),
                 None if given_up && state.connection.is_closing() => {
                     state.connection.close(ConnectionError::LingerTimeout(self.linger));
                 }
@@ -158,8 +162,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         });
         for _ in 0..ROUNDS {
             let read = self.read(cx, now);
-            if let Poll::Ready(Err(error)) = self.write(cx, now) {
+            if self.deaf.is_none()
+                && let Poll::Ready(Err(error)) = self.write(cx, now)
+            {
                 self.deafen(error, now);
+                cx.waker().wake_by_ref();
             }
             if let Some(next) = self.closed_stage() {
                 self.stage = next;
@@ -177,7 +184,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Hands on what was read, or reads once more. Ready when there may be more.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let wants_read = self.shared.look(|state| state.connection.wants_read());
-        self.paused = !wants_read;
+        if std::mem::replace(&mut self.paused, !wants_read) && wants_read {
+            self.progress = now;
+        }
         if !wants_read {
             self.warn_of_stall();
             return Poll::Pending;
@@ -312,7 +321,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         } else if self.trim_at.is_none() {
             self.trim_at = now.checked_add(TRIM_AFTER);
         }
-        let given_up = (self.closing || self.deaf.is_some()).then(|| self.linger_from(self.progress));
+        let waits_for_peer = self.closing || self.deaf.is_some() && !self.paused;
+        let given_up = waits_for_peer.then(|| self.linger_from(self.progress));
         self.wait_until([timeout, self.trim_at.filter(|at| *at > now), given_up].into_iter().flatten().min(), cx);
         Poll::Pending
     }

@@ -137,7 +137,8 @@ impl Connection {
             // Unread, the peer's end cannot be seen. A write to a client that is gone fails, and that can; but a server
             // that may be finishing is left alone.
             let server = self.role == Role::Server;
-            return server.then(|| self.clock.probed.unwrap_or(paused).checked_add(interval)).flatten();
+            let since = self.clock.probed.unwrap_or(paused);
+            return server.then(|| since.checked_add(self.config.pause_probe_interval)).flatten();
         }
         // A Go peer whose process does not read its stdin reads nothing at all, our PING included: behind DATA of ours
         // its silence proves nothing, and the kernel finds out whether its host is dead.

@@ -31,6 +31,9 @@ pub struct Config {
     /// The connection is dead when nothing was received for so long. The clock stops while we ourselves do not
     /// read. Only with `keepalive_interval`. Default: 60 s.
     pub keepalive_timeout: Duration,
+    /// While a server does not read because unread bytes are over the budget, it sends a PING so often: it cannot see that
+    /// its client is gone but by a write that fails. Only with `keepalive_interval`. Default: 5 s.
+    pub pause_probe_interval: Duration,
     /// Ends a connection on which no frame went either way for so long. Default: 4 h, as cri-streaming's.
     pub idle_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
@@ -51,6 +54,7 @@ impl Default for Config {
             receive_budget: 1024 * 1024,
             keepalive_interval: Some(Duration::from_secs(30)),
             keepalive_timeout: Duration::from_secs(60),
+            pause_probe_interval: Duration::from_secs(5),
             idle_timeout: Some(Duration::from_secs(4 * 60 * 60)),
             stall_timeout: None,
             linger: Duration::from_secs(10),

@@ -202,6 +202,12 @@ impl Connection {
         connection
     }
 
+    /// Which end this is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
     /// Opens a stream; its SYN_STREAM leaves with the next frames, and DATA may be written at once.
     ///
     /// `None`: the peer allows no more streams for now ([`Event::CanOpen`] will come).

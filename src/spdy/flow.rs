@@ -76,6 +76,11 @@ impl ReceiveWindow {
         self.granted >= 0
     }
 
+    /// How many bytes the peer has sent beyond the window.
+    pub(super) fn overdrawn(&self) -> u32 {
+        u32::try_from(self.granted.saturating_neg()).unwrap_or(0)
+    }
+
     /// Bytes that are held no longer, and may be granted again.
     pub(super) fn consumed(&mut self, bytes: usize) {
         self.owed = self.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));

@@ -131,11 +131,13 @@ impl Connection {
             return Err(ConnectionError::Protocol("DATA beyond the session's window"));
         }
         self.receive_window.consumed(data.len());
-        let existed = self.existed(id);
+        let (existed, initial) = (self.existed(id), self.initial_window());
         let Some(stream) = self.streams.get_mut(&id) else {
             return if existed { Ok(()) } else { self.on_stray(id, data.len()) };
         };
-        let over = !stream.receive_window.received(data.len());
+        // What left before the peer knew our SETTINGS went through the window that the draft begins with.
+        stream.receive_window.received(data.len());
+        let over = stream.receive_window.overdrawn() > DEFAULT_WINDOW.saturating_sub(initial);
         if stream.end.is_some() || data.is_empty() || stream.discard {
             // Go sends DATA after a reset as a matter of course: it is discarded, never answered.
             stream.receive_window.consumed(data.len());
