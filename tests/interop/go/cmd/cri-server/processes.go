@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"syscall"
+
+	"github.com/creack/pty"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	utilexec "k8s.io/utils/exec"
+)
+
+// processes is a runtime whose containers are this machine: a command becomes a local process, over pipes or a pty.
+type processes struct{}
+
+func (processes) Exec(ctx context.Context, _ string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	if len(cmd) == 0 {
+		return errors.New("no command given")
+	}
+	command := exec.CommandContext(ctx, cmd[0], cmd[1:]...)
+	// A driver may kill this server with SIGKILL; the commands must not outlive it.
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	run := piped
+	if tty {
+		run = terminal
+	}
+	err := run(command, in, out, errOut, resize)
+	// containerd ends its outputs before it reports the status, and so does this runtime.
+	for _, stream := range []io.Closer{out, errOut} {
+		if stream != nil {
+			_ = stream.Close()
+		}
+	}
+	return status(err)
+}
+
+func (processes) Attach(context.Context, string, io.Reader, io.WriteCloser, io.WriteCloser, bool, <-chan remotecommand.TerminalSize) error {
+	return errors.New("attach: this peer only knows exec")
+}
+
+func (processes) PortForward(context.Context, string, int32, io.ReadWriteCloser) error {
+	return errors.New("port-forward: this peer only knows exec")
+}
+
+func piped(command *exec.Cmd, in io.Reader, out, errOut io.WriteCloser, _ <-chan remotecommand.TerminalSize) error {
+	// A plain nil, not a nil in an interface, is what makes os/exec use the null device.
+	if out != nil {
+		command.Stdout = out
+	}
+	if errOut != nil {
+		command.Stderr = errOut
+	}
+	if in != nil {
+		// Not command.Stdin: Wait would then wait for the client's end of stdin, which may never come.
+		stdin, err := command.StdinPipe()
+		if err != nil {
+			return err
+		}
+		go func() {
+			_, _ = io.Copy(stdin, in)
+			_ = stdin.Close()
+			_, _ = io.Copy(io.Discard, in) // an unread stream would block the others of its spdystream worker
+		}()
+	}
+	return command.Run()
+}
+
+func terminal(command *exec.Cmd, in io.Reader, out, _ io.WriteCloser, resize <-chan remotecommand.TerminalSize) error {
+	master, err := pty.Start(command)
+	if err != nil {
+		return err
+	}
+	defer master.Close()
+	if resize != nil {
+		go func() {
+			for size := range resize {
+				_ = pty.Setsize(master, &pty.Winsize{Rows: size.Height, Cols: size.Width})
+			}
+		}()
+	}
+	if in != nil {
+		go func() {
+			_, _ = io.Copy(master, in) // the end of stdin does not hang up a terminal
+			_, _ = io.Copy(io.Discard, in)
+		}()
+	}
+	if out == nil {
+		out = discard{}
+	}
+	_, _ = io.Copy(out, master) // ends with EIO once no process has the terminal any more
+	return command.Wait()
+}
+
+// status turns the end of the process into what cri-streaming expects: a CodeExitError carries an exit code,
+// and any other error becomes an InternalError.
+func status(err error) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	code := exit.ExitCode()
+	if wait, ok := exit.Sys().(syscall.WaitStatus); ok && wait.Signaled() {
+		code = 128 + int(wait.Signal())
+	}
+	return utilexec.CodeExitError{Err: fmt.Errorf("exit code %d", code), Code: code}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+func (discard) Close() error                { return nil }

@@ -1,0 +1,24 @@
+//! The harness of the interop suite: foreign peers, started and ended, and what the transfers with them carry.
+//!
+//! Owns the life of every process that a test starts: none outlives its test. It must not know what a test expects.
+//!
+//! `tests/interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
+
+mod peer;
+mod run;
+mod transfer;
+mod windows;
+
+pub use peer::{Peer, binary, example, kubectl};
+pub use run::{Ended, Input, Scratch, gone, run, within};
+pub use transfer::{digest, pattern, read_pattern, send_pattern};
+pub use windows::{Watched, Windows};
+
+/// How often a race is run: `KUBESTREAM_RUNS`, or `usual`.
+#[must_use]
+pub fn runs(usual: usize) -> usize {
+    match std::env::var("KUBESTREAM_RUNS") {
+        Ok(number) => number.parse().expect("KUBESTREAM_RUNS is a number"),
+        Err(_) => usual,
+    }
+}

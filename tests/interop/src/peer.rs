@@ -1,0 +1,126 @@
+//! Servers that are not ours, and our own node: started, asked for their address, ended.
+//!
+//! Owns where the binaries are. Every server ends when its stdin closes, so that not even a test that is killed leaves one
+//! behind.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A server on loopback.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+}
+
+impl Peer {
+    /// One of the Go peers, which says in its first line where it listens.
+    #[must_use]
+    pub fn go(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary(name));
+        command.arg("-stdin-guard").args(arguments);
+        Self::start(command, from_json)
+    }
+
+    /// Node's spdy-transport as server.
+    #[must_use]
+    pub fn spdy_transport(arguments: &[&str]) -> Self {
+        let mut command = Command::new("node");
+        command.arg(suite("node/peer.js")).args(["listen", "--stdin-guard"]).args(arguments);
+        Self::start(command, from_json)
+    }
+
+    /// The built-in node. It has no guard of its own; a shell lends it one.
+    #[must_use]
+    pub fn node() -> Self {
+        const GUARD: &str = r#""$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD]).arg(example("node"));
+        Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
+    }
+
+    fn start(mut command: Command, address: fn(&str) -> Option<String>) -> Self {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let mut peer = Self { child, stdin, stdout, address: String::new() };
+        let line = peer.line();
+        peer.address = address(&line).unwrap_or_else(|| panic!("{command:?} says {line:?}, not where it listens"));
+        peer
+    }
+
+    /// Where it listens: a URL or an address, as the peer says it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Waits for the next line it prints, as JSON. The peer's own watchdog ends the wait.
+    pub fn report(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the peer says {line:?}: {error}"))
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("the peer's stdout is text");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        const GUARD_TAKES: Duration = Duration::from_secs(5);
+        drop(self.stdin.take());
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if start.elapsed() > GUARD_TAKES {
+                // It may be gone by now.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A Go peer's binary.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    built(suite("bin").join(name))
+}
+
+/// An example of ours.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let examples = std::env::var_os("KUBESTREAM_EXAMPLES");
+    built(examples.map_or_else(|| suite("../../target/debug/examples"), PathBuf::from).join(name))
+}
+
+/// kubectl: `KUBESTREAM_KUBECTL`, or the one on the PATH.
+#[must_use]
+pub fn kubectl() -> PathBuf {
+    std::env::var_os("KUBESTREAM_KUBECTL").map_or_else(|| PathBuf::from("kubectl"), |path| built(path.into()))
+}
+
+fn built(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is not built: tests/interop/run does that", path.display());
+    path
+}
+
+fn suite(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn from_json(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    line["listening"].as_str().map(str::to_owned)
+}

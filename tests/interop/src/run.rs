@@ -1,0 +1,127 @@
+//! Commands that run to their end, and the bound on every wait.
+//!
+//! Owns that nothing is waited for for ever: a bound that is reached fails the test, and none is tight enough to measure
+//! anything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, test_kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a command reads.
+#[derive(Debug)]
+pub enum Input {
+    /// Nothing: `/dev/null`.
+    Null,
+    /// These bytes, and then the end.
+    Bytes(Vec<u8>),
+    /// A pipe or a file of the test's.
+    From(Stdio),
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, unless a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote.
+    pub stdout: Vec<u8>,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Runs a command to its end. It is killed where that takes too long.
+pub async fn run(mut command: Command, input: Input) -> Ended {
+    let (stdin, bytes) = match input {
+        Input::Null => (Stdio::null(), None),
+        Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
+        Input::From(stdin) => (stdin, None),
+    };
+    let what = format!("{:?}", command.as_std());
+    command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{what}: {error}"));
+    drop(command);
+    let (to, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        if let (Some(mut to), Some(bytes)) = (to, bytes) {
+            // A command need not read what it is given.
+            let _ = to.write_all(&bytes).await;
+        }
+    };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let end = async {
+        let (mut out, mut err) = (out.expect("stdout is a pipe"), err.expect("stderr is a pipe"));
+        let (_, out, err, status) =
+            tokio::join!(feed, out.read_to_end(&mut stdout), err.read_to_end(&mut stderr), child.wait());
+        out.and(err).and(status)
+    };
+    let status = within(&what, end).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    Ended { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
+}
+
+/// Waits for something that has to come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(PATIENCE, future).await;
+    outcome.unwrap_or_else(|_| panic!("{what}: nothing has come of it in {PATIENCE:?}"))
+}
+
+/// Files of a test, gone when it is over.
+#[derive(Debug)]
+pub struct Scratch(TempDir);
+
+impl Scratch {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A file in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Waits for the process id that a remote command writes, with a newline, into a file.
+    pub async fn pid(&self, name: &str) -> Pid {
+        let file = self.file(name);
+        let written = async {
+            loop {
+                match fs::read_to_string(&file) {
+                    Ok(line) if line.ends_with('\n') => return line.trim().parse().expect("a process id"),
+                    _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        Pid::from_raw(within("the remote command's process id", written).await).expect("a process id")
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Waits until a process that is not a child of the test's is gone.
+pub async fn gone(pid: Pid) {
+    let ended = async {
+        while test_kill_process(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("the end of the remote process", ended).await;
+}

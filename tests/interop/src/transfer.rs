@@ -1,0 +1,57 @@
+//! The content of every transfer: byte *i* is *i* mod 251, so that a lost or moved block shows.
+//!
+//! Owns the pattern. How it is carried is the test's.
+
+use bytes::Bytes;
+use kubestream::StreamError;
+use kubestream::mux::{RecvHalf, SendHalf};
+use sha2::{Digest, Sha256};
+
+/// Go's peers write 32 KiB at a time.
+const CHUNK: usize = 32 * 1024;
+const PERIOD: usize = 251;
+
+/// The first bytes of the pattern.
+#[must_use]
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..PERIOD as u8).cycle().take(length).collect()
+}
+
+/// Sends the first bytes of the pattern, and FIN.
+///
+/// # Errors
+/// Those of the stream.
+pub async fn send_pattern(to: &mut SendHalf, length: usize) -> Result<(), StreamError> {
+    let mut all = Bytes::from(pattern(length));
+    while !all.is_empty() {
+        to.send(all.split_to(CHUNK.min(all.len()))).await?;
+    }
+    to.finish();
+    Ok(())
+}
+
+/// Reads to the end of a stream, which has to be exactly that much of the pattern.
+///
+/// # Errors
+/// Those of the stream.
+///
+/// # Panics
+/// Where it is anything else.
+pub async fn read_pattern(from: &mut RecvHalf, length: usize) -> Result<(), StreamError> {
+    let mut got = 0;
+    while let Some(data) = from.data().await.transpose()? {
+        for byte in data {
+            assert_eq!(byte, (got % PERIOD) as u8, "byte {got} of {length}");
+            got += 1;
+        }
+    }
+    assert_eq!(got, length, "the end came too early or too late");
+    Ok(())
+}
+
+/// What the scenario `sink` answers: a count, a space, and the SHA-256 in hex.
+#[must_use]
+pub fn digest(content: &[u8]) -> String {
+    let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} {hash}", content.len())
+}

@@ -1,0 +1,143 @@
+//! client-go's own SPDY executor against the built-in node, in every version of the protocol.
+
+use kubestream::exec::{ExecRequest, Streams};
+use kubestream::upgrade::Protocol;
+use kubestream_interop::{Ended, Input, Peer, Scratch, binary, digest, pattern, run, runs};
+use serde_json::Value;
+use tokio::process::Command;
+
+const V1: &str = "channel.k8s.io";
+const V2: &str = "v2.channel.k8s.io";
+const V3: &str = "v3.channel.k8s.io";
+const V4: &str = "v4.channel.k8s.io";
+const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
+
+/// The executor, with its outcome beside its output.
+async fn execute(
+    node: &Peer,
+    protocol: &str,
+    script: &str,
+    streams: Streams,
+    more: &[&str],
+    input: Input,
+) -> (Ended, Value) {
+    let scratch = Scratch::new();
+    let query = ExecRequest::new(["sh", "-c", script], streams).to_query();
+    let mut command = Command::new(binary("exec-client"));
+    command.args(["-protocols", protocol, "-result"]).arg(scratch.file("result"));
+    command.arg("-url").arg(format!("{}/api/v1/namespaces/default/pods/demo/exec?{query}", node.address()));
+    command.args(["-stdin", if streams.stdin { "-" } else { "none" }]).args(more);
+    let ended = run(command, input).await;
+    let outcome = std::fs::read(scratch.file("result")).expect("a result");
+    (ended, serde_json::from_slice(&outcome).expect("a result in JSON"))
+}
+
+async fn output(node: &Peer, protocol: &str, script: &str) -> (Ended, Value) {
+    execute(node, protocol, script, Streams::OUTPUT, &[], Input::Null).await
+}
+
+#[tokio::test]
+async fn outputs_stay_apart_in_every_version() {
+    let node = Peer::node();
+    for protocol in Protocol::EXEC {
+        let (ended, outcome) = output(&node, protocol.name(), "echo out; echo err >&2").await;
+        assert_eq!((&ended.stdout[..], &*ended.stderr), (&b"out\n"[..], "err\n"), "{protocol}");
+        assert_eq!((&outcome["exitCode"], &outcome["error"]), (&0.into(), &"".into()), "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn v4_carries_the_exit_code() {
+    let node = Peer::node();
+    for code in [1, 7, 255] {
+        let (_, outcome) = output(&node, V4, &format!("exit {code}")).await;
+        assert_eq!(outcome["exitCode"], code);
+    }
+}
+
+#[tokio::test]
+async fn v2_and_v3_carry_a_failure_as_text() {
+    let node = Peer::node();
+    for protocol in [V2, V3] {
+        let (ended, outcome) = output(&node, protocol, "echo out; exit 7").await;
+        assert_eq!(&ended.stdout[..], b"out\n", "{protocol}");
+        // The executor takes no code from text.
+        assert_eq!(outcome["exitCode"], -1, "{protocol}");
+        assert!(
+            outcome["error"].as_str().is_some_and(|error| error.ends_with("exit status 7")),
+            "{protocol}: {outcome}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_come_back_the_same() {
+    let node = Peer::node();
+    let sent = pattern(10_000_000);
+    // v1's clients never end stdin: the command has to know how much it is.
+    for (protocol, script) in [(V1, "head -c 10000000"), (V2, "cat"), (V3, "cat"), (V4, "cat")] {
+        let input = Input::Bytes(sent.clone());
+        let (ended, outcome) = execute(&node, protocol, script, STDIN_ONLY, &[], input).await;
+        assert_eq!((digest(&ended.stdout), &outcome["exitCode"]), (digest(&sent), &0.into()), "{protocol}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn v3_and_v4_resize_a_terminal() {
+    let node = Peer::node();
+    let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
+    for protocol in [V3, V4] {
+        let more = ["-tty", "-resize", "80x24,132x50"];
+        let (ended, outcome) = execute(&node, protocol, script, Streams::TTY, &more, Input::Bytes(Vec::new())).await;
+        assert!(ended.stdout.ends_with(b"50 132\r\n"), "{protocol}: {:?}", String::from_utf8_lossy(&ended.stdout));
+        assert_eq!(outcome["exitCode"], if protocol == V4 { 3 } else { -1 }, "{protocol}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn a_shell_on_a_terminal_is_typed_to() {
+    let node = Peer::node();
+    for protocol in [V2, V3, V4] {
+        let typed = Input::Bytes(b"echo $((6 * 7)) $(tty | cut -c 1-8)\nexit 5\n".to_vec());
+        let (ended, outcome) = execute(&node, protocol, "exec sh", Streams::TTY, &["-tty"], typed).await;
+        let shown = String::from_utf8_lossy(&ended.stdout);
+        assert!(shown.contains("42 /dev/pts"), "{protocol}: {shown:?}");
+        assert_eq!(outcome["exitCode"], if protocol == V4 { 5 } else { -1 }, "{protocol}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn a_get_works_as_a_post_does() {
+    let node = Peer::node();
+    let (ended, outcome) =
+        execute(&node, V4, "echo out; exit 7", Streams::OUTPUT, &["-method", "GET"], Input::Null).await;
+    assert_eq!((&ended.stdout[..], &outcome["exitCode"]), (&b"out\n"[..], &7.into()));
+}
+
+#[tokio::test]
+async fn the_first_preference_of_the_client_wins() {
+    let node = Peer::node();
+    // v3 has no exit code, v4 has: the outcome tells which it was.
+    let (_, outcome) = output(&node, "v9.channel.k8s.io,v4.channel.k8s.io,v3.channel.k8s.io", "exit 7").await;
+    assert_eq!(outcome["exitCode"], 7);
+    let (_, outcome) = output(&node, "v3.channel.k8s.io,v4.channel.k8s.io", "exit 7").await;
+    assert_eq!(outcome["exitCode"], -1);
+}
+
+#[tokio::test]
+async fn a_protocol_that_the_node_does_not_know_is_refused() {
+    let node = Peer::node();
+    let (_, outcome) = output(&node, "v9.channel.k8s.io", "true").await;
+    assert_eq!(outcome["exitCode"], -1);
+    let error = outcome["error"].as_str().expect("an error");
+    assert!(error.contains("unable to negotiate protocol: client supports [v9.channel.k8s.io]"), "{error}");
+}
+
+#[tokio::test]
+async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let node = Peer::node();
+    for number in 0..runs(30) {
+        let (ended, outcome) = output(&node, V4, "head -c 3000000 /dev/zero; exit 7").await;
+        assert_eq!((ended.stdout.len(), &outcome["exitCode"]), (3_000_000, &7.into()), "run {number}: {outcome}");
+    }
+}

@@ -1,0 +1,280 @@
+//! A stock kubectl over SPDY against the built-in node.
+
+use std::process::Stdio;
+
+use kubestream_interop::{Ended, Input, Peer, Scratch, digest, gone, kubectl, pattern, run, runs, within};
+use pty_process::{Pty, Size};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+/// A node, and kubectls that know of no other cluster.
+struct Cluster {
+    node: Peer,
+    scratch: Scratch,
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Self { node: Peer::node(), scratch: Scratch::new() }
+    }
+
+    fn settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("HOME", self.scratch.path().display().to_string()),
+            ("PATH", std::env::var("PATH").unwrap_or_default()),
+            ("TERM", "xterm".to_owned()),
+            ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false".to_owned()),
+        ]
+    }
+
+    fn server(&self) -> String {
+        format!("--server={}", self.node.address())
+    }
+
+    fn exec<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(kubectl());
+        command.arg(self.server()).arg("exec").args(arguments);
+        command.env_clear().envs(self.settings());
+        command
+    }
+
+    /// `kubectl exec demo -- sh -c …`
+    async fn sh(&self, script: &str) -> Ended {
+        run(self.exec(["demo", "--", "sh", "-c", script]), Input::Null).await
+    }
+
+    /// The same with `-i`.
+    async fn feed(&self, input: Input, script: &str) -> Ended {
+        run(self.exec(["-i", "demo", "--", "sh", "-c", script]), input).await
+    }
+
+    /// `kubectl exec -it` on a terminal of 24 lines by 80.
+    fn terminal(&self, script: &str) -> Terminal {
+        let (pty, pts) = pty_process::open().expect("a terminal");
+        pty.resize(Size::new(24, 80)).expect("a size");
+        let command = pty_process::Command::new(kubectl())
+            .arg(self.server())
+            .args(["exec", "-it", "demo", "--", "sh", "-c", script])
+            .env_clear()
+            .envs(self.settings())
+            .kill_on_drop(true);
+        Terminal { kubectl: command.spawn(pts).expect("kubectl"), pty, shown: String::new() }
+    }
+}
+
+/// A kubectl on a terminal, and what the terminal has shown.
+struct Terminal {
+    kubectl: Child,
+    pty: Pty,
+    shown: String,
+}
+
+impl Terminal {
+    async fn shows(&mut self, text: &str) {
+        let mut buffer = [0; 1024];
+        while !self.shown.contains(text) {
+            let read = within(&format!("{text:?} on the terminal"), self.pty.read(&mut buffer)).await;
+            let count = read.unwrap_or_else(|error| panic!("no {text:?} in {:?}: {error}", self.shown));
+            self.shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
+        }
+    }
+
+    async fn types(&mut self, keys: &[u8]) {
+        self.pty.write_all(keys).await.expect("the terminal takes keys");
+    }
+
+    /// Waits for kubectl's end. What it still shows is read, for a terminal holds only so much.
+    async fn ended(&mut self) -> Option<i32> {
+        let mut buffer = [0; 1024];
+        let ended = async {
+            loop {
+                tokio::select! {
+                    status = self.kubectl.wait() => return status.expect("kubectl's status").code(),
+                    Ok(count @ 1..) = self.pty.read(&mut buffer) => {
+                        self.shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
+                    }
+                }
+            }
+        };
+        within("kubectl's end", ended).await
+    }
+}
+
+#[tokio::test]
+async fn stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands() {
+    let cluster = Cluster::new();
+    let ended = cluster.sh("echo out; echo err >&2; exit 7").await;
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(7), &b"out\n"[..]));
+    assert_eq!(ended.stderr, "err\ncommand terminated with exit code 7\n");
+}
+
+#[tokio::test]
+async fn every_exit_code_arrives() {
+    let cluster = Cluster::new();
+    for code in [0, 1, 7, 126, 255] {
+        assert_eq!(cluster.sh(&format!("exit {code}")).await.code, Some(code));
+    }
+}
+
+#[tokio::test]
+async fn a_signal_is_an_exit_code_above_128() {
+    let cluster = Cluster::new();
+    assert_eq!(cluster.sh("kill -KILL $$").await.code, Some(137));
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_exist_is_an_error_that_names_it() {
+    let cluster = Cluster::new();
+    let ended = run(cluster.exec(["demo", "--", "no-such-command"]), Input::Null).await;
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(1), &b""[..]));
+    let expected = "error: Internal error occurred: error executing command in container: exec: \"no-such-command\": ";
+    assert!(ended.stderr.starts_with(expected), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_container_that_does_not_exist_is_an_error_that_names_it() {
+    let cluster = Cluster::new();
+    let ended = run(cluster.exec(["demo", "-c", "other", "--", "true"]), Input::Null).await;
+    assert_eq!(ended.code, Some(1));
+    // The newest look themselves, and say which containers there are.
+    assert!(ended.stderr.contains("container other is not valid for pod demo"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_come_back_the_same() {
+    let cluster = Cluster::new();
+    let sent = pattern(100_000_000);
+    let sum = digest(&sent);
+    let ended = run(cluster.exec(["-i", "demo", "--", "cat"]), Input::Bytes(sent)).await;
+    assert_eq!((ended.code, digest(&ended.stdout)), (Some(0), sum), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn the_end_of_stdin_reaches_the_command() {
+    let cluster = Cluster::new();
+    for length in [0, 1, 1_000_000] {
+        let ended = cluster.feed(Input::Bytes(pattern(length)), "wc -c").await;
+        assert_eq!((ended.code, String::from_utf8_lossy(&ended.stdout).trim()), (Some(0), &*length.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let cluster = Cluster::new();
+    for number in 0..runs(30) {
+        let ended = cluster.sh("head -c 3000000 /dev/zero; exit 7").await;
+        assert_eq!((ended.stdout.len(), ended.code), (3_000_000, Some(7)), "run {number}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_tail_is_never_lost_while_stdin_is_still_being_sent() {
+    let cluster = Cluster::new();
+    for number in 0..runs(30) {
+        let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().expect("yes");
+        let input = Input::From(yes.stdout.take().expect("stdout is a pipe").into());
+        let ended = cluster.feed(input, "head -c 3000000 /dev/zero; exit 7").await;
+        assert_eq!((ended.stdout.len(), ended.code), (3_000_000, Some(7)), "run {number}: {}", ended.stderr);
+        // Its pipe has no reader any more.
+        yes.wait().expect("the end of yes");
+    }
+}
+
+#[tokio::test]
+async fn a_process_left_behind_does_not_hold_the_session_up() {
+    let cluster = Cluster::new();
+    let ended =
+        cluster.sh(&format!("sleep 120 & echo $! > {}/pid; echo out; exit 3", cluster.scratch.path().display())).await;
+    // It does not matter to kubectl, nor to the node: it is only not to be waited for.
+    let left = cluster.scratch.pid("pid").await;
+    let _ = kill_process(left, Signal::KILL);
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(3), &b"out\n"[..]));
+    gone(left).await;
+}
+
+#[tokio::test]
+async fn two_sessions_run_side_by_side() {
+    let cluster = Cluster::new();
+    let path = cluster.scratch.path().display();
+    // Neither ends without the other.
+    let meet = |mine: &str, theirs: &str| {
+        format!("touch {path}/{mine}; until [ -e {path}/{theirs} ]; do sleep 0.01; done; cat; echo {mine}")
+    };
+    let (left, right) = (meet("left", "right"), meet("right", "left"));
+    let (left, right) = tokio::join!(
+        cluster.feed(Input::Bytes(b"to the left, ".to_vec()), &left),
+        cluster.feed(Input::Bytes(b"to the right, ".to_vec()), &right),
+    );
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "to the left, left\n");
+    assert_eq!(String::from_utf8_lossy(&right.stdout), "to the right, right\n");
+}
+
+#[tokio::test]
+async fn a_terminal_has_kubectls_size_and_follows_it() {
+    let cluster = Cluster::new();
+    let mut terminal = cluster.terminal(
+        "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; echo first $(stty size);
+         until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; echo then $(stty size); exit 7",
+    );
+    terminal.shows("first 24 80").await;
+    terminal.pty.resize(Size::new(50, 132)).expect("a size");
+    terminal.shows("then 50 132").await;
+    assert_eq!(terminal.ended().await, Some(7));
+}
+
+#[tokio::test]
+async fn a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d() {
+    let cluster = Cluster::new();
+    let mut terminal = cluster.terminal("echo ready; cat; echo over; exit 5");
+    terminal.shows("ready\r\n").await;
+    terminal.types(b"typed\r").await;
+    terminal.shows("typed\r\ntyped\r\n").await;
+    terminal.types(b"\x04").await;
+    terminal.shows("over\r\n").await;
+    assert_eq!(terminal.ended().await, Some(5));
+}
+
+#[tokio::test]
+async fn ctrl_c_on_a_terminal_interrupts_the_command() {
+    let cluster = Cluster::new();
+    let pid = cluster.scratch.file("pid");
+    let mut terminal = cluster.terminal(&format!("echo $$ > {}; echo ready; exec sleep 1000", pid.display()));
+    terminal.shows("ready").await;
+    terminal.types(b"\x03").await;
+    assert_eq!(terminal.ended().await, Some(130));
+    gone(cluster.scratch.pid("pid").await).await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_goes_away_takes_the_command_with_it() {
+    let cluster = Cluster::new();
+    let pid = cluster.scratch.file("pid");
+    let mut terminal = cluster.terminal(&format!("echo $$ > {}; echo ready; exec sleep 1000", pid.display()));
+    terminal.shows("ready").await;
+    terminal.kubectl.kill().await.expect("kubectl is killed");
+    gone(cluster.scratch.pid("pid").await).await;
+}
+
+#[tokio::test]
+async fn ctrl_c_of_kubectl_ends_the_command_and_what_it_started() {
+    let cluster = Cluster::new();
+    let path = cluster.scratch.path().display();
+    let script = format!("sleep 1000 & echo $! > {path}/child; echo $$ > {path}/parent; wait");
+    for arguments in [&["demo"][..], &["-i", "demo"]] {
+        let arguments = arguments.iter().copied().chain(["--", "sh", "-c", &script]);
+        let mut command = cluster.exec(arguments);
+        // stdin is a pipe that stays open.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut kubectl = command.spawn().expect("kubectl");
+        let (parent, child) = (cluster.scratch.pid("parent").await, cluster.scratch.pid("child").await);
+        let id = Pid::from_raw(kubectl.id().expect("it runs") as i32).expect("a process id");
+        kill_process(id, Signal::INT).expect("kubectl is interrupted");
+        within("kubectl's end", kubectl.wait()).await.expect("kubectl's status");
+        gone(parent).await;
+        gone(child).await;
+        for name in ["parent", "child"] {
+            std::fs::remove_file(cluster.scratch.file(name)).expect("a file is removed");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Node's `spdy-transport`, a peer with real windows, in both roles. The account of the windows is the harness's own.
+
+use std::sync::{Arc, Mutex};
+
+use kubestream::mux::{Config, FlowControl, Multiplexer};
+use kubestream::spdy::Headers;
+use kubestream::upgrade::Upgraded;
+use kubestream_interop::{Ended, Input, Peer, Watched, Windows, read_pattern, run, send_pattern, within};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+
+const BYTES: usize = 300_000;
+/// The least that spdy-transport can announce, and what every window is when nothing is announced.
+const SMALL: usize = 64 * 1024;
+
+fn config(flow_control: FlowControl) -> Config {
+    let mut config = Config::default();
+    config.flow_control = flow_control;
+    config
+}
+
+/// Their server: sends the pattern there and back.
+async fn open_at_spdy_transport(flow_control: FlowControl, arguments: &[&str]) -> Arc<Mutex<Windows>> {
+    let mut server = Peer::spdy_transport(arguments);
+    let tcp = TcpStream::connect(server.address()).await.expect("a connection");
+    let (io, windows) = Watched::new(tcp);
+    let (mux, driver) = Multiplexer::client(Upgraded::from_io(io), config(flow_control));
+    let driver = tokio::spawn(driver);
+
+    let headers = [
+        (":method", "POST"),
+        (":path", "/echo"),
+        (":version", "HTTP/1.1"),
+        (":scheme", "http"),
+        (":host", server.address()),
+    ];
+    let mut stream = mux.open(Headers::from_iter(headers)).await.expect("a stream");
+    let answer = within("the reply", stream.answered()).await.expect("a reply");
+    assert_eq!(answer.get("x-peer"), Some("spdy-transport"));
+    let (mut recv, mut send) = stream.split();
+    let both = async { tokio::try_join!(send_pattern(&mut send, BYTES), read_pattern(&mut recv, BYTES)) };
+    within("the echo", both).await.expect("an echo");
+    drop((recv, send));
+
+    drop(mux);
+    within("the end", driver).await.expect("no panic").expect("an end in good order");
+    let report = server.report();
+    assert_eq!(report["error"], "", "{report}");
+    windows
+}
+
+/// Their client: gets back what it sends.
+async fn accept_from_spdy_transport(flow_control: FlowControl, arguments: &[&str]) -> Arc<Mutex<Windows>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let mut dial = Command::new("node");
+    dial.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/node/peer.js")).arg("dial");
+    dial.arg(listener.local_addr().expect("an address").to_string()).arg(BYTES.to_string()).args(arguments);
+    let serve = async {
+        let (tcp, _) = listener.accept().await.expect("a connection");
+        let (io, windows) = Watched::new(tcp);
+        let (mux, driver) = Multiplexer::server(Upgraded::from_io(io), config(flow_control));
+        tokio::spawn(driver);
+        let incoming = mux.accept().await.expect("a stream").expect("a stream");
+        assert_eq!(incoming.headers().get(":method"), Some("POST"));
+        let reply = Headers::from_iter([(":status", "200 OK"), (":version", "HTTP/1.1")]);
+        let (mut recv, mut send) = incoming.reply_with(reply).expect("fit headers").split();
+        while let Some(data) = recv.data().await {
+            send.send(data.expect("data")).await.expect("it is taken");
+        }
+        send.finish();
+        // It says GOAWAY itself once it has all of it.
+        let _ = within("the end", mux.closed()).await;
+        windows
+    };
+    let (Ended { code, stdout, stderr }, windows) = tokio::join!(run(dial, Input::Null), serve);
+    assert_eq!(code, Some(0), "{stderr}");
+    let report: Value = serde_json::from_slice(&stdout).expect("JSON");
+    assert_eq!((&report["ok"], &report["received"]), (&true.into(), &BYTES.into()), "{report}");
+    windows
+}
+
+/// Everything has passed, no window was overdrawn, and both sides have granted what the other needed.
+fn assert_windows_were_obeyed(windows: &Mutex<Windows>, theirs: usize) {
+    let windows = windows.lock().expect("the account");
+    assert_eq!((windows.sent, windows.received), (BYTES, BYTES), "{windows:?}");
+    assert!(windows.lowest >= 0, "a window was overdrawn: {windows:?}");
+    assert!(windows.announced, "{windows:?}");
+    assert!(windows.granted_to_us >= (BYTES.max(theirs) - SMALL.max(theirs)) as u64, "{windows:?}");
+    assert!(windows.granted_by_us >= (BYTES - SMALL) as u64, "{windows:?}");
+}
+
+#[tokio::test]
+async fn strict_obeys_and_grants_windows_as_the_opener() {
+    assert_windows_were_obeyed(&*open_at_spdy_transport(FlowControl::Strict, &[]).await, 1 << 20);
+}
+
+#[tokio::test]
+async fn strict_obeys_and_grants_small_windows_as_the_opener() {
+    let windows = open_at_spdy_transport(FlowControl::Strict, &["--window", "65536"]).await;
+    assert_windows_were_obeyed(&windows, SMALL);
+}
+
+#[tokio::test]
+async fn auto_learns_of_the_windows_as_the_opener() {
+    assert_windows_were_obeyed(&*open_at_spdy_transport(FlowControl::Auto, &[]).await, 1 << 20);
+}
+
+#[tokio::test]
+async fn auto_obeys_and_grants_small_windows_as_the_opener() {
+    let windows = open_at_spdy_transport(FlowControl::Auto, &["--window", "65536"]).await;
+    assert_windows_were_obeyed(&windows, SMALL);
+}
+
+#[tokio::test]
+async fn strict_obeys_and_grants_windows_as_the_acceptor() {
+    assert_windows_were_obeyed(&*accept_from_spdy_transport(FlowControl::Strict, &[]).await, 1 << 20);
+}
+
+#[tokio::test]
+async fn strict_obeys_and_grants_small_windows_as_the_acceptor() {
+    let windows = accept_from_spdy_transport(FlowControl::Strict, &["--window", "65536"]).await;
+    assert_windows_were_obeyed(&windows, SMALL);
+}
+
+#[tokio::test]
+async fn auto_learns_of_the_windows_as_the_acceptor() {
+    assert_windows_were_obeyed(&*accept_from_spdy_transport(FlowControl::Auto, &[]).await, 1 << 20);
+}
+
+#[tokio::test]
+async fn auto_obeys_and_grants_small_windows_as_the_acceptor() {
+    let windows = accept_from_spdy_transport(FlowControl::Auto, &["--window", "65536"]).await;
+    assert_windows_were_obeyed(&windows, SMALL);
+}

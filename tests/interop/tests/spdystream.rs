@@ -1,0 +1,243 @@
+//! moby/spdystream on raw TCP, in both roles: the scenarios of the suite's README.
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use kubestream::mux::{Config, Incoming, Multiplexer, RecvHalf, SendHalf, Stream};
+use kubestream::spdy::{Headers, RstStatus};
+use kubestream::upgrade::Upgraded;
+use kubestream::{ConnectionError, StreamError};
+use kubestream_interop::{Input, Peer, binary, digest, pattern, read_pattern, run, send_pattern, within};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+
+const BYTES: usize = 300_000;
+const SCENARIOS: usize = 10;
+
+/// Their client, our server.
+#[tokio::test]
+async fn every_scenario_works_as_the_acceptor() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let mut dial = Command::new(binary("spdy-peer"));
+    dial.arg("-dial").arg(listener.local_addr().expect("an address").to_string()).args(["-scenario", "all"]);
+    let acceptor = tokio::spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(serve(tcp));
+        }
+    });
+    let ended = run(dial, Input::Null).await;
+    acceptor.abort();
+    let stdout = String::from_utf8_lossy(&ended.stdout);
+    let results: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let failed: Vec<_> = results.iter().filter(|result| result["ok"] != true).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!((results.len(), ended.code), (SCENARIOS, Some(0)), "{}", ended.stderr);
+}
+
+async fn serve(tcp: TcpStream) {
+    let (mux, driver) = Multiplexer::server(Upgraded::from_io(tcp), Config::default());
+    tokio::spawn(driver);
+    while let Some(Ok(incoming)) = mux.accept().await {
+        tokio::spawn(act(mux.clone(), incoming));
+    }
+}
+
+/// What the convention has an acceptor do.
+async fn act(mux: Multiplexer, incoming: Incoming) {
+    let scenario = incoming.headers().get("scenario").expect("a scenario").to_owned();
+    let length = incoming.headers().get("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or_default();
+    if scenario == "refuse" {
+        return incoming.refuse();
+    }
+    let (mut recv, mut send) = incoming.reply().split();
+    let acted = match &*scenario {
+        "echo" => echo_back(&mut recv, &mut send).await,
+        "half-close" => match read_all(&mut recv).await {
+            Ok(all) => send.send(all.into()).await,
+            Err(error) => Err(error),
+        },
+        "reset" => {
+            let data = recv.data().await;
+            send.reset(RstStatus::CANCEL);
+            assert!(matches!(data, Some(Ok(_))), "{data:?}");
+            return;
+        }
+        "source" | "goaway" => send_pattern(&mut send, length).await,
+        "sink" => match read_all(&mut recv).await {
+            Ok(all) => send.send(digest(&all).into()).await,
+            Err(error) => Err(error),
+        },
+        "ping" => {
+            for _ in 0..10 {
+                mux.ping().await.expect("an answer");
+            }
+            send.send(Bytes::from_static(b"10 pings")).await
+        }
+        other => panic!("unknown scenario {other:?}"),
+    };
+    acted.unwrap_or_else(|error| panic!("{scenario}: {error}"));
+    send.finish();
+    if scenario == "goaway" {
+        mux.shutdown().await.expect("an end in good order");
+    }
+}
+
+async fn echo_back(recv: &mut RecvHalf, send: &mut SendHalf) -> Result<(), StreamError> {
+    while let Some(data) = recv.data().await {
+        send.send(data?).await?;
+    }
+    Ok(())
+}
+
+async fn read_all(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    while let Some(data) = recv.data().await {
+        all.extend_from_slice(&data?);
+    }
+    Ok(all)
+}
+
+/// A connection of ours to their server.
+struct Dialled {
+    mux: Multiplexer,
+    // It serves one connection at a time, for as long as it runs.
+    _server: Peer,
+}
+
+impl Dialled {
+    async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(arguments: &[&str]) -> Self {
+        let server = Peer::go("spdy-peer", &[&["-listen"], arguments].concat());
+        let tcp = TcpStream::connect(server.address()).await.expect("a connection");
+        let (mux, driver) = Multiplexer::client(Upgraded::from_io(tcp), Config::default());
+        tokio::spawn(driver);
+        Self { mux, _server: server }
+    }
+
+    async fn open(&self, scenario: &str, length: usize) -> Stream {
+        let headers = Headers::from_iter([("scenario", scenario), ("bytes", &length.to_string())]);
+        self.mux.open(headers).await.expect("a stream")
+    }
+
+    async fn opened(&self, scenario: &str, length: usize) -> (RecvHalf, SendHalf) {
+        let mut stream = self.open(scenario, length).await;
+        within("the reply", stream.answered()).await.expect("a reply");
+        stream.split()
+    }
+
+    async fn echo(&self, length: usize) -> Result<(), StreamError> {
+        let (mut recv, mut send) = self.open("echo", length).await.split();
+        let both = async { tokio::try_join!(send_pattern(&mut send, length), read_pattern(&mut recv, length)) };
+        within("the echo", both).await.map(|_| ())
+    }
+}
+
+#[tokio::test]
+async fn an_echo_is_the_same_bytes() {
+    let dialled = Dialled::new().await;
+    dialled.echo(BYTES).await.expect("an echo");
+    within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
+}
+
+#[tokio::test]
+async fn everything_comes_after_our_half_close() {
+    let dialled = Dialled::new().await;
+    let (mut recv, mut send) = dialled.opened("half-close", BYTES).await;
+    for piece in pattern(BYTES).chunks(1000) {
+        send.send(Bytes::copy_from_slice(piece)).await.expect("it is taken");
+    }
+    // Its PING's echo is behind whatever the server would have sent.
+    dialled.mux.ping().await.expect("an answer");
+    assert!(recv.data().now_or_never().is_none(), "the server answered before our FIN");
+    send.finish();
+    within("the answer", read_pattern(&mut recv, BYTES)).await.expect("all of it");
+}
+
+#[tokio::test]
+async fn a_reset_is_told_from_an_end_and_the_connection_lives_on() {
+    let dialled = Dialled::new().await;
+    let (mut recv, mut send) = dialled.opened("reset", 0).await;
+    send.send(Bytes::from_static(b"to be reset")).await.expect("it is taken");
+    let end = within("the reset", recv.data()).await;
+    assert!(matches!(end, Some(Err(StreamError::Reset(RstStatus::CANCEL)))), "{end:?}");
+    let sent = send.send(Bytes::from_static(b"more")).await;
+    assert!(matches!(sent, Err(StreamError::Reset(_))), "{sent:?}");
+    dialled.echo(BYTES).await.expect("an echo");
+}
+
+#[tokio::test]
+async fn a_refusal_is_known_and_the_connection_lives_on() {
+    let dialled = Dialled::new().await;
+    let mut stream = dialled.open("refuse", 0).await;
+    let answer = within("the refusal", stream.answered()).await;
+    assert!(matches!(answer, Err(StreamError::Reset(RstStatus::REFUSED_STREAM))), "{answer:?}");
+    dialled.echo(BYTES).await.expect("an echo");
+}
+
+#[tokio::test]
+async fn a_source_is_read_to_its_end() {
+    let dialled = Dialled::new().await;
+    let (mut recv, mut send) = dialled.opened("source", BYTES).await;
+    send.finish();
+    within("the end", read_pattern(&mut recv, BYTES)).await.expect("the pattern");
+}
+
+#[tokio::test]
+async fn a_sink_gets_every_byte() {
+    let dialled = Dialled::new().await;
+    let (mut recv, mut send) = dialled.opened("sink", BYTES).await;
+    send_pattern(&mut send, BYTES).await.expect("it is taken");
+    let answer = within("the digest", read_all(&mut recv)).await.expect("a digest");
+    assert_eq!(String::from_utf8_lossy(&answer), digest(&pattern(BYTES)));
+}
+
+#[tokio::test]
+async fn pings_are_answered_both_ways() {
+    let dialled = Dialled::new().await;
+    for _ in 0..10 {
+        within("an answer", dialled.mux.ping()).await.expect("an answer");
+    }
+    let (mut recv, mut send) = dialled.opened("ping", 0).await;
+    send.finish();
+    let answer = within("its pings", read_all(&mut recv)).await.expect("an answer");
+    assert_eq!(answer, b"10 pings");
+}
+
+#[tokio::test]
+async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() {
+    let dialled = Dialled::new().await;
+    let (mut recv, mut send) = dialled.opened("goaway", BYTES).await;
+    send.finish();
+    within("the end", read_pattern(&mut recv, BYTES)).await.expect("the pattern");
+    drop((recv, send));
+    within("the GOAWAY", dialled.mux.closed()).await.expect("an end in good order");
+    let refused = dialled.mux.open(Headers::new()).await;
+    assert!(matches!(refused, Err(ConnectionError::GoneAway { .. } | ConnectionError::Closed)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_thousand_streams_carry_what_they_were_given() {
+    let dialled = Dialled::new().await;
+    let echoes = stream::iter((0..1000).map(|number| dialled.echo(1 + number * 7)));
+    echoes.buffer_unordered(100).try_collect::<()>().await.expect("echoes");
+    assert_eq!(dialled.mux.stats().streams, 0);
+    within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
+}
+
+#[tokio::test]
+async fn a_goaway_leaves_the_open_streams_alone() {
+    // It goes away when the first stream is over.
+    let dialled = Dialled::with(&["-goaway-after", "1"]).await;
+    let (mut recv, mut send) = dialled.opened("echo", 0).await;
+    let (mut first, mut finish) = dialled.opened("sink", 0).await;
+    finish.finish();
+    within("the end of the first", read_all(&mut first)).await.expect("a digest");
+
+    send_pattern(&mut send, BYTES).await.expect("it is taken");
+    within("the echo", read_pattern(&mut recv, BYTES)).await.expect("all of it");
+    within("the end", dialled.mux.closed()).await.expect("an end in good order");
+}
