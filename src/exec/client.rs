@@ -52,13 +52,17 @@ impl Multiplexer {
             streams.push((kind, stream, false));
         }
         let after = options.creation_timeout;
-        let answers = async {
-            for (kind, stream, answered) in &mut streams {
-                stream.answered().await.map_err(|error| refusal(kind.name(), error))?;
-                *answered = true;
+        let answers = poll_fn(|cx| {
+            // All are asked at each turn: a refusal counts whichever stream still waits, and so does an answer.
+            for (kind, stream, answered) in streams.iter_mut().filter(|(.., answered)| !answered) {
+                if let Poll::Ready(answer) = stream.poll_answered(cx) {
+                    answer.map_err(|error| refusal(kind.name(), error))?;
+                    *answered = true;
+                }
             }
-            Ok::<(), Error>(())
-        };
+            let all = streams.iter().all(|(.., answered)| *answered);
+            if all { Poll::Ready(Ok::<(), Error>(())) } else { Poll::Pending }
+        });
         match timeout(after, answers).await {
             Ok(answered) => answered?,
             Err(_) => {

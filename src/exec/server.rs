@@ -110,7 +110,7 @@ impl ExecServer {
                     server.unused.push(send);
                 }
                 StreamType::Resize => {
-                    server.resize = Some(Resizes { stream: recv, decoder: ResizeDecoder::default() });
+                    server.resize = Some(Resizes { stream: Some(recv), decoder: ResizeDecoder::default() });
                     server.unused.push(send);
                 }
                 StreamType::Stdout | StreamType::Stderr => {
@@ -165,7 +165,10 @@ impl ExecServer {
         if let Some(mut error) = self.error.take() {
             let text = status.encode(self.version);
             if !text.is_empty() {
-                error.send(text).await.map_err(|error| Error::Stream { stream: "error", error })?;
+                error.send(text).await.map_err(|error| match error {
+                    StreamError::Connection(error) => Error::Connection(error),
+                    error => Error::Stream { stream: "error", error },
+                })?;
             }
             error.finish();
             let sent = error.watch();
@@ -244,7 +247,8 @@ impl AsyncWrite for ProcessOutput {
 /// The sizes that the client's terminal takes.
 #[derive(Debug)]
 pub struct Resizes {
-    stream: RecvHalf,
+    /// `None` once something came that is no size: what still comes is discarded.
+    stream: Option<RecvHalf>,
     decoder: ResizeDecoder,
 }
 
@@ -256,11 +260,11 @@ impl Resizes {
     /// Dropped before it is ready, it has lost nothing.
     pub async fn next(&mut self) -> Option<TerminalSize> {
         loop {
-            match self.stream.data().await {
+            match self.stream.as_mut()?.data().await {
                 Some(Ok(data)) => match self.decoder.push(&data) {
                     Ok(Some(size)) => return Some(size),
                     Ok(None) => {}
-                    Err(_) => return None,
+                    Err(_) => self.stream = None,
                 },
                 None | Some(Err(_)) => return None,
             }

@@ -14,13 +14,15 @@ const SMALL: usize = 4 * 1024;
 const LARGE: usize = 128 * 1024;
 /// With less room than this left a new buffer is begun.
 const ROOM: usize = 32 * 1024;
+/// Buffers that are kept to be used again: as many as a spent receive budget fills, and then some.
+const SPARES: usize = 16;
 
 /// Where the IO is read to. Payloads leave as slices of it; a buffer whose slices are all gone is used again.
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer {
     bytes: BytesMut,
-    /// The buffer before this one, which its readers may have let go meanwhile.
-    spare: BytesMut,
+    /// The buffers before this one, oldest first, which their readers may have let go meanwhile.
+    spares: VecDeque<BytesMut>,
     busy: bool,
 }
 
@@ -34,14 +36,17 @@ impl ReadBuffer {
     pub(super) fn with_room(&mut self) -> &mut BytesMut {
         let room = self.bytes.capacity().saturating_sub(self.bytes.len());
         if self.busy && room < ROOM {
-            let mut next = std::mem::take(&mut self.spare);
-            if !next.try_reclaim(LARGE.saturating_add(PAGE)) {
-                next = BytesMut::with_capacity(LARGE.saturating_add(PAGE));
-            }
+            // The one let go last is the likeliest to be in a cache.
+            let free = self.spares.iter_mut().rposition(|spare| spare.try_reclaim(LARGE.saturating_add(PAGE)));
+            let free = free.and_then(|at| self.spares.remove(at));
+            let mut next = free.unwrap_or_else(|| BytesMut::with_capacity(LARGE.saturating_add(PAGE)));
             align(&mut next);
             next.extend_from_slice(&self.bytes);
             self.bytes.clear();
-            self.spare = std::mem::replace(&mut self.bytes, next);
+            if self.spares.len() >= SPARES {
+                self.spares.pop_front();
+            }
+            self.spares.push_back(std::mem::replace(&mut self.bytes, next));
         } else if room == 0 {
             self.bytes.reserve(SMALL);
         }
@@ -56,7 +61,7 @@ impl ReadBuffer {
     /// Gives the memory back while nothing comes.
     pub(super) fn release(&mut self) {
         self.busy = false;
-        self.spare = BytesMut::new();
+        self.spares = VecDeque::new();
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }

@@ -108,12 +108,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             match self.stage {
                 Stage::Running => ready!(self.run(cx, now)),
                 Stage::Flushing => {
+                    self.drain(cx);
                     let flushed = self.write(cx, now);
-                    let until = self.linger_from(self.progress);
+                    let (until, waits) = (self.linger_from(self.progress), flushed.is_pending());
                     self.stage = match ready!(flushed.or_past(self, until, cx, now)) {
                         Ok(()) if self.is_silent() => Stage::Lingering { until: self.linger_from(now) },
                         Ok(()) => Stage::Shutting { until: self.linger_from(now) },
-                        Err(_) => Stage::Ended,
+                        Err(error) => {
+                            let timed_out = waits.then_some(ConnectionError::LingerTimeout(self.linger));
+                            self.deaf = Some(timed_out.unwrap_or_else(|| error.into()));
+                            Stage::Ended
+                        }
                     };
                 }
                 Stage::Shutting { until } => {
@@ -135,6 +140,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Stage::Ended => return Poll::Ready(()),
             }
         }
+    }
+
+    /// Reads what nobody wants any more. The peer may be writing its last bytes too, and were they not read, each end
+    /// would wait for the other. That it talks does not keep it from being given up: it has to take something.
+    fn drain(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..ROUNDS {
+            if self.eof {
+                return;
+            }
+            self.input.bytes().clear();
+            match poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room()) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => self.eof = true,
+                Poll::Pending => return,
+            }
+        }
+        cx.waker().wake_by_ref();
     }
 
     /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
@@ -374,14 +396,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let driver = self.get_mut();
         ready!(driver.drive(cx));
-        Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed)))
+        let unsent = driver.deaf.take();
+        Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed, unsent)))
     }
 }
 
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
+        let unsent = (self.stage == Stage::Flushing).then_some(ConnectionError::DriverGone);
         // No error where it has ended before.
-        let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone));
+        let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone, unsent));
     }
 }
 

@@ -190,11 +190,17 @@ impl State {
         }
     }
 
-    /// The driver has ended: so has everything else.
-    pub(crate) fn end(&mut self, error: ConnectionError) -> Result<(), ConnectionError> {
+    /// The driver has ended: so has everything else. `unsent`: why not all that was queued went out, which is a failure
+    /// unless the peer had said that it goes.
+    pub(crate) fn end(
+        &mut self,
+        error: ConnectionError,
+        unsent: Option<ConnectionError>,
+    ) -> Result<(), ConnectionError> {
         self.connection.close(error);
+        let unsent = unsent.filter(|_| !self.connection.is_going_away());
         let outcome = match self.connection.error() {
-            None | Some(ConnectionError::Closed) => Ok(()),
+            None | Some(ConnectionError::Closed) => unsent.map_or(Ok(()), Err),
             Some(error) => Err(error.clone()),
         };
         self.outcome.get_or_insert(outcome).clone()

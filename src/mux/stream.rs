@@ -52,19 +52,19 @@ impl Stream {
     /// # Cancel safety
     /// Dropped, it no longer waits.
     pub async fn answered(&mut self) -> Result<Headers, StreamError> {
+        poll_fn(|cx| self.poll_answered(cx)).await
+    }
+
+    /// [`answered`](Self::answered) to be polled.
+    pub(crate) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<Headers, StreamError>> {
         let stream = &self.recv.stream;
-        poll_fn(|cx| {
-            stream.shared.with(|state| match state.connection.answer(stream.id) {
-                Some(answer) => {
-                    Poll::Ready(answer.map(|()| state.connection.take_headers(stream.id).unwrap_or_default()))
-                }
-                None => {
-                    park(&mut state.waiting(stream.id).answer, cx);
-                    Poll::Pending
-                }
-            })
+        stream.shared.with(|state| match state.connection.answer(stream.id) {
+            Some(answer) => Poll::Ready(answer.map(|()| state.connection.take_headers(stream.id).unwrap_or_default())),
+            None => {
+                park(&mut state.waiting(stream.id).answer, cx);
+                Poll::Pending
+            }
         })
-        .await
     }
 
     /// As [`RecvHalf::data`].

@@ -2,6 +2,8 @@
 //!
 //! Owns the two zlib states and when they exist. It must not interpret a header.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
@@ -16,10 +18,17 @@ const DICTIONARY_ADLER32: u32 = 0xe3c6_a7c2;
 /// only there, so a block that ends in any other way hangs it.
 const SYNC_FLUSH: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
+/// How far back a zlib stream can refer.
+const WINDOW: usize = 32 * 1024;
+
+/// The zlib header of our stream (RFC 1950 §2.2): deflate, a 2 KiB window, a preset dictionary.
+const ZLIB_HEADER: [u8; 2] = [0x38, 0x30];
+
 /// Writes header blocks.
 ///
 /// The state is made at the first block and may be dropped after any other: a block ends on a byte boundary, so a
-/// fresh raw deflater, which cannot refer to what came before it, goes on with the same zlib stream.
+/// fresh raw deflater, which cannot refer to what came before it, goes on with the same zlib stream. Hence all are raw,
+/// and the zlib header is written by hand.
 #[derive(Debug)]
 pub(super) struct Deflater {
     compression: HeaderCompression,
@@ -27,6 +36,17 @@ pub(super) struct Deflater {
     state: Option<Compress>,
     plain: Vec<u8>,
 }
+
+impl Drop for Deflater {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Deflaters that no connection needs now. They are 250 KiB each, and as many connections as a server has would leave as
+/// many holes in the heap, for the moment in which each opens its streams.
+static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
+const SPARES: usize = 4;
 
 impl Deflater {
     pub(super) fn new(compression: HeaderCompression) -> Self {
@@ -51,16 +71,23 @@ impl Deflater {
 
     /// Gives the memory back: zlib's state is some 300 KiB, and an exec session needs it for a moment only.
     pub(super) fn release(&mut self) {
-        self.state = None;
         self.plain = Vec::new();
+        if let Some(mut state) = self.state.take() {
+            state.reset();
+            let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < SPARES {
+                spare.push(state);
+            }
+        }
     }
 
     fn deflate(&mut self, plain: &[u8], out: &mut BytesMut) -> Result<(), HeaderError> {
-        let state = match &mut self.state {
-            Some(state) => state,
-            None => self.state.insert(new_deflater(!self.started)?),
-        };
-        self.started = true;
+        let state = self.state.get_or_insert_with(new_deflater);
+        if !std::mem::replace(&mut self.started, true) {
+            out.extend_from_slice(&ZLIB_HEADER);
+            out.extend_from_slice(&DICTIONARY_ADLER32.to_be_bytes());
+            state.set_dictionary(DICTIONARY).map_err(|_| HeaderError::Inflate)?;
+        }
         let mut input = plain;
         let mut chunk = [0u8; 1024];
         loop {
@@ -94,19 +121,22 @@ impl Deflater {
 
 /// Level 1 and a 2 KiB window: 0.3 µs a block where level 9 takes 4 µs, for the same bytes. The window has to hold the
 /// 1,423-byte dictionary.
-fn new_deflater(first: bool) -> Result<Compress, HeaderError> {
+fn new_deflater() -> Compress {
     const WINDOW_BITS: u8 = 11;
-    let mut state = Compress::new_with_window_bits(Compression::fast(), first, WINDOW_BITS);
-    if first {
-        state.set_dictionary(DICTIONARY).map_err(|_| HeaderError::Inflate)?;
-    }
-    Ok(state)
+    let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    spare.unwrap_or_else(|| Compress::new_with_window_bits(Compression::fast(), false, WINDOW_BITS))
 }
 
 /// Reads header blocks. Every block of the direction has to pass through, those of refused streams too.
+///
+/// The state, 47 KiB, may be dropped between two blocks: a fresh raw inflater that is given what the peer can still refer
+/// to goes on with the same zlib stream.
 #[derive(Debug, Default)]
 pub(super) struct Inflater {
+    started: bool,
     state: Option<Decompress>,
+    /// The end of what was inflated, the dictionary before it: as much as a zlib window holds.
+    history: Vec<u8>,
 }
 
 impl Inflater {
@@ -115,13 +145,32 @@ impl Inflater {
         if !block.ends_with(&SYNC_FLUSH) {
             return Err(HeaderError::NotFlushed);
         }
-        Headers::parse(self.inflate(block, limits.max_header_block)?, limits)
+        let plain = self.inflate(block, limits.max_header_block)?;
+        self.remember(&plain);
+        Headers::parse(plain, limits)
+    }
+
+    /// Gives the memory back but for the history.
+    pub(super) fn release(&mut self) {
+        self.state = None;
+        self.history.shrink_to_fit();
+    }
+
+    fn remember(&mut self, plain: &[u8]) {
+        self.history.extend_from_slice(plain);
+        // Twice as much is let come together, so that not every block moves all of it.
+        if self.history.len() > WINDOW.saturating_mul(2) {
+            self.history.drain(..self.history.len().saturating_sub(WINDOW));
+        }
     }
 
     /// In small steps against the limit: 16 KiB can inflate to 16 MiB, and a block given up halfway leaves the stream
     /// undecodable, so that nothing is gained by going on.
     fn inflate(&mut self, block: &[u8], limit: usize) -> Result<BytesMut, HeaderError> {
-        let state = self.state.get_or_insert_with(|| Decompress::new(true));
+        let state = match &mut self.state {
+            Some(state) => state,
+            None => self.state.insert(resume(!std::mem::replace(&mut self.started, true), &self.history)?),
+        };
         let mut plain = BytesMut::new();
         let mut input = block;
         let mut chunk = [0u8; 1024];
@@ -142,6 +191,7 @@ impl Inflater {
                 Err(error) => match error.needs_dictionary() {
                     Some(DICTIONARY_ADLER32) => {
                         state.set_dictionary(DICTIONARY).map_err(|_| HeaderError::Inflate)?;
+                        self.history = DICTIONARY.to_vec();
                     }
                     Some(adler) => return Err(HeaderError::Dictionary { adler }),
                     None => return Err(HeaderError::Inflate),
@@ -149,6 +199,16 @@ impl Inflater {
             }
         }
     }
+}
+
+/// The first inflater of a stream, or one that goes on behind `history`.
+fn resume(first: bool, history: &[u8]) -> Result<Decompress, HeaderError> {
+    let mut state = Decompress::new(first);
+    let window = history.get(history.len().saturating_sub(WINDOW)..).unwrap_or_default();
+    if !first && !window.is_empty() {
+        state.set_dictionary(window).map_err(|_| HeaderError::Inflate)?;
+    }
+    Ok(state)
 }
 
 /// How far one of zlib's 64-bit totals went, which is never more than the `most` it was given room for.
@@ -167,7 +227,8 @@ mod tests {
     }
 
     fn raw(plain: &[u8], flush: FlushCompress) -> Vec<u8> {
-        let mut state = new_deflater(true).unwrap();
+        let mut state = Compress::new(Compression::fast(), true);
+        state.set_dictionary(DICTIONARY).unwrap();
         let mut out = Vec::with_capacity(plain.len() + 4096);
         state.compress_vec(plain, &mut out, flush).unwrap();
         out
@@ -196,6 +257,26 @@ mod tests {
             }
         }
         assert!(sizes[1] < 40 && sizes[5] > sizes[6], "only the first block after a release is large: {sizes:?}");
+    }
+
+    #[test]
+    fn a_released_inflater_still_knows_what_the_peer_refers_to() {
+        let mut peer = Compress::new(Compression::best(), true);
+        peer.set_dictionary(DICTIONARY).unwrap();
+        let mut inflater = Inflater::default();
+        for block in 0..3_000 {
+            let id = format!("{block} {}", "x".repeat(block % 50));
+            let headers: Headers = [("streamtype", "data"), ("port", "8080"), ("requestid", &id)].into_iter().collect();
+            let mut plain = Vec::new();
+            headers.encode(&mut plain);
+            let mut wire = Vec::with_capacity(1024);
+            peer.compress_vec(&plain, &mut wire, FlushCompress::Sync).unwrap();
+            assert_eq!(inflater.block(&wire, &Limits::default()), Ok(headers), "block {block}");
+            if block % 7 == 0 {
+                inflater.release();
+            }
+            assert!(inflater.history.len() <= 3 * WINDOW);
+        }
     }
 
     #[test]

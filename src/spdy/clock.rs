@@ -14,7 +14,8 @@ pub(super) struct Clock {
     silent_since: Instant,
     /// The last frame in either direction.
     active: Instant,
-    pinged: bool,
+    /// When, since the peer was last heard of, it was sent a PING.
+    pinged: Option<Instant>,
     /// DATA of ours has gone out since the peer was last heard of.
     sent_data: bool,
     paused_since: Option<Instant>,
@@ -29,7 +30,7 @@ impl Clock {
         Self {
             silent_since: now,
             active: now,
-            pinged: false,
+            pinged: None,
             sent_data: false,
             paused_since: None,
             probed: None,
@@ -41,7 +42,7 @@ impl Clock {
     pub(super) fn received(&mut self, now: Instant) {
         self.silent_since = now;
         self.active = now;
-        self.pinged = false;
+        self.pinged = None;
         self.sent_data = false;
     }
 
@@ -101,10 +102,10 @@ impl Connection {
         if past(self.keepalive_deadline()) {
             if self.clock.paused_since.is_some() {
                 self.clock.probed = Some(now);
-            } else if self.clock.pinged {
+            } else if self.clock.pinged.is_some() {
                 return self.close(ConnectionError::KeepaliveTimeout(self.config.keepalive_timeout));
             } else {
-                self.clock.pinged = true;
+                self.clock.pinged = Some(now);
             }
             self.keepalive_ping();
         }
@@ -142,11 +143,14 @@ impl Connection {
         }
         // A Go peer whose process does not read its stdin reads nothing at all, our PING included: behind DATA of ours
         // its silence proves nothing, and the kernel finds out whether its host is dead.
-        if self.clock.pinged && self.clock.sent_data && !self.windows {
+        let Some(pinged) = self.clock.pinged else { return self.clock.silent_since.checked_add(interval) };
+        if self.clock.sent_data && !self.windows {
             return None;
         }
-        let after = if self.clock.pinged { self.config.keepalive_timeout.max(interval) } else { interval };
-        self.clock.silent_since.checked_add(after)
+        // After a halt of ours the PING goes out late, and the peer has its time all the same.
+        let answered = pinged.checked_add(self.config.keepalive_timeout.saturating_sub(interval))?;
+        let heard = self.clock.silent_since.checked_add(self.config.keepalive_timeout.max(interval))?;
+        Some(answered.max(heard))
     }
 
     fn stall_deadline(&self) -> Option<Instant> {

@@ -135,9 +135,10 @@ impl Codec {
         Ok(Bytes::new())
     }
 
-    /// Gives back the compressor and the copy buffer: both come again by themselves when they are needed.
+    /// Gives back the zlib states and the copy buffer: they come again by themselves when they are needed.
     pub(crate) fn release(&mut self) {
         self.deflater.release();
+        self.inflater.release();
         self.copies = BytesMut::new();
     }
 

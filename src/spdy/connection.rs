@@ -755,8 +755,12 @@ impl Connection {
         id
     }
 
+    /// One that still waits to be sent is enough: those of hours would fill the queue of answers.
     pub(super) fn keepalive_ping(&mut self) {
-        self.queue_ping();
+        let parity = self.next_ping & 1;
+        if !self.replies.iter().any(|frame| matches!(frame, Frame::Ping(id) if id & 1 == parity)) {
+            self.queue_ping();
+        }
     }
 
     pub(super) fn next_id(&self) -> u32 {

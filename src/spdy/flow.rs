@@ -95,6 +95,14 @@ impl ReceiveWindow {
         self.owed = self.owed.saturating_add(by);
     }
 
+    /// Takes back up to `by` of what is owed and not granted yet. Returns how much that was.
+    pub(super) fn shrink(&mut self, by: u32) -> u32 {
+        let shrunk = by.min(self.owed);
+        self.target = self.target.saturating_sub(shrunk);
+        self.owed = self.owed.saturating_sub(shrunk);
+        shrunk
+    }
+
     /// Whether half of the window is owed: the time for a WINDOW_UPDATE.
     pub(super) fn is_due(&self) -> bool {
         self.owed > 0 && self.owed >= self.target / 2

@@ -329,7 +329,7 @@ impl Connection {
     }
 
     /// Lets the peer send what was read, where the peer has windows: at half a window, and with a larger window while
-    /// the pool allows it and the stream is read.
+    /// the stream is read and its fair part of the pool is free.
     pub(super) fn grant(&mut self, id: StreamId) {
         if !self.windows {
             return;
@@ -341,11 +341,19 @@ impl Connection {
             return;
         }
         let grown = stream.receive_window.target().saturating_sub(initial) as usize;
-        let fair = pool.checked_div(live).unwrap_or(0).saturating_sub(grown);
+        let fair = pool.checked_div(live).unwrap_or(0);
         let free = pool.saturating_sub(self.window_growth);
-        let by = (stream.receive_window.target() as usize).min(fair).min(free);
-        // Below the default the peer's own counting is coarse enough: growth in crumbs is not worth a frame.
-        if by >= DEFAULT_WINDOW as usize / 4 && !stream.discard {
+        let by = (stream.receive_window.target() as usize).min(fair.saturating_sub(grown)).min(free);
+        if grown > fair {
+            // It grew while there were fewer streams: what is not granted again is there for the others.
+            let excess = u32::try_from(grown.saturating_sub(fair)).unwrap_or(u32::MAX);
+            let shrunk = stream.receive_window.shrink(excess) as usize;
+            self.window_growth = self.window_growth.saturating_sub(shrunk);
+            if !stream.receive_window.is_due() {
+                return;
+            }
+        } else if by >= DEFAULT_WINDOW as usize / 4 && !stream.discard {
+            // Growth in crumbs is not worth a frame.
             stream.receive_window.grow(u32::try_from(by).unwrap_or(0));
             self.window_growth = self.window_growth.saturating_add(by);
         }

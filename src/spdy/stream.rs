@@ -135,6 +135,9 @@ impl Stream {
     }
 }
 
+/// Pieces up to this are copied behind those that wait already: one frame costs less than many.
+const GATHER_UP_TO: usize = 1024;
+
 /// Bytes that wait to be sent: owned pieces as they were given, and small writes gathered in a buffer behind them.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
@@ -153,6 +156,9 @@ impl SendQueue {
     }
 
     pub(super) fn push(&mut self, data: Bytes) {
+        if data.len() <= GATHER_UP_TO && self.len > 0 {
+            return self.extend_from_slice(&data);
+        }
         if !self.gathered.is_empty() {
             self.pieces.push_back(self.gathered.split().freeze());
         }
