@@ -25,7 +25,7 @@ const TRIM_AFTER: Duration = Duration::from_secs(1);
 /// Frames that are handed to the connection under one lock. Answers to them are written before more are read.
 const FRAMES: usize = 64;
 /// Rounds in one poll before other tasks get their turn.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 4;
 
 /// The future that moves a connection's bytes. Poll it, or spawn it, for as long as the connection is to live.
 ///
@@ -367,7 +367,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.output.release();
         self.codec.release();
         self.frames = Vec::new();
-        self.shared.drive(|state| state.connection.trim());
+        self.shared.drive(|state| state.trim());
     }
 
     fn is_silent(&self) -> bool {

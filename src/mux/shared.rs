@@ -55,6 +55,12 @@ pub(crate) struct Waiting {
     pub(crate) sent: Option<Waker>,
 }
 
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        [&self.reader, &self.writer, &self.answer, &self.end, &self.sent].iter().all(|waker| waker.is_none())
+    }
+}
+
 impl Shared {
     pub(crate) fn new(connection: Connection) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
@@ -204,6 +210,14 @@ impl State {
             Some(error) => Err(error.clone()),
         };
         self.outcome.get_or_insert(outcome).clone()
+    }
+
+    /// Gives back what idle streams keep for their next bytes.
+    pub(crate) fn trim(&mut self) {
+        self.connection.trim();
+        self.streams.retain(|_, who| !who.is_empty());
+        self.streams.shrink_to_fit();
+        self.incoming.shrink_to_fit();
     }
 
     fn deliver(&mut self, wakes: &mut Wakes) {

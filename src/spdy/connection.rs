@@ -119,7 +119,8 @@ pub struct Connection {
     pub(super) role: Role,
     pub(super) config: Config,
     pub(super) phase: Phase,
-    pub(super) streams: HashMap<StreamId, Stream>,
+    /// Boxed: a table of 10,000 is up to half empty.
+    pub(super) streams: HashMap<StreamId, Box<Stream>>,
     pub(super) events: VecDeque<Event>,
 
     next_id: u32,
@@ -232,7 +233,7 @@ impl Connection {
         self.ours_live = self.ours_live.saturating_add(1);
         let mut stream = Stream::new(id, true, self.peer_initial_window, self.initial_window());
         stream.control.syn = Some(headers);
-        self.streams.insert(id, stream);
+        self.streams.insert(id, Box::new(stream));
         self.schedule_control(id);
         Ok(Some(id))
     }
@@ -265,7 +266,7 @@ impl Connection {
     /// # Errors
     /// [`StreamError::Reset`] where it was reset unanswered, or what the connection ended with.
     pub fn answer(&self, id: StreamId) -> Option<Result<(), StreamError>> {
-        match self.streams.get(&id) {
+        match self.streams.get(&id).map(Box::as_ref) {
             Some(stream) if stream.answered => Some(Ok(())),
             Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
             Some(Stream { end: Some(End::Broken(status)), .. }) => Some(Err(StreamError::Broken(*status))),
@@ -372,8 +373,8 @@ impl Connection {
     /// because the stream was reset.
     #[must_use]
     pub fn is_sent(&self, id: StreamId) -> bool {
-        let over = |stream: &Stream| matches!(stream.sending, Sending::Finished | Sending::Dead);
-        self.streams.get(&id).is_none_or(over) || self.is_closed()
+        let stream = self.streams.get(&id);
+        stream.is_none_or(|stream| matches!(stream.sending, Sending::Finished | Sending::Dead)) || self.is_closed()
     }
 
     /// Half-closes: FIN goes out behind all that is queued. Twice is no error.

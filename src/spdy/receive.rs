@@ -80,7 +80,7 @@ impl Connection {
         if unidirectional {
             stream.sending = Sending::Finished;
         }
-        self.streams.insert(id, stream);
+        self.streams.insert(id, Box::new(stream));
         self.events.push_back(Event::Incoming(id));
         if fin {
             self.end(id, End::Fin);
@@ -285,7 +285,7 @@ impl Connection {
     fn on_go_away(&mut self, last_good: StreamId, status: GoAwayStatus) {
         self.gone_away = Some((last_good, status));
         self.events.push_back(Event::CanOpen);
-        let untaken = |stream: &&Stream| stream.ours && stream.id > last_good && !stream.answered;
+        let untaken = |stream: &&Box<Stream>| stream.ours && stream.id > last_good && !stream.answered;
         let ids: Vec<StreamId> = self.streams.values().filter(untaken).map(|stream| stream.id).collect();
         for id in ids {
             // Go says 0 whatever it took, and what it answered it did take: only unanswered streams are lost.

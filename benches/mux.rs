@@ -1,0 +1,141 @@
+//! What the multiplexer costs, as ratios to plain TCP and to moby/spdystream measured in the same rounds.
+//!
+//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` changes the number of rounds (5). Owns the
+//! choice of what is measured against what. It must not judge: no figure fails a run, and BENCHMARKS.md has the targets.
+
+mod support;
+
+use std::alloc::System;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::table::{Case, run};
+use support::{Flavor, Outcome, Plan, go, memory, ours, raw};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const KIB: usize = 1024;
+type Group = fn() -> Outcome<()>;
+
+const GROUPS: [(&str, Group); 7] = [
+    ("bulk", bulk),
+    ("many", many),
+    ("small", small),
+    ("echo", echo),
+    ("open", open),
+    ("memory", memory::print),
+    ("go", against_go),
+];
+
+fn main() -> Outcome<()> {
+    // Cargo says `--bench` to every bench.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if memory::is_child() {
+        return memory::child(&wanted);
+    }
+    if let Some(unknown) = wanted.iter().find(|word| !GROUPS.iter().any(|(name, _)| name == word)) {
+        return Err(format!("no group {unknown}: there are {:?}", GROUPS.map(|(name, _)| name)).into());
+    }
+    for (name, group) in GROUPS {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            group()?;
+        }
+    }
+    Ok(())
+}
+
+fn bulk() -> Outcome<()> {
+    let plan = Plan { size: 32 * KIB, bytes: 768 << 20, ..Plan::default() };
+    let mut cases = vec![Case::new("std: raw TCP", None, move || raw::std_bulk(plan))];
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        let ours = |name: &str, plan: Plan| Case::new(flavor.name(name), Some(&raw), move || ours::bulk(flavor, plan));
+        cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+        cases.push(ours("send, data", plan));
+        cases.push(ours("AsyncWrite, data", Plan { copy_out: true, ..plan }));
+        cases.push(ours("AsyncWrite, AsyncRead", Plan { copy_out: true, copy_in: true, ..plan }));
+    }
+    run("bulk: one stream, 32 KiB writes, 768 MiB", &cases)
+}
+
+fn many() -> Outcome<()> {
+    let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP, one writer");
+        cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+        let many = Plan { streams: 64, ..plan };
+        cases.push(Case::new(flavor.name("64 streams"), Some(&raw), move || ours::bulk(flavor, many)));
+    }
+    run(
+        "many: 64 streams at once, 32 KiB writes, 512 MiB; share: the smallest stream's bytes at half time ÷ the largest's",
+        &cases,
+    )
+}
+
+fn small() -> Outcome<()> {
+    for (size, bytes) in [(4 * KIB, 256 << 20), (64, 64 * 400_000)] {
+        let plan = Plan { size, bytes, ..Plan::default() };
+        let mut cases = Vec::new();
+        for flavor in Flavor::ALL {
+            let raw = flavor.name("raw TCP");
+            let copy_out = Plan { copy_out: true, ..plan };
+            cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+            cases.push(Case::new(flavor.name("send"), Some(&raw), move || ours::bulk(flavor, plan)));
+            cases.push(Case::new(flavor.name("AsyncWrite"), Some(&raw), move || ours::bulk(flavor, copy_out)));
+        }
+        run(&format!("small: one stream, {size} B writes"), &cases)?;
+    }
+    Ok(())
+}
+
+fn echo() -> Outcome<()> {
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
+        cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || ours::echo(flavor)));
+    }
+    run("echo: one byte there and back", &cases)
+}
+
+fn open() -> Outcome<()> {
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP echo");
+        cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
+        for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
+            cases.push(Case::new(flavor.name(name), Some(&raw), move || ours::opens(flavor, at_once)));
+        }
+    }
+    run("open: streams opened, answered and closed from both ends", &cases)
+}
+
+fn against_go() -> Outcome<()> {
+    if !go::is_built() {
+        println!("\n## go: skipped, {} is not built (benches/go/main.go says how)", go::path().display());
+        return Ok(());
+    }
+    let flavor = Flavor::CurrentThread;
+    let both = "Go to Go";
+    for (size, bytes) in [(32 * KIB, 256 << 20), (4 * KIB, 128 << 20), (64, 64 * 100_000)] {
+        let plan = Plan { size, bytes, ..Plan::default() };
+        let cases = [
+            Case::new(both, None, move || go::bulk(plan)),
+            Case::new("ours to Go", Some(both), move || go::read_by_go(flavor, plan)),
+            Case::new("Go to ours", Some(both), move || go::written_by_go(flavor, plan)),
+            Case::new("ours to ours", Some(both), move || ours::bulk(flavor, plan)),
+        ];
+        run(&format!("go: moby/spdystream as peer, {size} B writes"), &cases)?;
+    }
+    let cases = [Case::new(both, None, go::echo), Case::new("ours to ours", Some(both), move || ours::echo(flavor))];
+    run("go: one byte there and back", &cases)?;
+    for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
+        let cases = [
+            Case::new(both, None, move || go::opens(at_once)),
+            Case::new("ours to ours", Some(both), move || ours::opens(flavor, at_once)),
+        ];
+        run(&format!("go: streams opened, answered and closed, {name}"), &cases)?;
+    }
+    Ok(())
+}

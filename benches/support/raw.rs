@@ -1,0 +1,105 @@
+//! The same work on plain TCP: what there is to lose.
+//!
+//! Owns the baselines. They must write and read as the cases do: same sizes, page-aligned buffers, TCP_NODELAY.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread;
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::table::Sample;
+use super::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, ends, latencies};
+
+const READ: usize = 256 * 1024;
+
+/// Blocking calls: no runtime at all.
+pub(crate) fn std_bulk(plan: Plan) -> Outcome<Sample> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    let address = listener.local_addr()?;
+    let server = thread::spawn(move || -> std::io::Result<()> {
+        let (mut io, _) = listener.accept()?;
+        let mut block = vec![0; READ + PAGE];
+        let buffer = aligned_mut(&mut block, READ);
+        for part in [plan.warm_up(), plan] {
+            let mut left = part.bytes;
+            while left > 0 {
+                let most = left.min(READ);
+                left -= io.read(&mut buffer[..most])?;
+            }
+            io.write_all(&[1])?;
+        }
+        Ok(())
+    });
+    let mut io = std::net::TcpStream::connect(address)?;
+    io.set_nodelay(true)?;
+    let data = aligned(plan.size);
+    let mut meter = Meter::start();
+    for part in [plan.warm_up(), plan] {
+        meter = Meter::start();
+        for _ in 0..part.writes() {
+            io.write_all(&data)?;
+        }
+        io.read_exact(&mut [0])?;
+    }
+    let sample = meter.transferred(plan);
+    io.shutdown(Shutdown::Both)?;
+    server.join().map_err(|_| "the server panicked")??;
+    Ok(sample)
+}
+
+pub(crate) fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
+    let server = move |mut io: TcpStream| async move {
+        let mut block = vec![0; READ + PAGE];
+        let buffer = aligned_mut(&mut block, READ);
+        for part in [plan.warm_up(), plan] {
+            let mut left = part.bytes;
+            while left > 0 {
+                let most = left.min(READ);
+                left -= io.read(&mut buffer[..most]).await?;
+            }
+            io.write_all(&[1]).await?;
+        }
+        Ok(())
+    };
+    ends(flavor, server, move |mut io| async move {
+        let data = aligned(plan.size);
+        let mut meter = Meter::start();
+        for part in [plan.warm_up(), plan] {
+            meter = Meter::start();
+            for _ in 0..part.writes() {
+                io.write_all(&data).await?;
+            }
+            io.read_u8().await?;
+        }
+        Ok(meter.transferred(plan))
+    })
+}
+
+pub(crate) fn echo(flavor: Flavor) -> Outcome<Sample> {
+    let server = move |mut io: TcpStream| async move {
+        let mut byte = [0];
+        while io.read(&mut byte).await? > 0 {
+            io.write_all(&byte).await?;
+        }
+        Ok(())
+    };
+    ends(flavor, server, move |mut io| async move {
+        let mut byte = [7];
+        let mut taken = Vec::new();
+        for trip in 0..WARM_UP + ECHOES {
+            let began = Instant::now();
+            io.write_all(&byte).await?;
+            io.read_exact(&mut byte).await?;
+            if trip >= WARM_UP {
+                taken.push(began.elapsed());
+            }
+        }
+        Ok(latencies(taken))
+    })
+}
+
+pub(crate) const WARM_UP: usize = 1_000;
+pub(crate) const ECHOES: usize = 8_000;

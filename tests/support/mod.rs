@@ -1,0 +1,108 @@
+//! What the integration tests share: peers made by hand, IOs that misbehave, and ends of ours with their driver running.
+//!
+//! Owns no expectation: what is right stands in the tests.
+
+// Each test binary uses a part of it.
+#![allow(dead_code, unused_imports)]
+
+pub(crate) mod fragment;
+pub(crate) mod io;
+pub(crate) mod peer;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::ConnectionError;
+use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
+use kubestream::spdy::Headers;
+use kubestream::upgrade::{Protocol, Upgraded, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+pub(crate) type DriverTask = JoinHandle<Result<(), ConnectionError>>;
+
+/// The default configuration, changed.
+pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+pub(crate) fn client<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mux, driver) = Multiplexer::client(Upgraded::from_io(io), config);
+    (mux, tokio::spawn(driver))
+}
+
+pub(crate) fn server<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mux, driver) = Multiplexer::server(Upgraded::from_io(io), config);
+    (mux, tokio::spawn(driver))
+}
+
+/// A client past a handshake that settled on a version of exec.
+pub(crate) fn exec_client<IO>(io: IO, version: Version) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::Exec(version)));
+    let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+    (mux, tokio::spawn(driver))
+}
+
+/// The server's end of the same.
+pub(crate) fn exec_server<IO>(io: IO, version: Version) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::Exec(version)));
+    let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
+    (mux, tokio::spawn(driver))
+}
+
+/// The next stream the peer opens, answered.
+pub(crate) async fn accept(mux: &Multiplexer) -> Stream {
+    mux.accept().await.unwrap().unwrap().reply()
+}
+
+pub(crate) fn named(name: &str) -> Headers {
+    Headers::from_iter([("name", name)])
+}
+
+/// Bytes that tell their place, so that none can be lost, doubled or moved unseen.
+pub(crate) fn pattern(seed: usize, len: usize) -> Bytes {
+    (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect::<Vec<u8>>().into()
+}
+
+/// All of a stream, up to the peer's FIN.
+pub(crate) async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(data) = stream.data().await {
+        all.extend_from_slice(&data.unwrap());
+    }
+    all
+}
+
+/// Waits for something that other tasks bring about. The clock of the test moves meanwhile, by milliseconds.
+pub(crate) async fn until(mut what: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("waited in vain");
+}
+
+/// Two ends of a TCP connection on loopback.
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
