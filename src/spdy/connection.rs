@@ -2,7 +2,7 @@
 //!
 //! Owns the streams, their ids, and what users may ask of them. Frames that come are handled in
 //! [`receive`](super::receive), frames that go are chosen in [`transmit`](super::transmit), time passes in
-//! [`clock`](super::clock). No IO, no clock and no waker inside: whoever drives it brings those.
+//! [`clock`](super::clock), and things end in [`ending`](super::ending). No IO, no clock and no waker inside: whoever drives it brings those.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::config::{Config, FlowControl};
+use super::ending::{LastWord, Phase};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
 use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 use super::headers::Headers;
@@ -75,22 +76,6 @@ pub enum WriteOutcome {
     Blocked,
 }
 
-/// How far the connection has come.
-#[derive(Clone, Debug)]
-pub(super) enum Phase {
-    Open,
-    /// We are closing: no new streams, and GOAWAY once all that is queued is out.
-    Closing,
-    /// GOAWAY is out, or the connection failed: nothing more is sent but what `control` holds.
-    Closed(ConnectionError),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct LastWord {
-    id: StreamId,
-    despite_reset: bool,
-}
-
 /// A SPDY/3.1 connection without IO.
 ///
 /// Feed it the peer's frames with [`receive`](Self::receive) while [`wants_read`](Self::wants_read), write what
@@ -130,10 +115,10 @@ pub struct Connection {
     /// brings streams to their end faster than they are handled must not have any number of them (CVE-2025-8671).
     pub(super) theirs_live: usize,
     /// Streams of ours that are not over on the wire.
-    ours_live: usize,
+    pub(super) ours_live: usize,
     /// What the peer allows of ours.
     pub(super) peer_max_streams: usize,
-    open_waits: bool,
+    pub(super) open_waits: bool,
     /// The peer's GOAWAY.
     pub(super) gone_away: Option<(StreamId, GoAwayStatus)>,
 
@@ -155,9 +140,9 @@ pub struct Connection {
     /// Streams with DATA to send, by priority.
     pub(super) ready: [VecDeque<StreamId>; 8],
     /// DATA on this stream means that the peer has said its last: from then on nothing is sent.
-    last_word: Option<LastWord>,
+    pub(super) last_word: Option<LastWord>,
     /// Why nothing is sent any more, while the peer is still read.
-    silence: Option<StreamError>,
+    pub(super) silence: Option<StreamError>,
 
     pub(super) clock: Clock,
     next_ping: u32,
@@ -387,49 +372,6 @@ impl Connection {
         }
     }
 
-    /// Ends a stream in both directions at once; what is queued or unread is dropped. Nothing is sent for a stream that
-    /// is over already.
-    pub fn reset(&mut self, id: StreamId, status: RstStatus) {
-        self.reset_as(id, status, End::Cancelled);
-    }
-
-    pub(super) fn reset_as(&mut self, id: StreamId, status: RstStatus, end: End) {
-        self.discard(id);
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.end.is_some() && matches!(stream.sending, Sending::Finished | Sending::Dead) {
-            return;
-        }
-        stream.control.reply = None;
-        stream.control.window_update = false;
-        stream.control.reset = Some(status);
-        self.schedule_control(id);
-        self.end(id, end);
-        self.kill(id);
-        self.forget_if_over(id);
-    }
-
-    /// Reads no more of a stream: what is unread is dropped and what comes is discarded, while its budget and window are
-    /// given back. The peer is not told: Go's servers do not listen.
-    pub fn discard(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.discard = true;
-            self.drop_unread(id);
-        }
-    }
-
-    /// Nobody will call for this stream again: what comes is discarded, and it is forgotten once it is over on the wire.
-    pub fn release(&mut self, id: StreamId) {
-        self.discard(id);
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.held = false;
-            if self.is_closed() {
-                self.remove(id);
-            } else {
-                self.forget_if_over(id);
-            }
-        }
-    }
-
     /// Sets a stream's place among those that have DATA to send: 0 goes first, 7 last. All begin at 0, as in Kubernetes.
     pub fn set_priority(&mut self, id: StreamId, priority: u8) {
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -446,56 +388,9 @@ impl Connection {
         Ok(self.queue_ping())
     }
 
-    /// DATA on this stream is the peer's last word, as the status of a command is: from then on nothing is sent any
-    /// more, because a Go server that closes its socket with bytes of ours unread takes the end of its own output with
-    /// it. What waits to be sent is dropped.
-    ///
-    /// `despite_reset`: a reset of the stream does not end it. Servers of the first exec protocol reset their error
-    /// stream as soon as it is made, and send the error on it all the same.
-    pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
-        self.last_word = Some(LastWord { id, despite_reset });
-    }
-
     /// Refuses every further stream of the peer's.
     pub fn refuse_streams(&mut self) {
         self.config.limits.max_streams = 0;
-    }
-
-    /// Sends nothing more, for `reason`, which writers get; what the peer still sends is read to its end. For a last word
-    /// that only the session above can tell, and for an IO that takes no more bytes.
-    pub fn silence(&mut self, reason: StreamError) {
-        if self.silence.is_some() {
-            return;
-        }
-        self.silence = Some(reason);
-        self.replies.clear();
-        self.controls.clear();
-        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
-        for id in ids {
-            self.kill(id);
-            self.schedule_control(id);
-            self.forget_if_over(id);
-        }
-        if matches!(self.phase, Phase::Closing) {
-            self.close(ConnectionError::Closed);
-        }
-    }
-
-    /// Whether nothing is sent any more.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.silence.is_some()
-    }
-
-    /// Closes in good order: no new streams, all that is queued goes out, GOAWAY last.
-    pub fn go_away(&mut self) {
-        if matches!(self.phase, Phase::Open) {
-            self.phase = Phase::Closing;
-            self.events.push_back(Event::CanOpen);
-            if self.is_silent() {
-                self.close(ConnectionError::Closed);
-            }
-        }
     }
 
     /// The next event, oldest first.
@@ -508,33 +403,6 @@ impl Connection {
     pub fn wants_read(&self) -> bool {
         !self.budget.is_spent()
             && !matches!(&self.phase, Phase::Closed(error) if !matches!(error, ConnectionError::Closed))
-    }
-
-    /// What the connection ended with: [`ConnectionError::Closed`] after an orderly end.
-    #[must_use]
-    pub fn error(&self) -> Option<&ConnectionError> {
-        match &self.phase {
-            Phase::Closed(error) => Some(error),
-            Phase::Open | Phase::Closing => None,
-        }
-    }
-
-    /// Whether the connection takes and gives nothing more.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.error().is_some()
-    }
-
-    /// Whether [`go_away`](Self::go_away) was called and what was queued is not all out yet.
-    #[must_use]
-    pub fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing)
-    }
-
-    /// Whether the peer has said GOAWAY.
-    #[must_use]
-    pub fn is_going_away(&self) -> bool {
-        self.gone_away.is_some()
     }
 
     /// Whether a stream is in the table.
@@ -578,65 +446,6 @@ impl Connection {
 
     pub(super) fn fullest(&self) -> Option<StreamId> {
         self.streams.values().max_by_key(|stream| stream.charged).map(|stream| stream.id)
-    }
-
-    /// The connection is over. An error that the peer caused is told to it by GOAWAY, and nothing else is sent.
-    pub(crate) fn close(&mut self, error: ConnectionError) {
-        if self.is_closed() {
-            return;
-        }
-        let failed = !matches!(error, ConnectionError::Closed);
-        if failed {
-            self.replies.clear();
-            let tell = match error {
-                ConnectionError::Codec(_) | ConnectionError::Protocol(_) | ConnectionError::LimitExceeded { .. } => {
-                    Some(GoAwayStatus::PROTOCOL_ERROR)
-                }
-                ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => Some(GoAwayStatus::OK),
-                _ => None,
-            };
-            if let Some(status) = tell {
-                self.replies.push_back(Frame::GoAway { last_good: self.last_taken, status });
-            }
-        }
-        self.phase = Phase::Closed(error);
-        self.controls.clear();
-        self.ready.iter_mut().for_each(VecDeque::clear);
-        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
-        for id in ids {
-            self.kill(id);
-            if let Some(stream) = self.streams.get_mut(&id)
-                && !stream.held
-            {
-                self.remove(id);
-            }
-        }
-        self.events.push_back(Event::Closed);
-    }
-
-    /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.
-    pub(crate) fn end_of_input(&mut self, between_frames: bool) {
-        let error = match self.gone_away {
-            Some(_) if between_frames => ConnectionError::Closed,
-            _ if self.is_silent() && between_frames => ConnectionError::Closed,
-            _ => ConnectionError::Lost,
-        };
-        self.close(error);
-    }
-
-    pub(super) fn check_open(&self) -> Result<(), ConnectionError> {
-        match (&self.phase, self.gone_away) {
-            (Phase::Closed(error), _) => Err(error.clone()),
-            (Phase::Closing, _) => Err(ConnectionError::Closed),
-            (Phase::Open, Some((last_good, status))) => {
-                Err(ConnectionError::GoneAway { last_good: last_good.get(), status })
-            }
-            (Phase::Open, None) => Ok(()),
-        }
-    }
-
-    fn closed(&self) -> Option<StreamError> {
-        self.error().cloned().map(StreamError::Connection)
     }
 
     /// The stream, if it may be written to and has room.
@@ -685,69 +494,6 @@ impl Connection {
         }
     }
 
-    /// Our direction is over, by a reset: what is queued is dropped and the writer told.
-    pub(super) fn kill(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            if stream.sending != Sending::Finished {
-                stream.sending = Sending::Dead;
-                self.events.push_back(Event::Sent(id));
-            }
-            stream.unsent.clear();
-            if std::mem::take(&mut stream.writer_waits) {
-                self.events.push_back(Event::Writable(id));
-            }
-        }
-    }
-
-    pub(super) fn drop_unread(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            let before = stream.charged;
-            while let Some(data) = stream.pop_unread() {
-                stream.receive_window.consumed(data.len());
-            }
-            self.budget.moved(before, 0);
-            self.grant(id);
-        }
-    }
-
-    /// Nothing more comes on the stream. The first end counts.
-    pub(super) fn end(&mut self, id: StreamId, end: End) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && stream.end.is_none()
-        {
-            stream.end = Some(end);
-            if std::mem::take(&mut stream.reader_waits) {
-                self.events.push_back(Event::Readable(id));
-            }
-            self.events.push_back(Event::Ended(id));
-        }
-    }
-
-    /// Stops counting a stream that is over on the wire, and forgets it if nobody holds it.
-    pub(super) fn forget_if_over(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_over()) else { return };
-        let held = stream.held;
-        if stream.ours && std::mem::replace(&mut stream.counted, false) {
-            self.ours_live = self.ours_live.saturating_sub(1);
-            if std::mem::take(&mut self.open_waits) {
-                self.events.push_back(Event::CanOpen);
-            }
-        }
-        if !held {
-            self.remove(id);
-        }
-    }
-
-    fn remove(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.remove(&id) {
-            if !stream.ours {
-                self.theirs_live = self.theirs_live.saturating_sub(1);
-            }
-            let grown = stream.receive_window.target().saturating_sub(self.initial_window()) as usize;
-            self.window_growth = self.window_growth.saturating_sub(grown);
-        }
-    }
-
     fn queue_ping(&mut self) -> u32 {
         let id = self.next_ping;
         // Past 2^32 the ids begin anew, with the same parity.
@@ -778,16 +524,6 @@ impl Connection {
         if self.config.flow_control != FlowControl::Off && !std::mem::replace(&mut self.settings_sent, true) {
             let settings = Settings::single(SettingId::INITIAL_WINDOW_SIZE, self.initial_window());
             self.replies.push_back(Frame::Settings(settings));
-        }
-    }
-
-    pub(super) fn survives_reset(&self, id: StreamId) -> bool {
-        self.last_word.is_some_and(|word| word.id == id && word.despite_reset)
-    }
-
-    pub(super) fn silence_if_last_word(&mut self, id: StreamId) {
-        if self.last_word.is_some_and(|word| word.id == id) {
-            self.silence(StreamError::Hushed);
         }
     }
 }

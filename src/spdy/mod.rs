@@ -33,6 +33,7 @@ mod clock;
 mod codec;
 mod config;
 mod connection;
+mod ending;
 mod flow;
 mod frame;
 mod headers;

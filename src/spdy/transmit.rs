@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Event, Phase};
+use super::connection::{Connection, Event};
+use super::ending::Phase;
 use super::frame::{Frame, GoAwayStatus, StreamId};
 use super::stream::Sending;
 use crate::error::ConnectionError;
