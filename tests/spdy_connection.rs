@@ -1,7 +1,7 @@
 //! What a peer may do to a SPDY connection, and what it may not: one end without IO against frames made by hand.
 //!
-//! Owns the limits and rules that end a stream or the connection. Windows, endings and time are
-//! `spdy_flow.rs`'s, what holds for any course of events is `spdy_model.rs`'s.
+//! Owns the limits and rules that end a stream or the connection. Windows and endings are `spdy_flow.rs`'s, time is
+//! `spdy_time.rs`'s, and what holds for any course of events is `spdy_model.rs`'s.
 
 mod common;
 
@@ -12,6 +12,9 @@ use kubestream::spdy::{
     Event, FlowControl, Frame, GoAwayStatus, Headers, ReadOutcome, RstStatus, Setting, SettingId, Settings, StreamId,
 };
 use kubestream::{ConnectionError, Initiator, StreamError};
+
+/// A way to do harm, by its name and its frames for a stream or turn.
+type Way<T> = (&'static str, fn(u32) -> T);
 
 fn many_streams(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|stream| 2 * stream + 1)
@@ -39,7 +42,7 @@ fn of_ten_thousand_streams_only_as_many_as_may_live_are_taken() {
 /// Row 8 and CVE-2025-8671: a stream that is over on the wire still costs whoever is to handle it.
 #[test]
 fn streams_that_end_before_they_are_handled_count_until_they_are() {
-    let ways: [(&str, fn(u32) -> [Frame; 2]); 4] = [
+    let ways: [Way<[Frame; 2]>; 4] = [
         ("a window update of zero", |stream| [syn(stream), window_update(stream, 0)]),
         ("an answer to the peer's own stream", |stream| [syn(stream), reply(stream)]),
         ("one-way, and its end comes", |stream| [opening(stream, false, true), fin(stream)]),
@@ -114,7 +117,7 @@ fn streams_reset_before_they_are_answered_are_counted_and_others_are_not() {
 /// Row 10.
 #[test]
 fn a_peer_that_makes_us_answer_and_does_not_read_is_ended_by_the_queue() {
-    let ways: [(&str, fn(u32) -> Frame); 5] = [
+    let ways: [Way<Frame>; 5] = [
         ("PING", |turn| Frame::Ping(2 * turn + 1)),
         ("SYN_STREAM beyond the limit", |turn| syn(2 * turn + 1)),
         ("SYN_REPLY for nobody", |turn| reply(2 * turn + 1002)),

@@ -1,7 +1,9 @@
 //! Two SPDY connections under random configurations, operations, splits of the bytes and passing of time.
 //!
-//! Owns the model of what must hold whatever happens: bytes come in order, each once and all of them, an end is seen only
-//! behind the last of them, budgets are kept, nobody who waits is forgotten, and at the end nothing is left.
+//! Owns the model of what must hold whatever happens: bytes come in order, each once and all of them, an end is seen
+//! only behind the last of them, budgets are kept, nobody who waits is forgotten, and at the end nothing is left.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
 
 mod common;
 

@@ -286,8 +286,9 @@ impl Connection {
     fn on_go_away(&mut self, last_good: StreamId, status: GoAwayStatus) {
         self.gone_away = Some((last_good, status));
         self.events.push_back(Event::CanOpen);
-        let untaken = |stream: &&Box<Stream>| stream.ours && stream.id > last_good && !stream.answered;
-        let ids: Vec<StreamId> = self.streams.values().filter(untaken).map(|stream| stream.id).collect();
+        let untaken = |stream: &Stream| stream.ours && stream.id > last_good && !stream.answered;
+        let streams = self.streams.values().filter(|stream| untaken(stream));
+        let ids: Vec<StreamId> = streams.map(|stream| stream.id).collect();
         for id in ids {
             // Go says 0 whatever it took, and what it answered it did take: only unanswered streams are lost.
             self.end(id, End::Reset(RstStatus::REFUSED_STREAM));

@@ -68,10 +68,12 @@ async fn an_unread_stream_of_many_tiny_writes_stops_no_other_either() {
     let crumbs = tokio::spawn(async move {
         for at in 0..40_000u32 {
             unread.send(Bytes::copy_from_slice(&[at as u8])).await.unwrap();
+            // Typed, not pasted: each leaves in a frame of its own.
+            sleep(Duration::from_millis(1)).await;
         }
         unread
     });
-    sleep(Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(60)).await;
 
     let mut busy = client.open(named("busy")).await.unwrap();
     let accepted = timeout(Duration::from_secs(600), accept(&server)).await;

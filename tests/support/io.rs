@@ -10,16 +10,18 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
+/// The addresses and lengths of the pieces that an IO was given to write.
+pub(crate) type Pieces = Arc<Mutex<Vec<(usize, usize)>>>;
+
 /// Remembers where in memory each piece lay that it was given to write.
 pub(crate) struct Recorded {
     io: DuplexStream,
-    pieces: Arc<Mutex<Vec<(usize, usize)>>>,
+    pieces: Pieces,
 }
 
 impl Recorded {
-    /// The IO, and the addresses and lengths of the pieces written to it.
-    pub(crate) fn new(io: DuplexStream) -> (Self, Arc<Mutex<Vec<(usize, usize)>>>) {
-        let pieces = Arc::default();
+    pub(crate) fn new(io: DuplexStream) -> (Self, Pieces) {
+        let pieces = Pieces::default();
         (Self { io, pieces: Arc::clone(&pieces) }, pieces)
     }
 }
