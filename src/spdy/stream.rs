@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use super::flow::{ReceiveWindow, SendWindow, charge};
+use super::flow::{MIN_CHARGE, ReceiveWindow, SendWindow, charge};
 use super::frame::{RstStatus, StreamId};
 use super::headers::Headers;
 
@@ -51,6 +51,9 @@ pub(super) struct Stream {
 
     pub(super) end: Option<End>,
     pub(super) unread: VecDeque<Bytes>,
+    /// Small pieces that came behind unread ones, run together: one by one they would be charged for many times their
+    /// length, and a window full of them would spend the budget of all streams.
+    gathered: BytesMut,
     /// What `unread` counts against the budget.
     pub(super) charged: usize,
     pub(super) discard: bool,
@@ -96,6 +99,7 @@ impl Stream {
             control: Control::default(),
             end: None,
             unread: VecDeque::new(),
+            gathered: BytesMut::new(),
             charged: 0,
             discard: false,
             receive_window: ReceiveWindow::new(receive_window, receive_window),
@@ -110,12 +114,23 @@ impl Stream {
 
     /// Takes a piece of DATA; the caller moves the budget.
     pub(super) fn push_unread(&mut self, data: Bytes) {
+        let waits = !self.unread.is_empty() || !self.gathered.is_empty();
+        if waits && data.len() < MIN_CHARGE {
+            let before = charge(self.gathered.len());
+            self.gathered.extend_from_slice(&data);
+            self.charged = self.charged.saturating_sub(before).saturating_add(charge(self.gathered.len()));
+            return;
+        }
+        if !self.gathered.is_empty() {
+            self.unread.push_back(self.gathered.split().freeze());
+        }
         self.charged = self.charged.saturating_add(charge(data.len()));
         self.unread.push_back(data);
     }
 
     pub(super) fn pop_unread(&mut self) -> Option<Bytes> {
-        let data = self.unread.pop_front()?;
+        let gathered = || (!self.gathered.is_empty()).then(|| std::mem::take(&mut self.gathered).freeze());
+        let data = self.unread.pop_front().or_else(gathered)?;
         self.charged = self.charged.saturating_sub(charge(data.len()));
         Some(data)
     }
