@@ -63,10 +63,11 @@ pub enum ConnectionError {
     /// Nothing came from the peer for [`Config::keepalive_timeout`](crate::spdy::Config::keepalive_timeout).
     #[error("nothing was received for {0:?}: the peer is gone")]
     KeepaliveTimeout(Duration),
-    /// The connection was being closed and the peer neither took nor sent a byte for
-    /// [`Config::linger`](crate::spdy::Config::linger): what was still queued is lost.
+    /// The connection was being closed and the peer took none of what was queued for
+    /// [`Config::flush_timeout`](crate::spdy::Config::flush_timeout), or for
+    /// [`Config::linger`](crate::spdy::Config::linger) after a failure: it is lost.
     #[error("the peer took nothing for {0:?} while the connection was being closed")]
-    LingerTimeout(Duration),
+    FlushTimeout(Duration),
     /// No frame went either way for [`Config::idle_timeout`](crate::spdy::Config::idle_timeout).
     #[error("no frame was exchanged for {0:?}")]
     IdleTimeout(Duration),
@@ -103,7 +104,7 @@ impl ConnectionError {
             | Self::Protocol(_)
             | Self::LimitExceeded { .. }
             | Self::KeepaliveTimeout(_)
-            | Self::LingerTimeout(_) => Initiator::Remote,
+            | Self::FlushTimeout(_) => Initiator::Remote,
         }
     }
 
@@ -113,7 +114,7 @@ impl ConnectionError {
             Self::Closed | Self::DriverGone => io::ErrorKind::NotConnected,
             Self::Lost | Self::GoneAway { .. } => io::ErrorKind::ConnectionAborted,
             Self::Codec(_) | Self::Protocol(_) | Self::LimitExceeded { .. } => io::ErrorKind::InvalidData,
-            Self::KeepaliveTimeout(_) | Self::LingerTimeout(_) | Self::IdleTimeout(_) | Self::Stalled { .. } => {
+            Self::KeepaliveTimeout(_) | Self::FlushTimeout(_) | Self::IdleTimeout(_) | Self::Stalled { .. } => {
                 io::ErrorKind::TimedOut
             }
             Self::IdsExhausted => io::ErrorKind::Other,

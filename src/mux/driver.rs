@@ -18,7 +18,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use super::buffer::{ReadBuffer, WriteBatch};
 use super::shared::Shared;
 use crate::error::{ConnectionError, StreamError};
-use crate::spdy::{Codec, Frame, Role};
+use crate::spdy::{Codec, Config, Frame, Role};
 
 /// How long a connection is silent before it gives its buffers back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ const ROUNDS: usize = 4;
 ///
 /// It ends once the connection has: in good order after [`Multiplexer::shutdown`](super::Multiplexer::shutdown) or after
 /// the last handle was dropped, when all that was queued is written, GOAWAY is sent, and the peer has ended or
-/// [`Config::linger`](crate::spdy::Config::linger) has passed. Dropped before, it takes the connection down and every
+/// [`Config::linger`] has passed. Dropped before, it takes the connection down and every
 /// handle gets [`ConnectionError::DriverGone`].
 ///
 /// # Errors
@@ -47,6 +47,7 @@ pub struct Driver<IO> {
     frames: Vec<Frame>,
     stage: Stage,
     linger: Duration,
+    flush_timeout: Duration,
     /// Why nothing can be written any more. The rest of the peer's bytes is waited for until it is silent for too long.
     deaf: Option<ConnectionError>,
     /// Reading waits for somebody to read what has come.
@@ -71,15 +72,16 @@ enum Stage {
     Shutting {
         until: Instant,
     },
-    /// The peer's end is read for.
+    /// The peer's end is read for: until it is silent for too long, or does not end at all.
     Lingering {
         until: Instant,
+        at_most: Instant,
     },
     Ended,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    pub(super) fn new(io: IO, read_ahead: &[u8], codec: Codec, shared: Arc<Shared>, linger: Duration) -> Self {
+    pub(super) fn new(io: IO, read_ahead: &[u8], codec: Codec, shared: Arc<Shared>, config: &Config) -> Self {
         let mut input = ReadBuffer::default();
         input.bytes().extend_from_slice(read_ahead);
         Self {
@@ -90,7 +92,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             output: WriteBatch::default(),
             frames: Vec::new(),
             stage: Stage::Running,
-            linger,
+            linger: config.linger,
+            flush_timeout: config.flush_timeout,
             deaf: None,
             paused: false,
             eof: false,
@@ -110,12 +113,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Stage::Flushing => {
                     self.drain(cx);
                     let flushed = self.write(cx, now);
-                    let (until, waits) = (self.linger_from(self.progress), flushed.is_pending());
+                    let patience = self.patience();
+                    let (until, waits) = (after(self.progress, patience), flushed.is_pending());
                     self.stage = match ready!(flushed.or_past(self, until, cx, now)) {
-                        Ok(()) if self.is_silent() => Stage::Lingering { until: self.linger_from(now) },
-                        Ok(()) => Stage::Shutting { until: self.linger_from(now) },
+                        Ok(()) if self.is_silent() => self.lingering(now),
+                        Ok(()) => Stage::Shutting { until: after(now, self.linger) },
                         Err(error) => {
-                            let timed_out = waits.then_some(ConnectionError::LingerTimeout(self.linger));
+                            let timed_out = waits.then_some(ConnectionError::FlushTimeout(patience));
                             self.deaf = Some(timed_out.unwrap_or_else(|| error.into()));
                             Stage::Ended
                         }
@@ -124,16 +128,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Stage::Shutting { until } => {
                     let shut = Pin::new(&mut self.io).poll_shutdown(cx);
                     self.stage = match ready!(shut.or_past(self, until, cx, now)) {
-                        Ok(()) => Stage::Lingering { until: self.linger_from(now) },
+                        Ok(()) => self.lingering(now),
                         Err(_) => Stage::Ended,
                     };
                 }
-                Stage::Lingering { until } => {
+                Stage::Lingering { until, at_most } => {
                     self.input.bytes().clear();
                     let read = poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room());
-                    self.stage = match ready!(read.or_past(self, until, cx, now)) {
+                    self.stage = match ready!(read.or_past(self, until.min(at_most), cx, now)) {
+                        Ok(1..) if at_most <= now => Stage::Ended,
                         // A peer that still sends may still be reading: only its silence is waited out.
-                        Ok(1..) => Stage::Lingering { until: self.linger_from(now) },
+                        Ok(1..) => Stage::Lingering { until: after(now, self.linger), at_most },
                         Ok(0) | Err(_) => Stage::Ended,
                     };
                 }
@@ -165,7 +170,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.closing = true;
             self.progress = now;
         }
-        let given_up = self.linger_from(self.progress) <= now;
+        let given_up = self.gives_up_at().is_some_and(|at| at <= now);
         // Parked first: what others do while we are at it wakes us again.
         self.shared.drive(|state| {
             state.park_driver(cx);
@@ -175,10 +180,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Some(error) if self.paused && state.connection.role() == Role::Server => {
                     state.connection.close(error.clone());
                 }
-                Some(error) if !self.paused && given_up => state.connection.close(error.clone()),
-                None if given_up && state.connection.is_closing() => {
-                    state.connection.close(ConnectionError::LingerTimeout(self.linger));
-                }
+                Some(error) if given_up => state.connection.close(error.clone()),
+                None if given_up => state.connection.close(ConnectionError::FlushTimeout(self.flush_timeout)),
                 _ => {}
             }
         });
@@ -324,7 +327,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let error = self.shared.look(|state| state.connection.error().cloned())?;
         Some(match error {
             _ if self.eof => Stage::Ended,
-            ConnectionError::Io(_) | ConnectionError::KeepaliveTimeout(_) | ConnectionError::LingerTimeout(_) => {
+            ConnectionError::Io(_) | ConnectionError::KeepaliveTimeout(_) | ConnectionError::FlushTimeout(_) => {
                 Stage::Ended
             }
             _ => Stage::Flushing,
@@ -343,9 +346,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         } else if self.trim_at.is_none() {
             self.trim_at = now.checked_add(TRIM_AFTER);
         }
-        let waits_for_peer = self.closing || self.deaf.is_some() && !self.paused;
-        let given_up = waits_for_peer.then(|| self.linger_from(self.progress));
-        self.wait_until([timeout, self.trim_at.filter(|at| *at > now), given_up].into_iter().flatten().min(), cx);
+        self.wait_until(
+            [timeout, self.trim_at.filter(|at| *at > now), self.gives_up_at()].into_iter().flatten().min(),
+            cx,
+        );
         Poll::Pending
     }
 
@@ -374,8 +378,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.shared.look(|state| state.connection.is_silent())
     }
 
-    fn linger_from(&self, now: Instant) -> Instant {
-        now.checked_add(self.linger).unwrap_or(now)
+    /// When the peer is no longer waited for, where it is at all: after a failed write, unless our reader is the slow one,
+    /// and while closing.
+    fn gives_up_at(&self) -> Option<Instant> {
+        match &self.deaf {
+            Some(_) => (!self.paused).then(|| after(self.progress, self.linger)),
+            None => self.closing.then(|| after(self.progress, self.flush_timeout)),
+        }
+    }
+
+    /// How long the peer may take none of the last bytes. After a failure they are not worth much.
+    fn patience(&self) -> Duration {
+        let orderly = self.shared.look(|state| matches!(state.connection.error(), Some(ConnectionError::Closed)));
+        if orderly { self.flush_timeout } else { self.linger }
+    }
+
+    fn lingering(&self, now: Instant) -> Stage {
+        Stage::Lingering { until: after(now, self.linger), at_most: after(now, self.patience()) }
     }
 
     /// Says once a connection that an unread stream holds everything up.
@@ -407,6 +426,10 @@ impl<IO> Drop for Driver<IO> {
         // No error where it has ended before.
         let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone, unsent));
     }
+}
+
+fn after(instant: Instant, duration: Duration) -> Instant {
+    instant.checked_add(duration).unwrap_or(instant)
 }
 
 /// Something that is given up at a point in time.

@@ -82,11 +82,10 @@ impl Multiplexer {
     {
         let (io, read_ahead, protocol) = io.into_parts();
         let codec = Codec::with_compression(config.limits.clone(), config.header_compression);
-        let linger = config.linger;
         let now = tokio::time::Instant::now().into_std();
-        let shared = Shared::new(Connection::new(role, config, now));
+        let shared = Shared::new(Connection::new(role, config.clone(), now));
         shared.handle_added();
-        let driver = Driver::new(io, &read_ahead, codec, Arc::clone(&shared), linger);
+        let driver = Driver::new(io, &read_ahead, codec, Arc::clone(&shared), &config);
         (Self { shared, protocol }, driver)
     }
 

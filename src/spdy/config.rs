@@ -38,7 +38,11 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
     pub stall_timeout: Option<Duration>,
-    /// How long the peer may be silent, once all of ours is written, before its end is no longer waited for. Default: 10 s.
+    /// How long the peer may take none of what is still queued while the connection closes in good order: the tail of an
+    /// output, maybe, with a pager at the other end. Also the longest that a peer's end is waited for. Default: 5 min.
+    pub flush_timeout: Duration,
+    /// How long the peer may be silent, once all of ours is written, before its end is no longer waited for; and how long
+    /// anything is waited for after a failure. Default: 10 s.
     pub linger: Duration,
 }
 
@@ -57,6 +61,7 @@ impl Default for Config {
             pause_probe_interval: Duration::from_secs(5),
             idle_timeout: Some(Duration::from_secs(4 * 60 * 60)),
             stall_timeout: None,
+            flush_timeout: Duration::from_secs(300),
             linger: Duration::from_secs(10),
         }
     }

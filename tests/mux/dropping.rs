@@ -108,7 +108,8 @@ async fn a_dropped_receive_half_discards_and_gives_its_budget_back() {
     for _ in 0..30 {
         peer.say(data(1, pattern(3, 30_000))).await;
     }
-    until(|| mux.stats().unread == 900_000).await;
+    // Pieces are cut where reads end, and a small one is charged 256.
+    until(|| mux.stats().unread >= 900_000).await;
     drop(recv);
     assert_eq!(mux.stats().unread, 0);
 

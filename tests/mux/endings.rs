@@ -305,7 +305,7 @@ async fn over_tcp_what_a_peer_sent_before_it_reset_us_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_only_shuts_its_write_side_still_gets_what_is_queued() {
+async fn a_peer_that_shuts_its_write_side_alone_has_ended_the_connection() {
     let (near, far) = duplex(16 * 1024);
     let (mux, _driver) = server(near, Config::default());
     let mut peer = Peer::new(far);

@@ -1,0 +1,164 @@
+//! What passing time does to a SPDY connection, in virtual time.
+//!
+//! Owns keepalive, idleness and stalls. Which reads make a stall, and which bytes, is `spdy_connection.rs`'s.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{End, config, data, goaway, id, initial_window, reply, syn};
+use kubestream::ConnectionError;
+use kubestream::spdy::{Config, Frame, GoAwayStatus, ReadOutcome, Role};
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn silence_is_pinged_at_thirty_seconds_and_ends_at_sixty() {
+    let mut client = End::client(Config::default());
+    client.passes(seconds(29));
+    assert_eq!(client.says(), []);
+    client.passes(seconds(1));
+    assert_eq!(client.says(), [Frame::Ping(1)]);
+    client.passes(seconds(29));
+    client.gets(Frame::Ping(1));
+    client.passes(seconds(29));
+    assert_eq!((client.says(), client.error()), (vec![], None), "any frame begins it anew");
+    client.passes(seconds(1));
+    assert_eq!(client.says(), [Frame::Ping(3)]);
+    client.passes(seconds(29));
+    assert_eq!(client.error(), None);
+    client.passes(seconds(1));
+    assert_eq!(client.error().as_deref(), Some("nothing was received for 60s: the peer is gone"));
+    assert_eq!(client.says(), [], "nobody would hear it");
+}
+
+#[test]
+fn after_a_halt_of_our_own_the_peer_still_has_its_time_to_answer() {
+    let mut client = End::client(Config::default());
+    client.now += seconds(1000);
+    client.connection.handle_timeout(client.now);
+    assert_eq!(client.says(), [Frame::Ping(1)]);
+    client.passes(seconds(29));
+    assert_eq!(client.error(), None);
+    client.passes(seconds(1));
+    assert!(matches!(client.connection.error(), Some(ConnectionError::KeepaliveTimeout(_))));
+}
+
+#[test]
+fn silence_behind_our_data_proves_nothing_about_a_peer_without_windows() {
+    // Go's server whose process does not read its stdin reads nothing at all.
+    let mut client = End::client(Config::default());
+    let stream = client.opens();
+    client.gets(reply(stream));
+    client.writes(stream, "nobody reads this");
+    client.says();
+    client.passes(seconds(600));
+    assert_eq!((client.says(), client.error()), (vec![Frame::Ping(1)], None));
+
+    // A peer that has windows would have read the PING.
+    let mut client = End::client(Config::default());
+    let stream = client.opens();
+    client.gets_all([initial_window(65536), reply(stream)]);
+    client.writes(stream, "x");
+    client.says();
+    client.passes(seconds(60));
+    assert!(matches!(client.connection.error(), Some(ConnectionError::KeepaliveTimeout(_))));
+}
+
+#[test]
+fn the_peers_silence_does_not_count_while_we_do_not_read() {
+    for role in [Role::Client, Role::Server] {
+        let mut end = End::new(role, Config::default());
+        let stream = if role == Role::Client { 2 } else { 1 };
+        end.gets_all([syn(stream), data(stream, vec![0; 2 << 20])]);
+        end.says();
+        end.passes(seconds(300));
+        assert_eq!(end.error(), None);
+        // A server finds out whether its client is still there: a write to one that is gone fails.
+        let pings = end.says().len();
+        assert_eq!(pings, if role == Role::Client { 0 } else { 1 }, "one waits at a time");
+        end.reads(stream);
+        end.passes(seconds(0));
+        end.passes(seconds(29));
+        assert_eq!(end.says(), [], "the clock begins when reading does");
+        end.passes(seconds(1));
+        assert_eq!(end.says().len(), 1);
+        end.passes(seconds(29));
+        assert_eq!(end.error(), None);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_read_probes_at_each_interval() {
+    let mut server = End::server(Config::default());
+    server.gets_all([syn(1), data(1, vec![0; 2 << 20])]);
+    server.says();
+    let mut pings = Vec::new();
+    for _ in 0..90 {
+        server.passes(seconds(1));
+        pings.extend(server.says());
+    }
+    assert_eq!(pings, (1..=18).map(|ping| Frame::Ping(2 * ping)).collect::<Vec<_>>(), "every five seconds");
+}
+
+#[test]
+fn a_connection_without_keepalive_waits_for_ever_and_an_idle_one_ends() {
+    let mut client = End::client(config(|config| {
+        config.keepalive_interval = None;
+        config.idle_timeout = None;
+    }));
+    assert_eq!(client.connection.poll_timeout(), None);
+    client.passes(seconds(1_000_000));
+    assert_eq!((client.says(), client.error()), (vec![], None));
+
+    let mut client = End::client(config(|config| {
+        config.keepalive_interval = None;
+        config.idle_timeout = Some(seconds(100));
+    }));
+    client.passes(seconds(99));
+    client.gets(Frame::Ping(2));
+    client.passes(seconds(1));
+    assert_eq!(client.says(), [Frame::Ping(2)]);
+    client.passes(seconds(99));
+    assert_eq!(client.error(), None, "a frame of ours is a frame too");
+    client.passes(seconds(1));
+    assert_eq!(client.error().as_deref(), Some("no frame was exchanged for 100s"));
+    assert_eq!(client.says(), [goaway(0, GoAwayStatus::OK)]);
+}
+
+fn stalling() -> End {
+    let mut server = End::server(config(|config| {
+        config.stall_timeout = Some(seconds(60));
+        config.receive_budget = 100_000;
+    }));
+    server.gets_all([syn(1), syn(3), data(3, "a bit"), data(1, vec![0; 200_000])]);
+    server.says();
+    server
+}
+
+#[test]
+fn a_stall_fails_everybody_after_its_timeout_and_names_the_stream() {
+    let mut server = stalling();
+    server.passes(seconds(59));
+    assert_eq!((server.error(), server.connection.stalled_by()), (None, Some(id(1))));
+    server.passes(seconds(1));
+    assert_eq!(server.error().as_deref(), Some("stream 1 was left unread for 60s and stalled the connection"));
+    assert_eq!(server.connection.read(id(3)).unwrap(), ReadOutcome::Data("a bit".into()), "no byte is dropped");
+}
+
+#[test]
+fn a_slow_reader_is_no_stall() {
+    // Each read makes room and each frame takes it at once: reading pauses again and again, never for long.
+    let mut server = stalling();
+    for _ in 0..30 {
+        server.passes(seconds(10));
+        server.reads(1);
+        server.gets(data(1, vec![0; 200_000]));
+        assert!(!server.connection.wants_read());
+        assert_eq!(server.error(), None);
+    }
+    server.passes(seconds(60));
+    assert!(matches!(server.connection.error(), Some(ConnectionError::Stalled { stream: 1, .. })));
+}
