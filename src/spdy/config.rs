@@ -19,7 +19,7 @@ pub struct Config {
     pub limits: Limits,
     /// Bytes that one DATA frame of ours carries at most. Default: 32 KiB, the largest that Go's peers send.
     pub max_data_frame: usize,
-    /// Bytes that may wait to be sent on one stream before its writer has to wait. Default: 256 KiB.
+    /// Bytes that may wait to be sent on one stream before its writer has to wait. 0 counts as 1. Default: 256 KiB.
     pub send_buffer: usize,
     /// Bytes that each stream may hold unread for itself; also the window it is opened with. Default: 64 KiB.
     pub stream_receive_budget: usize,
@@ -34,7 +34,8 @@ pub struct Config {
     /// While a server does not read because unread bytes are over the budget, it sends a PING so often: it cannot see that
     /// its client is gone but by a write that fails. Only with `keepalive_interval`. Default: 5 s.
     pub pause_probe_interval: Duration,
-    /// Ends a connection on which no frame went either way for so long. Default: 4 h, as cri-streaming's.
+    /// Ends a connection on which no frame went either way for so long. As with Go, a PING is a frame: with keepalive on,
+    /// a peer that answers is never idle. Default: 4 h, as cri-streaming's.
     pub idle_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
     pub stall_timeout: Option<Duration>,
@@ -88,7 +89,8 @@ pub enum FlowControl {
     Auto,
     /// No windows at all.
     Off,
-    /// The draft to the letter, from the first byte: for peers that expect updates and announce nothing.
+    /// The draft to the letter, from the first byte: for peers that expect updates and announce nothing. Not opposite
+    /// [`Auto`](Self::Auto), which may have sent more than 64 KiB before it hears of windows.
     Strict,
 }
 

@@ -152,6 +152,7 @@ impl Connection {
     /// A connection whose IO is ready for its first frame.
     #[must_use]
     pub fn new(role: Role, config: Config, now: Instant) -> Self {
+        let config = Config { send_buffer: config.send_buffer.max(1), ..config };
         let mut connection = Self {
             role,
             phase: Phase::Open,

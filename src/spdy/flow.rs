@@ -61,13 +61,14 @@ impl SendWindow {
 pub(super) struct ReceiveWindow {
     granted: i64,
     target: u32,
-    owed: u32,
+    /// Without bound where the peer has shown no windows: what it is owed when it does.
+    owed: u64,
 }
 
 impl ReceiveWindow {
     /// A window that the peer takes to be `initial` and that is to become `target`.
     pub(super) fn new(initial: u32, target: u32) -> Self {
-        Self { granted: i64::from(initial), target, owed: target.saturating_sub(initial) }
+        Self { granted: i64::from(initial), target, owed: u64::from(target.saturating_sub(initial)) }
     }
 
     /// `false` where the peer sent more than it was let.
@@ -83,7 +84,7 @@ impl ReceiveWindow {
 
     /// Bytes that are held no longer, and may be granted again.
     pub(super) fn consumed(&mut self, bytes: usize) {
-        self.owed = self.owed.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.owed = self.owed.saturating_add(bytes as u64);
     }
 
     pub(super) fn target(&self) -> u32 {
@@ -92,27 +93,27 @@ impl ReceiveWindow {
 
     pub(super) fn grow(&mut self, by: u32) {
         self.target = self.target.saturating_add(by);
-        self.owed = self.owed.saturating_add(by);
+        self.owed = self.owed.saturating_add(u64::from(by));
     }
 
     /// Takes back up to `by` of what is owed and not granted yet. Returns how much that was.
     pub(super) fn shrink(&mut self, by: u32) -> u32 {
-        let shrunk = by.min(self.owed);
+        let shrunk = by.min(u32::try_from(self.owed).unwrap_or(by));
         self.target = self.target.saturating_sub(shrunk);
-        self.owed = self.owed.saturating_sub(shrunk);
+        self.owed = self.owed.saturating_sub(u64::from(shrunk));
         shrunk
     }
 
     /// Whether half of the window is owed: the time for a WINDOW_UPDATE.
     pub(super) fn is_due(&self) -> bool {
-        self.owed > 0 && self.owed >= self.target / 2
+        self.owed > 0 && self.owed >= u64::from(self.target / 2)
     }
 
-    /// The delta of the WINDOW_UPDATE that is being sent.
+    /// The delta of the WINDOW_UPDATE that is being sent. More than 2^31 - 1 takes several.
     pub(super) fn grant(&mut self) -> u32 {
         let most = i64::from(i32::MAX).saturating_sub(self.granted.max(0));
-        let delta = self.owed.min(u32::try_from(most).unwrap_or(0));
-        self.owed = self.owed.saturating_sub(delta);
+        let delta = u32::try_from(self.owed.min(u64::try_from(most).unwrap_or(0))).unwrap_or(0);
+        self.owed = self.owed.saturating_sub(u64::from(delta));
         self.granted = self.granted.saturating_add(i64::from(delta));
         delta
     }
@@ -190,6 +191,19 @@ mod tests {
         assert_eq!(window.grant(), 50);
         assert!(window.received(50));
         assert!(!window.received(1), "one byte over");
+    }
+
+    #[test]
+    fn a_peer_that_shows_its_windows_late_is_owed_all_it_sent() {
+        let mut window = ReceiveWindow::new(DEFAULT_WINDOW, DEFAULT_WINDOW);
+        for _ in 0..10 {
+            window.received(1 << 30);
+            window.consumed(1 << 30);
+        }
+        let granted: u64 = std::iter::from_fn(|| window.is_due().then(|| u64::from(window.grant()))).sum();
+        let kept = (10 << 30) - granted;
+        assert!(kept < u64::from(DEFAULT_WINDOW / 2), "{kept} are not worth a frame yet");
+        assert!(window.received(DEFAULT_WINDOW as usize / 2));
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Connection {
         }
         if std::mem::take(&mut control.window_update) && stream.end.is_none() {
             let delta = stream.receive_window.grant();
+            stream.control.window_update = delta > 0 && stream.receive_window.is_due();
             return (delta > 0).then_some(Frame::WindowUpdate { id, delta });
         }
         None

@@ -1,0 +1,98 @@
+//! Every seed of every target, and twenty thousand inputs made of them, on stable Rust: what CI runs of the fuzzing.
+//!
+//! Owns the making of inputs, always the same ones. It looks for regressions; looking for new faults is libFuzzer's work.
+
+use std::path::PathBuf;
+
+const INPUTS: usize = 20_000;
+
+/// xorshift64: any numbers do, as long as they are the same tomorrow.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() >> 1).unwrap().checked_rem(limit).unwrap_or(0)
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.next() >> 56).unwrap()
+    }
+}
+
+fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// One to four changes of the kinds that libFuzzer makes.
+fn mutate(input: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
+    const TELLING: [u8; 8] = [0, 1, 2, 3, 0x7f, 0x80, 0xfe, 0xff];
+    for _ in 0..=numbers.below(4) {
+        let at = numbers.below(input.len() + 1);
+        match numbers.below(6) {
+            0 if at < input.len() => input[at] ^= 1 << numbers.below(8),
+            1 if at < input.len() => input[at] = TELLING[numbers.below(8)],
+            2 => input.insert(at, numbers.byte()),
+            3 => drop(input.drain(at..at + numbers.below(input.len() - at + 1))),
+            4 => input.truncate(at),
+            5 => {
+                let from = numbers.below(other.len() + 1);
+                let length = numbers.below((other.len() - from).min(200) + 1);
+                drop(input.splice(at..at, other[from..from + length].iter().copied()));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn replay(name: &str, target: fn(&[u8])) {
+    let seeds = seeds(name);
+    assert!(!seeds.is_empty());
+    let run = |what: &str, input: &[u8]| {
+        let outcome = std::panic::catch_unwind(|| target(input));
+        assert!(outcome.is_ok(), "{name}, {what}: {}", input.escape_ascii());
+    };
+    for (path, seed) in &seeds {
+        run(&path.display().to_string(), seed);
+    }
+    let mut numbers = Numbers(0x5bd1_e995_9e37_79b9);
+    for turn in 0..INPUTS {
+        let mut input = if turn % 8 == 0 {
+            (0..numbers.below(300)).map(|_| numbers.byte()).collect()
+        } else {
+            seeds[numbers.below(seeds.len())].1.clone()
+        };
+        let other = &seeds[numbers.below(seeds.len())].1;
+        mutate(&mut input, other, &mut numbers);
+        run(&format!("input {turn}"), &input);
+    }
+}
+
+#[test]
+fn frame() {
+    replay("frame", kubestream_fuzz::frame);
+}
+
+#[test]
+fn header_block() {
+    replay("header_block", kubestream_fuzz::header_block);
+}
+
+#[test]
+fn connection() {
+    replay("connection", kubestream_fuzz::connection);
+}
+
+#[test]
+fn upgrade_head() {
+    replay("upgrade_head", kubestream_fuzz::upgrade_head);
+}
