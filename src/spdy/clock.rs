@@ -10,6 +10,7 @@ use crate::error::ConnectionError;
 
 #[derive(Debug)]
 pub(super) struct Clock {
+    began: Instant,
     /// When the peer's silence began, as far as it can be held against it.
     silent_since: Instant,
     /// The last frame in either direction.
@@ -28,6 +29,7 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn new(now: Instant) -> Self {
         Self {
+            began: now,
             silent_since: now,
             active: now,
             pinged: None,
@@ -84,7 +86,7 @@ impl Connection {
         let idle = self.config.idle_timeout.and_then(|idle| self.clock.active.checked_add(idle));
         let alive = self.keepalive_deadline();
         let stalled = self.stall_deadline();
-        [idle, alive, stalled].into_iter().flatten().min()
+        [idle, alive, stalled, self.trial_deadline()].into_iter().flatten().min()
     }
 
     /// Lets the time be `now`.
@@ -94,6 +96,9 @@ impl Connection {
         }
         self.note_pause(now);
         let past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if past(self.trial_deadline()) {
+            self.end_trial();
+        }
         if past(self.stall_deadline())
             && let (Some(after), Some(stream)) = (self.config.stall_timeout, self.fullest())
         {
@@ -151,6 +156,12 @@ impl Connection {
         let answered = pinged.checked_add(self.config.keepalive_timeout.saturating_sub(interval))?;
         let heard = self.clock.silent_since.checked_add(self.config.keepalive_timeout.max(interval))?;
         Some(answered.max(heard))
+    }
+
+    /// A server answers in a round trip. One that does not may be waiting for more than a window's worth.
+    fn trial_deadline(&self) -> Option<Instant> {
+        const TRIAL: Duration = Duration::from_secs(1);
+        self.on_trial.then(|| self.clock.began.checked_add(TRIAL)).flatten()
     }
 
     fn stall_deadline(&self) -> Option<Instant> {

@@ -83,7 +83,8 @@ pub enum FlowControl {
     /// Windows with a peer that shows that it has them, none with a peer that does not (Go's have none, and
     /// would hang after 64 KiB).
     ///
-    /// The client says INITIAL_WINDOW_SIZE in its first flight and a server of ours answers with its own. Both count
+    /// The client says INITIAL_WINDOW_SIZE in its first flight and a server of ours answers with its own, ahead of anything
+    /// else: until the server's first frame, or for a second, the client sends no more than a window. Both count
     /// from the first byte; whoever has received INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants from then on.
     #[default]
     Auto,

@@ -124,6 +124,9 @@ pub struct Connection {
 
     /// The peer has shown that it has windows, or they are to be obeyed anyway.
     pub(super) windows: bool,
+    /// Until the server's first frame nobody knows whether it has windows: what it could not hold must not be on the way
+    /// by then, or the updates of its own that it needs would be behind it.
+    pub(super) on_trial: bool,
     pub(super) settings_sent: bool,
     pub(super) peer_initial_window: u32,
     pub(super) send_window: SendWindow,
@@ -166,6 +169,7 @@ impl Connection {
             open_waits: false,
             gone_away: None,
             windows: config.flow_control == FlowControl::Strict,
+            on_trial: config.flow_control == FlowControl::Auto && role == Role::Client,
             settings_sent: false,
             peer_initial_window: DEFAULT_WINDOW,
             send_window: SendWindow::new(DEFAULT_WINDOW),

@@ -24,13 +24,26 @@ impl Connection {
         }
         self.note_pause(now);
         self.clock.received(now);
+        let first = self.on_trial;
         if self.config.flow_control == FlowControl::Strict {
             self.announce_window();
         }
         if let Err(error) = self.dispatch(frame, now) {
             self.close(error);
         }
+        if first {
+            self.end_trial();
+        }
         self.note_pause(now);
+    }
+
+    /// The server has spoken, or is silent for so long that it has no windows to speak of.
+    pub(super) fn end_trial(&mut self) {
+        self.on_trial = false;
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.schedule(id);
+        }
     }
 
     fn dispatch(&mut self, frame: Frame, now: Instant) -> Result<(), ConnectionError> {

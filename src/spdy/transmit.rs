@@ -115,7 +115,7 @@ impl Connection {
     }
 
     fn next_data(&mut self) -> Option<Frame> {
-        let session = if self.windows { self.send_window.available() } else { usize::MAX };
+        let session = if self.obeys_windows() { self.send_window.available() } else { usize::MAX };
         for priority in 0..self.ready.len() {
             let mut turns = self.ready.get(priority).map_or(0, std::collections::VecDeque::len);
             while turns > 0 {
@@ -138,11 +138,12 @@ impl Connection {
     }
 
     fn stream_data(&mut self, id: StreamId, session: usize) -> Option<Frame> {
+        let obeys_windows = self.obeys_windows();
         let stream = self.streams.get_mut(&id)?;
         if !stream.has_output() {
             return None;
         }
-        let window = if self.windows { stream.send_window.available().min(session) } else { usize::MAX };
+        let window = if obeys_windows { stream.send_window.available().min(session) } else { usize::MAX };
         let data = if stream.unsent.is_empty() {
             Bytes::new()
         } else if window == 0 {
@@ -169,6 +170,10 @@ impl Connection {
     /// Never before our SETTINGS: a server's come no sooner than the client's first frame.
     fn grants_session(&self) -> bool {
         self.windows && self.settings_sent && self.receive_window.is_due()
+    }
+
+    fn obeys_windows(&self) -> bool {
+        self.windows || self.on_trial
     }
 
     fn has_unsent(&self) -> bool {
