@@ -161,6 +161,7 @@ fn windows_of_any_announced_size_carry_all_bytes() {
 fn whoever_announces_windows_is_obeyed_from_then_on_and_from_the_first_byte() {
     let mut client = End::client(Config::default());
     let stream = client.opens();
+    client.gets(reply(stream));
     client.writes(stream, vec![0; 100 * KIB]);
     assert_eq!(carried(&client.says()), 100 * KIB, "nobody has said anything about windows");
     client.gets(window_update(stream, 36 * KIB as u32));
@@ -177,6 +178,16 @@ fn whoever_announces_windows_is_obeyed_from_then_on_and_from_the_first_byte() {
     assert_eq!(carried(&client.says()), 0, "the window was 80 KiB below zero");
     client.gets(window_update(stream, 2 * KIB as u32));
     assert_eq!(carried(&client.says()), KIB);
+}
+
+#[test]
+fn before_the_server_has_spoken_no_more_than_a_window_leaves() {
+    let mut client = End::client(Config::default());
+    let stream = client.opens();
+    client.writes(stream, vec![0; 200 * KIB]);
+    assert_eq!(carried(&client.says()), 64 * KIB, "it may have windows, and may not know yet that we have");
+    client.gets(reply(stream));
+    assert_eq!(carried(&client.says()), 136 * KIB, "it has not said so, as Go never does");
 }
 
 #[test]
@@ -239,6 +250,8 @@ fn off_neither_tells_nor_obeys() {
 fn writers_wait_for_a_full_buffer_and_streams_take_turns() {
     let mut client = End::client(config(|config| config.send_buffer = 50 * KIB));
     let (first, second) = (client.opens(), client.opens());
+    client.gets_all([reply(first), reply(second)]);
+    client.events();
     client.writes(first, vec![1; 100 * KIB]);
     client.writes(second, vec![2; 100 * KIB]);
     assert_eq!(client.connection.write(id(first), "more".into()).unwrap(), WriteOutcome::Blocked);

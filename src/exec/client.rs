@@ -7,10 +7,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Error, Options, StreamType, Streams, exec_version};
 use crate::error::{ConnectionError, StreamError};
@@ -43,15 +44,19 @@ impl Multiplexer {
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
         let version = exec_version(self)?;
         let mut streams = Vec::new();
+        let after = options.creation_timeout;
+        let due = later(after);
         for kind in want.types(version) {
-            let stream = self.open(kind.headers()).await?;
+            let Ok(stream) = timeout_at(due, self.open(kind.headers())).await else {
+                return Err(Error::CreationTimeout { missing: vec![kind.name()], after });
+            };
+            let stream = stream?;
             if kind == StreamType::Error {
                 // v1's servers reset the error stream as soon as all streams are made, and send the error all the same.
                 self.hush_after(stream.id(), version == Version::V1);
             }
             streams.push((kind, stream, false));
         }
-        let after = options.creation_timeout;
         let answers = poll_fn(|cx| {
             // All are asked at each turn: a refusal counts whichever stream still waits, and so does an answer.
             for (kind, stream, answered) in streams.iter_mut().filter(|(.., answered)| !answered) {
@@ -63,7 +68,7 @@ impl Multiplexer {
             let all = streams.iter().all(|(.., answered)| *answered);
             if all { Poll::Ready(Ok::<(), Error>(())) } else { Poll::Pending }
         });
-        match timeout(after, answers).await {
+        match timeout_at(due, answers).await {
             Ok(answered) => answered?,
             Err(_) => {
                 let missing = streams.iter().filter(|(.., answered)| !answered).map(|(kind, ..)| kind.name());
@@ -188,7 +193,7 @@ impl Exec {
             }
         };
         let grace = self.options.output_grace;
-        let due = *self.progress.outputs_due.get_or_insert_with(|| Instant::now() + grace);
+        let due = *self.progress.outputs_due.get_or_insert_with(|| later(grace));
         tokio::select! {
             () = outputs_ended(&self.outputs) => {}
             () = sleep_until(due) => {}
@@ -205,9 +210,29 @@ impl Exec {
     /// Dropped before it is ready, the session is dropped with it.
     pub async fn wait_with_output(mut self, limit: usize) -> Result<Output, Error> {
         let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let (status, stdout, stderr) =
-            tokio::try_join!(self.wait(), collect("stdout", stdout, limit), collect("stderr", stderr, limit))?;
-        Ok(Output { status, stdout, stderr })
+        let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
+        let status = {
+            let stdout = collect("stdout", stdout, limit, &mut out);
+            let stderr = collect("stderr", stderr, limit, &mut err);
+            let collected = async { tokio::try_join!(stdout, stderr) };
+            tokio::pin!(collected);
+            tokio::select! {
+                biased;
+                outputs = &mut collected => {
+                    outputs?;
+                    self.wait().await?
+                }
+                status = self.wait() => {
+                    let status = status?;
+                    // All that came is taken; an output that outlives the status by more than its grace is not waited for.
+                    if let Poll::Ready(outputs) = poll_fn(|cx| Poll::Ready(collected.as_mut().poll(cx))).await {
+                        outputs?;
+                    }
+                    status
+                }
+            }
+        };
+        Ok(Output { status, stdout: out.freeze(), stderr: err.freeze() })
     }
 
     async fn read_status(&mut self) -> Result<ExitStatus, Error> {
@@ -219,7 +244,7 @@ impl Exec {
                     biased;
                     data = error.data() => data,
                     () = outputs_ended(&self.outputs), if !self.outputs.is_empty() => {
-                        progress.status_due = Some(Instant::now() + self.options.status_timeout);
+                        progress.status_due = Some(later(self.options.status_timeout));
                         continue;
                     }
                 },
@@ -239,8 +264,14 @@ impl Exec {
                 }
                 end => {
                     let ended = match end {
-                        None | Some(Err(StreamError::Reset(_))) => Ok(()),
-                        Some(Err(StreamError::Connection(ConnectionError::Closed))) => Ok(()),
+                        None | Some(Err(StreamError::Reset(RstStatus::CANCEL))) => Ok(()),
+                        // v1's error stream has no other end. For the rest, a connection that ended first was cut.
+                        Some(Err(StreamError::Connection(ConnectionError::Closed)))
+                            if self.version == Version::V1 && self.outputs.iter().all(Watch::was_finished) =>
+                        {
+                            Ok(())
+                        }
+                        Some(Err(StreamError::Connection(ConnectionError::Closed))) => Err(Error::MissingStatus),
                         Some(Err(StreamError::Connection(error))) => Err(Error::Connection(error)),
                         Some(Err(error)) => Err(Error::Stream { stream: "error", error }),
                         Some(Ok(_)) => continue,
@@ -370,6 +401,12 @@ impl Resizer {
     }
 }
 
+/// A century is for ever: more may be more than the clock can hold.
+fn later(wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    Instant::now() + wait.min(CENTURY)
+}
+
 fn refusal(stream: &'static str, error: StreamError) -> Error {
     match error {
         StreamError::Reset(status) => Error::Refused { stream, status },
@@ -384,14 +421,18 @@ async fn outputs_ended(outputs: &[Watch]) {
     }
 }
 
-async fn collect(stream: &'static str, output: Option<RemoteOutput>, limit: usize) -> Result<Bytes, Error> {
-    let Some(mut output) = output else { return Ok(Bytes::new()) };
-    let mut all = BytesMut::new();
+async fn collect(
+    stream: &'static str,
+    output: Option<RemoteOutput>,
+    limit: usize,
+    all: &mut BytesMut,
+) -> Result<(), Error> {
+    let Some(mut output) = output else { return Ok(()) };
     while let Some(data) = output.data().await.transpose().map_err(|error| Error::Stream { stream, error })? {
         if data.len() > limit.saturating_sub(all.len()) {
             return Err(Error::OutputTooLong { limit });
         }
         all.extend_from_slice(&data);
     }
-    Ok(all.freeze())
+    Ok(())
 }

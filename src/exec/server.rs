@@ -174,6 +174,9 @@ impl ExecServer {
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
         }
+        if let Some(error) = self.mux.error() {
+            return Err(error.into());
+        }
         // FINs behind the status: a client may take them for a sign to stop reading.
         self.stdin = None;
         self.resize = None;

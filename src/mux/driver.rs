@@ -138,7 +138,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     self.stage = match ready!(read.or_past(self, until.min(at_most), cx, now)) {
                         Ok(1..) if at_most <= now => Stage::Ended,
                         // A peer that still sends may still be reading: only its silence is waited out.
-                        Ok(1..) => Stage::Lingering { until: after(now, self.linger), at_most },
+                        Ok(1..) => {
+                            self.stage = Stage::Lingering { until: after(now, self.linger), at_most };
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
                         Ok(0) | Err(_) => Stage::Ended,
                     };
                 }
@@ -170,21 +174,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.closing = true;
             self.progress = now;
         }
-        let given_up = self.gives_up_at().is_some_and(|at| at <= now);
         // Parked first: what others do while we are at it wakes us again.
-        self.shared.drive(|state| {
-            state.park_driver(cx);
-            state.connection.handle_timeout(now);
-            match &self.deaf {
-                // A client may be slow to read a tail that is still in the socket. What is unread here is its stdin.
-                Some(error) if self.paused && state.connection.role() == Role::Server => {
-                    state.connection.close(error.clone());
-                }
-                Some(error) if given_up => state.connection.close(error.clone()),
-                None if given_up => state.connection.close(ConnectionError::FlushTimeout(self.flush_timeout)),
-                _ => {}
-            }
-        });
+        self.shared.drive(|state| state.park_driver(cx));
         for _ in 0..ROUNDS {
             let read = self.read(cx, now);
             if self.deaf.is_none()
@@ -198,12 +189,33 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 self.progress = now;
                 return Poll::Ready(());
             }
+            // Only once all that has come is read: it may be the answer that a timer waits for.
             if read.is_pending() {
-                return self.sleep(cx, now);
+                let news = self.let_time_pass(now);
+                return self.sleep(news, cx, now);
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether there is something to send for it.
+    fn let_time_pass(&mut self, now: Instant) -> bool {
+        let given_up = self.gives_up_at().is_some_and(|at| at <= now);
+        self.shared.drive(|state| {
+            let output = state.connection.output_added();
+            state.connection.handle_timeout(now);
+            match &self.deaf {
+                // A client may be slow to read a tail that is still in the socket. What is unread here is its stdin.
+                Some(error) if self.paused && state.connection.role() == Role::Server => {
+                    state.connection.close(error.clone());
+                }
+                Some(error) if given_up => state.connection.close(error.clone()),
+                None if given_up => state.connection.close(ConnectionError::FlushTimeout(self.flush_timeout)),
+                _ => {}
+            }
+            state.connection.output_added() != output
+        })
     }
 
     /// Hands on what was read, or reads once more. Ready when there may be more.
@@ -232,7 +244,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Ok(count) => {
                 self.input.filled(count);
                 self.trim_at = None;
-                self.progress = now;
+                // A peer that only talks while we close takes nothing.
+                if !self.closing {
+                    self.progress = now;
+                }
                 self.shared.drive(|state| state.traffic.received = state.traffic.received.saturating_add(count as u64));
                 self.decode(now);
             }
@@ -276,17 +291,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Writes until nothing is left or the IO takes no more.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         loop {
+            if self.is_silent() {
+                // The rest of a frame that was begun is no loss: there is no frame after it.
+                self.output.clear();
+                return Poll::Ready(Ok(()));
+            }
             if !self.output.has_remaining() {
                 self.fill(now)?;
                 if !self.output.has_remaining() {
                     return Pin::new(&mut self.io).poll_flush(cx);
                 }
                 self.trim_at = None;
-            }
-            if self.is_silent() {
-                // The rest of a frame that was begun is no loss: there is no frame after it.
-                self.output.clear();
-                return Poll::Ready(Ok(()));
             }
             let count = ready!(poll_write_buf(Pin::new(&mut self.io), cx, &mut self.output))?;
             if count == 0 {
@@ -334,10 +349,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let (timeout, resumed) =
-            self.shared.look(|state| (state.connection.poll_timeout(), self.paused && state.connection.wants_read()));
-        if resumed {
+    fn sleep(&mut self, news: bool, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let (timeout, changed) = self.shared.look(|state| {
+            let connection = &state.connection;
+            let resumed = self.paused && connection.wants_read();
+            (connection.poll_timeout(), resumed || news || connection.is_closed())
+        });
+        if changed {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

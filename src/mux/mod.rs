@@ -201,6 +201,11 @@ impl Multiplexer {
         poll_fn(|cx| self.shared.with(|state| state.poll_outcome(cx))).await
     }
 
+    /// What the connection ended with, if it has.
+    pub(crate) fn error(&self) -> Option<ConnectionError> {
+        self.shared.look(|state| state.connection.error().cloned())
+    }
+
     /// What the connection holds and has carried.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -218,7 +223,7 @@ impl Multiplexer {
     }
 
     pub(crate) fn refuse_streams(&self) {
-        self.shared.with(|state| state.connection.refuse_streams());
+        self.shared.with(|state| state.refuse_streams());
     }
 
     /// [`shutdown`](Self::shutdown), not waited for.

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::error::ConnectionError;
-use crate::spdy::{Connection, Event, Headers, StreamId};
+use crate::spdy::{Connection, Event, Headers, RstStatus, StreamId};
 
 #[derive(Debug)]
 pub(crate) struct Shared(Mutex<State>);
@@ -84,10 +84,13 @@ impl Shared {
         let result = {
             let mut state = self.lock();
             let paused = !state.connection.wants_read();
+            let output = state.connection.output_added();
             let result = act(&mut state);
             state.deliver(&mut wakes);
             let resumed = paused && state.connection.wants_read();
-            if state.driver.is_some() && (resumed || state.connection.has_output()) {
+            // Not whenever there is output: while the IO takes none, whoever polls in the driver's own task would keep
+            // waking it for nothing.
+            if state.driver.is_some() && (resumed || state.connection.output_added() != output) {
                 wakes.push(state.driver.take());
             }
             result
@@ -159,6 +162,15 @@ impl State {
             self.connection.go_away();
         }
         self.handles == 0
+    }
+
+    /// Refuses what waits to be accepted, and whatever comes after it.
+    pub(crate) fn refuse_streams(&mut self) {
+        self.connection.refuse_streams();
+        for id in std::mem::take(&mut self.incoming) {
+            self.connection.reset(id, RstStatus::REFUSED_STREAM);
+            self.connection.release(id);
+        }
     }
 
     pub(crate) fn park_driver(&mut self, cx: &Context<'_>) {

@@ -252,7 +252,7 @@ impl SendHalf {
 
     /// Takes the bytes whatever waits before them.
     fn push(&mut self, data: Bytes) -> Result<(), StreamError> {
-        self.stream.shared.with(|state| state.connection.write(self.stream.id, data).map(|_| ()))
+        self.stream.shared.with(|state| state.connection.write_over(self.stream.id, data))
     }
 
     fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
@@ -364,6 +364,11 @@ impl Watch {
             park(&mut state.waiting(id).end, cx);
             Poll::Pending
         })
+    }
+
+    /// Whether the peer ended the stream itself, by FIN or RST, before anything else did.
+    pub(crate) fn was_finished(&self) -> bool {
+        self.stream.shared.look(|state| state.connection.was_finished(self.stream.id))
     }
 
     /// Ready once all bytes and the FIN have been given to the transport, or never will be.

@@ -153,15 +153,17 @@ impl Connection {
             return None;
         }
         // After a halt of ours the PING goes out late, and the peer has its time all the same.
-        let answered = pinged.checked_add(self.config.keepalive_timeout.saturating_sub(interval))?;
+        let timeout = self.config.keepalive_timeout;
+        let answered =
+            pinged.checked_add(timeout.checked_sub(interval).filter(|left| !left.is_zero()).unwrap_or(timeout))?;
         let heard = self.clock.silent_since.checked_add(self.config.keepalive_timeout.max(interval))?;
         Some(answered.max(heard))
     }
 
     /// A server answers in a round trip. One that does not may be waiting for more than a window's worth.
     fn trial_deadline(&self) -> Option<Instant> {
-        const TRIAL: Duration = Duration::from_secs(1);
-        self.on_trial.then(|| self.clock.began.checked_add(TRIAL)).flatten()
+        const TRIAL: Duration = Duration::from_secs(10);
+        (self.on_trial && self.has_unsent()).then(|| self.clock.began.checked_add(TRIAL)).flatten()
     }
 
     fn stall_deadline(&self) -> Option<Instant> {

@@ -24,7 +24,8 @@ pub struct Config {
     /// Bytes that each stream may hold unread for itself; also the window it is opened with. Default: 64 KiB.
     pub stream_receive_budget: usize,
     /// Bytes that all streams together may hold unread beyond their own share. Past it the socket is no longer
-    /// read, because nothing else slows a Go peer down. Default: 1 MiB.
+    /// read, because nothing else slows a Go peer down. Below 64 KiB two ends of ours, each of which waits for the other to
+    /// read, can spend it before they know of each other's windows. Default: 1 MiB.
     pub receive_budget: usize,
     /// A PING is sent when nothing was received for so long; `None` sends none. Default: 30 s.
     pub keepalive_interval: Option<Duration>,
@@ -84,7 +85,7 @@ pub enum FlowControl {
     /// would hang after 64 KiB).
     ///
     /// The client says INITIAL_WINDOW_SIZE in its first flight and a server of ours answers with its own, ahead of anything
-    /// else: until the server's first frame, or for a second, the client sends no more than a window. Both count
+    /// else: until the server's first frame, or for ten seconds, the client sends no more than a window. Both count
     /// from the first byte; whoever has received INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants from then on.
     #[default]
     Auto,

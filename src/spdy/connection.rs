@@ -138,6 +138,8 @@ pub struct Connection {
 
     /// Frames that belong to no stream of the table: ahead of all others, and bounded.
     pub(super) replies: VecDeque<Frame>,
+    /// How often something to send was added: what tells a driver that sleeps on a blocked IO from one that has news.
+    pub(super) output_added: u64,
     /// Streams with control frames to send, in the order they were asked for.
     pub(super) controls: VecDeque<StreamId>,
     /// Streams with DATA to send, by priority.
@@ -178,6 +180,7 @@ impl Connection {
             window_growth: 0,
             stray_data: 0,
             replies: VecDeque::new(),
+            output_added: 0,
             controls: VecDeque::new(),
             ready: Default::default(),
             last_word: None,
@@ -301,6 +304,12 @@ impl Connection {
         self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Open) && !self.is_closed()
     }
 
+    /// Whether the peer has ended its direction, by FIN or RST.
+    #[must_use]
+    pub fn was_finished(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Fin | End::Reset(_))))
+    }
+
     /// Whether nothing more will come on the stream: it ended, or the connection did.
     #[must_use]
     pub fn has_ended(&self, id: StreamId) -> bool {
@@ -319,6 +328,14 @@ impl Connection {
             self.schedule(id);
         }
         Ok(WriteOutcome::Queued)
+    }
+
+    /// [`write`](Self::write) for one who was told that there is room, and has filled it meanwhile: takes the bytes anyway.
+    pub(crate) fn write_over(&mut self, id: StreamId, data: Bytes) -> Result<(), StreamError> {
+        let room = std::mem::replace(&mut self.config.send_buffer, usize::MAX);
+        let written = self.write(id, data);
+        self.config.send_buffer = room;
+        written.map(|_| ())
     }
 
     /// Queues a copy of as many bytes as there is room for, gathered with the small writes before them.
@@ -482,6 +499,7 @@ impl Connection {
             && stream.has_output()
         {
             stream.scheduled = true;
+            self.output_added = self.output_added.wrapping_add(1);
             if let Some(queue) = self.ready.get_mut(usize::from(stream.priority)) {
                 queue.push_back(id);
             }
@@ -495,6 +513,7 @@ impl Connection {
             // A stream that had frames to send for ever would never be over.
             stream.control = Control::default();
         } else if !std::mem::replace(&mut stream.control.scheduled, true) {
+            self.output_added = self.output_added.wrapping_add(1);
             self.controls.push_back(id);
         }
     }
@@ -503,6 +522,7 @@ impl Connection {
         let id = self.next_ping;
         // Past 2^32 the ids begin anew, with the same parity.
         self.next_ping = self.next_ping.wrapping_add(2);
+        self.output_added = self.output_added.wrapping_add(1);
         self.replies.push_back(Frame::Ping(id));
         id
     }

@@ -190,6 +190,12 @@ impl Connection {
     }
 
     pub(super) fn check_open(&self) -> Result<(), ConnectionError> {
+        if let (Some(reason), false) = (&self.silence, self.is_closed()) {
+            return Err(match reason {
+                StreamError::Connection(error) => error.clone(),
+                _ => ConnectionError::Closed,
+            });
+        }
         match (&self.phase, self.gone_away) {
             (Phase::Closed(error), _) => Err(error.clone()),
             (Phase::Closing, _) => Err(ConnectionError::Closed),

@@ -40,6 +40,7 @@ impl Connection {
     /// The server has spoken, or is silent for so long that it has no windows to speak of.
     pub(super) fn end_trial(&mut self) {
         self.on_trial = false;
+        self.output_added = self.output_added.wrapping_add(1);
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.schedule(id);
@@ -194,7 +195,8 @@ impl Connection {
 
     fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        let unanswered = !stream.ours && !stream.answered;
+        // An answer that has not left yet is none to the peer.
+        let unanswered = !stream.ours && (!stream.answered || stream.control.reply.is_some());
         stream.control.reply = None;
         stream.control.window_update = false;
         stream.control.reset = None;
@@ -329,6 +331,9 @@ impl Connection {
 
     /// Queues an answer. A peer that asks without reading the answers is ended: waiting for it could wait for ever.
     fn answer_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+        if self.is_silent() {
+            return Ok(());
+        }
         let limit = self.config.limits.max_queued_replies;
         if self.replies.len() >= limit {
             return Err(ConnectionError::LimitExceeded { limit: "max_queued_replies", value: limit as u64 });

@@ -45,6 +45,11 @@ impl Connection {
                 || !self.is_closed() && (queued || due || matches!(self.phase, Phase::Closing)))
     }
 
+    /// Changes whenever something to send was added.
+    pub(crate) fn output_added(&self) -> u64 {
+        self.output_added
+    }
+
     fn next_frame(&mut self) -> Option<Frame> {
         if let Some(frame) = self.replies.pop_front() {
             return Some(frame);
@@ -176,7 +181,7 @@ impl Connection {
         self.windows || self.on_trial
     }
 
-    fn has_unsent(&self) -> bool {
+    pub(super) fn has_unsent(&self) -> bool {
         self.streams.values().any(|stream| stream.has_output())
     }
 }
