@@ -64,7 +64,15 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    let code = match runtime.block_on(run(arguments)) {
+    // Interrupted, the session is dropped, and with it what it runs.
+    let interrupted = async { tokio::signal::ctrl_c().await.map(|()| ExitStatus::Code(130)).map_err(Box::from) };
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = run(arguments) => ended,
+            interrupted = interrupted => interrupted,
+        }
+    });
+    let code = match ended {
         Ok(ExitStatus::Failed(status)) => fail(&*status),
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
         Err(error) => fail(&*error),
@@ -139,14 +147,14 @@ async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Box<d
     }
     let typing = exec.stdin.take().map(|stdin| tokio::spawn(feed(stdin)));
     let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
-    let (status, shown, also) =
-        tokio::join!(exec.wait(), show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()));
+    // An output that nobody reads any more ends it all, as SIGPIPE would.
+    let waited = async { exec.wait().await.map_err(Box::from) };
+    let (status, (), ()) =
+        tokio::try_join!(waited, show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()))?;
     if let Some(typing) = typing {
         typing.abort();
     }
-    shown?;
-    also?;
-    Ok(status?)
+    Ok(status)
 }
 
 async fn feed(mut to: RemoteStdin) {

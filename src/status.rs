@@ -2,6 +2,16 @@
 //!
 //! Owns [`Status`], [`ExitStatus`] and [`TerminalSize`] and the form each version of the protocol gives them. It must not do
 //! IO, nor know what carries the bytes.
+//!
+//! ```
+//! use kubestream::status::ExitStatus;
+//! use kubestream::upgrade::Version;
+//!
+//! let text = b"command terminated with non-zero exit code: error executing command [sh], exit code 7";
+//! assert_eq!(ExitStatus::decode(Version::V3, text)?, Some(ExitStatus::Code(7)));
+//! assert_eq!(ExitStatus::decode(Version::V4, b"")?, None, "v4 always says how it ended");
+//! # Ok::<(), kubestream::status::StatusError>(())
+//! ```
 
 mod object;
 mod reader;

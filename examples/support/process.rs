@@ -40,6 +40,7 @@ pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -
         }
     };
     let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+    let orphans = KillOnDrop(group);
     let status = tokio::select! {
         status = child.wait() => status,
         () = server.client_gone() => {
@@ -47,6 +48,8 @@ pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -
             return Ok(());
         }
     };
+    // It ended by itself: what it left running may go on.
+    std::mem::forget(orphans);
     // No receiver is left where there is no output to wait for.
     let _ = gone.send(true);
     tokio::select! {
@@ -61,6 +64,18 @@ pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -
         Err(error) => ExitStatus::Failed(Box::new(Status::internal_error(error.to_string()))),
     };
     server.exit(status).await
+}
+
+/// A process that nobody serves any more, because the node stops.
+struct KillOnDrop(Option<Pid>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Gone already, at best.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
 }
 
 fn start_on_pipes(

@@ -2,6 +2,7 @@
 //!
 //! Owns the IO, its buffers and the codec. It must not decide anything about the protocol: that is the connection's.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -37,7 +38,6 @@ const ROUNDS: usize = 4;
 /// # Errors
 /// What the connection failed with.
 #[must_use = "a connection moves only while its driver is polled"]
-#[derive(Debug)]
 pub struct Driver<IO> {
     io: IO,
     codec: Codec,
@@ -170,12 +170,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
     fn run(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        if !self.closing && self.shared.look(|state| state.connection.is_closing()) {
-            self.closing = true;
+        // Parked first: what others do while we are at it wakes us again.
+        let closing = self.shared.drive(|state| {
+            state.park_driver(cx);
+            state.connection.is_closing()
+        });
+        if closing && !std::mem::replace(&mut self.closing, true) {
             self.progress = now;
         }
-        // Parked first: what others do while we are at it wakes us again.
-        self.shared.drive(|state| state.park_driver(cx));
         for _ in 0..ROUNDS {
             let read = self.read(cx, now);
             if self.deaf.is_none()
@@ -435,6 +437,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         ready!(driver.drive(cx));
         let unsent = driver.deaf.take();
         Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed, unsent)))
+    }
+}
+
+/// Shows nothing of what it carries.
+impl<IO> fmt::Debug for Driver<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns the lock and the wakers. No IO happens under the lock, and nobody is woken under it.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -10,10 +11,15 @@ use std::time::{Duration, Instant};
 use crate::error::ConnectionError;
 use crate::spdy::{Connection, Event, Headers, RstStatus, StreamId};
 
-#[derive(Debug)]
 pub(crate) struct Shared(Mutex<State>);
 
-#[derive(Debug)]
+/// Shows nothing of what is queued or unread: `Debug` output ends up in logs.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 pub(crate) struct State {
     pub(crate) connection: Connection,
     pub(crate) incoming: VecDeque<StreamId>,

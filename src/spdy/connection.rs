@@ -364,6 +364,14 @@ impl Connection {
     pub fn is_flushed(&mut self, id: StreamId) -> Result<bool, StreamError> {
         let closed = self.closed();
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(true) };
+        if stream.cut_short {
+            return Err(match (closed, stream.end) {
+                (_, Some(End::Reset(status))) => StreamError::Reset(status),
+                (_, Some(End::Broken(status))) => StreamError::Broken(status),
+                (Some(error), _) => error,
+                (None, _) => StreamError::Finished,
+            });
+        }
         if stream.unsent.is_empty() {
             return Ok(true);
         }

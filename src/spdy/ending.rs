@@ -230,6 +230,7 @@ impl Connection {
                 stream.sending = Sending::Dead;
                 self.events.push_back(Event::Sent(id));
             }
+            stream.cut_short |= !stream.unsent.is_empty();
             stream.unsent.clear();
             if std::mem::take(&mut stream.writer_waits) {
                 self.events.push_back(Event::Writable(id));

@@ -64,6 +64,8 @@ pub(super) struct Stream {
     pub(super) sending: Sending,
     pub(super) unsent: SendQueue,
     pub(super) send_window: SendWindow,
+    /// Bytes that were queued were dropped: they will never have been sent.
+    pub(super) cut_short: bool,
     /// It is in the queue of streams that have something to send.
     pub(super) scheduled: bool,
     pub(super) writer_waits: bool,
@@ -107,6 +109,7 @@ impl Stream {
             sending: Sending::Open,
             unsent: SendQueue::default(),
             send_window: SendWindow::new(send_window),
+            cut_short: false,
             scheduled: false,
             writer_waits: false,
         }
