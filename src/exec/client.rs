@@ -173,14 +173,16 @@ impl Exec {
     ///
     /// stdin, if it was not taken, is finished first, and outputs that were not taken are discarded, so that waiting
     /// cannot hold the command up. Outputs that were taken have all arrived when this is ready, but for a server that
-    /// ends in another order ([`Options::output_grace`]); they may still be read.
+    /// ends in another order ([`Options::output_grace`]); they may still be read. An output that was taken has to be read, or
+    /// dropped: unread beyond the receive budget, it keeps the status from being read too.
     ///
     /// # Errors
     /// [`Error::MissingStatus`] where v4's error stream ends without a status: never a success. [`Error::StatusTimeout`]
     /// where no status comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`].
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has lost nothing: call it again.
+    /// Dropped before it is ready, it has lost nothing of the status: call it again. What was not taken before the first
+    /// call is discarded all the same.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
         self.stdout = None;
