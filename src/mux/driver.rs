@@ -194,7 +194,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             // Only once all that has come is read: it may be the answer that a timer waits for.
             if read.is_pending() {
                 let news = self.let_time_pass(now);
-                return self.sleep(news, cx, now);
+                if news && self.deaf.is_none() && !self.output.has_remaining() {
+                    continue;
+                }
+                return self.sleep(cx, now);
             }
         }
         cx.waker().wake_by_ref();
@@ -351,11 +354,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    fn sleep(&mut self, news: bool, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let (timeout, changed) = self.shared.look(|state| {
             let connection = &state.connection;
             let resumed = self.paused && connection.wants_read();
-            (connection.poll_timeout(), resumed || news || connection.is_closed())
+            (connection.poll_timeout(), resumed || connection.is_closed())
         });
         if changed {
             cx.waker().wake_by_ref();

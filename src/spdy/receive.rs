@@ -355,7 +355,9 @@ impl Connection {
             return;
         }
         let live = self.streams.len().max(1);
-        let (pool, initial) = (self.config.receive_budget, self.initial_window());
+        // Windows count bytes and the budget counts small pieces as more: the other half is for the difference, or a stream
+        // within its window could stop the reading, and the updates that it waits for itself with it.
+        let (pool, initial) = (self.config.receive_budget / 2, self.initial_window());
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.end.is_some() || !stream.receive_window.is_due() {
             return;
