@@ -237,7 +237,6 @@ impl From<Error> for io::Error {
 fn exec_version(mux: &Multiplexer) -> Result<Version, Error> {
     match mux.protocol() {
         Some(Protocol::Exec(version)) => Ok(version),
-        #[allow(unreachable_patterns)] // protocols that are not for sessions of this kind
-        other => Err(Error::NotExec(other)),
+        None => Err(Error::NotExec(None)),
     }
 }

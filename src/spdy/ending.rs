@@ -16,7 +16,7 @@ pub(super) enum Phase {
     Open,
     /// We are closing: no new streams, and GOAWAY once all that is queued is out.
     Closing,
-    /// GOAWAY is out, or the connection failed: nothing more is sent but what `control` holds.
+    /// GOAWAY is out, or the connection failed: nothing more is sent but what `replies` holds.
     Closed(ConnectionError),
 }
 
