@@ -40,12 +40,17 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod channel;
+mod config;
 mod error;
 pub mod exec;
 pub mod mux;
+mod payload;
 pub mod spdy;
 pub mod status;
 pub mod upgrade;
+#[doc(hidden)] // public for the fuzz target alone
+pub mod websocket;
 
 pub use error::{ConnectionError, Initiator, StreamError};
 

@@ -226,8 +226,8 @@ impl ExitStatus {
         match version {
             Version::V1 | Version::V2 | Version::V3 if bytes.is_empty() => Ok(Some(Self::Success)),
             Version::V1 | Version::V2 | Version::V3 => Ok(Some(Self::from_text(text(bytes)))),
-            Version::V4 if bytes.trim_ascii().is_empty() => Ok(None),
-            Version::V4 => Status::from_json(bytes).map(|status| Some(status.into())),
+            Version::V4 | Version::V5 if bytes.trim_ascii().is_empty() => Ok(None),
+            Version::V4 | Version::V5 => Status::from_json(bytes).map(|status| Some(status.into())),
         }
     }
 
@@ -243,7 +243,7 @@ impl ExitStatus {
             Version::V1 | Version::V2 | Version::V3 if self.success() => Bytes::new(),
             // Never empty, which would be success.
             Version::V1 | Version::V2 | Version::V3 => status.to_string().into(),
-            Version::V4 => status.to_json(),
+            Version::V4 | Version::V5 => status.to_json(),
         }
     }
 

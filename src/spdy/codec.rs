@@ -11,9 +11,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::block::{Deflater, Inflater};
-use super::config::{HeaderCompression, Limits};
 use super::frame::{Frame, GoAwayStatus, RstStatus, Setting, SettingId, Settings, StreamId};
 use super::headers::{HeaderError, Headers};
+use crate::config::{HeaderCompression, Limits};
+use crate::payload::Payloads;
 
 const HEAD: usize = 8;
 const CONTROL: u32 = 0x8000_0000;
@@ -32,11 +33,6 @@ const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 const WINDOW_UPDATE: u16 = 9;
 
-/// Payloads below this are copied out of the read buffer, so that a reader who keeps a few bytes never keeps all of it:
-/// what unread bytes pin is at most some 64 times what the receive budget counts.
-const COPY_BELOW: usize = 2 * 1024;
-const COPY_BUFFER: usize = 8 * 1024;
-
 /// Reads and writes frames: one codec a connection, since each direction has one header compression stream.
 ///
 /// As a [`Decoder`] it hands DATA on as it arrives, in pieces that are slices of the buffer it is given; as an
@@ -49,7 +45,7 @@ pub struct Codec {
     deflater: Deflater,
     inflater: Inflater,
     expect: Expect,
-    copies: BytesMut,
+    payloads: Payloads,
 }
 
 /// What the next bytes are.
@@ -75,7 +71,7 @@ impl Codec {
             deflater: Deflater::new(compression),
             inflater: Inflater::default(),
             expect: Expect::Head,
-            copies: BytesMut::new(),
+            payloads: Payloads::default(),
         }
     }
 
@@ -139,7 +135,7 @@ impl Codec {
     pub(crate) fn release(&mut self) {
         self.deflater.release();
         self.inflater.release();
-        self.copies = BytesMut::new();
+        self.payloads.release();
     }
 
     /// Whether the bytes read so far end between two frames.
@@ -224,21 +220,6 @@ impl Codec {
             }
         })
     }
-
-    /// A payload as it is handed on: a slice of the buffer it came in, or a copy if it is small.
-    fn payload(&mut self, piece: BytesMut) -> Bytes {
-        if piece.is_empty() {
-            return Bytes::new();
-        }
-        if piece.len() >= COPY_BELOW {
-            return piece.freeze();
-        }
-        if self.copies.capacity() < piece.len() && !self.copies.try_reclaim(COPY_BUFFER) {
-            self.copies = BytesMut::with_capacity(COPY_BUFFER);
-        }
-        self.copies.extend_from_slice(&piece);
-        self.copies.split().freeze()
-    }
 }
 
 impl Decoder for Codec {
@@ -255,7 +236,7 @@ impl Decoder for Codec {
                     let piece = src.split_to(left.min(src.len()));
                     let left = left.saturating_sub(piece.len());
                     self.expect = if left == 0 { Expect::Head } else { Expect::Data { id, fin, left } };
-                    return Ok(Some(Frame::Data { id, fin: fin && left == 0, data: self.payload(piece) }));
+                    return Ok(Some(Frame::Data { id, fin: fin && left == 0, data: self.payloads.take(piece) }));
                 }
                 Expect::Skipped { left } => {
                     let here = left.min(src.len());

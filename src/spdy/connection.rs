@@ -10,12 +10,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::clock::Clock;
-use super::config::{Config, FlowControl};
 use super::ending::{LastWord, Phase};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
 use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 use super::headers::Headers;
 use super::stream::{Control, End, Sending, Stream};
+use crate::config::{Config, FlowControl};
 use crate::error::{ConnectionError, StreamError};
 
 /// Which end of the connection this is.

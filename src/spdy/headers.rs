@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::config::Limits;
+use crate::config::Limits;
 
 /// The headers of a stream: lower-case names, each once, in the order they were added.
 ///

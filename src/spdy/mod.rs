@@ -31,7 +31,6 @@
 mod block;
 mod clock;
 mod codec;
-mod config;
 mod connection;
 mod ending;
 mod flow;
@@ -41,8 +40,8 @@ mod receive;
 mod stream;
 mod transmit;
 
+pub use crate::config::{Config, FlowControl, HeaderCompression, Limits};
 pub use codec::{Codec, CodecError};
-pub use config::{Config, FlowControl, HeaderCompression, Limits};
 pub use connection::{Connection, Event, ReadOutcome, Role, WriteOutcome};
 pub use frame::{Frame, GoAwayStatus, RstStatus, Setting, SettingId, Settings, StreamId};
 pub use headers::{HeaderError, Headers};

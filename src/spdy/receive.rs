@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::config::FlowControl;
 use super::connection::{Connection, Event, Role};
 use super::ending::Phase;
 use super::flow::{DEFAULT_WINDOW, MIN_CHARGE};
 use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 use super::headers::Headers;
 use super::stream::{End, Sending, Stream};
+use crate::config::FlowControl;
 use crate::error::ConnectionError;
 
 impl Connection {

@@ -56,6 +56,8 @@ pub enum Version {
     V3,
     /// `v4.channel.k8s.io`: the end of the command comes as a JSON [`Status`](crate::status::Status).
     V4,
+    /// `v5.channel.k8s.io`: as v4, and over WebSocket stdin can end. Over SPDY, where it always could, no server has it.
+    V5,
 }
 
 /// A protocol that two ends settle on in `X-Stream-Protocol-Version`.
@@ -79,6 +81,7 @@ impl Protocol {
             Self::Exec(Version::V2) => "v2.channel.k8s.io",
             Self::Exec(Version::V3) => "v3.channel.k8s.io",
             Self::Exec(Version::V4) => "v4.channel.k8s.io",
+            Self::Exec(Version::V5) => "v5.channel.k8s.io",
         }
     }
 

@@ -1,10 +1,10 @@
-//! What a user may set on a SPDY connection, with every default and its reason.
+//! What a user may set on a connection, whatever carries it, with every default and its reason.
 //!
 //! Owns the values. It must not act on them.
 
 use std::time::Duration;
 
-/// How a [`Connection`](super::Connection) behaves.
+/// How a connection behaves.
 ///
 /// `Config::default()` is right for a client and for a server of many streams; [`Config::exec`] is for one
 /// exec or attach session.
@@ -137,6 +137,11 @@ pub struct Limits {
     pub max_queued_replies: usize,
     /// Bytes of DATA, with 256 at least a frame, on streams that never were. Default: 64 KiB.
     pub max_stray_data: usize,
+    /// Bytes of a WebSocket message, its fragments together. Default: 32 MiB, the largest that Go's servers take. Messages
+    /// are handed on as they come and never held whole, so that a large one costs no memory.
+    pub max_message: u64,
+    /// Fragments of a WebSocket message. Default: 1024.
+    pub max_fragments: u32,
 }
 
 impl Default for Limits {
@@ -154,6 +159,8 @@ impl Default for Limits {
             rate_window: Duration::from_secs(30),
             max_queued_replies: 1024,
             max_stray_data: 64 * 1024,
+            max_message: 32 * 1024 * 1024,
+            max_fragments: 1024,
         }
     }
 }

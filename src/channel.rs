@@ -1,0 +1,320 @@
+//! The `channel.k8s.io` subprotocols without IO: what one WebSocket message says.
+//!
+//! Owns the channel byte, the base64 form and v5's CLOSE, at both ends. It must not know frames, nor who reads a
+//! channel: [`mux`](crate::mux) makes streams of them.
+//!
+//! A message is a channel and its bytes; several make one stream, whatever their bounds. [`Decoder`] takes messages in
+//! pieces, as they arrive, so that none has to be whole in memory.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use kubestream::channel::{Channel, Decoder, Event, Subprotocol};
+//!
+//! let mut message = BytesMut::new();
+//! Subprotocol::V4Base64.encode(Channel::Stdout, b"hello\n", &mut message);
+//! assert_eq!(&message[..], b"1aGVsbG8K");
+//!
+//! let mut client = Decoder::client(Subprotocol::V4Base64);
+//! let event = client.decode(true, true, message.freeze())?;
+//! assert_eq!(event, Some(Event::Data { channel: Channel::Stdout, data: "hello\n".into() }));
+//! # Ok::<(), kubestream::channel::ChannelError>(())
+//! ```
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
+mod base64;
+
+use std::fmt;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use self::base64::Unwrapper;
+use crate::error::Initiator;
+use crate::upgrade::Version;
+
+/// A subprotocol of `Sec-WebSocket-Protocol` that carries exec and attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Subprotocol {
+    /// None was asked for: as `channel.k8s.io`.
+    Unnamed,
+    /// `channel.k8s.io`: errors come as text, and stdin has no end.
+    V1,
+    /// `base64.channel.k8s.io`: the same in messages of text.
+    V1Base64,
+    /// `v2.channel.k8s.io`, which clients offer and no server of Kubernetes has: here it means what v1 does.
+    V2,
+    /// `v3.channel.k8s.io`, of which the same is true.
+    V3,
+    /// `v4.channel.k8s.io`: the end of the command comes as a JSON [`Status`](crate::status::Status).
+    V4,
+    /// `v4.base64.channel.k8s.io`: the same in messages of text.
+    V4Base64,
+    /// `v5.channel.k8s.io`: stdin can end.
+    V5,
+}
+
+impl Subprotocol {
+    const ALL: [Self; 8] =
+        [Self::Unnamed, Self::V1, Self::V1Base64, Self::V2, Self::V3, Self::V4, Self::V4Base64, Self::V5];
+
+    /// The name on the wire. [`Subprotocol::Unnamed`] has an empty one, which is never written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unnamed => "",
+            Self::V1 => "channel.k8s.io",
+            Self::V1Base64 => "base64.channel.k8s.io",
+            Self::V2 => "v2.channel.k8s.io",
+            Self::V3 => "v3.channel.k8s.io",
+            Self::V4 => "v4.channel.k8s.io",
+            Self::V4Base64 => "v4.base64.channel.k8s.io",
+            Self::V5 => "v5.channel.k8s.io",
+        }
+    }
+
+    /// The subprotocol of a name on the wire. Names are compared byte by byte, as in Go.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|subprotocol| subprotocol.name() == name)
+    }
+
+    /// The version of the remote-command protocol that it carries.
+    #[must_use]
+    pub fn version(self) -> Version {
+        match self {
+            Self::Unnamed | Self::V1 | Self::V1Base64 => Version::V1,
+            Self::V2 => Version::V2,
+            Self::V3 => Version::V3,
+            Self::V4 | Self::V4Base64 => Version::V4,
+            Self::V5 => Version::V5,
+        }
+    }
+
+    /// Whether its messages are text: a digit for the channel, and base64.
+    #[must_use]
+    pub fn is_base64(self) -> bool {
+        matches!(self, Self::V1Base64 | Self::V4Base64)
+    }
+
+    /// Whether the end of stdin can be said: only v5 has a CLOSE.
+    #[must_use]
+    pub fn has_close(self) -> bool {
+        self == Self::V5
+    }
+
+    /// The first byte of a message of `channel`.
+    #[must_use]
+    pub fn channel_byte(self, channel: Channel) -> u8 {
+        if self.is_base64() { b'0' | channel.number() } else { channel.number() }
+    }
+
+    /// How long a message with `len` bytes of data is.
+    #[must_use]
+    pub fn encoded_len(self, len: usize) -> usize {
+        let data = if self.is_base64() { len.div_ceil(3).saturating_mul(4) } else { len };
+        data.saturating_add(1)
+    }
+
+    /// Appends a whole message.
+    pub fn encode(self, channel: Channel, data: &[u8], out: &mut BytesMut) {
+        out.put_u8(self.channel_byte(channel));
+        if self.is_base64() {
+            base64::encode(data, out);
+        } else {
+            out.put_slice(data);
+        }
+    }
+
+    /// The message that ends `channel`, where there is one.
+    #[must_use]
+    pub fn encode_close(self, channel: Channel) -> Option<[u8; 2]> {
+        self.has_close().then_some([CLOSE, channel.number()])
+    }
+}
+
+impl fmt::Display for Subprotocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a channel carries. Each has one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums)] // the protocol has these five and a CLOSE
+pub enum Channel {
+    /// 0, client to server.
+    Stdin,
+    /// 1, server to client.
+    Stdout,
+    /// 2, server to client.
+    Stderr,
+    /// 3, server to client: the status, or the error.
+    Error,
+    /// 4, client to server: the terminal's size, in JSON.
+    Resize,
+}
+
+impl Channel {
+    /// All channels, by number.
+    pub const ALL: [Self; 5] = [Self::Stdin, Self::Stdout, Self::Stderr, Self::Error, Self::Resize];
+
+    /// Its number on the wire.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Stdin => 0,
+            Self::Stdout => 1,
+            Self::Stderr => 2,
+            Self::Error => 3,
+            Self::Resize => 4,
+        }
+    }
+
+    /// The channel of a number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Whether it is the client that sends on it.
+    #[must_use]
+    pub fn is_clients(self) -> bool {
+        matches!(self, Self::Stdin | Self::Resize)
+    }
+}
+
+/// The number under which v5 says that a channel ends.
+const CLOSE: u8 = 255;
+
+/// Reads the messages of one end.
+#[derive(Debug)]
+pub struct Decoder {
+    subprotocol: Subprotocol,
+    /// Whether the messages are a client's.
+    from_client: bool,
+    message: Message,
+    base64: Unwrapper,
+}
+
+/// The message that is under way.
+#[derive(Clone, Copy, Debug)]
+enum Message {
+    /// Its first byte has not come.
+    Begun,
+    On(Channel),
+    /// A CLOSE, of which so many bytes have come, the first of them this.
+    Close {
+        len: usize,
+        number: u8,
+    },
+    /// Of a channel that is unknown, or not the sender's: nobody hears it.
+    Unheard,
+}
+
+/// What a message, or a piece of one, says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // the protocol says nothing else
+pub enum Event {
+    /// Bytes on a channel: never none.
+    Data {
+        /// The channel.
+        channel: Channel,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// Nothing more will come on the channel.
+    Close(Channel),
+}
+
+/// A message that is none: always the peer's fault, and the end of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The data is not base64 with its padding.
+    #[error("a message that is not base64")]
+    NotBase64,
+    /// A CLOSE has two bytes: Go's servers drop the connection of who sends another.
+    #[error("a CLOSE that names not one channel")]
+    CloseLength,
+    /// A CLOSE of a channel that there is not.
+    #[error("a CLOSE of the channel {0}, which there is not")]
+    CloseUnknown(u8),
+}
+
+impl ChannelError {
+    /// Who caused the error: always the peer.
+    #[must_use]
+    pub fn initiator(&self) -> Initiator {
+        Initiator::Remote
+    }
+}
+
+impl Decoder {
+    /// A server's, for what clients send.
+    #[must_use]
+    pub fn server(subprotocol: Subprotocol) -> Self {
+        Self::new(subprotocol, true)
+    }
+
+    /// A client's, for what servers send.
+    #[must_use]
+    pub fn client(subprotocol: Subprotocol) -> Self {
+        Self::new(subprotocol, false)
+    }
+
+    fn new(subprotocol: Subprotocol, from_client: bool) -> Self {
+        Self { subprotocol, from_client, message: Message::Begun, base64: Unwrapper::default() }
+    }
+
+    /// Takes a piece of a message: its `first`, its `last`, or both.
+    ///
+    /// `None` where it says nothing: an empty message, or one with the channel alone, as servers send to say that they
+    /// are there; one of an unknown channel, or of one that the other end sends on. Go's peers drop those too.
+    ///
+    /// # Errors
+    /// [`ChannelError`].
+    pub fn decode(&mut self, first: bool, last: bool, mut piece: Bytes) -> Result<Option<Event>, ChannelError> {
+        if first {
+            self.message = Message::Begun;
+            self.base64 = Unwrapper::default();
+        }
+        if let Message::Begun = self.message
+            && let Ok(number) = piece.try_get_u8()
+        {
+            self.message = self.begin(number);
+        }
+        match &mut self.message {
+            Message::Begun | Message::Unheard => Ok(None),
+            Message::On(channel) => {
+                let channel = *channel;
+                let data = if self.subprotocol.is_base64() { self.base64.unwrap(&piece, last)? } else { piece };
+                Ok((!data.is_empty()).then_some(Event::Data { channel, data }))
+            }
+            Message::Close { len, number } => {
+                *len = len.saturating_add(piece.len());
+                *number = piece.first().copied().unwrap_or(*number);
+                let (len, number) = (*len, *number);
+                if len > 1 || last && len == 0 {
+                    return Err(ChannelError::CloseLength);
+                }
+                let channel = Channel::from_number(number).ok_or(ChannelError::CloseUnknown(number));
+                if last { channel.map(Event::Close).map(Some) } else { Ok(None) }
+            }
+        }
+    }
+
+    fn begin(&self, byte: u8) -> Message {
+        let number = if self.subprotocol.is_base64() { byte.wrapping_sub(b'0') } else { byte };
+        // A CLOSE of a server's means nothing: Go's clients do not know it.
+        if number == CLOSE && self.subprotocol.has_close() && self.from_client {
+            return Message::Close { len: 0, number: 0 };
+        }
+        let channel = Channel::from_number(number).filter(|channel| channel.is_clients() == self.from_client);
+        channel.map_or(Message::Unheard, Message::On)
+    }
+}
+
+#[cfg(test)]
+mod tests;

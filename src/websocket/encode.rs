@@ -1,0 +1,81 @@
+//! Frames to bytes: heads and masks.
+
+use bytes::{BufMut, BytesMut};
+
+use super::{FIN, MASKED, MAX_CONTROL, Opcode};
+
+/// Appends the head of a frame that is a whole message, or a control frame: nothing that we send is fragmented, since
+/// Go's servers do not put fragments together. `key`: the client's mask.
+pub fn encode_head(opcode: Opcode, len: usize, key: Option<[u8; 4]>, out: &mut BytesMut) {
+    out.put_u8(FIN | opcode.bits());
+    let masked = if key.is_some() { MASKED } else { 0 };
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(short @ ..=125), _) => out.put_u8(masked | short),
+        (_, Ok(medium)) => {
+            out.put_u8(masked | 126);
+            out.put_u16(medium);
+        }
+        _ => {
+            out.put_u8(masked | 127);
+            out.put_u64(len as u64);
+        }
+    }
+    if let Some(key) = key {
+        out.put_slice(&key);
+    }
+}
+
+/// The payload of a Close frame (§5.5.1). The reason is cut where a control frame ends.
+#[must_use]
+pub fn close_payload(code: u16, reason: &str) -> BytesMut {
+    let mut room = reason.len().min(MAX_CONTROL.saturating_sub(2));
+    while !reason.is_char_boundary(room) {
+        room = room.saturating_sub(1);
+    }
+    let mut payload = BytesMut::new();
+    payload.put_u16(code);
+    payload.put_slice(reason.get(..room).unwrap_or_default().as_bytes());
+    payload
+}
+
+/// Masks, or unmasks, bytes where they are (§5.3). They are the first of a payload, or the key was turned to fit them.
+pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
+    let [a, b, c, d] = key;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (words, rest) = bytes.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+/// The keys that a client masks with: unpredictable ones (§10.3), asked of the system some at a time.
+#[derive(Debug)]
+pub struct Masks {
+    keys: [u8; 256],
+    used: usize,
+}
+
+impl Default for Masks {
+    fn default() -> Self {
+        Self { keys: [0; 256], used: usize::MAX }
+    }
+}
+
+impl Masks {
+    /// The next key.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn next_key(&mut self) -> std::io::Result<[u8; 4]> {
+        if self.used >= self.keys.len() {
+            getrandom::fill(&mut self.keys)?;
+            self.used = 0;
+        }
+        let key = self.keys.get(self.used..).and_then(|keys| keys.first_chunk::<4>());
+        self.used = self.used.saturating_add(4);
+        key.copied().ok_or_else(|| std::io::ErrorKind::Other.into())
+    }
+}
