@@ -1,4 +1,4 @@
-//! `kubectl exec`, small: runs a command through SPDY/3.1 and ends with its exit code.
+//! `kubectl exec`, small: runs a command over WebSocket or SPDY/3.1 and ends with its exit code.
 //!
 //! `cargo run --example exec -- sh -c 'echo out; echo err >&2; exit 7'` runs it on a node of its own, on loopback;
 //! `--server http://127.0.0.1:8001` on another server.
@@ -17,10 +17,11 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use http::Method;
 use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{self, Protocol};
+use kubestream::upgrade::{self, Carrier, Protocol, Upgraded};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -48,14 +49,24 @@ struct Arguments {
     /// Run it on a terminal. Needs -i, and a terminal here.
     #[arg(short, long)]
     tty: bool,
-    /// Offer this protocol alone.
+    /// What carries the session: WebSocket, SPDY, or SPDY where WebSocket is refused.
+    #[arg(long, value_enum, default_value_t = Transport::Auto)]
+    transport: Transport,
+    /// Offer this protocol alone; over WebSocket an empty name asks for none.
     #[arg(long, value_name = "NAME")]
-    protocol: Option<Protocol>,
+    protocol: Option<String>,
     #[command(flatten)]
     tls: transport::Tls,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Transport {
+    Websocket,
+    Spdy,
+    Auto,
 }
 
 fn main() -> ExitCode {
@@ -99,11 +110,7 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error>> {
     };
     let streams = wanted_streams(&arguments);
     let url = target(&arguments, &server, streams);
-    let offers = arguments.protocol.as_ref().map_or(Protocol::EXEC, std::slice::from_ref);
-
-    let io = transport::connect(&url, &arguments.tls).await?;
-    let request = http::Request::post(url.as_str()).header("User-Agent", "kubestream").body(())?;
-    let upgraded = upgrade::connect(io, request, offers, &upgrade::Config::default()).await?;
+    let upgraded = upgrade(&arguments, &url).await?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let mut exec = mux.exec(streams).await?;
@@ -113,6 +120,39 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error>> {
     drop(exec);
     let _ = driver.await?;
     Ok(status)
+}
+
+async fn upgrade(arguments: &Arguments, url: &str) -> Result<Upgraded<Box<dyn transport::Io>>, Box<dyn Error>> {
+    let config = upgrade::Config::default();
+    let request = |method| http::Request::builder().method(method).uri(url).header("User-Agent", "kubestream").body(());
+    let dial = || transport::connect(url, &arguments.tls);
+    let name = arguments.protocol.as_deref();
+    match arguments.transport {
+        Transport::Websocket => {
+            let offers = offers(Carrier::WebSocket, name, Protocol::V5)?;
+            Ok(upgrade::connect(dial().await?, request(Method::GET)?, &offers, &config).await?)
+        }
+        Transport::Spdy => {
+            let offers = offers(Carrier::Spdy, name, Protocol::EXEC)?;
+            Ok(upgrade::connect(dial().await?, request(Method::POST)?, &offers, &config).await?)
+        }
+        Transport::Auto => {
+            if name.is_some() {
+                return Err("--protocol needs a --transport: the same name is another protocol over each".into());
+            }
+            let request = request(Method::GET)?;
+            let connected =
+                upgrade::connect_with_fallback(dial, request, Protocol::V5, Protocol::EXEC, &config).await?;
+            Ok(connected.upgraded)
+        }
+    }
+}
+
+/// The protocol that was named, or else the usual ones.
+fn offers(carrier: Carrier, name: Option<&str>, usual: &[Protocol]) -> Result<Vec<Protocol>, Box<dyn Error>> {
+    let Some(name) = name else { return Ok(usual.to_vec()) };
+    let protocol = Protocol::from_name(carrier, name);
+    Ok(vec![protocol.ok_or_else(|| format!("there is no protocol {name:?} over {carrier}"))?])
 }
 
 /// What kubectl makes of -i and -t.

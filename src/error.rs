@@ -6,7 +6,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "websocket")]
+use crate::channel::ChannelError;
 use crate::spdy::{CodecError, GoAwayStatus, RstStatus};
+#[cfg(feature = "websocket")]
+use crate::websocket::WebSocketError;
 
 /// Who caused an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,9 +39,17 @@ pub enum ConnectionError {
     /// The IO failed.
     #[error("connection lost: {0}")]
     Io(#[source] Arc<io::Error>),
-    /// The peer ended the connection without a GOAWAY, or in the middle of a frame.
-    #[error("connection lost: the peer closed it without a GOAWAY")]
+    /// The peer ended the connection without a GOAWAY, or a Close over WebSocket, or in the middle of a frame.
+    #[error("connection lost: the peer closed it without a farewell")]
     Lost,
+    /// The peer sent a WebSocket Close that is no orderly end: to a client every one but 1000, as for client-go.
+    #[error("the peer closed the connection{}{}{reason}", code.map(|code| format!(" with code {code}")).unwrap_or_default(), if reason.is_empty() { "" } else { ": " })]
+    PeerClosed {
+        /// The status code (RFC 6455 §7.4), if there was one.
+        code: Option<u16>,
+        /// The peer's words.
+        reason: String,
+    },
     /// The peer sent GOAWAY: streams above `last_good` were not, and will not be, taken.
     #[error("the peer goes away ({status}), last stream taken: {last_good}")]
     GoneAway {
@@ -49,6 +61,14 @@ pub enum ConnectionError {
     /// The peer's bytes are not frames within the limits.
     #[error("bad frame from the peer: {0}")]
     Codec(#[from] CodecError),
+    /// The peer's bytes are not WebSocket frames within the limits.
+    #[cfg(feature = "websocket")]
+    #[error("bad WebSocket frame from the peer: {0}")]
+    WebSocket(#[from] WebSocketError),
+    /// The peer's message is none of the subprotocol's.
+    #[cfg(feature = "websocket")]
+    #[error("bad message from the peer: {0}")]
+    Channel(#[from] ChannelError),
     /// The peer broke a rule of SPDY/3.1.
     #[error("protocol violation by the peer: {0}")]
     Protocol(&'static str),
@@ -83,6 +103,9 @@ pub enum ConnectionError {
     /// All 2^30 stream ids of this side are used up.
     #[error("no stream ids are left on this connection")]
     IdsExhausted,
+    /// Over WebSocket a connection has the five streams of one session, and this one it has not, or no more.
+    #[error("the connection has no such channel, or it is taken")]
+    NoChannel,
     /// The headers cannot be sent as SPDY headers.
     #[error("unfit header: {0}")]
     InvalidHeader(&'static str),
@@ -93,18 +116,24 @@ impl ConnectionError {
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
-            Self::Closed | Self::DriverGone | Self::IdsExhausted | Self::InvalidHeader(_) | Self::Stalled { .. } => {
-                Initiator::User
-            }
+            Self::Closed
+            | Self::DriverGone
+            | Self::IdsExhausted
+            | Self::InvalidHeader(_)
+            | Self::NoChannel
+            | Self::Stalled { .. } => Initiator::User,
             Self::IdleTimeout(_) => Initiator::Library,
             Self::Io(_)
             | Self::Lost
+            | Self::PeerClosed { .. }
             | Self::GoneAway { .. }
             | Self::Codec(_)
             | Self::Protocol(_)
             | Self::LimitExceeded { .. }
             | Self::KeepaliveTimeout(_)
             | Self::FlushTimeout(_) => Initiator::Remote,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(_) | Self::Channel(_) => Initiator::Remote,
         }
     }
 
@@ -112,13 +141,15 @@ impl ConnectionError {
         match self {
             Self::Io(error) => error.kind(),
             Self::Closed | Self::DriverGone => io::ErrorKind::NotConnected,
-            Self::Lost | Self::GoneAway { .. } => io::ErrorKind::ConnectionAborted,
+            Self::Lost | Self::PeerClosed { .. } | Self::GoneAway { .. } => io::ErrorKind::ConnectionAborted,
             Self::Codec(_) | Self::Protocol(_) | Self::LimitExceeded { .. } => io::ErrorKind::InvalidData,
             Self::KeepaliveTimeout(_) | Self::FlushTimeout(_) | Self::IdleTimeout(_) | Self::Stalled { .. } => {
                 io::ErrorKind::TimedOut
             }
             Self::IdsExhausted => io::ErrorKind::Other,
-            Self::InvalidHeader(_) => io::ErrorKind::InvalidInput,
+            Self::InvalidHeader(_) | Self::NoChannel => io::ErrorKind::InvalidInput,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(_) | Self::Channel(_) => io::ErrorKind::InvalidData,
         }
     }
 }

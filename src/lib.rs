@@ -40,6 +40,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "websocket")]
 pub mod channel;
 mod config;
 mod error;
@@ -49,7 +50,7 @@ mod payload;
 pub mod spdy;
 pub mod status;
 pub mod upgrade;
-#[doc(hidden)] // public for the fuzz target alone
+#[cfg(feature = "websocket")]
 pub mod websocket;
 
 pub use error::{ConnectionError, Initiator, StreamError};

@@ -1,6 +1,7 @@
 //! The node's HTTP side: which request gets which answer.
 //!
-//! Owns the paths of a kube-apiserver that kubectl needs for exec, and the kubelet's own exec path. The process is
+//! Owns the paths of a kube-apiserver that kubectl needs for exec, and the kubelet's own exec path, over SPDY and over
+//! WebSocket. The process is
 //! [`process`](crate::process)'s.
 
 use std::sync::Arc;
@@ -83,7 +84,7 @@ async fn exec(pending: Pending<TcpStream>, pod: Option<&&str>) -> Result<(), Upg
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }
-    let upgraded = pending.accept(Protocol::EXEC).await?;
+    let upgraded = pending.accept(Protocol::ANY).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let session = async move {
         match mux.accept_exec(wanted.streams).await {

@@ -1,6 +1,7 @@
 //! TCP, or TLS over it: the crate takes any IO, and leaves both to its users.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,7 +31,11 @@ pub(crate) struct Tls {
 pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-pub(crate) async fn connect(url: &str, tls: &Tls) -> Result<Box<dyn Io>, Box<dyn Error>> {
+pub(crate) async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
+    dial(url, tls).await.map_err(|error| error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error))
+}
+
+async fn dial(url: &str, tls: &Tls) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
     let url = Url::parse(url)?;
     let host = url.host_str().ok_or("the URL of the server has no host")?;
     let port = url.port_or_known_default().ok_or("the URL of the server is neither http nor https")?;
@@ -47,7 +52,7 @@ pub(crate) async fn connect(url: &str, tls: &Tls) -> Result<Box<dyn Io>, Box<dyn
 }
 
 impl Tls {
-    fn config(&self) -> Result<ClientConfig, Box<dyn Error>> {
+    fn config(&self) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
         let authority = self.certificate_authority.as_ref().ok_or("https needs --certificate-authority")?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_file_iter(authority)? {

@@ -69,7 +69,7 @@ impl Unwrapper {
             return Err(ChannelError::NotBase64);
         }
         let start = out.len();
-        out.resize(start.saturating_add(groups.len() / 4 * 3), 0);
+        out.resize(start.saturating_add(groups.len()), 0);
         let room = out.get_mut(start..).unwrap_or_default();
         let written = ENGINE.decode_slice(groups, room).map_err(|_| ChannelError::NotBase64)?;
         out.truncate(start.saturating_add(written));

@@ -13,12 +13,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Error, Options, StreamType, Streams, exec_version};
+use super::{Error, Options, StreamType, Streams, exec_protocol};
 use crate::error::{ConnectionError, StreamError};
 use crate::mux::{Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::spdy::RstStatus;
 use crate::status::{ExitStatus, StatusReader, TerminalSize};
-use crate::upgrade::Version;
+use crate::upgrade::{Protocol, Version};
 
 impl Multiplexer {
     /// Makes the streams of a session, as [`exec_with`](Self::exec_with) with the default [`Options`].
@@ -42,11 +42,12 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped before it is ready, the streams that were made are reset, and the session is of no use any more.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
-        let version = exec_version(self)?;
+        let protocol = exec_protocol(self)?;
+        let version = protocol.version();
         let mut streams = Vec::new();
         let after = options.creation_timeout;
         let due = later(after);
-        for kind in want.types(version) {
+        for kind in want.types(protocol) {
             let Ok(stream) = timeout_at(due, self.open(kind.headers())).await else {
                 return Err(Error::CreationTimeout { missing: vec![kind.name()], after });
             };
@@ -57,6 +58,7 @@ impl Multiplexer {
             }
             streams.push((kind, stream, false));
         }
+        self.release_given();
         let answers = poll_fn(|cx| {
             // All are asked at each turn: a refusal counts whichever stream still waits, and so does an answer.
             for (kind, stream, answered) in streams.iter_mut().filter(|(.., answered)| !answered) {
@@ -76,7 +78,7 @@ impl Multiplexer {
             }
         }
         let streams = streams.into_iter().map(|(kind, stream, _)| (kind, stream));
-        Ok(Exec::new(version, options, streams))
+        Ok(Exec::new(protocol, options, streams))
     }
 }
 
@@ -100,7 +102,7 @@ pub struct Exec {
     /// The sending halves of what only the server writes: finished at the end, not before, since a server may take a FIN
     /// on an output for the client's farewell.
     unused: Vec<SendHalf>,
-    version: Version,
+    protocol: Protocol,
     options: Options,
     progress: Progress,
 }
@@ -119,7 +121,7 @@ struct Progress {
 }
 
 impl Exec {
-    fn new(version: Version, options: Options, streams: impl Iterator<Item = (StreamType, Stream)>) -> Self {
+    fn new(protocol: Protocol, options: Options, streams: impl Iterator<Item = (StreamType, Stream)>) -> Self {
         let mut exec = Self {
             stdin: None,
             stdout: None,
@@ -128,10 +130,10 @@ impl Exec {
             error: None,
             outputs: Vec::new(),
             unused: Vec::new(),
-            version,
+            protocol,
             options,
             progress: Progress {
-                reader: StatusReader::new(version),
+                reader: StatusReader::new(protocol.version()),
                 said_something: false,
                 status_due: None,
                 status: None,
@@ -166,7 +168,14 @@ impl Exec {
     /// The version of the protocol that was negotiated.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.version
+        self.protocol.version()
+    }
+
+    /// Whether the end of stdin reaches the process. Over WebSocket it does with v5 alone: before, what reads stdin to its
+    /// end goes on waiting.
+    #[must_use]
+    pub fn can_end_stdin(&self) -> bool {
+        self.protocol.can_end_stdin()
     }
 
     /// Waits until the command has ended and says how.
@@ -269,7 +278,7 @@ impl Exec {
                         None | Some(Err(StreamError::Reset(RstStatus::CANCEL))) => Ok(()),
                         // v1's error stream has no other end. For the rest, a connection that ended first was cut.
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
-                            if self.version == Version::V1 && self.outputs.iter().all(Watch::was_finished) =>
+                            if self.version() == Version::V1 && self.outputs.iter().all(Watch::was_finished) =>
                         {
                             Ok(())
                         }
@@ -294,7 +303,7 @@ impl Exec {
 
     /// v1's error stream has no end of its own: what is known when the outputs are over is all there is.
     fn status_overdue(&self) -> Result<ExitStatus, Error> {
-        if self.version == Version::V1 || self.progress.said_something {
+        if self.version() == Version::V1 || self.progress.said_something {
             return self.decode_status(Ok(()));
         }
         Err(Error::StatusTimeout(self.options.status_timeout))
@@ -313,7 +322,8 @@ pub struct Output {
     pub stderr: Bytes,
 }
 
-/// The stdin of a remote process. Shut down or dropped, the process reads its end; what was written still arrives.
+/// The stdin of a remote process. Shut down or dropped, the process reads its end, where the protocol can say it
+/// ([`Exec::can_end_stdin`]); what was written still arrives.
 #[derive(Debug)]
 pub struct RemoteStdin(SendHalf);
 
@@ -330,7 +340,7 @@ impl RemoteStdin {
         self.0.send(data).await
     }
 
-    /// Ends the process's stdin, behind all that was written.
+    /// Ends the process's stdin, behind all that was written, where the protocol can ([`Exec::can_end_stdin`]).
     pub fn finish(&mut self) {
         self.0.finish();
     }

@@ -44,13 +44,10 @@ pub use request::{ExecRequest, RequestError};
 pub use server::{ExecServer, ProcessOutput, ProcessStdin, Resizes};
 
 use crate::error::{ConnectionError, Initiator, StreamError};
-use crate::mux::Multiplexer;
+use crate::mux::{Multiplexer, STREAM_TYPE};
 use crate::spdy::{Headers, RstStatus};
 use crate::status::StatusError;
-use crate::upgrade::{Protocol, Version};
-
-/// The header that says which of a session's streams one is.
-const STREAM_TYPE: &str = "streamtype";
+use crate::upgrade::{Carrier, Protocol, Version};
 
 /// Which streams a session has beside the error stream. Both ends have to name the same ones: the client's request says
 /// them in its query ([`ExecRequest`]).
@@ -63,7 +60,7 @@ pub struct Streams {
     pub stdout: bool,
     /// The client gets what the process writes to stderr. Not with `tty`, where stdout carries both.
     pub stderr: bool,
-    /// The process runs on a terminal, and from v3 on the client sends its size.
+    /// The process runs on a terminal, and from v3 on, or over WebSocket, the client sends its size.
     pub tty: bool,
 }
 
@@ -76,13 +73,15 @@ impl Streams {
     pub const TTY: Self = Self { stdin: true, stdout: true, stderr: false, tty: true };
 
     /// The types of the streams, in the order client-go makes them.
-    fn types(self, version: Version) -> impl Iterator<Item = StreamType> {
+    fn types(self, protocol: Protocol) -> impl Iterator<Item = StreamType> {
+        // Every WebSocket has the channel, whatever the version.
+        let resizes = protocol.carrier() != Carrier::Spdy || protocol.version() >= Version::V3;
         let wanted = move |kind: &StreamType| match kind {
             StreamType::Error => true,
             StreamType::Stdin => self.stdin,
             StreamType::Stdout => self.stdout,
             StreamType::Stderr => self.stderr && !self.tty,
-            StreamType::Resize => self.tty && version >= Version::V3,
+            StreamType::Resize => self.tty && resizes,
         };
         StreamType::ALL.into_iter().filter(wanted)
     }
@@ -234,9 +233,6 @@ impl From<Error> for io::Error {
     }
 }
 
-fn exec_version(mux: &Multiplexer) -> Result<Version, Error> {
-    match mux.protocol() {
-        Some(Protocol::Exec(version)) => Ok(version),
-        None => Err(Error::NotExec(None)),
-    }
+fn exec_protocol(mux: &Multiplexer) -> Result<Protocol, Error> {
+    mux.protocol().ok_or(Error::NotExec(None))
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-use super::{Error, Options, StreamType, Streams, exec_version};
+use super::{Error, Options, StreamType, Streams, exec_protocol};
 use crate::error::{ConnectionError, StreamError};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::status::{ExitStatus, ResizeDecoder, TerminalSize};
@@ -41,8 +41,8 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped before it is ready, the streams that were taken are reset.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
-        let version = exec_version(self)?;
-        let mut missing: Vec<StreamType> = want.types(version).collect();
+        let protocol = exec_protocol(self)?;
+        let mut missing: Vec<StreamType> = want.types(protocol).collect();
         let mut streams = Vec::with_capacity(missing.len());
         let after = options.creation_timeout;
         let taken = async {
@@ -61,7 +61,7 @@ impl Multiplexer {
             }
         }
         self.refuse_streams();
-        Ok(ExecServer::new(self.clone(), version, streams))
+        Ok(ExecServer::new(self.clone(), protocol.version(), streams))
     }
 }
 
@@ -141,8 +141,7 @@ impl ExecServer {
     /// # Cancel safety
     /// Dropped, it no longer waits.
     pub async fn client_gone(&self) {
-        // How it went makes no difference to the process.
-        let _ = self.mux.closed().await;
+        self.mux.gone().await;
     }
 
     /// Ends the session: waits until all output has been given to the transport, sends the status behind it and closes

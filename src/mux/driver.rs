@@ -1,6 +1,6 @@
 //! The one loop that does IO: reads frames in, writes frames out, and lets time pass.
 //!
-//! Owns the IO, its buffers and the codec. It must not decide anything about the protocol: that is the connection's.
+//! Owns the IO, its buffers and the carrier. It must not decide anything about the protocol: that is the connection's.
 
 use std::fmt;
 use std::future::Future;
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
-use tokio_util::codec::Decoder;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::buffer::{ReadBuffer, WriteBatch};
+use super::carrier::Carrier;
 use super::shared::Shared;
 use crate::error::{ConnectionError, StreamError};
-use crate::spdy::{Codec, Config, Frame, Role};
+use crate::spdy::{Config, Frame, Role};
 
 /// How long a connection is silent before it gives its buffers back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ const ROUNDS: usize = 4;
 #[must_use = "a connection moves only while its driver is polled"]
 pub struct Driver<IO> {
     io: IO,
-    codec: Codec,
+    carrier: Carrier,
     shared: Arc<Shared>,
     input: ReadBuffer,
     output: WriteBatch,
@@ -81,12 +81,12 @@ enum Stage {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    pub(super) fn new(io: IO, read_ahead: &[u8], codec: Codec, shared: Arc<Shared>, config: &Config) -> Self {
+    pub(super) fn new(io: IO, read_ahead: &[u8], carrier: Carrier, shared: Arc<Shared>, config: &Config) -> Self {
         let mut input = ReadBuffer::default();
         input.bytes().extend_from_slice(read_ahead);
         Self {
             io,
-            codec,
+            carrier,
             shared,
             input,
             output: WriteBatch::default(),
@@ -233,13 +233,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.warn_of_stall();
             return Poll::Pending;
         }
-        if !self.input.bytes().is_empty() && self.decode(now) {
+        if !self.input.bytes().is_empty() && self.decode(0, now) {
             return Poll::Ready(());
         }
         match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
             Ok(0) => {
                 self.eof = true;
-                let between = self.input.bytes().is_empty() && self.codec.is_between_frames();
+                let between = self.input.bytes().is_empty() && self.carrier.is_between_frames();
                 let deaf = self.deaf.take();
                 self.shared.drive(|state| match deaf {
                     Some(error) => state.connection.close(error),
@@ -253,8 +253,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 if !self.closing {
                     self.progress = now;
                 }
-                self.shared.drive(|state| state.traffic.received = state.traffic.received.saturating_add(count as u64));
-                self.decode(now);
+                self.decode(count, now);
             }
             Err(error) => {
                 self.eof = true;
@@ -265,11 +264,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Poll::Ready(())
     }
 
-    /// Gives a batch of frames to the connection. `false`: the buffer holds no whole frame.
-    fn decode(&mut self, now: Instant) -> bool {
+    /// Gives a batch of frames to the connection, and tells it of the bytes that were `read`. `false`: the buffer holds
+    /// nothing for it.
+    fn decode(&mut self, read: usize, now: Instant) -> bool {
         let mut failure = None;
         while self.frames.len() < FRAMES {
-            match self.codec.decode(self.input.bytes()) {
+            match self.carrier.decode(self.input.bytes()) {
                 Ok(Some(frame)) => self.frames.push(frame),
                 Ok(None) => break,
                 Err(error) => {
@@ -279,14 +279,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }
         }
         let progress = !self.frames.is_empty() || failure.is_some();
-        if progress {
+        if progress || read > 0 {
             let frames = &mut self.frames;
             self.shared.drive(|state| {
+                state.traffic.received = state.traffic.received.saturating_add(read as u64);
+                if read > 0 {
+                    state.connection.heard(now);
+                }
                 for frame in frames.drain(..) {
                     state.connection.receive(frame, now);
                 }
-                if let Some(error) = failure {
-                    state.connection.close(error.into());
+                match failure {
+                    Some(ConnectionError::Closed) => state.connection.answer_farewell(),
+                    Some(error) => state.connection.close(error),
+                    None => {}
                 }
             });
         }
@@ -319,14 +325,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Takes a batch of frames from the connection.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
-        let (codec, output) = (&mut self.codec, &mut self.output);
+        let (carrier, output) = (&mut self.carrier, &mut self.output);
         self.shared.drive(|state| {
             while !output.is_full()
                 && let Some(frame) = state.connection.poll_frame(now)
             {
-                match codec.encode_head(frame, output.heads()) {
-                    Ok(payload) => output.push(payload),
-                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+                carrier.encode(frame, state.connection.error(), output)?;
+                while let Some(echo) = carrier.echo() {
+                    state.connection.receive(echo, now);
                 }
             }
             Ok(())
@@ -392,7 +398,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn trim(&mut self) {
         self.input.release();
         self.output.release();
-        self.codec.release();
+        self.carrier.release();
         self.frames = Vec::new();
         self.shared.drive(|state| state.trim());
     }

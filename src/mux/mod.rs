@@ -28,6 +28,9 @@
 //! ```
 
 mod buffer;
+mod carrier;
+#[cfg(feature = "websocket")]
+mod channels;
 mod driver;
 mod shared;
 mod stream;
@@ -43,11 +46,16 @@ pub(crate) use stream::Watch;
 pub use stream::{RecvHalf, SendHalf, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use carrier::Carrier;
+
 use crate::error::ConnectionError;
-use crate::spdy::{Codec, Connection, Headers, Role, RstStatus, StreamId};
 pub use crate::spdy::{Config, FlowControl, HeaderCompression, Limits};
+use crate::spdy::{Connection, Headers, Role, RstStatus, StreamId};
 use crate::upgrade::{Protocol, Upgraded};
 use stream::StreamRef;
+
+/// The header that says which of a session's streams one is.
+pub(crate) const STREAM_TYPE: &str = "streamtype";
 
 /// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
 ///
@@ -81,11 +89,21 @@ impl Multiplexer {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let (io, read_ahead, protocol) = io.into_parts();
-        let codec = Codec::with_compression(config.limits.clone(), config.header_compression);
+        let mut carrier = Carrier::new(role, protocol, &config);
+        let config = carrier.fit(config);
         let now = tokio::time::Instant::now().into_std();
-        let shared = Shared::new(Connection::new(role, config.clone(), now));
+        let mut connection = Connection::new(role, config.clone(), now);
+        while let Some(frame) = carrier.echo() {
+            connection.receive(frame, now);
+        }
+        let given = carrier.given().map(|kinds| {
+            let open =
+                |kind: &&'static str| Some((*kind, connection.open(Headers::from_iter([(STREAM_TYPE, *kind)])).ok()??));
+            kinds.iter().filter_map(open).collect()
+        });
+        let shared = Shared::new(connection, given);
         shared.handle_added();
-        let driver = Driver::new(io, &read_ahead, codec, Arc::clone(&shared), &config);
+        let driver = Driver::new(io, &read_ahead, carrier, Arc::clone(&shared), &config);
         (Self { shared, protocol }, driver)
     }
 
@@ -98,9 +116,11 @@ impl Multiplexer {
     /// Opens a stream. Its SYN_STREAM leaves at once and the answer is not waited for, so several opens take no more
     /// round trips than one, and bytes may be sent right behind. [`Stream::answered`] waits for the answer.
     ///
-    /// Waits where the peer's MAX_CONCURRENT_STREAMS is reached.
+    /// Waits where the peer's MAX_CONCURRENT_STREAMS is reached. Over WebSocket there are the five streams of a session
+    /// and no others: the header `streamtype` says which of them this takes.
     ///
     /// # Errors
+    /// [`ConnectionError::NoChannel`] over WebSocket for a stream that is none of these, or was taken before.
     /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that cannot be
     /// sent, or what the connection ended with.
     ///
@@ -108,7 +128,7 @@ impl Multiplexer {
     /// Dropped before it is ready, it has opened nothing.
     pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
         poll_fn(|cx| {
-            self.shared.with(|state| match state.connection.open(headers.clone()) {
+            self.shared.with(|state| match state.open(&headers) {
                 Ok(Some(id)) => {
                     state.add_handle();
                     Poll::Ready(Ok(id))
@@ -224,6 +244,16 @@ impl Multiplexer {
 
     pub(crate) fn refuse_streams(&self) {
         self.shared.with(|state| state.refuse_streams());
+    }
+
+    /// Nobody will ask for the streams that a client was given and has not taken.
+    pub(crate) fn release_given(&self) {
+        self.shared.with(|state| state.release_given());
+    }
+
+    /// Waits until the connection is closed, whether or not its driver is done.
+    pub(crate) async fn gone(&self) {
+        poll_fn(|cx| self.shared.with(|state| state.poll_gone(cx))).await;
     }
 
     /// [`shutdown`](Self::shutdown), not waited for.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::STREAM_TYPE;
 use crate::error::ConnectionError;
 use crate::spdy::{Connection, Event, Headers, RstStatus, StreamId};
 
@@ -23,6 +24,8 @@ impl fmt::Debug for Shared {
 pub(crate) struct State {
     pub(crate) connection: Connection,
     pub(crate) incoming: VecDeque<StreamId>,
+    /// The streams that a client has without opening them, by their type, until they are taken.
+    given: Option<Vec<(&'static str, StreamId)>>,
     pub(crate) pings: HashMap<u32, Ping>,
     streams: HashMap<StreamId, Waiting>,
     acceptors: Vec<Waker>,
@@ -68,10 +71,11 @@ impl Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new(connection: Connection) -> Arc<Self> {
+    pub(crate) fn new(connection: Connection, given: Option<Vec<(&'static str, StreamId)>>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             connection,
             incoming: VecDeque::new(),
+            given,
             pings: HashMap::new(),
             streams: HashMap::new(),
             acceptors: Vec::new(),
@@ -170,6 +174,23 @@ impl State {
         self.handles == 0
     }
 
+    /// Opens a stream, or takes it where the carrier has given it.
+    pub(crate) fn open(&mut self, headers: &Headers) -> Result<Option<StreamId>, ConnectionError> {
+        let Some(given) = &mut self.given else { return self.connection.open(headers.clone()) };
+        if let Some(error) = self.connection.error() {
+            return Err(error.clone());
+        }
+        let kind = headers.get(STREAM_TYPE);
+        let at = given.iter().position(|(given, _)| Some(*given) == kind).ok_or(ConnectionError::NoChannel)?;
+        Ok(Some(given.swap_remove(at).1))
+    }
+
+    pub(crate) fn release_given(&mut self) {
+        for (_, id) in self.given.iter_mut().flat_map(std::mem::take) {
+            self.connection.release(id);
+        }
+    }
+
     /// Refuses what waits to be accepted, and whatever comes after it.
     pub(crate) fn refuse_streams(&mut self) {
         self.connection.refuse_streams();
@@ -230,6 +251,15 @@ impl State {
         self.outcome.get_or_insert(outcome).clone()
     }
 
+    /// Whether nothing more comes or goes.
+    pub(crate) fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.connection.is_closed() || self.outcome.is_some() {
+            return Poll::Ready(());
+        }
+        join(&mut self.enders, cx);
+        Poll::Pending
+    }
+
     /// Gives back what idle streams keep for their next bytes.
     pub(crate) fn trim(&mut self) {
         self.connection.trim();
@@ -281,6 +311,7 @@ impl State {
         }
         wakes.extend(&mut self.acceptors);
         wakes.extend(&mut self.openers);
+        wakes.extend(&mut self.enders);
     }
 }
 

@@ -157,6 +157,10 @@ impl Connection {
                 ConnectionError::Codec(_) | ConnectionError::Protocol(_) | ConnectionError::LimitExceeded { .. } => {
                     Some(GoAwayStatus::PROTOCOL_ERROR)
                 }
+                #[cfg(feature = "websocket")]
+                ConnectionError::WebSocket(_) | ConnectionError::Channel(_) => Some(GoAwayStatus::PROTOCOL_ERROR),
+                // A Close wants one in answer (RFC 6455 §5.5.1).
+                ConnectionError::PeerClosed { .. } => Some(GoAwayStatus::OK),
                 ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => Some(GoAwayStatus::OK),
                 _ => None,
             };
@@ -177,6 +181,17 @@ impl Connection {
             }
         }
         self.events.push_back(Event::Closed);
+    }
+
+    /// The peer has said its last in good order, and waits for our last word: it gets it at once, since it reads no more.
+    pub(crate) fn answer_farewell(&mut self) {
+        if self.is_closed() {
+            return;
+        }
+        self.gone_away.get_or_insert((self.last_taken, GoAwayStatus::OK));
+        self.close(ConnectionError::Closed);
+        self.replies.clear();
+        self.replies.push_back(Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK });
     }
 
     /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.

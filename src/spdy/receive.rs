@@ -37,6 +37,13 @@ impl Connection {
         self.note_pause(now);
     }
 
+    /// Bytes came from the peer, a whole frame or not: it lives.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        if !self.is_closed() {
+            self.clock.received(now);
+        }
+    }
+
     /// The server has spoken, or is silent for so long that it has no windows to speak of.
     pub(super) fn end_trial(&mut self) {
         self.on_trial = false;

@@ -1,7 +1,7 @@
 //! The client's end of the handshake: one request, one answer.
 //!
-//! Owns what may be asked and what of the answer is believed. Only a 101 that says SPDY/3.1 and a protocol that was offered
-//! makes an [`Upgraded`] (CVE-2018-1002105).
+//! Owns what may be asked and what of the answer is believed. Only a 101 that says the carrier that was asked for, and a
+//! protocol that was offered, makes an [`Upgraded`] (CVE-2018-1002105).
 
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -11,17 +11,21 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::head::{self, HeadReader};
+#[cfg(feature = "websocket")]
+use super::websocket;
 use super::{
-    Config, InvalidRequest, NotSwitched, Protocol, Refusal, SPDY, UpgradeError, Upgraded, Version,
+    Carrier, Config, InvalidRequest, NotSwitched, Protocol, Refusal, UpgradeError, Upgraded, Version,
     X_STREAM_PROTOCOL_VERSION, fill, read_head,
 };
 
-/// Asks the server to speak SPDY/3.1, and one of `offers` on it, the preferred one first; raw SPDY where there are none.
+/// Asks the server to speak one of `offers`, the preferred one first, and its carrier, which they have in common; raw SPDY
+/// where there are none. [`connect_with_fallback`](super::connect_with_fallback) tries one carrier after another.
 ///
-/// The request is a GET or a POST (kubectl's is a POST) with a percent-encoded path, the user's headers, and a `Host` among
-/// them or an authority in the URI. `Connection`, `Upgrade`, `X-Stream-Protocol-Version` and `Content-Length` are set here.
+/// The request is a GET, or for SPDY a POST (kubectl's is one), with a percent-encoded path, the user's headers, and a
+/// `Host` among them or an authority in the URI. `Connection`, `Upgrade`, `Content-Length`, `X-Stream-Protocol-Version`
+/// and all of `Sec-WebSocket-…` are set here.
 ///
-/// A server that names no protocol means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
+/// An SPDY server that names no protocol means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
 ///
 /// # Errors
 /// [`UpgradeError::Refused`], with what the server says, and the other [`UpgradeError`]s of a client. None of them leaves
@@ -41,7 +45,8 @@ pub async fn connect<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let head = request_head(&request, offers)?;
+    let asked = Asked::new(offers)?;
+    let head = request_head(&request, offers, &asked)?;
     let mut reader = HeadReader::new(config.max_head);
     let handshake = async {
         io.write_all(&head).await?;
@@ -58,8 +63,8 @@ where
     let response = timeout(config.head_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))?;
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        check_switch(&response)?;
-        let protocol = chosen(response.headers(), offers)?;
+        asked.check_switch(&response)?;
+        let protocol = asked.chosen(response.headers(), offers)?;
         return Ok(Upgraded::new(io, reader.into_rest(), protocol));
     }
     if status.is_redirection() {
@@ -72,10 +77,13 @@ where
 }
 
 /// The head of the request. It is made of `http`'s types and names of ours, so that no part of it can begin another line.
-fn request_head(request: &Request<()>, offers: &[Protocol]) -> Result<Vec<u8>, UpgradeError> {
+fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return invalid(InvalidRequest::Method);
+    }
+    if asked.carrier != Carrier::Spdy && *request.method() != Method::GET {
+        return invalid(InvalidRequest::NotGet);
     }
     if request.version() != HttpVersion::HTTP_11 {
         return invalid(InvalidRequest::Version);
@@ -90,6 +98,9 @@ fn request_head(request: &Request<()>, offers: &[Protocol]) -> Result<Vec<u8>, U
         return invalid(InvalidRequest::ReservedHeader(name.clone()));
     }
     for (earlier, offer) in offers.iter().enumerate() {
+        if offer.carrier() != asked.carrier {
+            return invalid(InvalidRequest::MixedOffers);
+        }
         if offers.iter().take(earlier).any(|other| other == offer) {
             return invalid(InvalidRequest::DuplicateOffer(*offer));
         }
@@ -105,10 +116,8 @@ fn request_head(request: &Request<()>, offers: &[Protocol]) -> Result<Vec<u8>, U
     head::put_header(&mut head, "Host", &host);
     head::put_headers(&mut head, &headers);
     head::put_header(&mut head, "Connection", b"Upgrade");
-    head::put_header(&mut head, "Upgrade", SPDY.as_bytes());
-    for offer in offers {
-        head::put_header(&mut head, "X-Stream-Protocol-Version", offer.name().as_bytes());
-    }
+    head::put_header(&mut head, "Upgrade", asked.carrier.token().as_bytes());
+    asked.put_offers(offers, &mut head);
     if request.method() == Method::POST {
         head::put_header(&mut head, "Content-Length", b"0");
     }
@@ -132,34 +141,92 @@ fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
     host.map(|host| host.as_bytes().to_vec()).ok_or(InvalidRequest::NoHost)
 }
 
-fn check_switch(response: &Response<()>) -> Result<(), UpgradeError> {
-    let headers = response.headers();
-    let fault = if response.version() != HttpVersion::HTTP_11 {
-        NotSwitched::Version
-    } else if !head::lists(headers, header::CONNECTION, "upgrade") {
-        NotSwitched::Connection
-    } else if !head::lists(headers, header::UPGRADE, SPDY) {
-        NotSwitched::Upgrade
-    } else if head::announces_body(headers) {
-        NotSwitched::Body
-    } else {
-        return Ok(());
-    };
-    Err(UpgradeError::NotSwitched(fault))
+/// What a request asks for beside its path.
+struct Asked {
+    carrier: Carrier,
+    #[cfg(feature = "websocket")]
+    key: Option<websocket::Key>,
 }
 
-/// What the server chose. Several lines are one list (RFC 9110 §5.3), and no list was offered.
-fn chosen(headers: &HeaderMap, offers: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
-    let lines = headers.get_all(X_STREAM_PROTOCOL_VERSION).iter().map(|line| String::from_utf8_lossy(line.as_bytes()));
-    let name = lines.collect::<Vec<_>>().join(", ");
-    match (&name[..], offers) {
-        ("", []) => return Ok(None),
-        ("", _) => Some(Protocol::Exec(Version::V1)),
-        _ => Protocol::from_name(&name),
+impl Asked {
+    fn new(offers: &[Protocol]) -> Result<Self, UpgradeError> {
+        let carrier = offers.first().map_or(Carrier::Spdy, |offer| offer.carrier());
+        #[cfg(feature = "websocket")]
+        let key = if carrier == Carrier::WebSocket { Some(websocket::Key::random()?) } else { None };
+        Ok(Self {
+            carrier,
+            #[cfg(feature = "websocket")]
+            key,
+        })
     }
-    .filter(|protocol| offers.contains(protocol))
-    .map(Some)
-    .ok_or(UpgradeError::ProtocolNotOffered { name })
+
+    /// SPDY's offers have a line each, as Go's clients write them; WebSocket's share one, since Go's servers read no other.
+    fn put_offers(&self, offers: &[Protocol], head: &mut Vec<u8>) {
+        #[cfg(feature = "websocket")]
+        if let Some(key) = &self.key {
+            head::put_header(head, "Sec-WebSocket-Version", websocket::VERSION.as_bytes());
+            head::put_header(head, "Sec-WebSocket-Key", key.key.as_bytes());
+            let names: Vec<_> = offers.iter().map(|offer| offer.name()).filter(|name| !name.is_empty()).collect();
+            if !names.is_empty() {
+                head::put_header(head, "Sec-WebSocket-Protocol", names.join(", ").as_bytes());
+            }
+            return;
+        }
+        for offer in offers {
+            head::put_header(head, "X-Stream-Protocol-Version", offer.name().as_bytes());
+        }
+    }
+
+    fn check_switch(&self, response: &Response<()>) -> Result<(), UpgradeError> {
+        let headers = response.headers();
+        let fault = if response.version() != HttpVersion::HTTP_11 {
+            NotSwitched::Version
+        } else if !head::lists(headers, header::CONNECTION, "upgrade") {
+            NotSwitched::Connection
+        } else if !head::lists(headers, header::UPGRADE, self.carrier.token()) {
+            NotSwitched::Upgrade
+        } else if head::announces_body(headers) {
+            NotSwitched::Body
+        } else {
+            return self.check_accept(headers);
+        };
+        Err(UpgradeError::NotSwitched(fault))
+    }
+
+    /// RFC 6455 §4.1, what a client checks of the answer.
+    #[cfg(feature = "websocket")]
+    fn check_accept(&self, headers: &HeaderMap) -> Result<(), UpgradeError> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let mut answers = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+        let answered = answers.next().is_some_and(|answer| answer.as_bytes() == key.answer.as_bytes());
+        if !answered || answers.next().is_some() {
+            return Err(UpgradeError::NotSwitched(NotSwitched::Accept));
+        }
+        if headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().any(|extension| !extension.is_empty()) {
+            return Err(UpgradeError::NotSwitched(NotSwitched::Extension));
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    fn check_accept(&self, _: &HeaderMap) -> Result<(), UpgradeError> {
+        Ok(())
+    }
+
+    /// What the server chose. Several lines are one list (RFC 9110 §5.3), and no list was offered.
+    fn chosen(&self, headers: &HeaderMap, offers: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
+        let lines = headers.get_all(self.carrier.offers()).iter();
+        let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
+        let name = lines.collect::<Vec<_>>().join(", ");
+        match (&name[..], self.carrier, offers) {
+            ("", _, []) => return Ok(None),
+            ("", Carrier::Spdy, _) => Some(Protocol::Exec(Version::V1)),
+            _ => Protocol::from_name(self.carrier, &name),
+        }
+        .filter(|protocol| offers.contains(protocol))
+        .map(Some)
+        .ok_or(UpgradeError::ProtocolNotOffered { name })
+    }
 }
 
 /// Reads what it can of the body: neither a slow nor a broken end makes the refusal less of one.
@@ -185,8 +252,18 @@ where
 }
 
 /// What the handshake sets, or what announces a body, which an upgrade request has not.
-const RESERVED: [header::HeaderName; 5] =
-    [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE, X_STREAM_PROTOCOL_VERSION];
+const RESERVED: [header::HeaderName; 10] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    X_STREAM_PROTOCOL_VERSION,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_EXTENSIONS,
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_VERSION,
+];
 
 #[cfg(test)]
 mod tests {
@@ -197,7 +274,7 @@ mod tests {
     use super::*;
 
     fn fault(request: Request<()>, offers: &[Protocol]) -> InvalidRequest {
-        match request_head(&request, offers) {
+        match request_head(&request, offers, &Asked::new(offers).unwrap()) {
             Err(UpgradeError::InvalidRequest(fault)) => fault,
             other => panic!("{other:?}"),
         }
@@ -209,7 +286,7 @@ mod tests {
             .header("User-Agent", "kubectl/v1.32.4")
             .body(())
             .unwrap();
-        let head = request_head(&request, Protocol::EXEC).unwrap();
+        let head = request_head(&request, Protocol::EXEC, &Asked::new(Protocol::EXEC).unwrap()).unwrap();
         let expected = "POST /exec?command=a%20b&stdin=true HTTP/1.1\r\nHost: [::1]:6443\r\n\
             user-agent: kubectl/v1.32.4\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
             X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Stream-Protocol-Version: v3.channel.k8s.io\r\n\
@@ -221,7 +298,7 @@ mod tests {
     #[test]
     fn raw_spdy_offers_nothing() {
         let request = Request::get("/").header("Host", "a").body(()).unwrap();
-        let head = request_head(&request, &[]).unwrap();
+        let head = request_head(&request, &[], &Asked::new(&[]).unwrap()).unwrap();
         assert_eq!(head, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n");
     }
 
@@ -262,7 +339,8 @@ mod tests {
             if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {
                 request.headers_mut().append(name, value);
             }
-            let Ok(head) = request_head(&request, Protocol::EXEC) else { return true };
+            let asked = Asked::new(Protocol::EXEC).unwrap();
+            let Ok(head) = request_head(&request, Protocol::EXEC, &asked) else { return true };
 
             let ends = head.windows(2).filter(|pair| pair == b"\r\n").count();
             let controls = head.iter().filter(|&&byte| matches!(byte, b'\r' | b'\n' | 0)).count();

@@ -54,7 +54,7 @@ pub enum UpgradeError {
         /// Where to, as the server says it.
         location: Option<String>,
     },
-    /// Client: the server said 101, but not that it switched to SPDY/3.1.
+    /// Client: the server said 101, but not that it switched to what it was asked for.
     #[error("101 without the switch: {0}")]
     NotSwitched(NotSwitched),
     /// Client: the server chose a protocol that was not offered. Go's servers mean `channel.k8s.io` when they name none.
@@ -63,7 +63,18 @@ pub enum UpgradeError {
         /// What it chose.
         name: String,
     },
-    /// Server: the request asks for no upgrade to SPDY/3.1. It was answered 400.
+    /// Server: the request asks for an upgrade to WebSocket that RFC 6455 does not know. It was answered 400, 405 or 426.
+    #[cfg(feature = "websocket")]
+    #[error("unable to upgrade: {0}")]
+    Handshake(#[from] HandshakeFault),
+    /// Server: a page of another host opens a WebSocket ([`Config::origins`](super::Config::origins)). It was answered 403.
+    #[cfg(feature = "websocket")]
+    #[error("unable to upgrade: the origin {origin:?} is not allowed")]
+    OriginNotAllowed {
+        /// What the request says.
+        origin: String,
+    },
+    /// Server: the request asks for no upgrade to a protocol that is supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
     /// Server: an upgrade request with a body, which could be taken for the first bytes of SPDY. It was answered 400.
@@ -109,33 +120,44 @@ impl UpgradeError {
             | Self::BodyNotAllowed
             | Self::NoProtocol { .. }
             | Self::NoCommonProtocol { .. } => Initiator::Remote,
+            #[cfg(feature = "websocket")]
+            Self::Handshake(_) | Self::OriginNotAllowed { .. } => Initiator::Remote,
+        }
+    }
+}
+
+impl UpgradeError {
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::Timeout => io::ErrorKind::TimedOut,
+            Self::InvalidRequest(_) | Self::InvalidResponse(_) => io::ErrorKind::InvalidInput,
+            Self::Refused(refusal) => match refusal.status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => io::ErrorKind::PermissionDenied,
+                StatusCode::NOT_FOUND => io::ErrorKind::NotFound,
+                _ => io::ErrorKind::ConnectionRefused,
+            },
+            Self::Redirected { .. } => io::ErrorKind::ConnectionRefused,
+            Self::NoCommonProtocol { .. } => io::ErrorKind::Unsupported,
+            Self::HeadTooLarge { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::MalformedHead(_)
+            | Self::NotSwitched(_)
+            | Self::ProtocolNotOffered { .. }
+            | Self::NotAnUpgrade
+            | Self::BodyNotAllowed
+            | Self::NoProtocol { .. } => io::ErrorKind::InvalidData,
+            #[cfg(feature = "websocket")]
+            Self::Handshake(_) => io::ErrorKind::InvalidData,
+            #[cfg(feature = "websocket")]
+            Self::OriginNotAllowed { .. } => io::ErrorKind::PermissionDenied,
         }
     }
 }
 
 impl From<UpgradeError> for io::Error {
     fn from(error: UpgradeError) -> Self {
-        let kind = match &error {
-            UpgradeError::Io(error) => error.kind(),
-            UpgradeError::Timeout => io::ErrorKind::TimedOut,
-            UpgradeError::InvalidRequest(_) | UpgradeError::InvalidResponse(_) => io::ErrorKind::InvalidInput,
-            UpgradeError::Refused(refusal) => match refusal.status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => io::ErrorKind::PermissionDenied,
-                StatusCode::NOT_FOUND => io::ErrorKind::NotFound,
-                _ => io::ErrorKind::ConnectionRefused,
-            },
-            UpgradeError::Redirected { .. } => io::ErrorKind::ConnectionRefused,
-            UpgradeError::NoCommonProtocol { .. } => io::ErrorKind::Unsupported,
-            UpgradeError::HeadTooLarge { .. }
-            | UpgradeError::TooManyHeaders { .. }
-            | UpgradeError::MalformedHead(_)
-            | UpgradeError::NotSwitched(_)
-            | UpgradeError::ProtocolNotOffered { .. }
-            | UpgradeError::NotAnUpgrade
-            | UpgradeError::BodyNotAllowed
-            | UpgradeError::NoProtocol { .. } => io::ErrorKind::InvalidData,
-        };
-        Self::new(kind, error)
+        Self::new(error.kind(), error)
     }
 }
 
@@ -155,6 +177,22 @@ pub enum HeadFault {
     /// A request needs one `Host`, and no more (RFC 9112 §3.2).
     #[error("not one Host header")]
     Host,
+}
+
+/// What is wrong with a client's WebSocket handshake.
+#[cfg(feature = "websocket")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandshakeFault {
+    /// The method is not GET. Answered 405.
+    #[error("a WebSocket is opened by GET")]
+    Method,
+    /// `Sec-WebSocket-Version` is not 13. Answered 426.
+    #[error("missing or bad Sec-WebSocket-Version")]
+    Version,
+    /// `Sec-WebSocket-Key` is not 16 bytes in base64. Answered 400.
+    #[error("missing or bad Sec-WebSocket-Key")]
+    Key,
 }
 
 /// Why a request cannot be sent.
@@ -182,6 +220,12 @@ pub enum InvalidRequest {
     /// The header is the handshake's own, or speaks of a body.
     #[error("the header {0} is set by the handshake")]
     ReservedHeader(http::HeaderName),
+    /// WebSocket upgrades GET only (RFC 6455 §4.1).
+    #[error("the method is not GET")]
+    NotGet,
+    /// One request asks for one carrier.
+    #[error("protocols of several carriers are offered")]
+    MixedOffers,
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
     DuplicateOffer(super::Protocol),
@@ -197,9 +241,15 @@ pub enum NotSwitched {
     /// `Connection` does not list `upgrade`.
     #[error("Connection does not say upgrade")]
     Connection,
-    /// `Upgrade` does not list `SPDY/3.1`.
-    #[error("Upgrade does not say SPDY/3.1")]
+    /// `Upgrade` does not list what was asked for.
+    #[error("Upgrade does not say what was asked for")]
     Upgrade,
+    /// `Sec-WebSocket-Accept` is not the answer to the key: it comes from no WebSocket server, or for another request.
+    #[error("Sec-WebSocket-Accept does not answer the key")]
+    Accept,
+    /// `Sec-WebSocket-Extensions` names one, and none was offered.
+    #[error("an extension that was not offered")]
+    Extension,
     /// `Transfer-Encoding` or `Content-Length` announces a body, which a 101 has not (RFC 9112 §6).
     #[error("a body is announced")]
     Body,

@@ -1,7 +1,7 @@
-//! From an HTTP/1.1 request to a connection that speaks SPDY/3.1 (RFC 9110 §7.8).
+//! From an HTTP/1.1 request to a connection that speaks SPDY/3.1 or WebSocket (RFC 9110 §7.8, RFC 6455 §4).
 //!
-//! Owns the handshake of both ends: which protocol they settle on, what of the peer's head is believed, and what a refusal
-//! says. It must not dial, follow redirects, retry, or read one byte of SPDY: what came behind a head is handed on.
+//! Owns the handshake of both ends: which carrier and protocol they settle on, what of the peer's head is believed, and
+//! what a refusal says. It must not dial, follow redirects, or read one byte behind a head: that is handed on.
 //!
 //! ```
 //! use kubestream::upgrade::{self, Config, Protocol, Version};
@@ -27,20 +27,35 @@
 mod body;
 mod client;
 mod error;
+#[cfg(feature = "websocket")]
+mod fallback;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod head;
 mod server;
+#[cfg(feature = "websocket")]
+mod websocket;
 
-use std::str::FromStr;
 use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderName;
+#[cfg(feature = "websocket")]
+use http::header;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 pub use client::connect;
+#[cfg(feature = "websocket")]
+pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
+#[cfg(feature = "websocket")]
+pub use fallback::{Connected, FallbackError, connect_with_fallback};
 pub use server::{Pending, accept};
+#[cfg(feature = "websocket")]
+pub use websocket::{BearerToken, BearerTokenError, Origins};
+
+#[cfg(feature = "websocket")]
+use crate::channel::Subprotocol;
 
 use head::HeadReader;
 
@@ -60,20 +75,124 @@ pub enum Version {
     V5,
 }
 
-/// A protocol that two ends settle on in `X-Stream-Protocol-Version`.
+/// What the bytes past a 101 are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// `Upgrade: SPDY/3.1`.
+    Spdy,
+    /// `Upgrade: websocket`.
+    #[cfg(feature = "websocket")]
+    WebSocket,
+}
+
+impl Carrier {
+    /// Its token in the `Upgrade` header.
+    fn token(self) -> &'static str {
+        match self {
+            Self::Spdy => "SPDY/3.1",
+            #[cfg(feature = "websocket")]
+            Self::WebSocket => "websocket",
+        }
+    }
+
+    /// The header that protocols are offered in.
+    fn offers(self) -> HeaderName {
+        match self {
+            Self::Spdy => X_STREAM_PROTOCOL_VERSION,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket => header::SEC_WEBSOCKET_PROTOCOL,
+        }
+    }
+}
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Spdy => "SPDY",
+            #[cfg(feature = "websocket")]
+            Self::WebSocket => "WebSocket",
+        })
+    }
+}
+
+/// A protocol that two ends settle on, and with it what carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// Exec and attach over SPDY/3.1.
+    /// Exec and attach over SPDY/3.1, named in `X-Stream-Protocol-Version`.
     Exec(Version),
+    /// Exec and attach over WebSocket, named in `Sec-WebSocket-Protocol`.
+    #[cfg(feature = "websocket")]
+    Channel(Subprotocol),
 }
 
 impl Protocol {
-    /// All versions of exec and attach, the newest first, as Kubernetes' streaming servers list them.
+    /// All versions of exec and attach over SPDY, the newest first, as Kubernetes' streaming servers list them.
     pub const EXEC: &'static [Self] =
         &[Self::Exec(Version::V4), Self::Exec(Version::V3), Self::Exec(Version::V2), Self::Exec(Version::V1)];
 
-    /// The name on the wire.
+    /// What kubectl offers over WebSocket: the one that can end stdin.
+    #[cfg(feature = "websocket")]
+    pub const V5: &'static [Self] = &[Self::Channel(Subprotocol::V5)];
+
+    /// What the servers of Kubernetes take over WebSocket, all of them together.
+    #[cfg(feature = "websocket")]
+    pub const CHANNEL: &'static [Self] = &[
+        Self::Channel(Subprotocol::V5),
+        Self::Channel(Subprotocol::V4),
+        Self::Channel(Subprotocol::V4Base64),
+        Self::Channel(Subprotocol::V1),
+        Self::Channel(Subprotocol::V1Base64),
+        Self::Channel(Subprotocol::Unnamed),
+    ];
+
+    /// All of the above: for a server that does not care what it is spoken to.
+    #[cfg(feature = "websocket")]
+    pub const ANY: &'static [Self] = &[
+        Self::Channel(Subprotocol::V5),
+        Self::Channel(Subprotocol::V4),
+        Self::Channel(Subprotocol::V4Base64),
+        Self::Channel(Subprotocol::V1),
+        Self::Channel(Subprotocol::V1Base64),
+        Self::Channel(Subprotocol::Unnamed),
+        Self::Exec(Version::V4),
+        Self::Exec(Version::V3),
+        Self::Exec(Version::V2),
+        Self::Exec(Version::V1),
+    ];
+
+    /// What carries it.
+    #[must_use]
+    pub fn carrier(self) -> Carrier {
+        match self {
+            Self::Exec(_) => Carrier::Spdy,
+            #[cfg(feature = "websocket")]
+            Self::Channel(_) => Carrier::WebSocket,
+        }
+    }
+
+    /// The version of the remote-command protocol.
+    #[must_use]
+    pub fn version(self) -> Version {
+        match self {
+            Self::Exec(version) => version,
+            #[cfg(feature = "websocket")]
+            Self::Channel(subprotocol) => subprotocol.version(),
+        }
+    }
+
+    /// Whether the end of stdin can be said. SPDY's streams end in every version, though no server of v1 listens.
+    #[must_use]
+    pub fn can_end_stdin(self) -> bool {
+        match self {
+            Self::Exec(version) => version >= Version::V2,
+            #[cfg(feature = "websocket")]
+            Self::Channel(subprotocol) => subprotocol.has_close(),
+        }
+    }
+
+    /// The name on the wire, which says nothing of the carrier.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -82,13 +201,19 @@ impl Protocol {
             Self::Exec(Version::V3) => "v3.channel.k8s.io",
             Self::Exec(Version::V4) => "v4.channel.k8s.io",
             Self::Exec(Version::V5) => "v5.channel.k8s.io",
+            #[cfg(feature = "websocket")]
+            Self::Channel(subprotocol) => subprotocol.name(),
         }
     }
 
     /// The protocol of a name on the wire. Names are compared byte by byte, as in Go.
     #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::EXEC.iter().copied().find(|protocol| protocol.name() == name)
+    pub fn from_name(carrier: Carrier, name: &str) -> Option<Self> {
+        match carrier {
+            Carrier::Spdy => Self::EXEC.iter().copied().find(|protocol| protocol.name() == name),
+            #[cfg(feature = "websocket")]
+            Carrier::WebSocket => Subprotocol::from_name(name).map(Self::Channel),
+        }
     }
 }
 
@@ -97,20 +222,6 @@ impl fmt::Display for Protocol {
         f.write_str(self.name())
     }
 }
-
-impl FromStr for Protocol {
-    type Err = UnknownProtocol;
-
-    fn from_str(name: &str) -> Result<Self, UnknownProtocol> {
-        Self::from_name(name).ok_or(UnknownProtocol)
-    }
-}
-
-/// The name is none of a [`Protocol`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown streaming protocol")]
-#[non_exhaustive]
-pub struct UnknownProtocol;
 
 /// An IO past its 101, the bytes that were read from it behind the head, and the protocol settled on.
 ///
@@ -168,6 +279,9 @@ pub struct Config {
     pub max_refusal_body: usize,
     /// For a client to read a refusal's body, and for a server to wait for the peer's end after its own. Default: 5 s.
     pub refusal_body_timeout: Duration,
+    /// Which pages may open a WebSocket at a server. Default: those of the same host.
+    #[cfg(feature = "websocket")]
+    pub origins: Origins,
 }
 
 impl Default for Config {
@@ -178,6 +292,8 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             max_refusal_body: 64 * 1024,
             refusal_body_timeout: Duration::from_secs(5),
+            #[cfg(feature = "websocket")]
+            origins: Origins::default(),
         }
     }
 }
@@ -204,10 +320,8 @@ async fn fill<IO: AsyncRead + Unpin>(io: &mut IO, buffer: &mut BytesMut) -> io::
 
 const READ_CHUNK: usize = 4 * 1024;
 
-const SPDY: &str = "SPDY/3.1";
-const X_STREAM_PROTOCOL_VERSION: http::HeaderName = http::HeaderName::from_static("x-stream-protocol-version");
-const X_ACCEPTED_STREAM_PROTOCOL_VERSIONS: http::HeaderName =
-    http::HeaderName::from_static("x-accepted-stream-protocol-versions");
+const X_STREAM_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
+const X_ACCEPTED_STREAM_PROTOCOL_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
 #[cfg(test)]
 mod tests {
@@ -218,10 +332,21 @@ mod tests {
         let names = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
         assert!(Protocol::EXEC.iter().map(|protocol| protocol.name()).eq(names));
         for protocol in Protocol::EXEC {
-            assert_eq!(protocol.to_string().parse(), Ok(*protocol));
+            assert_eq!(Protocol::from_name(Carrier::Spdy, &protocol.to_string()), Some(*protocol));
         }
         for other in ["", "v1.channel.k8s.io", "v5.channel.k8s.io", "V4.channel.k8s.io", " channel.k8s.io"] {
-            assert_eq!(other.parse::<Protocol>(), Err(UnknownProtocol));
+            assert_eq!(Protocol::from_name(Carrier::Spdy, other), None);
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    #[test]
+    fn a_name_means_another_protocol_on_another_carrier() {
+        let (v4, v5) = (Protocol::Channel(Subprotocol::V4), Protocol::Channel(Subprotocol::V5));
+        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v4.channel.k8s.io"), Some(v4));
+        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v5.channel.k8s.io"), Some(v5));
+        for protocol in Protocol::ANY {
+            assert_eq!(Protocol::from_name(protocol.carrier(), protocol.name()), Some(*protocol));
         }
     }
 

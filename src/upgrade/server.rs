@@ -11,11 +11,17 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+#[cfg(feature = "websocket")]
+use super::HandshakeFault;
 use super::head::{self, HeadReader};
+#[cfg(feature = "websocket")]
+use super::websocket::{self, BearerToken, BearerTokenError};
 use super::{
-    Config, Protocol, SPDY, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, X_STREAM_PROTOCOL_VERSION,
+    Carrier, Config, Protocol, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, X_STREAM_PROTOCOL_VERSION,
     fill, read_head,
 };
+#[cfg(feature = "websocket")]
+use crate::channel::Subprotocol;
 
 /// Reads the head of a request, which may ask for an upgrade or not.
 ///
@@ -47,10 +53,7 @@ where
             Ok(request)
         });
     match request {
-        Ok(request) => {
-            let config = config.clone();
-            Ok(Pending { io, request, read_ahead: reader.into_rest(), config })
-        }
+        Ok(request) => Ok(Pending::new(io, request, reader.into_rest(), config.clone())),
         Err(error) => {
             let status = match &error {
                 UpgradeError::HeadTooLarge { .. } | UpgradeError::TooManyHeaders { .. } => {
@@ -72,24 +75,60 @@ pub struct Pending<IO> {
     request: Request<()>,
     read_ahead: Bytes,
     config: Config,
+    #[cfg(feature = "websocket")]
+    token: Result<Option<BearerToken>, BearerTokenError>,
 }
 
 impl<IO> Pending<IO> {
+    #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
+    fn new(io: IO, mut request: Request<()>, read_ahead: Bytes, config: Config) -> Self {
+        Self {
+            #[cfg(feature = "websocket")]
+            token: websocket::take_bearer_token(request.headers_mut()),
+            io,
+            request,
+            read_ahead,
+            config,
+        }
+    }
+
     /// What the client asks for. Whether it may is for the caller to say, before [`accept`](Self::accept): as `create`,
     /// whatever the method.
     pub fn request(&self) -> &Request<()> {
         &self.request
     }
 
-    /// Whether it asks for an upgrade to SPDY/3.1.
+    /// Whether it asks for an upgrade to one of the carriers.
     pub fn is_upgrade(&self) -> bool {
+        self.carrier().is_some()
+    }
+
+    /// Which carrier it asks for an upgrade to; SPDY where it names both.
+    pub fn carrier(&self) -> Option<Carrier> {
         let headers = self.request.headers();
-        head::lists(headers, header::CONNECTION, "upgrade") && head::lists(headers, header::UPGRADE, SPDY)
+        if !head::lists(headers, header::CONNECTION, "upgrade") {
+            return None;
+        }
+        #[cfg(feature = "websocket")]
+        const CARRIERS: [Carrier; 2] = [Carrier::Spdy, Carrier::WebSocket];
+        #[cfg(not(feature = "websocket"))]
+        const CARRIERS: [Carrier; 1] = [Carrier::Spdy];
+        CARRIERS.into_iter().find(|carrier| head::lists(headers, header::UPGRADE, carrier.token()))
+    }
+
+    /// The token that came among the subprotocols, where a browser's client has put one. It is not among them any more:
+    /// neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
+    ///
+    /// # Errors
+    /// [`BearerTokenError`], where Kubernetes answers 401.
+    #[cfg(feature = "websocket")]
+    pub fn bearer_token(&self) -> Result<Option<&BearerToken>, BearerTokenError> {
+        self.token.as_ref().map(Option::as_ref).map_err(|error| *error)
     }
 
     /// The names of the protocols that the client offers, the preferred one first, known to us or not.
     pub fn offers(&self) -> impl Iterator<Item = &str> {
-        head::elements(self.request.headers(), &X_STREAM_PROTOCOL_VERSION)
+        head::elements(self.request.headers(), &self.carrier().unwrap_or(Carrier::Spdy).offers())
     }
 }
 
@@ -97,19 +136,20 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Switches to SPDY/3.1, and to the first of the client's protocols that is `supported`. Where none are, to raw SPDY,
-    /// whatever the client offers.
+    /// Switches to the carrier that the client asks for, and to the first of its protocols that is `supported` there. Where
+    /// none are supported at all, to raw SPDY, whatever the client offers.
     ///
     /// # Errors
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] have been answered with 400,
-    /// [`UpgradeError::NoCommonProtocol`] with 403 and the list of what is supported, in the words of Go's servers;
+    /// [`UpgradeError::NoCommonProtocol`] with 403 and, over SPDY, the list of what is supported, in the words of Go's
+    /// servers; `UpgradeError::Handshake` and `UpgradeError::OriginNotAllowed`, which WebSocket has, as they say.
     /// [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 was not taken.
     ///
     /// # Cancel safety
     /// Dropping the future drops the IO, and with it the connection: the client may have the 101 already.
     pub async fn accept(mut self, supported: &[Protocol]) -> Result<Upgraded<IO>, UpgradeError> {
-        let protocol = match self.choose(supported) {
-            Ok(protocol) => protocol,
+        let (protocol, head) = match self.choose(supported) {
+            Ok(chosen) => chosen,
             Err(error) => {
                 let response = refusal(&error, supported);
                 // The error says more than that the answer to it was not taken.
@@ -117,13 +157,6 @@ where
                 return Err(error);
             }
         };
-        let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
-        head::put_header(&mut head, "Connection", b"Upgrade");
-        head::put_header(&mut head, "Upgrade", SPDY.as_bytes());
-        if let Some(protocol) = protocol {
-            head::put_header(&mut head, "X-Stream-Protocol-Version", protocol.name().as_bytes());
-        }
-        head.extend_from_slice(b"\r\n");
         write(&mut self.io, &head, &self.config).await?;
         Ok(Upgraded::new(self.io, self.read_ahead, protocol))
     }
@@ -146,28 +179,71 @@ where
         answer(&mut self.io, self.request.method(), response, &self.config).await
     }
 
-    fn choose(&self, supported: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
-        if !self.is_upgrade() {
-            return Err(UpgradeError::NotAnUpgrade);
-        }
-        if supported.is_empty() {
-            return Ok(None);
-        }
-        let headers = self.request.headers();
-        let known = self.offers().filter_map(Protocol::from_name).find(|protocol| supported.contains(protocol));
-        if known.is_some() {
+    /// What is settled on, and the 101 that says so.
+    fn choose(&self, supported: &[Protocol]) -> Result<(Option<Protocol>, Vec<u8>), UpgradeError> {
+        let supports = |carrier| supported.iter().any(|protocol| protocol.carrier() == carrier);
+        let raw = supported.is_empty();
+        let carrier = self.carrier().filter(|&carrier| supports(carrier) || raw && carrier == Carrier::Spdy);
+        let carrier = carrier.ok_or(UpgradeError::NotAnUpgrade)?;
+        let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+        head::put_header(&mut head, "Connection", b"Upgrade");
+        head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
+        let protocol = match carrier {
+            Carrier::Spdy if raw => None,
+            Carrier::Spdy => {
+                let protocol = self.choose_spdy(supported)?;
+                head::put_header(&mut head, "X-Stream-Protocol-Version", protocol.name().as_bytes());
+                Some(protocol)
+            }
+            #[cfg(feature = "websocket")]
+            Carrier::WebSocket => {
+                let answer = websocket::check_request(&self.request, &self.config.origins)?;
+                let protocol = self.choose_channel(supported)?;
+                head::put_header(&mut head, "Sec-WebSocket-Accept", answer.as_bytes());
+                // Where none was offered a client may take an empty one for an answer it did not ask for.
+                if !protocol.name().is_empty() {
+                    head::put_header(&mut head, "Sec-WebSocket-Protocol", protocol.name().as_bytes());
+                }
+                Some(protocol)
+            }
+        };
+        head.extend_from_slice(b"\r\n");
+        Ok((protocol, head))
+    }
+
+    fn choose_spdy(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
+        if let Some(known) = self.first_supported(Carrier::Spdy, supported) {
             return Ok(known);
         }
         if self.offers().next().is_none() {
+            let headers = self.request.headers();
             // Go counts neither a name twice nor Host, which it keeps elsewhere.
             let count = || headers.keys().filter(|name| **name != header::HOST).count();
             let there = headers.contains_key(X_STREAM_PROTOCOL_VERSION);
             return Err(UpgradeError::NoProtocol { headers: (!there).then(count) });
         }
-        Err(UpgradeError::NoCommonProtocol {
+        Err(self.no_common_protocol(Carrier::Spdy, supported))
+    }
+
+    #[cfg(feature = "websocket")]
+    fn choose_channel(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
+        let unnamed = Protocol::Channel(Subprotocol::Unnamed);
+        let unnamed = || (self.offers().next().is_none() && supported.contains(&unnamed)).then_some(unnamed);
+        let chosen = self.first_supported(Carrier::WebSocket, supported).or_else(unnamed);
+        chosen.ok_or_else(|| self.no_common_protocol(Carrier::WebSocket, supported))
+    }
+
+    fn first_supported(&self, carrier: Carrier, supported: &[Protocol]) -> Option<Protocol> {
+        let mut known = self.offers().filter_map(|name| Protocol::from_name(carrier, name));
+        known.find(|protocol| supported.contains(protocol))
+    }
+
+    fn no_common_protocol(&self, carrier: Carrier, supported: &[Protocol]) -> UpgradeError {
+        let supported = supported.iter().filter(|protocol| protocol.carrier() == carrier);
+        UpgradeError::NoCommonProtocol {
             offered: self.offers().map(str::to_owned).collect(),
-            supported: supported.iter().map(|protocol| protocol.name()).collect(),
-        })
+            supported: supported.map(|protocol| protocol.name()).filter(|name| !name.is_empty()).collect(),
+        }
     }
 }
 
@@ -183,15 +259,33 @@ impl<IO> fmt::Debug for Pending<IO> {
 
 /// The answer to an upgrade that cannot be.
 fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
-    if !matches!(error, UpgradeError::NoCommonProtocol { .. }) {
-        return text(StatusCode::BAD_REQUEST, error);
+    match error {
+        UpgradeError::NoCommonProtocol { .. } => {
+            let mut response = text(StatusCode::FORBIDDEN, error);
+            for protocol in supported.iter().filter(|protocol| protocol.carrier() == Carrier::Spdy) {
+                let name = HeaderValue::from_static(protocol.name());
+                response.headers_mut().append(X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, name);
+            }
+            response
+        }
+        #[cfg(feature = "websocket")]
+        UpgradeError::OriginNotAllowed { .. } => text(StatusCode::FORBIDDEN, error),
+        #[cfg(feature = "websocket")]
+        UpgradeError::Handshake(HandshakeFault::Method) => {
+            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, error);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            response
+        }
+        // RFC 6455 §4.4: the version that would do goes with it.
+        #[cfg(feature = "websocket")]
+        UpgradeError::Handshake(HandshakeFault::Version) => {
+            let mut response = text(StatusCode::UPGRADE_REQUIRED, error);
+            let version = HeaderValue::from_static(websocket::VERSION);
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
+            response
+        }
+        _ => text(StatusCode::BAD_REQUEST, error),
     }
-    let mut response = text(StatusCode::FORBIDDEN, error);
-    for protocol in supported {
-        let name = HeaderValue::from_static(protocol.name());
-        response.headers_mut().append(X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, name);
-    }
-    response
 }
 
 /// A plain text answer, as Go's `http.Error` makes it.
@@ -275,7 +369,7 @@ mod tests {
     fn pending(headers: &str) -> Pending<()> {
         let head = format!("POST /exec/t0ken HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
         let request = head::parse_request_head(head.as_bytes(), 100).unwrap();
-        Pending { io: (), request, read_ahead: Bytes::new(), config: Config::default() }
+        Pending::new((), request, Bytes::new(), Config::default())
     }
 
     #[test]
@@ -288,7 +382,8 @@ mod tests {
             ("Upgrade: SPDY/3.1\r\n", false),
             ("Connection: Upgrades\r\nUpgrade: SPDY/3.1\r\n", false),
             ("Connection: Upgrade\r\nUpgrade: SPDY/3.10\r\n", false),
-            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", false),
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", cfg!(feature = "websocket")),
+            ("Connection: Upgrade\r\nUpgrade: h2c\r\n", false),
         ] {
             assert_eq!(pending(headers).is_upgrade(), upgrade, "{headers}");
         }

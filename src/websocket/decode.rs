@@ -138,6 +138,9 @@ pub enum Fault {
     /// §8.1.
     #[error("text that is not UTF-8")]
     NotUtf8,
+    /// §5.6: the subprotocol speaks in bytes.
+    #[error("a message of text in a subprotocol of bytes")]
+    Text,
     /// §5.5.1, §7.4.
     #[error("a Close frame with half a code, or with one that is never sent")]
     BadClose,
@@ -149,6 +152,7 @@ impl WebSocketError {
     pub fn close_code(&self) -> u16 {
         match self {
             Self::Fault(Fault::NotUtf8) => 1007,
+            Self::Fault(Fault::Text) => 1003,
             Self::Fault(_) => 1002,
             Self::MessageTooLarge { .. } => 1009,
             Self::TooManyFragments { .. } => 1008,

@@ -1,0 +1,113 @@
+//! What carries a connection's frames: SPDY on the IO itself, or channel messages over WebSocket.
+//!
+//! Owns the choice between them. To everything above they are the same frames, streams and endings.
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio_util::codec::Decoder;
+
+use super::buffer::WriteBatch;
+#[cfg(feature = "websocket")]
+use super::channels::Channels;
+use crate::config::Config;
+use crate::error::ConnectionError;
+use crate::spdy::{Codec, Frame, Role};
+use crate::upgrade::Protocol;
+
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Spdy(Box<Codec>),
+    #[cfg(feature = "websocket")]
+    Channels(Box<Channels>),
+}
+
+impl Carrier {
+    #[cfg_attr(not(feature = "websocket"), allow(unused_variables))]
+    pub(super) fn new(role: Role, protocol: Option<Protocol>, config: &Config) -> Self {
+        match protocol {
+            #[cfg(feature = "websocket")]
+            Some(Protocol::Channel(subprotocol)) => {
+                Self::Channels(Box::new(Channels::new(role, subprotocol, &config.limits)))
+            }
+            _ => Self::Spdy(Box::new(Codec::with_compression(config.limits.clone(), config.header_compression))),
+        }
+    }
+
+    /// What of a configuration fits the carrier.
+    pub(super) fn fit(&self, config: Config) -> Config {
+        match self {
+            Self::Spdy(_) => config,
+            #[cfg(feature = "websocket")]
+            Self::Channels(_) => Channels::fit(config),
+        }
+    }
+
+    /// The streams that a client has without asking for them, by their type. `None`: it opens what it likes.
+    pub(super) fn given(&self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Spdy(_) => None,
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.given(),
+        }
+    }
+
+    /// The next frame of the peer's. `None`: more bytes are needed.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`] and [`ConnectionError::PeerClosed`] where the peer has said its last, and all that is
+    /// wrong with its bytes.
+    pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, ConnectionError> {
+        match self {
+            Self::Spdy(codec) => Ok(codec.decode(src)?),
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.decode(src),
+        }
+    }
+
+    /// Appends a frame of ours. `ended`: what the connection has ended with, if it has.
+    pub(super) fn encode(
+        &mut self,
+        frame: Frame,
+        ended: Option<&ConnectionError>,
+        out: &mut WriteBatch,
+    ) -> io::Result<()> {
+        #[cfg(not(feature = "websocket"))]
+        let _ = ended;
+        match self {
+            Self::Spdy(codec) => {
+                let payload = codec.encode_head(frame, out.heads());
+                out.push(payload.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?);
+                Ok(())
+            }
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.encode(frame, ended, out),
+        }
+    }
+
+    /// What a SPDY peer would have answered, and the carrier answers for it.
+    pub(super) fn echo(&mut self) -> Option<Frame> {
+        match self {
+            Self::Spdy(_) => None,
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.echo(),
+        }
+    }
+
+    pub(super) fn is_between_frames(&self) -> bool {
+        match self {
+            Self::Spdy(codec) => codec.is_between_frames(),
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.is_between_messages(),
+        }
+    }
+
+    /// Gives back what comes again by itself when it is needed.
+    pub(super) fn release(&mut self) {
+        match self {
+            Self::Spdy(codec) => codec.release(),
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.release(),
+        }
+    }
+}

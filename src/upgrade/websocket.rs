@@ -1,0 +1,263 @@
+//! What a WebSocket handshake has beyond an upgrade (RFC 6455 §4).
+//!
+//! Owns the key and its answer, the check of the Origin, and the bearer token that Kubernetes hides among the
+//! subprotocols. Which subprotocol is settled on is the client's and the server's.
+
+use std::fmt;
+use std::io;
+
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request};
+use sha1::{Digest, Sha1};
+
+use super::{HandshakeFault, UpgradeError, head};
+
+/// Origins that may open a WebSocket here. Browsers say theirs, and send along whatever they hold for our host, whoever
+/// wrote the page: nothing but this check keeps a stranger's page out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origins {
+    /// Requests without an `Origin`, and those whose `Origin` names the `Host` they ask.
+    #[default]
+    SameHost,
+    /// Those, and these, each written as browsers do: `https://console.example:8443`.
+    Also(Vec<String>),
+    /// All.
+    Any,
+}
+
+/// A token that came as the subprotocol `base64url.bearer.authorization.k8s.io.…`, for clients that cannot set an
+/// `Authorization`. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BearerToken(String);
+
+impl BearerToken {
+    /// The token itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BearerToken(..)")
+    }
+}
+
+/// A token among the subprotocols that is none. Kubernetes refuses such a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BearerTokenError {
+    /// There are several.
+    #[error("multiple bearer tokens in the subprotocols")]
+    Several,
+    /// It is not base64url without padding, or not UTF-8, or empty.
+    #[error("a bearer token in the subprotocols that cannot be decoded")]
+    Encoding,
+    /// No subprotocol is offered beside it, and the server cannot echo a token.
+    #[error("missing additional subprotocol beside the bearer token")]
+    Alone,
+}
+
+const TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
+/// §1.3.
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+pub(super) const VERSION: &str = "13";
+
+/// A client's key, and the answer to it that proves a server speaks WebSocket.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) key: String,
+    pub(super) answer: String,
+}
+
+impl Key {
+    pub(super) fn random() -> io::Result<Self> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce)?;
+        let key = BASE64_STANDARD.encode(nonce);
+        Ok(Self { answer: answer_to(key.as_bytes()), key })
+    }
+}
+
+/// The `Sec-WebSocket-Accept` of a key (§4.2.2).
+pub(super) fn answer_to(key: &[u8]) -> String {
+    BASE64_STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
+
+/// The answer to a client's request, if it is one that WebSocket knows (§4.2.1).
+pub(super) fn check_request(request: &Request<()>, origins: &Origins) -> Result<String, UpgradeError> {
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(HandshakeFault::Method.into());
+    }
+    if single(headers, &header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
+        return Err(HandshakeFault::Version.into());
+    }
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY).ok_or(HandshakeFault::Key)?;
+    if BASE64_STANDARD.decode(key.as_bytes()).ok().is_none_or(|nonce| nonce.len() != 16) {
+        return Err(HandshakeFault::Key.into());
+    }
+    check_origin(headers, origins)?;
+    Ok(answer_to(key.as_bytes()))
+}
+
+fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), UpgradeError> {
+    if *origins == Origins::Any || !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let origin = single(headers, &header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    let allowed = origin.is_some_and(|origin| {
+        let listed = match origins {
+            Origins::Also(others) => others.iter().any(|other| other.eq_ignore_ascii_case(origin)),
+            _ => false,
+        };
+        listed || is_same_host(origin, headers)
+    });
+    if allowed { Ok(()) } else { Err(UpgradeError::OriginNotAllowed { origin: origin.unwrap_or_default().to_owned() }) }
+}
+
+/// Whether an origin names the host that was asked. A port that goes without saying may be left out of either.
+fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
+    let (host, default) = match origin.split_once("://") {
+        Some(("http", host)) => (host, ":80"),
+        Some(("https", host)) => (host, ":443"),
+        _ => return false,
+    };
+    let Some(asked) = single(headers, &header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let plain = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
+    !host.is_empty() && plain(host) == plain(asked)
+}
+
+/// Takes the token out of the subprotocols, so that it is passed on by nobody who passes them on.
+pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<BearerToken>, BearerTokenError> {
+    let offers = || head::elements(headers, &header::SEC_WEBSOCKET_PROTOCOL);
+    let mut tokens = offers().filter_map(|offer| offer.strip_prefix(TOKEN)).map(decode);
+    let Some(token) = tokens.next() else { return Ok(None) };
+    let token = if tokens.next().is_some() { Err(BearerTokenError::Several) } else { token };
+    drop(tokens);
+    let others: Vec<&str> = offers().filter(|offer| !offer.starts_with(TOKEN)).collect();
+    let alone = others.is_empty();
+    let others = HeaderValue::from_str(&others.join(", "));
+    headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
+    if let (Ok(others), false) = (others, alone) {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, others);
+    }
+    if alone { token.and(Err(BearerTokenError::Alone)) } else { token.map(Some) }
+}
+
+fn decode(encoded: &str) -> Result<BearerToken, BearerTokenError> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).map_err(|_| BearerTokenError::Encoding)?;
+    let token = String::from_utf8(bytes).map_err(|_| BearerTokenError::Encoding)?;
+    if token.is_empty() { Err(BearerTokenError::Encoding) } else { Ok(BearerToken(token)) }
+}
+
+/// The value of a header that is there once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn request(lines: &[(&'static str, &str)]) -> Request<()> {
+        let mut request = Request::new(());
+        *request.headers_mut() = headers(lines);
+        request
+    }
+
+    #[test]
+    fn the_answer_is_that_of_the_rfc() {
+        assert_eq!(answer_to(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let (one, other) = (Key::random().unwrap(), Key::random().unwrap());
+        assert_ne!(one.key, other.key);
+        assert_eq!(BASE64_STANDARD.decode(one.key).unwrap().len(), 16);
+    }
+
+    #[test]
+    fn a_request_has_one_key_of_sixteen_bytes_and_the_one_version() {
+        const KEY: (&str, &str) = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        const V13: (&str, &str) = ("sec-websocket-version", "13");
+        let check = |lines: &[(&'static str, &str)]| check_request(&request(lines), &Origins::SameHost);
+        assert_eq!(check(&[KEY, V13]).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        for (lines, fault) in [
+            (&[V13][..], HandshakeFault::Key),
+            (&[KEY, KEY, V13], HandshakeFault::Key),
+            (&[("sec-websocket-key", "c2hvcnQ="), V13], HandshakeFault::Key),
+            (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ"), V13], HandshakeFault::Key),
+            (&[KEY], HandshakeFault::Version),
+            (&[KEY, V13, V13], HandshakeFault::Version),
+            (&[KEY, ("sec-websocket-version", "8")], HandshakeFault::Version),
+        ] {
+            assert!(matches!(check(lines), Err(UpgradeError::Handshake(seen)) if seen == fault), "{lines:?}");
+        }
+        let mut post = request(&[KEY, V13]);
+        *post.method_mut() = Method::POST;
+        let refused = check_request(&post, &Origins::SameHost);
+        assert!(matches!(refused, Err(UpgradeError::Handshake(HandshakeFault::Method))));
+    }
+
+    #[test]
+    fn a_strangers_page_is_kept_out() {
+        for (host, origin, same) in [
+            ("node:8001", "http://node:8001", true),
+            ("NODE:8001", "http://node:8001", true),
+            ("node", "http://node:80", true),
+            ("node:443", "https://node", true),
+            ("[::1]:8001", "http://[::1]:8001", true),
+            ("node:8001", "http://node", false),
+            ("node:8001", "http://node:8002", false),
+            ("node", "http://node.evil.example", false),
+            ("node", "http://evil.example/node", false),
+            ("node", "null", false),
+            ("node", "", false),
+            ("node", "file://node", false),
+        ] {
+            let headers = headers(&[("host", host), ("origin", origin)]);
+            assert_eq!(check_origin(&headers, &Origins::SameHost).is_ok(), same, "{origin} at {host}");
+            assert!(check_origin(&headers, &Origins::Any).is_ok());
+            let also = Origins::Also(vec![origin.to_owned()]);
+            assert!(check_origin(&headers, &also).is_ok());
+        }
+        let none = headers(&[("host", "node")]);
+        assert!(check_origin(&none, &Origins::SameHost).is_ok());
+        let two = headers(&[("host", "node"), ("origin", "http://node"), ("origin", "http://evil.example")]);
+        assert!(check_origin(&two, &Origins::SameHost).is_err());
+    }
+
+    #[test]
+    fn a_token_is_taken_out_of_the_subprotocols() {
+        const T0KEN: &str = "base64url.bearer.authorization.k8s.io.dDBrZW4";
+        let take = |lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| ("sec-websocket-protocol", *line)).collect();
+            let mut headers = headers(&lines);
+            let token = take_bearer_token(&mut headers).map(|token| token.map(|token| token.0));
+            let rest = headers.get(header::SEC_WEBSOCKET_PROTOCOL).map(|rest| rest.to_str().unwrap().to_owned());
+            (token, rest)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(take(&["v5.channel.k8s.io"]), (Ok(None), some("v5.channel.k8s.io")));
+        assert_eq!(take(&[&format!("a, {T0KEN}, b")]), (Ok(some("t0ken")), some("a, b")));
+        assert_eq!(take(&["a", T0KEN]), (Ok(some("t0ken")), some("a")));
+        assert_eq!(take(&[T0KEN]), (Err(BearerTokenError::Alone), None));
+        assert_eq!(take(&[T0KEN, T0KEN, "a"]), (Err(BearerTokenError::Several), some("a")));
+        for bad in ["", "?", "dDBrZW4=", "_w"] {
+            let bad = format!("{TOKEN}{bad}");
+            assert_eq!(take(&[&bad, "a"]), (Err(BearerTokenError::Encoding), some("a")), "{bad}");
+        }
+        assert_eq!(format!("{:?}", decode("dDBrZW4")), "Ok(BearerToken(..))");
+    }
+}
