@@ -1,4 +1,4 @@
-// exec-client runs client-go's own SPDY executor against a server: the client half that kubectl has.
+// exec-client runs client-go's own executors against a server: the client half that kubectl has.
 // The streams it opens follow the query of the URL. The command's output passes through; the result goes to fd 3,
 // or to a file, so that it never mixes with the output.
 package main
@@ -20,14 +20,16 @@ import (
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"kubestream.test/interop/internal/peer"
 )
 
 var (
 	target    = flag.String("url", "", "the whole exec URL with its query")
-	method    = flag.String("method", "POST", "POST or GET")
-	protocols = flag.String("protocols", "v4.channel.k8s.io,v3.channel.k8s.io,v2.channel.k8s.io,channel.k8s.io", "what to offer, in order")
+	transport = flag.String("transport", "spdy", "spdy, websocket, or fallback: websocket first, as kubectl does")
+	method    = flag.String("method", "POST", "POST or GET for SPDY; a WebSocket request is a GET")
+	protocols = flag.String("protocols", "", "what to offer, in order; without it v4 to v1 over SPDY and client-go's own choice over WebSocket, v5")
 	stdin     = flag.String("stdin", "none", "a file, - for this process's stdin, or none")
 	tty       = flag.Bool("tty", false, "ask for a terminal: no stderr stream, and a resize stream from v3 on")
 	resize    = flag.String("resize", "", "terminal sizes such as 80x24,132x50, sent 300 ms apart")
@@ -79,15 +81,57 @@ func main() {
 }
 
 func run(u *url.URL, options remotecommand.StreamOptions) error {
-	transport, upgrader, err := spdy.RoundTripperFor(&rest.Config{Host: u.Host})
-	if err != nil {
-		return err
+	var executor remotecommand.Executor
+	var err error
+	switch *transport {
+	case "spdy":
+		executor, err = overSPDY(u)
+	case "websocket":
+		executor, err = overWebSocket(u)
+	case "fallback":
+		executor, err = withFallback(u)
+	default:
+		peer.Usage("-transport is spdy, websocket or fallback, not %q", *transport)
 	}
-	executor, err := remotecommand.NewSPDYExecutorForProtocols(transport, upgrader, *method, u, strings.Split(*protocols, ",")...)
 	if err != nil {
 		return err
 	}
 	return executor.StreamWithContext(context.Background(), options)
+}
+
+func overSPDY(u *url.URL) (remotecommand.Executor, error) {
+	transport, upgrader, err := spdy.RoundTripperFor(&rest.Config{Host: u.Host})
+	if err != nil {
+		return nil, err
+	}
+	offer := "v4.channel.k8s.io,v3.channel.k8s.io,v2.channel.k8s.io,channel.k8s.io"
+	if *protocols != "" {
+		offer = *protocols
+	}
+	return remotecommand.NewSPDYExecutorForProtocols(transport, upgrader, *method, u, strings.Split(offer, ",")...)
+}
+
+func overWebSocket(u *url.URL) (remotecommand.Executor, error) {
+	config := &rest.Config{Host: u.Host}
+	if *protocols == "" {
+		return remotecommand.NewWebSocketExecutor(config, "GET", u.String())
+	}
+	return remotecommand.NewWebSocketExecutorForProtocols(config, "GET", u.String(), strings.Split(*protocols, ",")...)
+}
+
+// withFallback has kubectl's own condition for the second request.
+func withFallback(u *url.URL) (remotecommand.Executor, error) {
+	first, err := overWebSocket(u)
+	if err != nil {
+		return nil, err
+	}
+	second, err := overSPDY(u)
+	if err != nil {
+		return nil, err
+	}
+	return remotecommand.NewFallbackExecutor(first, second, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
 }
 
 func streams(query url.Values) remotecommand.StreamOptions {

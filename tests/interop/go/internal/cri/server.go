@@ -1,0 +1,62 @@
+// Package cri is k8s.io/cri-streaming's own server, the one in containerd and CRI-O, over a runtime that runs local
+// processes, and the hops in front of it: an exec request on an apiserver's or a kubelet's path gets a token from the
+// server and is handed to it in this process, under the token's path and without its query.
+package cri
+
+import (
+	"flag"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"k8s.io/cri-streaming/pkg/streaming"
+
+	"kubestream.test/interop/internal/peer"
+)
+
+var (
+	protocols = flag.String("protocols", "v4.channel.k8s.io,v3.channel.k8s.io,v2.channel.k8s.io,channel.k8s.io", "SupportedRemoteCommandProtocols, which are SPDY's: those of WebSocket are fixed")
+	creation  = flag.Duration("creation-timeout", 30*time.Second, "StreamCreationTimeout")
+	idle      = flag.Duration("idle-timeout", 4*time.Hour, "StreamIdleTimeout")
+)
+
+// Server makes the handler from the flags.
+func Server() http.Handler {
+	config := streaming.DefaultConfig
+	config.Addr = "127.0.0.1:0"
+	config.SupportedRemoteCommandProtocols = strings.Split(*protocols, ",")
+	config.StreamCreationTimeout = *creation
+	config.StreamIdleTimeout = *idle
+	server, err := streaming.NewServer(config, processes{})
+	if err != nil {
+		peer.Fail("%v", err)
+	}
+	return front{server}
+}
+
+type front struct{ server streaming.Server }
+
+func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	exec, ok := ParseExec(r.URL)
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	if exec.Tty {
+		exec.Stderr = false // as the kubelet does before it asks the runtime, which would refuse both
+	}
+	response, err := f.server.GetExec(&exec.ExecRequest)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	token, err := url.Parse(response.Url)
+	if err != nil {
+		peer.Fail("%v", err)
+	}
+	inner := r.Clone(r.Context())
+	inner.URL = &url.URL{Path: "/" + strings.TrimPrefix(token.Path, "/")}
+	inner.RequestURI = inner.URL.Path
+	f.server.ServeHTTP(w, inner)
+}
