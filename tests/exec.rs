@@ -17,3 +17,6 @@ mod resizing;
 mod server;
 #[path = "exec/sessions.rs"]
 mod sessions;
+#[cfg(feature = "websocket")]
+#[path = "exec/websocket_client.rs"]
+mod websocket_client;

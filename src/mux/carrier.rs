@@ -3,6 +3,7 @@
 //! Owns the choice between them. To everything above they are the same frames, streams and endings.
 
 use std::io;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
@@ -12,7 +13,7 @@ use super::buffer::WriteBatch;
 use super::channels::Channels;
 use crate::config::Config;
 use crate::error::ConnectionError;
-use crate::spdy::{Codec, Frame, Role};
+use crate::spdy::{Codec, Connection, Frame, Role};
 use crate::upgrade::Protocol;
 
 #[derive(Debug)]
@@ -82,6 +83,15 @@ impl Carrier {
             }
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.encode(frame, ended, out),
+        }
+    }
+
+    /// Lets the streams that are given be opened, which costs no byte on the wire.
+    pub(super) fn answer(&mut self, connection: &mut Connection, now: Instant) {
+        let mut nothing = WriteBatch::default();
+        while let Some(frame) = connection.poll_frame(now) {
+            // Nothing is written, so that nothing can fail.
+            let _ = self.encode(frame, None, &mut nothing);
         }
     }
 

@@ -93,14 +93,18 @@ impl Multiplexer {
         let config = carrier.fit(config);
         let now = tokio::time::Instant::now().into_std();
         let mut connection = Connection::new(role, config.clone(), now);
+        let given = carrier.given().map(|kinds| {
+            let mut open =
+                |kind: &'static str| connection.open(Headers::from_iter([(STREAM_TYPE, kind)])).ok().flatten();
+            kinds.iter().filter_map(|kind| Some((*kind, open(kind)?))).collect::<Vec<_>>()
+        });
+        if given.is_some() {
+            // Answered before a byte is read: what comes first may be the end.
+            carrier.answer(&mut connection, now);
+        }
         while let Some(frame) = carrier.echo() {
             connection.receive(frame, now);
         }
-        let given = carrier.given().map(|kinds| {
-            let open =
-                |kind: &&'static str| Some((*kind, connection.open(Headers::from_iter([(STREAM_TYPE, *kind)])).ok()??));
-            kinds.iter().filter_map(open).collect()
-        });
         let shared = Shared::new(connection, given);
         shared.handle_added();
         let driver = Driver::new(io, &read_ahead, carrier, Arc::clone(&shared), &config);

@@ -8,20 +8,34 @@ use kubestream::Initiator;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, Status};
-use kubestream::upgrade::Version;
+use kubestream::upgrade::{Carrier, Protocol, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{sleep, timeout};
 
 use crate::support::fragment::Fragmented;
-use crate::support::{client, exec_client, exec_server, pattern};
+use crate::support::{Settled, client, exec_client, exec_server, pattern};
 
-const VERSIONS: [Version; 4] = [Version::V1, Version::V2, Version::V3, Version::V4];
+#[cfg(not(feature = "websocket"))]
+const PROTOCOLS: &[Protocol] = Protocol::EXEC;
+#[cfg(feature = "websocket")]
+const PROTOCOLS: &[Protocol] = Protocol::ANY;
+
+/// The newest protocol of each carrier.
+fn newest() -> impl Iterator<Item = Protocol> {
+    let newest = |carrier| PROTOCOLS.iter().copied().find(|protocol| protocol.carrier() == carrier);
+    #[cfg(feature = "websocket")]
+    let carriers = [Carrier::Spdy, Carrier::WebSocket];
+    #[cfg(not(feature = "websocket"))]
+    let carriers = [Carrier::Spdy];
+    carriers.into_iter().filter_map(newest)
+}
 
 /// A session, both ends.
-async fn session(version: Version, want: Streams) -> (Exec, ExecServer) {
+async fn session(settled: impl Settled, want: Streams) -> (Exec, ExecServer) {
+    let protocol = settled.protocol();
     let (near, far) = duplex(16 * 1024);
-    let (client, _one) = exec_client(near, version);
-    let (server, _two) = exec_server(far, version);
+    let (client, _one) = exec_client(near, protocol);
+    let (server, _two) = exec_server(far, protocol);
     let (exec, process) = tokio::join!(client.exec(want), server.accept_exec(want));
     (exec.unwrap(), process.unwrap())
 }
@@ -30,9 +44,10 @@ async fn session(version: Version, want: Streams) -> (Exec, ExecServer) {
 async fn every_version_carries_output_and_every_kind_of_end() {
     let failed = Status::internal_error("error executing command in container: no such file");
     let ends = [ExitStatus::Success, ExitStatus::Code(7), ExitStatus::Code(255), ExitStatus::Failed(Box::new(failed))];
-    for version in VERSIONS {
+    for &protocol in PROTOCOLS {
+        let version = protocol.version();
         for end in &ends {
-            let (exec, mut process) = session(version, Streams::OUTPUT).await;
+            let (exec, mut process) = session(protocol, Streams::OUTPUT).await;
             assert_eq!((exec.version(), process.version()), (version, version));
             process.stdout.take().unwrap().write_all(b"to stdout").await.unwrap();
             process.stderr.as_mut().unwrap().write_all(b"to stderr").await.unwrap();
@@ -54,12 +69,13 @@ async fn every_version_carries_output_and_every_kind_of_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_has_the_streams_that_its_request_asked_for() {
-    for version in VERSIONS {
+    for &protocol in PROTOCOLS {
         for bits in 1..16 {
             let want = Streams { stdin: bits & 1 > 0, stdout: bits & 2 > 0, stderr: bits & 4 > 0, tty: bits & 8 > 0 };
-            let (exec, process) = session(version, want).await;
+            let (exec, process) = session(protocol, want).await;
             let stderr = want.stderr && !want.tty;
-            let resize = want.tty && version >= Version::V3;
+            // Every WebSocket can be resized.
+            let resize = want.tty && (protocol.version() >= Version::V3 || protocol.carrier() != Carrier::Spdy);
             let client = (exec.stdin.is_some(), exec.stdout.is_some(), exec.stderr.is_some(), exec.resize.is_some());
             assert_eq!(client, (want.stdin, want.stdout, stderr, resize));
             let server =
@@ -71,8 +87,11 @@ async fn a_session_has_the_streams_that_its_request_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_stdin_reaches_the_process_behind_all_of_it() {
-    for version in VERSIONS {
-        let (mut exec, mut process) = session(version, Streams::PIPES).await;
+    // SPDY's first version ends stdin too, where the other end is ours.
+    let can_end = |protocol: &Protocol| protocol.can_end_stdin() || protocol.carrier() == Carrier::Spdy;
+    for &protocol in PROTOCOLS.iter().filter(|protocol| can_end(protocol)) {
+        let (mut exec, mut process) = session(protocol, Streams::PIPES).await;
+        assert_eq!(exec.can_end_stdin(), protocol.can_end_stdin());
         let cat = tokio::spawn(async move {
             let mut stdin = process.stdin.take().unwrap();
             let mut stdout = process.stdout.take().unwrap();
@@ -100,133 +119,150 @@ async fn the_end_of_stdin_reaches_the_process_behind_all_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn wait_ends_a_stdin_that_nobody_took() {
-    let (mut exec, mut process) = session(Version::V4, Streams::PIPES).await;
-    let cat = tokio::spawn(async move {
-        assert!(process.stdin.as_mut().unwrap().data().await.is_none());
-        process.exit(ExitStatus::Code(3)).await.unwrap();
-    });
-    assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
-    cat.await.unwrap();
+    for protocol in newest() {
+        let (mut exec, mut process) = session(protocol, Streams::PIPES).await;
+        let cat = tokio::spawn(async move {
+            assert!(process.stdin.as_mut().unwrap().data().await.is_none());
+            process.exit(ExitStatus::Code(3)).await.unwrap();
+        });
+        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
+        cat.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn wait_is_not_held_up_by_outputs_that_nobody_took() {
-    let (mut exec, mut process) = session(Version::V4, Streams::OUTPUT).await;
-    let chatty = tokio::spawn(async move {
-        for part in 0..10 {
-            process.stdout.as_mut().unwrap().send(pattern(part, 1 << 20)).await.unwrap();
-            process.stderr.as_mut().unwrap().send(pattern(part, 1 << 20)).await.unwrap();
-        }
-        process.exit(ExitStatus::Success).await.unwrap();
-    });
-    assert!(exec.wait().await.unwrap().success());
-    chatty.await.unwrap();
+    for protocol in newest() {
+        let (mut exec, mut process) = session(protocol, Streams::OUTPUT).await;
+        let chatty = tokio::spawn(async move {
+            for part in 0..10 {
+                process.stdout.as_mut().unwrap().send(pattern(part, 1 << 20)).await.unwrap();
+                process.stderr.as_mut().unwrap().send(pattern(part, 1 << 20)).await.unwrap();
+            }
+            process.exit(ExitStatus::Success).await.unwrap();
+        });
+        assert!(exec.wait().await.unwrap().success());
+        chatty.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_a_slow_reader_has_not_read_yet_survives_the_end_of_the_session() {
-    let (mut exec, mut process) = session(Version::V4, Streams::OUTPUT).await;
-    let sent = pattern(0, 3 << 20);
-    let quick = tokio::spawn({
-        let sent = sent.clone();
-        async move {
-            let mut stdout = process.stdout.take().unwrap();
-            stdout.send(sent).await.unwrap();
-            drop(stdout);
-            process.exit(ExitStatus::Code(7)).await.unwrap();
-        }
-    });
-    let mut stdout = exec.stdout.take().unwrap();
-    let reader = tokio::spawn(async move {
-        let mut all = Vec::new();
-        let mut buf = [0; 20_000];
-        loop {
-            sleep(Duration::from_millis(500)).await;
-            match stdout.read(&mut buf).await.unwrap() {
-                0 => return all,
-                read => all.extend_from_slice(&buf[..read]),
+    for protocol in newest() {
+        let (mut exec, mut process) = session(protocol, Streams::OUTPUT).await;
+        let sent = pattern(0, 3 << 20);
+        let quick = tokio::spawn({
+            let sent = sent.clone();
+            async move {
+                let mut stdout = process.stdout.take().unwrap();
+                stdout.send(sent).await.unwrap();
+                drop(stdout);
+                process.exit(ExitStatus::Code(7)).await.unwrap();
             }
-        }
-    });
-    assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(7));
-    drop(exec);
-    assert!(reader.await.unwrap() == sent);
-    quick.await.unwrap();
+        });
+        let mut stdout = exec.stdout.take().unwrap();
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            let mut buf = [0; 20_000];
+            loop {
+                sleep(Duration::from_millis(500)).await;
+                match stdout.read(&mut buf).await.unwrap() {
+                    0 => return all,
+                    read => all.extend_from_slice(&buf[..read]),
+                }
+            }
+        });
+        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(7));
+        drop(exec);
+        assert!(reader.await.unwrap() == sent);
+        quick.await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn wait_may_be_dropped_and_called_again_at_any_byte() {
-    let (near, far) = duplex(16);
-    let (client, _one) = exec_client(Fragmented::bytewise(near), Version::V4);
-    let (server, _two) = exec_server(Fragmented::bytewise(far), Version::V4);
-    let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
-    let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
-    let mut stdout = exec.stdout.take().unwrap();
-    let reader = tokio::spawn(async move {
-        let mut all = Vec::new();
-        stdout.read_to_end(&mut all).await.unwrap();
-        all
-    });
-    let command = tokio::spawn(async move {
-        process.stdout.as_mut().unwrap().write_all(&pattern(0, 5000)).await.unwrap();
-        process.exit(ExitStatus::Code(42)).await.unwrap();
-    });
-    let mut polls = 0;
-    let status = loop {
-        polls += 1;
-        if let Some(status) = exec.wait().now_or_never() {
-            break status.unwrap();
-        }
-        tokio::task::yield_now().await;
-    };
-    assert_eq!(status, ExitStatus::Code(42));
-    assert!(polls > 10, "{polls} polls: it did have to wait");
-    assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(42), "and says it again");
-    assert!(reader.await.unwrap() == pattern(0, 5000));
-    command.await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn output_beyond_the_limit_is_an_error_and_up_to_it_is_not() {
-    for (limit, fits) in [(10_000, true), (9_999, false), (0, false)] {
-        let (exec, mut process) = session(Version::V4, Streams::OUTPUT).await;
-        let command = tokio::spawn(async move {
-            process.stderr.as_mut().unwrap().send(pattern(0, 10_000)).await.unwrap();
-            let _ = process.exit(ExitStatus::Success).await;
+    for protocol in newest() {
+        let (near, far) = duplex(16);
+        let (client, _one) = exec_client(Fragmented::bytewise(near), protocol);
+        let (server, _two) = exec_server(Fragmented::bytewise(far), protocol);
+        let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
+        let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
+        let mut stdout = exec.stdout.take().unwrap();
+        let reader = tokio::spawn(async move {
+            let mut all = Vec::new();
+            stdout.read_to_end(&mut all).await.unwrap();
+            all
         });
-        match exec.wait_with_output(limit).await {
-            Ok(output) => assert!(fits && output.stderr == pattern(0, 10_000)),
-            Err(error) => {
-                assert!(!fits && matches!(error, Error::OutputTooLong { limit: named } if named == limit), "{error:?}");
-                assert_eq!(error.initiator(), Initiator::User);
+        let command = tokio::spawn(async move {
+            process.stdout.as_mut().unwrap().write_all(&pattern(0, 5000)).await.unwrap();
+            process.exit(ExitStatus::Code(42)).await.unwrap();
+        });
+        let mut polls = 0;
+        let status = loop {
+            polls += 1;
+            if let Some(status) = exec.wait().now_or_never() {
+                break status.unwrap();
             }
-        }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(status, ExitStatus::Code(42));
+        assert!(polls > 10, "{polls} polls: it did have to wait");
+        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(42), "and says it again");
+        assert!(reader.await.unwrap() == pattern(0, 5000));
         command.await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
+async fn output_beyond_the_limit_is_an_error_and_up_to_it_is_not() {
+    for protocol in newest() {
+        for (limit, fits) in [(10_000, true), (9_999, false), (0, false)] {
+            let (exec, mut process) = session(protocol, Streams::OUTPUT).await;
+            let command = tokio::spawn(async move {
+                process.stderr.as_mut().unwrap().send(pattern(0, 10_000)).await.unwrap();
+                let _ = process.exit(ExitStatus::Success).await;
+            });
+            match exec.wait_with_output(limit).await {
+                Ok(output) => assert!(fits && output.stderr == pattern(0, 10_000)),
+                Err(error) => {
+                    assert!(
+                        !fits && matches!(error, Error::OutputTooLong { limit: named } if named == limit),
+                        "{error:?}"
+                    );
+                    assert_eq!(error.initiator(), Initiator::User);
+                }
+            }
+            command.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_session_tells_the_server_that_its_client_is_gone() {
-    let (near, far) = duplex(16 * 1024);
-    let (client, one) = exec_client(near, Version::V4);
-    let (server, two) = exec_server(far, Version::V4);
-    let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
-    let (exec, mut process) = (exec.unwrap(), process.unwrap());
-    drop((exec, client));
-    timeout(Duration::from_secs(60), process.client_gone()).await.expect("noticed");
-    assert!(process.stdin.as_mut().unwrap().data().await.is_none_or(|data| data.is_err()));
-    let exit = process.exit(ExitStatus::Success).await;
-    assert!(matches!(exit, Err(Error::Connection(_) | Error::Stream { .. })), "{exit:?}");
-    one.await.unwrap().unwrap();
-    two.await.unwrap().unwrap();
+    for protocol in newest() {
+        let (near, far) = duplex(16 * 1024);
+        let (client, one) = exec_client(near, protocol);
+        let (server, two) = exec_server(far, protocol);
+        let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
+        let (exec, mut process) = (exec.unwrap(), process.unwrap());
+        drop((exec, client));
+        timeout(Duration::from_secs(60), process.client_gone()).await.expect("noticed");
+        assert!(process.stdin.as_mut().unwrap().data().await.is_none_or(|data| data.is_err()));
+        let exit = process.exit(ExitStatus::Success).await;
+        assert!(matches!(exit, Err(Error::Connection(_) | Error::Stream { .. })), "{exit:?}");
+        one.await.unwrap().unwrap();
+        two.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_drops_the_process_gives_no_success() {
-    let (exec, process) = session(Version::V4, Streams::OUTPUT).await;
-    drop(process);
-    let missing = exec.wait_with_output(100).await.unwrap_err();
-    assert!(matches!(missing, Error::MissingStatus), "{missing:?}");
+    for protocol in newest() {
+        let (exec, process) = session(protocol, Streams::OUTPUT).await;
+        drop(process);
+        let missing = exec.wait_with_output(100).await.unwrap_err();
+        assert!(matches!(missing, Error::MissingStatus), "{missing:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,16 +275,18 @@ async fn a_connection_that_speaks_no_exec_makes_no_session() {
 
 #[tokio::test(start_paused = true)]
 async fn both_drivers_end_well_when_the_session_has() {
-    let (near, far) = duplex(16 * 1024);
-    let (client, one) = exec_client(near, Version::V4);
-    let (server, two) = exec_server(far, Version::V4);
-    let command = tokio::spawn(command(server));
-    let output = client.exec(Streams::OUTPUT).await.unwrap().wait_with_output(4 << 20).await.unwrap();
-    assert!(output.stdout == pattern(0, 3 << 20) && output.status == ExitStatus::Code(7));
-    drop(client);
-    command.await.unwrap();
-    one.await.unwrap().unwrap();
-    two.await.unwrap().unwrap();
+    for protocol in newest() {
+        let (near, far) = duplex(16 * 1024);
+        let (client, one) = exec_client(near, protocol);
+        let (server, two) = exec_server(far, protocol);
+        let command = tokio::spawn(command(server));
+        let output = client.exec(Streams::OUTPUT).await.unwrap().wait_with_output(4 << 20).await.unwrap();
+        assert!(output.stdout == pattern(0, 3 << 20) && output.status == ExitStatus::Code(7));
+        drop(client);
+        command.await.unwrap();
+        one.await.unwrap().unwrap();
+        two.await.unwrap().unwrap();
+    }
 }
 
 async fn command(server: Multiplexer) {
@@ -259,32 +297,34 @@ async fn command(server: Multiplexer) {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_lost_however_the_bytes_are_split() {
-    for seed in 0..20 {
-        let (near, far) = duplex(3000);
-        let (client, _one) = exec_client(Fragmented::new(near, seed, 700), Version::V4);
-        let (server, _two) = exec_server(Fragmented::new(far, !seed, 700), Version::V4);
-        let cat = tokio::spawn(async move {
-            let mut process = server.accept_exec(Streams::PIPES).await.unwrap();
-            let (mut stdin, mut stdout) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-            while let Some(data) = stdin.data().await {
-                stdout.send(data.unwrap()).await.unwrap();
-            }
-            drop(stdout);
-            process.stderr.as_mut().unwrap().write_all(b"done").await.unwrap();
-            process.exit(ExitStatus::Code(9)).await.unwrap();
-        });
-        let mut exec = client.exec(Streams::PIPES).await.unwrap();
-        let mut stdin = exec.stdin.take().unwrap();
-        let writer = tokio::spawn(async move {
-            for part in 0..10 {
-                stdin.send(pattern(part, 9000)).await.unwrap();
-            }
-            stdin.send(Bytes::new()).await.unwrap();
-        });
-        let output = exec.wait_with_output(1 << 20).await.unwrap();
-        let sent: Vec<u8> = (0..10).flat_map(|part| pattern(part, 9000)).collect();
-        assert!(output.stdout == sent && &output.stderr[..] == b"done" && output.status == ExitStatus::Code(9));
-        writer.await.unwrap();
-        cat.await.unwrap();
+    for protocol in newest() {
+        for seed in 0..20 {
+            let (near, far) = duplex(3000);
+            let (client, _one) = exec_client(Fragmented::new(near, seed, 700), protocol);
+            let (server, _two) = exec_server(Fragmented::new(far, !seed, 700), protocol);
+            let cat = tokio::spawn(async move {
+                let mut process = server.accept_exec(Streams::PIPES).await.unwrap();
+                let (mut stdin, mut stdout) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+                while let Some(data) = stdin.data().await {
+                    stdout.send(data.unwrap()).await.unwrap();
+                }
+                drop(stdout);
+                process.stderr.as_mut().unwrap().write_all(b"done").await.unwrap();
+                process.exit(ExitStatus::Code(9)).await.unwrap();
+            });
+            let mut exec = client.exec(Streams::PIPES).await.unwrap();
+            let mut stdin = exec.stdin.take().unwrap();
+            let writer = tokio::spawn(async move {
+                for part in 0..10 {
+                    stdin.send(pattern(part, 9000)).await.unwrap();
+                }
+                stdin.send(Bytes::new()).await.unwrap();
+            });
+            let output = exec.wait_with_output(1 << 20).await.unwrap();
+            let sent: Vec<u8> = (0..10).flat_map(|part| pattern(part, 9000)).collect();
+            assert!(output.stdout == sent && &output.stderr[..] == b"done" && output.status == ExitStatus::Code(9));
+            writer.await.unwrap();
+            cat.await.unwrap();
+        }
     }
 }

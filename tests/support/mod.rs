@@ -8,6 +8,8 @@
 pub(crate) mod fragment;
 pub(crate) mod io;
 pub(crate) mod peer;
+#[cfg(feature = "websocket")]
+pub(crate) mod websocket;
 
 use std::time::Duration;
 
@@ -45,22 +47,46 @@ where
     (mux, tokio::spawn(driver))
 }
 
-/// A client past a handshake that settled on a version of exec.
-pub(crate) fn exec_client<IO>(io: IO, version: Version) -> (Multiplexer, DriverTask)
+/// What a handshake may have settled on.
+pub(crate) trait Settled {
+    fn protocol(self) -> Protocol;
+}
+
+impl Settled for Protocol {
+    fn protocol(self) -> Protocol {
+        self
+    }
+}
+
+impl Settled for Version {
+    fn protocol(self) -> Protocol {
+        Protocol::Exec(self)
+    }
+}
+
+#[cfg(feature = "websocket")]
+impl Settled for kubestream::channel::Subprotocol {
+    fn protocol(self) -> Protocol {
+        Protocol::Channel(self)
+    }
+}
+
+/// A client past a handshake.
+pub(crate) fn exec_client<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::Exec(version)));
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(settled.protocol()));
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     (mux, tokio::spawn(driver))
 }
 
 /// The server's end of the same.
-pub(crate) fn exec_server<IO>(io: IO, version: Version) -> (Multiplexer, DriverTask)
+pub(crate) fn exec_server<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::Exec(version)));
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(settled.protocol()));
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     (mux, tokio::spawn(driver))
 }
