@@ -20,3 +20,6 @@ mod sessions;
 #[cfg(feature = "websocket")]
 #[path = "exec/websocket_client.rs"]
 mod websocket_client;
+#[cfg(feature = "websocket")]
+#[path = "exec/websocket_server.rs"]
+mod websocket_server;

@@ -172,9 +172,12 @@ impl ExecServer {
             error.finish();
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
-        }
-        if let Some(error) = self.mux.error() {
-            return Err(error.into());
+            // A client may say goodbye as soon as it has the status.
+            if let Some(error) = self.mux.error()
+                && !(sent.was_sent() && matches!(error, ConnectionError::Closed))
+            {
+                return Err(error.into());
+            }
         }
         // FINs behind the status: a client may take them for a sign to stop reading.
         self.stdin = None;

@@ -371,6 +371,11 @@ impl Watch {
         self.stream.shared.look(|state| state.connection.was_finished(self.stream.id))
     }
 
+    /// Whether all bytes and the FIN have been given to the transport.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.stream.shared.look(|state| state.connection.was_sent(self.stream.id))
+    }
+
     /// Ready once all bytes and the FIN have been given to the transport, or never will be.
     pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;

@@ -392,6 +392,11 @@ impl Connection {
         stream.is_none_or(|stream| matches!(stream.sending, Sending::Finished | Sending::Dead)) || self.is_closed()
     }
 
+    /// Whether the FIN of a stream, and so all before it, has been given to the transport.
+    pub(crate) fn was_sent(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Finished)
+    }
+
     /// Half-closes: FIN goes out behind all that is queued. Twice is no error.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
