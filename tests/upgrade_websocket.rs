@@ -1,0 +1,391 @@
+//! The WebSocket handshake between two peers, one of them played byte for byte. What the played ones say was recorded from
+//! kubectl 1.32 and a kube-apiserver 1.34.4.
+
+#![cfg(feature = "websocket")]
+#![allow(clippy::unwrap_used)]
+
+use std::cell::Cell;
+use std::io;
+
+use http::{Request, StatusCode};
+use kubestream::Initiator;
+use kubestream::channel::Subprotocol;
+use kubestream::upgrade::{
+    self, BearerTokenError, Carrier, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins, Protocol,
+    UpgradeError, Upgraded, Version, connect_with_fallback,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+const KUBECTL_REQUEST: &str = "GET /api/v1/namespaces/default/pods/web/exec?command=sh&command=-c&command=echo+bye%3B+exit+7&container=main&stderr=true&stdout=true HTTP/1.1\r\n\
+    Host: 127.0.0.1:18019\r\n\
+    User-Agent: kubectl/v1.32.4 (linux/amd64) kubernetes/4cb5f07\r\n\
+    Connection: Upgrade\r\n\
+    Kubectl-Command: kubectl exec\r\n\
+    Kubectl-Session: d5c04d71-4f1b-46b9-9aba-e9eda3a4d66a\r\n\
+    Sec-WebSocket-Key: Hr8k+KOQR1JwLEAqGYsFJw==\r\n\
+    Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\
+    Sec-WebSocket-Version: 13\r\n\
+    Upgrade: websocket\r\n\r\n";
+
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
+    Connection: Upgrade\r\n\
+    Upgrade: websocket\r\n\
+    Sec-WebSocket-Accept: bqFzBC0mXZqoX0lUkjRFjt10VzE=\r\n\
+    Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+
+const V4: Protocol = Protocol::Channel(Subprotocol::V4);
+const V5: Protocol = Protocol::Channel(Subprotocol::V5);
+const UNNAMED: Protocol = Protocol::Channel(Subprotocol::Unnamed);
+/// `t0ken`, as a browser's client has to send it.
+const TOKEN: &str = "base64url.bearer.authorization.k8s.io.dDBrZW4";
+
+fn get() -> Request<()> {
+    Request::get("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap()
+}
+
+async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// Our client, against a server that answers with these lines. `ACCEPT` stands for the right answer to the key.
+async fn ask(answer: &str, offers: &[Protocol]) -> (Result<Upgraded<DuplexStream>, UpgradeError>, String) {
+    let (near, mut far) = duplex(64 * 1024);
+    let answer = answer.to_owned();
+    let server = tokio::spawn(async move {
+        let request = read_head(&mut far).await;
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default();
+        far.write_all(answer.replace("ACCEPT", &accept_of(key)).as_bytes()).await.unwrap();
+        request
+    });
+    let upgraded = upgrade::connect(near, get(), offers, &Config::default()).await;
+    (upgraded, server.await.unwrap())
+}
+
+/// RFC 6455 §4.2.2, by other means than the crate's.
+fn accept_of(key: &str) -> String {
+    use base64::Engine;
+    use sha1::Digest;
+    let digest = sha1::Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+    base64::prelude::BASE64_STANDARD.encode(digest)
+}
+
+/// A client that sends these bytes and ends, against our server; and all that the client got.
+async fn serve(request: &str, supported: &'static [Protocol], config: Config) -> (Result<Option<Protocol>, UpgradeError>, String) {
+    let (mut near, far) = duplex(64 * 1024);
+    let server = tokio::spawn(async move {
+        let upgraded = upgrade::accept(far, &config).await?.accept(supported).await?;
+        Ok(upgraded.protocol())
+    });
+    near.write_all(request.as_bytes()).await.unwrap();
+    near.shutdown().await.unwrap();
+    let mut answer = String::new();
+    near.read_to_string(&mut answer).await.unwrap();
+    (server.await.unwrap(), answer)
+}
+
+/// The recorded request with a line in another's place, or without it where that is empty.
+fn with(line: &str, instead: &str) -> String {
+    let changed: Vec<&str> = KUBECTL_REQUEST.lines().map(|old| if old.starts_with(line) { instead } else { old }).collect();
+    let head = changed.join("\r\n").replace("\r\n\r\n", "\r\n");
+    format!("{}\r\n\r\n", head.trim_end())
+}
+
+#[tokio::test]
+async fn kubectl_upgrades_with_our_server() {
+    let (protocol, answer) = serve(KUBECTL_REQUEST, Protocol::ANY, Config::default()).await;
+    assert_eq!(protocol.unwrap(), Some(V5));
+    assert_eq!(answer, SWITCH);
+}
+
+#[tokio::test]
+async fn our_client_upgrades_with_a_go_server() {
+    // Its lines are in another order, and it has none for what was not agreed on.
+    let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n\x02\x01\x01";
+    let (upgraded, request) = ask(answer, &[V5, V4]).await;
+    let (_, read_ahead, protocol) = upgraded.unwrap().into_parts();
+    assert_eq!(protocol, Some(V4));
+    assert_eq!(read_ahead, "\x02\x01\x01".as_bytes());
+    let key = request.lines().find(|line| line.starts_with("Sec-WebSocket-Key: ")).unwrap();
+    assert_eq!(
+        request.replace(key, "Sec-WebSocket-Key: KEY"),
+        "GET /exec?command=true&stdout=true HTTP/1.1\r\nHost: 10.0.0.1:6443\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: KEY\r\n\
+        Sec-WebSocket-Protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\n\r\n",
+        "Go's servers read one line of subprotocols"
+    );
+}
+
+#[tokio::test]
+async fn where_none_is_asked_for_gos_empty_answer_means_none() {
+    for line in ["Sec-WebSocket-Protocol: \r\n", ""] {
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: ACCEPT\r\n{line}\r\n"
+        );
+        let (upgraded, request) = ask(&answer, &[UNNAMED]).await;
+        assert_eq!(upgraded.unwrap().protocol(), Some(UNNAMED));
+        assert!(!request.contains("Sec-WebSocket-Protocol"), "{request}");
+
+        let (refused, _) = ask(&answer, &[V5]).await;
+        assert!(matches!(refused, Err(UpgradeError::ProtocolNotOffered { name }) if name.is_empty()));
+    }
+    let (protocol, answer) = serve(&with("Sec-WebSocket-Protocol", ""), Protocol::ANY, Config::default()).await;
+    assert_eq!(protocol.unwrap(), Some(UNNAMED));
+    assert!(!answer.contains("Protocol:"), "clients that asked for none take no answer: {answer}");
+}
+
+/// Row 24 and RFC 6455 §4.1.
+#[tokio::test]
+async fn a_101_that_is_no_answer_to_the_request_is_refused() {
+    const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+    assert!(ask(GOOD, &[V5]).await.0.is_ok());
+    for (old, new, fault) in [
+        ("Upgrade: websocket", "Upgrade: SPDY/3.1", NotSwitched::Upgrade),
+        ("Connection: Upgrade", "Connection: close", NotSwitched::Connection),
+        ("HTTP/1.1", "HTTP/1.0", NotSwitched::Version),
+        ("Sec-WebSocket-Accept: ACCEPT\r\n", "", NotSwitched::Accept),
+        ("Accept: ACCEPT", "Accept: bqFzBC0mXZqoX0lUkjRFjt10VzE=", NotSwitched::Accept),
+        ("Accept: ACCEPT", "Accept: ", NotSwitched::Accept),
+        ("Accept: ACCEPT", "Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT", NotSwitched::Accept),
+        ("Connection:", "Sec-WebSocket-Extensions: permessage-deflate\r\nConnection:", NotSwitched::Extension),
+        ("Connection:", "Transfer-Encoding: chunked\r\nConnection:", NotSwitched::Body),
+    ] {
+        let (refused, _) = ask(&GOOD.replacen(old, new, 1), &[V5]).await;
+        let error = refused.unwrap_err();
+        assert!(matches!(error, UpgradeError::NotSwitched(seen) if seen == fault), "{new:?}: {error:?}");
+        assert_eq!(error.initiator(), Initiator::Remote);
+    }
+    for name in ["v4.channel.k8s.io", "v5.channel.k8s.io, v4.channel.k8s.io", "V5.channel.k8s.io", TOKEN] {
+        let (refused, _) = ask(&GOOD.replace("v5.channel.k8s.io", name), &[V5]).await;
+        assert!(matches!(refused, Err(UpgradeError::ProtocolNotOffered { .. })), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn subprotocols_are_offered_in_any_number_of_lines_and_the_first_known_wins() {
+    for (offer, chosen) in [
+        ("Sec-WebSocket-Protocol: v4.channel.k8s.io, v5.channel.k8s.io", V4),
+        ("Sec-WebSocket-Protocol: v9.channel.k8s.io\r\nSec-WebSocket-Protocol: v4.channel.k8s.io", V4),
+        ("Sec-WebSocket-Protocol: v3.channel.k8s.io ,,v5.channel.k8s.io", V5),
+        ("sec-websocket-protocol: base64.channel.k8s.io", Protocol::Channel(Subprotocol::V1Base64)),
+    ] {
+        let (protocol, answer) =
+            serve(&with("Sec-WebSocket-Protocol", offer), Protocol::ANY, Config::default()).await;
+        assert_eq!(protocol.unwrap(), Some(chosen), "{offer}");
+        assert!(answer.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")), "{answer}");
+    }
+    let request = with("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: v3.channel.k8s.io, v2.channel.k8s.io");
+    let (refused, answer) = serve(&request, Protocol::ANY, Config::default()).await;
+    assert!(matches!(refused, Err(UpgradeError::NoCommonProtocol { .. })));
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    const V3: &[Protocol] = &[Protocol::Channel(Subprotocol::V3)];
+    assert_eq!(serve(&request, V3, Config::default()).await.0.unwrap(), Some(V3[0]), "who wants them has them");
+}
+
+#[tokio::test]
+async fn a_handshake_that_rfc_6455_does_not_know_is_refused_with_what_it_says() {
+    for (line, instead, fault, status, header) in [
+        ("Sec-WebSocket-Key", "", HandshakeFault::Key, "400 Bad Request", ""),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Key: dG9vIHNob3J0", HandshakeFault::Key, "400 Bad Request", ""),
+        ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8", HandshakeFault::Version, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
+        ("Sec-WebSocket-Version", "", HandshakeFault::Version, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
+    ] {
+        let (refused, answer) = serve(&with(line, instead), Protocol::ANY, Config::default()).await;
+        assert!(matches!(refused, Err(UpgradeError::Handshake(seen)) if seen == fault), "{line}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.contains(header), "{answer}");
+    }
+    let post = KUBECTL_REQUEST.replacen("GET", "POST", 1);
+    let (refused, answer) = serve(&post, Protocol::ANY, Config::default()).await;
+    assert!(matches!(refused, Err(UpgradeError::Handshake(HandshakeFault::Method))));
+    assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && answer.contains("allow: GET\r\n"), "{answer}");
+    // A server of SPDY alone.
+    let (refused, answer) = serve(KUBECTL_REQUEST, Protocol::EXEC, Config::default()).await;
+    assert!(matches!(refused, Err(UpgradeError::NotAnUpgrade)));
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+}
+
+/// Row 34.
+#[tokio::test]
+async fn an_extension_is_never_agreed_on() {
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nUpgrade: websocket";
+    let (protocol, answer) = serve(&with("Upgrade: ", offer), Protocol::ANY, Config::default()).await;
+    assert_eq!((protocol.unwrap(), &answer[..]), (Some(V5), SWITCH));
+}
+
+/// Row 33.
+#[tokio::test]
+async fn a_page_of_another_host_is_kept_out_unless_it_is_let_in() {
+    let from = |origin: &str| with("Upgrade: ", &format!("Origin: {origin}\r\nUpgrade: websocket"));
+    // Python's client says where it connects to.
+    let (protocol, _) = serve(&from("http://127.0.0.1:18019"), Protocol::ANY, Config::default()).await;
+    assert_eq!(protocol.unwrap(), Some(V5));
+
+    let stranger = from("https://evil.example");
+    let (refused, answer) = serve(&stranger, Protocol::ANY, Config::default()).await;
+    assert!(matches!(refused, Err(UpgradeError::OriginNotAllowed { origin }) if origin == "https://evil.example"));
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    for origins in [Origins::Any, Origins::Also(vec!["https://evil.example".to_owned()])] {
+        let mut config = Config::default();
+        config.origins = origins;
+        assert_eq!(serve(&stranger, Protocol::ANY, config).await.0.unwrap(), Some(V5));
+    }
+    // SPDY is out of a page's reach.
+    let spdy = "POST /exec HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\n\
+        Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+    assert_eq!(serve(spdy, Protocol::ANY, Config::default()).await.0.unwrap(), Some(Protocol::Exec(Version::V4)));
+}
+
+#[tokio::test]
+async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_else() {
+    let offer = format!("Sec-WebSocket-Protocol: {TOKEN}, v5.channel.k8s.io");
+    let (mut near, far) = duplex(64 * 1024);
+    near.write_all(with("Sec-WebSocket-Protocol", &offer).as_bytes()).await.unwrap();
+    let pending = upgrade::accept(far, &Config::default()).await.unwrap();
+    assert_eq!(pending.bearer_token().unwrap().unwrap().as_str(), "t0ken");
+    assert!(pending.offers().eq(["v5.channel.k8s.io"]));
+    let shown = format!("{pending:?} {:?} {:?}", pending.request(), pending.bearer_token());
+    assert!(!shown.contains("dDBrZW4") && !shown.contains("t0ken"), "{shown}");
+    let passed_on = pending.request().headers().get_all("Sec-WebSocket-Protocol").iter();
+    assert!(passed_on.eq(["v5.channel.k8s.io"]), "a proxy that forwards the request forwards no token");
+    assert_eq!(pending.carrier(), Some(Carrier::WebSocket));
+    pending.accept(Protocol::ANY).await.unwrap();
+    let answer = read_head(&mut near).await;
+    assert!(!answer.contains("bearer"), "{answer}");
+
+    for (offer, expected) in [
+        (TOKEN.to_owned(), BearerTokenError::Alone),
+        (format!("{TOKEN}, {TOKEN}, v5.channel.k8s.io"), BearerTokenError::Several),
+        ("base64url.bearer.authorization.k8s.io.%, v5.channel.k8s.io".to_owned(), BearerTokenError::Encoding),
+    ] {
+        let (mut near, far) = duplex(64 * 1024);
+        let offer = format!("Sec-WebSocket-Protocol: {offer}");
+        near.write_all(with("Sec-WebSocket-Protocol", &offer).as_bytes()).await.unwrap();
+        let pending = upgrade::accept(far, &Config::default()).await.unwrap();
+        assert_eq!(pending.bearer_token(), Err(expected), "{offer}");
+        assert!(!pending.offers().any(|offer| offer.contains("bearer")));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_sent_is_the_callers_error() {
+    let post = Request::post("http://a/exec").body(()).unwrap();
+    let (near, _far) = duplex(1024);
+    let refused = upgrade::connect(near, post, &[V5], &Config::default()).await;
+    assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::NotGet))));
+    let (near, _far) = duplex(1024);
+    let mixed = [V5, Protocol::Exec(Version::V4)];
+    let refused = upgrade::connect(near, get(), &mixed, &Config::default()).await;
+    assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::MixedOffers))));
+    for name in ["Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Sec-WebSocket-Version"] {
+        let request = Request::get("http://a/exec").header(name, "x").body(()).unwrap();
+        let (near, _far) = duplex(1024);
+        let refused = upgrade::connect(near, request, &[V5], &Config::default()).await;
+        assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::ReservedHeader(_)))), "{name}");
+    }
+}
+
+/// A server that answers each connection with the next of these. What it was asked, and how often.
+async fn fall_back(
+    answers: &[&'static str],
+) -> (Result<(Option<Protocol>, Option<UpgradeError>), FallbackError>, Vec<String>) {
+    let dialled = Cell::new(0);
+    let (asked, mut requests) = tokio::sync::mpsc::unbounded_channel();
+    let dial = || {
+        let answer = answers.get(dialled.replace(dialled.get() + 1)).copied();
+        let asked = asked.clone();
+        async move {
+            let answer = answer.ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (near, mut far) = duplex(64 * 1024);
+            tokio::spawn(async move {
+                let request = read_head(&mut far).await;
+                let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap_or_default();
+                far.write_all(answer.replace("ACCEPT", &accept_of(key)).as_bytes()).await.unwrap();
+                asked.send(request).unwrap();
+            });
+            Ok(near)
+        }
+    };
+    let connected = connect_with_fallback(dial, get(), Protocol::V5, Protocol::EXEC, &Config::default()).await;
+    let connected = connected.map(|connected| (connected.upgraded.protocol(), connected.refused));
+    let mut heard = Vec::new();
+    while heard.len() < dialled.get().min(answers.len()) {
+        heard.push(requests.recv().await.unwrap());
+    }
+    (connected, heard)
+}
+
+const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 8\r\n\r\nno WS :(";
+const SPDY_SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+    X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+
+#[tokio::test]
+async fn a_refused_websocket_becomes_spdy_and_says_why() {
+    for refusal in [
+        FORBIDDEN,
+        "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\n\r\n",
+    ] {
+        let (connected, asked) = fall_back(&[refusal, SPDY_SWITCH]).await;
+        let (protocol, refused) = connected.unwrap();
+        assert_eq!(protocol, Some(Protocol::Exec(Version::V4)));
+        assert!(matches!(refused, Some(UpgradeError::Refused(_) | UpgradeError::Redirected { .. })));
+        assert!(asked[0].starts_with("GET ") && asked[0].contains("Upgrade: websocket\r\n"));
+        assert!(asked[1].starts_with("POST ") && asked[1].contains("Upgrade: SPDY/3.1\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_taken_stays_one() {
+    const TAKEN: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+    let (connected, asked) = fall_back(&[TAKEN]).await;
+    let (protocol, refused) = connected.unwrap();
+    assert_eq!((protocol, refused.is_none(), asked.len()), (Some(V5), true, 1));
+}
+
+#[tokio::test]
+async fn what_was_not_refused_is_not_tried_again() {
+    for answer in [
+        // Behind a 101, whatever is wrong with it.
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: wrong\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n",
+        // And where the answer is none.
+        "SSH-2.0-x\r\n\r\n\r\n",
+        "HTTP/1.1 101 Swi",
+    ] {
+        let (connected, asked) = fall_back(&[answer, SPDY_SWITCH]).await;
+        assert!(matches!(connected, Err(FallbackError::WebSocket(_))), "{answer}");
+        assert_eq!(asked.len(), 1);
+    }
+    let (connected, _) = fall_back(&[]).await;
+    let error = connected.unwrap_err();
+    assert!(matches!(&error, FallbackError::Dial { carrier: Carrier::WebSocket, .. }), "{error:?}");
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn where_both_are_refused_the_error_has_both() {
+    const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 20\r\n\r\npods \"web\" not found";
+    let (connected, _) = fall_back(&[FORBIDDEN, NOT_FOUND]).await;
+    let error = connected.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "unable to upgrade connection: pods \"web\" not found \
+        (WebSocket was refused before: unable to upgrade connection: no WS :()"
+    );
+    assert_eq!(error.initiator(), Initiator::Remote);
+    let FallbackError::Spdy { websocket: UpgradeError::Refused(refusal), .. } = &error else { panic!("{error:?}") };
+    assert_eq!(refusal.status, StatusCode::FORBIDDEN);
+    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    let (connected, _) = fall_back(&[FORBIDDEN]).await;
+    assert!(matches!(connected, Err(FallbackError::Dial { carrier: Carrier::Spdy, .. })));
+}
