@@ -11,8 +11,8 @@ use http::{Request, StatusCode};
 use kubestream::Initiator;
 use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{
-    self, BearerTokenError, Carrier, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins, Protocol,
-    UpgradeError, Upgraded, Version, connect_with_fallback,
+    self, BearerTokenError, Carrier, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins,
+    Protocol, UpgradeError, Upgraded, Version, connect_with_fallback,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -74,7 +74,11 @@ fn accept_of(key: &str) -> String {
 }
 
 /// A client that sends these bytes and ends, against our server; and all that the client got.
-async fn serve(request: &str, supported: &'static [Protocol], config: Config) -> (Result<Option<Protocol>, UpgradeError>, String) {
+async fn serve(
+    request: &str,
+    supported: &'static [Protocol],
+    config: Config,
+) -> (Result<Option<Protocol>, UpgradeError>, String) {
     let (mut near, far) = duplex(64 * 1024);
     let server = tokio::spawn(async move {
         let upgraded = upgrade::accept(far, &config).await?.accept(supported).await?;
@@ -89,7 +93,8 @@ async fn serve(request: &str, supported: &'static [Protocol], config: Config) ->
 
 /// The recorded request with a line in another's place, or without it where that is empty.
 fn with(line: &str, instead: &str) -> String {
-    let changed: Vec<&str> = KUBECTL_REQUEST.lines().map(|old| if old.starts_with(line) { instead } else { old }).collect();
+    let changed: Vec<&str> =
+        KUBECTL_REQUEST.lines().map(|old| if old.starts_with(line) { instead } else { old }).collect();
     let head = changed.join("\r\n").replace("\r\n\r\n", "\r\n");
     format!("{}\r\n\r\n", head.trim_end())
 }
@@ -175,8 +180,7 @@ async fn subprotocols_are_offered_in_any_number_of_lines_and_the_first_known_win
         ("Sec-WebSocket-Protocol: v3.channel.k8s.io ,,v5.channel.k8s.io", V5),
         ("sec-websocket-protocol: base64.channel.k8s.io", Protocol::Channel(Subprotocol::V1Base64)),
     ] {
-        let (protocol, answer) =
-            serve(&with("Sec-WebSocket-Protocol", offer), Protocol::ANY, Config::default()).await;
+        let (protocol, answer) = serve(&with("Sec-WebSocket-Protocol", offer), Protocol::ANY, Config::default()).await;
         assert_eq!(protocol.unwrap(), Some(chosen), "{offer}");
         assert!(answer.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")), "{answer}");
     }
@@ -193,7 +197,13 @@ async fn a_handshake_that_rfc_6455_does_not_know_is_refused_with_what_it_says() 
     for (line, instead, fault, status, header) in [
         ("Sec-WebSocket-Key", "", HandshakeFault::Key, "400 Bad Request", ""),
         ("Sec-WebSocket-Key", "Sec-WebSocket-Key: dG9vIHNob3J0", HandshakeFault::Key, "400 Bad Request", ""),
-        ("Sec-WebSocket-Version", "Sec-WebSocket-Version: 8", HandshakeFault::Version, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
+        (
+            "Sec-WebSocket-Version",
+            "Sec-WebSocket-Version: 8",
+            HandshakeFault::Version,
+            "426 Upgrade Required",
+            "sec-websocket-version: 13\r\n",
+        ),
         ("Sec-WebSocket-Version", "", HandshakeFault::Version, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
     ] {
         let (refused, answer) = serve(&with(line, instead), Protocol::ANY, Config::default()).await;
