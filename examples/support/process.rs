@@ -7,7 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use kubestream::StreamError;
 use kubestream::exec::{Error, ExecServer, ProcessOutput, ProcessStdin, Resizes};
 use kubestream::status::{ExitStatus, Status};
 use pty_process::{OwnedWritePty, Size};
@@ -175,24 +176,22 @@ async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resiz
         std::future::pending().await
     };
     let typing = async move {
-        let Some(mut stdin) = stdin else { return std::future::pending().await };
+        // Without stdin, or past its end, the terminal stays open for its output, and may still be resized.
+        let mut stdin = stdin;
         loop {
             tokio::select! {
-                Some(size) = latest.recv() => {
+                size = latest.recv() => {
+                    let Some(size) = size else { return };
                     // The process may be gone already.
                     let _ = terminal.resize(Size::new(size.height, size.width));
                 }
-                data = stdin.data() => {
+                data = next(&mut stdin) => {
                     let (bytes, last) = match &data {
                         Some(Ok(data)) => (&data[..], false),
                         _ => (END_OF_INPUT, true),
                     };
                     if terminal.write_all(bytes).await.is_err() || last {
-                        // The terminal stays open for its output, and may still be resized.
-                        while let Some(size) = latest.recv().await {
-                            let _ = terminal.resize(Size::new(size.height, size.width));
-                        }
-                        return;
+                        stdin = None;
                     }
                 }
             }
@@ -201,6 +200,14 @@ async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resiz
     tokio::select! {
         () = watching => {}
         () = typing => {}
+    }
+}
+
+/// What is typed next; for ever where nothing can be.
+async fn next(stdin: &mut Option<ProcessStdin>) -> Option<Result<Bytes, StreamError>> {
+    match stdin {
+        Some(stdin) => stdin.data().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ mod run;
 mod transfer;
 mod windows;
 
-pub use peer::{Peer, binary, example, kubectl};
+pub use peer::{Peer, binary, example, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
 pub use transfer::{digest, pattern, read_pattern, send_pattern};
 pub use windows::{Watched, Windows};

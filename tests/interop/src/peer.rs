@@ -98,6 +98,22 @@ pub fn binary(name: &str) -> PathBuf {
     built(suite("bin").join(name))
 }
 
+/// Node's client, to be told what to do.
+#[must_use]
+pub fn node_client() -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("node");
+    command.arg(suite("node/exec.mjs"));
+    command
+}
+
+/// Python's client, to be told what to do.
+#[must_use]
+pub fn python_client() -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(built(suite("python/.venv/bin/python")));
+    command.arg(suite("python/exec.py"));
+    command
+}
+
 /// An example of ours.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {

@@ -1,4 +1,5 @@
-//! client-go's own SPDY executor against the built-in node, in every version of the protocol.
+//! client-go's own executors against the built-in node: SPDY in every version of the protocol, WebSocket, and the one
+//! that falls back.
 
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream::upgrade::Protocol;
@@ -10,6 +11,7 @@ const V1: &str = "channel.k8s.io";
 const V2: &str = "v2.channel.k8s.io";
 const V3: &str = "v3.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
+const V5: &str = "v5.channel.k8s.io";
 const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
 
 /// The executor, with its outcome beside its output.
@@ -139,5 +141,69 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
     for number in 0..runs(30) {
         let (ended, outcome) = output(&node, V4, "head -c 3000000 /dev/zero; exit 7").await;
         assert_eq!((ended.stdout.len(), &outcome["exitCode"]), (3_000_000, &7.into()), "run {number}: {outcome}");
+    }
+}
+
+/// The WebSocket executor, which offers v5 alone.
+async fn over_websocket(node: &Peer, script: &str, streams: Streams, more: &[&str], input: Input) -> (Ended, Value) {
+    let more = [&["-transport", "websocket"], more].concat();
+    execute(node, V5, script, streams, &more, input).await
+}
+
+#[tokio::test]
+async fn over_websocket_outputs_stay_apart_and_exit_codes_arrive() {
+    let node = Peer::node();
+    for code in [0, 1, 7, 255] {
+        let script = format!("echo out; echo err >&2; exit {code}");
+        let (ended, outcome) = over_websocket(&node, &script, Streams::OUTPUT, &[], Input::Null).await;
+        let stderr = ended.stderr.lines().next();
+        assert_eq!((&ended.stdout[..], stderr, &outcome["exitCode"]), (&b"out\n"[..], Some("err"), &code.into()));
+    }
+}
+
+#[tokio::test]
+async fn over_websocket_ten_megabytes_come_back_the_same() {
+    let node = Peer::node();
+    let sent = pattern(10_000_000);
+    let (ended, outcome) = over_websocket(&node, "cat", STDIN_ONLY, &[], Input::Bytes(sent.clone())).await;
+    assert_eq!((digest(&ended.stdout), &outcome["exitCode"]), (digest(&sent), &0.into()), "{outcome}");
+}
+
+#[tokio::test]
+async fn over_websocket_a_terminal_is_resized() {
+    let node = Peer::node();
+    let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
+    let more = ["-tty", "-resize", "80x24,132x50"];
+    let (ended, outcome) = over_websocket(&node, script, Streams::TTY, &more, Input::Bytes(Vec::new())).await;
+    assert!(ended.stdout.ends_with(b"50 132\r\n"), "{:?}", String::from_utf8_lossy(&ended.stdout));
+    assert_eq!(outcome["exitCode"], 3, "{outcome}");
+}
+
+#[tokio::test]
+async fn over_websocket_v4_carries_an_exit_code_too() {
+    let node = Peer::node();
+    let more = ["-transport", "websocket"];
+    let (ended, outcome) = execute(&node, V4, "echo out; exit 7", Streams::OUTPUT, &more, Input::Null).await;
+    assert_eq!((&ended.stdout[..], &outcome["exitCode"]), (&b"out\n"[..], &7.into()));
+}
+
+#[tokio::test]
+async fn over_websocket_the_tail_of_a_fast_exit_is_never_lost() {
+    let node = Peer::node();
+    for number in 0..runs(30) {
+        let script = "head -c 3000000 /dev/zero; exit 7";
+        let (ended, outcome) = over_websocket(&node, script, Streams::OUTPUT, &[], Input::Null).await;
+        assert_eq!((ended.stdout.len(), &outcome["exitCode"]), (3_000_000, &7.into()), "run {number}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn the_executor_that_falls_back_is_content_with_either() {
+    let node = Peer::node();
+    // With v2 alone, which no server takes over WebSocket, it has to.
+    for (protocol, code) in [(V5, 7), (V2, -1)] {
+        let more = ["-transport", "fallback"];
+        let (ended, outcome) = execute(&node, protocol, "echo out; exit 7", Streams::OUTPUT, &more, Input::Null).await;
+        assert_eq!((&ended.stdout[..], &outcome["exitCode"]), (&b"out\n"[..], &code.into()), "{protocol}: {outcome}");
     }
 }

@@ -1,4 +1,4 @@
-//! A stock kubectl over SPDY against the built-in node.
+//! A stock kubectl against the built-in node, over WebSocket, which is its default, and over SPDY.
 
 use std::process::Stdio;
 
@@ -6,17 +6,26 @@ use kubestream_interop::{Ended, Input, Peer, Scratch, digest, gone, kubectl, pat
 use pty_process::{Pty, Size};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
 
 /// A node, and kubectls that know of no other cluster.
 struct Cluster {
     node: Peer,
     scratch: Scratch,
+    transport: Transport,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Spdy,
+    WebSocket,
 }
 
 impl Cluster {
-    fn new() -> Self {
-        Self { node: Peer::node(), scratch: Scratch::new() }
+    fn new(transport: Transport) -> Self {
+        Self { node: Peer::node(), scratch: Scratch::new(), transport }
     }
 
     fn settings(&self) -> [(&'static str, String); 4] {
@@ -24,7 +33,7 @@ impl Cluster {
             ("HOME", self.scratch.path().display().to_string()),
             ("PATH", std::env::var("PATH").unwrap_or_default()),
             ("TERM", "xterm".to_owned()),
-            ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false".to_owned()),
+            ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", (self.transport == Transport::WebSocket).to_string()),
         ]
     }
 
@@ -101,76 +110,58 @@ impl Terminal {
     }
 }
 
-#[tokio::test]
-async fn stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands() {
-    let cluster = Cluster::new();
+async fn stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands(cluster: Cluster) {
     let ended = cluster.sh("echo out; echo err >&2; exit 7").await;
     assert_eq!((ended.code, &ended.stdout[..]), (Some(7), &b"out\n"[..]));
     assert_eq!(ended.stderr, "err\ncommand terminated with exit code 7\n");
 }
 
-#[tokio::test]
-async fn every_exit_code_arrives() {
-    let cluster = Cluster::new();
+async fn every_exit_code_arrives(cluster: Cluster) {
     for code in [0, 1, 7, 126, 255] {
         assert_eq!(cluster.sh(&format!("exit {code}")).await.code, Some(code));
     }
 }
 
-#[tokio::test]
-async fn a_signal_is_an_exit_code_above_128() {
-    let cluster = Cluster::new();
+async fn a_signal_is_an_exit_code_above_128(cluster: Cluster) {
     assert_eq!(cluster.sh("kill -KILL $$").await.code, Some(137));
 }
 
-#[tokio::test]
-async fn a_command_that_does_not_exist_is_an_error_that_names_it() {
-    let cluster = Cluster::new();
+async fn a_command_that_does_not_exist_is_an_error_that_names_it(cluster: Cluster) {
     let ended = run(cluster.exec(["demo", "--", "no-such-command"]), Input::Null).await;
     assert_eq!((ended.code, &ended.stdout[..]), (Some(1), &b""[..]));
     let expected = "error: Internal error occurred: error executing command in container: exec: \"no-such-command\": ";
     assert!(ended.stderr.starts_with(expected), "{}", ended.stderr);
 }
 
-#[tokio::test]
-async fn a_container_that_does_not_exist_is_an_error_that_names_it() {
-    let cluster = Cluster::new();
+async fn a_container_that_does_not_exist_is_an_error_that_names_it(cluster: Cluster) {
     let ended = run(cluster.exec(["demo", "-c", "other", "--", "true"]), Input::Null).await;
     assert_eq!(ended.code, Some(1));
     // The newest look themselves, and say which containers there are.
     assert!(ended.stderr.contains("container other is not valid for pod demo"), "{}", ended.stderr);
 }
 
-#[tokio::test]
-async fn a_hundred_megabytes_come_back_the_same() {
-    let cluster = Cluster::new();
+async fn a_hundred_megabytes_come_back_the_same(cluster: Cluster) {
     let sent = pattern(100_000_000);
     let sum = digest(&sent);
     let ended = run(cluster.exec(["-i", "demo", "--", "cat"]), Input::Bytes(sent)).await;
     assert_eq!((ended.code, digest(&ended.stdout)), (Some(0), sum), "{}", ended.stderr);
 }
 
-#[tokio::test]
-async fn the_end_of_stdin_reaches_the_command() {
-    let cluster = Cluster::new();
+async fn the_end_of_stdin_reaches_the_command(cluster: Cluster) {
     for length in [0, 1, 1_000_000] {
         let ended = cluster.feed(Input::Bytes(pattern(length)), "wc -c").await;
         assert_eq!((ended.code, String::from_utf8_lossy(&ended.stdout).trim()), (Some(0), &*length.to_string()));
     }
 }
 
-#[tokio::test]
-async fn the_tail_of_a_fast_exit_is_never_lost() {
-    let cluster = Cluster::new();
+async fn the_tail_of_a_fast_exit_is_never_lost(cluster: Cluster) {
     for number in 0..runs(30) {
         let ended = cluster.sh("head -c 3000000 /dev/zero; exit 7").await;
         assert_eq!((ended.stdout.len(), ended.code), (3_000_000, Some(7)), "run {number}: {}", ended.stderr);
     }
 }
 
-#[tokio::test]
-async fn the_tail_is_never_lost_while_stdin_is_still_being_sent() {
-    let cluster = Cluster::new();
+async fn the_tail_is_never_lost_while_stdin_is_still_being_sent(cluster: Cluster) {
     for number in 0..runs(30) {
         let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().expect("yes");
         let input = Input::From(yes.stdout.take().expect("stdout is a pipe").into());
@@ -181,9 +172,7 @@ async fn the_tail_is_never_lost_while_stdin_is_still_being_sent() {
     }
 }
 
-#[tokio::test]
-async fn a_process_left_behind_does_not_hold_the_session_up() {
-    let cluster = Cluster::new();
+async fn a_process_left_behind_does_not_hold_the_session_up(cluster: Cluster) {
     let ended =
         cluster.sh(&format!("sleep 120 & echo $! > {}/pid; echo out; exit 3", cluster.scratch.path().display())).await;
     // It does not matter to kubectl, nor to the node: it is only not to be waited for.
@@ -193,9 +182,7 @@ async fn a_process_left_behind_does_not_hold_the_session_up() {
     gone(left).await;
 }
 
-#[tokio::test]
-async fn two_sessions_run_side_by_side() {
-    let cluster = Cluster::new();
+async fn two_sessions_run_side_by_side(cluster: Cluster) {
     let path = cluster.scratch.path().display();
     // Neither ends without the other.
     let meet = |mine: &str, theirs: &str| {
@@ -210,9 +197,7 @@ async fn two_sessions_run_side_by_side() {
     assert_eq!(String::from_utf8_lossy(&right.stdout), "to the right, right\n");
 }
 
-#[tokio::test]
-async fn a_terminal_has_kubectls_size_and_follows_it() {
-    let cluster = Cluster::new();
+async fn a_terminal_has_kubectls_size_and_follows_it(cluster: Cluster) {
     let mut terminal = cluster.terminal(
         "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; echo first $(stty size);
          until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; echo then $(stty size); exit 7",
@@ -223,9 +208,7 @@ async fn a_terminal_has_kubectls_size_and_follows_it() {
     assert_eq!(terminal.ended().await, Some(7));
 }
 
-#[tokio::test]
-async fn a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d() {
-    let cluster = Cluster::new();
+async fn a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d(cluster: Cluster) {
     let mut terminal = cluster.terminal("echo ready; cat; echo over; exit 5");
     terminal.shows("ready\r\n").await;
     terminal.types(b"typed\r").await;
@@ -235,9 +218,7 @@ async fn a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d() {
     assert_eq!(terminal.ended().await, Some(5));
 }
 
-#[tokio::test]
-async fn ctrl_c_on_a_terminal_interrupts_the_command() {
-    let cluster = Cluster::new();
+async fn ctrl_c_on_a_terminal_interrupts_the_command(cluster: Cluster) {
     let pid = cluster.scratch.file("pid");
     let mut terminal = cluster.terminal(&format!("echo $$ > {}; echo ready; exec sleep 1000", pid.display()));
     terminal.shows("ready").await;
@@ -246,9 +227,7 @@ async fn ctrl_c_on_a_terminal_interrupts_the_command() {
     gone(cluster.scratch.pid("pid").await).await;
 }
 
-#[tokio::test]
-async fn a_terminal_that_goes_away_takes_the_command_with_it() {
-    let cluster = Cluster::new();
+async fn a_terminal_that_goes_away_takes_the_command_with_it(cluster: Cluster) {
     let pid = cluster.scratch.file("pid");
     let mut terminal = cluster.terminal(&format!("echo $$ > {}; echo ready; exec sleep 1000", pid.display()));
     terminal.shows("ready").await;
@@ -256,9 +235,7 @@ async fn a_terminal_that_goes_away_takes_the_command_with_it() {
     gone(cluster.scratch.pid("pid").await).await;
 }
 
-#[tokio::test]
-async fn ctrl_c_of_kubectl_ends_the_command_and_what_it_started() {
-    let cluster = Cluster::new();
+async fn ctrl_c_of_kubectl_ends_the_command_and_what_it_started(cluster: Cluster) {
     let path = cluster.scratch.path().display();
     let script = format!("sleep 1000 & echo $! > {path}/child; echo $$ > {path}/parent; wait");
     for arguments in [&["demo"][..], &["-i", "demo"]] {
@@ -277,4 +254,75 @@ async fn ctrl_c_of_kubectl_ends_the_command_and_what_it_started() {
             std::fs::remove_file(cluster.scratch.file(name)).expect("a file is removed");
         }
     }
+}
+
+/// kubectl falls back on SPDY without a word: that none of this passed because it did is seen on the wire.
+async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let server = format!("--server=http://{}", listener.local_addr().expect("an address"));
+    let node = cluster.node.address().trim_start_matches("http://").to_owned();
+    let (seen, mut upgrades) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (node, seen) = (node.clone(), seen.clone());
+            tokio::spawn(async move {
+                let mut head = vec![0; 64 * 1024];
+                let length = near.read(&mut head).await.expect("a request");
+                let mut far = TcpStream::connect(node).await.expect("the node");
+                far.write_all(&head[..length]).await.expect("the node reads");
+                let head = String::from_utf8_lossy(&head[..length]).into_owned();
+                let upgrade = head.lines().find_map(|line| line.strip_prefix("Upgrade: "));
+                // Ordinary requests go by too.
+                upgrade.map(|upgrade| seen.send(upgrade.to_owned()));
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    let mut command = Command::new(kubectl());
+    command.args([&server, "exec", "demo", "--", "echo", "hello"]).env_clear().envs(cluster.settings());
+    let ended = run(command, Input::Null).await;
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(0), &b"hello\n"[..]), "{}", ended.stderr);
+    let expected = if cluster.transport == Transport::WebSocket { "websocket" } else { "SPDY/3.1" };
+    assert_eq!(upgrades.recv().await.as_deref(), Some(expected));
+    assert!(upgrades.try_recv().is_err(), "one upgrade, and no fallback");
+}
+
+/// Each case is a test over each transport.
+macro_rules! over_both_transports {
+    ($($case:ident),* $(,)?) => {
+        mod over_websocket {
+            use super::{Cluster, Transport};
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(Cluster::new(Transport::WebSocket)).await;
+            })*
+        }
+        mod over_spdy {
+            use super::{Cluster, Transport};
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(Cluster::new(Transport::Spdy)).await;
+            })*
+        }
+    };
+}
+
+over_both_transports! {
+    stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands,
+    every_exit_code_arrives,
+    a_signal_is_an_exit_code_above_128,
+    a_command_that_does_not_exist_is_an_error_that_names_it,
+    a_container_that_does_not_exist_is_an_error_that_names_it,
+    a_hundred_megabytes_come_back_the_same,
+    the_end_of_stdin_reaches_the_command,
+    the_tail_of_a_fast_exit_is_never_lost,
+    the_tail_is_never_lost_while_stdin_is_still_being_sent,
+    a_process_left_behind_does_not_hold_the_session_up,
+    two_sessions_run_side_by_side,
+    a_terminal_has_kubectls_size_and_follows_it,
+    a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d,
+    ctrl_c_on_a_terminal_interrupts_the_command,
+    a_terminal_that_goes_away_takes_the_command_with_it,
+    ctrl_c_of_kubectl_ends_the_command_and_what_it_started,
+    it_is_what_it_was_told_to_be,
 }

@@ -1,0 +1,119 @@
+//! The WebSocket clients of other languages against the built-in node: Node's `@kubernetes/client-node` and Python's
+//! `kubernetes`.
+
+use std::path::PathBuf;
+
+use kubestream_interop::{Ended, Input, Peer, Scratch, digest, node_client, pattern, python_client, run, runs};
+use serde_json::Value;
+use tokio::process::Command;
+
+const V5: &str = "v5.channel.k8s.io";
+const V4: &str = "v4.channel.k8s.io";
+
+/// A client of another language, by the command that begins it.
+type Client = fn() -> Command;
+const CLIENTS: [(&str, Client); 2] = [("client-node", node_client), ("python", python_client)];
+
+/// What the client made of a command, and its outcome beside its output.
+async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input: Input) -> (Ended, Value) {
+    let scratch = Scratch::new();
+    let result: PathBuf = scratch.file("result");
+    let mut command = client();
+    command.args(["--server", node.address(), "--namespace", "default", "--pod", "demo", "--container", "main"]);
+    command.arg("--result").arg(&result).args(more).args(["--", "sh", "-c", script]);
+    let ended = run(command, input).await;
+    let outcome = std::fs::read(result).unwrap_or_else(|error| panic!("no result: {error}: {}", ended.stderr));
+    (ended, serde_json::from_slice(&outcome).expect("a result in JSON"))
+}
+
+#[tokio::test]
+async fn outputs_stay_apart_and_exit_codes_arrive() {
+    let node = Peer::node();
+    for (name, client) in CLIENTS {
+        for code in [0, 7, 255] {
+            let script = format!("echo out; echo err >&2; exit {code}");
+            let (ended, outcome) = execute(&node, client, &[], &script, Input::Null).await;
+            let stderr = ended.stderr.lines().next();
+            assert_eq!((&ended.stdout[..], stderr), (&b"out\n"[..], Some("err")), "{name}: {outcome}");
+            assert_eq!((&outcome["exitCode"], &outcome["protocol"]), (&code.into(), &V5.into()), "{name}: {outcome}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_come_back_the_same_and_their_end_arrives() {
+    let node = Peer::node();
+    let sent = pattern(10_000_000);
+    for (name, client) in CLIENTS {
+        let (ended, outcome) = execute(&node, client, &["--stdin"], "cat", Input::Bytes(sent.clone())).await;
+        assert_eq!((digest(&ended.stdout), &outcome["exitCode"]), (digest(&sent), &0.into()), "{name}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn all_of_stdin_may_come_in_one_message() {
+    let node = Peer::node();
+    let sent = pattern(10_000_000);
+    let (ended, outcome) =
+        execute(&node, python_client, &["--stdin", "--one-write"], "cat", Input::Bytes(sent.clone())).await;
+    assert_eq!((digest(&ended.stdout), &outcome["exitCode"]), (digest(&sent), &0.into()), "{outcome}");
+}
+
+#[tokio::test]
+async fn strings_come_as_messages_of_text() {
+    let node = Peer::node();
+    let sent = vec![b'x'; 1_000_000];
+    let (ended, outcome) = execute(&node, python_client, &["--stdin", "--text"], "wc -c", Input::Bytes(sent)).await;
+    assert_eq!((ended.stdout.trim_ascii(), &outcome["exitCode"]), (&b"1000000"[..], &0.into()), "{outcome}");
+}
+
+#[tokio::test]
+async fn v4_carries_stdin_and_the_exit_code_too() {
+    let node = Peer::node();
+    let sent = pattern(1_000_000);
+    let more = ["--stdin", "--protocol", V4];
+    let script = "head -c 1000000; exit 7";
+    let (ended, outcome) = execute(&node, python_client, &more, script, Input::Bytes(sent.clone())).await;
+    assert_eq!((digest(&ended.stdout), &outcome["exitCode"]), (digest(&sent), &7.into()), "{outcome}");
+    assert_eq!(outcome["protocol"], V4);
+}
+
+#[tokio::test]
+async fn a_terminal_is_resized() {
+    let node = Peer::node();
+    let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
+    for (name, client) in CLIENTS {
+        let more = ["--tty", "--resize", "80x24,132x50"];
+        let (ended, outcome) = execute(&node, client, &more, script, Input::Null).await;
+        let shown = String::from_utf8_lossy(&ended.stdout);
+        assert!(shown.ends_with("50 132\r\n"), "{name}: {shown:?}");
+        assert_eq!(outcome["exitCode"], 3, "{name}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let node = Peer::node();
+    for (name, client) in CLIENTS {
+        for number in 0..runs(10) {
+            let (ended, outcome) = execute(&node, client, &[], "head -c 3000000 /dev/zero; exit 7", Input::Null).await;
+            let seen = (ended.stdout.len(), &outcome["exitCode"]);
+            assert_eq!(seen, (3_000_000, &7.into()), "{name}, run {number}: {outcome}");
+        }
+    }
+}
+
+/// A command that leaves its stdin unread: Go's servers reset the connection then, and client-node loses the status.
+#[tokio::test]
+async fn stdin_that_nobody_reads_costs_nobody_the_status() {
+    let node = Peer::node();
+    for (name, client) in CLIENTS {
+        for number in 0..runs(10) {
+            let input = Input::Bytes(pattern(4_000_000));
+            let (ended, outcome) =
+                execute(&node, client, &["--stdin"], "head -c 100000 /dev/zero; exit 7", input).await;
+            let seen = (ended.stdout.len(), &outcome["exitCode"]);
+            assert_eq!(seen, (100_000, &7.into()), "{name}, run {number}: {outcome}");
+        }
+    }
+}
