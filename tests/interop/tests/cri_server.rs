@@ -1,16 +1,30 @@
-//! Our client against `k8s.io/cri-streaming`'s server, the one in containerd and CRI-O.
+//! Our client against Go's servers: `k8s.io/cri-streaming`'s, the one in containerd and CRI-O, over SPDY and WebSocket,
+//! and the StreamTranslator of `k8s.io/apiserver` with it behind, which alone has v5.
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
+use kubestream::channel::Subprotocol;
 use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
-use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded, Version};
+use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version, connect_with_fallback};
 use kubestream_interop::{Input, Peer, digest, example, pattern, run, runs, within};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-const VERSIONS: [Version; 4] = [Version::V1, Version::V2, Version::V3, Version::V4];
+const PROTOCOLS: [Protocol; 10] = [
+    Protocol::Exec(Version::V1),
+    Protocol::Exec(Version::V2),
+    Protocol::Exec(Version::V3),
+    Protocol::Exec(Version::V4),
+    Protocol::Channel(Subprotocol::Unnamed),
+    Protocol::Channel(Subprotocol::V1),
+    Protocol::Channel(Subprotocol::V1Base64),
+    Protocol::Channel(Subprotocol::V4),
+    Protocol::Channel(Subprotocol::V4Base64),
+    V5,
+];
+const V5: Protocol = Protocol::Channel(Subprotocol::V5);
 const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
 
 async fn connect(
@@ -21,14 +35,37 @@ async fn connect(
 ) -> Result<Upgraded<TcpStream>, UpgradeError> {
     let query = ExecRequest::new(command.iter().copied(), streams).to_query();
     let url = format!("{}/api/v1/namespaces/default/pods/demo/exec?{query}", server.address());
-    let request = Request::post(&url).body(()).expect("a request");
+    let websocket = offers.iter().any(|offer| offer.carrier() == Carrier::WebSocket);
+    let method = if websocket { Method::GET } else { Method::POST };
+    let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
     let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
     upgrade::connect(tcp, request, offers, &upgrade::Config::default()).await
 }
 
+/// The servers that have them all between them.
+struct Servers {
+    cri: Peer,
+    translator: Peer,
+}
+
+impl Servers {
+    fn new() -> Self {
+        Self { cri: Peer::go("cri-server", &[]), translator: Peer::go("translator", &[]) }
+    }
+
+    fn of(&self, protocol: Protocol) -> &Peer {
+        if protocol == V5 { &self.translator } else { &self.cri }
+    }
+}
+
+/// Over WebSocket every version has the channel.
+fn resizes(protocol: &Protocol) -> bool {
+    protocol.carrier() == Carrier::WebSocket || protocol.version() >= Version::V3
+}
+
 /// A session, its driver on a task of its own.
-async fn start(server: &Peer, version: Version, command: &[&str], streams: Streams) -> Exec {
-    let protocol = Protocol::Exec(version);
+async fn start(servers: &Servers, protocol: Protocol, command: &[&str], streams: Streams) -> Exec {
+    let server = servers.of(protocol);
     let upgraded = connect(server, command, streams, &[protocol]).await.expect("an upgrade");
     assert_eq!(upgraded.protocol(), Some(protocol));
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
@@ -36,8 +73,8 @@ async fn start(server: &Peer, version: Version, command: &[&str], streams: Strea
     mux.exec(streams).await.expect("a session")
 }
 
-async fn sh(server: &Peer, version: Version, script: &str) -> Output {
-    let session = start(server, version, &["sh", "-c", script], Streams::OUTPUT).await;
+async fn sh(servers: &Servers, protocol: Protocol, script: &str) -> Output {
+    let session = start(servers, protocol, &["sh", "-c", script], Streams::OUTPUT).await;
     within(script, session.wait_with_output(8_000_000)).await.expect("an output")
 }
 
@@ -51,44 +88,44 @@ async fn collect(mut from: RemoteOutput) -> Vec<u8> {
 
 #[tokio::test]
 async fn outputs_stay_apart_in_every_version() {
-    let server = Peer::go("cri-server", &[]);
-    for version in VERSIONS {
-        let output = sh(&server, version, "echo out; echo err >&2").await;
-        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]), "{version:?}");
-        assert_eq!(output.status, ExitStatus::Success, "{version:?}");
+    let servers = Servers::new();
+    for protocol in PROTOCOLS {
+        let output = sh(&servers, protocol, "echo out; echo err >&2").await;
+        assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]), "{protocol:?}");
+        assert_eq!(output.status, ExitStatus::Success, "{protocol:?}");
     }
 }
 
 #[tokio::test]
 async fn exit_codes_arrive_as_json_and_as_text() {
-    let server = Peer::go("cri-server", &[]);
-    for version in VERSIONS {
+    let servers = Servers::new();
+    for protocol in PROTOCOLS {
         for code in [1, 7, 255] {
-            let output = sh(&server, version, &format!("echo out; exit {code}")).await;
-            assert_eq!((&output.stdout[..], output.status.code()), (&b"out\n"[..], Some(code)), "{version:?}");
+            let output = sh(&servers, protocol, &format!("echo out; exit {code}")).await;
+            assert_eq!((&output.stdout[..], output.status.code()), (&b"out\n"[..], Some(code)), "{protocol:?}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_a_failure_that_names_it() {
-    let server = Peer::go("cri-server", &[]);
-    for version in [Version::V2, Version::V3, Version::V4] {
-        let session = start(&server, version, &["no-such-command"], Streams::OUTPUT).await;
+    let servers = Servers::new();
+    for protocol in PROTOCOLS.into_iter().filter(|protocol| *protocol != Protocol::Exec(Version::V1)) {
+        let session = start(&servers, protocol, &["no-such-command"], Streams::OUTPUT).await;
         let output = within("the failure", session.wait_with_output(1000)).await.expect("an output");
-        let ExitStatus::Failed(status) = output.status else { panic!("{version:?}: {:?}", output.status) };
-        assert!(status.message.contains("no-such-command"), "{version:?}: {}", status.message);
+        let ExitStatus::Failed(status) = output.status else { panic!("{protocol:?}: {:?}", output.status) };
+        assert!(status.message.contains("no-such-command"), "{protocol:?}: {}", status.message);
     }
 }
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
-    let server = Peer::go("cri-server", &[]);
+    let servers = Servers::new();
     let sent = pattern(10_000_000);
-    for version in VERSIONS {
-        // v1 has no end of stdin.
-        let command: &[&str] = if version == Version::V1 { &["head", "-c", "10000000"] } else { &["cat"] };
-        let mut session = start(&server, version, command, STDIN_ONLY).await;
+    for protocol in PROTOCOLS {
+        // Not all can end stdin.
+        let command: &[&str] = if !protocol.can_end_stdin() { &["head", "-c", "10000000"] } else { &["cat"] };
+        let mut session = start(&servers, protocol, command, STDIN_ONLY).await;
         let (mut stdin, stdout) = (session.stdin.take().expect("stdin"), session.stdout.take().expect("stdout"));
         let feed = async {
             let mut left = Bytes::from(sent.clone());
@@ -99,37 +136,40 @@ async fn ten_megabytes_come_back_the_same() {
         };
         let echo = async { tokio::join!(feed, collect(stdout), session.wait()) };
         let ((), got, status) = within("the echo", echo).await;
-        assert_eq!((digest(&got), status.expect("a status")), (digest(&sent), ExitStatus::Success), "{version:?}");
+        assert_eq!((digest(&got), status.expect("a status")), (digest(&sent), ExitStatus::Success), "{protocol:?}");
     }
 }
 
 #[tokio::test]
 async fn the_end_of_stdin_reaches_the_command() {
-    let server = Peer::go("cri-server", &[]);
-    for version in [Version::V2, Version::V3, Version::V4] {
+    let servers = Servers::new();
+    for protocol in PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()) {
         // stdin that is not taken ends when the status is waited for.
-        let session = start(&server, version, &["wc", "-c"], STDIN_ONLY).await;
+        let session = start(&servers, protocol, &["wc", "-c"], STDIN_ONLY).await;
         let output = within("the count", session.wait_with_output(1000)).await.expect("an output");
-        assert_eq!((output.stdout.trim_ascii(), output.status), (&b"0"[..], ExitStatus::Success), "{version:?}");
+        assert_eq!((output.stdout.trim_ascii(), output.status), (&b"0"[..], ExitStatus::Success), "{protocol:?}");
     }
 }
 
 #[tokio::test]
-async fn v3_and_v4_resize_a_terminal() {
-    let server = Peer::go("cri-server", &[]);
+async fn a_terminal_is_resized() {
+    let servers = Servers::new();
     let script = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; stty size;
                   until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
-    for version in [Version::V3, Version::V4] {
-        let mut session = start(&server, version, &["sh", "-c", script], Streams::TTY).await;
+    for protocol in PROTOCOLS.into_iter().filter(resizes) {
+        let mut session = start(&servers, protocol, &["sh", "-c", script], Streams::TTY).await;
         let _stdin = session.stdin.take().expect("stdin");
         let mut resize = session.resize.take().expect("a terminal that can be resized");
         let mut stdout = session.stdout.take().expect("stdout");
         resize.resize(TerminalSize { width: 80, height: 24 }).await.expect("a size is sent");
-        let first = within("the first size", stdout.data()).await.expect("output").expect("output");
-        assert_eq!(&first[..], b"24 80\r\n", "{version:?}");
+        let mut first = Vec::new();
+        while !first.ends_with(b"\n") {
+            first.extend(within("the first size", stdout.data()).await.expect("output").expect("output"));
+        }
+        assert_eq!(&first[..], b"24 80\r\n", "{protocol:?}");
         resize.resize(TerminalSize { width: 132, height: 50 }).await.expect("a size is sent");
         let (rest, status) = within("the second size", async { tokio::join!(collect(stdout), session.wait()) }).await;
-        assert_eq!((&rest[..], status.expect("a status")), (&b"50 132\r\n"[..], ExitStatus::Code(3)), "{version:?}");
+        assert_eq!((&rest[..], status.expect("a status")), (&b"50 132\r\n"[..], ExitStatus::Code(3)), "{protocol:?}");
     }
 }
 
@@ -154,10 +194,13 @@ async fn the_best_protocol_of_both_is_settled_on() {
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
-    let server = Peer::go("cri-server", &[]);
-    for number in 0..runs(50) {
-        let output = sh(&server, Version::V4, "head -c 3000000 /dev/zero; exit 7").await;
-        assert_eq!((output.stdout.len(), output.status), (3_000_000, ExitStatus::Code(7)), "run {number}");
+    let servers = Servers::new();
+    for protocol in [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V4), V5] {
+        for number in 0..runs(50) {
+            let output = sh(&servers, protocol, "head -c 3000000 /dev/zero; exit 7").await;
+            let seen = (output.stdout.len(), output.status);
+            assert_eq!(seen, (3_000_000, ExitStatus::Code(7)), "{protocol:?}, run {number}");
+        }
     }
 }
 
@@ -166,10 +209,33 @@ async fn the_example_is_a_kubectl_exec() {
     let server = Peer::go("cri-server", &[]);
     for protocol in ["v2.channel.k8s.io", "v3.channel.k8s.io", "v4.channel.k8s.io"] {
         let mut command = Command::new(example("exec"));
-        command.args(["--server", server.address(), "--protocol", protocol, "-i", "--"]);
+        command.args(["--server", server.address(), "--transport", "spdy", "--protocol", protocol, "-i", "--"]);
         command.args(["sh", "-c", "cat; echo err >&2; exit 7"]);
         let ended = run(command, Input::Bytes(pattern(1_000_000))).await;
         assert_eq!((digest(&ended.stdout), ended.code), (digest(&pattern(1_000_000)), Some(7)), "{protocol}");
         assert_eq!(ended.stderr, "err\n", "{protocol}");
+    }
+}
+
+/// What a gateway does that knows no WebSocket, and a runtime that has no v5.
+#[tokio::test]
+async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
+    for (arguments, reason) in [(&["-no-websocket"][..], "WebSocket is not allowed here"), (&[], "403 Forbidden")] {
+        let server = Peer::go("cri-server", arguments);
+        let query = ExecRequest::new(["echo", "hello"], Streams::OUTPUT).to_query();
+        let url = format!("{}/api/v1/namespaces/default/pods/demo/exec?{query}", server.address());
+        let request = Request::get(&url).body(()).expect("a request");
+        let address = request.uri().authority().expect("an address").to_string();
+        let dial = || TcpStream::connect(&address);
+        let config = upgrade::Config::default();
+        let connected = connect_with_fallback(dial, request, Protocol::V5, Protocol::EXEC, &config).await;
+        let connected = connected.expect("a connection");
+        assert!(connected.refused.is_some_and(|error| error.to_string().contains(reason)));
+        assert_eq!(connected.upgraded.protocol(), Some(Protocol::Exec(Version::V4)));
+
+        let mut command = Command::new(example("exec"));
+        command.args(["--server", server.address(), "-i", "--", "sh", "-c", "cat; exit 7"]);
+        let ended = run(command, Input::Bytes(pattern(1_000_000))).await;
+        assert_eq!((digest(&ended.stdout), ended.code), (digest(&pattern(1_000_000)), Some(7)), "{}", ended.stderr);
     }
 }
