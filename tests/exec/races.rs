@@ -116,3 +116,61 @@ async fn a_client_of_ours_gets_all_output_and_the_status_whatever_it_types() {
         two.await.unwrap().unwrap();
     }
 }
+
+#[cfg(feature = "websocket")]
+mod over_websocket {
+    use kubestream::channel::Subprotocol;
+
+    use super::*;
+    use crate::support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, carried_on, frame};
+
+    #[tokio::test]
+    async fn a_client_that_pings_and_types_without_pause_gets_all_output_and_the_status() {
+        let output = pattern(0, OUTPUT);
+        let typed = [&[0], &pattern(1, 4 * 1024)[..]].concat();
+        let noise = [frame(0x80 | PING, b"ping", true), frame(0x80 | BINARY, &typed, true)].concat();
+        for run in 0..RUNS {
+            let (near, far) = tcp_pair().await;
+            let (mux, driver) = exec_server(near, Subprotocol::V5);
+            tokio::spawn(command(mux));
+            let (read, write) = far.into_split();
+            let mut says = WebSocketPeer::client(tokio::io::join(tokio::io::empty(), write));
+            let mut hears = WebSocketPeer::client(tokio::io::join(read, tokio::io::sink()));
+            let noise = noise.clone();
+            let noise = tokio::spawn(async move { while says.try_raw(&noise).await {} });
+            let heard = timeout(Duration::from_secs(60), hears.hear_all());
+            let mut frames = heard.await.unwrap_or_else(|_| panic!("run {run}: stuck"));
+            frames.retain(|(opcode, _)| *opcode != PONG);
+            assert!(carried_on(&frames, 1) == output, "run {run}: {} frames", frames.len());
+            let status = ExitStatus::decode(Version::V5, &carried_on(&frames, 3)).unwrap();
+            assert_eq!(status, Some(ExitStatus::Code(7)), "run {run}");
+            assert_eq!(frames.last(), Some(&(CLOSE, 1000u16.to_be_bytes().to_vec())), "run {run}");
+            noise.abort();
+            let _ = noise.await;
+            drop(hears);
+            driver.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_of_ours_gets_all_output_and_the_status_whatever_it_types() {
+        for run in 0..RUNS / 4 {
+            let (near, far) = tcp_pair().await;
+            let (server, one) = exec_server(near, Subprotocol::V5);
+            tokio::spawn(command(server));
+            let (client, two) = exec_client(far, Subprotocol::V5);
+            let mut exec = client.exec(Streams { stderr: false, ..Streams::PIPES }).await.unwrap();
+            let mut stdin = exec.stdin.take().unwrap();
+            let typing = tokio::spawn(async move {
+                let typed = pattern(1, 32 * 1024);
+                while stdin.send(typed.clone()).await.is_ok() {}
+            });
+            let output = timeout(Duration::from_secs(60), exec.wait_with_output(OUTPUT)).await.expect("stuck").unwrap();
+            assert!(output.stdout == pattern(0, OUTPUT) && output.status == ExitStatus::Code(7), "run {run}");
+            typing.await.unwrap();
+            drop(client);
+            one.await.unwrap().unwrap();
+            two.await.unwrap().unwrap();
+        }
+    }
+}

@@ -75,9 +75,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         self.io.write_all(bytes).await.unwrap();
     }
 
-    /// As [`say`](Self::say), for one whose other end may be gone: whether it is not.
-    pub(crate) async fn try_say(&mut self, opcode: u8, payload: &[u8]) -> bool {
-        self.io.write_all(&frame(0x80 | opcode, payload, self.client)).await.is_ok()
+    /// As [`raw`](Self::raw), for one whose other end may be gone: whether it is not.
+    pub(crate) async fn try_raw(&mut self, bytes: &[u8]) -> bool {
+        self.io.write_all(bytes).await.is_ok()
     }
 
     /// The next frame: its opcode and payload. It is whole, masked as it has to be, and in the shortest form. `None` at
@@ -104,8 +104,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         }
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         self.io.read_exact(&mut payload).await.unwrap();
-        for (byte, key) in payload.iter_mut().zip(key.iter().cycle()) {
-            *byte ^= key;
+        if !self.client {
+            for (byte, key) in payload.iter_mut().zip(key.iter().cycle()) {
+                *byte ^= key;
+            }
         }
         Some((first & 0x0f, payload))
     }
