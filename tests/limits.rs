@@ -4,13 +4,14 @@
 //! Time is the runtime's and stands still while anybody can move. Memory is what the allocator counts, so the tests take
 //! turns.
 
+#![cfg(feature = "websocket")] // whose limits stand in the same table
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/memory.rs"]
+mod memory;
 mod support;
 
-use std::alloc::System;
 use std::future::{Future, poll_fn};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,16 +25,14 @@ use kubestream::mux::Config;
 use kubestream::spdy::{Codec, Connection, Frame, GoAwayStatus, Headers, Limits, Role, RstStatus, StreamId};
 use kubestream::status::{self, ExitStatus, StatusError};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use memory::{ALLOCATOR, grown, play, turn};
 use quickcheck::{Arbitrary, Gen};
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use stats_alloc::Region;
 use support::peer::{Peer, data, fin, reply, resets, rst, syn, window_update};
 use support::{config, exec_client, exec_server, pattern, server, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::{Decoder, Encoder};
-
-#[global_allocator]
-static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -44,24 +43,6 @@ const ACCEPTED: &[u8] = b"POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
 const REFUSED: &[u8] = b"POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n";
-
-/// The turn of one test, for as long as it is held.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Plays a transcript, in time that passes only while nobody can move.
-fn play<T>(transcript: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(transcript)
-}
-
-/// Bytes that are held now and were not when `since` began.
-fn grown(since: &Region<'_, System>) -> usize {
-    let change = since.change();
-    change.bytes_allocated.saturating_sub(change.bytes_deallocated)
-}
 
 /// Every setting of the table, in its order, as the code has it.
 fn defaults() -> Vec<(&'static str, String)> {
@@ -82,6 +63,8 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("spdy::Limits::max_unanswered_resets", limits.max_unanswered_resets.to_string()),
         ("spdy::Limits::max_queued_replies", count(limits.max_queued_replies)),
         ("spdy::Limits::max_stray_data", bytes(limits.max_stray_data)),
+        ("spdy::Limits::max_message", bytes(usize::try_from(limits.max_message).unwrap())),
+        ("spdy::Limits::max_fragments", count(limits.max_fragments as usize)),
         ("mux::Config::stream_receive_budget", bytes(config.stream_receive_budget)),
         ("mux::Config::receive_budget", bytes(config.receive_budget)),
         ("mux::Config::stall_timeout", config.stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
@@ -97,6 +80,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("upgrade::Config::head_timeout", time(handshake.head_timeout)),
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
+        ("upgrade::Config::origins", origins(&handshake)),
         ("exec::Options::creation_timeout", time(session.creation_timeout)),
         ("exec::Options::status_timeout", time(session.status_timeout)),
         ("exec::Options::output_grace", time(session.output_grace)),
@@ -104,6 +88,11 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("MAX_CAUSES", count(status::MAX_CAUSES)),
         ("status::MAX_RESIZE_LEN", bytes(status::MAX_RESIZE_LEN)),
     ]
+}
+
+fn origins(config: &upgrade::Config) -> String {
+    assert_eq!(config.origins, upgrade::Origins::SameHost);
+    "the `Host`'s own".to_owned()
 }
 
 fn bytes(bytes: usize) -> String {
