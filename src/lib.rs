@@ -1,14 +1,15 @@
 //! kubectl exec on the wire, for clients, servers and whatever stands between them.
 //!
-//! Kubernetes runs `kubectl exec` and `attach` over SPDY/3.1: one upgraded HTTP/1.1 connection, on which the stdin,
-//! stdout, stderr, status and terminal size of a remote process each have a stream. This crate is both ends of that.
+//! Kubernetes runs `kubectl exec` and `attach` over one upgraded HTTP/1.1 connection, on which the stdin, stdout, stderr,
+//! status and terminal size of a remote process each have a stream. This crate is both ends of that, over SPDY/3.1 and
+//! over WebSocket.
 //!
-//! - [`upgrade`] turns an HTTP/1.1 connection into one that speaks SPDY/3.1, as client or server.
+//! - [`upgrade`] turns an HTTP/1.1 connection into one that speaks SPDY/3.1 or WebSocket, as client or server.
 //! - [`mux`] makes streams of it: [`mux::Multiplexer`] to open and accept them, [`mux::Driver`] to do the IO.
 //! - [`exec`] is a session on it: [`exec::Exec`] is shaped after [`std::process::Child`], [`exec::ExecServer`] is what the
-//!   process gets, for `channel.k8s.io` to `v4.channel.k8s.io`.
+//!   process gets, for `channel.k8s.io` to `v5.channel.k8s.io`. Which carrier it has makes no difference.
 //! - [`status`] is how it ended.
-//! - [`spdy`] is the protocol underneath, without IO.
+//! - [`spdy`], and `channel` and `websocket` with the feature of that name, are the protocols underneath, without IO.
 //!
 //! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
 //! needs a tokio runtime for its timers only.
@@ -56,6 +57,6 @@ pub mod websocket;
 pub use error::{ConnectionError, Initiator, StreamError};
 
 /// The README's example, compiled.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "websocket"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

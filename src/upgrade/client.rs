@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Asks the server to speak one of `offers`, the preferred one first, and its carrier, which they have in common; raw SPDY
-/// where there are none. [`connect_with_fallback`](super::connect_with_fallback) tries one carrier after another.
+/// where there are none. `connect_with_fallback` tries one carrier after another.
 ///
 /// The request is a GET, or for SPDY a POST (kubectl's is one), with a percent-encoded path, the user's headers, and a
 /// `Host` among them or an authority in the URI. `Connection`, `Upgrade`, `Content-Length`, `X-Stream-Protocol-Version`
