@@ -6,6 +6,9 @@ use std::time::Duration;
 
 /// How a connection behaves.
 ///
+/// The subprotocols of WebSocket have five streams and no windows: there `flow_control`, `header_compression` and the limits on frames,
+/// headers and streams do nothing.
+///
 /// `Config::default()` is right for a client and for a server of many streams; [`Config::exec`] is for one
 /// exec or attach session.
 #[derive(Clone, Debug)]
@@ -35,7 +38,7 @@ pub struct Config {
     /// While a server does not read because unread bytes are over the budget, it sends a PING so often: it cannot see that
     /// its client is gone but by a write that fails. Only with `keepalive_interval`. Default: 5 s.
     pub pause_probe_interval: Duration,
-    /// Ends a connection on which no frame went either way for so long. As with Go, a PING is a frame: with keepalive on,
+    /// Ends a connection on which no byte came and no frame went for so long. As with Go, a PING is a frame: with keepalive on,
     /// a peer that answers is never idle. Default: 4 h, as cri-streaming's.
     pub idle_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.

@@ -43,7 +43,9 @@ pub enum ConnectionError {
     #[error("connection lost: the peer closed it without a farewell")]
     Lost,
     /// The peer sent a WebSocket Close that is no orderly end: to a client every one but 1000, as for client-go.
-    #[error("the peer closed the connection{}{}{reason}", code.map(|code| format!(" with code {code}")).unwrap_or_default(), if reason.is_empty() { "" } else { ": " })]
+    #[error("the peer closed the connection{}{}",
+        code.map(|code| format!(" with code {code}")).unwrap_or_default(),
+        if reason.is_empty() { String::new() } else { format!(": {reason:?}") })]
     PeerClosed {
         /// The status code (RFC 6455 §7.4), if there was one.
         code: Option<u16>,

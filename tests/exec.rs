@@ -21,5 +21,8 @@ mod sessions;
 #[path = "exec/websocket_client.rs"]
 mod websocket_client;
 #[cfg(feature = "websocket")]
+#[path = "exec/websocket_faults.rs"]
+mod websocket_faults;
+#[cfg(feature = "websocket")]
 #[path = "exec/websocket_server.rs"]
 mod websocket_server;

@@ -277,8 +277,17 @@ async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_els
         let offer = format!("Sec-WebSocket-Protocol: {offer}");
         near.write_all(with("Sec-WebSocket-Protocol", &offer).as_bytes()).await.unwrap();
         let pending = upgrade::accept(far, &Config::default()).await.unwrap();
-        assert_eq!(pending.bearer_token(), Err(expected), "{offer}");
+        assert_eq!(pending.bearer_token().unwrap_err(), expected, "{offer}");
         assert!(!pending.offers().any(|offer| offer.contains("bearer")));
+        // No protocol is settled on with who means to be somebody and is not.
+        let refused = pending.accept(Protocol::ANY);
+        let (refused, answer) = tokio::join!(refused, async {
+            let answer = read_head(&mut near).await;
+            near.shutdown().await.unwrap();
+            answer
+        });
+        assert!(matches!(refused, Err(UpgradeError::BearerToken(error)) if error == expected));
+        assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
     }
 }
 
@@ -397,5 +406,25 @@ async fn where_both_are_refused_the_error_has_both() {
     assert_eq!(refusal.status, StatusCode::FORBIDDEN);
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     let (connected, _) = fall_back(&[FORBIDDEN]).await;
-    assert!(matches!(connected, Err(FallbackError::Dial { carrier: Carrier::Spdy, .. })));
+    let error = connected.unwrap_err();
+    assert!(matches!(&error, FallbackError::Dial { carrier: Carrier::Spdy, refused: Some(_), .. }), "{error:?}");
+    assert!(
+        error.to_string().ends_with("(WebSocket was refused before: unable to upgrade connection: no WS :()"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_fallback_has_protocols_for_each_carrier() {
+    for (websocket, spdy, carrier) in [
+        (&[][..], Protocol::EXEC, Carrier::WebSocket),
+        (Protocol::EXEC, Protocol::EXEC, Carrier::WebSocket),
+        (Protocol::V5, &[], Carrier::Spdy),
+        (Protocol::V5, Protocol::V5, Carrier::Spdy),
+    ] {
+        let dial = || async { Err::<DuplexStream, _>(io::Error::other("nobody dials")) };
+        let refused = connect_with_fallback(dial, get(), websocket, spdy, &Config::default()).await;
+        let Err(FallbackError::WebSocket(UpgradeError::InvalidRequest(fault))) = refused else { panic!("{refused:?}") };
+        assert_eq!(fault, InvalidRequest::NotOfCarrier(carrier));
+    }
 }

@@ -1,7 +1,7 @@
 //! The base64 form of a message, in pieces.
 //!
 //! Owns what is left between two pieces. The coding itself is the `base64` crate's: the standard alphabet with padding,
-//! whose last bits may be anything, as in Go.
+//! whose last bits may be anything and whose lines may be broken, as in Go.
 
 use base64::alphabet::STANDARD;
 use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
@@ -31,7 +31,16 @@ pub(super) struct Unwrapper {
 }
 
 impl Unwrapper {
-    pub(super) fn unwrap(&mut self, mut piece: &[u8], last: bool) -> Result<Bytes, ChannelError> {
+    pub(super) fn unwrap(&mut self, piece: &[u8], last: bool) -> Result<Bytes, ChannelError> {
+        // Go's decoder skips the ends of lines.
+        if piece.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+            let one_line: Vec<u8> = piece.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+            return self.unwrap_line(&one_line, last);
+        }
+        self.unwrap_line(piece, last)
+    }
+
+    fn unwrap_line(&mut self, mut piece: &[u8], last: bool) -> Result<Bytes, ChannelError> {
         let mut out = BytesMut::new();
         if self.grouped > 0 {
             let missing = self.group.len().saturating_sub(self.grouped);

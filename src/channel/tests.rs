@@ -122,7 +122,8 @@ fn base64_is_refused_where_it_is_none() {
             assert_eq!(read, Err(ChannelError::NotBase64), "{bad} by {step}");
         }
     }
-    // Trailing bits may be anything, as in Go.
+    // Lines may be broken, and trailing bits be anything, as in Go.
+    assert_eq!(server(Subprotocol::V1Base64, b"0bH\r\nMK\n"), data(Channel::Stdin, b"ls\n"));
     assert_eq!(server(Subprotocol::V1Base64, b"0bHN="), data(Channel::Stdin, b"ls"));
 }
 

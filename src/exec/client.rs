@@ -42,12 +42,11 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped before it is ready, the streams that were made are reset, and the session is of no use any more.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
-        let protocol = exec_protocol(self)?;
-        let version = protocol.version();
+        let (protocol, version) = exec_protocol(self)?;
         let mut streams = Vec::new();
         let after = options.creation_timeout;
         let due = later(after);
-        for kind in want.types(protocol) {
+        for kind in want.types(protocol, version) {
             let Ok(stream) = timeout_at(due, self.open(kind.headers())).await else {
                 return Err(Error::CreationTimeout { missing: vec![kind.name()], after });
             };
@@ -78,7 +77,7 @@ impl Multiplexer {
             }
         }
         let streams = streams.into_iter().map(|(kind, stream, _)| (kind, stream));
-        Ok(Exec::new(protocol, options, streams))
+        Ok(Exec::new(protocol, version, options, streams))
     }
 }
 
@@ -103,6 +102,7 @@ pub struct Exec {
     /// on an output for the client's farewell.
     unused: Vec<SendHalf>,
     protocol: Protocol,
+    version: Version,
     options: Options,
     progress: Progress,
 }
@@ -121,7 +121,12 @@ struct Progress {
 }
 
 impl Exec {
-    fn new(protocol: Protocol, options: Options, streams: impl Iterator<Item = (StreamType, Stream)>) -> Self {
+    fn new(
+        protocol: Protocol,
+        version: Version,
+        options: Options,
+        streams: impl Iterator<Item = (StreamType, Stream)>,
+    ) -> Self {
         let mut exec = Self {
             stdin: None,
             stdout: None,
@@ -131,9 +136,10 @@ impl Exec {
             outputs: Vec::new(),
             unused: Vec::new(),
             protocol,
+            version,
             options,
             progress: Progress {
-                reader: StatusReader::new(protocol.version()),
+                reader: StatusReader::new(version),
                 said_something: false,
                 status_due: None,
                 status: None,
@@ -168,7 +174,7 @@ impl Exec {
     /// The version of the protocol that was negotiated.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.protocol.version()
+        self.version
     }
 
     /// Whether the end of stdin reaches the process. Over WebSocket it does with v5 alone: before, what reads stdin to its
@@ -186,7 +192,7 @@ impl Exec {
     /// dropped: unread beyond the receive budget, it keeps the status from being read too.
     ///
     /// # Errors
-    /// [`Error::MissingStatus`] where v4's error stream ends without a status: never a success. [`Error::StatusTimeout`]
+    /// [`Error::MissingStatus`] where the error stream ends without a status from v4 on: never a success. [`Error::StatusTimeout`]
     /// where no status comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`].
     ///
     /// # Cancel safety
@@ -278,7 +284,7 @@ impl Exec {
                         None | Some(Err(StreamError::Reset(RstStatus::CANCEL))) => Ok(()),
                         // v1's error stream has no other end. For the rest, a connection that ended first was cut.
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
-                            if self.version() == Version::V1 && self.outputs.iter().all(Watch::was_finished) =>
+                            if self.version == Version::V1 && self.outputs.iter().all(Watch::was_finished) =>
                         {
                             Ok(())
                         }
@@ -303,7 +309,7 @@ impl Exec {
 
     /// v1's error stream has no end of its own: what is known when the outputs are over is all there is.
     fn status_overdue(&self) -> Result<ExitStatus, Error> {
-        if self.version() == Version::V1 || self.progress.said_something {
+        if self.version == Version::V1 || self.progress.said_something {
             return self.decode_status(Ok(()));
         }
         Err(Error::StatusTimeout(self.options.status_timeout))

@@ -1,7 +1,7 @@
 //! Exec and attach sessions: the five streams of one remote process.
 //!
 //! Owns which streams a session has, in which order they are made and what each protocol version makes of them
-//! (`channel.k8s.io` to `v4.channel.k8s.io`). How streams are carried is [`mux`](crate::mux)'s, and what the error stream
+//! (`channel.k8s.io` to `v5.channel.k8s.io`). How streams are carried is [`mux`](crate::mux)'s, and what the error stream
 //! says is [`status`](crate::status)'s.
 //!
 //! ```
@@ -73,9 +73,9 @@ impl Streams {
     pub const TTY: Self = Self { stdin: true, stdout: true, stderr: false, tty: true };
 
     /// The types of the streams, in the order client-go makes them.
-    fn types(self, protocol: Protocol) -> impl Iterator<Item = StreamType> {
+    fn types(self, protocol: Protocol, version: Version) -> impl Iterator<Item = StreamType> {
         // Every WebSocket has the channel, whatever the version.
-        let resizes = protocol.carrier() != Carrier::Spdy || protocol.version() >= Version::V3;
+        let resizes = protocol.carrier() != Carrier::Spdy || version >= Version::V3;
         let wanted = move |kind: &StreamType| match kind {
             StreamType::Error => true,
             StreamType::Stdin => self.stdin,
@@ -233,6 +233,7 @@ impl From<Error> for io::Error {
     }
 }
 
-fn exec_protocol(mux: &Multiplexer) -> Result<Protocol, Error> {
-    mux.protocol().ok_or(Error::NotExec(None))
+fn exec_protocol(mux: &Multiplexer) -> Result<(Protocol, Version), Error> {
+    let protocol = mux.protocol();
+    protocol.and_then(|protocol| Some((protocol, protocol.version()?))).ok_or(Error::NotExec(protocol))
 }

@@ -41,8 +41,8 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped before it is ready, the streams that were taken are reset.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
-        let protocol = exec_protocol(self)?;
-        let mut missing: Vec<StreamType> = want.types(protocol).collect();
+        let (protocol, version) = exec_protocol(self)?;
+        let mut missing: Vec<StreamType> = want.types(protocol, version).collect();
         let mut streams = Vec::with_capacity(missing.len());
         let after = options.creation_timeout;
         let taken = async {
@@ -61,7 +61,7 @@ impl Multiplexer {
             }
         }
         self.refuse_streams();
-        Ok(ExecServer::new(self.clone(), protocol.version(), streams))
+        Ok(ExecServer::new(self.clone(), version, streams))
     }
 }
 
@@ -69,7 +69,8 @@ impl Multiplexer {
 ///
 /// Take the streams out of it and connect them to the process; say with [`exit`](Self::exit) how it ended. Ask
 /// [`client_gone`](Self::client_gone) meanwhile, and end the process when that is ready. Dropped without
-/// [`exit`](Self::exit), the session ends without a status, which v4's clients take for an error.
+/// [`exit`](Self::exit), the session ends without a status, which clients from v4 on take for an error. Before, over SPDY, they take
+/// it for success; over WebSocket the Close says 1011, which client-go takes for an error in every version.
 #[derive(Debug)]
 pub struct ExecServer {
     /// What the client sends.
@@ -85,7 +86,23 @@ pub struct ExecServer {
     /// The halves that only the end uses: clients from v2 on wait for the FIN on stdin.
     unused: Vec<SendHalf>,
     version: Version,
+    session: Session,
+}
+
+/// The connection, and whether it is known how the process ended.
+#[derive(Debug)]
+struct Session {
     mux: Multiplexer,
+    exited: bool,
+}
+
+impl Drop for Session {
+    /// Before v4 silence is success, and a process whose handler is gone is none: over WebSocket the Close says so.
+    fn drop(&mut self) {
+        if !self.exited {
+            self.mux.abandon();
+        }
+    }
 }
 
 impl ExecServer {
@@ -99,7 +116,7 @@ impl ExecServer {
             outputs: Vec::new(),
             unused: Vec::new(),
             version,
-            mux,
+            session: Session { mux, exited: false },
         };
         for (kind, stream) in streams {
             let (recv, send) = stream.split();
@@ -141,7 +158,7 @@ impl ExecServer {
     /// # Cancel safety
     /// Dropped, it no longer waits.
     pub async fn client_gone(&self) {
-        self.mux.gone().await;
+        self.session.mux.gone().await;
     }
 
     /// Ends the session: waits until all output has been given to the transport, sends the status behind it and closes
@@ -151,7 +168,8 @@ impl ExecServer {
     /// The driver has to go on until it ends: it writes what is left and waits for the client's end.
     ///
     /// # Errors
-    /// [`Error::Connection`] where the client went away before it had the status.
+    /// [`Error::Connection`] where the client went away before the status was given to the transport: whether it arrived, nobody
+    /// says.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, the session ends without a status.
@@ -172,9 +190,13 @@ impl ExecServer {
             error.finish();
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
-            // A client may say goodbye as soon as it has the status.
-            if let Some(error) = self.mux.error()
-                && !(sent.was_sent() && matches!(error, ConnectionError::Closed))
+            // A client may go, with a word or without, as soon as it has the status.
+            if let Some(error) = self.session.mux.error()
+                && !(sent.was_sent()
+                    && matches!(
+                        error,
+                        ConnectionError::Closed | ConnectionError::Lost | ConnectionError::PeerClosed { .. }
+                    ))
             {
                 return Err(error.into());
             }
@@ -183,7 +205,8 @@ impl ExecServer {
         self.stdin = None;
         self.resize = None;
         self.unused.clear();
-        self.mux.go_away();
+        self.session.exited = true;
+        self.session.mux.go_away();
         Ok(())
     }
 }

@@ -108,10 +108,10 @@ impl WriteBatch {
     }
 
     pub(super) fn is_full(&self) -> bool {
+        // What is masked or encoded is in `heads`, and is no less worth one write.
         const BYTES: usize = 256 * 1024;
         const PAYLOADS: usize = 31;
-        const HEADS: usize = 64 * 1024;
-        self.payload_bytes >= BYTES || self.payloads.len() >= PAYLOADS || self.heads.len() >= HEADS
+        self.remaining() >= BYTES || self.payloads.len() >= PAYLOADS
     }
 
     pub(super) fn clear(&mut self) {

@@ -1,4 +1,4 @@
-//! What carries a connection's frames: SPDY on the IO itself, or channel messages over WebSocket.
+//! What carries a connection's frames: SPDY on the IO itself or inside WebSocket, or channel messages over WebSocket.
 //!
 //! Owns the choice between them. To everything above they are the same frames, streams and endings.
 
@@ -11,6 +11,8 @@ use tokio_util::codec::Decoder;
 use super::buffer::WriteBatch;
 #[cfg(feature = "websocket")]
 use super::channels::Channels;
+#[cfg(feature = "websocket")]
+use super::tunnel::Tunnel;
 use crate::config::Config;
 use crate::error::ConnectionError;
 use crate::spdy::{Codec, Connection, Frame, Role};
@@ -21,6 +23,8 @@ pub(super) enum Carrier {
     Spdy(Box<Codec>),
     #[cfg(feature = "websocket")]
     Channels(Box<Channels>),
+    #[cfg(feature = "websocket")]
+    Tunnel(Box<Tunnel>),
 }
 
 impl Carrier {
@@ -31,6 +35,8 @@ impl Carrier {
             Some(Protocol::Channel(subprotocol)) => {
                 Self::Channels(Box::new(Channels::new(role, subprotocol, &config.limits)))
             }
+            #[cfg(feature = "websocket")]
+            Some(Protocol::Tunnel) => Self::Tunnel(Box::new(Tunnel::new(role, config))),
             _ => Self::Spdy(Box::new(Codec::with_compression(config.limits.clone(), config.header_compression))),
         }
     }
@@ -41,6 +47,8 @@ impl Carrier {
             Self::Spdy(_) => config,
             #[cfg(feature = "websocket")]
             Self::Channels(_) => Channels::fit(config),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(_) => config,
         }
     }
 
@@ -50,6 +58,8 @@ impl Carrier {
             Self::Spdy(_) => None,
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.given(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(_) => None,
         }
     }
 
@@ -63,6 +73,8 @@ impl Carrier {
             Self::Spdy(codec) => Ok(codec.decode(src)?),
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.decode(src),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(tunnel) => tunnel.decode(src),
         }
     }
 
@@ -83,6 +95,20 @@ impl Carrier {
             }
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.encode(frame, ended, out),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(tunnel) => tunnel.encode(frame, ended, out),
+        }
+    }
+
+    /// Appends what the peer wants answered below the frames.
+    pub(super) fn answer_below(&mut self, out: &mut WriteBatch) -> io::Result<()> {
+        match self {
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(tunnel) => tunnel.answer(out),
+            _ => {
+                let _ = out;
+                Ok(())
+            }
         }
     }
 
@@ -101,6 +127,19 @@ impl Carrier {
             Self::Spdy(_) => None,
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.echo(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(_) => None,
+        }
+    }
+
+    /// Whether there is something to decode though no byte waits: what the last one began may not be all told.
+    pub(super) fn has_more(&self) -> bool {
+        match self {
+            Self::Spdy(_) => false,
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.has_more(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(tunnel) => tunnel.has_more(),
         }
     }
 
@@ -109,6 +148,8 @@ impl Carrier {
             Self::Spdy(codec) => codec.is_between_frames(),
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.is_between_messages(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(tunnel) => tunnel.is_between_frames(),
         }
     }
 
@@ -118,6 +159,8 @@ impl Carrier {
             Self::Spdy(codec) => codec.release(),
             #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.release(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(tunnel) => tunnel.release(),
         }
     }
 }

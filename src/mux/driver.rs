@@ -233,7 +233,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.warn_of_stall();
             return Poll::Pending;
         }
-        if !self.input.bytes().is_empty() && self.decode(0, now) {
+        if (!self.input.bytes().is_empty() || self.carrier.has_more()) && self.decode(0, now) {
             return Poll::Ready(());
         }
         match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
@@ -291,6 +291,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 match failure {
                     Some(ConnectionError::Closed) => state.connection.answer_farewell(),
+                    // All that mattered was said before, however it ends.
+                    Some(ConnectionError::PeerClosed { .. }) if state.connection.is_silent() => {
+                        state.connection.answer_farewell();
+                    }
                     Some(error) => state.connection.close(error),
                     None => {}
                 }
@@ -326,13 +330,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Takes a batch of frames from the connection.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
         let (carrier, output) = (&mut self.carrier, &mut self.output);
+        carrier.answer_below(output)?;
         self.shared.drive(|state| {
             while !output.is_full()
                 && let Some(frame) = state.connection.poll_frame(now)
             {
                 carrier.encode(frame, state.connection.error(), output)?;
                 while let Some(echo) = carrier.echo() {
-                    state.connection.receive(echo, now);
+                    state.connection.take(echo, now);
                 }
             }
             Ok(())

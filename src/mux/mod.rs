@@ -32,8 +32,12 @@ mod carrier;
 #[cfg(feature = "websocket")]
 mod channels;
 mod driver;
+#[cfg(feature = "websocket")]
+mod messages;
 mod shared;
 mod stream;
+#[cfg(feature = "websocket")]
+mod tunnel;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -60,7 +64,7 @@ pub(crate) const STREAM_TYPE: &str = "streamtype";
 /// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
 ///
 /// When the last handle is gone, streams included, the connection ends in good order: what is queued goes out, then
-/// GOAWAY.
+/// GOAWAY, in whose place WebSocket has a Close.
 #[derive(Debug)]
 pub struct Multiplexer {
     shared: Arc<Shared>,
@@ -76,7 +80,7 @@ impl Multiplexer {
         Self::new(Role::Client, io, config)
     }
 
-    /// The accepting end: opens even streams, and says nothing before the client's first frame.
+    /// The accepting end: opens even streams, and over SPDY says nothing before the client's first frame.
     pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -98,12 +102,16 @@ impl Multiplexer {
                 |kind: &'static str| connection.open(Headers::from_iter([(STREAM_TYPE, kind)])).ok().flatten();
             kinds.iter().filter_map(|kind| Some((*kind, open(kind)?))).collect::<Vec<_>>()
         });
-        if given.is_some() {
+        if let Some(given) = &given {
+            // The status may come before anybody asks for the streams.
+            for (_, id) in given.iter().filter(|(kind, _)| *kind == "error") {
+                connection.hush_after(*id, false);
+            }
             // Answered before a byte is read: what comes first may be the end.
             carrier.answer(&mut connection, now);
         }
         while let Some(frame) = carrier.echo() {
-            connection.receive(frame, now);
+            connection.take(frame, now);
         }
         let shared = Shared::new(connection, given);
         shared.handle_added();
@@ -250,6 +258,11 @@ impl Multiplexer {
         self.shared.with(|state| state.refuse_streams());
     }
 
+    /// The end that comes is not what was promised.
+    pub(crate) fn abandon(&self) {
+        self.shared.with(|state| state.connection.abandon());
+    }
+
     /// Nobody will ask for the streams that a client was given and has not taken.
     pub(crate) fn release_given(&self) {
         self.shared.with(|state| state.release_given());
@@ -299,7 +312,8 @@ pub struct Stats {
     pub streams: usize,
     /// Bytes that came and that nobody has read yet, each piece counted as 256 at least.
     pub unread: usize,
-    /// The stream with the most unread bytes, while those keep the whole connection from being read.
+    /// The stream with the most unread bytes, while those keep the whole connection from being read: its id. Over WebSocket,
+    /// where streams have none, 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's size.
     pub stalled_by: Option<u32>,
     /// Bytes read from the IO.
     pub received: u64,

@@ -146,6 +146,8 @@ pub struct Connection {
     pub(super) ready: [VecDeque<StreamId>; 8],
     /// DATA on this stream means that the peer has said its last: from then on nothing is sent.
     pub(super) last_word: Option<LastWord>,
+    /// What the last GOAWAY of an orderly end says.
+    pub(super) farewell: GoAwayStatus,
     /// Why nothing is sent any more, while the peer is still read.
     pub(super) silence: Option<StreamError>,
 
@@ -184,6 +186,7 @@ impl Connection {
             controls: VecDeque::new(),
             ready: Default::default(),
             last_word: None,
+            farewell: GoAwayStatus::OK,
             silence: None,
             clock: Clock::new(now),
             next_ping: if role == Role::Client { 1 } else { 2 },

@@ -107,6 +107,11 @@ impl Connection {
         self.silence.is_some()
     }
 
+    /// The orderly end that comes is none to who waits for a result: GOAWAY will say INTERNAL_ERROR.
+    pub(crate) fn abandon(&mut self) {
+        self.farewell = GoAwayStatus::INTERNAL_ERROR;
+    }
+
     /// Closes in good order: no new streams, all that is queued goes out, GOAWAY last.
     pub fn go_away(&mut self) {
         if matches!(self.phase, Phase::Open) {

@@ -22,8 +22,16 @@ impl Connection {
         if self.is_closed() {
             return;
         }
-        self.note_pause(now);
         self.clock.received(now);
+        self.take(frame, now);
+    }
+
+    /// A frame that was not heard from the peer: its carrier has said it in its place.
+    pub(crate) fn take(&mut self, frame: Frame, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        self.note_pause(now);
         let first = self.on_trial;
         if self.config.flow_control == FlowControl::Strict {
             self.announce_window();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::connection::{Connection, Event};
 use super::ending::Phase;
-use super::frame::{Frame, GoAwayStatus, StreamId};
+use super::frame::{Frame, StreamId};
 use super::stream::Sending;
 use crate::error::ConnectionError;
 
@@ -69,7 +69,7 @@ impl Connection {
         }
         if matches!(self.phase, Phase::Closing) && !self.has_unsent() {
             // Go reads nothing after a GOAWAY: it is the last frame there is.
-            let goaway = Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK };
+            let goaway = Frame::GoAway { last_good: self.last_taken, status: self.farewell };
             self.close(ConnectionError::Closed);
             return Some(goaway);
         }

@@ -74,6 +74,10 @@ pub enum UpgradeError {
         /// What the request says.
         origin: String,
     },
+    /// Server: a token among the subprotocols that is none. It was answered 401.
+    #[cfg(feature = "websocket")]
+    #[error("unable to upgrade: {0}")]
+    BearerToken(#[from] super::BearerTokenError),
     /// Server: the request asks for no upgrade to a protocol that is supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
@@ -121,7 +125,7 @@ impl UpgradeError {
             | Self::NoProtocol { .. }
             | Self::NoCommonProtocol { .. } => Initiator::Remote,
             #[cfg(feature = "websocket")]
-            Self::Handshake(_) | Self::OriginNotAllowed { .. } => Initiator::Remote,
+            Self::Handshake(_) | Self::OriginNotAllowed { .. } | Self::BearerToken(_) => Initiator::Remote,
         }
     }
 }
@@ -150,7 +154,7 @@ impl UpgradeError {
             #[cfg(feature = "websocket")]
             Self::Handshake(_) => io::ErrorKind::InvalidData,
             #[cfg(feature = "websocket")]
-            Self::OriginNotAllowed { .. } => io::ErrorKind::PermissionDenied,
+            Self::OriginNotAllowed { .. } | Self::BearerToken(_) => io::ErrorKind::PermissionDenied,
         }
     }
 }
@@ -226,6 +230,9 @@ pub enum InvalidRequest {
     /// One request asks for one carrier.
     #[error("protocols of several carriers are offered")]
     MixedOffers,
+    /// For a fallback: there are no protocols for the carrier, or some of another.
+    #[error("not all that is offered over {0} is of {0}, or nothing is")]
+    NotOfCarrier(super::Carrier),
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
     DuplicateOffer(super::Protocol),

@@ -8,7 +8,7 @@ use std::io;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Carrier, Config, Protocol, UpgradeError, Upgraded, connect};
+use super::{Carrier, Config, InvalidRequest, Protocol, UpgradeError, Upgraded, connect};
 use crate::Initiator;
 
 /// A connection, and how it came about.
@@ -25,20 +25,24 @@ pub struct Connected<IO> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FallbackError {
-    /// The server could not be reached.
-    #[error("{carrier}: {error}")]
+    /// The server could not be reached, or not a second time.
+    #[error("{carrier}: {error}{}", after(refused.as_deref()))]
+    #[non_exhaustive]
     Dial {
         /// For what it was to be.
         carrier: Carrier,
         /// Why not.
         #[source]
         error: io::Error,
+        /// Why WebSocket was refused before, where it was.
+        refused: Option<Box<UpgradeError>>,
     },
     /// WebSocket failed, and not by a refusal: SPDY was not tried.
     #[error("WebSocket: {0}")]
     WebSocket(#[source] UpgradeError),
     /// WebSocket was refused, and then SPDY failed.
-    #[error("{spdy} (WebSocket was refused before: {websocket})")]
+    #[error("{spdy}{}", after(Some(websocket)))]
+    #[non_exhaustive]
     Spdy {
         /// Why WebSocket was refused.
         websocket: UpgradeError,
@@ -46,6 +50,10 @@ pub enum FallbackError {
         #[source]
         spdy: UpgradeError,
     },
+}
+
+fn after(refused: Option<&UpgradeError>) -> String {
+    refused.map(|refused| format!(" (WebSocket was refused before: {refused})")).unwrap_or_default()
 }
 
 impl FallbackError {
@@ -76,7 +84,8 @@ impl From<FallbackError> for io::Error {
 /// kubectl falls back on all of them. What fails otherwise, before an answer or behind a 101, is not tried again.
 ///
 /// # Errors
-/// [`FallbackError`], which says which of the two failed, and how.
+/// [`FallbackError`], which says which of the two failed, and how. [`InvalidRequest::NotOfCarrier`] where one of the lists is empty
+/// or not of its carrier; nothing was sent then.
 ///
 /// # Cancel safety
 /// As [`connect`].
@@ -92,15 +101,26 @@ where
     Dial: FnMut() -> Dialled,
     Dialled: Future<Output = io::Result<IO>>,
 {
+    for (carrier, offers) in [(Carrier::WebSocket, websocket), (Carrier::Spdy, spdy)] {
+        if offers.is_empty() || offers.iter().any(|offer| offer.carrier() != carrier) {
+            let error = UpgradeError::InvalidRequest(InvalidRequest::NotOfCarrier(carrier));
+            return Err(FallbackError::WebSocket(error));
+        }
+    }
     *request.method_mut() = Method::GET;
-    let io = dial().await.map_err(|error| FallbackError::Dial { carrier: Carrier::WebSocket, error })?;
+    let unreachable =
+        |carrier, error, refused: Option<Box<UpgradeError>>| FallbackError::Dial { carrier, error, refused };
+    let io = dial().await.map_err(|error| unreachable(Carrier::WebSocket, error, None))?;
     let refused = match connect(io, request.clone(), websocket, config).await {
         Ok(upgraded) => return Ok(Connected { upgraded, refused: None }),
         Err(error @ (UpgradeError::Refused(_) | UpgradeError::Redirected { .. })) => error,
         Err(error) => return Err(FallbackError::WebSocket(error)),
     };
     *request.method_mut() = Method::POST;
-    let io = dial().await.map_err(|error| FallbackError::Dial { carrier: Carrier::Spdy, error })?;
+    let io = match dial().await {
+        Ok(io) => io,
+        Err(error) => return Err(unreachable(Carrier::Spdy, error, Some(Box::new(refused)))),
+    };
     match connect(io, request, spdy, config).await {
         Ok(upgraded) => Ok(Connected { upgraded, refused: Some(refused) }),
         Err(spdy) => Err(FallbackError::Spdy { websocket: refused, spdy }),

@@ -125,6 +125,11 @@ pub enum Protocol {
     /// Exec and attach over WebSocket, named in `Sec-WebSocket-Protocol`.
     #[cfg(feature = "websocket")]
     Channel(Subprotocol),
+    /// Port-forward over SPDY/3.1: `portforward.k8s.io`.
+    PortForward,
+    /// The same inside WebSocket: `SPDY/3.1+portforward.k8s.io`.
+    #[cfg(feature = "websocket")]
+    Tunnel,
 }
 
 impl Protocol {
@@ -162,23 +167,43 @@ impl Protocol {
         Self::Exec(Version::V1),
     ];
 
+    /// Port-forward, each of its forms: for a server that does not care which it is.
+    #[cfg(feature = "websocket")]
+    pub const PORT_FORWARD: &'static [Self] = &[Self::Tunnel, Self::PortForward];
+
     /// What carries it.
     #[must_use]
     pub fn carrier(self) -> Carrier {
         match self {
-            Self::Exec(_) => Carrier::Spdy,
+            Self::Exec(_) | Self::PortForward => Carrier::Spdy,
             #[cfg(feature = "websocket")]
-            Self::Channel(_) => Carrier::WebSocket,
+            Self::Channel(_) | Self::Tunnel => Carrier::WebSocket,
         }
     }
 
-    /// The version of the remote-command protocol.
+    /// The version of the remote-command protocol, where it is one.
     #[must_use]
-    pub fn version(self) -> Version {
+    pub fn version(self) -> Option<Version> {
         match self {
-            Self::Exec(version) => version,
+            Self::Exec(version) => Some(version),
             #[cfg(feature = "websocket")]
-            Self::Channel(subprotocol) => subprotocol.version(),
+            Self::Channel(subprotocol) => Some(subprotocol.version()),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel => None,
+            Self::PortForward => None,
+        }
+    }
+
+    /// Whether it is port-forward, in whatever form.
+    #[must_use]
+    pub fn is_port_forward(self) -> bool {
+        match self {
+            Self::PortForward => true,
+            #[cfg(feature = "websocket")]
+            Self::Tunnel => true,
+            #[cfg(feature = "websocket")]
+            Self::Channel(_) => false,
+            Self::Exec(_) => false,
         }
     }
 
@@ -189,6 +214,9 @@ impl Protocol {
             Self::Exec(version) => version >= Version::V2,
             #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) => subprotocol.has_close(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel => false,
+            Self::PortForward => false,
         }
     }
 
@@ -203,6 +231,9 @@ impl Protocol {
             Self::Exec(Version::V5) => "v5.channel.k8s.io",
             #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) => subprotocol.name(),
+            Self::PortForward => "portforward.k8s.io",
+            #[cfg(feature = "websocket")]
+            Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
         }
     }
 
@@ -210,7 +241,12 @@ impl Protocol {
     #[must_use]
     pub fn from_name(carrier: Carrier, name: &str) -> Option<Self> {
         match carrier {
-            Carrier::Spdy => Self::EXEC.iter().copied().find(|protocol| protocol.name() == name),
+            Carrier::Spdy => {
+                let known = Self::EXEC.iter().copied().chain([Self::PortForward]);
+                known.into_iter().find(|protocol| protocol.name() == name)
+            }
+            #[cfg(feature = "websocket")]
+            Carrier::WebSocket if name == Self::Tunnel.name() => Some(Self::Tunnel),
             #[cfg(feature = "websocket")]
             Carrier::WebSocket => Subprotocol::from_name(name).map(Self::Channel),
         }

@@ -105,22 +105,25 @@ impl<IO> Pending<IO> {
 
     /// Which carrier it asks for an upgrade to; SPDY where it names both.
     pub fn carrier(&self) -> Option<Carrier> {
-        let headers = self.request.headers();
-        if !head::lists(headers, header::CONNECTION, "upgrade") {
-            return None;
-        }
+        self.carriers().next()
+    }
+
+    fn carriers(&self) -> impl Iterator<Item = Carrier> {
         #[cfg(feature = "websocket")]
-        const CARRIERS: [Carrier; 2] = [Carrier::Spdy, Carrier::WebSocket];
+        const CARRIERS: &[Carrier] = &[Carrier::Spdy, Carrier::WebSocket];
         #[cfg(not(feature = "websocket"))]
-        const CARRIERS: [Carrier; 1] = [Carrier::Spdy];
-        CARRIERS.into_iter().find(|carrier| head::lists(headers, header::UPGRADE, carrier.token()))
+        const CARRIERS: &[Carrier] = &[Carrier::Spdy];
+        let headers = self.request.headers();
+        let upgrade = head::lists(headers, header::CONNECTION, "upgrade");
+        let asked = move |carrier: &Carrier| upgrade && head::lists(headers, header::UPGRADE, carrier.token());
+        CARRIERS.iter().copied().filter(asked)
     }
 
     /// The token that came among the subprotocols, where a browser's client has put one. It is not among them any more:
     /// neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
     ///
     /// # Errors
-    /// [`BearerTokenError`], where Kubernetes answers 401.
+    /// [`BearerTokenError`]: [`accept`](Self::accept) will answer 401, as Kubernetes does.
     #[cfg(feature = "websocket")]
     pub fn bearer_token(&self) -> Result<Option<&BearerToken>, BearerTokenError> {
         self.token.as_ref().map(Option::as_ref).map_err(|error| *error)
@@ -128,7 +131,11 @@ impl<IO> Pending<IO> {
 
     /// The names of the protocols that the client offers, the preferred one first, known to us or not.
     pub fn offers(&self) -> impl Iterator<Item = &str> {
-        head::elements(self.request.headers(), &self.carrier().unwrap_or(Carrier::Spdy).offers())
+        self.offers_over(self.carrier().unwrap_or(Carrier::Spdy))
+    }
+
+    fn offers_over(&self, carrier: Carrier) -> impl Iterator<Item = &str> {
+        head::elements(self.request.headers(), &carrier.offers())
     }
 }
 
@@ -142,7 +149,8 @@ where
     /// # Errors
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] have been answered with 400,
     /// [`UpgradeError::NoCommonProtocol`] with 403 and, over SPDY, the list of what is supported, in the words of Go's
-    /// servers; `UpgradeError::Handshake` and `UpgradeError::OriginNotAllowed`, which WebSocket has, as they say.
+    /// servers; `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed` and `UpgradeError::BearerToken`, which WebSocket has, as
+    /// they say.
     /// [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 was not taken.
     ///
     /// # Cancel safety
@@ -183,7 +191,8 @@ where
     fn choose(&self, supported: &[Protocol]) -> Result<(Option<Protocol>, Vec<u8>), UpgradeError> {
         let supports = |carrier| supported.iter().any(|protocol| protocol.carrier() == carrier);
         let raw = supported.is_empty();
-        let carrier = self.carrier().filter(|&carrier| supports(carrier) || raw && carrier == Carrier::Spdy);
+        let mut carriers = self.carriers();
+        let carrier = carriers.find(|&carrier| supports(carrier) || raw && carrier == Carrier::Spdy);
         let carrier = carrier.ok_or(UpgradeError::NotAnUpgrade)?;
         let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
         head::put_header(&mut head, "Connection", b"Upgrade");
@@ -198,6 +207,7 @@ where
             #[cfg(feature = "websocket")]
             Carrier::WebSocket => {
                 let answer = websocket::check_request(&self.request, &self.config.origins)?;
+                self.bearer_token()?;
                 let protocol = self.choose_channel(supported)?;
                 head::put_header(&mut head, "Sec-WebSocket-Accept", answer.as_bytes());
                 // Where none was offered a client may take an empty one for an answer it did not ask for.
@@ -215,7 +225,7 @@ where
         if let Some(known) = self.first_supported(Carrier::Spdy, supported) {
             return Ok(known);
         }
-        if self.offers().next().is_none() {
+        if self.offers_over(Carrier::Spdy).next().is_none() {
             let headers = self.request.headers();
             // Go counts neither a name twice nor Host, which it keeps elsewhere.
             let count = || headers.keys().filter(|name| **name != header::HOST).count();
@@ -228,20 +238,21 @@ where
     #[cfg(feature = "websocket")]
     fn choose_channel(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
         let unnamed = Protocol::Channel(Subprotocol::Unnamed);
-        let unnamed = || (self.offers().next().is_none() && supported.contains(&unnamed)).then_some(unnamed);
+        let none = self.request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().all(|line| line.is_empty());
+        let unnamed = || (none && supported.contains(&unnamed)).then_some(unnamed);
         let chosen = self.first_supported(Carrier::WebSocket, supported).or_else(unnamed);
         chosen.ok_or_else(|| self.no_common_protocol(Carrier::WebSocket, supported))
     }
 
     fn first_supported(&self, carrier: Carrier, supported: &[Protocol]) -> Option<Protocol> {
-        let mut known = self.offers().filter_map(|name| Protocol::from_name(carrier, name));
+        let mut known = self.offers_over(carrier).filter_map(|name| Protocol::from_name(carrier, name));
         known.find(|protocol| supported.contains(protocol))
     }
 
     fn no_common_protocol(&self, carrier: Carrier, supported: &[Protocol]) -> UpgradeError {
         let supported = supported.iter().filter(|protocol| protocol.carrier() == carrier);
         UpgradeError::NoCommonProtocol {
-            offered: self.offers().map(str::to_owned).collect(),
+            offered: self.offers_over(carrier).map(str::to_owned).collect(),
             supported: supported.map(|protocol| protocol.name()).filter(|name| !name.is_empty()).collect(),
         }
     }
@@ -270,6 +281,8 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
         }
         #[cfg(feature = "websocket")]
         UpgradeError::OriginNotAllowed { .. } => text(StatusCode::FORBIDDEN, error),
+        #[cfg(feature = "websocket")]
+        UpgradeError::BearerToken(_) => text(StatusCode::UNAUTHORIZED, error),
         #[cfg(feature = "websocket")]
         UpgradeError::Handshake(HandshakeFault::Method) => {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, error);

@@ -6,16 +6,17 @@
 use std::fmt;
 use std::io;
 
-use base64::Engine;
-use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request};
 use sha1::{Digest, Sha1};
 
-use super::{HandshakeFault, UpgradeError, head};
+use super::{HandshakeFault, UpgradeError};
 
 /// Origins that may open a WebSocket here. Browsers say theirs, and send along whatever they hold for our host, whoever
-/// wrote the page: nothing but this check keeps a stranger's page out.
+/// wrote the page: nothing but this check keeps a stranger's page out. It does not keep out one that has made its own name point
+/// here (DNS rebinding): a server within a browser's reach should know its own names, or ask for a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origins {
@@ -30,7 +31,7 @@ pub enum Origins {
 
 /// A token that came as the subprotocol `base64url.bearer.authorization.k8s.io.…`, for clients that cannot set an
 /// `Authorization`. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct BearerToken(String);
 
 impl BearerToken {
@@ -78,14 +79,14 @@ impl Key {
     pub(super) fn random() -> io::Result<Self> {
         let mut nonce = [0; 16];
         getrandom::fill(&mut nonce)?;
-        let key = BASE64_STANDARD.encode(nonce);
+        let key = BASE64.encode(nonce);
         Ok(Self { answer: answer_to(key.as_bytes()), key })
     }
 }
 
 /// The `Sec-WebSocket-Accept` of a key (§4.2.2).
 pub(super) fn answer_to(key: &[u8]) -> String {
-    BASE64_STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+    BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
 /// The answer to a client's request, if it is one that WebSocket knows (§4.2.1).
@@ -98,7 +99,7 @@ pub(super) fn check_request(request: &Request<()>, origins: &Origins) -> Result<
         return Err(HandshakeFault::Version.into());
     }
     let key = single(headers, &header::SEC_WEBSOCKET_KEY).ok_or(HandshakeFault::Key)?;
-    if BASE64_STANDARD.decode(key.as_bytes()).ok().is_none_or(|nonce| nonce.len() != 16) {
+    if BASE64.decode(key.as_bytes()).ok().is_none_or(|nonce| nonce.len() != 16) {
         return Err(HandshakeFault::Key.into());
     }
     check_origin(headers, origins)?;
@@ -132,28 +133,46 @@ fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
     !host.is_empty() && plain(host) == plain(asked)
 }
 
-/// Takes the token out of the subprotocols, so that it is passed on by nobody who passes them on.
+/// Takes the token out of the subprotocols, and all that looks like one, so that it is passed on and printed by nobody.
 pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<BearerToken>, BearerTokenError> {
-    let offers = || head::elements(headers, &header::SEC_WEBSOCKET_PROTOCOL);
-    let mut tokens = offers().filter_map(|offer| offer.strip_prefix(TOKEN)).map(decode);
-    let Some(token) = tokens.next() else { return Ok(None) };
-    let token = if tokens.next().is_some() { Err(BearerTokenError::Several) } else { token };
-    drop(tokens);
-    let others: Vec<&str> = offers().filter(|offer| !offer.starts_with(TOKEN)).collect();
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let offers = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let (tokens, others): (Vec<&[u8]>, Vec<&[u8]>) =
+        offers.filter(|offer| !offer.is_empty()).partition(|offer| looks_like_a_token(offer));
+    if tokens.is_empty() {
+        return Ok(None);
+    }
+    let token = if let [token] = tokens[..] { decode(token) } else { Err(BearerTokenError::Several) };
     let alone = others.is_empty();
-    let others = HeaderValue::from_str(&others.join(", "));
+    let others = HeaderValue::from_bytes(&others.join(&b", "[..]));
     headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
-    if let (Ok(others), false) = (others, alone) {
+    if let (Ok(mut others), false) = (others, alone) {
+        others.set_sensitive(true);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, others);
     }
     if alone { token.and(Err(BearerTokenError::Alone)) } else { token.map(Some) }
 }
 
-fn decode(encoded: &str) -> Result<BearerToken, BearerTokenError> {
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).map_err(|_| BearerTokenError::Encoding)?;
+/// However it is written: a token that is spelt wrong is one all the same to who finds it in a log.
+fn looks_like_a_token(offer: &[u8]) -> bool {
+    const MARK: &[u8] = b"bearer.authorization.k8s.io";
+    offer.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))
+}
+
+fn decode(offer: &[u8]) -> Result<BearerToken, BearerTokenError> {
+    let encoded = offer.strip_prefix(TOKEN.as_bytes()).ok_or(BearerTokenError::Encoding)?;
+    let bytes = BASE64_URL.decode(encoded).map_err(|_| BearerTokenError::Encoding)?;
     let token = String::from_utf8(bytes).map_err(|_| BearerTokenError::Encoding)?;
     if token.is_empty() { Err(BearerTokenError::Encoding) } else { Ok(BearerToken(token)) }
 }
+
+/// The last bits may be anything, as in Go.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
+const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    LENIENT.with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::RequireNone),
+);
 
 /// The value of a header that is there once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
@@ -184,7 +203,7 @@ mod tests {
         assert_eq!(answer_to(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let (one, other) = (Key::random().unwrap(), Key::random().unwrap());
         assert_ne!(one.key, other.key);
-        assert_eq!(BASE64_STANDARD.decode(one.key).unwrap().len(), 16);
+        assert_eq!(BASE64.decode(one.key).unwrap().len(), 16);
     }
 
     #[test]
@@ -258,6 +277,14 @@ mod tests {
             let bad = format!("{TOKEN}{bad}");
             assert_eq!(take(&[&bad, "a"]), (Err(BearerTokenError::Encoding), some("a")), "{bad}");
         }
-        assert_eq!(format!("{:?}", decode("dDBrZW4")), "Ok(BearerToken(..))");
+        // Spelt wrong, it is still nothing to pass on.
+        for near in [
+            &T0KEN.to_uppercase(),
+            "x;base64url.bearer.authorization.k8s.io.dDBrZW4",
+            "\"base64url.bearer.authorization.k8s.io.x\"",
+        ] {
+            assert_eq!(take(&[near, "a"]), (Err(BearerTokenError::Encoding), some("a")), "{near}");
+        }
+        assert_eq!(format!("{:?}", decode(b"base64url.bearer.authorization.k8s.io.dDBrZW4")), "Ok(BearerToken(..))");
     }
 }

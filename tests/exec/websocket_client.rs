@@ -142,7 +142,7 @@ async fn an_end_without_a_status_is_never_a_success() {
         let (mut exec, mut peer, ..) = session(subprotocol, Streams::OUTPUT).await;
         peer.say(CLOSE, b"\x03\xf3too bad").await;
         let closed = exec.wait().await.unwrap_err();
-        assert_eq!(closed.to_string(), "the peer closed the connection with code 1011: too bad", "{subprotocol}");
+        assert_eq!(closed.to_string(), "the peer closed the connection with code 1011: \"too bad\"", "{subprotocol}");
         assert_eq!(closed.initiator(), Initiator::Remote);
         assert_eq!(peer.hear().await, Some((CLOSE, 1011u16.to_be_bytes().to_vec())), "a Close is answered");
 

@@ -215,7 +215,7 @@ async fn messages_have_the_limits_that_are_set() {
 #[tokio::test(start_paused = true)]
 async fn a_clients_close_is_answered_and_the_process_told_at_once() {
     for (said, answered) in
-        [(&NORMAL[..], Some(1000u16)), (b"", Some(1000)), (b"\x03\xe9going", Some(1000)), (b"\x0f\xa0", Some(4000))]
+        [(&NORMAL[..], Some(1000u16)), (b"", Some(1000)), (b"\x03\xe9going", Some(1001)), (b"\x0f\xa0", Some(4000))]
     {
         let (mut process, mut peer, driver) = session(Subprotocol::V5, Streams::PIPES).await;
         peer.on(0, b"before").await;

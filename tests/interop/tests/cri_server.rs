@@ -60,7 +60,7 @@ impl Servers {
 
 /// Over WebSocket every version has the channel.
 fn resizes(protocol: &Protocol) -> bool {
-    protocol.carrier() == Carrier::WebSocket || protocol.version() >= Version::V3
+    protocol.carrier() == Carrier::WebSocket || protocol.version() >= Some(Version::V3)
 }
 
 /// A session, its driver on a task of its own.

@@ -1,0 +1,137 @@
+//! WebSocket under a carrier: frames with their masks, PINGs and Closes.
+//!
+//! Owns what every carrier over WebSocket does alike. What its messages carry is the carrier's.
+
+use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::buffer::WriteBatch;
+use crate::channel::ChannelError;
+use crate::config::Limits;
+use crate::error::ConnectionError;
+use crate::spdy::{GoAwayStatus, Role};
+use crate::websocket::{CloseReason, Decoder, Masks, Opcode, Piece, close_payload, encode_head, mask};
+
+#[derive(Debug)]
+pub(super) struct Messages {
+    role: Role,
+    frames: Decoder,
+    /// A client's.
+    masks: Option<Masks>,
+}
+
+impl Messages {
+    pub(super) fn new(role: Role, limits: &Limits) -> Self {
+        let from_client = role == Role::Server;
+        Self {
+            role,
+            frames: Decoder::new(from_client, limits.max_message, limits.max_fragments),
+            masks: (!from_client).then(Masks::default),
+        }
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Piece>, ConnectionError> {
+        Ok(self.frames.decode(src)?)
+    }
+
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.frames.is_between_messages()
+    }
+
+    pub(super) fn release(&mut self) {
+        self.frames.release();
+    }
+
+    /// What a Close of the peer's means: for a client only 1000 says that all is well, as for client-go. Inside a message it is
+    /// no end.
+    pub(super) fn ended(&self, reason: Option<CloseReason>) -> ConnectionError {
+        let (code, reason) = reason.map_or((None, String::new()), |reason| (Some(reason.code), reason.reason));
+        match (code, self.role) {
+            _ if !self.frames.is_between_messages() => ConnectionError::Lost,
+            (Some(NORMAL), Role::Client) => ConnectionError::Closed,
+            _ => ConnectionError::PeerClosed { code, reason },
+        }
+    }
+
+    /// A message or a control frame of few bytes.
+    pub(super) fn put(&mut self, opcode: Opcode, payload: &[u8], out: &mut WriteBatch) -> io::Result<()> {
+        self.put_message(opcode, payload, Bytes::new(), out)
+    }
+
+    /// A message that begins with `head` and goes on with `data`, which is not copied but to be masked.
+    pub(super) fn put_message(
+        &mut self,
+        opcode: Opcode,
+        head: &[u8],
+        data: Bytes,
+        out: &mut WriteBatch,
+    ) -> io::Result<()> {
+        let key = self.masks.as_mut().map(Masks::next_key).transpose()?;
+        encode_head(opcode, head.len().saturating_add(data.len()), key, out.heads());
+        match key {
+            None => {
+                out.heads().put_slice(head);
+                out.push(data);
+            }
+            Some(mut key) => {
+                put_masked(head, key, out.heads());
+                key.rotate_left(head.len() % 4);
+                put_masked(&data, key, out.heads());
+            }
+        }
+        Ok(())
+    }
+
+    /// The last frame, in GOAWAY's place. `ended`: what the connection has ended with.
+    pub(super) fn put_close(
+        &mut self,
+        status: GoAwayStatus,
+        ended: Option<&ConnectionError>,
+        out: &mut WriteBatch,
+    ) -> io::Result<()> {
+        let (code, reason) = close_reason(status, ended);
+        self.put(Opcode::Close, &close_payload(code, &reason), out)
+    }
+}
+
+/// Appends a masked copy, in one pass: small steps cannot meet the copies that [`align`](super::buffer) is about, and need not
+/// be read again to be masked.
+fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
+    const STEP: usize = 64;
+    out.reserve(data.len());
+    let (steps, rest) = data.as_chunks::<STEP>();
+    for step in steps {
+        let mut step = *step;
+        mask(&mut step, key);
+        out.put_slice(&step);
+    }
+    let start = out.len();
+    out.put_slice(rest);
+    mask(out.get_mut(start..).unwrap_or_default(), key);
+}
+
+const NORMAL: u16 = 1000;
+const GOING_AWAY: u16 = 1001;
+const INTERNAL_ERROR: u16 = 1011;
+
+/// What a Close frame says of the end (RFC 6455 §7.4.1).
+fn close_reason(status: GoAwayStatus, ended: Option<&ConnectionError>) -> (u16, String) {
+    let code = match ended.unwrap_or(&ConnectionError::Closed) {
+        ConnectionError::Closed if status == GoAwayStatus::OK => return (NORMAL, String::new()),
+        ConnectionError::Closed => return (INTERNAL_ERROR, String::new()),
+        // What it said is said back.
+        ConnectionError::PeerClosed { code, .. } => return (code.unwrap_or(NORMAL), String::new()),
+        ConnectionError::WebSocket(error) => error.close_code(),
+        ConnectionError::Channel(ChannelError::NotBase64) => 1007,
+        ConnectionError::Channel(_) | ConnectionError::Protocol(_) => 1002,
+        ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => GOING_AWAY,
+        ConnectionError::LimitExceeded { .. } => 1008,
+        _ => INTERNAL_ERROR,
+    };
+    (code, ended.map(ToString::to_string).unwrap_or_default())
+}

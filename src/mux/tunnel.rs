@@ -1,0 +1,102 @@
+//! SPDY inside WebSocket, `SPDY/3.1+portforward.k8s.io`: the bytes of frames in binary messages, wherever they are cut.
+//!
+//! Owns the two layers and their ends. A message of ours is one frame; the peer's may be any piece of any frames.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use tokio_util::codec::Decoder;
+
+use super::buffer::WriteBatch;
+use super::messages::Messages;
+use crate::config::Config;
+use crate::error::ConnectionError;
+use crate::spdy::{Codec, Frame, Role};
+use crate::websocket::{Fault, Opcode, Piece, WebSocketError};
+
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    websocket: Messages,
+    codec: Codec,
+    /// What came in messages and is not decoded yet.
+    input: BytesMut,
+    heads: BytesMut,
+    /// A PING of WebSocket's own that wants its answer.
+    pong: Option<Bytes>,
+    ended: Option<ConnectionError>,
+}
+
+impl Tunnel {
+    pub(super) fn new(role: Role, config: &Config) -> Self {
+        Self {
+            websocket: Messages::new(role, &config.limits),
+            codec: Codec::with_compression(config.limits.clone(), config.header_compression),
+            input: BytesMut::new(),
+            heads: BytesMut::new(),
+            pong: None,
+            ended: None,
+        }
+    }
+
+    pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, ConnectionError> {
+        loop {
+            if let Some(frame) = self.codec.decode(&mut self.input)? {
+                return Ok(Some(frame));
+            }
+            match &self.ended {
+                Some(ConnectionError::Closed) if !self.is_between_frames() => return Err(ConnectionError::Lost),
+                Some(error) => return Err(error.clone()),
+                None => {}
+            }
+            match self.websocket.decode(src)? {
+                None => return Ok(None),
+                // Go's servers say so that something went wrong, and close.
+                Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
+                Some(Piece::Data { payload, .. }) => self.input.extend_from_slice(&payload),
+                Some(Piece::Ping(payload)) => self.pong = Some(payload),
+                Some(Piece::Pong(_)) => {}
+                Some(Piece::Close(reason)) => self.ended = Some(self.websocket.ended(reason)),
+            }
+        }
+    }
+
+    /// Appends what the peer wants answered below the frames.
+    pub(super) fn answer(&mut self, out: &mut WriteBatch) -> io::Result<()> {
+        match self.pong.take() {
+            Some(payload) => self.websocket.put(Opcode::Pong, &payload, out),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn encode(
+        &mut self,
+        frame: Frame,
+        ended: Option<&ConnectionError>,
+        out: &mut WriteBatch,
+    ) -> io::Result<()> {
+        let last = if let Frame::GoAway { status, .. } = &frame { Some(*status) } else { None };
+        self.heads.clear();
+        let payload = self.codec.encode_head(frame, &mut self.heads);
+        let payload = payload.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        self.websocket.put_message(Opcode::Binary, &self.heads, payload, out)?;
+        last.map_or(Ok(()), |status| self.websocket.put_close(status, ended, out))
+    }
+
+    /// Frames may wait behind the last of a batch.
+    pub(super) fn has_more(&self) -> bool {
+        self.ended.is_some() || !self.input.is_empty()
+    }
+
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.websocket.is_between_messages() && self.input.is_empty() && self.codec.is_between_frames()
+    }
+
+    pub(super) fn release(&mut self) {
+        self.websocket.release();
+        self.codec.release();
+        self.heads = BytesMut::new();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Faults that a review found over WebSocket, each named after its cause: it was there once.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use kubestream::channel::Subprotocol;
+use kubestream::exec::{Error, Streams};
+use kubestream::mux::Multiplexer;
+use kubestream::spdy::Headers;
+use kubestream::status::ExitStatus;
+use kubestream::{ConnectionError, Initiator, StreamError};
+use tokio::io::duplex;
+use tokio::time::{sleep, timeout};
+
+use crate::support::websocket::{BINARY, CLOSE, PING, WebSocketPeer, frame};
+use crate::support::{DriverTask, exec_client, exec_server};
+
+const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
+
+fn connect(subprotocol: Subprotocol) -> (Multiplexer, WebSocketPeer, DriverTask) {
+    let (near, far) = duplex(8 << 20);
+    let (mux, driver) = exec_client(near, subprotocol);
+    (mux, WebSocketPeer::server(far), driver)
+}
+
+/// A batch of frames took the first of the ends that a Close stands for, and the rest waited for a byte that never came.
+#[tokio::test(start_paused = true)]
+async fn a_close_at_the_end_of_a_batch_of_frames_is_heard_whole() {
+    for open in [false, true] {
+        for count in (0..=4).chain(58..=70).chain(122..=134) {
+            for (subprotocol, status) in [(Subprotocol::V1, ""), (Subprotocol::V5, SUCCESS)] {
+                let (mux, mut peer, _driver) = connect(subprotocol);
+                let exec = mux.exec(Streams::OUTPUT).await.unwrap();
+                let mut flight = frame(0x80 | BINARY, b"\x01x", false).repeat(count);
+                flight.extend(frame(0x80 | BINARY, &[b"\x03", status.as_bytes()].concat(), false));
+                flight.extend(frame(0x80 | CLOSE, &1000u16.to_be_bytes(), false));
+                peer.raw(&flight).await;
+                let peer = open.then_some(peer);
+                let output = timeout(Duration::from_secs(1), exec.wait_with_output(1000)).await;
+                let output = output.unwrap_or_else(|_| panic!("{subprotocol}, {count}: it waits"));
+                let output = output.unwrap_or_else(|error| panic!("{subprotocol}, {count}: {error}"));
+                assert!(output.status.success() && output.stdout.len() == count);
+                drop(peer);
+            }
+        }
+    }
+}
+
+/// Over WebSocket the streams are there before they are asked for, and so may the status be.
+#[tokio::test(start_paused = true)]
+async fn a_status_that_came_before_its_stream_was_asked_for_is_the_last_word_too() {
+    let (mux, mut peer, _driver) = connect(Subprotocol::V5);
+    peer.on(1, b"out").await;
+    peer.on(3, SUCCESS.as_bytes()).await;
+    sleep(Duration::from_millis(10)).await;
+    let mut exec = mux.exec(Streams::PIPES).await.unwrap();
+    let typed = exec.stdin.as_mut().unwrap().send("x".into()).await;
+    assert!(matches!(typed, Err(StreamError::Hushed)), "{typed:?}");
+    peer.say(PING, b"").await;
+    sleep(Duration::from_secs(100)).await;
+    assert!(peer.hear().now_or_never().is_none(), "nothing is written");
+    drop(peer);
+    let output = exec.wait_with_output(100).await.unwrap();
+    assert_eq!((&output.stdout[..], output.status), (&b"out"[..], ExitStatus::Success));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_of_another_code_behind_the_status_is_an_end() {
+    for code in [&b""[..], b"\x03\xe9", b"\x03\xf3oh"] {
+        let (mux, mut peer, _driver) = connect(Subprotocol::V5);
+        let exec = mux.exec(Streams::OUTPUT).await.unwrap();
+        peer.on(1, b"out").await;
+        peer.on(3, SUCCESS.as_bytes()).await;
+        peer.say(CLOSE, code).await;
+        let output = exec.wait_with_output(100).await.unwrap();
+        assert_eq!((&output.stdout[..], output.status), (&b"out"[..], ExitStatus::Success), "{code:02x?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_inside_a_message_is_no_end() {
+    for subprotocol in [Subprotocol::V1, Subprotocol::V5] {
+        let (mux, mut peer, _driver) = connect(subprotocol);
+        let exec = mux.exec(Streams::OUTPUT).await.unwrap();
+        peer.fragment(BINARY, false, b"\x01half of the out").await;
+        peer.close(1000).await;
+        let cut = exec.wait_with_output(100).await.unwrap_err();
+        let lost = matches!(&cut, Error::Connection(ConnectionError::Lost))
+            || matches!(&cut, Error::Stream { error: StreamError::Connection(ConnectionError::Lost), .. });
+        assert!(lost, "{subprotocol}: {cut:?}");
+    }
+}
+
+/// Before v4 silence is success.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_is_gone_without_a_word_is_no_success_in_any_version() {
+    for subprotocol in [Subprotocol::Unnamed, Subprotocol::V1Base64, Subprotocol::V4, Subprotocol::V5] {
+        let (near, far) = duplex(64 * 1024);
+        let (client, _one) = exec_client(near, subprotocol);
+        let (server, _two) = exec_server(far, subprotocol);
+        let handler = tokio::spawn(async move {
+            let mut process = server.accept_exec(Streams::OUTPUT).await.unwrap();
+            drop(server);
+            process.stdout.as_mut().unwrap().send("half".into()).await.unwrap();
+            panic!("as handlers do");
+        });
+        let exec = client.exec(Streams::OUTPUT).await.unwrap();
+        assert!(handler.await.unwrap_err().is_panic());
+        let failed = exec.wait_with_output(100).await.unwrap_err();
+        assert!(matches!(failed.initiator(), Initiator::Remote), "{subprotocol}: {failed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_its_socket_on_the_status_has_had_it() {
+    for farewell in [false, true] {
+        let (near, far) = duplex(64 * 1024);
+        let (mux, driver) = exec_server(near, Subprotocol::V5);
+        let process = mux.accept_exec(Streams::OUTPUT).await.unwrap();
+        let mut peer = WebSocketPeer::client(far);
+        let client = tokio::spawn(async move {
+            while let Some((opcode, payload)) = peer.hear().await {
+                if opcode == BINARY && payload[0] == 3 {
+                    break;
+                }
+            }
+            if farewell {
+                peer.close(1000).await;
+            }
+        });
+        process.exit(ExitStatus::Success).await.unwrap();
+        client.await.unwrap();
+        let ended = driver.await.unwrap();
+        assert!(ended.is_ok() || !farewell, "{ended:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_is_not_the_callers_fault() {
+    let (near, far) = duplex(64 * 1024);
+    let (mux, driver) = exec_server(near, Subprotocol::V5);
+    let mut process = mux.accept_exec(Streams::OUTPUT).await.unwrap();
+    let mut peer = WebSocketPeer::client(far);
+    peer.close(1000).await;
+    process.client_gone().await;
+    let error = process.stdout.as_mut().unwrap().send("x".into()).await.unwrap_err();
+    assert_eq!(error.initiator(), Initiator::Remote, "{error:?}");
+    drop(peer);
+    driver.await.unwrap().unwrap();
+}
+
+/// Streams were counted, not told apart: one that was answered and then reset counted twice.
+#[tokio::test(start_paused = true)]
+async fn the_greeting_waits_until_every_stream_is_settled() {
+    let (near, far) = duplex(64 * 1024);
+    let (mux, _driver) = exec_server(near, Subprotocol::V5);
+    let mut peer = WebSocketPeer::client(far);
+    let mut held = Vec::new();
+    for number in 0..4 {
+        let stream = mux.accept().await.unwrap().unwrap().reply();
+        sleep(Duration::from_millis(1)).await;
+        // The first two are answered, and then reset.
+        if number > 1 {
+            held.push(stream);
+        }
+        sleep(Duration::from_millis(1)).await;
+        assert!(peer.hear().now_or_never().is_none());
+    }
+    held.push(mux.accept().await.unwrap().unwrap().reply());
+    assert_eq!(peer.hear().await, Some((BINARY, vec![1])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_over_websocket_opens_no_streams() {
+    let (near, _far) = duplex(64 * 1024);
+    let (mux, _driver) = exec_server(near, Subprotocol::V5);
+    let refused = mux.open(Headers::from_iter([("streamtype", "stdin")])).await;
+    assert!(matches!(refused, Err(ConnectionError::NoChannel)));
+}
