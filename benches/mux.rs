@@ -8,8 +8,8 @@ mod support;
 use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use support::table::{Case, run};
-use support::{Flavor, Outcome, Plan, go, memory, ours, raw};
+use support::table::{Case, Sample, run};
+use support::{Flavor, Outcome, Plan, go, memory, ours, raw, websocket};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -17,12 +17,13 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const KIB: usize = 1024;
 type Group = fn() -> Outcome<()>;
 
-const GROUPS: [(&str, Group); 7] = [
+const GROUPS: [(&str, Group); 8] = [
     ("bulk", bulk),
     ("many", many),
     ("small", small),
     ("echo", echo),
     ("open", open),
+    ("websocket", over_websocket),
     ("memory", memory::print),
     ("go", against_go),
 ];
@@ -111,9 +112,53 @@ fn open() -> Outcome<()> {
     run("open: streams opened, answered and closed from both ends", &cases)
 }
 
+/// benches/peers has the libraries of others in the same rounds.
+fn over_websocket() -> Outcome<()> {
+    type Transfer = fn(Flavor, Plan) -> Outcome<Sample>;
+    let directions: [(&str, Transfer, Transfer); 2] = [
+        ("to the server, masked", websocket::to_server, go::exec_to_server),
+        ("to the client", websocket::to_client, go::exec_to_client),
+    ];
+    let client_go = has(go::CLIENT_GO);
+    let plan = Plan { size: 32 * KIB, bytes: 768 << 20, ..Plan::default() };
+    let their_plan = Plan { bytes: 256 << 20, ..plan };
+    for (direction, ours, theirs) in directions {
+        let mut cases = Vec::new();
+        for flavor in Flavor::ALL {
+            let raw = flavor.name("raw TCP");
+            cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+            cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || ours(flavor, plan)));
+        }
+        if client_go {
+            let (flavor, raw) = (Flavor::CurrentThread, Flavor::CurrentThread.name("raw TCP"));
+            cases.push(Case::new("client-go and our server", Some(&raw), move || theirs(flavor, their_plan)));
+        }
+        run(&format!("websocket: exec v5, 32 KiB writes {direction}"), &cases)?;
+    }
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
+        cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || websocket::echo(flavor)));
+    }
+    if client_go {
+        let (flavor, raw) = (Flavor::CurrentThread, Flavor::CurrentThread.name("raw TCP"));
+        cases.push(Case::new("client-go and our server", Some(&raw), move || go::exec_echo(flavor)));
+    }
+    run("websocket: exec v5, one byte there and back", &cases)
+}
+
+/// Whether a peer is built, and says so where it is not.
+fn has(program: &str) -> bool {
+    if !go::is_built(program) {
+        let path = go::path(program);
+        println!("\n## skipped: {} is not built (cd benches/go && go build -o bin/ ./...)", path.display());
+    }
+    go::is_built(program)
+}
+
 fn against_go() -> Outcome<()> {
-    if !go::is_built() {
-        println!("\n## go: skipped, {} is not built (benches/go/main.go says how)", go::path().display());
+    if !has(go::SPDYSTREAM) {
         return Ok(());
     }
     let flavor = Flavor::CurrentThread;

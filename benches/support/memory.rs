@@ -11,12 +11,16 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use kubestream::exec::Exec;
+use kubestream::mux::{Multiplexer, Stream};
 use tokio::io::{AsyncBufReadExt, BufReader as AsyncBufReader, stdin};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::table::median;
-use super::{Flavor, Outcome, ours};
+use super::{Flavor, Outcome, ours, websocket};
 
+const SPDY: &str = "spdy";
+const WEBSOCKET: &str = "websocket";
 const CHILD: &str = "KUBESTREAM_BENCH_CHILD";
 /// Past the second after which a silent connection gives its buffers back.
 const TRIMMED: Duration = Duration::from_millis(1_600);
@@ -30,15 +34,17 @@ pub(crate) fn is_child() -> bool {
 pub(crate) fn print() -> Outcome<()> {
     println!("\n## memory: bytes more than before, each end; medians of {ROUNDS} rounds");
     println!("{:<38}{:>22}{:>22}{:>22}{:>22}", "", "client RSS", "server RSS", "client live", "server live");
-    for (title, connections, streams) in [
-        ("a connection, 4 streams (of 200)", 200, 4),
-        ("a connection, 4 streams (of 1)", 1, 4),
-        ("a stream (of 10,000)", 1, 10_000),
+    for (title, carrier, connections, streams) in [
+        ("a connection, 4 streams (of 200)", SPDY, 200, 4),
+        ("a connection, 4 streams (of 1)", SPDY, 1, 4),
+        ("a stream (of 10,000)", SPDY, 1, 10_000),
+        ("an exec over WebSocket (of 200)", WEBSOCKET, 200, 4),
+        ("an exec over WebSocket (of 1)", WEBSOCKET, 1, 4),
     ] {
         let of = if streams > 4 { streams } else { connections };
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            rounds.push(round(connections, streams)?);
+            rounds.push(round(carrier, connections, streams)?);
         }
         for (state, at) in [("at once", 0), ("after 1.6 s", 1)] {
             let figure = |which: usize| {
@@ -53,10 +59,10 @@ pub(crate) fn print() -> Outcome<()> {
 }
 
 /// How much more each end holds, at once and after the trim: client and server resident, client and server live.
-fn round(connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
-    let mut server = Peer::start(&["server"])?;
+fn round(carrier: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
+    let mut server = Peer::start(&["server", carrier])?;
     let address = server.line()?;
-    let mut client = Peer::start(&["client", address.trim(), &connections.to_string(), &streams.to_string()])?;
+    let mut client = Peer::start(&["client", carrier, address.trim(), &connections.to_string(), &streams.to_string()])?;
     client.line()?;
     thread::sleep(TRIMMED);
     let before = figures(&mut client, &mut server)?;
@@ -120,21 +126,25 @@ pub(crate) fn child(args: &[String]) -> Outcome<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     Flavor::CurrentThread.runtime()?.block_on(async {
         match words[..] {
-            ["server"] => serve().await,
-            ["client", address, connections, streams] => {
-                hold(address.parse()?, connections.parse()?, streams.parse()?).await
+            ["server", carrier] => serve(carrier == WEBSOCKET).await,
+            ["client", carrier, address, connections, streams] => {
+                hold(carrier == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
             }
             _ => Err("a child of which kind?".into()),
         }
     })
 }
 
-async fn serve() -> Outcome<()> {
+async fn serve(websocket: bool) -> Outcome<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     println!("{}", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((io, _)) = listener.accept().await {
-            tokio::spawn(ours::keep(io));
+            if websocket {
+                tokio::spawn(websocket::serve(io));
+            } else {
+                tokio::spawn(ours::keep(io));
+            }
         }
     });
     let mut lines = AsyncBufReader::new(stdin()).lines();
@@ -144,23 +154,42 @@ async fn serve() -> Outcome<()> {
     Ok(())
 }
 
-async fn hold(address: SocketAddr, connections: usize, streams: usize) -> Outcome<()> {
+/// What a client keeps open.
+#[derive(Default)]
+struct Held {
+    connections: Vec<Multiplexer>,
+    streams: Vec<Stream>,
+    sessions: Vec<Exec>,
+}
+
+impl Held {
+    async fn open(&mut self, websocket: bool, address: SocketAddr, streams: usize) -> Outcome<()> {
+        let io = TcpStream::connect(address).await?;
+        if websocket {
+            self.sessions.push(websocket::connect(io, vec!["hold".to_owned()]).await?);
+            return Ok(());
+        }
+        let mux = ours::client(io);
+        for number in 0..streams {
+            self.streams.push(ours::open(&mux, "open", number).await?);
+        }
+        self.connections.push(mux);
+        Ok(())
+    }
+}
+
+async fn hold(websocket: bool, address: SocketAddr, connections: usize, streams: usize) -> Outcome<()> {
+    let mut held = Held::default();
     // What is paid once is paid by this one.
-    let first = ours::client(TcpStream::connect(address).await?);
-    let mut held = vec![ours::open(&first, "open", 0).await?];
-    let mut handles = vec![first];
+    held.open(websocket, address, 1).await?;
     println!("ready");
     let mut lines = AsyncBufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         if line == "open" {
             for _ in 0..connections {
-                let mux = ours::client(TcpStream::connect(address).await?);
-                for number in 0..streams {
-                    held.push(ours::open(&mux, "open", number).await?);
-                }
-                handles.push(mux);
+                held.open(websocket, address, streams).await?;
             }
-            println!("{} streams", held.len());
+            println!("{} connections", held.connections.len() + held.sessions.len());
         } else {
             say_figures()?;
         }

@@ -7,6 +7,7 @@ pub(crate) mod memory;
 pub(crate) mod ours;
 pub(crate) mod raw;
 pub(crate) mod table;
+pub(crate) mod websocket;
 
 use std::error::Error;
 use std::future::Future;
