@@ -139,6 +139,11 @@ impl ConnectionError {
         }
     }
 
+    /// Whether a server may take it for its client's goodbye.
+    pub(crate) fn is_farewell(&self) -> bool {
+        matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(1000 | 1001), .. })
+    }
+
     fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Io(error) => error.kind(),

@@ -8,7 +8,8 @@
 //! - [`mux`] makes streams of it: [`mux::Multiplexer`] to open and accept them, [`mux::Driver`] to do the IO.
 //! - [`exec`] is a session on it: [`exec::Exec`] is shaped after [`std::process::Child`], [`exec::ExecServer`] is what the
 //!   process gets, for `channel.k8s.io` to `v5.channel.k8s.io`. Which carrier it has makes no difference.
-//! - [`status`] is how it ended.
+//! - [`portforward`] is connections to the ports of a pod.
+//! - [`status`] is how a command ended.
 //! - [`spdy`], and `channel` and `websocket` with the feature of that name, are the protocols underneath, without IO.
 //!
 //! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
@@ -48,6 +49,7 @@ mod error;
 pub mod exec;
 pub mod mux;
 mod payload;
+pub mod portforward;
 pub mod spdy;
 pub mod status;
 pub mod upgrade;

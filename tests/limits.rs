@@ -22,6 +22,7 @@ use http::{Request, Response};
 use kubestream::ConnectionError;
 use kubestream::exec::{Error, ExecRequest, Options, Streams};
 use kubestream::mux::Config;
+use kubestream::portforward;
 use kubestream::spdy::{Codec, Connection, Frame, GoAwayStatus, Headers, Limits, Role, RstStatus, StreamId};
 use kubestream::status::{self, ExitStatus, StatusError};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
@@ -49,6 +50,7 @@ fn defaults() -> Vec<(&'static str, String)> {
     let (config, exec, handshake, session) =
         (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
     let limits = &config.limits;
+    let forward = portforward::Options::default();
     assert_eq!(limits.rate_window, Duration::from_secs(30), "the rows that count say so in their first column");
     let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
     vec![
@@ -81,6 +83,10 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
         ("upgrade::Config::origins", origins(&handshake)),
+        ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
+        ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
+        ("portforward::Options::reason_grace", time(forward.reason_grace)),
+        ("portforward::MAX_REASON_LEN", bytes(portforward::MAX_REASON_LEN)),
         ("exec::Options::creation_timeout", time(session.creation_timeout)),
         ("exec::Options::status_timeout", time(session.status_timeout)),
         ("exec::Options::output_grace", time(session.output_grace)),

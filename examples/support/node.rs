@@ -1,7 +1,7 @@
 //! The node's HTTP side: which request gets which answer.
 //!
-//! Owns the paths of a kube-apiserver that kubectl needs for exec, and the kubelet's own exec path, over SPDY and over
-//! WebSocket. The process is
+//! Owns the paths of a kube-apiserver that kubectl needs for exec and port-forward, and the kubelet's own, over SPDY and
+//! over WebSocket. The process is
 //! [`process`](crate::process)'s.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::process;
+use crate::{forward, process};
 
 /// The one container of every pod here.
 const CONTAINER: &str = "main";
@@ -57,6 +57,9 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config) -> Result<(), UpgradeE
         ["api", "v1", "namespaces", _, "pods", _, "exec"]
         | ["exec", _, _, CONTAINER]
         | ["exec", _, _, _, CONTAINER] => exec(pending, parts[..].get(5)).await,
+        ["api", "v1", "namespaces", _, "pods", _, "portforward"] | ["portForward", _, _] | ["portForward", _, _, _] => {
+            port_forward(pending).await
+        }
         _ => {
             let message = format!("the server could not find the requested resource: {path}");
             pending.respond(failure(StatusCode::NOT_FOUND, "NotFound", &message)).await
@@ -100,11 +103,27 @@ async fn exec(pending: Pending<TcpStream>, pod: Option<&&str>) -> Result<(), Upg
     Ok(())
 }
 
+async fn port_forward(pending: Pending<TcpStream>) -> Result<(), UpgradeError> {
+    if !pending.is_upgrade() {
+        return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
+    }
+    let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+    let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+    let (forwarded, _) = tokio::join!(forward::run(mux), driver);
+    match forwarded {
+        // kubectl ends by closing its connection.
+        Ok(()) | Err(kubestream::portforward::Error::Connection(_)) => {}
+        Err(error) => eprintln!("node: port-forward: {error}"),
+    }
+    Ok(())
+}
+
 fn resources() -> Value {
     let resource = |name: &str, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs});
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
         resource("pods", "Pod", &["get"]),
         resource("pods/exec", "PodExecOptions", &["create", "get"]),
+        resource("pods/portforward", "PodPortForwardOptions", &["create", "get"]),
     ]})
 }
 

@@ -166,7 +166,7 @@ impl Multiplexer {
     pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
         let (id, headers) = match poll_fn(|cx| self.shared.with(|state| state.poll_accept(cx))).await {
             Ok(accepted) => accepted,
-            Err(ConnectionError::Closed) => return None,
+            Err(error) if error.is_farewell() => return None,
             Err(error) => return Some(Err(error)),
         };
         Some(Ok(Incoming { stream: StreamRef::new(&self.shared, id), headers, answered: false }))

@@ -244,12 +244,7 @@ impl State {
         let unsent = unsent.filter(|_| !self.connection.is_going_away());
         let outcome = match self.connection.error() {
             None | Some(ConnectionError::Closed) => unsent.map_or(Ok(()), Err),
-            // To a server all is well that its client says goodbye to.
-            Some(ConnectionError::PeerClosed { code: None | Some(1000 | 1001), .. })
-                if self.connection.role() == Role::Server =>
-            {
-                Ok(())
-            }
+            Some(error) if error.is_farewell() && self.connection.role() == Role::Server => Ok(()),
             Some(error) => Err(error.clone()),
         };
         self.outcome.get_or_insert(outcome).clone()

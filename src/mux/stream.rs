@@ -168,6 +168,11 @@ impl RecvHalf {
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }
     }
+
+    /// Ends both directions at once, where they have not ended.
+    pub(crate) fn cancel(&self) {
+        self.stream.reset(RstStatus::CANCEL);
+    }
 }
 
 impl AsyncRead for RecvHalf {

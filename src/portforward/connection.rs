@@ -1,0 +1,211 @@
+//! One connection: a data stream that reads and writes like a socket, and what its error stream says.
+//!
+//! Owns how the two are read together. A connection that failed must not look like one that ended.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::{Error, MAX_REASON_LEN};
+use crate::error::StreamError;
+use crate::mux::{RecvHalf, SendHalf, Stream};
+use crate::spdy::RstStatus;
+
+/// A forwarded connection, at either end.
+///
+/// It reads and writes as a TCP socket does. `shutdown` ends one direction and the other lives on. Its end is an end only
+/// if the other side did not say that it failed: reading gives that as an error.
+///
+/// Dropped before it was shut down, or before its end was read, it is reset; what was queued before a `shutdown` still goes
+/// out.
+pub struct Connection {
+    recv: RecvHalf,
+    /// `None` once it was reset by being dropped.
+    send: Option<SendHalf>,
+    error: ErrorHalf,
+    port: u16,
+    finished: bool,
+}
+
+/// The error stream is the server's to write.
+enum ErrorHalf {
+    Read(Reason),
+    Written(SendHalf),
+}
+
+/// What the server says on the error stream.
+struct Reason {
+    recv: RecvHalf,
+    said: BytesMut,
+    ended: bool,
+    grace: Duration,
+    /// Until when it may still say something, once the data stream has ended.
+    due: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// A client's: `error` is what it reads.
+    pub(super) fn client(data: Stream, error: RecvHalf, port: u16, grace: Duration) -> Self {
+        let reason = Reason { recv: error, said: BytesMut::new(), ended: false, grace, due: None };
+        Self::new(data, ErrorHalf::Read(reason), port)
+    }
+
+    /// A server's: `error` is what it writes.
+    pub(super) fn server(data: Stream, error: SendHalf, port: u16) -> Self {
+        Self::new(data, ErrorHalf::Written(error), port)
+    }
+
+    fn new(data: Stream, error: ErrorHalf, port: u16) -> Self {
+        let (recv, send) = data.split();
+        Self { recv, send: Some(send), error, port, finished: false }
+    }
+
+    /// The port of the pod.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The next bytes, without a copy; `None` at an end that was well.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] with what the server says, [`Error::Connection`] where the whole connection was lost, or
+    /// [`Error::Stream`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has taken nothing.
+    pub async fn data(&mut self) -> Option<Result<Bytes, Error>> {
+        poll_fn(|cx| self.poll_data(cx)).await
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        let end = match ready!(self.recv.poll_data(cx)) {
+            Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
+            None => Ok(()),
+            Some(Err(error)) => Err(error),
+        };
+        self.poll_end(cx, end).map(|end| end.err().map(Err))
+    }
+
+    /// The data stream has ended: whether that was well. Go's peers end a stream by a reset as often as by a FIN.
+    fn poll_end(&mut self, cx: &mut Context<'_>, end: Result<(), StreamError>) -> Poll<Result<(), Error>> {
+        if let ErrorHalf::Read(reason) = &mut self.error {
+            ready!(reason.poll_ended(cx));
+            if !reason.said.is_empty() {
+                let reason = String::from_utf8_lossy(&reason.said).trim().to_owned();
+                return Poll::Ready(Err(Error::Failed { port: self.port, reason }));
+            }
+        }
+        Poll::Ready(match end {
+            Ok(()) | Err(StreamError::Reset(RstStatus::CANCEL)) => Ok(()),
+            Err(error) => Err(Error::stream(self.port, error)),
+        })
+    }
+
+    /// Sends bytes without a copy. Waits while too many wait before them.
+    ///
+    /// # Errors
+    /// [`Error::Stream`] where the other side ended the connection, [`Error::Connection`]. Why it did, reading tells.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has sent nothing.
+    pub async fn send(&mut self, data: Bytes) -> Result<(), Error> {
+        let sent = match &mut self.send {
+            Some(send) => send.send(data).await,
+            None => Err(StreamError::Finished),
+        };
+        sent.map_err(|error| Error::stream(self.port, error))
+    }
+
+    /// Ends what is sent, behind all that was: the other direction lives on.
+    pub fn finish(&mut self) {
+        if let Some(send) = &mut self.send {
+            send.finish();
+            self.finished = true;
+        }
+    }
+}
+
+impl Reason {
+    /// Ready once nothing more will be said, or it has taken too long.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.ended {
+            match self.recv.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => {
+                    let room = MAX_REASON_LEN.saturating_sub(self.said.len());
+                    self.said.extend_from_slice(data.get(..room).unwrap_or(&data));
+                }
+                Poll::Ready(None | Some(Err(_))) => self.ended = true,
+                Poll::Pending => {
+                    let grace = self.grace;
+                    let due = self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
+                    ready!(due.as_mut().poll(cx));
+                    self.ended = true;
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut();
+        let before = buf.filled().len();
+        let end = match ready!(connection.recv.poll_copy(cx, buf)) {
+            Ok(()) if buf.filled().len() > before || buf.remaining() == 0 => return Poll::Ready(Ok(())),
+            end => end,
+        };
+        connection.poll_end(cx, end).map_err(Into::into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.send {
+            Some(send) => Pin::new(send).poll_write(cx, buf),
+            None => Poll::Ready(Err(StreamError::Finished.into())),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.send {
+            Some(send) => AsyncWrite::poll_flush(Pin::new(send), cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends what is sent. What is queued before it goes out without being waited for.
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // A reset would take what is queued before the FIN with it: what still comes is discarded then.
+        if let (Some(send), false) = (self.send.take(), self.finished) {
+            send.reset(RstStatus::CANCEL);
+        }
+        match &mut self.error {
+            ErrorHalf::Written(error) => error.finish(),
+            // Nobody asks any more.
+            ErrorHalf::Read(reason) if !reason.ended => reason.recv.cancel(),
+            ErrorHalf::Read(_) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("port", &self.port).field("data", &self.recv.id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! Port-forward: connections to ports of a pod, each a pair of streams.
+//!
+//! Owns which streams belong together, what a pair that fails says, and that it takes no other with it. How streams are
+//! carried is [`mux`](crate::mux)'s; listening on local ports and dialling remote ones is the caller's.
+//!
+//! A connection has a data stream and an error stream with the same request id. The client makes both and ends its half
+//! of the error stream at once; the server says on it why a connection failed. Over WebSocket the same streams go through a
+//! tunnel of SPDY ([`Protocol::Tunnel`]).
+//!
+//! ```
+//! use kubestream::mux::{Config, Multiplexer};
+//! use kubestream::portforward::{PortForward, PortForwardServer};
+//! use kubestream::upgrade::{Protocol, Upgraded};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (near, far) = tokio::io::duplex(64 * 1024);
+//! let protocol = Some(Protocol::PortForward);
+//! let (mux, driver) = Multiplexer::server(Upgraded::new(far, Default::default(), protocol), Config::default());
+//! tokio::spawn(driver);
+//! tokio::spawn(async move {
+//!     let mut server = PortForwardServer::new(mux)?;
+//!     while let Some(request) = server.accept().await.transpose()? {
+//!         match request.port() {
+//!             7 => {
+//!                 let mut connection = request.accept();
+//!                 tokio::spawn(async move {
+//!                     let (mut reads, mut writes) = tokio::io::split(&mut connection);
+//!                     tokio::io::copy(&mut reads, &mut writes).await?;
+//!                     writes.shutdown().await
+//!                 });
+//!             }
+//!             port => request.fail(&format!("nobody listens on port {port}")),
+//!         }
+//!     }
+//!     Ok::<(), kubestream::portforward::Error>(())
+//! });
+//!
+//! let (mux, driver) = Multiplexer::client(Upgraded::new(near, Default::default(), protocol), Config::default());
+//! tokio::spawn(driver);
+//! let forward = PortForward::new(mux)?;
+//! assert!(forward.connect(8).await.unwrap_err().to_string().contains("nobody listens on port 8"));
+//!
+//! let mut echo = forward.connect(7).await?;
+//! echo.write_all(b"hello").await?;
+//! echo.shutdown().await?;
+//! let mut back = String::new();
+//! echo.read_to_string(&mut back).await?;
+//! assert_eq!(back, "hello");
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod connection;
+#[doc(hidden)] // public for the fuzz target alone
+pub mod pairing;
+mod server;
+
+use std::io;
+use std::time::Duration;
+
+pub use client::PortForward;
+pub use connection::Connection;
+pub use server::{PortForwardServer, Request};
+
+use crate::error::{ConnectionError, Initiator, StreamError};
+use crate::mux::Multiplexer;
+use crate::spdy::RstStatus;
+use crate::upgrade::Protocol;
+
+/// Bytes that an error stream may say: 64 KiB. What goes beyond is cut off.
+pub const MAX_REASON_LEN: usize = 64 * 1024;
+
+/// How long port-forward waits for what, and how much of it there may be.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// For a client: for both streams of a connection to be answered. For a server: for the second stream of a pair to
+    /// come, as long as Go's servers wait. Default: 30 s.
+    pub creation_timeout: Duration,
+    /// For a client, once the data stream has ended: for the error stream to say whether that was well. Default: 5 s.
+    pub reason_grace: Duration,
+    /// For a server: pairs of which one stream has come. The next is refused. Go's clients make the two streams of each
+    /// connection in two round trips, so that hundreds of connections at a time have as many halves. Default: 512.
+    pub max_half_pairs: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { creation_timeout: Duration::from_secs(30), reason_grace: Duration::from_secs(5), max_half_pairs: 512 }
+    }
+}
+
+/// Why a connection, or all of them, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The connection that carries them failed, and they with it.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The connection was not upgraded to port-forward.
+    #[error("the connection speaks {0:?}, not port-forward")]
+    NotPortForward(Option<Protocol>),
+    /// There is no port 0.
+    #[error("there is no port 0")]
+    NoPort,
+    /// The server says why it could not forward this connection. The others are not concerned.
+    #[error("port {port}: {reason}")]
+    Failed {
+        /// The remote port.
+        port: u16,
+        /// What the server says.
+        reason: String,
+    },
+    /// The server did not take a stream of this connection.
+    #[error("port {port}: the server refused the connection: {status}")]
+    Refused {
+        /// The remote port.
+        port: u16,
+        /// What the stream was reset with.
+        status: RstStatus,
+    },
+    /// The server did not answer this connection's streams in [`Options::creation_timeout`].
+    #[error("port {port}: the server did not answer within {after:?}")]
+    Timeout {
+        /// The remote port.
+        port: u16,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// A stream of this connection failed.
+    #[error("port {port}: {error}")]
+    Stream {
+        /// The remote port.
+        port: u16,
+        /// Why.
+        #[source]
+        error: StreamError,
+    },
+}
+
+impl Error {
+    /// Who caused the error.
+    #[must_use]
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::Connection(error) => error.initiator(),
+            Self::Stream { error, .. } => error.initiator(),
+            Self::NotPortForward(_) | Self::NoPort => Initiator::User,
+            Self::Failed { .. } | Self::Refused { .. } | Self::Timeout { .. } => Initiator::Remote,
+        }
+    }
+
+    fn stream(port: u16, error: StreamError) -> Self {
+        match error {
+            StreamError::Connection(error) => Self::Connection(error),
+            error => Self::Stream { port, error },
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Connection(error) => Self::from(error.clone()).kind(),
+            Error::Stream { error, .. } => Self::from(error.clone()).kind(),
+            Error::NotPortForward(_) | Error::NoPort => io::ErrorKind::InvalidInput,
+            Error::Failed { .. } => io::ErrorKind::ConnectionAborted,
+            Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
+            Error::Timeout { .. } => io::ErrorKind::TimedOut,
+        };
+        Self::new(kind, error)
+    }
+}
+
+fn check_protocol(mux: &Multiplexer) -> Result<(), Error> {
+    match mux.protocol() {
+        Some(protocol) if protocol.is_port_forward() => Ok(()),
+        protocol => Err(Error::NotPortForward(protocol)),
+    }
+}
+
+/// The headers of a pair's streams.
+const PORT: &str = "port";
+const REQUEST_ID: &str = "requestid";
+/// In the answer to a data stream: why there will be no connection. client-go gives up all connections when an error
+/// stream says anything, and does not look at the headers of an answer; a client of ours does.
+const ERROR: &str = "error";

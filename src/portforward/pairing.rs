@@ -1,0 +1,242 @@
+//! Which streams make a pair, without IO.
+//!
+//! Owns the halves that wait for the other, how many and how long. What a stream is makes no difference to it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::{PORT, REQUEST_ID};
+use crate::mux::STREAM_TYPE;
+use crate::spdy::{Headers, StreamId};
+
+/// Which half of a pair a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // a pair has two
+pub enum Kind {
+    /// The bytes of the connection.
+    Data,
+    /// Why it failed.
+    Error,
+}
+
+/// What the headers of a stream say that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // the protocol has these headers
+pub struct Half {
+    /// Which half.
+    pub kind: Kind,
+    /// Of the connection to this port.
+    pub port: u16,
+    /// With this id.
+    pub request: String,
+}
+
+impl Half {
+    /// Reads the headers of a stream, as Go's servers do.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn of(headers: &Headers, id: StreamId) -> Result<Self, &'static str> {
+        let kind = match headers.get(STREAM_TYPE) {
+            Some("data") => Kind::Data,
+            Some("error") => Kind::Error,
+            Some(_) => return Err("a stream that is neither data nor error"),
+            None => return Err("a stream without a type"),
+        };
+        let port = headers.get(PORT).ok_or("a stream without a port")?;
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or("a port that is none")?;
+        // Clients older than the header make the error stream first, and the data stream next.
+        let request = match (headers.get(REQUEST_ID), kind) {
+            (Some(request), _) => request.to_owned(),
+            (None, Kind::Error) => id.get().to_string(),
+            (None, Kind::Data) => id.get().saturating_sub(2).to_string(),
+        };
+        Ok(Self { kind, port, request })
+    }
+}
+
+/// The halves that wait for the other.
+#[derive(Debug)]
+pub struct Pairing<T> {
+    waiting: HashMap<String, Waiting<T>>,
+    /// When each was put there, the oldest first; some may have found the other since.
+    order: VecDeque<(Instant, String)>,
+    timeout: Duration,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    since: Instant,
+    half: Half,
+    stream: T,
+}
+
+/// What became of a stream.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // complete: there is nothing else to become
+pub enum Offered<T> {
+    /// The other half is there: the port, the id, data, error.
+    Paired(u16, String, T, T),
+    /// It waits for the other.
+    Waits,
+    /// There is such a half already.
+    Twice(T),
+    /// Too many wait.
+    TooMany(T),
+}
+
+impl<T> Pairing<T> {
+    /// Where each half waits so long, and so many do at the most.
+    #[must_use]
+    pub fn new(timeout: Duration, most: usize) -> Self {
+        Self { waiting: HashMap::new(), order: VecDeque::new(), timeout, most }
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Puts a stream to its other half, where that is there.
+    pub fn offer(&mut self, half: Half, stream: T, now: Instant) -> Offered<T> {
+        match self.waiting.get(&half.request) {
+            Some(other) if other.half.kind == half.kind => return Offered::Twice(stream),
+            Some(_) => {}
+            None if self.waiting.len() >= self.most => return Offered::TooMany(stream),
+            None => {
+                let request = half.request.clone();
+                self.order.push_back((now, request.clone()));
+                self.waiting.insert(request, Waiting { since: now, half, stream });
+                return Offered::Waits;
+            }
+        }
+        let Some(other) = self.waiting.remove(&half.request) else { return Offered::Twice(stream) };
+        self.forget_found();
+        match half.kind {
+            // The data stream's port is the one that counts.
+            Kind::Data => Offered::Paired(half.port, half.request, stream, other.stream),
+            Kind::Error => Offered::Paired(other.half.port, half.request, other.stream, stream),
+        }
+    }
+
+    /// When the next one will have waited for too long.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.order.front()?.0.checked_add(self.timeout)
+    }
+
+    /// The next one that has waited for too long.
+    pub fn expire(&mut self, now: Instant) -> Option<(Half, T)> {
+        while self.deadline()? <= now {
+            let (since, request) = self.order.pop_front()?;
+            if self.waiting.get(&request).is_some_and(|waiting| waiting.since == since) {
+                return self.waiting.remove(&request).map(|waiting| (waiting.half, waiting.stream));
+            }
+        }
+        None
+    }
+
+    /// The order holds no more that have found the other than that still wait, or a client that pairs for ever would fill it.
+    fn forget_found(&mut self) {
+        if self.order.len() > self.waiting.len().saturating_mul(2).saturating_add(16) {
+            let waiting = &self.waiting;
+            self.order.retain(|(since, request)| waiting.get(request).is_some_and(|waiting| waiting.since == *since));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quickcheck::quickcheck;
+
+    use super::*;
+
+    fn half(kind: Kind, request: &str) -> Half {
+        Half { kind, port: 80, request: request.to_owned() }
+    }
+
+    #[test]
+    fn headers_say_which_half_a_stream_is() {
+        let of = |headers: &[(&str, &str)], id| Half::of(&headers.iter().copied().collect(), StreamId::new(id));
+        let full = [("streamtype", "data"), ("port", "8080"), ("requestid", "7")];
+        assert_eq!(of(&full, 9), Ok(Half { kind: Kind::Data, port: 8080, request: "7".to_owned() }));
+        // Old clients: the error stream 5 and the data stream 7 are a pair.
+        let old = |kind, id| of(&[("streamtype", kind), ("port", "80")], id).unwrap().request;
+        assert_eq!((old("error", 5), old("data", 7)), ("5".to_owned(), "5".to_owned()));
+        for bad in [
+            &[("port", "80")][..],
+            &[("streamtype", "stdin"), ("port", "80")],
+            &[("streamtype", "data")],
+            &[("streamtype", "data"), ("port", "0")],
+            &[("streamtype", "data"), ("port", "65536")],
+            &[("streamtype", "data"), ("port", "-1")],
+            &[("streamtype", "data"), ("port", "http")],
+        ] {
+            assert!(of(bad, 1).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn two_halves_make_a_pair_in_either_order() {
+        let now = Instant::now();
+        let mut pairing = Pairing::new(Duration::from_secs(30), 10);
+        assert_eq!(pairing.offer(half(Kind::Error, "0"), 1, now), Offered::Waits);
+        assert_eq!(pairing.offer(half(Kind::Data, "1"), 2, now), Offered::Waits);
+        assert_eq!(pairing.offer(half(Kind::Error, "0"), 3, now), Offered::Twice(3));
+        assert_eq!(pairing.offer(half(Kind::Data, "0"), 4, now), Offered::Paired(80, "0".to_owned(), 4, 1));
+        assert_eq!(pairing.offer(half(Kind::Error, "1"), 5, now), Offered::Paired(80, "1".to_owned(), 2, 5));
+        assert!(pairing.is_empty());
+    }
+
+    #[test]
+    fn a_half_waits_for_so_long_and_so_many_do() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(10);
+        let mut pairing = Pairing::new(Duration::from_secs(30), 2);
+        pairing.offer(half(Kind::Error, "0"), 0, now);
+        pairing.offer(half(Kind::Error, "1"), 1, later);
+        assert_eq!(pairing.offer(half(Kind::Error, "2"), 2, later), Offered::TooMany(2));
+        assert_eq!(pairing.deadline(), Some(now + Duration::from_secs(30)));
+        assert_eq!(pairing.expire(now + Duration::from_secs(29)), None);
+        assert_eq!(pairing.expire(now + Duration::from_secs(30)), Some((half(Kind::Error, "0"), 0)));
+        assert_eq!(pairing.expire(now + Duration::from_secs(30)), None);
+        assert_eq!(pairing.deadline(), Some(later + Duration::from_secs(30)));
+        // An id that is used again does not expire with the time of the first.
+        pairing.offer(half(Kind::Data, "1"), 3, later);
+        pairing.offer(half(Kind::Error, "1"), 4, now + Duration::from_secs(35));
+        assert_eq!(pairing.expire(now + Duration::from_secs(41)), None);
+    }
+
+    quickcheck! {
+        fn every_stream_is_somewhere_and_nothing_is_left_behind(steps: Vec<(bool, u8)>) -> bool {
+            let now = Instant::now();
+            let mut pairing = Pairing::new(Duration::from_secs(1), 50);
+            let mut given = 0;
+            for (number, (kind, request)) in steps.iter().enumerate() {
+                let kind = if *kind { Kind::Data } else { Kind::Error };
+                match pairing.offer(half(kind, &request.to_string()), number, now) {
+                    Offered::Waits => {}
+                    Offered::Twice(_) | Offered::TooMany(_) => given += 1,
+                    Offered::Paired(_, _, one, other) => {
+                        assert_ne!(one, other);
+                        given += 2;
+                    }
+                }
+                assert!(pairing.order.len() <= 2 * pairing.len() + 17);
+            }
+            let end = now + Duration::from_secs(1);
+            while pairing.expire(end).is_some() {
+                given += 1;
+            }
+            given == steps.len() && pairing.is_empty() && pairing.deadline().is_none()
+        }
+    }
+}
