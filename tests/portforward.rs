@@ -317,7 +317,7 @@ async fn client_gos_streams_are_a_connection() {
         peer.say(data(3, "GET /")).await;
         peer.say(fin(3)).await;
         let mut frames = Vec::new();
-        while carried(&frames, 1).1 != true || carried(&frames, 3).1 != true {
+        while !carried(&frames, 1).1 || !carried(&frames, 3).1 {
             frames.push(peer.hear().await.unwrap());
         }
         // Always, though both directions are over.

@@ -2,22 +2,30 @@
 //!
 //! Owns the properties. How inputs are made is libFuzzer's business, or `tests/replay.rs`'s.
 
+mod channel;
 mod connection;
-
-use std::io;
+mod handshake;
+mod io;
+mod rfc6455;
+mod session;
+mod websocket;
 
 use bytes::{Bytes, BytesMut};
+pub use channel::{base64, channel};
 pub use connection::connection;
 use flate2::{Compress, Compression, FlushCompress};
+pub use handshake::websocket_handshake;
 use kubestream::spdy::{Codec, CodecError, Frame, HeaderError, Headers, Limits, StreamId};
 use kubestream::upgrade::head::{HeadReader, parse_request_head, parse_response_head};
+pub use session::websocket_session;
 use tokio_util::codec::{Decoder, Encoder};
+pub use websocket::websocket_frame;
 
 /// Runs a target over the files named on the command line: a crash can be looked at without libFuzzer.
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn run_files(target: fn(&[u8])) -> io::Result<()> {
+pub fn run_files(target: fn(&[u8])) -> std::io::Result<()> {
     std::env::args_os().skip(1).try_for_each(|path| std::fs::read(path).map(|input| target(&input)))
 }
 

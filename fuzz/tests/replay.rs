@@ -96,3 +96,28 @@ fn connection() {
 fn upgrade_head() {
     replay("upgrade_head", kubestream_fuzz::upgrade_head);
 }
+
+#[test]
+fn websocket_frame() {
+    replay("websocket_frame", kubestream_fuzz::websocket_frame);
+}
+
+#[test]
+fn channel() {
+    replay("channel", kubestream_fuzz::channel);
+}
+
+#[test]
+fn base64() {
+    replay("base64", kubestream_fuzz::base64);
+}
+
+#[test]
+fn websocket_session() {
+    replay("websocket_session", kubestream_fuzz::websocket_session);
+}
+
+#[test]
+fn websocket_handshake() {
+    replay("websocket_handshake", kubestream_fuzz::websocket_handshake);
+}

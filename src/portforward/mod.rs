@@ -5,7 +5,7 @@
 //!
 //! A connection has a data stream and an error stream with the same request id. The client makes both and ends its half
 //! of the error stream at once; the server says on it why a connection failed. Over WebSocket the same streams go through a
-//! tunnel of SPDY ([`Protocol::Tunnel`]).
+//! tunnel of SPDY (`Protocol::Tunnel`).
 //!
 //! ```
 //! use kubestream::mux::{Config, Multiplexer};
