@@ -1,5 +1,5 @@
 // translator is the apiserver's own hop for exec: WebSocket v5 in front becomes SPDY v4 to a kubelet, by the apiserver's
-// StreamTranslatorHandler. Every other request goes to the kubelet as it is, by the apiserver's upgrade-aware proxy.
+// StreamTranslatorHandler, and a port-forward tunnel the SPDY inside, by its TunnelingHandler. Every other request goes to the kubelet as it is, by the apiserver's upgrade-aware proxy.
 // The kubelet is cri-server, in this process unless -backend names another.
 package main
 
@@ -37,6 +37,14 @@ type apiserver struct{ kubelet *url.URL }
 
 // ServeHTTP does what ExecREST.Connect of kube-apiserver does once the pod's node is known.
 func (a apiserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if cri.IsPortForward(r.URL) {
+		location := a.kubelet.JoinPath("portForward", "default", "demo")
+		location.RawQuery = r.URL.RawQuery
+		spdy := proxy.NewUpgradeAwareHandler(location, http.DefaultTransport, false, true, badGateway{})
+		tunnel := translator.NewTunnelingHandler(spdy)
+		translator.NewTranslatingHandler(spdy, tunnel, wsstream.IsWebSocketRequestWithTunnelingProtocol).ServeHTTP(w, r)
+		return
+	}
 	exec, ok := cri.ParseExec(r.URL)
 	if !ok {
 		http.NotFound(w, r)

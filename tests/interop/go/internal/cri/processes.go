@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os/exec"
 	"syscall"
 
@@ -41,8 +42,20 @@ func (processes) Attach(context.Context, string, io.Reader, io.WriteCloser, io.W
 	return errors.New("attach: this peer only knows exec")
 }
 
-func (processes) PortForward(context.Context, string, int32, io.ReadWriteCloser) error {
-	return errors.New("port-forward: this peer only knows exec")
+// PortForward does what containerd does: the pod's loopback is this machine's.
+func (processes) PortForward(ctx context.Context, _ string, port int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	socket, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return fmt.Errorf("failed to connect to localhost:%d inside namespace: %w", port, err)
+	}
+	defer socket.Close()
+	go func() {
+		_, _ = io.Copy(socket, stream)
+		_ = socket.(*net.TCPConn).CloseWrite()
+	}()
+	_, err = io.Copy(stream, socket)
+	return err
 }
 
 func piped(command *exec.Cmd, in io.Reader, out, errOut io.WriteCloser, _ <-chan remotecommand.TerminalSize) error {

@@ -39,6 +39,13 @@ func ParseExec(u *url.URL) (*Exec, bool) {
 	return exec, true
 }
 
+// IsPortForward takes /portForward/{ns}/{pod} and /api/v1/namespaces/{ns}/pods/{pod}/portforward.
+func IsPortForward(u *url.URL) bool {
+	part := strings.Split(strings.Trim(u.Path, "/"), "/")
+	return part[0] == "portForward" && len(part) == 3 ||
+		len(part) == 7 && strings.Join(part[:3], "/") == "api/v1/namespaces" && part[4] == "pods" && part[6] == "portforward"
+}
+
 // KubeletURL is where an apiserver sends the request: the kubelet's path, and the kubelet's names in the query.
 func (e *Exec) KubeletURL(kubelet *url.URL) *url.URL {
 	query := url.Values{"command": e.Cmd}

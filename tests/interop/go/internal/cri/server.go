@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
 
 	"kubestream.test/interop/internal/peer"
@@ -38,6 +39,15 @@ func Server() http.Handler {
 type front struct{ server streaming.Server }
 
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if IsPortForward(r.URL) {
+		response, err := f.server.GetPortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "sandbox"})
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		f.hand(w, r, response.Url, r.URL.RawQuery)
+		return
+	}
 	exec, ok := ParseExec(r.URL)
 	if !ok {
 		http.NotFound(w, r)
@@ -51,12 +61,17 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	token, err := url.Parse(response.Url)
+	f.hand(w, r, response.Url, "")
+}
+
+// hand gives the request to the streaming server, under the URL that it has given out.
+func (f front) hand(w http.ResponseWriter, r *http.Request, at, query string) {
+	token, err := url.Parse(at)
 	if err != nil {
 		peer.Fail("%v", err)
 	}
 	inner := r.Clone(r.Context())
-	inner.URL = &url.URL{Path: "/" + strings.TrimPrefix(token.Path, "/")}
-	inner.RequestURI = inner.URL.Path
+	inner.URL = &url.URL{Path: "/" + strings.TrimPrefix(token.Path, "/"), RawQuery: query}
+	inner.RequestURI = inner.URL.RequestURI()
 	f.server.ServeHTTP(w, inner)
 }

@@ -1,0 +1,126 @@
+//! Our port-forward client against Go's servers: `k8s.io/cri-streaming`'s over SPDY, and the apiserver's TunnelingHandler with it
+//! behind; and against the built-in node.
+
+use bytes::Bytes;
+use http::{Method, Request};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{Error, PortForward};
+use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream_interop::{Peer, digest, pattern, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
+    let url = format!("{}/api/v1/namespaces/default/pods/demo/portforward", server.address());
+    let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+    let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
+    let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
+    let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
+    let (mux, driver) = Multiplexer::client(upgraded, Config::default());
+    tokio::spawn(driver);
+    PortForward::new(mux).expect("port-forward")
+}
+
+/// Every server that has a form, with the form.
+fn servers() -> [(&'static str, Peer, Protocol); 4] {
+    [
+        ("cri-streaming", Peer::go("cri-server", &[]), Protocol::PortForward),
+        ("TunnelingHandler", Peer::go("translator", &[]), Protocol::Tunnel),
+        ("node", Peer::node(), Protocol::PortForward),
+        ("node", Peer::node(), Protocol::Tunnel),
+    ]
+}
+
+/// A server in the "pod" that sends back what it is sent.
+async fn echo() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reads, mut writes) = tcp.into_split();
+                tokio::io::copy(&mut reads, &mut writes).await
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn ten_megabytes_come_back_the_same_behind_a_half_close() {
+    let port = echo().await;
+    for (name, server, protocol) in servers() {
+        let forward = connect(&server, protocol).await;
+        let connection = forward.connect(port).await.unwrap_or_else(|error| panic!("{name}, {protocol}: {error}"));
+        let (mut reads, mut writes) = tokio::io::split(connection);
+        let sent = Bytes::from(pattern(10_000_000));
+        let sum = digest(&sent);
+        let writing = tokio::spawn(async move {
+            writes.write_all(&sent).await?;
+            writes.shutdown().await
+        });
+        let mut back = Vec::new();
+        let read = within("it all back", reads.read_to_end(&mut back)).await;
+        read.unwrap_or_else(|error| panic!("{name}, {protocol}: {error}"));
+        writing.await.expect("a writer").expect("all is sent");
+        assert_eq!(digest(&back), sum, "{name}, {protocol}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
+    let (open, closed) = (echo().await, {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        listener.local_addr().expect("an address").port()
+    });
+    for (name, server, protocol) in servers() {
+        let forward = connect(&server, protocol).await;
+        let mut before = forward.connect(open).await.expect("a connection");
+        // Go answers first and dials then; ours knows already.
+        let failed = match forward.connect(closed).await {
+            Ok(mut connection) => {
+                let end = within("the reason", connection.data()).await;
+                end.unwrap_or_else(|| panic!("{name}, {protocol}: an end without a reason")).expect_err("a reason")
+            }
+            Err(failed) => failed,
+        };
+        assert!(
+            matches!(&failed, Error::Failed { port, reason } if *port == closed && reason.contains("connection refused") || failed.to_string().contains("Connection refused")),
+            "{name}, {protocol}: {failed:?}"
+        );
+        let mut after = forward.connect(open).await.expect("a connection");
+        for connection in [&mut before, &mut after] {
+            connection.send("here".into()).await.expect("it lives");
+            let back = within("an echo", connection.data()).await.expect("no end").expect("an echo");
+            assert_eq!(back, "here", "{name}, {protocol}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_at_once_are_whole() {
+    let port = echo().await;
+    for (name, server, protocol) in servers() {
+        let forward = std::sync::Arc::new(connect(&server, protocol).await);
+        let mut connections = JoinSet::new();
+        for number in 0..200usize {
+            let forward = std::sync::Arc::clone(&forward);
+            connections.spawn(async move {
+                let mut connection = forward.connect(port).await?;
+                let sent = Bytes::from(pattern(10_000 + number));
+                connection.send(sent.clone()).await?;
+                connection.finish();
+                let mut back = Vec::new();
+                while let Some(data) = connection.data().await {
+                    back.extend_from_slice(&data?);
+                }
+                Ok::<_, Error>(back == sent)
+            });
+        }
+        while let Some(connection) = within("a connection", connections.join_next()).await {
+            let whole = connection.expect("a task").unwrap_or_else(|error| panic!("{name}, {protocol}: {error}"));
+            assert!(whole, "{name}, {protocol}");
+        }
+    }
+}
