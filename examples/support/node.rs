@@ -1,6 +1,6 @@
 //! The node's HTTP side: which request gets which answer.
 //!
-//! Owns the paths of a kube-apiserver that kubectl needs for exec and port-forward, and the kubelet's own, over SPDY and
+//! Owns the paths of a kube-apiserver that kubectl needs for exec, attach and port-forward, and the kubelet's own, over SPDY and
 //! over WebSocket. The process is
 //! [`process`](crate::process)'s.
 
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::attach::Main;
 use crate::{forward, process};
 
 /// The one container of every pod here.
@@ -24,15 +25,16 @@ const CONTAINER: &str = "main";
 /// Serves until the future is dropped, which ends every session.
 pub(crate) async fn serve(listener: TcpListener) {
     let config = Arc::new(upgrade::Config::default());
+    let main = Arc::new(Main::default());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 // A connection that was gone before it was accepted is its client's business.
                 if let Ok((tcp, _)) = accepted {
-                    let config = Arc::clone(&config);
+                    let (config, main) = (Arc::clone(&config), Arc::clone(&main));
                     connections.spawn(async move {
-                        if let Err(error) = answer(tcp, &config).await {
+                        if let Err(error) = answer(tcp, &config, &main).await {
                             eprintln!("node: {error}");
                         }
                     });
@@ -43,7 +45,7 @@ pub(crate) async fn serve(listener: TcpListener) {
     }
 }
 
-async fn answer(tcp: TcpStream, config: &upgrade::Config) -> Result<(), UpgradeError> {
+async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main) -> Result<(), UpgradeError> {
     tcp.set_nodelay(true)?;
     let pending = upgrade::accept(tcp, config).await?;
     let path = pending.request().uri().path().to_owned();
@@ -56,7 +58,10 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config) -> Result<(), UpgradeE
         ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(pod(namespace, name))).await,
         ["api", "v1", "namespaces", _, "pods", _, "exec"]
         | ["exec", _, _, CONTAINER]
-        | ["exec", _, _, _, CONTAINER] => exec(pending, parts[..].get(5)).await,
+        | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None).await,
+        ["api", "v1", "namespaces", _, "pods", _, "attach"]
+        | ["attach", _, _, CONTAINER]
+        | ["attach", _, _, _, CONTAINER] => session(pending, parts[..].get(5), Some(main)).await,
         ["api", "v1", "namespaces", _, "pods", _, "portforward"] | ["portForward", _, _] | ["portForward", _, _, _] => {
             port_forward(pending).await
         }
@@ -67,7 +72,8 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config) -> Result<(), UpgradeE
     }
 }
 
-async fn exec(pending: Pending<TcpStream>, pod: Option<&&str>) -> Result<(), UpgradeError> {
+/// Exec, or attach to the main process.
+async fn session(pending: Pending<TcpStream>, pod: Option<&&str>, main: Option<&Main>) -> Result<(), UpgradeError> {
     let request = pending.request();
     if ![Method::GET, Method::POST].contains(request.method()) {
         let message = format!("the server does not allow {} here", request.method());
@@ -81,7 +87,7 @@ async fn exec(pending: Pending<TcpStream>, pod: Option<&&str>) -> Result<(), Upg
         let message = format!("container {container} is not valid for pod {}", pod.unwrap_or(&"demo"));
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", &message)).await;
     }
-    if wanted.command.is_empty() {
+    if wanted.command.is_empty() && main.is_none() {
         return pending.respond(text(StatusCode::BAD_REQUEST, "you must specify a command")).await;
     }
     if !pending.is_upgrade() {
@@ -91,14 +97,17 @@ async fn exec(pending: Pending<TcpStream>, pod: Option<&&str>) -> Result<(), Upg
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let session = async move {
         match mux.accept_exec(wanted.streams).await {
-            Ok(server) => process::run(&wanted.command, wanted.streams.tty, server).await,
+            Ok(server) => match main {
+                Some(main) => main.attach(server).await,
+                None => process::run(&wanted.command, wanted.streams.tty, server).await,
+            },
             Err(error) => Err(error),
         }
     };
     // The driver outlives the session: it writes what is left of it.
     let (session, _) = tokio::join!(session, driver);
     if let Err(error) = session {
-        eprintln!("node: exec: {error}");
+        eprintln!("node: session: {error}");
     }
     Ok(())
 }
@@ -123,6 +132,7 @@ fn resources() -> Value {
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
         resource("pods", "Pod", &["get"]),
         resource("pods/exec", "PodExecOptions", &["create", "get"]),
+        resource("pods/attach", "PodAttachOptions", &["create", "get"]),
         resource("pods/portforward", "PodPortForwardOptions", &["create", "get"]),
     ]})
 }

@@ -256,6 +256,18 @@ async fn ctrl_c_of_kubectl_ends_the_command_and_what_it_started(cluster: Cluster
     }
 }
 
+/// The main process is there before who attaches, and after.
+async fn attached_to_the_main_process_each_line_comes_back_on_both_outputs(cluster: Cluster) {
+    for line in ["one", "two"] {
+        let mut command = Command::new(kubectl());
+        command.args([&cluster.server(), "attach", "-i", "demo"]).env_clear().envs(cluster.settings());
+        let ended = run(command, Input::Bytes(format!("{line}\n").into())).await;
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), format!("out:{line}\n"));
+        assert!(ended.stderr.contains(&format!("err:{line}\n")), "{}", ended.stderr);
+    }
+}
+
 /// kubectl falls back on SPDY without a word: that none of this passed because it did is seen on the wire.
 async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -324,5 +336,6 @@ over_both_transports! {
     ctrl_c_on_a_terminal_interrupts_the_command,
     a_terminal_that_goes_away_takes_the_command_with_it,
     ctrl_c_of_kubectl_ends_the_command_and_what_it_started,
+    attached_to_the_main_process_each_line_comes_back_on_both_outputs,
     it_is_what_it_was_told_to_be,
 }

@@ -1,0 +1,107 @@
+//! The node's side of attach: one process for all who attach, which is there before them and outlives them.
+//!
+//! Owns that process. It says every line twice, on stdout with `out:` before it and on stderr with `err:`.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kubestream::exec::{Error, ExecServer};
+use kubestream::status::{ExitStatus, Status};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio::sync::{OnceCell, broadcast, mpsc};
+
+const SCRIPT: &str = r#"while IFS= read -r line; do echo "out:$line"; echo "err:$line" >&2; done"#;
+/// How long its outputs are silent before whoever has ended its stdin has had its answer.
+const ANSWERED: Duration = Duration::from_millis(200);
+/// Pieces that one who is slow to read may be behind before it misses some.
+const BEHIND: usize = 1024;
+
+/// The container's main process, once somebody has attached to it.
+#[derive(Default)]
+pub(crate) struct Main(OnceCell<Process>);
+
+struct Process {
+    stdin: mpsc::Sender<Bytes>,
+    stdout: broadcast::Sender<Bytes>,
+    stderr: broadcast::Sender<Bytes>,
+}
+
+impl Main {
+    /// Connects a client to the process until its stdin ends or it goes away.
+    pub(crate) async fn attach(&self, mut server: ExecServer) -> Result<(), Error> {
+        let process = match self.0.get_or_try_init(|| async { Process::start() }).await {
+            Ok(process) => process,
+            Err(error) => {
+                let status = Status::internal_error(format!("error attaching to container: {error}"));
+                return server.exit(ExitStatus::Failed(Box::new(status))).await;
+            }
+        };
+        let (mut said, mut complained) = (process.stdout.subscribe(), process.stderr.subscribe());
+        let (mut stdin, mut out, mut err) = (server.stdin.take(), server.stdout.take(), server.stderr.take());
+        let mut typing = stdin.is_some();
+        loop {
+            // Nothing is sent to who did not ask for it, and one who lags goes on with what there is.
+            tokio::select! {
+                biased;
+                Ok(data) = said.recv() => if let Some(out) = &mut out {
+                    let _ = out.send(data).await;
+                },
+                Ok(data) = complained.recv() => if let Some(err) = &mut err {
+                    let _ = err.send(data).await;
+                },
+                data = async { stdin.as_mut()?.data().await }, if typing => match data {
+                    Some(Ok(data)) => drop(process.stdin.send(data).await),
+                    _ => typing = false,
+                },
+                () = tokio::time::sleep(ANSWERED), if !typing && stdin.is_some() => break,
+                () = server.client_gone() => return Ok(()),
+            }
+        }
+        drop((out, err));
+        server.exit(ExitStatus::Success).await
+    }
+}
+
+impl Process {
+    fn start() -> std::io::Result<Self> {
+        let mut child = Command::new("sh")
+            .args(["-c", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let (stdin, mut typed) = mpsc::channel::<Bytes>(16);
+        let (stdout, stderr) = (broadcast::Sender::new(BEHIND), broadcast::Sender::new(BEHIND));
+        let (to, from, complains) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        tokio::spawn(tell(from, stdout.clone()));
+        tokio::spawn(tell(complains, stderr.clone()));
+        tokio::spawn(async move {
+            let Some(mut to) = to else { return };
+            while let Some(data) = typed.recv().await {
+                if to.write_all(&data).await.is_err() {
+                    return;
+                }
+            }
+            // Nobody can attach any more: the process reads the end, and is waited for.
+            drop(to);
+            let _ = child.wait().await;
+        });
+        Ok(Self { stdin, stdout, stderr })
+    }
+}
+
+/// Tells all who listen; nobody may.
+async fn tell(from: Option<impl AsyncRead + Unpin>, to: broadcast::Sender<Bytes>) {
+    let Some(mut from) = from else { return };
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(4096);
+        match from.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => drop(to.send(buffer.split().freeze())),
+        }
+    }
+}
