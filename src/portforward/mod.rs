@@ -1,7 +1,8 @@
 //! Port-forward: connections to ports of a pod, each a pair of streams.
 //!
 //! Owns which streams belong together, what a pair that fails says, and that it takes no other with it. How streams are
-//! carried is [`mux`](crate::mux)'s; listening on local ports and dialling remote ones is the caller's.
+//! carried is [`mux`](crate::mux)'s; dialling what is behind a port is the caller's. With the feature `net`, `Forwarder` listens
+//! on local ports, as kubectl does.
 //!
 //! A connection has a data stream and an error stream with the same request id. The client makes both and ends its half
 //! of the error stream at once; the server says on it why a connection failed. Over WebSocket the same streams go through a
@@ -54,6 +55,8 @@
 
 mod client;
 mod connection;
+#[cfg(feature = "net")]
+mod forwarder;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod pairing;
 mod server;
@@ -63,6 +66,8 @@ use std::time::Duration;
 
 pub use client::PortForward;
 pub use connection::Connection;
+#[cfg(feature = "net")]
+pub use forwarder::{Addresses, Backoff, Forwarder, InvalidPort, LocalConnection, PortPair, Reconnecting};
 pub use server::{PortForwardServer, Request};
 
 use crate::error::{ConnectionError, Initiator, StreamError};

@@ -1,0 +1,271 @@
+//! Local ports that stand for remote ones: what `kubectl port-forward` does.
+//!
+//! Owns the listening, kubectl's spelling of ports, and the way back to the cluster when the connection to it is lost. It
+//! spawns nothing: whoever takes a local connection runs it.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+
+use super::{Error, PortForward};
+
+/// A local port and the remote one it stands for, in kubectl's spelling: `8080`, `8888:80`, and `:80` or `0:80` for a
+/// free local one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_structs)] // a pair has two
+pub struct PortPair {
+    /// Where to listen; 0 for a free one.
+    pub local: u16,
+    /// The port of the pod, never 0.
+    pub remote: u16,
+}
+
+impl FromStr for PortPair {
+    type Err = InvalidPort;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPort> {
+        let invalid = || InvalidPort(text.to_owned());
+        let port = |text: &str| {
+            // Rust takes a sign, and kubectl does not.
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            if digits { text.parse::<u16>().map_err(|_| invalid()) } else { Err(invalid()) }
+        };
+        let pair = match text.split_once(':') {
+            None => Self { local: port(text)?, remote: port(text)? },
+            Some(("", remote)) => Self { local: 0, remote: port(remote)? },
+            Some((local, remote)) => Self { local: port(local)?, remote: port(remote)? },
+        };
+        if pair.remote == 0 { Err(invalid()) } else { Ok(pair) }
+    }
+}
+
+impl fmt::Display for PortPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.local, self.remote)
+    }
+}
+
+/// The text is no [`PortPair`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid port {0:?}: it is REMOTE, LOCAL:REMOTE or :REMOTE, and the remote one is not 0")]
+#[non_exhaustive]
+pub struct InvalidPort(pub String);
+
+/// Local addresses to listen on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Addresses {
+    /// `127.0.0.1` and `::1`, of which one will do.
+    #[default]
+    Localhost,
+    /// These, all of them.
+    These(Vec<IpAddr>),
+}
+
+/// Listens on local ports.
+#[derive(Debug)]
+pub struct Forwarder {
+    listeners: Vec<(TcpListener, PortPair)>,
+    /// Whose turn it is to be asked first, so that no port starves the others.
+    turn: usize,
+}
+
+impl Forwarder {
+    /// Listens on each of the addresses for each of the ports. A free local port is the same on all addresses.
+    ///
+    /// # Errors
+    /// What the system says to an address that cannot be listened on, where it is needed; `InvalidInput` where there is
+    /// nothing to listen on.
+    pub async fn bind(addresses: &Addresses, ports: &[PortPair]) -> io::Result<Self> {
+        let (ips, all) = match addresses {
+            Addresses::Localhost => (vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], false),
+            Addresses::These(ips) => (ips.clone(), true),
+        };
+        let mut listeners = Vec::new();
+        for pair in ports {
+            let (mut pair, mut refused, before) = (*pair, None, listeners.len());
+            for ip in &ips {
+                match TcpListener::bind((*ip, pair.local)).await {
+                    Ok(listener) => {
+                        pair.local = listener.local_addr()?.port();
+                        listeners.push((listener, pair));
+                    }
+                    Err(error) if all => return Err(error),
+                    Err(error) => refused = Some(error),
+                }
+            }
+            if let Some(error) = refused.filter(|_| listeners.len() == before) {
+                return Err(error);
+            }
+        }
+        if listeners.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address or no port to listen on"));
+        }
+        Ok(Self { listeners, turn: 0 })
+    }
+
+    /// Where it listens, and for which remote ports.
+    pub fn listening(&self) -> impl Iterator<Item = (SocketAddr, u16)> {
+        let address = |(listener, pair): &(TcpListener, PortPair)| Some((listener.local_addr().ok()?, pair.remote));
+        self.listeners.iter().filter_map(address)
+    }
+
+    /// Waits for the next local connection.
+    ///
+    /// # Errors
+    /// What the system says. Running out of descriptors, say, passes: it may be asked again, after a while.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has accepted nothing.
+    pub async fn accept(&mut self) -> io::Result<LocalConnection> {
+        poll_fn(|cx| {
+            let count = self.listeners.len();
+            for step in 0..count {
+                let at = self.turn.wrapping_add(step) % count;
+                let Some((listener, pair)) = self.listeners.get(at) else { continue };
+                if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                    self.turn = at.wrapping_add(1);
+                    return Poll::Ready(accepted.map(|(tcp, from)| LocalConnection { tcp, from, pair: *pair }));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// A connection that somebody has made to a local port.
+#[derive(Debug)]
+pub struct LocalConnection {
+    tcp: TcpStream,
+    from: SocketAddr,
+    pair: PortPair,
+}
+
+impl LocalConnection {
+    /// The ports.
+    #[must_use]
+    pub fn ports(&self) -> PortPair {
+        self.pair
+    }
+
+    /// Who has connected.
+    #[must_use]
+    pub fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// Connects it to its remote port and moves bytes until both directions have ended, each in its time.
+    ///
+    /// # Errors
+    /// As [`PortForward::connect`] and reading a [`Connection`](super::Connection). An error of the local side ends it too, and is
+    /// nobody's: `Ok`.
+    ///
+    /// # Cancel safety
+    /// Dropped, both ends are closed.
+    pub async fn forward(mut self, to: &PortForward) -> Result<(), Error> {
+        const BUFFER: usize = 32 * 1024;
+        let mut remote = to.connect(self.pair.remote).await?;
+        // Small writes are somebody's keystrokes; a socket that takes no options is gone.
+        let _ = self.tcp.set_nodelay(true);
+        match tokio::io::copy_bidirectional_with_sizes(&mut self.tcp, &mut remote, BUFFER, BUFFER).await {
+            Ok(_) => Ok(()),
+            Err(error) => error.downcast::<Error>().map_or(Ok(()), Err),
+        }
+    }
+}
+
+/// How long to wait between attempts to reach the cluster again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Backoff {
+    /// After the first failure. Default: 100 ms.
+    pub first: Duration,
+    /// At the most: each wait is twice the one before. Default: 10 s.
+    pub most: Duration,
+    /// Attempts, one after another, that may fail before the failure is given to the caller. Default: as many as it takes.
+    pub attempts: Option<u32>,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { first: Duration::from_millis(100), most: Duration::from_secs(10), attempts: None }
+    }
+}
+
+/// A connection to the cluster that is made again when it is lost.
+#[derive(Debug)]
+pub struct Reconnecting<Connect> {
+    connect: Connect,
+    backoff: Backoff,
+    current: Option<Arc<PortForward>>,
+}
+
+impl<Connect, Connecting, E> Reconnecting<Connect>
+where
+    Connect: FnMut() -> Connecting,
+    Connecting: Future<Output = Result<PortForward, E>>,
+{
+    /// `connect` dials, upgrades, and sees to it that the driver is polled.
+    pub fn new(connect: Connect, backoff: Backoff) -> Self {
+        Self { connect, backoff, current: None }
+    }
+
+    /// Begins with a connection that is there already.
+    #[must_use]
+    pub fn starting_with(mut self, forward: PortForward) -> Self {
+        self.current = Some(Arc::new(forward));
+        self
+    }
+
+    /// The connection, if it still stands, or else the next one that can be made.
+    ///
+    /// # Errors
+    /// What the last attempt failed with, after [`Backoff::attempts`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the attempt is given up, and the next call begins anew.
+    pub async fn get(&mut self) -> Result<Arc<PortForward>, E> {
+        if let Some(current) = self.current.as_ref().filter(|current| current.multiplexer().error().is_none()) {
+            return Ok(Arc::clone(current));
+        }
+        let (mut wait, mut failures) = (self.backoff.first, 0u32);
+        loop {
+            match (self.connect)().await {
+                Ok(forward) => return Ok(Arc::clone(self.current.insert(Arc::new(forward)))),
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    if self.backoff.attempts.is_some_and(|most| failures >= most) {
+                        return Err(error);
+                    }
+                }
+            }
+            sleep(wait).await;
+            wait = wait.saturating_mul(2).min(self.backoff.most);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_spelt_as_kubectl_spells_them() {
+        for (text, local, remote) in [("8080", 8080, 8080), ("8888:80", 8888, 80), (":80", 0, 80), ("0:80", 0, 80)] {
+            assert_eq!(text.parse(), Ok(PortPair { local, remote }), "{text}");
+        }
+        for bad in ["", ":", "0", "80:", "80:0", ":0", "a", "80:a", "65536", "-1", "+80", "1:2:3", " 80", "80:+1"] {
+            assert_eq!(bad.parse::<PortPair>(), Err(InvalidPort(bad.to_owned())), "{bad}");
+        }
+        assert_eq!(PortPair { local: 1, remote: 2 }.to_string(), "1:2");
+    }
+}

@@ -1,0 +1,176 @@
+//! Local ports that stand for remote ones, over real sockets on loopback.
+
+#![cfg(feature = "net")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{
+    Addresses, Backoff, Error, Forwarder, PortForward, PortForwardServer, PortPair, Reconnecting,
+};
+use kubestream::upgrade::{Protocol, Upgraded};
+use support::pattern;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+const FORM: Option<Protocol> = Some(Protocol::PortForward);
+
+/// A cluster whose every port echoes, but 1, which is closed; and the drivers of its connections, to be killed.
+struct Cluster {
+    address: std::net::SocketAddr,
+    drivers: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = Self { address: listener.local_addr().unwrap(), drivers: Arc::default() };
+        let drivers = Arc::clone(&cluster.drivers);
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let (mux, driver) = Multiplexer::server(Upgraded::new(tcp, Bytes::new(), FORM), Config::default());
+                drivers.lock().unwrap().push(tokio::spawn(async move { drop(driver.await) }));
+                tokio::spawn(serve(PortForwardServer::new(mux).unwrap()));
+            }
+        });
+        cluster
+    }
+
+    async fn connect(&self) -> io::Result<PortForward> {
+        let tcp = TcpStream::connect(self.address).await?;
+        let (mux, driver) = Multiplexer::client(Upgraded::new(tcp, Bytes::new(), FORM), Config::default());
+        tokio::spawn(driver);
+        Ok(PortForward::new(mux)?)
+    }
+
+    fn kill_connections(&self) {
+        self.drivers.lock().unwrap().drain(..).for_each(|driver| driver.abort());
+    }
+}
+
+async fn serve(mut server: PortForwardServer) {
+    while let Some(Ok(request)) = server.accept().await {
+        if request.port() == 1 {
+            request.fail("closed");
+            continue;
+        }
+        tokio::spawn(async move {
+            let mut connection = request.accept();
+            while let Some(Ok(data)) = connection.data().await {
+                connection.send(data).await?;
+            }
+            connection.finish();
+            Ok::<(), Error>(())
+        });
+    }
+}
+
+async fn local(ports: &[PortPair]) -> (Forwarder, Vec<u16>) {
+    let addresses = Addresses::These(vec![Ipv4Addr::LOCALHOST.into()]);
+    let forwarder = Forwarder::bind(&addresses, ports).await.unwrap();
+    let locals = forwarder.listening().map(|(address, _)| address.port()).collect();
+    (forwarder, locals)
+}
+
+/// Sends, ends its half, and reads to the end.
+async fn ask(port: u16, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+    tcp.write_all(request).await?;
+    tcp.shutdown().await?;
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn several_ports_are_forwarded_and_one_that_is_closed_ends_no_other() {
+    let cluster = Cluster::start().await;
+    let forward = Arc::new(cluster.connect().await.unwrap());
+    let ports = [80, 81, 1].map(|remote| PortPair { local: 0, remote });
+    let (mut forwarder, locals) = local(&ports).await;
+    let outcomes: Arc<Mutex<Vec<(u16, bool)>>> = Arc::default();
+    let seen = Arc::clone(&outcomes);
+    tokio::spawn(async move {
+        loop {
+            let local = forwarder.accept().await.unwrap();
+            let (forward, seen) = (Arc::clone(&forward), Arc::clone(&seen));
+            tokio::spawn(async move {
+                let remote = local.ports().remote;
+                let outcome = local.forward(&forward).await;
+                seen.lock().unwrap().push((remote, outcome.is_ok()));
+            });
+        }
+    });
+    let sent = pattern(0, 300_000);
+    for _ in 0..3 {
+        for &port in &locals[..2] {
+            assert!(ask(port, &sent).await.unwrap() == sent);
+        }
+        assert!(ask(locals[2], b"").await.unwrap_or_default().is_empty());
+    }
+    let mut outcomes = outcomes.lock().unwrap().clone();
+    outcomes.sort_unstable();
+    outcomes.dedup();
+    assert_eq!(outcomes, [(1, false), (80, true), (81, true)]);
+}
+
+#[tokio::test]
+async fn a_connection_to_the_cluster_that_is_lost_is_made_again() {
+    let cluster = Cluster::start().await;
+    let failures = Cell::new(0);
+    let mut backoff = Backoff::default();
+    backoff.first = Duration::from_millis(1);
+    let connect = || async {
+        // Every other attempt fails.
+        if failures.replace(failures.get() + 1) % 2 == 0 {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        cluster.connect().await
+    };
+    let mut reconnecting = Reconnecting::new(connect, backoff);
+    for round in 1..=3 {
+        let forward = reconnecting.get().await.unwrap();
+        assert!(Arc::ptr_eq(&forward, &reconnecting.get().await.unwrap()), "one as long as it stands");
+        let mut connection = forward.connect(80).await.unwrap();
+        connection.send("hello".into()).await.unwrap();
+        assert_eq!(connection.data().await.unwrap().unwrap(), "hello");
+        assert_eq!(failures.get(), 2 * round);
+        cluster.kill_connections();
+        assert!(matches!(connection.data().await, Some(Err(Error::Connection(_)))));
+    }
+}
+
+#[tokio::test]
+async fn attempts_are_given_up_where_the_caller_says_so() {
+    let tried = Cell::new(0);
+    let mut backoff = Backoff::default();
+    (backoff.first, backoff.attempts) = (Duration::from_millis(1), Some(3));
+    let connect = || async {
+        tried.set(tried.get() + 1);
+        Err::<PortForward, _>(tried.get())
+    };
+    assert_eq!(Reconnecting::new(connect, backoff).get().await.unwrap_err(), 3);
+}
+
+#[tokio::test]
+async fn a_free_port_is_the_same_on_every_address_and_localhost_is_content_with_one() {
+    let forwarder = Forwarder::bind(&Addresses::Localhost, &[PortPair { local: 0, remote: 80 }]).await.unwrap();
+    let ports: Vec<u16> = forwarder.listening().map(|(address, _)| address.port()).collect();
+    assert!(ports.iter().all(|port| *port == ports[0]) && !ports.is_empty());
+
+    // Taken, it cannot be listened on where it has to be.
+    let taken = PortPair { local: ports[0], remote: 80 };
+    let these = Addresses::These(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    assert_eq!(Forwarder::bind(&these, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(Forwarder::bind(&Addresses::Localhost, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(Forwarder::bind(&these, &[]).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
