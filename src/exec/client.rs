@@ -284,7 +284,9 @@ impl Exec {
                         None | Some(Err(StreamError::Reset(RstStatus::CANCEL))) => Ok(()),
                         // v1's error stream has no other end. For the rest, a connection that ended first was cut.
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
-                            if self.version == Version::V1 && self.outputs.iter().all(Watch::was_finished) =>
+                            if self.version == Version::V1
+                                && !self.outputs.is_empty()
+                                && self.outputs.iter().all(Watch::was_finished) =>
                         {
                             Ok(())
                         }

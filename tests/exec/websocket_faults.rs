@@ -149,6 +149,17 @@ async fn a_client_that_leaves_is_not_the_callers_fault() {
     driver.await.unwrap().unwrap();
 }
 
+/// Of no outputs all had ended, and so a v1 session that the client itself had closed was a success. (Fuzzing found it.)
+#[tokio::test(start_paused = true)]
+async fn a_session_without_outputs_that_was_closed_here_is_no_success() {
+    let (mux, _peer, _driver) = connect(Subprotocol::V1);
+    let want = Streams { stdin: true, ..Streams::default() };
+    let mut exec = mux.exec(want).await.unwrap();
+    assert!(mux.shutdown().now_or_never().is_none());
+    let closed = exec.wait().await.unwrap_err();
+    assert!(matches!(closed, Error::MissingStatus), "{closed:?}");
+}
+
 /// Streams were counted, not told apart: one that was answered and then reset counted twice.
 #[tokio::test(start_paused = true)]
 async fn the_greeting_waits_until_every_stream_is_settled() {

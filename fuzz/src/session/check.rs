@@ -1,0 +1,256 @@
+//! What must be true of a session when it is over.
+//!
+//! Owns the picture that a plain reading of both directions gives.
+
+use kubestream::ConnectionError;
+use kubestream::channel::{Channel, Event, Subprotocol};
+use kubestream::spdy::Role;
+use kubestream::upgrade::Version;
+use kubestream::websocket::{Fault, WebSocketError};
+
+use super::Run;
+use crate::channel::plain;
+use crate::io;
+use crate::rfc6455::{self, End, Said};
+
+type Outcome = Result<(), ConnectionError>;
+
+impl Run {
+    pub(super) fn check(&self, outcome: &Outcome) {
+        let wire = self.io.0.borrow();
+        let heard = self.hear(&wire.said[..wire.read]);
+        self.check_outcome(outcome, &heard, &wire);
+        for at in 0..5 {
+            assert!(heard.data[at].starts_with(&self.got[at]), "channel {at}: what was read was not said");
+            if self.finished[at] && self.role == Role::Server {
+                assert!(heard.closed[at] && heard.data[at] == self.got[at], "channel {at}: an end that was not said");
+            }
+            if self.finished[at] && !self.ended {
+                assert!(heard.data[at] == self.got[at], "channel {at}: not all was read");
+            }
+        }
+        self.check_written(&wire.written, outcome, &heard);
+        if let Some(status) = &self.status {
+            let said = &heard.data[3];
+            let normal = matches!(&heard.close, Some(Some((1000, _))));
+            if self.subprotocol.version() >= Version::V4 {
+                assert!(!said.is_empty(), "{status:?} of nothing");
+            }
+            if status.success() {
+                let says = said.windows(7).any(|word| word == b"Success") || said.contains(&b'\\');
+                let success = if self.subprotocol.version() >= Version::V4 { says } else { normal && said.is_empty() };
+                assert!(success, "a success that nobody said");
+            }
+        }
+        self.check_hush(&wire.said);
+    }
+
+    fn check_outcome(&self, outcome: &Outcome, heard: &Heard, wire: &io::Wire) {
+        match outcome {
+            Ok(()) => {
+                let orderly = match &heard.close {
+                    Some(None) => self.role == Role::Server,
+                    Some(Some((code, _))) => *code == 1000 || *code == 1001 && self.role == Role::Server,
+                    None => false,
+                };
+                let hushed = self.role == Role::Client && !heard.data[3].is_empty();
+                assert!(orderly || hushed || self.ended, "a good end of nobody's");
+            }
+            Err(ConnectionError::WebSocket(error)) => {
+                let same = heard.end == End::Broken(error.clone());
+                let text = *error == WebSocketError::Fault(Fault::Text) && self.role == Role::Client;
+                assert!(same || text, "{error:?} for {:?}", heard.end);
+            }
+            Err(ConnectionError::Channel(_)) => assert!(heard.bad),
+            Err(ConnectionError::PeerClosed { code, reason }) => {
+                let close = code.map(|code| (code, reason.clone()));
+                assert_eq!(heard.close, Some(close));
+            }
+            // A Close inside a message is no end.
+            Err(ConnectionError::Lost) if heard.close.is_some() && heard.inside => {}
+            Err(ConnectionError::Lost) => assert!(wire.eof && wire.read == wire.said.len()),
+            Err(ConnectionError::KeepaliveTimeout(_) | ConnectionError::IdleTimeout(_)) => {
+                let last = self.marks.last().filter(|last| !last.paused && !wire.write_fails);
+                let close = last.and_then(|last| self.hear(&wire.said[..last.read]).close);
+                assert!(close.is_none(), "a Close that was not heard");
+            }
+            Err(ConnectionError::Io(_)) => assert!(wire.read_fails || wire.write_fails),
+            Err(
+                ConnectionError::DriverGone
+                | ConnectionError::LimitExceeded { .. }
+                | ConnectionError::FlushTimeout(_)
+                | ConnectionError::Stalled { .. },
+            ) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// What we wrote is what one of our role may write, and nothing but what the user wrote.
+    fn check_written(&self, written: &[u8], outcome: &Outcome, heard: &Heard) {
+        let client = self.role == Role::Client;
+        let base64 = self.subprotocol.is_base64();
+        // Fragments are not put together by everybody.
+        let reading = rfc6455::read(written, client, u64::MAX, 1);
+        assert!(!matches!(reading.end, End::Broken(_)), "{:?}", reading.end);
+        if reading.end == End::Closed {
+            assert_eq!(reading.taken, written.len(), "written behind a Close");
+        }
+        let (mut data, mut greeted, mut closed, mut pongs) = (<[Vec<u8>; 5]>::default(), false, false, 0);
+        for said in &reading.said {
+            match said {
+                Said::Message { text, bytes } => {
+                    assert_eq!(*text, base64);
+                    let event = plain(self.subprotocol, client, bytes).unwrap();
+                    match event {
+                        Some(Event::Data { channel, data: more }) => {
+                            assert!(!closed || channel != Channel::Stdin, "stdin behind its end");
+                            data[usize::from(channel.number())].extend_from_slice(&more);
+                        }
+                        Some(Event::Close(channel)) => {
+                            assert!(!std::mem::replace(&mut closed, true) && channel == Channel::Stdin);
+                        }
+                        None => {
+                            let again = std::mem::replace(&mut greeted, true);
+                            assert!(!again && !client && bytes.len() == 1, "a message that says nothing");
+                            let stderr = self.want.stderr && !self.want.tty;
+                            let lowest =
+                                [(self.want.stdout, 1), (stderr, 2), (true, 3)].into_iter().find(|(is, _)| *is);
+                            assert!(!self.sessions || lowest == Some((true, bytes[0] & 0x0f)), "on another channel");
+                        }
+                    }
+                    assert!(client || greeted || !self.sessions, "a server says first that it is there");
+                }
+                Said::Ping(payload) => assert_eq!(payload.len(), 4),
+                Said::Pong(payload) => {
+                    assert!(heard.pings.contains(payload), "a PONG for no PING");
+                    pongs += 1;
+                }
+                Said::Close(_) => {}
+            }
+        }
+        let exited = !client && self.exited && outcome.is_ok() && heard.close.is_none();
+        assert!(greeted || !exited, "a server never said that it is there");
+        assert!(pongs <= heard.pings.len());
+        for (at, (data, sent)) in data.iter().zip(&self.sent).enumerate() {
+            assert!(sent.starts_with(data), "channel {at}: what was written is not the user's");
+            // Whoever says how it ended has said all before it.
+            if exited {
+                assert!(sent == data, "channel {at}: lost");
+            }
+        }
+    }
+
+    /// Behind a status nothing is written: a Go server that finishes would lose the tail of its output.
+    fn check_hush(&self, said: &[u8]) {
+        if self.role == Role::Server {
+            return;
+        }
+        let Some(last) = self.marks.last() else { return };
+        let hushes = |read: usize| !self.hear(&said[..read]).data[3].is_empty();
+        if !hushes(last.read) {
+            return;
+        }
+        let (mut low, mut high) = (0, last.read);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if hushes(middle) {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        let mut after = self.marks.iter().skip_while(|mark| mark.read < low || !mark.made);
+        let Some(first) = after.next() else { return };
+        if !first.paused && self.sessions {
+            assert!(after.all(|mark| mark.written == first.written), "written behind the status");
+        }
+    }
+
+    fn hear(&self, bytes: &[u8]) -> Heard {
+        let (limits, server) = (&self.config.limits, self.role == Role::Server);
+        let reading = rfc6455::read(bytes, server, limits.max_message, limits.max_fragments);
+        let mut heard = Heard {
+            data: Default::default(),
+            closed: Default::default(),
+            bad: false,
+            close: None,
+            inside: reading.inside,
+            pings: Vec::new(),
+            end: reading.end,
+        };
+        for said in reading.said {
+            match said {
+                Said::Message { text: true, .. } if !server && !self.subprotocol.is_base64() => {
+                    heard.end = End::Broken(Fault::Text.into());
+                    return heard;
+                }
+                Said::Message { bytes, .. } => match plain(self.subprotocol, server, &bytes) {
+                    Ok(Some(Event::Data { channel, data })) => heard.hear(channel, &data),
+                    Ok(Some(Event::Close(channel))) if channel.is_clients() => {
+                        heard.closed[usize::from(channel.number())] = true;
+                    }
+                    Ok(_) => {}
+                    Err(_) => {
+                        self.hear_part(&mut heard, &bytes);
+                        heard.bad = true;
+                        return heard;
+                    }
+                },
+                Said::Ping(payload) => heard.pings.push(payload),
+                Said::Pong(_) => {}
+                Said::Close(reason) => heard.close = Some(reason),
+            }
+        }
+        heard.bad = self.hear_part(&mut heard, &reading.begun);
+        heard
+    }
+
+    /// A message that is not whole, or is wrong from some point on. Whether it may be.
+    fn hear_part(&self, heard: &mut Heard, bytes: &[u8]) -> bool {
+        let server = self.role == Role::Server;
+        if !self.subprotocol.is_base64() {
+            let said = plain(self.subprotocol, server, bytes);
+            if let Ok(Some(Event::Data { channel, data })) = &said {
+                heard.hear(*channel, data);
+            }
+            return matches!(bytes, [255, _, ..]) && self.subprotocol == Subprotocol::V5;
+        }
+        let line: Vec<u8> = bytes.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
+        let bytes = &line[..];
+        let mut whole = bytes.len() - bytes.len().saturating_sub(1) % 4;
+        let all = whole;
+        loop {
+            match plain(self.subprotocol, server, &bytes[..whole]) {
+                Ok(Some(Event::Data { channel, data })) => {
+                    heard.hear(channel, &data);
+                    break;
+                }
+                Ok(_) => break,
+                Err(_) => whole = whole.saturating_sub(4).max(1),
+            }
+        }
+        whole < all || bytes[..all].ends_with(b"=") && bytes.len() > all
+    }
+}
+
+/// What the peer has said.
+struct Heard {
+    data: [Vec<u8>; 5],
+    closed: [bool; 5],
+    /// A message is none of the subprotocol's, or may turn out to be.
+    bad: bool,
+    close: Option<Option<(u16, String)>>,
+    /// It is inside a message.
+    inside: bool,
+    pings: Vec<Vec<u8>>,
+    end: End,
+}
+
+impl Heard {
+    fn hear(&mut self, channel: Channel, data: &[u8]) {
+        let at = usize::from(channel.number());
+        if !self.closed[at] {
+            self.data[at].extend_from_slice(data);
+        }
+    }
+}
