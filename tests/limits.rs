@@ -4,7 +4,7 @@
 //! Time is the runtime's and stands still while anybody can move. Memory is what the allocator counts, so the tests take
 //! turns.
 
-#![cfg(feature = "websocket")] // whose limits stand in the same table
+#![cfg(feature = "streaming")] // whose limits stand in the same table
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/memory.rs"]
@@ -25,6 +25,7 @@ use kubestream::mux::Config;
 use kubestream::portforward;
 use kubestream::spdy::{Codec, Connection, Frame, GoAwayStatus, Headers, Limits, Role, RstStatus, StreamId};
 use kubestream::status::{self, ExitStatus, StatusError};
+use kubestream::streaming;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
 use memory::{ALLOCATOR, grown, play, turn};
 use quickcheck::{Arbitrary, Gen};
@@ -50,7 +51,7 @@ fn defaults() -> Vec<(&'static str, String)> {
     let (config, exec, handshake, session) =
         (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
     let limits = &config.limits;
-    let forward = portforward::Options::default();
+    let (forward, streaming) = (portforward::Options::default(), streaming::Config::default());
     assert_eq!(limits.rate_window, Duration::from_secs(30), "the rows that count say so in their first column");
     let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
     vec![
@@ -87,6 +88,8 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
         ("portforward::Options::reason_grace", time(forward.reason_grace)),
         ("portforward::MAX_REASON_LEN", bytes(portforward::MAX_REASON_LEN)),
+        ("streaming::Config::token_ttl", time(streaming.token_ttl)),
+        ("streaming::Config::max_tokens", count(streaming.max_tokens)),
         ("exec::Options::creation_timeout", time(session.creation_timeout)),
         ("exec::Options::status_timeout", time(session.status_timeout)),
         ("exec::Options::output_grace", time(session.output_grace)),

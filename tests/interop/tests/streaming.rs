@@ -1,0 +1,127 @@
+//! client-go's executors at the one-use URLs of our streaming server.
+
+use std::process::Stdio;
+
+use kubestream::exec::{Error, ExecServer, Streams};
+use kubestream::portforward::Request;
+use kubestream::status::ExitStatus;
+use kubestream::streaming::{Attach, Config, Exec, Runtime, Server};
+use kubestream_interop::{Ended, Input, Scratch, binary, digest, pattern, run};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+/// Containers are this machine.
+struct Processes;
+
+impl Runtime for Processes {
+    async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), Error> {
+        let mut child = Command::new(&what.command[0])
+            .args(&what.command[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("a process");
+        let (mut to, mut from) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        let mut complaints = child.stderr.take().expect("a pipe");
+        let (stdin, stdout, stderr) = (session.stdin.take(), session.stdout.take(), session.stderr.take());
+        let feed = tokio::spawn(async move {
+            if let Some(mut stdin) = stdin {
+                // A command need not read what it is given.
+                let _ = tokio::io::copy(&mut stdin, &mut to).await;
+            }
+        });
+        let out = async {
+            let Some(mut stdout) = stdout else { return };
+            let _ = tokio::io::copy(&mut from, &mut stdout).await;
+        };
+        let err = async {
+            let Some(mut stderr) = stderr else { return };
+            let _ = tokio::io::copy(&mut complaints, &mut stderr).await;
+        };
+        let (status, (), ()) = tokio::join!(child.wait(), out, err);
+        feed.abort();
+        session.exit(ExitStatus::Code(status.expect("a status").code().unwrap_or(255))).await
+    }
+
+    async fn attach(&self, _: Attach, session: ExecServer) -> Result<(), Error> {
+        session.exit(ExitStatus::Success).await
+    }
+
+    async fn port_forward(&self, _: &str, request: Request) {
+        request.fail("nothing listens");
+    }
+}
+
+async fn start() -> Server<Processes> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let base = format!("http://{}", listener.local_addr().expect("an address"));
+    let server = Server::new(Processes, &base, Config::default()).expect("a server");
+    tokio::spawn({
+        let server = server.clone();
+        async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let server = server.clone();
+                tokio::spawn(async move { server.serve(tcp).await });
+            }
+        }
+    });
+    server
+}
+
+/// Runs the executor at a URL. It takes its streams from the query, which the server does not look at.
+async fn execute(url: &str, transport: &[&str], streams: &str, input: Input) -> (Ended, Value) {
+    let scratch = Scratch::new();
+    let mut command = Command::new(binary("exec-client"));
+    command.args(transport).arg("-result").arg(scratch.file("result")).arg("-url").arg(format!("{url}?{streams}"));
+    if !matches!(input, Input::Null) {
+        command.args(["-stdin", "-"]);
+    }
+    let ended = run(command, input).await;
+    let outcome = std::fs::read(scratch.file("result")).expect("a result");
+    (ended, serde_json::from_slice(&outcome).expect("a result in JSON"))
+}
+
+const TRANSPORTS: [&[&str]; 4] = [
+    &["-transport", "spdy"],
+    &["-transport", "websocket"],
+    &["-transport", "websocket", "-protocols", "v4.channel.k8s.io"],
+    &["-transport", "fallback"],
+];
+
+#[tokio::test]
+async fn a_one_use_url_runs_its_command_and_no_other() {
+    let server = start().await;
+    for transport in TRANSPORTS {
+        let command = ["sh", "-c", "echo out; echo err >&2; exit 7"];
+        let url = server.exec_url(Exec::new("c", command, Streams::OUTPUT)).expect("a URL");
+        let (ended, outcome) = execute(&url, transport, "stdout=1&stderr=1", Input::Null).await;
+        let stderr = ended.stderr.lines().next();
+        assert_eq!(
+            (&ended.stdout[..], stderr, &outcome["exitCode"]),
+            (&b"out\n"[..], Some("err"), &7.into()),
+            "{transport:?}"
+        );
+        let (_, outcome) = execute(&url, transport, "stdout=1&stderr=1", Input::Null).await;
+        assert_eq!(outcome["exitCode"], -1, "{transport:?}");
+        assert!(outcome["error"].as_str().is_some_and(|error| error.contains("404")), "{transport:?}: {outcome}");
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_come_back_the_same() {
+    let server = start().await;
+    let sent = pattern(10_000_000);
+    let want = Streams { stdin: true, stdout: true, stderr: false, tty: false };
+    for transport in &TRANSPORTS[..2] {
+        let url = server.exec_url(Exec::new("c", ["cat"], want)).expect("a URL");
+        let (ended, outcome) = execute(&url, transport, "stdin=1&stdout=1", Input::Bytes(sent.clone())).await;
+        assert_eq!(
+            (digest(&ended.stdout), &outcome["exitCode"]),
+            (digest(&sent), &0.into()),
+            "{transport:?}: {outcome}"
+        );
+    }
+}

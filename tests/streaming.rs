@@ -1,0 +1,264 @@
+//! The streaming server of a container runtime, with a runtime that does next to nothing and clients of ours over pipes.
+//!
+//! Time is the runtime's and stands still while anybody can move.
+
+#![cfg(feature = "streaming")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::{Request as HttpRequest, StatusCode};
+use kubestream::channel::Subprotocol;
+use kubestream::exec::{self, ExecServer, Streams};
+use kubestream::mux::{Config as MuxConfig, Multiplexer};
+use kubestream::portforward::{PortForward as Client, Request};
+use kubestream::status::ExitStatus;
+use kubestream::streaming::{Attach, Config, Exec, PortForward, RequestError, Runtime, ServeError, Server};
+use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use support::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// Says what it was asked; `hold` runs until its client goes, which is counted.
+#[derive(Default)]
+struct Parrot {
+    gone: Arc<AtomicUsize>,
+}
+
+impl Runtime for Parrot {
+    async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), exec::Error> {
+        if what.command == ["hold"] {
+            session.client_gone().await;
+            self.gone.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let said = format!("{}: {}", what.container_id, what.command.join(" "));
+        session.stdout.as_mut().unwrap().write_all(said.as_bytes()).await.unwrap();
+        session.exit(ExitStatus::Code(7)).await
+    }
+
+    async fn attach(&self, what: Attach, mut session: ExecServer) -> Result<(), exec::Error> {
+        let mut typed = String::new();
+        session.stdin.take().unwrap().read_to_string(&mut typed).await.unwrap();
+        let said = format!("{} heard {typed}", what.container_id);
+        session.stdout.as_mut().unwrap().write_all(said.as_bytes()).await.unwrap();
+        session.exit(ExitStatus::Success).await
+    }
+
+    async fn port_forward(&self, sandbox: &str, request: Request) {
+        if request.port() == 1 {
+            return request.fail("closed");
+        }
+        let said = format!("{sandbox}:{}", request.port());
+        let mut connection = request.accept();
+        connection.send(said.into()).await.unwrap();
+        connection.finish();
+    }
+}
+
+fn server() -> (Server<Parrot>, Arc<AtomicUsize>) {
+    let parrot = Parrot::default();
+    let gone = Arc::clone(&parrot.gone);
+    (Server::new(parrot, "http://10.0.0.1:10010/cri/", Config::default()).unwrap(), gone)
+}
+
+type Served = JoinHandle<Result<(), ServeError>>;
+
+/// A connection to the server.
+fn dial(server: &Server<Parrot>) -> (DuplexStream, Served) {
+    let (near, far) = duplex(64 * 1024);
+    let server = server.clone();
+    (near, tokio::spawn(async move { server.serve(far).await }))
+}
+
+async fn connect(
+    server: &Server<Parrot>,
+    url: &str,
+    protocol: Protocol,
+) -> (Result<Multiplexer, UpgradeError>, Served) {
+    let (io, served) = dial(server);
+    let request = HttpRequest::get(url).body(()).unwrap();
+    let upgraded = upgrade::connect(io, request, &[protocol], &upgrade::Config::default()).await;
+    let mux = upgraded.map(|upgraded| {
+        let (mux, driver) = Multiplexer::client(upgraded, MuxConfig::default());
+        tokio::spawn(driver);
+        mux
+    });
+    (mux, served)
+}
+
+async fn status(server: &Server<Parrot>, url: &str) -> StatusCode {
+    match connect(server, url, Protocol::Exec(Version::V4)).await.0 {
+        Err(UpgradeError::Refused(refusal)) => refusal.status,
+        other => panic!("{other:?}"),
+    }
+}
+
+const CARRIERS: [Protocol; 3] =
+    [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5), Protocol::Channel(Subprotocol::V4Base64)];
+
+#[tokio::test(start_paused = true)]
+async fn a_url_runs_its_command_over_either_carrier() {
+    let (server, _) = server();
+    for protocol in CARRIERS {
+        let url = server.exec_url(Exec::new("c0ffee", ["say", "hello"], Streams::OUTPUT)).unwrap();
+        assert!(url.starts_with("http://10.0.0.1:10010/cri/exec/"), "{url}");
+        let (mux, served) = connect(&server, &url, protocol).await;
+        let output = mux.unwrap().exec(Streams::OUTPUT).await.unwrap().wait_with_output(100).await.unwrap();
+        assert_eq!((&output.stdout[..], output.status.code()), (&b"c0ffee: say hello"[..], Some(7)), "{protocol}");
+        served.await.unwrap().unwrap();
+    }
+    assert_eq!(server.serving(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_url_attaches_and_forwards() {
+    let (server, _) = server();
+    let want = Streams { stdin: true, ..Streams::OUTPUT };
+    for protocol in &CARRIERS[..2] {
+        let url = server.attach_url(Attach::new("c0ffee", want)).unwrap();
+        let (mux, served) = connect(&server, &url, *protocol).await;
+        let mut exec = mux.unwrap().exec(want).await.unwrap();
+        exec.stdin.as_mut().unwrap().write_all(b"hello").await.unwrap();
+        assert_eq!(exec.wait_with_output(100).await.unwrap().stdout, "c0ffee heard hello");
+        served.await.unwrap().unwrap();
+    }
+    for protocol in Protocol::PORT_FORWARD {
+        let url = server.port_forward_url(PortForward::new("sandbox")).unwrap();
+        let (mux, served) = connect(&server, &url, *protocol).await;
+        let client = Client::new(mux.unwrap()).unwrap();
+        for port in [80, 81] {
+            let mut said = String::new();
+            client.connect(port).await.unwrap().read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, format!("sandbox:{port}"));
+        }
+        assert_eq!(client.connect(1).await.unwrap_err().to_string(), "port 1: closed");
+        drop(client);
+        served.await.unwrap().unwrap();
+    }
+}
+
+/// Row 46.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_good_once_for_a_minute_and_for_what_it_was_given_for() {
+    let (server, _) = server();
+    let url = || server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT)).unwrap();
+    let once = url();
+    let (mux, _served) = connect(&server, &once, CARRIERS[0]).await;
+    mux.unwrap();
+    assert_eq!(status(&server, &once).await, StatusCode::NOT_FOUND, "used");
+    let late = url();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(status(&server, &late).await, StatusCode::NOT_FOUND, "expired");
+    let other = url();
+    assert_eq!(status(&server, &other.replace("/exec/", "/attach/")).await, StatusCode::NOT_FOUND, "another kind");
+    assert_eq!(status(&server, &other).await, StatusCode::NOT_FOUND, "which has used it up");
+    for path in ["/cri/exec/", "/cri/exec", "/exec/AAAA", "/cri/exec/AAAA", "/", "/cri/"] {
+        assert_eq!(status(&server, &format!("http://a{path}")).await, StatusCode::NOT_FOUND, "{path}");
+    }
+    // Not an upgrade, it uses the token up all the same.
+    let plain = url();
+    let (mut io, served) = dial(&server);
+    let path = plain.strip_prefix("http://10.0.0.1:10010").unwrap();
+    io.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(matches!(served.await.unwrap(), Err(ServeError::Upgrade(UpgradeError::NotAnUpgrade))));
+    assert_eq!(status(&server, &plain).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_random_and_a_thousand_at_a_time() {
+    let (server, _) = server();
+    let url = || server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT));
+    let urls: HashSet<String> = (0..1000).map(|_| url().unwrap()).collect();
+    assert_eq!(urls.len(), 1000);
+    // 128 bits.
+    assert!(urls.iter().all(|url| url.rsplit('/').next().unwrap().len() == 22));
+    let full = url().unwrap_err();
+    assert!(matches!(full, RequestError::TooMany));
+    let response = full.to_response();
+    assert_eq!(
+        (response.status(), &response.headers()["retry-after"]),
+        (StatusCode::TOO_MANY_REQUESTS, &http::HeaderValue::from_static("60"))
+    );
+    assert_eq!(
+        status(&server, &urls.iter().next().unwrap().replace("/exec/", "/attach/")).await,
+        StatusCode::NOT_FOUND
+    );
+    url().unwrap();
+    assert!(url().is_err());
+    sleep(Duration::from_secs(61)).await;
+    assert!((0..1000).all(|_| url().is_ok()), "the others have expired");
+    assert!(!format!("{server:?}").contains("exec/"), "no token is shown");
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_gos_words() {
+    let (server, _) = server();
+    let exec = |container: &str, streams| server.exec_url(Exec::new(container, ["x"], streams)).unwrap_err();
+    let tty = Streams { tty: true, ..Streams::PIPES };
+    assert_eq!(exec("", Streams::OUTPUT).to_string(), "missing required container_id");
+    assert_eq!(exec("c", tty).to_string(), "tty and stderr cannot both be true");
+    assert_eq!(exec("c", Streams::default()).to_string(), "one of stdin, stdout, or stderr must be set");
+    let attach = server.attach_url(Attach::new("c", tty)).unwrap_err();
+    assert_eq!(attach.to_response().status(), StatusCode::BAD_REQUEST);
+    let forward = server.port_forward_url(PortForward::new("")).unwrap_err();
+    assert_eq!(forward.to_string(), "missing required pod_sandbox_id");
+    for base in ["", "10.0.0.1:80", "ftp://a", "http://", "http://a?b=c"] {
+        assert!(Server::new(Parrot::default(), base, Config::default()).is_err(), "{base:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_runtime_is_told_at_once_that_its_client_is_gone() {
+    let (server, gone) = server();
+    for (number, protocol) in CARRIERS.into_iter().enumerate() {
+        let url = server.exec_url(Exec::new("c", ["hold"], Streams::PIPES)).unwrap();
+        let (mux, served) = connect(&server, &url, protocol).await;
+        let exec = mux.unwrap().exec(Streams::PIPES).await.unwrap();
+        assert_eq!((server.serving(), gone.load(Ordering::Relaxed)), (1, number));
+        drop(exec);
+        let began = tokio::time::Instant::now();
+        until(|| gone.load(Ordering::Relaxed) > number).await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{protocol}");
+        served.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_streams_never_come_is_given_up() {
+    let (server, _) = server();
+    let url = server.exec_url(Exec::new("c", ["hold"], Streams::PIPES)).unwrap();
+    let (_mux, served) = connect(&server, &url, CARRIERS[0]).await;
+    let error = served.await.unwrap().unwrap_err();
+    assert!(matches!(error, ServeError::Session(exec::Error::CreationTimeout { .. })), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() {
+    let (server, _gone) = server();
+    let held = server.exec_url(Exec::new("c", ["hold"], Streams::PIPES)).unwrap();
+    let unused = server.exec_url(Exec::new("c", ["x"], Streams::PIPES)).unwrap();
+    let (mux, served) = connect(&server, &held, CARRIERS[1]).await;
+    let _exec = mux.unwrap().exec(Streams::PIPES).await.unwrap();
+    let mut draining = Box::pin(server.drain());
+    assert!(draining.as_mut().now_or_never().is_none());
+    let refused = server.exec_url(Exec::new("c", ["x"], Streams::PIPES)).unwrap_err();
+    assert_eq!(refused.to_response().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status(&server, &unused).await, StatusCode::SERVICE_UNAVAILABLE);
+    sleep(Duration::from_secs(100)).await;
+    assert!(draining.as_mut().now_or_never().is_none(), "it waits");
+    server.stop();
+    draining.await;
+    assert!(matches!(served.await.unwrap(), Err(ServeError::Stopped)));
+    assert_eq!(server.serving(), 0);
+}
