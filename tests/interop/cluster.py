@@ -135,7 +135,8 @@ def main():
         took = time.monotonic() - began
         ok = len(ended.stdout) == 3_000_000 and ended.returncode in (1, 7)
         said = ended.stderr.decode().strip()
-        check(f"{transport} {protocol}: unread stdin: all output, and an end after {took:.0f} s ({said})", ok, ended)
+        seen = (len(ended.stdout), ended.returncode)
+        check(f"{transport} {protocol}: unread stdin: all output, and an end after {took:.0f} s ({said})", ok, seen)
 
     for transport in arguments.transport:
         for protocol in PROTOCOLS[transport]:
