@@ -17,6 +17,7 @@ mod transport;
 use std::error::Error;
 use std::io::Write;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use clap::Parser;
 use kubestream::mux::{Config, Multiplexer};
@@ -75,13 +76,26 @@ async fn main() -> Result<(), Failure> {
         println!("Forwarding from {address} -> {remote}");
     }
     std::io::stdout().flush()?;
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let local = tokio::select! {
-            local = forwarder.accept() => local?,
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+            local = forwarder.accept() => local,
+            interrupted = &mut interrupted => return Ok(interrupted?),
+        };
+        let local = match local {
+            Ok(local) => local,
+            Err(error) => {
+                // Descriptors run out, and come back.
+                eprintln!("accepting: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
         };
         println!("Handling connection for {}", local.ports().local);
-        let forward = cluster.get().await?;
+        let forward = tokio::select! {
+            forward = cluster.get() => forward?,
+            interrupted = &mut interrupted => return Ok(interrupted?),
+        };
         tokio::spawn(async move {
             let ports = local.ports();
             if let Err(error) = local.forward(&forward).await {

@@ -148,8 +148,7 @@ async fn a_connection_that_is_dropped_is_reset_and_the_server_told() {
             tokio::join!(forward.connect(80), async { server.accept().await.unwrap().unwrap().accept() });
         drop(connection.unwrap());
         let mut served = request;
-        // As Go's clients do with every stream that they are done with.
-        assert!(served.data().await.is_none(), "{form}");
+        assert!(served.data().await.unwrap().is_err(), "{form}: it broke off");
         let write = async {
             while served.send("x".into()).await.is_ok() {
                 sleep(Duration::from_millis(1)).await;

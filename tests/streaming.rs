@@ -30,6 +30,7 @@ use tokio::time::sleep;
 #[derive(Default)]
 struct Parrot {
     gone: Arc<AtomicUsize>,
+    discarded: Arc<AtomicUsize>,
 }
 
 impl Runtime for Parrot {
@@ -58,6 +59,14 @@ impl Runtime for Parrot {
         }
         let said = format!("{sandbox}:{}", request.port());
         let mut connection = request.accept();
+        if connection.port() == 9 {
+            // Reads all, slowly.
+            while let Some(Ok(data)) = connection.data().await {
+                self.discarded.fetch_add(data.len(), Ordering::Relaxed);
+                sleep(Duration::from_millis(50)).await;
+            }
+            return connection.finish();
+        }
         connection.send(said.into()).await.unwrap();
         connection.finish();
     }
@@ -213,7 +222,7 @@ fn what_cannot_be_is_refused_in_gos_words() {
     assert_eq!(attach.to_response().status(), StatusCode::BAD_REQUEST);
     let forward = server.port_forward_url(PortForward::new("")).unwrap_err();
     assert_eq!(forward.to_string(), "missing required pod_sandbox_id");
-    for base in ["", "10.0.0.1:80", "ftp://a", "http://", "http://a?b=c"] {
+    for base in ["", "10.0.0.1:80", "ftp://a", "http://", "http://a?b=c", "http://a#b", "http://user:secret@a"] {
         assert!(Server::new(Parrot::default(), base, Config::default()).is_err(), "{base:?}");
     }
 }
@@ -261,4 +270,76 @@ async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() 
     draining.await;
     assert!(matches!(served.await.unwrap(), Err(ServeError::Stopped)));
     assert_eq!(server.serving(), 0);
+}
+
+/// A client's good end took the runtime's futures with it, and what they had not read yet.
+#[tokio::test(start_paused = true)]
+async fn what_an_orderly_client_has_sent_is_read_to_its_end() {
+    let parrot = Parrot::default();
+    let discarded = Arc::clone(&parrot.discarded);
+    let server = Server::new(parrot, "http://a", Config::default()).unwrap();
+    let url = server.port_forward_url(PortForward::new("sandbox")).unwrap();
+    let (mux, served) = connect(&server, &url, Protocol::PortForward).await;
+    let mux = mux.unwrap();
+    let client = Client::new(mux.clone()).unwrap();
+    let mut connection = client.connect(9).await.unwrap();
+    connection.write_all(&[0; 200_000]).await.unwrap();
+    connection.shutdown().await.unwrap();
+    drop((connection, client));
+    mux.shutdown().await.unwrap();
+    served.await.unwrap().unwrap();
+    assert_eq!(discarded.load(Ordering::Relaxed), 200_000);
+}
+
+/// A lock was held while the runtime's future was dropped.
+#[tokio::test(start_paused = true)]
+async fn a_runtime_may_ask_the_server_while_it_is_being_stopped() {
+    #[derive(Clone, Default)]
+    struct Asks(Arc<std::sync::OnceLock<Server<Self>>>);
+    impl Drop for Asks {
+        fn drop(&mut self) {
+            if let Some(server) = self.0.get() {
+                server.stop();
+            }
+        }
+    }
+    impl Runtime for Asks {
+        async fn exec(&self, _: Exec, session: ExecServer) -> Result<(), exec::Error> {
+            let _asks = self.clone();
+            std::future::pending::<()>().await;
+            session.exit(ExitStatus::Success).await
+        }
+        async fn attach(&self, _: Attach, session: ExecServer) -> Result<(), exec::Error> {
+            session.exit(ExitStatus::Success).await
+        }
+        async fn port_forward(&self, _: &str, _: Request) {}
+    }
+    let asks = Asks::default();
+    let server = Server::new(asks.clone(), "http://a", Config::default()).unwrap();
+    asks.0.set(server.clone()).unwrap();
+    let path = server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT)).unwrap();
+    let (near, far) = duplex(64 * 1024);
+    let served = tokio::spawn({
+        let server = server.clone();
+        async move { server.serve(far).await }
+    });
+    let request = HttpRequest::get(path).body(()).unwrap();
+    let upgraded = upgrade::connect(near, request, &[CARRIERS[0]], &upgrade::Config::default()).await.unwrap();
+    let (mux, driver) = Multiplexer::client(upgraded, MuxConfig::exec());
+    tokio::spawn(driver);
+    let session = mux.exec(Streams::OUTPUT).await.unwrap();
+    server.stop();
+    server.drain().await;
+    assert!(matches!(served.await.unwrap(), Err(ServeError::Stopped)));
+    drop((session, mux));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_for_ever_is_good() {
+    let mut config = Config::default();
+    config.token_ttl = Duration::MAX;
+    let server = Server::new(Parrot::default(), "http://a", config).unwrap();
+    let url = server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT)).unwrap();
+    sleep(Duration::from_secs(365 * 24 * 60 * 60)).await;
+    connect(&server, &url, CARRIERS[0]).await.0.unwrap();
 }

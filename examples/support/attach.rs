@@ -45,10 +45,10 @@ impl Main {
             // Nothing is sent to who did not ask for it, and one who lags goes on with what there is.
             tokio::select! {
                 biased;
-                Ok(data) = said.recv() => if let Some(out) = &mut out {
+                data = said.recv() => if let (Ok(data), Some(out)) = (data, &mut out) {
                     let _ = out.send(data).await;
                 },
-                Ok(data) = complained.recv() => if let Some(err) = &mut err {
+                data = complained.recv() => if let (Ok(data), Some(err)) = (data, &mut err) {
                     let _ = err.send(data).await;
                 },
                 data = async { stdin.as_mut()?.data().await }, if typing => match data {

@@ -3,11 +3,13 @@
 //! Owns the dialling. Which streams belong together is the library's.
 
 use std::io;
+use std::time::Duration;
 
 use kubestream::mux::Multiplexer;
 use kubestream::portforward::{Error, PortForwardServer, Request};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 /// Forwards until the client goes away, and with it whatever was forwarded.
 pub(crate) async fn run(mux: Multiplexer) -> Result<(), Error> {
@@ -17,11 +19,15 @@ pub(crate) async fn run(mux: Multiplexer) -> Result<(), Error> {
         tokio::select! {
             request = server.accept() => match request.transpose()? {
                 Some(request) => drop(connections.spawn(forward(request))),
-                None => return Ok(()),
+                // It has ended in good order, and what it has sent may not be through yet.
+                None => break,
             },
             Some(_) = connections.join_next() => {}
         }
     }
+    const LAST_BYTES: Duration = Duration::from_secs(10);
+    let _ = timeout(LAST_BYTES, async { while connections.join_next().await.is_some() {} }).await;
+    Ok(())
 }
 
 async fn forward(request: Request) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! [`process`](crate::process)'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -30,7 +31,11 @@ pub(crate) async fn serve(listener: TcpListener) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // A connection that was gone before it was accepted is its client's business.
+                // A connection that was gone before it was accepted is its client's business; one for which there is no descriptor
+                // is tried again.
+                if accepted.is_err() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
                 if let Ok((tcp, _)) = accepted {
                     let (config, main) = (Arc::clone(&config), Arc::clone(&main));
                     connections.spawn(async move {

@@ -233,6 +233,15 @@ impl Multiplexer {
         poll_fn(|cx| self.shared.with(|state| state.poll_outcome(cx))).await
     }
 
+    /// Whether streams can still be opened: it has not ended, and neither end has said that it goes.
+    #[must_use]
+    pub fn takes_streams(&self) -> bool {
+        self.shared.look(|state| {
+            let connection = &state.connection;
+            !(connection.is_closed() || connection.is_closing() || connection.is_going_away() || connection.is_silent())
+        })
+    }
+
     /// What the connection ended with, if it has.
     pub(crate) fn error(&self) -> Option<ConnectionError> {
         self.shared.look(|state| state.connection.error().cloned())

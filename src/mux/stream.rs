@@ -169,6 +169,11 @@ impl RecvHalf {
         Watch { stream: Arc::clone(&self.stream) }
     }
 
+    /// Ends what comes too, once the FIN of what was sent is out.
+    pub(crate) fn cancel_behind(&self) {
+        self.stream.shared.with(|state| state.connection.cancel_behind(self.stream.id));
+    }
+
     /// Ends both directions at once, where they have not ended.
     pub(crate) fn cancel(&self) {
         self.stream.reset(RstStatus::CANCEL);
@@ -260,7 +265,19 @@ impl SendHalf {
         self.stream.shared.with(|state| state.connection.write_over(self.stream.id, data))
     }
 
-    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+    /// `poll_write`, with an error that the session above can tell apart.
+    pub(crate) fn poll_copy_from(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, StreamError>> {
+        let id = self.stream.id;
+        self.stream.shared.with(|state| match state.connection.write_slice(id, buf)? {
+            Some(taken) => Poll::Ready(Ok(taken)),
+            None => {
+                park(&mut state.waiting(id).writer, cx);
+                Poll::Pending
+            }
+        })
+    }
+
+    pub(crate) fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {
             if state.connection.is_flushed(id)? {
@@ -273,15 +290,8 @@ impl SendHalf {
 }
 
 impl AsyncWrite for SendHalf {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let id = self.stream.id;
-        self.stream.shared.with(|state| match state.connection.write_slice(id, buf)? {
-            Some(taken) => Poll::Ready(Ok(taken)),
-            None => {
-                park(&mut state.waiting(id).writer, cx);
-                Poll::Pending
-            }
-        })
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_copy_from(cx, buf).map_err(Into::into)
     }
 
     /// Ready once everything written has been given to the transport.

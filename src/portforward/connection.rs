@@ -23,8 +23,8 @@ use crate::spdy::RstStatus;
 /// It reads and writes as a TCP socket does. `shutdown` ends one direction and the other lives on. Its end is an end only
 /// if the other side did not say that it failed: reading gives that as an error.
 ///
-/// Dropped before it was shut down, or before its end was read, it is reset; what was queued before a `shutdown` still goes
-/// out.
+/// Dropped before it was shut down it is reset, and the other side reads an error and no end. Dropped after, what was queued
+/// before still goes out, and then the other side hears that nobody reads on.
 pub struct Connection {
     recv: RecvHalf,
     /// `None` once it was reset by being dropped.
@@ -45,6 +45,8 @@ struct Reason {
     recv: RecvHalf,
     said: BytesMut,
     ended: bool,
+    /// It ended as it should, and was not lost or silent.
+    well: bool,
     grace: Duration,
     /// Until when it may still say something, once the data stream has ended.
     due: Option<Pin<Box<Sleep>>>,
@@ -53,7 +55,7 @@ struct Reason {
 impl Connection {
     /// A client's: `error` is what it reads.
     pub(super) fn client(data: Stream, error: RecvHalf, port: u16, grace: Duration) -> Self {
-        let reason = Reason { recv: error, said: BytesMut::new(), ended: false, grace, due: None };
+        let reason = Reason { recv: error, said: BytesMut::new(), ended: false, well: false, grace, due: None };
         Self::new(data, ErrorHalf::Read(reason), port)
     }
 
@@ -94,17 +96,21 @@ impl Connection {
         self.poll_end(cx, end).map(|end| end.err().map(Err))
     }
 
-    /// The data stream has ended: whether that was well. Go's peers end a stream by a reset as often as by a FIN.
+    /// The data stream has ended: whether that was well. Go's servers end a stream by a reset as often as by a FIN, once the error
+    /// stream has nothing to say; its clients reset every stream when they have read the server's end, and not before.
     fn poll_end(&mut self, cx: &mut Context<'_>, end: Result<(), StreamError>) -> Poll<Result<(), Error>> {
+        let mut reset_is_end = self.finished;
         if let ErrorHalf::Read(reason) = &mut self.error {
             ready!(reason.poll_ended(cx));
+            reset_is_end = reason.well;
             if !reason.said.is_empty() {
                 let reason = String::from_utf8_lossy(&reason.said).trim().to_owned();
                 return Poll::Ready(Err(Error::Failed { port: self.port, reason }));
             }
         }
         Poll::Ready(match end {
-            Ok(()) | Err(StreamError::Reset(RstStatus::CANCEL)) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(StreamError::Reset(RstStatus::CANCEL)) if reset_is_end => Ok(()),
             Err(error) => Err(Error::stream(self.port, error)),
         })
     }
@@ -130,6 +136,27 @@ impl Connection {
             send.finish();
             self.finished = true;
         }
+        // Nothing has failed: a client that has read all waits to hear it.
+        if let ErrorHalf::Written(error) = &mut self.error {
+            error.finish();
+        }
+    }
+
+    /// What a client has read of a failure, once the connection cannot be written to any more. What else comes is passed over.
+    #[cfg(feature = "net")]
+    pub(super) async fn failure(&mut self) -> Option<Error> {
+        let ErrorHalf::Read(reason) = &self.error else { return None };
+        let grace = reason.grace;
+        let reading = async {
+            loop {
+                match self.data().await {
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Some(error),
+                    None => return None,
+                }
+            }
+        };
+        tokio::time::timeout(grace.saturating_mul(2), reading).await.ok().flatten()
     }
 }
 
@@ -142,7 +169,10 @@ impl Reason {
                     let room = MAX_REASON_LEN.saturating_sub(self.said.len());
                     self.said.extend_from_slice(data.get(..room).unwrap_or(&data));
                 }
-                Poll::Ready(None | Some(Err(_))) => self.ended = true,
+                Poll::Ready(end) => {
+                    self.ended = true;
+                    self.well = matches!(end, None | Some(Err(StreamError::Reset(RstStatus::CANCEL))));
+                }
                 Poll::Pending => {
                     let grace = self.grace;
                     let due = self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
@@ -169,15 +199,17 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let port = self.port;
         match &mut self.send {
-            Some(send) => Pin::new(send).poll_write(cx, buf),
+            Some(send) => send.poll_copy_from(cx, buf).map_err(|error| Error::stream(port, error).into()),
             None => Poll::Ready(Err(StreamError::Finished.into())),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let port = self.port;
         match &mut self.send {
-            Some(send) => AsyncWrite::poll_flush(Pin::new(send), cx),
+            Some(send) => send.poll_flushed(cx).map_err(|error| Error::stream(port, error).into()),
             None => Poll::Ready(Ok(())),
         }
     }
@@ -191,9 +223,13 @@ impl AsyncWrite for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // A reset would take what is queued before the FIN with it: what still comes is discarded then.
-        if let (Some(send), false) = (self.send.take(), self.finished) {
-            send.reset(RstStatus::CANCEL);
+        let Some(send) = self.send.take() else { return };
+        match (&mut self.error, self.finished) {
+            // A reset would take what is queued before the FIN with it.
+            (_, true) => self.recv.cancel_behind(),
+            // CANCEL is how Go's servers end.
+            (ErrorHalf::Written(_), false) => send.reset(RstStatus::INTERNAL_ERROR),
+            (ErrorHalf::Read(_), false) => send.reset(RstStatus::CANCEL),
         }
         match &mut self.error {
             ErrorHalf::Written(error) => error.finish(),

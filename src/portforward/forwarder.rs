@@ -178,7 +178,12 @@ impl LocalConnection {
         let _ = self.tcp.set_nodelay(true);
         match tokio::io::copy_bidirectional_with_sizes(&mut self.tcp, &mut remote, BUFFER, BUFFER).await {
             Ok(_) => Ok(()),
-            Err(error) => error.downcast::<Error>().map_or(Ok(()), Err),
+            Err(error) => match error.downcast::<Error>() {
+                // Nobody can write to a connection that has failed: why it has, reading tells.
+                Ok(error @ Error::Stream { .. }) => Err(remote.failure().await.unwrap_or(error)),
+                Ok(error) => Err(error),
+                Err(_) => Ok(()),
+            },
         }
     }
 }
@@ -234,10 +239,10 @@ where
     /// # Cancel safety
     /// Dropped before it is ready, the attempt is given up, and the next call begins anew.
     pub async fn get(&mut self) -> Result<Arc<PortForward>, E> {
-        if let Some(current) = self.current.as_ref().filter(|current| current.multiplexer().error().is_none()) {
+        if let Some(current) = self.current.as_ref().filter(|current| current.multiplexer().takes_streams()) {
             return Ok(Arc::clone(current));
         }
-        let (mut wait, mut failures) = (self.backoff.first, 0u32);
+        let (mut wait, mut failures) = (self.backoff.first.min(self.backoff.most), 0u32);
         loop {
             match (self.connect)().await {
                 Ok(forward) => return Ok(Arc::clone(self.current.insert(Arc::new(forward)))),

@@ -9,6 +9,9 @@ use super::{PORT, REQUEST_ID};
 use crate::mux::STREAM_TYPE;
 use crate::spdy::{Headers, StreamId};
 
+/// Bytes of a request id: clients count, in 20 digits at the most.
+const MAX_REQUEST_ID: usize = 64;
+
 /// Which half of a pair a stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // a pair has two
@@ -44,9 +47,12 @@ impl Half {
             None => return Err("a stream without a type"),
         };
         let port = headers.get(PORT).ok_or("a stream without a port")?;
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or("a port that is none")?;
+        // Rust takes a sign, and Go does not.
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = port.parse().ok().filter(|port| digits && *port > 0).ok_or("a port that is none")?;
         // Clients older than the header make the error stream first, and the data stream next.
-        let request = match (headers.get(REQUEST_ID), kind) {
+        let request = match (headers.get(REQUEST_ID).filter(|request| !request.is_empty()), kind) {
+            (Some(request), _) if request.len() > MAX_REQUEST_ID => return Err("a request id that is too long"),
             (Some(request), _) => request.to_owned(),
             (None, Kind::Error) => id.get().to_string(),
             (None, Kind::Data) => id.get().saturating_sub(2).to_string(),
@@ -178,6 +184,8 @@ mod tests {
             &[("streamtype", "data"), ("port", "0")],
             &[("streamtype", "data"), ("port", "65536")],
             &[("streamtype", "data"), ("port", "-1")],
+            &[("streamtype", "data"), ("port", "+80")],
+            &[("streamtype", "data"), ("port", "80"), ("requestid", &"7".repeat(65))],
             &[("streamtype", "data"), ("port", "http")],
         ] {
             assert!(of(bad, 1).is_err(), "{bad:?}");

@@ -45,8 +45,8 @@ impl PortForwardServer {
 
     /// Waits for the next connection that the client makes. `None`: the client has ended in good order.
     ///
-    /// Streams that are no half of a pair are reset, and so is a half whose other does not come; the rest is not
-    /// concerned. The client's older connections live on whether or not this is called.
+    /// Streams that are no half of a pair are reset, and so is, while this is waited for, a half whose other does not come;
+    /// the rest is not concerned. The client's older connections live on whether or not this is called.
     ///
     /// # Errors
     /// What the connection failed with: a client that simply goes away is [`ConnectionError::Lost`].
@@ -183,6 +183,7 @@ impl Request {
         let headers = Headers::from_iter([(ERROR, &reason[..])]);
         if let Ok(mut data) = self.data.reply_with(headers) {
             data.finish();
+            data.split().0.cancel_behind();
         }
         self.error.finish();
     }

@@ -49,6 +49,18 @@ impl Connection {
         self.forget_if_over(id);
     }
 
+    /// Ends a stream that was finished, once its FIN is out: what is queued before it still goes, and the peer hears that
+    /// nobody reads on.
+    pub(crate) fn cancel_behind(&mut self, id: StreamId) {
+        self.discard(id);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        match stream.sending {
+            Sending::Finishing => stream.cancel_behind = true,
+            Sending::Finished => self.reset(id, RstStatus::CANCEL),
+            Sending::Open | Sending::Dead => {}
+        }
+    }
+
     /// Reads no more of a stream: what is unread is dropped and what comes is discarded, while its budget and window are
     /// given back. The peer is not told: Go's servers do not listen.
     pub fn discard(&mut self, id: StreamId) {

@@ -64,6 +64,8 @@ pub(super) struct Stream {
     pub(super) sending: Sending,
     pub(super) unsent: SendQueue,
     pub(super) send_window: SendWindow,
+    /// Once our FIN is out, RST_STREAM follows: nobody reads what the peer would still send.
+    pub(super) cancel_behind: bool,
     /// Bytes that were queued were dropped: they will never have been sent.
     pub(super) cut_short: bool,
     /// It is in the queue of streams that have something to send.
@@ -109,6 +111,7 @@ impl Stream {
             sending: Sending::Open,
             unsent: SendQueue::default(),
             send_window: SendWindow::new(send_window),
+            cancel_behind: false,
             cut_short: false,
             scheduled: false,
             writer_waits: false,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::connection::{Connection, Event};
 use super::ending::Phase;
-use super::frame::{Frame, StreamId};
+use super::frame::{Frame, RstStatus, StreamId};
 use super::stream::Sending;
 use crate::error::ConnectionError;
 
@@ -167,6 +167,9 @@ impl Connection {
         }
         if fin {
             self.events.push_back(Event::Sent(id));
+            if self.streams.get(&id).is_some_and(|stream| stream.cancel_behind) {
+                self.reset(id, RstStatus::CANCEL);
+            }
             self.forget_if_over(id);
         }
         Some(Frame::Data { id, fin, data })

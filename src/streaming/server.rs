@@ -3,7 +3,6 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
@@ -14,6 +13,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::tokens::Tokens;
 use super::{Attach, Config, Exec, PortForward, RequestError};
@@ -98,7 +98,7 @@ impl<R: Runtime> Server<R> {
         let uri: Uri = base.parse().map_err(|_| invalid())?;
         if !matches!(uri.scheme_str(), Some("http" | "https"))
             || uri.host().is_none_or(str::is_empty)
-            || uri.query().is_some()
+            || base.contains(['?', '#', '@'])
         {
             return Err(invalid());
         }
@@ -149,26 +149,15 @@ impl<R: Runtime> Server<R> {
     /// What went wrong, for a log: whatever could be answered was.
     ///
     /// # Cancel safety
-    /// Dropped, it ends the session, and the runtime's future with it.
+    /// Dropped, it ends the session at once, and the runtime's future with it.
     pub async fn serve<IO>(&self, io: IO) -> Result<(), ServeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let inner = &*self.inner;
-        let mut state = inner.state.subscribe();
-        let serving = Serving::begin(&inner.state);
-        let served = async {
-            let pending = upgrade::accept(io, &inner.config.upgrade).await?;
-            inner.answer(pending).await
-        };
-        let stopped = state.wait_for(|state| state.stopping == Stopping::Now);
-        let served = tokio::select! {
-            biased;
-            served = served => served,
-            _ = stopped => Err(ServeError::Stopped),
-        };
-        drop(serving);
-        served
+        let _serving = Serving::begin(&inner.state);
+        let pending = inner.unless_stopped(upgrade::accept(io, &inner.config.upgrade)).await??;
+        inner.answer(pending).await
     }
 
     /// Begins nothing more, and waits until all that runs has ended.
@@ -213,6 +202,18 @@ impl<R: Runtime> Inner<R> {
             Ok(url)
         } else {
             Err(RequestError::TooMany)
+        }
+    }
+
+    /// Waits for something, for as long as what runs may go on.
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, ServeError> {
+        let mut state = self.state.subscribe();
+        // What it gives is a lock, which must not be held while anything is dropped.
+        let stopped = async { drop(state.wait_for(|state| state.stopping == Stopping::Now).await) };
+        tokio::select! {
+            biased;
+            done = future => Ok(done),
+            () = stopped => Err(ServeError::Stopped),
         }
     }
 
@@ -281,9 +282,9 @@ impl<R: Runtime> Inner<R> {
             drop(mux);
             run(session).await
         };
-        // The driver outlives the session: it writes what is left of it.
-        let (session, _) = tokio::join!(session, driver);
-        Ok(session?)
+        // The driver outlives the session, one that was stopped too: it writes what is left of it, and how it ended.
+        let (session, _) = tokio::join!(self.unless_stopped(session), driver);
+        Ok(session??)
     }
 
     async fn forward<IO>(&self, pending: Pending<IO>, sandbox: &str) -> Result<(), ServeError>
@@ -293,29 +294,25 @@ impl<R: Runtime> Inner<R> {
         let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.forward.clone());
         let mut server = PortForwardServer::with_options(mux, &self.config.port_forward)?;
-        let forwarding = async {
+        let forwarding = async move {
             let mut connections = FuturesUnordered::new();
             loop {
                 tokio::select! {
                     request = server.accept() => match request {
                         Some(Ok(request)) => connections.push(self.runtime.port_forward(sandbox, request)),
-                        // With the client goes all that it has forwarded. How it went makes no difference.
-                        None | Some(Err(_)) => return,
+                        // It has ended in good order, and what it has sent may not be read yet.
+                        None => break,
+                        // With a client that is lost goes all that it has forwarded.
+                        Some(Err(_)) => return,
                     },
                     Some(()) = connections.next() => {}
                 }
             }
+            let rest = async { while connections.next().await.is_some() {} };
+            let _ = timeout(self.config.forward.linger, rest).await;
         };
-        let mut driver = pin!(driver);
-        tokio::select! {
-            biased;
-            () = forwarding => {
-                drop(server);
-                let _ = driver.await;
-            }
-            _ = &mut driver => {}
-        }
-        Ok(())
+        let (stopped, _) = tokio::join!(self.unless_stopped(forwarding), driver);
+        stopped
     }
 }
 

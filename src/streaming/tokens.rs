@@ -27,7 +27,8 @@ impl<T> Tokens<T> {
             return false;
         }
         // A century is for ever, and more may be more than the clock can hold.
-        let until = now.checked_add(self.ttl).unwrap_or(now);
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        let until = now.checked_add(self.ttl.min(CENTURY)).unwrap_or(now);
         self.order.push_back((until, token.clone()));
         self.live.insert(token, (until, what));
         true

@@ -79,3 +79,35 @@ impl Masks {
         key.copied().ok_or_else(|| std::io::ErrorKind::Other.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Row 32 of the threats, gorilla's CVE of 2026: keys from a weak source repeat.
+    #[test]
+    fn masks_do_not_repeat() {
+        let mut masks = Masks::default();
+        let keys: Vec<[u8; 4]> = (0..10_000).map(|_| masks.next_key().unwrap()).collect();
+        // Of 10,000 numbers of 32 bits some 0.01 are expected twice.
+        assert!(keys.iter().collect::<HashSet<_>>().len() > 9_990);
+        for at in 0..4 {
+            let seen: HashSet<u8> = keys.iter().map(|key| key[at]).collect();
+            assert_eq!(seen.len(), 256, "every value of byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_mask_taken_twice_is_none() {
+        for len in [0, 1, 3, 4, 7, 8, 9, 31, 100] {
+            let plain: Vec<u8> = (0..len).collect();
+            let mut bytes = plain.clone();
+            mask(&mut bytes, [1, 2, 3, 4]);
+            assert!(bytes.iter().zip(&plain).enumerate().all(|(at, (byte, plain))| byte ^ plain == 1 + (at % 4) as u8));
+            mask(&mut bytes, [1, 2, 3, 4]);
+            assert_eq!(bytes, plain);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Faults that a review found in port-forward, each named after its cause: it was there once.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
+use kubestream::upgrade::{Protocol, Upgraded};
+use support::{pattern, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
+use tokio::time::{Instant, sleep, timeout};
+
+struct Ends {
+    client: Connection,
+    server: Connection,
+    forward: PortForward,
+    client_mux: Multiplexer,
+    server_mux: Multiplexer,
+    _accepting: PortForwardServer,
+}
+
+/// One connection, both its ends.
+async fn ends() -> Ends {
+    let (near, far) = duplex(64 * 1024);
+    let form = Some(Protocol::PortForward);
+    let (client_mux, driver) = Multiplexer::client(Upgraded::new(near, Bytes::new(), form), Config::default());
+    tokio::spawn(driver);
+    let (server_mux, driver) = Multiplexer::server(Upgraded::new(far, Bytes::new(), form), Config::default());
+    tokio::spawn(driver);
+    let forward = PortForward::new(client_mux.clone()).unwrap();
+    let mut accepting = PortForwardServer::new(server_mux.clone()).unwrap();
+    let (client, server) =
+        tokio::join!(forward.connect(80), async { accepting.accept().await.unwrap().unwrap().accept() });
+    Ends { client: client.unwrap(), server, forward, client_mux, server_mux, _accepting: accepting }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_broke_off_is_no_end_at_either_end() {
+    let Ends { mut client, mut server, forward: _forward, client_mux: _near, server_mux: _far, _accepting } =
+        ends().await;
+    server.send("half of it".into()).await.unwrap();
+    server.flush().await.unwrap();
+    drop(server);
+    let mut read = Vec::new();
+    client.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(read, b"half of it");
+
+    let Ends { mut client, mut server, forward: _forward, client_mux: _near, server_mux: _far, _accepting } =
+        ends().await;
+    client.send("half of it".into()).await.unwrap();
+    client.flush().await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    drop(client);
+    let mut read = Vec::new();
+    server.read_to_end(&mut read).await.unwrap_err();
+    assert_eq!(read, b"half of it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_broke_off_frees_a_server_whose_upstream_is_silent() {
+    let Ends { client, mut server, forward, server_mux, client_mux, _accepting } = ends().await;
+    let (_upstream, mut far) = duplex(4096);
+    let copying = tokio::spawn(async move { copy_bidirectional(&mut server, &mut far).await });
+    drop(client);
+    let copied = timeout(Duration::from_secs(1), copying).await.expect("it holds on").unwrap();
+    assert!(copied.is_err());
+    until(|| server_mux.stats().streams == 0 && client_mux.stats().streams == 0).await;
+    drop(forward);
+}
+
+/// The error stream ended only with the server's connection, and that waited for the client.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_first_is_heard_at_once() {
+    let Ends { mut client, mut server, forward: _forward, client_mux: _near, server_mux: _far, _accepting } =
+        ends().await;
+    let (mut upstream, mut far) = duplex(4096);
+    tokio::spawn(async move { copy_bidirectional(&mut server, &mut far).await });
+    tokio::spawn(async move {
+        upstream.write_all(b"bye").await.unwrap();
+        upstream.shutdown().await.unwrap();
+        upstream.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let began = Instant::now();
+    let mut all = String::new();
+    client.read_to_string(&mut all).await.unwrap();
+    assert_eq!((all.as_str(), began.elapsed().as_secs()), ("bye", 0));
+}
+
+/// Finished, it was never reset, and the other side wrote to nobody for ever.
+#[tokio::test(start_paused = true)]
+async fn who_ends_and_reads_no_more_is_heard_by_who_writes() {
+    async fn write_on(mut connection: Connection) {
+        for _ in 0..100 {
+            if connection.send(pattern(0, 100_000)).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it writes to nobody");
+    }
+    let Ends { mut client, server, forward, client_mux, server_mux, _accepting } = ends().await;
+    client.finish();
+    drop(client);
+    write_on(server).await;
+    until(|| server_mux.stats().streams == 0 && client_mux.stats().streams == 0).await;
+    drop(forward);
+
+    let Ends { client, mut server, forward, client_mux, server_mux, _accepting } = ends().await;
+    server.send("the tail".into()).await.unwrap();
+    server.finish();
+    drop(server);
+    let mut client = client;
+    assert_eq!(client.data().await.unwrap().unwrap(), "the tail");
+    write_on(client).await;
+    until(|| server_mux.stats().streams == 0 && client_mux.stats().streams == 0).await;
+    drop(forward);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_says_of_which_port_it_was() {
+    let Ends { mut client, server, forward: _forward, client_mux: _near, server_mux: _far, _accepting } = ends().await;
+    drop(server);
+    let error = loop {
+        match client.write_all(&[0; 1000]).await {
+            Ok(()) => sleep(Duration::from_millis(1)).await,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error.downcast::<Error>(), Ok(Error::Stream { port: 80, .. })));
+}
+
+#[cfg(feature = "net")]
+mod local {
+    use kubestream::portforward::{Addresses, Backoff, Forwarder, Reconnecting};
+    use kubestream::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
+    use support::peer::{Peer, data, reply, rst};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// A local application that sends without end, accepted.
+    async fn uploading() -> kubestream::portforward::LocalConnection {
+        let addresses = Addresses::These(vec!["127.0.0.1".parse().unwrap()]);
+        let mut forwarder = Forwarder::bind(&addresses, &[":80".parse().unwrap()]).await.unwrap();
+        let (address, _) = forwarder.listening().next().unwrap();
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tokio::spawn(async move { while tcp.write_all(&[1; 100_000]).await.is_ok() {} });
+        forwarder.accept().await.unwrap()
+    }
+
+    fn forward(io: tokio::io::DuplexStream) -> PortForward {
+        let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::PortForward));
+        let (mux, driver) = Multiplexer::client(upgraded, Config::default());
+        tokio::spawn(driver);
+        PortForward::new(mux).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_a_server_says_while_it_is_written_to_is_not_lost() {
+        let (near, far) = duplex(1 << 20);
+        let forward = forward(near);
+        let mut peer = Peer::new(far);
+        let local = uploading().await;
+        let server = tokio::spawn(async move {
+            let (error, _) = peer.hear_syn().await;
+            let (stream, _) = peer.hear_syn().await;
+            for frame in [
+                reply(error),
+                reply(stream),
+                data(error, "connection refused"),
+                rst(stream, RstStatus::CANCEL),
+                rst(error, RstStatus::CANCEL),
+            ] {
+                peer.say(frame).await;
+            }
+            peer
+        });
+        let failed = timeout(Duration::from_secs(20), local.forward(&forward)).await.expect("an end").unwrap_err();
+        assert!(matches!(&failed, Error::Failed { reason, .. } if reason == "connection refused"), "{failed:?}");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_lost_while_it_is_written_to_is_an_error() {
+        let (near, far) = duplex(1 << 20);
+        let forward = forward(near);
+        let mut peer = Peer::new(far);
+        let local = uploading().await;
+        tokio::spawn(async move {
+            let (error, _) = peer.hear_syn().await;
+            let (stream, _) = peer.hear_syn().await;
+            peer.say(reply(error)).await;
+            peer.say(reply(stream)).await;
+            peer.hear().await;
+        });
+        let lost = timeout(Duration::from_secs(20), local.forward(&forward)).await.expect("an end").unwrap_err();
+        assert!(matches!(lost, Error::Connection(_)), "{lost:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_said_goaway_is_made_anew() {
+        let (near, far) = duplex(1 << 20);
+        let gone = forward(near);
+        let mut peer = Peer::new(far);
+        peer.say(Frame::GoAway { last_good: StreamId::new(0), status: GoAwayStatus::OK }).await;
+        until(|| !gone.multiplexer().takes_streams()).await;
+        let mut backoff = Backoff::default();
+        backoff.attempts = Some(1);
+        let connect = || async { Err::<PortForward, _>("it was asked for") };
+        let asked = Reconnecting::new(connect, backoff).starting_with(gone).get().await;
+        assert_eq!(asked.unwrap_err(), "it was asked for");
+    }
+}
