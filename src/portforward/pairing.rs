@@ -66,14 +66,16 @@ impl Half {
 pub struct Pairing<T> {
     waiting: HashMap<String, Waiting<T>>,
     /// When each was put there, the oldest first; some may have found the other since.
-    order: VecDeque<(Instant, String)>,
+    order: VecDeque<(Instant, u64, String)>,
+    /// How many were put there: what tells two of one id apart, as the clock need not.
+    put: u64,
     timeout: Duration,
     most: usize,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
-    since: Instant,
+    number: u64,
     half: Half,
     stream: T,
 }
@@ -96,7 +98,7 @@ impl<T> Pairing<T> {
     /// Where each half waits so long, and so many do at the most.
     #[must_use]
     pub fn new(timeout: Duration, most: usize) -> Self {
-        Self { waiting: HashMap::new(), order: VecDeque::new(), timeout, most }
+        Self { waiting: HashMap::new(), order: VecDeque::new(), put: 0, timeout, most }
     }
 
     /// How many wait.
@@ -119,8 +121,10 @@ impl<T> Pairing<T> {
             None if self.waiting.len() >= self.most => return Offered::TooMany(stream),
             None => {
                 let request = half.request.clone();
-                self.order.push_back((now, request.clone()));
-                self.waiting.insert(request, Waiting { since: now, half, stream });
+                let number = self.put;
+                self.put = number.wrapping_add(1);
+                self.order.push_back((now, number, request.clone()));
+                self.waiting.insert(request, Waiting { number, half, stream });
                 return Offered::Waits;
             }
         }
@@ -142,8 +146,8 @@ impl<T> Pairing<T> {
     /// The next one that has waited for too long.
     pub fn expire(&mut self, now: Instant) -> Option<(Half, T)> {
         while self.deadline()? <= now {
-            let (since, request) = self.order.pop_front()?;
-            if self.waiting.get(&request).is_some_and(|waiting| waiting.since == since) {
+            let (_, number, request) = self.order.pop_front()?;
+            if self.waiting.get(&request).is_some_and(|waiting| waiting.number == number) {
                 return self.waiting.remove(&request).map(|waiting| (waiting.half, waiting.stream));
             }
         }
@@ -154,7 +158,8 @@ impl<T> Pairing<T> {
     fn forget_found(&mut self) {
         if self.order.len() > self.waiting.len().saturating_mul(2).saturating_add(16) {
             let waiting = &self.waiting;
-            self.order.retain(|(since, request)| waiting.get(request).is_some_and(|waiting| waiting.since == *since));
+            self.order
+                .retain(|(_, number, request)| waiting.get(request).is_some_and(|waiting| waiting.number == *number));
         }
     }
 }
@@ -221,6 +226,26 @@ mod tests {
         pairing.offer(half(Kind::Data, "1"), 3, later);
         pairing.offer(half(Kind::Error, "1"), 4, now + Duration::from_secs(35));
         assert_eq!(pairing.expire(now + Duration::from_secs(41)), None);
+    }
+
+    #[test]
+    fn an_id_used_again_within_one_tick_of_the_clock_leaves_nothing_behind() {
+        let now = Instant::now();
+        let mut pairing = Pairing::new(Duration::from_secs(30), 10);
+        for stream in 0..1000 {
+            pairing.offer(half(Kind::Data, "0"), stream, now);
+            pairing.offer(half(Kind::Error, "0"), stream, now);
+            assert!(pairing.order.len() <= 17);
+        }
+        for (kind, request, stream) in
+            [(Kind::Data, "0", 1000), (Kind::Data, "1", 1001), (Kind::Error, "0", 1002), (Kind::Data, "0", 1003)]
+        {
+            pairing.offer(half(kind, request), stream, now);
+        }
+        let end = now + Duration::from_secs(30);
+        assert_eq!(pairing.expire(end), Some((half(Kind::Data, "1"), 1001)));
+        assert_eq!(pairing.expire(end), Some((half(Kind::Data, "0"), 1003)));
+        assert_eq!(pairing.expire(end), None);
     }
 
     quickcheck! {
