@@ -121,3 +121,8 @@ fn websocket_session() {
 fn websocket_handshake() {
     replay("websocket_handshake", kubestream_fuzz::websocket_handshake);
 }
+
+#[test]
+fn pairing() {
+    replay("pairing", kubestream_fuzz::pairing);
+}
