@@ -7,9 +7,10 @@ mod support;
 
 use std::alloc::System;
 
+use kubestream::upgrade::Protocol;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::table::{Case, Sample, run};
-use support::{Flavor, Outcome, Plan, go, memory, ours, raw, websocket};
+use support::{Flavor, Outcome, Plan, forward, go, memory, ours, raw, websocket};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -17,13 +18,14 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const KIB: usize = 1024;
 type Group = fn() -> Outcome<()>;
 
-const GROUPS: [(&str, Group); 8] = [
+const GROUPS: [(&str, Group); 9] = [
     ("bulk", bulk),
     ("many", many),
     ("small", small),
     ("echo", echo),
     ("open", open),
     ("websocket", over_websocket),
+    ("forward", port_forward),
     ("memory", memory::print),
     ("go", against_go),
 ];
@@ -146,6 +148,27 @@ fn over_websocket() -> Outcome<()> {
         cases.push(Case::new("client-go and our server", Some(&raw), move || go::exec_echo(flavor)));
     }
     run("websocket: exec v5, one byte there and back", &cases)
+}
+
+fn port_forward() -> Outcome<()> {
+    let carriers = [("SPDY", Protocol::PortForward), ("tunnel", Protocol::Tunnel)];
+    let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
+    let (mut bulk, mut short) = (Vec::new(), Vec::new());
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        bulk.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+        short.push(Case::new(&raw, None, move || raw::connections(flavor, forward::CONNECTIONS)));
+        for (carrier, protocol) in carriers {
+            let case = |name: &str| flavor.name(&format!("{carrier}{name}"));
+            bulk.push(Case::new(case(""), Some(&raw), move || forward::bulk(flavor, protocol, plan)));
+            for (name, at_once) in [("", 1), (", 16 at a time", 16)] {
+                let measure = move || forward::connections(flavor, protocol, at_once);
+                short.push(Case::new(case(name), Some(&raw), measure));
+            }
+        }
+    }
+    run("forward: one connection, 32 KiB writes", &bulk)?;
+    run("forward: connections of a byte there and back, one after another", &short)
 }
 
 /// Whether a peer is built, and says so where it is not.

@@ -2,6 +2,7 @@
 //!
 //! Owns how a case is run and measured. It must not know what is sent.
 
+pub(crate) mod forward;
 pub(crate) mod go;
 pub(crate) mod memory;
 pub(crate) mod ours;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::table::Sample;
 use super::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, ends, latencies};
@@ -98,6 +98,38 @@ pub(crate) fn echo(flavor: Flavor) -> Outcome<Sample> {
             }
         }
         Ok(latencies(taken))
+    })
+}
+
+/// Connections of a byte there, a byte back and both ends' end, one after another.
+pub(crate) fn connections(flavor: Flavor, number: usize) -> Outcome<Sample> {
+    let server = move |mut io: TcpStream| async move {
+        // The first connection only says where the others go.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        io.write_u16(listener.local_addr()?.port()).await?;
+        for _ in 0..number {
+            let (mut io, _) = listener.accept().await?;
+            io.set_nodelay(true)?;
+            let byte = io.read_u8().await?;
+            io.write_u8(byte).await?;
+            io.shutdown().await?;
+        }
+        Ok(())
+    };
+    ends(flavor, server, move |mut io| async move {
+        let port = io.read_u16().await?;
+        let began = Instant::now();
+        for _ in 0..number {
+            let mut io = TcpStream::connect(("127.0.0.1", port)).await?;
+            io.set_nodelay(true)?;
+            io.write_u8(7).await?;
+            io.shutdown().await?;
+            io.read_u8().await?;
+            if io.read(&mut [0]).await? > 0 {
+                return Err("more than the echo".into());
+            }
+        }
+        Ok(Sample::new().with("ops/s", number as f64 / began.elapsed().as_secs_f64()))
     })
 }
 
