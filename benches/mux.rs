@@ -10,13 +10,12 @@ use std::alloc::System;
 use kubestream::upgrade::Protocol;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::table::{Case, Sample, run};
-use support::{Flavor, Outcome, Plan, forward, go, memory, ours, raw, websocket};
+use support::{Flavor, Group, Outcome, Plan, forward, go, memory, ours, raw, run_groups, websocket};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KIB: usize = 1024;
-type Group = fn() -> Outcome<()>;
 
 const GROUPS: [(&str, Group); 9] = [
     ("bulk", bulk),
@@ -36,15 +35,7 @@ fn main() -> Outcome<()> {
     if memory::is_child() {
         return memory::child(&wanted);
     }
-    if let Some(unknown) = wanted.iter().find(|word| !GROUPS.iter().any(|(name, _)| name == word)) {
-        return Err(format!("no group {unknown}: there are {:?}", GROUPS.map(|(name, _)| name)).into());
-    }
-    for (name, group) in GROUPS {
-        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
-            group()?;
-        }
-    }
-    Ok(())
+    run_groups(GROUPS, &wanted)
 }
 
 fn bulk() -> Outcome<()> {

@@ -25,6 +25,21 @@ use table::Sample;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+pub(crate) type Group = fn() -> Outcome<()>;
+
+/// Runs the groups whose names are wanted, or all.
+pub(crate) fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String]) -> Outcome<()> {
+    if let Some(unknown) = wanted.iter().find(|word| !groups.iter().any(|(name, _)| name == word)) {
+        return Err(format!("no group {unknown}: there are {:?}", groups.map(|(name, _)| name)).into());
+    }
+    for (name, group) in groups {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            group()?;
+        }
+    }
+    Ok(())
+}
+
 /// Each end's runtime: a thread of its own, or two workers of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Flavor {

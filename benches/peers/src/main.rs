@@ -13,12 +13,11 @@ use std::alloc::System;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::table::{Case, Sample, run};
-use support::{Flavor, Outcome, Plan, raw, websocket};
+use support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-type Group = fn() -> Outcome<()>;
 const GROUPS: [(&str, Group); 3] = [("to-server", to_server), ("to-client", to_client), ("echo", echo)];
 
 const PLAN: Plan = Plan { size: 32 * 1024, bytes: 512 << 20, streams: 1, copy_out: false, copy_in: false };
@@ -29,15 +28,7 @@ const PIPE: Option<usize> = Some(256 * 1024);
 
 fn main() -> Outcome<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = wanted.iter().find(|word| !GROUPS.iter().any(|(name, _)| name == word)) {
-        return Err(format!("no group {unknown}: there are {:?}", GROUPS.map(|(name, _)| name)).into());
-    }
-    for (name, group) in GROUPS {
-        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
-            group()?;
-        }
-    }
-    Ok(())
+    run_groups(GROUPS, &wanted)
 }
 
 /// The cases of both runtimes, each against what is ours there.
