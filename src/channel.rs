@@ -24,6 +24,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod base64;
+pub mod ports;
 
 use std::fmt;
 
@@ -33,7 +34,7 @@ use self::base64::Unwrapper;
 use crate::error::Initiator;
 use crate::upgrade::Version;
 
-/// A subprotocol of `Sec-WebSocket-Protocol` that carries exec and attach.
+/// A subprotocol of `Sec-WebSocket-Protocol` that carries exec and attach, and some of them the old form of port-forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Subprotocol {
@@ -107,7 +108,25 @@ impl Subprotocol {
     /// The first byte of a message of `channel`.
     #[must_use]
     pub fn channel_byte(self, channel: Channel) -> u8 {
-        if self.is_base64() { b'0' | channel.number() } else { channel.number() }
+        self.number_byte(channel.number())
+    }
+
+    /// The first byte of a message of any channel.
+    pub(crate) fn number_byte(self, number: u8) -> u8 {
+        if self.is_base64() { number.wrapping_add(b'0') } else { number }
+    }
+
+    /// The number of the channel whose message begins so.
+    fn number(self, byte: u8) -> u8 {
+        if self.is_base64() { byte.wrapping_sub(b'0') } else { byte }
+    }
+
+    /// How many ports one connection forwards in the old form of port-forward, which has two channels for each: a channel is
+    /// one byte, and in messages of text one ASCII character.
+    #[must_use]
+    pub fn max_ports(self) -> usize {
+        let channels = if self.is_base64() { 0x80_usize.saturating_sub(usize::from(b'0')) } else { 0x100 };
+        channels / 2
     }
 
     /// How long a message with `len` bytes of data is.
@@ -119,7 +138,12 @@ impl Subprotocol {
 
     /// Appends a whole message.
     pub fn encode(self, channel: Channel, data: &[u8], out: &mut BytesMut) {
-        out.put_u8(self.channel_byte(channel));
+        self.encode_numbered(channel.number(), data, out);
+    }
+
+    /// The same for any channel.
+    pub(crate) fn encode_numbered(self, number: u8, data: &[u8], out: &mut BytesMut) {
+        out.put_u8(self.number_byte(number));
         if self.is_base64() {
             base64::encode(data, out);
         } else {
@@ -241,6 +265,14 @@ pub enum ChannelError {
     /// A CLOSE of a channel that there is not.
     #[error("a CLOSE of the channel {0}, which there is not")]
     CloseUnknown(u8),
+    /// A channel of the old form of port-forward begins with its port, and this one does with another.
+    #[error("the channel of port {expected} says that it is of port {said}")]
+    Port {
+        /// The port that it was asked for.
+        expected: u16,
+        /// What it says.
+        said: u16,
+    },
 }
 
 impl ChannelError {
@@ -306,7 +338,7 @@ impl Decoder {
     }
 
     fn begin(&self, byte: u8) -> Message {
-        let number = if self.subprotocol.is_base64() { byte.wrapping_sub(b'0') } else { byte };
+        let number = self.subprotocol.number(byte);
         // A CLOSE of a server's means nothing: Go's clients do not know it.
         if number == CLOSE && self.subprotocol.has_close() && self.from_client {
             return Message::Close { len: 0, number: 0 };

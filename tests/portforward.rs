@@ -23,8 +23,9 @@ use support::{DriverTask, pattern, until};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
+/// Those with streams; `port_channels.rs` has the old one.
 #[cfg(feature = "websocket")]
-const FORMS: &[Protocol] = Protocol::PORT_FORWARD;
+const FORMS: &[Protocol] = &[Protocol::Tunnel, Protocol::PortForward];
 #[cfg(not(feature = "websocket"))]
 const FORMS: &[Protocol] = &[Protocol::PortForward];
 

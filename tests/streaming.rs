@@ -139,9 +139,9 @@ async fn a_url_attaches_and_forwards() {
         assert_eq!(exec.wait_with_output(100).await.unwrap().stdout, "c0ffee heard hello");
         served.await.unwrap().unwrap();
     }
-    for protocol in Protocol::PORT_FORWARD {
+    for protocol in [Protocol::Tunnel, Protocol::PortForward] {
         let url = server.port_forward_url(PortForward::new("sandbox")).unwrap();
-        let (mux, served) = connect(&server, &url, *protocol).await;
+        let (mux, served) = connect(&server, &url, protocol).await;
         let client = Client::new(mux.unwrap()).unwrap();
         for port in [80, 81] {
             let mut said = String::new();
@@ -150,6 +150,35 @@ async fn a_url_attaches_and_forwards() {
         }
         assert_eq!(client.connect(1).await.unwrap_err().to_string(), "port 1: closed");
         drop(client);
+        served.await.unwrap().unwrap();
+    }
+}
+
+/// The old form names its ports in the request. The runtime has them from the kubelet; where it has none, from the URL.
+#[tokio::test(start_paused = true)]
+async fn a_url_forwards_the_ports_that_the_kubelet_has_named() {
+    let (server, _) = server();
+    for (ports, query) in [(vec![80, 1, 81], "?port=80,1,81"), (vec![], "?port=80,1&ports=81"), (vec![80], "?port=1")] {
+        let mut what = PortForward::new("sandbox");
+        what.ports = ports.clone();
+        let url = server.port_forward_url(what).unwrap() + query;
+        let (mux, served) = connect(&server, &url, Protocol::PortChannels(Subprotocol::V4)).await;
+        let client = Client::new(mux.unwrap()).unwrap();
+        if ports == [80] {
+            // Who asks for another port than the kubelet has named is not connected to it.
+            assert!(client.connect(1).await.is_err());
+            drop(client);
+            served.await.unwrap().unwrap();
+            continue;
+        }
+        for port in [80, 81] {
+            let mut said = [0; 10];
+            client.connect(port).await.unwrap().read_exact(&mut said).await.unwrap();
+            assert_eq!(said, format!("sandbox:{port}").as_bytes());
+        }
+        let mut refused = client.connect(1).await.unwrap();
+        assert_eq!(refused.data().await.unwrap().unwrap_err().to_string(), "port 1: closed");
+        drop((client, refused));
         served.await.unwrap().unwrap();
     }
 }

@@ -15,7 +15,7 @@ use super::channels::Channels;
 use super::tunnel::Tunnel;
 use crate::config::Config;
 use crate::error::ConnectionError;
-use crate::spdy::{Codec, Connection, Frame, Role};
+use crate::spdy::{Codec, Connection, Frame, Headers, Role, StreamId};
 use crate::upgrade::Protocol;
 
 #[derive(Debug)]
@@ -29,11 +29,15 @@ pub(super) enum Carrier {
 
 impl Carrier {
     #[cfg_attr(not(feature = "websocket"), allow(unused_variables))]
-    pub(super) fn new(role: Role, protocol: Option<Protocol>, config: &Config) -> Self {
+    pub(super) fn new(role: Role, protocol: Option<Protocol>, ports: &[u16], config: &Config) -> Self {
         match protocol {
             #[cfg(feature = "websocket")]
             Some(Protocol::Channel(subprotocol)) => {
-                Self::Channels(Box::new(Channels::new(role, subprotocol, &config.limits)))
+                Self::Channels(Box::new(Channels::session(role, subprotocol, &config.limits)))
+            }
+            #[cfg(feature = "websocket")]
+            Some(Protocol::PortChannels(subprotocol)) => {
+                Self::Channels(Box::new(Channels::ports(role, subprotocol, ports, &config.limits)))
             }
             #[cfg(feature = "websocket")]
             Some(Protocol::Tunnel) => Self::Tunnel(Box::new(Tunnel::new(role, config))),
@@ -46,20 +50,42 @@ impl Carrier {
         match self {
             Self::Spdy(_) => config,
             #[cfg(feature = "websocket")]
-            Self::Channels(_) => Channels::fit(config),
+            Self::Channels(channels) => channels.fit(config),
             #[cfg(feature = "websocket")]
             Self::Tunnel(_) => config,
         }
     }
 
-    /// The streams that a client has without asking for them, by their type. `None`: it opens what it likes.
-    pub(super) fn given(&self) -> Option<&'static [&'static str]> {
+    /// The headers of the streams that a client has without asking for them. `None`: it opens what it likes.
+    pub(super) fn given(&self) -> Option<Vec<Headers>> {
         match self {
             Self::Spdy(_) => None,
             #[cfg(feature = "websocket")]
-            Self::Channels(channels) => channels.given(),
+            Self::Channels(channels) => Some(channels.given()),
             #[cfg(feature = "websocket")]
             Self::Tunnel(_) => None,
+        }
+    }
+
+    /// The stream on which the peer says its last, where the carrier knows it.
+    pub(super) fn last_word(&self) -> Option<StreamId> {
+        match self {
+            Self::Spdy(_) => None,
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.last_word(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(_) => None,
+        }
+    }
+
+    /// Whether nothing that could still be said at either end would reach anybody.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Spdy(_) => false,
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.is_over(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(_) => false,
         }
     }
 

@@ -1,16 +1,9 @@
 //! Channel messages over WebSocket as the frames of a connection.
 //!
-//! Owns what each frame becomes on such a connection, and what each message does. The five channels are five streams
-//! with fixed ids, made at once at both ends, so that what a server sends in its first packet has somewhere to go: what
-//! SPDY asks and answers to make a stream is answered here.
-//!
-//! | frame | a client's message | a server's |
-//! |---|---|---|
-//! | DATA | the channel and its bytes | the same |
-//! | FIN on stdin | v5's CLOSE, before v5 nothing | – |
-//! | any other FIN, RST_STREAM | nothing: only the connection ends | nothing |
-//! | PING | PING, or PONG | the same |
-//! | GOAWAY | Close | Close |
+//! Owns what all such connections do alike: messages, PINGs and Closes. Which streams there are, and what a message on each
+//! channel does, is the [`session`](super::session)'s or the [`ports`](super::ports)'. All streams are made at once at both
+//! ends, so that what a server sends in its first packet has somewhere to go: what SPDY asks and answers to make a stream is
+//! answered here.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,63 +12,85 @@ use bytes::{Bytes, BytesMut};
 
 use super::buffer::WriteBatch;
 use super::messages::Messages;
-use crate::channel::{self, Channel, Event, Subprotocol};
+use super::ports::Ports;
+use super::session::Session;
+use crate::channel::Subprotocol;
 use crate::config::{Config, FlowControl, Limits};
 use crate::error::ConnectionError;
-use crate::spdy::{Frame, Headers, Role, RstStatus, StreamId};
+use crate::spdy::{Frame, Headers, Role, StreamId};
 use crate::websocket::{CloseReason, Fault, Opcode, Piece, WebSocketError};
-
-/// The streams of a connection, in the order of their ids: 1, 3, 5, 7, 9.
-const STREAMS: [Channel; 5] = [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];
-/// Their types, as SPDY's headers name them.
-const TYPES: [&str; 5] = ["error", "stdin", "stdout", "stderr", "resize"];
 
 #[derive(Debug)]
 pub(super) struct Channels {
-    subprotocol: Subprotocol,
     websocket: Messages,
-    messages: channel::Decoder,
-    echoes: VecDeque<Frame>,
+    layout: Layout,
+    echoes: Echoes,
     /// What the last PING of the peer's wants repeated: the last alone is answered (RFC 6455 §5.5.3).
     pong: Bytes,
-    /// A server's streams that are neither taken nor refused yet, and the lowest taken that it writes.
-    unsettled: Vec<StreamId>,
-    greeted: Option<Channel>,
     /// How the peer ended the connection.
     ended: Option<ConnectionError>,
 }
 
+/// Frames that the peer would have sent, were it one of SPDY.
+pub(super) type Echoes = VecDeque<Frame>;
+
+/// Which channels there are.
+#[derive(Debug)]
+enum Layout {
+    Session(Session),
+    Ports(Ports),
+}
+
 impl Channels {
-    pub(super) fn new(role: Role, subprotocol: Subprotocol, limits: &Limits) -> Self {
-        let server = role == Role::Server;
-        let offered = TYPES.iter().enumerate().map(|(at, kind)| syn(at, kind));
-        let echoes = if server { offered.collect() } else { VecDeque::new() };
-        Self {
-            subprotocol,
-            websocket: Messages::new(role, limits),
-            messages: if server {
-                channel::Decoder::server(subprotocol)
-            } else {
-                channel::Decoder::client(subprotocol)
-            },
-            echoes,
-            pong: Bytes::new(),
-            unsettled: (0..STREAMS.len()).map(id_at).collect(),
-            greeted: None,
-            ended: None,
-        }
+    pub(super) fn session(role: Role, subprotocol: Subprotocol, limits: &Limits) -> Self {
+        Self::new(role, Layout::Session(Session::new(role, subprotocol)), limits)
     }
 
-    /// The subprotocols have no windows, and always five streams.
-    pub(super) fn fit(mut config: Config) -> Config {
+    pub(super) fn ports(role: Role, subprotocol: Subprotocol, ports: &[u16], limits: &Limits) -> Self {
+        Self::new(role, Layout::Ports(Ports::new(role, subprotocol, ports)), limits)
+    }
+
+    fn new(role: Role, layout: Layout, limits: &Limits) -> Self {
+        let mut channels = Self {
+            websocket: Messages::new(role, limits),
+            layout,
+            echoes: Echoes::new(),
+            pong: Bytes::new(),
+            ended: None,
+        };
+        if role == Role::Server {
+            let offered = channels.streams().into_iter().zip(0..).map(|(headers, at)| syn(id_at(at), headers));
+            channels.echoes = offered.collect();
+        }
+        channels
+    }
+
+    /// The subprotocols have no windows, and always the same streams.
+    pub(super) fn fit(&self, mut config: Config) -> Config {
         config.flow_control = FlowControl::Off;
-        config.limits.max_streams = config.limits.max_streams.max(STREAMS.len());
+        config.limits.max_streams = config.limits.max_streams.max(self.streams().len());
         config
     }
 
-    pub(super) fn given(&self) -> Option<&'static [&'static str]> {
-        // A server opens none, and need not.
-        Some(if self.websocket.role() == Role::Client { &TYPES } else { &[] })
+    /// The headers of all streams, in the order of their ids: 1, 3, 5, and so on.
+    fn streams(&self) -> Vec<Headers> {
+        match &self.layout {
+            Layout::Session(session) => session.streams(),
+            Layout::Ports(ports) => ports.streams(),
+        }
+    }
+
+    /// The streams that a client has without asking. A server opens none, and need not.
+    pub(super) fn given(&self) -> Vec<Headers> {
+        if self.websocket.role() == Role::Client { self.streams() } else { Vec::new() }
+    }
+
+    /// The stream on which the peer says its last.
+    pub(super) fn last_word(&self) -> Option<StreamId> {
+        match &self.layout {
+            Layout::Session(session) => session.last_word(),
+            Layout::Ports(_) => None,
+        }
     }
 
     pub(super) fn echo(&mut self) -> Option<Frame> {
@@ -84,6 +99,15 @@ impl Channels {
 
     pub(super) fn has_more(&self) -> bool {
         self.ended.is_some() || !self.echoes.is_empty()
+    }
+
+    /// Whether a server has nothing more to say on any channel, nor its client anything that could reach anybody.
+    pub(super) fn is_over(&self) -> bool {
+        match &self.layout {
+            // A session says so itself.
+            Layout::Session(_) => false,
+            Layout::Ports(ports) => ports.is_over(),
+        }
     }
 
     pub(super) fn is_between_messages(&self) -> bool {
@@ -109,17 +133,15 @@ impl Channels {
                 Some(Piece::Data { first, last, text, payload }) => {
                     // Go's servers take either kind from anybody, and Python's client sends strings as text. Nobody's
                     // server sends text where bytes were agreed on.
-                    if text && self.websocket.role() == Role::Client && !self.subprotocol.is_base64() {
+                    if text && self.websocket.role() == Role::Client && !self.is_base64() {
                         return Err(WebSocketError::from(Fault::Text).into());
                     }
-                    match self.messages.decode(first, last, payload)? {
-                        None => {}
-                        Some(Event::Data { channel, data }) => {
-                            return Ok(Some(Frame::Data { id: id_of(channel), fin: false, data }));
-                        }
-                        // The outputs are not the client's to close.
-                        Some(Event::Close(channel)) if channel.is_clients() => return Ok(Some(fin(channel))),
-                        Some(Event::Close(_)) => {}
+                    let said = match &mut self.layout {
+                        Layout::Session(session) => session.decode(first, last, payload)?,
+                        Layout::Ports(ports) => ports.decode(first, last, payload, &mut self.echoes)?,
+                    };
+                    if said.is_some() {
+                        return Ok(said);
                     }
                 }
                 Some(Piece::Ping(payload)) => {
@@ -140,10 +162,9 @@ impl Channels {
 
     fn end(&mut self, reason: Option<CloseReason>) {
         let ended = self.websocket.ended(reason);
-        if matches!(ended, ConnectionError::Closed) && self.websocket.role() == Role::Client {
-            // The outputs have no end of their own.
-            let outputs = [Channel::Stdout, Channel::Stderr, Channel::Error];
-            self.echoes.extend(outputs.map(fin));
+        match &self.layout {
+            Layout::Session(session) => session.end(&ended, &mut self.echoes),
+            Layout::Ports(ports) => ports.end(&ended, &mut self.echoes),
         }
         self.ended = Some(ended);
     }
@@ -155,69 +176,25 @@ impl Channels {
         out: &mut WriteBatch,
     ) -> io::Result<()> {
         match frame {
-            Frame::Data { id, fin, data } => {
-                let channel = channel_of(id).filter(|channel| self.sends_on(*channel));
-                let Some(channel) = channel else {
-                    if !data.is_empty() {
-                        self.echoes.push_back(Frame::RstStream { id, status: RstStatus::INVALID_STREAM });
-                    }
-                    return Ok(());
-                };
-                if !data.is_empty() {
-                    self.put_message(channel, data, out)?;
-                }
-                if fin
-                    && channel == Channel::Stdin
-                    && let Some(close) = self.subprotocol.encode_close(channel)
-                {
-                    self.websocket.put(Opcode::Binary, &close, out)?;
-                }
-            }
-            Frame::SynStream { id, .. } => self.echoes.push_back(match channel_of(id) {
-                Some(_) => Frame::SynReply { id, fin: false, headers: Headers::new() },
-                None => Frame::RstStream { id, status: RstStatus::REFUSED_STREAM },
-            }),
-            Frame::SynReply { id, .. } => {
-                let taken = channel_of(id).filter(|channel| self.sends_on(*channel));
-                self.greeted = self.greeted.into_iter().chain(taken).min_by_key(|channel| channel.number());
-                self.settle(id, out)?;
-            }
-            Frame::RstStream { id, .. } => self.settle(id, out)?,
-            Frame::Ping(id) if self.is_ours(id) => self.websocket.put(Opcode::Ping, &id.to_be_bytes(), out)?,
+            Frame::Ping(id) if self.is_ours(id) => self.websocket.put(Opcode::Ping, &id.to_be_bytes(), out),
             Frame::Ping(_) => {
                 let payload = self.pong.clone();
-                self.websocket.put(Opcode::Pong, &payload, out)?;
+                self.websocket.put(Opcode::Pong, &payload, out)
             }
-            Frame::GoAway { status, .. } => self.websocket.put_close(status, ended, out)?,
-            Frame::Settings(_) | Frame::Headers { .. } | Frame::WindowUpdate { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// Once it is settled which streams there are, a server says that it is there, with an empty message on the lowest
-    /// channel that it writes. Clients wait for that.
-    fn settle(&mut self, id: StreamId, out: &mut WriteBatch) -> io::Result<()> {
-        let before = self.unsettled.len();
-        self.unsettled.retain(|unsettled| *unsettled != id);
-        match self.greeted {
-            Some(channel) if before == 1 && self.unsettled.is_empty() && self.websocket.role() == Role::Server => {
-                self.put_message(channel, Bytes::new(), out)
+            Frame::GoAway { status, .. } => self.websocket.put_close(status, ended, out),
+            Frame::Settings(_) | Frame::Headers { .. } | Frame::WindowUpdate { .. } => Ok(()),
+            frame => {
+                let mut wire = Wire { websocket: &mut self.websocket, subprotocol: self.layout.subprotocol(), out };
+                match &mut self.layout {
+                    Layout::Session(session) => session.encode(frame, &mut wire, &mut self.echoes),
+                    Layout::Ports(ports) => ports.encode(frame, &mut wire, &mut self.echoes),
+                }
             }
-            _ => Ok(()),
         }
     }
 
-    fn put_message(&mut self, channel: Channel, data: Bytes, out: &mut WriteBatch) -> io::Result<()> {
-        if self.subprotocol.is_base64() {
-            let mut message = BytesMut::with_capacity(self.subprotocol.encoded_len(data.len()));
-            self.subprotocol.encode(channel, &data, &mut message);
-            return self.websocket.put_message(Opcode::Text, &[], message.freeze(), out);
-        }
-        self.websocket.put_message(Opcode::Binary, &[self.subprotocol.channel_byte(channel)], data, out)
-    }
-
-    fn sends_on(&self, channel: Channel) -> bool {
-        channel.is_clients() == (self.websocket.role() == Role::Client)
+    fn is_base64(&self) -> bool {
+        self.layout.subprotocol().is_base64()
     }
 
     /// Whether a PING with this id is one that this end sends.
@@ -226,30 +203,65 @@ impl Channels {
     }
 }
 
-fn id_of(channel: Channel) -> StreamId {
-    id_at(STREAMS.iter().position(|known| *known == channel).unwrap_or(0))
+impl Layout {
+    fn subprotocol(&self) -> Subprotocol {
+        match self {
+            Self::Session(session) => session.subprotocol(),
+            Self::Ports(ports) => ports.subprotocol(),
+        }
+    }
 }
 
-fn id_at(at: usize) -> StreamId {
+/// Where messages go.
+pub(super) struct Wire<'a> {
+    websocket: &'a mut Messages,
+    subprotocol: Subprotocol,
+    out: &'a mut WriteBatch,
+}
+
+impl Wire<'_> {
+    pub(super) fn role(&self) -> Role {
+        self.websocket.role()
+    }
+
+    /// A message on a channel: its bytes are not copied but to be masked, or to become base64.
+    pub(super) fn put(&mut self, channel: u8, data: Bytes) -> io::Result<()> {
+        if self.subprotocol.is_base64() {
+            let mut message = BytesMut::with_capacity(self.subprotocol.encoded_len(data.len()));
+            self.subprotocol.encode_numbered(channel, &data, &mut message);
+            return self.websocket.put_message(Opcode::Text, &[], message.freeze(), self.out);
+        }
+        self.websocket.put_message(Opcode::Binary, &[self.subprotocol.number_byte(channel)], data, self.out)
+    }
+
+    /// A message that is no channel's.
+    pub(super) fn put_raw(&mut self, message: &[u8]) -> io::Result<()> {
+        self.websocket.put(Opcode::Binary, message, self.out)
+    }
+}
+
+/// The id of a stream by its place.
+pub(super) fn id_at(at: usize) -> StreamId {
     StreamId::new(u32::try_from(at).unwrap_or(0).saturating_mul(2).saturating_add(1))
 }
 
-fn channel_of(id: StreamId) -> Option<Channel> {
-    STREAMS.into_iter().find(|channel| id_of(*channel) == id)
+/// The place of a stream by its id.
+pub(super) fn place_of(id: StreamId) -> usize {
+    usize::try_from(id.get() / 2).unwrap_or(usize::MAX)
 }
 
-fn fin(channel: Channel) -> Frame {
-    Frame::Data { id: id_of(channel), fin: true, data: Bytes::new() }
+pub(super) fn fin(id: StreamId) -> Frame {
+    Frame::Data { id, fin: true, data: Bytes::new() }
 }
 
-fn syn(at: usize, kind: &str) -> Frame {
+fn syn(id: StreamId, headers: Headers) -> Frame {
     Frame::SynStream {
-        id: id_at(at),
+        id,
         associated: StreamId::SESSION,
         priority: 0,
         slot: 0,
         fin: false,
         unidirectional: false,
-        headers: Headers::from_iter([("streamtype", kind)]),
+        headers,
     }
 }

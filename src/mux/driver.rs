@@ -340,6 +340,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     state.connection.take(echo, now);
                 }
             }
+            if carrier.is_over() {
+                state.connection.answer_farewell();
+            }
             Ok(())
         })
     }

@@ -34,6 +34,10 @@ mod channels;
 mod driver;
 #[cfg(feature = "websocket")]
 mod messages;
+#[cfg(feature = "websocket")]
+mod ports;
+#[cfg(feature = "websocket")]
+mod session;
 mod shared;
 mod stream;
 #[cfg(feature = "websocket")]
@@ -58,8 +62,14 @@ use crate::spdy::{Connection, Headers, Role, RstStatus, StreamId};
 use crate::upgrade::{Protocol, Upgraded};
 use stream::StreamRef;
 
-/// The header that says which of a session's streams one is.
+/// The header that says which of a session's streams one is, or which of a pair's.
 pub(crate) const STREAM_TYPE: &str = "streamtype";
+/// The other headers of a pair's streams.
+pub(crate) const PORT: &str = "port";
+pub(crate) const REQUEST_ID: &str = "requestid";
+/// In the answer to a pair's data stream: why there will be no connection. client-go gives up all connections when an error
+/// stream says anything, and does not look at the headers of an answer; a client of ours does.
+pub(crate) const ERROR: &str = "error";
 
 /// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
 ///
@@ -69,6 +79,7 @@ pub(crate) const STREAM_TYPE: &str = "streamtype";
 pub struct Multiplexer {
     shared: Arc<Shared>,
     protocol: Option<Protocol>,
+    ports: Option<Arc<[u16]>>,
 }
 
 impl Multiplexer {
@@ -92,20 +103,19 @@ impl Multiplexer {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        let ports = io.shared_ports();
         let (io, read_ahead, protocol) = io.into_parts();
-        let mut carrier = Carrier::new(role, protocol, &config);
+        let mut carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
         let config = carrier.fit(config);
         let now = tokio::time::Instant::now().into_std();
         let mut connection = Connection::new(role, config.clone(), now);
-        let given = carrier.given().map(|kinds| {
-            let mut open =
-                |kind: &'static str| connection.open(Headers::from_iter([(STREAM_TYPE, kind)])).ok().flatten();
-            kinds.iter().filter_map(|kind| Some((*kind, open(kind)?))).collect::<Vec<_>>()
+        let given = carrier.given().map(|streams| {
+            let mut open = |headers: Headers| Some((headers.clone(), connection.open(headers).ok().flatten()?));
+            streams.into_iter().filter_map(&mut open).collect::<Vec<_>>()
         });
-        if let Some(given) = &given {
-            // The status may come before anybody asks for the streams.
-            for (_, id) in given.iter().filter(|(kind, _)| *kind == "error") {
-                connection.hush_after(*id, false);
+        if given.is_some() {
+            if let Some(stream) = carrier.last_word() {
+                connection.hush_after(stream, false);
             }
             // Answered before a byte is read: what comes first may be the end.
             carrier.answer(&mut connection, now);
@@ -116,7 +126,7 @@ impl Multiplexer {
         let shared = Shared::new(connection, given);
         shared.handle_added();
         let driver = Driver::new(io, &read_ahead, carrier, Arc::clone(&shared), &config);
-        (Self { shared, protocol }, driver)
+        (Self { shared, protocol, ports }, driver)
     }
 
     /// The protocol that was negotiated, if one was.
@@ -125,11 +135,18 @@ impl Multiplexer {
         self.protocol
     }
 
+    /// The ports that the request asked for, in its order, where the protocol is `Protocol::PortChannels`; else none.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        self.ports.as_deref().unwrap_or_default()
+    }
+
     /// Opens a stream. Its SYN_STREAM leaves at once and the answer is not waited for, so several opens take no more
     /// round trips than one, and bytes may be sent right behind. [`Stream::answered`] waits for the answer.
     ///
     /// Waits where the peer's MAX_CONCURRENT_STREAMS is reached. Over WebSocket there are the five streams of a session
-    /// and no others: the header `streamtype` says which of them this takes.
+    /// and no others: the header `streamtype` says which of them this takes. In the old form of port-forward there are two for
+    /// each port, and `port` and `requestid`, which is the place of the port among them, say it too.
     ///
     /// # Errors
     /// [`ConnectionError::NoChannel`] over WebSocket for a stream that is none of these, or was taken before.
@@ -292,7 +309,7 @@ impl Multiplexer {
 impl Clone for Multiplexer {
     fn clone(&self) -> Self {
         self.shared.handle_added();
-        Self { shared: Arc::clone(&self.shared), protocol: self.protocol }
+        Self { shared: Arc::clone(&self.shared), protocol: self.protocol, ports: self.ports.clone() }
     }
 }
 
@@ -322,7 +339,8 @@ pub struct Stats {
     /// Bytes that came and that nobody has read yet, each piece counted as 256 at least.
     pub unread: usize,
     /// The stream with the most unread bytes, while those keep the whole connection from being read: its id. Over WebSocket,
-    /// where streams have none, 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's size.
+    /// where streams have none, 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's size; in the old form of
+    /// port-forward it is twice the channel and one more.
     pub stalled_by: Option<u32>,
     /// Bytes read from the IO.
     pub received: u64,

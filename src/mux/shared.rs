@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::STREAM_TYPE;
 use crate::error::ConnectionError;
 use crate::spdy::{Connection, Event, Headers, Role, RstStatus, StreamId};
 
@@ -24,8 +23,8 @@ impl fmt::Debug for Shared {
 pub(crate) struct State {
     pub(crate) connection: Connection,
     pub(crate) incoming: VecDeque<StreamId>,
-    /// The streams that a client has without opening them, by their type, until they are taken.
-    given: Option<Vec<(&'static str, StreamId)>>,
+    /// The streams that a client has without opening them, by their headers, until they are taken.
+    given: Option<Vec<(Headers, StreamId)>>,
     pub(crate) pings: HashMap<u32, Ping>,
     streams: HashMap<StreamId, Waiting>,
     acceptors: Vec<Waker>,
@@ -71,7 +70,7 @@ impl Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new(connection: Connection, given: Option<Vec<(&'static str, StreamId)>>) -> Arc<Self> {
+    pub(crate) fn new(connection: Connection, given: Option<Vec<(Headers, StreamId)>>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             connection,
             incoming: VecDeque::new(),
@@ -178,8 +177,9 @@ impl State {
     pub(crate) fn open(&mut self, headers: &Headers) -> Result<Option<StreamId>, ConnectionError> {
         let Some(given) = &mut self.given else { return self.connection.open(headers.clone()) };
         // Even of a connection that has ended: a session may be over before anybody asks for it.
-        let kind = headers.get(STREAM_TYPE);
-        let at = given.iter().position(|(given, _)| Some(*given) == kind).ok_or(ConnectionError::NoChannel)?;
+        let says = |name: &[u8], value: &[u8]| headers.iter().any(|header| header == (name, value));
+        let is_meant = |given: &Headers| given.iter().all(|(name, value)| says(name, value));
+        let at = given.iter().position(|(given, _)| is_meant(given)).ok_or(ConnectionError::NoChannel)?;
         Ok(Some(given.swap_remove(at).1))
     }
 

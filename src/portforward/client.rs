@@ -1,12 +1,13 @@
 //! The client's side: makes the pairs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::time::timeout;
 
-use super::{Connection, ERROR, Error, Options, PORT, REQUEST_ID, check_protocol};
+use super::{Connection, Error, Options, check_protocol};
 use crate::error::{ConnectionError, StreamError};
-use crate::mux::{Multiplexer, STREAM_TYPE, Stream};
+use crate::mux::{ERROR, Multiplexer, PORT, REQUEST_ID, STREAM_TYPE, Stream};
 use crate::spdy::{Headers, RstStatus};
 
 /// Connections to the ports of a pod, all over one.
@@ -14,8 +15,36 @@ use crate::spdy::{Headers, RstStatus};
 pub struct PortForward {
     mux: Multiplexer,
     options: Options,
-    /// The id of the next connection: client-go's count from 0 too.
-    next: AtomicU64,
+    requests: Requests,
+}
+
+/// The ids of connections.
+#[derive(Debug)]
+enum Requests {
+    /// The next one: client-go's count from 0 too.
+    Next(AtomicU64),
+    /// In the old form there is one for each port that the request named: these are not taken yet.
+    Asked(Mutex<Vec<(usize, u16)>>),
+}
+
+impl Requests {
+    fn new(mux: &Multiplexer) -> Self {
+        match mux.ports() {
+            [] => Self::Next(AtomicU64::new(0)),
+            ports => Self::Asked(Mutex::new(ports.iter().copied().enumerate().collect())),
+        }
+    }
+
+    fn next(&self, port: u16) -> Result<String, Error> {
+        match self {
+            Self::Next(next) => Ok(next.fetch_add(1, Ordering::Relaxed).to_string()),
+            Self::Asked(asked) => {
+                let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+                let at = asked.iter().position(|(_, asked)| *asked == port).ok_or(Error::NotAsked { port })?;
+                Ok(asked.remove(at).0.to_string())
+            }
+        }
+    }
 }
 
 impl PortForward {
@@ -33,7 +62,7 @@ impl PortForward {
     /// As [`new`](Self::new).
     pub fn with_options(mux: Multiplexer, options: Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
-        Ok(Self { mux, options, next: AtomicU64::new(0) })
+        Ok(Self { requests: Requests::new(&mux), mux, options })
     }
 
     /// Connects to a port: makes a pair of streams and waits until the server has answered both.
@@ -42,8 +71,8 @@ impl PortForward {
     /// the first read tells.
     ///
     /// # Errors
-    /// [`Error::Failed`], [`Error::Refused`] and [`Error::Timeout`] concern this connection alone. [`Error::NoPort`].
-    /// [`Error::Connection`] where all of them are lost.
+    /// [`Error::Failed`], [`Error::Refused`] and [`Error::Timeout`] concern this connection alone. [`Error::NoPort`], and in
+    /// the old form [`Error::NotAsked`]. [`Error::Connection`] where all of them are lost.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, the streams that were made are reset.
@@ -51,7 +80,7 @@ impl PortForward {
         if port == 0 {
             return Err(Error::NoPort);
         }
-        let request = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let request = self.requests.next(port)?;
         let port_text = port.to_string();
         let headers =
             |kind| Headers::from_iter([(STREAM_TYPE, kind), (PORT, &port_text[..]), (REQUEST_ID, &request[..])]);

@@ -8,6 +8,10 @@
 //! of the error stream at once; the server says on it why a connection failed. Over WebSocket the same streams go through a
 //! tunnel of SPDY (`Protocol::Tunnel`).
 //!
+//! The old form (`Protocol::PortChannels`) has no streams but channels of WebSocket, made by the request: one connection to
+//! each port that it names. A client cannot end what it sends there and only the end of all of them ends one, nor can a
+//! server end what it sends and still read: with that the connection is over.
+//!
 //! ```
 //! use kubestream::mux::{Config, Multiplexer};
 //! use kubestream::portforward::{PortForward, PortForwardServer};
@@ -111,6 +115,12 @@ pub enum Error {
     /// There is no port 0.
     #[error("there is no port 0")]
     NoPort,
+    /// The old form connects once to each port that the request named. This one it did not, or it is taken.
+    #[error("port {port}: the request did not ask for it, or its connection is taken")]
+    NotAsked {
+        /// The remote port.
+        port: u16,
+    },
     /// The server says why it could not forward this connection. The others are not concerned.
     #[error("port {port}: {reason}")]
     Failed {
@@ -153,7 +163,7 @@ impl Error {
         match self {
             Self::Connection(error) => error.initiator(),
             Self::Stream { error, .. } => error.initiator(),
-            Self::NotPortForward(_) | Self::NoPort => Initiator::User,
+            Self::NotPortForward(_) | Self::NoPort | Self::NotAsked { .. } => Initiator::User,
             Self::Failed { .. } | Self::Refused { .. } | Self::Timeout { .. } => Initiator::Remote,
         }
     }
@@ -171,7 +181,7 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Connection(error) => Self::from(error.clone()).kind(),
             Error::Stream { error, .. } => Self::from(error.clone()).kind(),
-            Error::NotPortForward(_) | Error::NoPort => io::ErrorKind::InvalidInput,
+            Error::NotPortForward(_) | Error::NoPort | Error::NotAsked { .. } => io::ErrorKind::InvalidInput,
             Error::Failed { .. } => io::ErrorKind::ConnectionAborted,
             Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
             Error::Timeout { .. } => io::ErrorKind::TimedOut,
@@ -186,10 +196,3 @@ fn check_protocol(mux: &Multiplexer) -> Result<(), Error> {
         protocol => Err(Error::NotPortForward(protocol)),
     }
 }
-
-/// The headers of a pair's streams.
-const PORT: &str = "port";
-const REQUEST_ID: &str = "requestid";
-/// In the answer to a data stream: why there will be no connection. client-go gives up all connections when an error
-/// stream says anything, and does not look at the headers of an answer; a client of ours does.
-const ERROR: &str = "error";

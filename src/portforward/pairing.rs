@@ -5,8 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::{PORT, REQUEST_ID};
-use crate::mux::STREAM_TYPE;
+use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::spdy::{Headers, StreamId};
 
 /// Bytes of a request id: clients count, in 20 digits at the most.

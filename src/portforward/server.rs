@@ -4,9 +4,9 @@ use bytes::Bytes;
 use tokio::time::sleep_until;
 
 use super::pairing::{Half, Kind, Offered, Pairing};
-use super::{Connection, ERROR, Error, Options, check_protocol};
+use super::{Connection, Error, Options, check_protocol};
 use crate::error::ConnectionError;
-use crate::mux::{Incoming, Multiplexer, Stream};
+use crate::mux::{ERROR, Incoming, Multiplexer, Stream};
 use crate::spdy::{Headers, RstStatus};
 
 /// Takes the connections that a client forwards.
@@ -43,7 +43,8 @@ impl PortForwardServer {
         Ok(Self { mux, pairing })
     }
 
-    /// Waits for the next connection that the client makes. `None`: the client has ended in good order.
+    /// Waits for the next connection that the client makes. `None`: the client has ended in good order, or, in the old form,
+    /// all connections have that it asked for.
     ///
     /// Streams that are no half of a pair are reset, and so is, while this is waited for, a half whose other does not come;
     /// the rest is not concerned. The client's older connections live on whether or not this is called.

@@ -37,6 +37,10 @@ pub struct Attach {
 pub struct PortForward {
     /// The pod's sandbox.
     pub pod_sandbox_id: String,
+    /// CRI's `port`, which a kubelet fills in for clients of the old form of port-forward: those name their ports in the request,
+    /// which stays with it. The others say each port when they want it. Where it is empty, the old form takes the query of
+    /// the URL that is asked for. Default: none.
+    pub ports: Vec<u16>,
 }
 
 impl Exec {
@@ -69,7 +73,7 @@ impl Attach {
 impl PortForward {
     /// A pod's ports.
     pub fn new(pod_sandbox_id: impl Into<String>) -> Self {
-        Self { pod_sandbox_id: pod_sandbox_id.into() }
+        Self { pod_sandbox_id: pod_sandbox_id.into(), ports: Vec::new() }
     }
 
     pub(super) fn check(&self) -> Result<(), RequestError> {

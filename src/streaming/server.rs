@@ -260,7 +260,7 @@ impl<R: Runtime> Inner<R> {
                 let streams = what.streams;
                 self.session(pending, streams, |session| self.runtime.attach(what, session)).await
             }
-            Prepared::PortForward(what) => self.forward(pending, &what.pod_sandbox_id).await,
+            Prepared::PortForward(what) => self.forward(pending, what).await,
         }
     }
 
@@ -287,10 +287,12 @@ impl<R: Runtime> Inner<R> {
         Ok(session??)
     }
 
-    async fn forward<IO>(&self, pending: Pending<IO>, sandbox: &str) -> Result<(), ServeError>
+    async fn forward<IO>(&self, pending: Pending<IO>, what: PortForward) -> Result<(), ServeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
+        let sandbox = &what.pod_sandbox_id;
+        let pending = if what.ports.is_empty() { pending } else { pending.with_ports(&what.ports) };
         let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.forward.clone());
         let mut server = PortForwardServer::with_options(mux, &self.config.port_forward)?;

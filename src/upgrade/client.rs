@@ -3,6 +3,9 @@
 //! Owns what may be asked and what of the answer is believed. Only a 101 that says the carrier that was asked for, and a
 //! protocol that was offered, makes an [`Upgraded`] (CVE-2018-1002105).
 
+#[cfg(feature = "websocket")]
+use std::sync::Arc;
+
 use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
@@ -11,6 +14,8 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::head::{self, HeadReader};
+#[cfg(feature = "websocket")]
+use super::ports;
 #[cfg(feature = "websocket")]
 use super::websocket;
 use super::{
@@ -65,7 +70,11 @@ where
     if status == StatusCode::SWITCHING_PROTOCOLS {
         asked.check_switch(&response)?;
         let protocol = asked.chosen(response.headers(), offers)?;
-        return Ok(Upgraded::new(io, reader.into_rest(), protocol));
+        #[cfg(feature = "websocket")]
+        let ports = protocol.map(|protocol| asked_ports(&request, protocol)).transpose()?.flatten();
+        #[cfg(not(feature = "websocket"))]
+        let ports = None;
+        return Ok(Upgraded { io, read_ahead: reader.into_rest(), protocol, ports });
     }
     if status.is_redirection() {
         let location = response.headers().get(header::LOCATION);
@@ -101,9 +110,11 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
         if offer.carrier() != asked.carrier {
             return invalid(InvalidRequest::MixedOffers);
         }
-        if offers.iter().take(earlier).any(|other| other == offer) {
+        if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
             return invalid(InvalidRequest::DuplicateOffer(*offer));
         }
+        #[cfg(feature = "websocket")]
+        asked_ports(request, *offer)?;
     }
     let host = match host(request) {
         Ok(host) => host,
@@ -123,6 +134,12 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
     }
     head.extend_from_slice(b"\r\n");
     Ok(head)
+}
+
+/// What the old form of port-forward has to know.
+#[cfg(feature = "websocket")]
+fn asked_ports(request: &Request<()>, protocol: Protocol) -> Result<Option<Arc<[u16]>>, UpgradeError> {
+    ports::of(request, protocol, None).map_err(|error| UpgradeError::InvalidRequest(InvalidRequest::Ports(error)))
 }
 
 /// The `Host` of the headers, else the authority without its userinfo (RFC 9110 §7.2).
@@ -221,7 +238,7 @@ impl Asked {
         match (&name[..], self.carrier, offers) {
             ("", _, []) => return Ok(None),
             ("", Carrier::Spdy, _) => Some(Protocol::Exec(Version::V1)),
-            _ => Protocol::from_name(self.carrier, &name),
+            (name, ..) => offers.iter().copied().find(|offer| offer.name() == name),
         }
         .filter(|protocol| offers.contains(protocol))
         .map(Some)

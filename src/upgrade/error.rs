@@ -78,6 +78,10 @@ pub enum UpgradeError {
     #[cfg(feature = "websocket")]
     #[error("unable to upgrade: {0}")]
     BearerToken(#[from] super::BearerTokenError),
+    /// Server: the old form of port-forward, and not the ports for it. It was answered 400.
+    #[cfg(feature = "websocket")]
+    #[error("unable to upgrade: {0}")]
+    Ports(#[from] super::PortsError),
     /// Server: the request asks for no upgrade to a protocol that is supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
@@ -125,7 +129,9 @@ impl UpgradeError {
             | Self::NoProtocol { .. }
             | Self::NoCommonProtocol { .. } => Initiator::Remote,
             #[cfg(feature = "websocket")]
-            Self::Handshake(_) | Self::OriginNotAllowed { .. } | Self::BearerToken(_) => Initiator::Remote,
+            Self::Handshake(_) | Self::OriginNotAllowed { .. } | Self::BearerToken(_) | Self::Ports(_) => {
+                Initiator::Remote
+            }
         }
     }
 }
@@ -152,7 +158,7 @@ impl UpgradeError {
             | Self::BodyNotAllowed
             | Self::NoProtocol { .. } => io::ErrorKind::InvalidData,
             #[cfg(feature = "websocket")]
-            Self::Handshake(_) => io::ErrorKind::InvalidData,
+            Self::Handshake(_) | Self::Ports(_) => io::ErrorKind::InvalidData,
             #[cfg(feature = "websocket")]
             Self::OriginNotAllowed { .. } | Self::BearerToken(_) => io::ErrorKind::PermissionDenied,
         }
@@ -236,6 +242,10 @@ pub enum InvalidRequest {
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
     DuplicateOffer(super::Protocol),
+    /// The old form of port-forward is offered, and the query does not say the ports.
+    #[cfg(feature = "websocket")]
+    #[error("{0}")]
+    Ports(super::PortsError),
 }
 
 /// What is wrong with a 101.

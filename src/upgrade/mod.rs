@@ -31,10 +31,13 @@ mod error;
 mod fallback;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod head;
+#[cfg(feature = "websocket")]
+mod ports;
 mod server;
 #[cfg(feature = "websocket")]
 mod websocket;
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -50,6 +53,8 @@ pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
 #[cfg(feature = "websocket")]
 pub use fallback::{Connected, FallbackError, connect_with_fallback};
+#[cfg(feature = "websocket")]
+pub use ports::PortsError;
 pub use server::{Pending, accept};
 #[cfg(feature = "websocket")]
 pub use websocket::{BearerToken, BearerTokenError, Origins};
@@ -130,6 +135,11 @@ pub enum Protocol {
     /// The same inside WebSocket: `SPDY/3.1+portforward.k8s.io`.
     #[cfg(feature = "websocket")]
     Tunnel,
+    /// The older form, which kubectl never spoke and the clients of Python, Node and Rust do: two channels over WebSocket for
+    /// each port that the request names, and one connection to each. `v4.channel.k8s.io`, `v4.base64.channel.k8s.io` or
+    /// unnamed, as exec's, so that only what a server is asked for tells them apart.
+    #[cfg(feature = "websocket")]
+    PortChannels(Subprotocol),
 }
 
 impl Protocol {
@@ -169,7 +179,13 @@ impl Protocol {
 
     /// Port-forward, each of its forms: for a server that does not care which it is.
     #[cfg(feature = "websocket")]
-    pub const PORT_FORWARD: &'static [Self] = &[Self::Tunnel, Self::PortForward];
+    pub const PORT_FORWARD: &'static [Self] = &[
+        Self::Tunnel,
+        Self::PortForward,
+        Self::PortChannels(Subprotocol::V4),
+        Self::PortChannels(Subprotocol::V4Base64),
+        Self::PortChannels(Subprotocol::Unnamed),
+    ];
 
     /// What carries it.
     #[must_use]
@@ -177,7 +193,7 @@ impl Protocol {
         match self {
             Self::Exec(_) | Self::PortForward => Carrier::Spdy,
             #[cfg(feature = "websocket")]
-            Self::Channel(_) | Self::Tunnel => Carrier::WebSocket,
+            Self::Channel(_) | Self::Tunnel | Self::PortChannels(_) => Carrier::WebSocket,
         }
     }
 
@@ -189,7 +205,7 @@ impl Protocol {
             #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) => Some(subprotocol.version()),
             #[cfg(feature = "websocket")]
-            Self::Tunnel => None,
+            Self::Tunnel | Self::PortChannels(_) => None,
             Self::PortForward => None,
         }
     }
@@ -200,7 +216,7 @@ impl Protocol {
         match self {
             Self::PortForward => true,
             #[cfg(feature = "websocket")]
-            Self::Tunnel => true,
+            Self::Tunnel | Self::PortChannels(_) => true,
             #[cfg(feature = "websocket")]
             Self::Channel(_) => false,
             Self::Exec(_) => false,
@@ -215,7 +231,7 @@ impl Protocol {
             #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) => subprotocol.has_close(),
             #[cfg(feature = "websocket")]
-            Self::Tunnel => false,
+            Self::Tunnel | Self::PortChannels(_) => false,
             Self::PortForward => false,
         }
     }
@@ -230,14 +246,15 @@ impl Protocol {
             Self::Exec(Version::V4) => "v4.channel.k8s.io",
             Self::Exec(Version::V5) => "v5.channel.k8s.io",
             #[cfg(feature = "websocket")]
-            Self::Channel(subprotocol) => subprotocol.name(),
+            Self::Channel(subprotocol) | Self::PortChannels(subprotocol) => subprotocol.name(),
             Self::PortForward => "portforward.k8s.io",
             #[cfg(feature = "websocket")]
             Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
         }
     }
 
-    /// The protocol of a name on the wire. Names are compared byte by byte, as in Go.
+    /// The protocol of a name on the wire: where exec and port-forward share one, exec's. Names are compared byte by byte, as
+    /// in Go.
     #[must_use]
     pub fn from_name(carrier: Carrier, name: &str) -> Option<Self> {
         match carrier {
@@ -266,12 +283,13 @@ pub struct Upgraded<IO> {
     io: IO,
     read_ahead: Bytes,
     protocol: Option<Protocol>,
+    ports: Option<Arc<[u16]>>,
 }
 
 impl<IO> Upgraded<IO> {
     /// `read_ahead` is what was read from `io` and belongs to the new protocol; `protocol` is `None` for raw SPDY.
     pub fn new(io: IO, read_ahead: Bytes, protocol: Option<Protocol>) -> Self {
-        Self { io, read_ahead, protocol }
+        Self { io, read_ahead, protocol, ports: None }
     }
 
     /// Raw SPDY on an IO nothing was read from.
@@ -282,6 +300,23 @@ impl<IO> Upgraded<IO> {
     /// What the two ends settled on; `None` for raw SPDY.
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
+    }
+
+    /// The ports that the request asked for, in its order: where the protocol is [`Protocol::PortChannels`], and for whoever
+    /// makes that handshake elsewhere. Without them there is nothing that such a connection could forward.
+    #[must_use]
+    #[cfg(feature = "websocket")]
+    pub fn with_ports(self, ports: &[u16]) -> Self {
+        Self { ports: Some(ports.into()), ..self }
+    }
+
+    /// The ports that the request asked for, where the protocol is `Protocol::PortChannels`; else none.
+    pub fn ports(&self) -> &[u16] {
+        self.ports.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn shared_ports(&self) -> Option<Arc<[u16]>> {
+        self.ports.clone()
     }
 
     /// The IO, what was read ahead, and the protocol.

@@ -3,6 +3,7 @@
 //! Owns what is refused before the caller sees it, and the words of a refusal, which are those of Go's servers. It must
 //! write nothing behind a 101: a Go client may lose it.
 
+use std::sync::Arc;
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
@@ -15,13 +16,13 @@ use tokio::time::timeout;
 use super::HandshakeFault;
 use super::head::{self, HeadReader};
 #[cfg(feature = "websocket")]
+use super::ports;
+#[cfg(feature = "websocket")]
 use super::websocket::{self, BearerToken, BearerTokenError};
 use super::{
     Carrier, Config, Protocol, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, X_STREAM_PROTOCOL_VERSION,
     fill, read_head,
 };
-#[cfg(feature = "websocket")]
-use crate::channel::Subprotocol;
 
 /// Reads the head of a request, which may ask for an upgrade or not.
 ///
@@ -77,6 +78,8 @@ pub struct Pending<IO> {
     config: Config,
     #[cfg(feature = "websocket")]
     token: Result<Option<BearerToken>, BearerTokenError>,
+    #[cfg(feature = "websocket")]
+    ports: Option<Arc<[u16]>>,
 }
 
 impl<IO> Pending<IO> {
@@ -86,10 +89,21 @@ impl<IO> Pending<IO> {
             #[cfg(feature = "websocket")]
             token: websocket::take_bearer_token(request.headers_mut()),
             io,
+            #[cfg(feature = "websocket")]
+            ports: None,
             request,
             read_ahead,
             config,
         }
+    }
+
+    /// The ports that the old form of port-forward will have, where they are known: a container runtime has them from the
+    /// kubelet, and its clients' requests do not repeat them. Without this they are the query's.
+    #[must_use]
+    #[cfg(feature = "websocket")]
+    pub fn with_ports(mut self, ports: &[u16]) -> Self {
+        self.ports = Some(ports.into());
+        self
     }
 
     /// What the client asks for. Whether it may is for the caller to say, before [`accept`](Self::accept): as `create`,
@@ -149,14 +163,14 @@ where
     /// # Errors
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] have been answered with 400,
     /// [`UpgradeError::NoCommonProtocol`] with 403 and, over SPDY, the list of what is supported, in the words of Go's
-    /// servers; `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed` and `UpgradeError::BearerToken`, which WebSocket has, as
-    /// they say.
+    /// servers; `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken` and
+    /// `UpgradeError::Ports`, which WebSocket has, as they say.
     /// [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 was not taken.
     ///
     /// # Cancel safety
     /// Dropping the future drops the IO, and with it the connection: the client may have the 101 already.
     pub async fn accept(mut self, supported: &[Protocol]) -> Result<Upgraded<IO>, UpgradeError> {
-        let (protocol, head) = match self.choose(supported) {
+        let Chosen { protocol, ports, head } = match self.choose(supported) {
             Ok(chosen) => chosen,
             Err(error) => {
                 let response = refusal(&error, supported);
@@ -166,7 +180,7 @@ where
             }
         };
         write(&mut self.io, &head, &self.config).await?;
-        Ok(Upgraded::new(self.io, self.read_ahead, protocol))
+        Ok(Upgraded { io: self.io, read_ahead: self.read_ahead, protocol, ports })
     }
 
     /// Answers without an upgrade, and closes: `Content-Length` and `Connection: close` are set here, whatever the response
@@ -188,7 +202,7 @@ where
     }
 
     /// What is settled on, and the 101 that says so.
-    fn choose(&self, supported: &[Protocol]) -> Result<(Option<Protocol>, Vec<u8>), UpgradeError> {
+    fn choose(&self, supported: &[Protocol]) -> Result<Chosen, UpgradeError> {
         let supports = |carrier| supported.iter().any(|protocol| protocol.carrier() == carrier);
         let raw = supported.is_empty();
         let mut carriers = self.carriers();
@@ -218,7 +232,13 @@ where
             }
         };
         head.extend_from_slice(b"\r\n");
-        Ok((protocol, head))
+        #[cfg(feature = "websocket")]
+        let ports = protocol.map(|protocol| ports::of(&self.request, protocol, self.ports.as_ref()));
+        #[cfg(feature = "websocket")]
+        let ports = ports.transpose()?.flatten();
+        #[cfg(not(feature = "websocket"))]
+        let ports = None;
+        Ok(Chosen { protocol, ports, head })
     }
 
     fn choose_spdy(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
@@ -237,16 +257,14 @@ where
 
     #[cfg(feature = "websocket")]
     fn choose_channel(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
-        let unnamed = Protocol::Channel(Subprotocol::Unnamed);
         let none = self.request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().all(|line| line.is_empty());
-        let unnamed = || (none && supported.contains(&unnamed)).then_some(unnamed);
+        let unnamed = || if none { find(supported, Carrier::WebSocket, "") } else { None };
         let chosen = self.first_supported(Carrier::WebSocket, supported).or_else(unnamed);
         chosen.ok_or_else(|| self.no_common_protocol(Carrier::WebSocket, supported))
     }
 
     fn first_supported(&self, carrier: Carrier, supported: &[Protocol]) -> Option<Protocol> {
-        let mut known = self.offers_over(carrier).filter_map(|name| Protocol::from_name(carrier, name));
-        known.find(|protocol| supported.contains(protocol))
+        self.offers_over(carrier).find_map(|name| find(supported, carrier, name))
     }
 
     fn no_common_protocol(&self, carrier: Carrier, supported: &[Protocol]) -> UpgradeError {
@@ -266,6 +284,19 @@ impl<IO> fmt::Debug for Pending<IO> {
             .field("is_upgrade", &self.is_upgrade())
             .finish_non_exhaustive()
     }
+}
+
+/// What a server switches to.
+struct Chosen {
+    protocol: Option<Protocol>,
+    ports: Option<Arc<[u16]>>,
+    /// The 101.
+    head: Vec<u8>,
+}
+
+/// The first of some protocols that has this name there: exec's and port-forward's share some.
+fn find(protocols: &[Protocol], carrier: Carrier, name: &str) -> Option<Protocol> {
+    protocols.iter().copied().find(|protocol| protocol.carrier() == carrier && protocol.name() == name)
 }
 
 /// The answer to an upgrade that cannot be.

@@ -98,19 +98,19 @@ pub fn binary(name: &str) -> PathBuf {
     built(suite("bin").join(name))
 }
 
-/// Node's client, to be told what to do.
+/// One of Node's clients, `exec` or `forward`, to be told what to do.
 #[must_use]
-pub fn node_client() -> tokio::process::Command {
+pub fn node_client(what: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("node");
-    command.arg(suite("node/exec.mjs"));
+    command.arg(suite("node").join(what).with_extension("mjs"));
     command
 }
 
-/// Python's client, to be told what to do.
+/// One of Python's, to be told what to do.
 #[must_use]
-pub fn python_client() -> tokio::process::Command {
+pub fn python_client(what: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(built(suite("python/.venv/bin/python")));
-    command.arg(suite("python/exec.py"));
+    command.arg(suite("python").join(what).with_extension("py"));
     command
 }
 

@@ -11,14 +11,14 @@ const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
 
 /// A client of another language, by the command that begins it.
-type Client = fn() -> Command;
+type Client = fn(&str) -> Command;
 const CLIENTS: [(&str, Client); 2] = [("client-node", node_client), ("python", python_client)];
 
 /// What the client made of a command, and its outcome beside its output.
 async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input: Input) -> (Ended, Value) {
     let scratch = Scratch::new();
     let result: PathBuf = scratch.file("result");
-    let mut command = client();
+    let mut command = client("exec");
     command.args(["--server", node.address(), "--namespace", "default", "--pod", "demo", "--container", "main"]);
     command.arg("--result").arg(&result).args(more).args(["--", "sh", "-c", script]);
     let ended = run(command, input).await;

@@ -12,6 +12,8 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"kubestream.test/interop/internal/peer"
 )
@@ -40,7 +42,17 @@ type front struct{ server streaming.Server }
 
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if IsPortForward(r.URL) {
-		response, err := f.server.GetPortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "sandbox"})
+		// As the kubelet: the runtime has the ports of the old form from it, and not from the client.
+		options, err := portforward.NewV4Options(r)
+		if err != nil && !wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		request := &runtimeapi.PortForwardRequest{PodSandboxId: "sandbox"}
+		if options != nil {
+			request.Port = options.Ports
+		}
+		response, err := f.server.GetPortForward(request)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return

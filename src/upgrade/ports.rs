@@ -1,0 +1,117 @@
+//! The ports that a request asks for, which the old form of port-forward settles in the handshake.
+//!
+//! Owns their reading from the query, and what of it cannot be. What becomes of the ports is
+//! [`portforward`](crate::portforward)'s.
+
+use std::sync::Arc;
+
+use http::Request;
+
+use super::Protocol;
+
+/// The ports of a request, in its order, where `protocol` is a form of port-forward that wants to know them. `known`: they
+/// need not be asked for.
+///
+/// The kubelet's query calls them `port`, the kube-apiserver's `ports`; either is given several times, and with commas.
+pub(super) fn of(
+    request: &Request<()>,
+    protocol: Protocol,
+    known: Option<&Arc<[u16]>>,
+) -> Result<Option<Arc<[u16]>>, PortsError> {
+    let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
+    let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
+    let most = subprotocol.max_ports();
+    match ports.len() {
+        0 => Err(PortsError::None),
+        asked if asked > most => Err(PortsError::TooMany { asked, most }),
+        _ => Ok(Some(ports)),
+    }
+}
+
+fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
+    let query = request.uri().query().unwrap_or_default();
+    let values = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| matches!(&name[..], "port" | "ports"));
+    let mut ports = Vec::new();
+    for (_, value) in values {
+        for port in value.split(',') {
+            // Rust takes a sign, and Go does not.
+            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+            let number = port.parse().ok().filter(|port| digits && *port > 0);
+            ports.push(number.ok_or_else(|| PortsError::Invalid(port.to_owned()))?);
+        }
+    }
+    Ok(ports.into())
+}
+
+/// What is wrong with the ports of a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PortsError {
+    /// There are none.
+    #[error("query parameter \"port\" is required")]
+    None,
+    /// One of them is none of 1 to 65535.
+    #[error("unable to parse {0:?} as a port")]
+    Invalid(String),
+    /// Each has two channels, and a channel is one byte; in base64, an ASCII character from `0` on.
+    #[error("{asked} ports, of which one connection has at most {most}")]
+    TooMany {
+        /// How many are asked for.
+        asked: usize,
+        /// How many there can be.
+        most: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Subprotocol;
+
+    fn ports(query: &str, subprotocol: Subprotocol) -> Result<Vec<u16>, PortsError> {
+        let request = Request::get(format!("http://node/portForward/default/web?{query}")).body(()).unwrap();
+        of(&request, Protocol::PortChannels(subprotocol), None).map(|ports| ports.unwrap().to_vec())
+    }
+
+    #[test]
+    fn ports_are_given_as_to_kubelet_and_as_to_apiserver() {
+        for query in ["port=80,81&port=443", "ports=80&ports=81&ports=443", "a=b&port=80%2C81%2C443"] {
+            assert_eq!(ports(query, Subprotocol::V4), Ok(vec![80, 81, 443]), "{query}");
+        }
+        assert_eq!(ports("port=80&port=80", Subprotocol::V4), Ok(vec![80, 80]));
+    }
+
+    #[test]
+    fn what_is_no_port_is_named() {
+        assert_eq!(ports("", Subprotocol::V4), Err(PortsError::None));
+        assert_eq!(ports("p=1", Subprotocol::V4), Err(PortsError::None));
+        for wrong in ["", "0", "65536", "+1", "-1", "1 ", "http"] {
+            let query = format!("port=80,{}", wrong.replace('+', "%2B").replace(' ', "+"));
+            assert_eq!(ports(&query, Subprotocol::V4), Err(PortsError::Invalid(wrong.to_owned())));
+        }
+    }
+
+    #[test]
+    fn more_ports_than_channels_are_refused() {
+        for (subprotocol, most) in [(Subprotocol::V4, 128), (Subprotocol::V4Base64, 40)] {
+            let query = |count: usize| vec!["port=1"; count].join("&");
+            assert_eq!(ports(&query(most), subprotocol).unwrap().len(), most);
+            let asked = most + 1;
+            assert_eq!(ports(&query(asked), subprotocol), Err(PortsError::TooMany { asked, most }));
+        }
+    }
+
+    #[test]
+    fn ports_that_are_known_are_not_asked_for() {
+        let request = Request::get("http://node/portforward/TOKEN?port=1").body(()).unwrap();
+        let known = |ports: &[u16]| of(&request, Protocol::PortChannels(Subprotocol::V4), Some(&ports.into()));
+        assert_eq!(known(&[80]).unwrap().as_deref(), Some(&[80][..]));
+        assert_eq!(known(&[]), Err(PortsError::None));
+    }
+
+    #[test]
+    fn other_protocols_have_no_ports() {
+        let request = Request::get("http://node/").body(()).unwrap();
+        assert_eq!(of(&request, Protocol::Tunnel, None), Ok(None));
+    }
+}

@@ -1,0 +1,423 @@
+//! The old form of port-forward, whose channels are made by the request: between two of ours, with peers made by hand that
+//! speak as Go's servers and the clients of Python and Node do, and with a recorded kube-apiserver 1.34.4.
+//!
+//! Owns, of `data/websocket/`, the two recordings of it.
+
+#![cfg(feature = "websocket")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::channel::{ChannelError, Subprotocol};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{Error, PortForward, PortForwardServer};
+use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
+use kubestream::{ConnectionError, Initiator};
+use support::fragment::Fragmented;
+use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on};
+use support::{DriverTask, pattern, until};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
+
+const FORMS: [Subprotocol; 3] = [Subprotocol::V4, Subprotocol::V4Base64, Subprotocol::Unnamed];
+const NORMAL: [u8; 2] = 1000u16.to_be_bytes();
+
+fn upgraded<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> Upgraded<IO> {
+    Upgraded::new(io, Bytes::new(), Some(Protocol::PortChannels(subprotocol))).with_ports(ports)
+}
+
+fn client<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> (PortForward, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mux, driver) = Multiplexer::client(upgraded(io, subprotocol, ports), Config::default());
+    (PortForward::new(mux).unwrap(), tokio::spawn(driver))
+}
+
+fn server<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> (PortForwardServer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mux, driver) = Multiplexer::server(upgraded(io, subprotocol, ports), Config::default());
+    (PortForwardServer::new(mux).unwrap(), tokio::spawn(driver))
+}
+
+/// A client of ours and a server made by hand, which has greeted every channel.
+async fn with_server(ports: &[u16]) -> (PortForward, WebSocketPeer, DriverTask) {
+    let (near, far) = duplex(1 << 20);
+    let (forward, driver) = client(near, Subprotocol::V4, ports);
+    let mut peer = WebSocketPeer::server(far);
+    for (place, port) in (0..).zip(ports) {
+        peer.on(2 * place, &port.to_le_bytes()).await;
+        peer.on(2 * place + 1, &port.to_le_bytes()).await;
+    }
+    (forward, peer, driver)
+}
+
+/// A server of ours and a client made by hand.
+fn with_client(ports: &[u16]) -> (PortForwardServer, WebSocketPeer, DriverTask) {
+    let (near, far) = duplex(1 << 20);
+    let (server, driver) = server(near, Subprotocol::V4, ports);
+    (server, WebSocketPeer::client(far), driver)
+}
+
+async fn hear(peer: &mut WebSocketPeer<DuplexStream>) -> (u8, Vec<u8>) {
+    timeout(Duration::from_secs(1), peer.hear()).await.unwrap().unwrap()
+}
+
+/// The request says the ports, the ends agree on them, and each port has its connection; with the last of them the server
+/// ends the whole.
+#[tokio::test(start_paused = true)]
+async fn each_port_of_the_request_is_one_connection() {
+    for form in FORMS {
+        for most in [1, 3, 4096] {
+            let (near, far) = duplex(4096);
+            let serving = async move {
+                let pending = upgrade::accept(Fragmented::new(far, 5, most), &Default::default()).await.unwrap();
+                let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
+                assert_eq!(upgraded.protocol(), Some(Protocol::PortChannels(form)));
+                let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+                let driver = tokio::spawn(driver);
+                let mut server = PortForwardServer::new(mux).unwrap();
+                for port in [80, 81, 80] {
+                    let request = server.accept().await.unwrap().unwrap();
+                    assert_eq!(request.port(), port);
+                    let mut connection = request.accept();
+                    tokio::spawn(async move {
+                        let mut asked = [0; 20_000];
+                        connection.read_exact(&mut asked).await.unwrap();
+                        connection.write_all(&asked).await.unwrap();
+                        connection.write_all(port.to_string().as_bytes()).await.unwrap();
+                        connection.shutdown().await.unwrap();
+                    });
+                }
+                assert!(server.accept().await.is_none(), "the client can ask for no more");
+                driver.await.unwrap().unwrap();
+            };
+            let serving = tokio::spawn(serving);
+            let request =
+                http::Request::get("http://node/portForward/default/web?port=80,81&port=80").body(()).unwrap();
+            let io = Fragmented::new(near, 6, most);
+            let offers = [Protocol::PortChannels(form)];
+            let upgraded = upgrade::connect(io, request, &offers, &Default::default()).await.unwrap();
+            assert_eq!(upgraded.ports(), [80, 81, 80]);
+            let (mux, driver) = Multiplexer::client(upgraded, Config::default());
+            let driver = tokio::spawn(driver);
+            let forward = PortForward::new(mux).unwrap();
+            let (first, other, second) = tokio::join!(forward.connect(80), forward.connect(81), forward.connect(80));
+            let other_again = forward.connect(81).await.unwrap_err();
+            assert!(matches!(other_again, Error::NotAsked { port: 81 }), "{other_again:?}");
+            assert_eq!(other_again.initiator(), Initiator::User);
+            for (seed, connection) in [first, other, second].into_iter().enumerate() {
+                let mut connection = connection.unwrap();
+                let sent = pattern(seed, 20_000);
+                let (mut reads, mut writes) = tokio::io::split(&mut connection);
+                let mut back = vec![0; sent.len() + 2];
+                let (wrote, read) = tokio::join!(writes.write_all(&sent), reads.read_exact(&mut back));
+                wrote.unwrap();
+                read.unwrap();
+                assert!(back[..sent.len()] == sent[..], "{form:?} by {most}");
+                assert_eq!(&back[sent.len()..], connection.port().to_string().as_bytes());
+                if seed == 2 {
+                    assert_eq!(connection.read(&mut [0]).await.unwrap(), 0, "all have ended, and so it does");
+                }
+            }
+            drop(forward);
+            driver.await.unwrap().unwrap();
+            serving.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_begins_each_channel_with_its_port_and_ends_with_a_close() {
+    let (mut server, mut peer, driver) = with_client(&[8080, 7]);
+    let web = server.accept().await.unwrap().unwrap();
+    assert_eq!(web.port(), 8080);
+    let mut web = web.accept();
+    let mut echo = server.accept().await.unwrap().unwrap().accept();
+    for _ in 0..2 {
+        // In either order: Python's client wants these three bytes first on each.
+        let mut greetings = vec![hear(&mut peer).await, hear(&mut peer).await];
+        greetings.sort();
+        let place = greetings[0].1[0];
+        let port: u16 = if place == 0 { 8080 } else { 7 };
+        let greeting = |channel: u8| (BINARY, [&[channel][..], &port.to_le_bytes()].concat());
+        assert_eq!(greetings, [greeting(place), greeting(place + 1)]);
+    }
+    peer.on(0, b"GET /").await;
+    peer.say(PING, b"?").await;
+    assert_eq!(hear(&mut peer).await, (PONG, b"?".to_vec()));
+    assert_eq!(web.data().await.unwrap().unwrap(), "GET /");
+    web.send("hello".into()).await.unwrap();
+    assert_eq!(hear(&mut peer).await, (BINARY, b"\x00hello".to_vec()));
+    web.finish();
+    assert!(web.data().await.is_none(), "there is no half-close: what the client still sends reaches nobody");
+    peer.on(0, b"late").await;
+    peer.on(2, b"other").await;
+    assert_eq!(echo.data().await.unwrap().unwrap(), "other", "the other lives on");
+    echo.send("tail".into()).await.unwrap();
+    echo.finish();
+    assert!(server.accept().await.is_none());
+    assert_eq!(hear(&mut peer).await, (BINARY, b"\x02tail".to_vec()));
+    assert_eq!(hear(&mut peer).await, (CLOSE, NORMAL.to_vec()), "the last of them");
+    peer.close(1000).await;
+    assert_eq!(peer.hear().await, None);
+    drop(peer);
+    driver.await.unwrap().unwrap();
+}
+
+/// Clients wait for nothing: what they send may be there before the port is reached.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_speaks_first_is_greeted_all_the_same() {
+    let (mut server, mut peer, _driver) = with_client(&[80]);
+    peer.on(0, b"early").await;
+    let request = server.accept().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut connection = request.accept();
+    assert_eq!(connection.data().await.unwrap().unwrap(), "early");
+    connection.send("answer".into()).await.unwrap();
+    connection.finish();
+    assert!(server.accept().await.is_none());
+    peer.close(1000).await;
+    let frames = peer.hear_all().await;
+    assert_eq!(carried_on(&frames, 0), b"\x50\x00answer");
+    assert_eq!(carried_on(&frames, 1), b"\x50\x00");
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_a_port_cannot_be_reached_is_said_on_its_error_channel() {
+    let (mut server, mut peer, _driver) = with_client(&[80, 81, 82, 83]);
+    server.accept().await.unwrap().unwrap().fail("nobody\r\nlistens");
+    server.accept().await.unwrap().unwrap().fail_on_error_stream("nobody either").await.unwrap();
+    // Broken off without an end: that must not look like one.
+    drop(server.accept().await.unwrap().unwrap().accept());
+    drop(server.accept().await.unwrap().unwrap());
+    assert!(server.accept().await.is_none());
+    peer.close(1000).await;
+    let frames = peer.hear_all().await;
+    let said = |channel: u8| String::from_utf8(carried_on(&frames, channel).split_off(2)).unwrap();
+    assert_eq!(said(1), "nobodylistens");
+    assert_eq!(said(3), "nobody either");
+    assert!(said(5).starts_with("the connection was reset"), "{}", said(5));
+    assert!(said(7).starts_with("the connection was reset"), "{}", said(7));
+    for (place, port) in [80u16, 81, 82, 83].into_iter().enumerate() {
+        let channel = 2 * place as u8;
+        assert_eq!(carried_on(&frames, channel), port.to_le_bytes(), "each channel begins with its port");
+        assert_eq!(carried_on(&frames, channel + 1)[..2], port.to_le_bytes());
+    }
+}
+
+/// What Go's servers write, and with it the pair is over while the other goes on.
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_on_an_error_channel_is_an_error_of_that_connection() {
+    let (forward, mut peer, driver) = with_server(&[80, 81]).await;
+    let (mut failing, mut other) = (forward.connect(80).await.unwrap(), forward.connect(81).await.unwrap());
+    peer.on(0, b"some of it").await;
+    peer.fragment(BINARY, false, b"\x01error forwarding port 80 to pod sb, ").await;
+    peer.fragment(0, true, b"uid : connection refused").await;
+    assert_eq!(failing.data().await.unwrap().unwrap(), "some of it");
+    let failed = failing.data().await.unwrap().unwrap_err();
+    let reason = "error forwarding port 80 to pod sb, uid : connection refused";
+    assert!(matches!(&failed, Error::Failed { port: 80, reason: said } if said == reason), "{failed:?}");
+    // Go's may say more, to nobody.
+    peer.on(0, b"more").await;
+    peer.on(1, b"and more").await;
+    let failed = io::Error::from(failing.data().await.unwrap().unwrap_err());
+    assert_eq!(failed.kind(), io::ErrorKind::ConnectionAborted, "and again");
+    other.send("hello".into()).await.unwrap();
+    assert_eq!(hear(&mut peer).await, (BINARY, b"\x02hello".to_vec()));
+    peer.on(2, b"there").await;
+    assert_eq!(other.data().await.unwrap().unwrap(), "there");
+    peer.close(1000).await;
+    assert!(other.data().await.is_none(), "the end of the connection is the end of all");
+    drop((failing, other, forward));
+    assert_eq!(hear(&mut peer).await, (CLOSE, NORMAL.to_vec()));
+    drop(peer);
+    driver.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_without_a_close_is_none() {
+    for code in [None, Some(1001), Some(1011)] {
+        let (forward, mut peer, driver) = with_server(&[80]).await;
+        let mut connection = forward.connect(80).await.unwrap();
+        peer.on(0, b"half of it").await;
+        match code {
+            Some(code) => peer.close(code).await,
+            None => drop(peer),
+        }
+        assert_eq!(connection.data().await.unwrap().unwrap(), "half of it");
+        let lost = connection.data().await.unwrap().unwrap_err();
+        assert!(matches!(lost, Error::Connection(_)), "{lost:?}");
+        assert_eq!(lost.initiator(), Initiator::Remote);
+        assert!(driver.await.unwrap().is_err());
+    }
+}
+
+/// Python's client closes once its socket is closed, and Node's when its input ends: what they sent before is not lost.
+#[tokio::test(start_paused = true)]
+async fn what_a_client_has_sent_before_its_close_is_read_to_an_end() {
+    for code in [None, Some(1000), Some(1001)] {
+        let (mut server, mut peer, driver) = with_client(&[80]);
+        let mut connection = server.accept().await.unwrap().unwrap().accept();
+        peer.on(0, b"all of it").await;
+        match code {
+            Some(code) => peer.close(code).await,
+            None => peer.say(CLOSE, b"").await,
+        }
+        let mut all = String::new();
+        connection.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "all of it");
+        assert!(connection.send("to nobody".into()).await.is_err());
+        assert!(server.accept().await.is_none());
+        drop(peer);
+        driver.await.unwrap().unwrap();
+    }
+    let (mut server, peer, driver) = with_client(&[80]);
+    let mut connection = server.accept().await.unwrap().unwrap().accept();
+    drop(peer);
+    assert!(matches!(connection.data().await, Some(Err(Error::Connection(ConnectionError::Lost)))));
+    assert!(driver.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_of_another_port_is_no_connection_of_ours() {
+    let (near, far) = duplex(1 << 20);
+    let (forward, driver) = client(near, Subprotocol::V4, &[80]);
+    let mut peer = WebSocketPeer::server(far);
+    peer.on(0, &81u16.to_le_bytes()).await;
+    let error = forward.connect(80).await.unwrap_err();
+    let expected = ConnectionError::Channel(ChannelError::Port { expected: 80, said: 81 });
+    assert_eq!(error.to_string(), expected.to_string());
+    drop(forward);
+    assert!(matches!(hear(&mut peer).await, (CLOSE, payload) if payload[..2] == 1002u16.to_be_bytes()));
+    drop(peer);
+    assert!(driver.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_says_no_port_is_given_up() {
+    let (near, _far) = duplex(1 << 20);
+    let (forward, _driver) = client(near, Subprotocol::V4, &[80]);
+    let late = forward.connect(80).await.unwrap_err();
+    assert!(matches!(late, Error::Timeout { port: 80, .. }), "{late:?}");
+}
+
+/// A port whose connection was dropped, read or not, does not hold up the other.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_connection_leaves_the_others_alone() {
+    let (forward, mut peer, _driver) = with_server(&[80, 81]).await;
+    drop(forward.connect(80).await.unwrap());
+    let mut other = forward.connect(81).await.unwrap();
+    for _ in 0..100 {
+        peer.on(0, &pattern(0, 60_000)).await;
+    }
+    peer.on(2, b"through").await;
+    assert_eq!(other.data().await.unwrap().unwrap(), "through");
+    until(|| forward.multiplexer().stats().unread == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_text_is_bytes_to_a_server_and_an_error_to_a_client() {
+    let (mut server, mut peer, _driver) = with_client(&[80]);
+    let mut connection = server.accept().await.unwrap().unwrap().accept();
+    peer.say(TEXT, b"\0text").await;
+    assert_eq!(connection.data().await.unwrap().unwrap(), "text");
+    let (forward, mut peer, _driver) = with_server(&[80]).await;
+    let mut connection = forward.connect(80).await.unwrap();
+    peer.say(TEXT, b"\0text").await;
+    assert!(matches!(connection.data().await, Some(Err(Error::Connection(ConnectionError::WebSocket(_))))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_ports_is_refused_in_gos_words() {
+    let v4 = [Protocol::PortChannels(Subprotocol::V4)];
+    let (near, far) = duplex(4096);
+    let request = http::Request::get("http://node/portForward/default/web").body(()).unwrap();
+    let unfit = upgrade::connect(near, request, &v4, &Default::default()).await.unwrap_err();
+    assert_eq!(unfit.initiator(), Initiator::User);
+    assert_eq!(unfit.to_string(), "unfit request: query parameter \"port\" is required");
+    drop(far);
+
+    for (query, why) in [
+        ("", "query parameter \"port\" is required"),
+        ("?port=0", "unable to parse \"0\" as a port"),
+        ("?ports=80&ports=-1", "unable to parse \"-1\" as a port"),
+    ] {
+        let (mut near, far) = duplex(4096);
+        let head = format!(
+            "GET /portForward/default/web{query} HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
+            Sec-WebSocket-Protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\n\r\n"
+        );
+        near.write_all(head.as_bytes()).await.unwrap();
+        let pending = upgrade::accept(far, &Default::default()).await.unwrap();
+        let (refused, answer) = tokio::join!(pending.accept(Protocol::PORT_FORWARD), async {
+            let mut answer = String::new();
+            near.shutdown().await.unwrap();
+            near.read_to_string(&mut answer).await.unwrap();
+            answer
+        });
+        assert!(matches!(refused, Err(UpgradeError::Ports(_))));
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(why), "{answer}");
+    }
+}
+
+/// A connection past a handshake made elsewhere whose ports nobody has said: it ends, and says so in good order.
+#[tokio::test(start_paused = true)]
+async fn without_ports_there_is_nothing_to_forward() {
+    let (near, far) = duplex(4096);
+    let (mut server, driver) = server(near, Subprotocol::V4, &[]);
+    let mut peer = WebSocketPeer::client(far);
+    assert!(server.accept().await.is_none());
+    assert_eq!(hear(&mut peer).await, (CLOSE, NORMAL.to_vec()));
+    drop(peer);
+    driver.await.unwrap().unwrap();
+}
+
+/// Port-forward to an echo, as a client without a library was recorded to do it through a kube-apiserver 1.34.4.
+#[tokio::test(start_paused = true)]
+async fn a_recorded_session_is_understood_at_both_ends() {
+    for (name, form) in [("ws-v4-portforward", Subprotocol::V4), ("ws-v4-base64-portforward", Subprotocol::V4Base64)] {
+        for most in [1, 2, 700] {
+            let recorded = |side: &str| {
+                let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/websocket");
+                std::fs::read(format!("{data}/{name}/{side}.bin")).unwrap()
+            };
+            // Our client and the server's bytes, with the key of the recording's own client.
+            let said = recorded("s2c");
+            let head = said.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+            let (near, mut far) = duplex(1 << 16);
+            far.write_all(&said[head..]).await.unwrap();
+            let (forward, driver) = client(Fragmented::new(near, 3, most), form, &[7007]);
+            let mut connection = forward.connect(7007).await.unwrap();
+            let mut all = String::new();
+            connection.read_to_string(&mut all).await.unwrap();
+            assert_eq!(all, "ping1", "{name} by {most}");
+            drop((connection, forward, far));
+            driver.await.unwrap().unwrap();
+
+            // Our server and the client's.
+            let (near, mut far) = duplex(1 << 16);
+            far.write_all(&recorded("c2s")).await.unwrap();
+            let pending = upgrade::accept(Fragmented::new(near, 4, most), &Default::default()).await.unwrap();
+            let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
+            assert_eq!((upgraded.protocol(), upgraded.ports()), (Some(Protocol::PortChannels(form)), &[7007][..]));
+            let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+            let driver = tokio::spawn(driver);
+            let mut server = PortForwardServer::new(mux).unwrap();
+            let mut connection = server.accept().await.unwrap().unwrap().accept();
+            let mut all = String::new();
+            connection.read_to_string(&mut all).await.unwrap();
+            assert_eq!(all, "ping1", "{name} by {most}");
+            drop(connection);
+            drop(far);
+            driver.await.unwrap().unwrap();
+        }
+    }
+}
