@@ -3,7 +3,7 @@
 //! Owns what may happen to it, and that it always comes to an end.
 
 mod check;
-mod peer;
+pub(crate) mod peer;
 
 use std::time::Duration;
 

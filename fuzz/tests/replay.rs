@@ -126,3 +126,8 @@ fn websocket_handshake() {
 fn pairing() {
     replay("pairing", kubestream_fuzz::pairing);
 }
+
+#[test]
+fn port_channels() {
+    replay("port_channels", kubestream_fuzz::port_channels);
+}

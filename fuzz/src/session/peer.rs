@@ -9,7 +9,7 @@ use kubestream::channel::Subprotocol;
 use crate::channel::BASE64;
 
 #[derive(Debug)]
-pub(super) enum Saying<'a> {
+pub(crate) enum Saying<'a> {
     /// A message on a channel, in fragments of `cut` bytes where that is not 0.
     Data {
         channel: u8,
@@ -38,7 +38,7 @@ pub(super) enum Saying<'a> {
 
 impl<'a> Saying<'a> {
     /// `kind`: 0 to 13, the more frequent ones several times.
-    pub(super) fn next(kind: u8, input: &mut Unstructured<'a>) -> Result<Self> {
+    pub(crate) fn next(kind: u8, input: &mut Unstructured<'a>) -> Result<Self> {
         let bytes = |input: &mut Unstructured<'a>| {
             let len = usize::from(u8::arbitrary(input)?);
             input.bytes(len.min(input.len()))
@@ -55,7 +55,7 @@ impl<'a> Saying<'a> {
     }
 }
 
-pub(super) struct Peer {
+pub(crate) struct Peer {
     masks: bool,
     subprotocol: Subprotocol,
     count: u8,
@@ -73,12 +73,12 @@ const CODES: [u16; 8] = [1000, 1001, 1002, NONE, 1011, 3000, 999, 1006];
 const NONE: u16 = 1005;
 
 impl Peer {
-    pub(super) fn new(masks: bool, subprotocol: Subprotocol) -> Self {
+    pub(crate) fn new(masks: bool, subprotocol: Subprotocol) -> Self {
         Self { masks, subprotocol, count: 0 }
     }
 
     /// Up to 1,535 bytes, each of them another than the one before: more than the small budgets, and soon carried.
-    pub(super) fn bytes(&mut self, len: impl Into<usize>) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: impl Into<usize>) -> Vec<u8> {
         (0..len.into() % 1536).map(|_| self.byte()).collect()
     }
 
@@ -87,7 +87,7 @@ impl Peer {
         self.count
     }
 
-    pub(super) fn says(&mut self, saying: Saying<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn says(&mut self, saying: Saying<'_>, out: &mut Vec<u8>) {
         match saying {
             Saying::Data { channel, len, cut } => {
                 let data = self.bytes(len);
@@ -111,7 +111,7 @@ impl Peer {
         }
     }
 
-    fn message(&mut self, number: u8, data: &[u8], cut: u8, out: &mut Vec<u8>) {
+    pub(crate) fn message(&mut self, number: u8, data: &[u8], cut: u8, out: &mut Vec<u8>) {
         let base64 = self.subprotocol.is_base64();
         let message =
             if base64 { format!("{number}{}", BASE64.encode(data)).into_bytes() } else { [&[number], data].concat() };
