@@ -379,6 +379,26 @@ async fn what_is_no_half_of_a_pair_is_reset_and_nothing_else() {
     assert!(mux.stats().streams <= 3);
 }
 
+/// Row 42: what a peer leaves that falls silent is freed at either end.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_falls_silent_ends_every_connection_with_it() {
+    let (mut connection, silent, _forward, driver) = with_go_server().await;
+    let began = Instant::now();
+    let lost = connection.data().await.unwrap().unwrap_err();
+    assert!(matches!(lost, Error::Connection(ConnectionError::KeepaliveTimeout(_))), "{lost:?}");
+    assert_eq!(began.elapsed().as_secs(), 60);
+    assert!(driver.await.unwrap().is_err());
+    drop(silent);
+
+    let (mut server, _mux, mut silent) = with_go_client();
+    silent.say(syn(1, &[("streamtype", "error"), ("port", "80"), ("requestid", "0")])).await;
+    silent.say(syn(3, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")])).await;
+    let mut connection = server.accept().await.unwrap().unwrap().accept();
+    let lost = connection.data().await.unwrap().unwrap_err();
+    assert!(matches!(lost, Error::Connection(ConnectionError::KeepaliveTimeout(_))), "{lost:?}");
+    assert!(matches!(server.accept().await, Some(Err(Error::Connection(_)))));
+}
+
 /// Row 20.
 #[tokio::test(start_paused = true)]
 async fn a_half_whose_other_does_not_come_is_given_up_and_freed() {

@@ -182,6 +182,7 @@ async fn cri_streamings_end_is_a_reset_of_every_stream_and_loses_no_byte() {
     assert!(output.status.success() && output.stderr.is_empty());
 }
 
+/// Row 44.
 #[tokio::test(start_paused = true)]
 async fn output_behind_the_status_is_waited_for_as_long_as_the_grace() {
     let (mut exec, mut peer, _driver) = outputs(Version::V4).await;

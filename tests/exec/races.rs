@@ -1,4 +1,4 @@
-//! The end of a session over TCP, under clients that write while it comes. The tail of the output is what such clients
+//! Row 44: the end of a session over TCP, under clients that write while it comes. The tail of the output is what such clients
 //! lose with other servers.
 
 use std::time::Duration;
