@@ -22,11 +22,11 @@ use http::{Request, Response};
 use kubestream::ConnectionError;
 use kubestream::exec::{Error, ExecRequest, Options, Streams};
 use kubestream::mux::Config;
-use kubestream::portforward;
 use kubestream::spdy::{Codec, Connection, Frame, GoAwayStatus, Headers, Limits, Role, RstStatus, StreamId};
 use kubestream::status::{self, ExitStatus, StatusError};
 use kubestream::streaming;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use kubestream::{portforward, proxy};
 use memory::{ALLOCATOR, grown, play, turn};
 use quickcheck::{Arbitrary, Gen};
 use stats_alloc::Region;
@@ -84,6 +84,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
         ("upgrade::Config::origins", origins(&handshake)),
+        ("proxy::LINGER", time(proxy::LINGER)),
         ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
         ("portforward::Options::reason_grace", time(forward.reason_grace)),

@@ -53,21 +53,8 @@ where
     let asked = Asked::new(offers)?;
     let head = request_head(&request, offers, &asked)?;
     let mut reader = HeadReader::new(config.max_head);
-    let handshake = async {
-        io.write_all(&head).await?;
-        io.flush().await?;
-        loop {
-            let head = read_head(&mut io, &mut reader).await?;
-            let response = head::parse_response_head(&head, config.max_headers)?;
-            let status = response.status();
-            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
-                return Ok(response);
-            }
-        }
-    };
-    let response = timeout(config.head_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))?;
-    let status = response.status();
-    if status == StatusCode::SWITCHING_PROTOCOLS {
+    let response = exchange(&mut io, &head, &mut reader, config).await?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         asked.check_switch(&response)?;
         let protocol = asked.chosen(response.headers(), offers)?;
         #[cfg(feature = "websocket")]
@@ -76,22 +63,95 @@ where
         let ports = None;
         return Ok(Upgraded { io, read_ahead: reader.into_rest(), protocol, ports });
     }
+    Err(not_switched(&mut io, response, &mut reader, config).await)
+}
+
+/// Writes a request and reads the head of what is no 1xx, or a 101.
+pub(super) async fn exchange<IO>(
+    io: &mut IO,
+    head: &[u8],
+    reader: &mut HeadReader,
+    config: &Config,
+) -> Result<Response<()>, UpgradeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = async {
+        io.write_all(head).await?;
+        io.flush().await?;
+        loop {
+            let head = read_head(io, reader).await?;
+            let response = head::parse_response_head(&head, config.max_headers)?;
+            let status = response.status();
+            if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                return Ok(response);
+            }
+        }
+    };
+    timeout(config.head_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))
+}
+
+/// What an answer that is no 101 means.
+pub(super) async fn not_switched<IO>(
+    io: &mut IO,
+    response: Response<()>,
+    reader: &mut HeadReader,
+    config: &Config,
+) -> UpgradeError
+where
+    IO: AsyncRead + Unpin,
+{
+    let status = response.status();
     if status.is_redirection() {
         let location = response.headers().get(header::LOCATION);
         let location = location.map(|location| String::from_utf8_lossy(location.as_bytes()).into_owned());
-        return Err(UpgradeError::Redirected { status, location });
+        return UpgradeError::Redirected { status, location };
     }
     let rest = std::mem::take(reader.buffer());
-    Err(UpgradeError::Refused(Box::new(read_refusal(&mut io, response, rest, config).await)))
+    UpgradeError::Refused(Box::new(read_refusal(io, response, rest, config).await))
 }
 
-/// The head of the request. It is made of `http`'s types and names of ours, so that no part of it can begin another line.
+/// The head of the request, with what is offered.
 fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Result<Vec<u8>, UpgradeError> {
+    let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
+    for (earlier, offer) in offers.iter().enumerate() {
+        if offer.carrier() != asked.carrier {
+            return invalid(InvalidRequest::MixedOffers);
+        }
+        if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
+            return invalid(InvalidRequest::DuplicateOffer(*offer));
+        }
+        #[cfg(feature = "websocket")]
+        asked_ports(request, *offer)?;
+    }
+    check_reserved(request, &OFFERS)?;
+    let mut head = head_without_offers(request, asked.carrier)?;
+    asked.put_offers(offers, &mut head);
+    end_head(request, &mut head);
+    Ok(head)
+}
+
+/// The head of a request whose own headers are its offers.
+pub(super) fn passed_head(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
+    let mut head = head_without_offers(request, carrier)?;
+    end_head(request, &mut head);
+    Ok(head)
+}
+
+fn end_head(request: &Request<()>, head: &mut Vec<u8>) {
+    if request.method() == Method::POST {
+        head::put_header(head, "Content-Length", b"0");
+    }
+    head.extend_from_slice(b"\r\n");
+}
+
+/// Most of a head. It is made of `http`'s types and names of ours, so that no part of it can begin another line.
+fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return invalid(InvalidRequest::Method);
     }
-    if asked.carrier != Carrier::Spdy && *request.method() != Method::GET {
+    if carrier != Carrier::Spdy && *request.method() != Method::GET {
         return invalid(InvalidRequest::NotGet);
     }
     if request.version() != HttpVersion::HTTP_11 {
@@ -103,19 +163,7 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
     if !path.as_str().bytes().all(|byte| byte.is_ascii_graphic()) {
         return invalid(InvalidRequest::PathNotEncoded);
     }
-    if let Some(name) = RESERVED.iter().find(|name| request.headers().contains_key(*name)) {
-        return invalid(InvalidRequest::ReservedHeader(name.clone()));
-    }
-    for (earlier, offer) in offers.iter().enumerate() {
-        if offer.carrier() != asked.carrier {
-            return invalid(InvalidRequest::MixedOffers);
-        }
-        if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
-            return invalid(InvalidRequest::DuplicateOffer(*offer));
-        }
-        #[cfg(feature = "websocket")]
-        asked_ports(request, *offer)?;
-    }
+    check_reserved(request, &RESERVED)?;
     let host = match host(request) {
         Ok(host) => host,
         Err(fault) => return invalid(fault),
@@ -127,12 +175,7 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
     head::put_header(&mut head, "Host", &host);
     head::put_headers(&mut head, &headers);
     head::put_header(&mut head, "Connection", b"Upgrade");
-    head::put_header(&mut head, "Upgrade", asked.carrier.token().as_bytes());
-    asked.put_offers(offers, &mut head);
-    if request.method() == Method::POST {
-        head::put_header(&mut head, "Content-Length", b"0");
-    }
-    head.extend_from_slice(b"\r\n");
+    head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
     Ok(head)
 }
 
@@ -159,10 +202,10 @@ fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
 }
 
 /// What a request asks for beside its path.
-struct Asked {
-    carrier: Carrier,
+pub(super) struct Asked {
+    pub(super) carrier: Carrier,
     #[cfg(feature = "websocket")]
-    key: Option<websocket::Key>,
+    pub(super) key: Option<websocket::Key>,
 }
 
 impl Asked {
@@ -194,7 +237,7 @@ impl Asked {
         }
     }
 
-    fn check_switch(&self, response: &Response<()>) -> Result<(), UpgradeError> {
+    pub(super) fn check_switch(&self, response: &Response<()>) -> Result<(), UpgradeError> {
         let headers = response.headers();
         let fault = if response.version() != HttpVersion::HTTP_11 {
             NotSwitched::Version
@@ -268,12 +311,19 @@ where
     Refusal { status: parts.status, headers: parts.headers, body, truncated }
 }
 
-/// What the handshake sets, or what announces a body, which an upgrade request has not.
-const RESERVED: [header::HeaderName; 10] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
+fn check_reserved(request: &Request<()>, reserved: &[header::HeaderName]) -> Result<(), UpgradeError> {
+    match reserved.iter().find(|name| request.headers().contains_key(*name)) {
+        Some(name) => Err(UpgradeError::InvalidRequest(InvalidRequest::ReservedHeader(name.clone()))),
+        None => Ok(()),
+    }
+}
+
+/// What is set here for either end of a hop, or announces a body, which an upgrade request has not.
+const RESERVED: [header::HeaderName; 4] =
+    [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE];
+
+/// What is set for a client of our own.
+const OFFERS: [header::HeaderName; 6] = [
     X_STREAM_PROTOCOL_VERSION,
     header::SEC_WEBSOCKET_ACCEPT,
     header::SEC_WEBSOCKET_EXTENSIONS,
@@ -333,7 +383,7 @@ mod tests {
         assert_eq!(fault(with("Host", ""), &[]), InvalidRequest::NoHost);
         let two = Request::get("/").header("Host", "a").header("Host", "b").body(()).unwrap();
         assert_eq!(fault(two, &[]), InvalidRequest::ManyHosts);
-        for name in RESERVED {
+        for name in RESERVED.into_iter().chain(OFFERS) {
             assert_eq!(fault(with(name.as_str(), "0"), &[]), InvalidRequest::ReservedHeader(name));
         }
         let v4 = Protocol::Exec(Version::V4);

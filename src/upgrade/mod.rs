@@ -31,6 +31,7 @@ mod error;
 mod fallback;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod head;
+mod pass;
 #[cfg(feature = "websocket")]
 mod ports;
 mod server;
@@ -53,6 +54,8 @@ pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
 #[cfg(feature = "websocket")]
 pub use fallback::{Connected, FallbackError, connect_with_fallback};
+pub use pass::PassError;
+pub(crate) use pass::Passed;
 #[cfg(feature = "websocket")]
 pub use ports::PortsError;
 pub use server::{Pending, accept};

@@ -75,7 +75,7 @@ pub struct Pending<IO> {
     io: IO,
     request: Request<()>,
     read_ahead: Bytes,
-    config: Config,
+    pub(super) config: Config,
     #[cfg(feature = "websocket")]
     token: Result<Option<BearerToken>, BearerTokenError>,
     #[cfg(feature = "websocket")]
@@ -175,7 +175,7 @@ where
             Err(error) => {
                 let response = refusal(&error, supported);
                 // The error says more than that the answer to it was not taken.
-                let _ = answer(&mut self.io, self.request.method(), response, &self.config).await;
+                let _ = self.respond(response).await;
                 return Err(error);
             }
         };
@@ -199,6 +199,19 @@ where
             return Err(UpgradeError::InvalidResponse(response.status()));
         }
         answer(&mut self.io, self.request.method(), response, &self.config).await
+    }
+
+    /// Answers a request that cannot be passed on.
+    pub(super) async fn refuse(self, error: UpgradeError) -> UpgradeError {
+        let response = refusal(&error, &[]);
+        // The error says more than that the answer to it was not taken.
+        let _ = self.respond(response).await;
+        error
+    }
+
+    /// The IO, and what was read of it behind the head.
+    pub(super) fn into_io(self) -> (IO, Bytes) {
+        (self.io, self.read_ahead)
     }
 
     /// What is settled on, and the 101 that says so.
@@ -371,7 +384,7 @@ where
     Ok(())
 }
 
-async fn write<IO>(io: &mut IO, bytes: &[u8], config: &Config) -> Result<(), UpgradeError>
+pub(super) async fn write<IO>(io: &mut IO, bytes: &[u8], config: &Config) -> Result<(), UpgradeError>
 where
     IO: AsyncWrite + Unpin,
 {

@@ -1,0 +1,87 @@
+//! The middle of the chain: a connection passed on between a client and a backend.
+//!
+//! Owns what happens between the two once the caller has chosen and dialled the backend. Which that is, whether the client may, and
+//! what is rewritten, is the caller's.
+//!
+//! ```no_run
+//! use kubestream::{proxy, upgrade};
+//! use tokio::net::{TcpListener, TcpStream};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let listener = TcpListener::bind("127.0.0.1:8001").await?;
+//! let (client, _) = listener.accept().await?;
+//! let pending = upgrade::accept(client, &upgrade::Config::default()).await?;
+//! // Here the caller asks who it is, and whether they may: as `create`, whatever the method.
+//! let mut request = pending.to_pass_on();
+//! request.headers_mut().insert("authorization", "Bearer t0ken".parse()?);
+//! let backend = TcpStream::connect("127.0.0.1:10250").await?;
+//! let pipe = proxy::forward(pending, backend, request).await?;
+//! let moved = pipe.run().await;
+//! println!("{} bytes to the client", moved.to_client);
+//! # Ok(())
+//! # }
+//! ```
+
+mod copy;
+mod pipe;
+#[cfg(all(target_os = "linux", feature = "net"))]
+mod splice;
+
+#[cfg(all(target_os = "linux", feature = "net"))]
+use std::{future::poll_fn, io};
+
+use std::time::Duration;
+
+use http::Request;
+pub use pipe::{Moved, Pipe};
+use tokio::io::{AsyncRead, AsyncWrite};
+#[cfg(all(target_os = "linux", feature = "net"))]
+use tokio::net::TcpStream;
+
+pub use crate::upgrade::PassError;
+use crate::upgrade::{Passed, Pending};
+#[cfg(all(target_os = "linux", feature = "net"))]
+use {pipe::Run, splice::Splicing};
+
+/// How long a pipe waits for a client that is silent, once its backend has ended: 10 s. [`Pipe::linger`] sets another.
+pub const LINGER: Duration = Duration::from_secs(10);
+
+/// Passes a client's upgrade on to a backend: `request` is [`Pending::to_pass_on`]'s, rewritten.
+///
+/// Only a 101 makes a [`Pipe`] that says that the backend has switched to the carrier that the client asks for, with one of its
+/// protocols and, over WebSocket, the answer to its key; and only once the client has got it. Any other answer is passed
+/// back, as much of it as [`Config::max_refusal_body`](crate::upgrade::Config::max_refusal_body), and both are closed. A
+/// redirect is neither followed nor shown. What either has said behind its head is kept.
+///
+/// # Errors
+/// [`PassError`]: which side it is of. The client was answered.
+///
+/// # Cancel safety
+/// Dropping the future drops both connections.
+pub async fn forward<C, B>(client: Pending<C>, backend: B, request: Request<()>) -> Result<Pipe<C, B>, PassError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let Passed { client, from_client, backend, from_backend, carrier, protocol } =
+        client.pass_on(backend, request).await?;
+    Ok(Pipe::new((client, from_client), (backend, from_backend), carrier, protocol))
+}
+
+#[cfg(all(target_os = "linux", feature = "net"))]
+impl Pipe<TcpStream, TcpStream> {
+    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and never enter user space. For plain TCP
+    /// on Linux; two pipes of the kernel's, and so four descriptors, for as long as it runs.
+    ///
+    /// # Errors
+    /// What the system says where there are no descriptors left.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn splice(mut self) -> io::Result<Moved> {
+        let (up, down) = (Splicing::new(self.from_client)?, Splicing::new(self.from_backend)?);
+        let mut run = Run::new(up, down, self.linger);
+        poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
+        Ok(run.moved)
+    }
+}

@@ -1,0 +1,193 @@
+//! A handshake that a proxy passes on: the request to a backend, and the answer back.
+//!
+//! Owns what of a request a proxy may pass on, and that nothing but a verified 101 that the client has got makes a connection of
+//! the two (CVE-2018-1002105). Which backend that is, and what is rewritten for it, is the caller's.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::client::{Asked, exchange, not_switched, passed_head};
+use super::head::{self, HeadReader};
+use super::server::{self, Pending};
+#[cfg(feature = "websocket")]
+use super::websocket;
+use super::{Carrier, UpgradeError};
+
+/// The two ends of a handshake that was passed on, and what each has said behind its head.
+pub(crate) struct Passed<C, B> {
+    pub(crate) client: C,
+    pub(crate) from_client: Bytes,
+    pub(crate) backend: B,
+    pub(crate) from_backend: Bytes,
+    pub(crate) carrier: Carrier,
+    /// The name that the backend has chosen; none where it named none.
+    pub(crate) protocol: String,
+}
+
+/// Which side of a proxy failed. Whatever could be answered to the client was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// The client: what it asks for cannot be passed on, or it took no answer.
+    #[error("the client: {0}")]
+    Client(#[source] UpgradeError),
+    /// The backend: it refused, which the client was told in its words; or it is no server of this protocol, which is a 502,
+    /// or a 504 where it said nothing.
+    #[error("the backend: {0}")]
+    Backend(#[source] UpgradeError),
+}
+
+impl PassError {
+    /// Who caused the error.
+    #[must_use]
+    pub fn initiator(&self) -> crate::Initiator {
+        match self {
+            Self::Client(error) | Self::Backend(error) => error.initiator(),
+        }
+    }
+}
+
+impl<IO> Pending<IO> {
+    /// The request as a backend should have it: without what is between two neighbours only (RFC 9110 §7.6.1), which is put
+    /// there anew, and without the bearer token, which [`bearer_token`](Self::bearer_token) has. The caller rewrites what
+    /// it likes: where it leads to, the credentials, who it is forwarded for.
+    #[must_use]
+    pub fn to_pass_on(&self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.request().method().clone();
+        *request.uri_mut() = self.request().uri().clone();
+        *request.headers_mut() = end_to_end(self.request().headers());
+        request
+    }
+}
+
+impl<IO> Pending<IO>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    pub(crate) async fn pass_on<B>(self, mut backend: B, request: Request<()>) -> Result<Passed<IO, B>, PassError>
+    where
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        let asked = match self.asked() {
+            Ok(asked) => asked,
+            Err(error) => return Err(PassError::Client(self.refuse(error).await)),
+        };
+        let config = self.config.clone();
+        let mut reader = HeadReader::new(config.max_head);
+        let passed = async {
+            let head = passed_head(&request, asked.carrier)?;
+            let response = exchange(&mut backend, &head, &mut reader, &config).await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(not_switched(&mut backend, response, &mut reader, &config).await);
+            }
+            asked.check_switch(&response)?;
+            let protocol = chosen(&request, &response, asked.carrier)?;
+            Ok((response, protocol))
+        };
+        let (response, protocol) = match passed.await {
+            Ok(passed) => passed,
+            Err(error) => {
+                // The error says more than that the answer to it was not taken.
+                let _ = self.respond(said_of(&error)).await;
+                return Err(PassError::Backend(error));
+            }
+        };
+        let (mut client, from_client) = self.into_io();
+        let head = switched_head(&response, asked.carrier);
+        server::write(&mut client, &head, &config).await.map_err(PassError::Client)?;
+        let (carrier, from_backend) = (asked.carrier, reader.into_rest());
+        Ok(Passed { client, from_client, backend, from_backend, carrier, protocol })
+    }
+
+    /// What the client asks for, if it is what we know.
+    fn asked(&self) -> Result<Asked, UpgradeError> {
+        let carrier = self.carrier().ok_or(UpgradeError::NotAnUpgrade)?;
+        #[cfg(feature = "websocket")]
+        let key = match carrier {
+            Carrier::Spdy => None,
+            Carrier::WebSocket => {
+                let answer = websocket::check_request(self.request(), &self.config.origins)?;
+                self.bearer_token()?;
+                Some(websocket::Key { key: String::new(), answer })
+            }
+        };
+        Ok(Asked {
+            carrier,
+            #[cfg(feature = "websocket")]
+            key,
+        })
+    }
+}
+
+/// The protocol that a backend chose, which has to be one of those that were passed on.
+fn chosen(request: &Request<()>, response: &Response<()>, carrier: Carrier) -> Result<String, UpgradeError> {
+    let lines = response.headers().get_all(carrier.offers()).iter();
+    let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let name = lines.collect::<Vec<_>>().join(", ");
+    // Go's servers of SPDY name none for the first version, and those of WebSocket where none was asked for.
+    if name.is_empty() || head::elements(request.headers(), &carrier.offers()).any(|offer| offer == name) {
+        Ok(name)
+    } else {
+        Err(UpgradeError::ProtocolNotOffered { name })
+    }
+}
+
+/// The backend's 101, as the client gets it.
+fn switched_head(response: &Response<()>, carrier: Carrier) -> Vec<u8> {
+    let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    head::put_headers(&mut head, &end_to_end(response.headers()));
+    head::put_header(&mut head, "Connection", b"Upgrade");
+    head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// What a client is told of a backend that did not switch.
+fn said_of(error: &UpgradeError) -> Response<Bytes> {
+    if let UpgradeError::Refused(refusal) = error {
+        let mut response = Response::new(refusal.body.clone());
+        *response.status_mut() = refusal.status;
+        *response.headers_mut() = end_to_end(&refusal.headers);
+        return response;
+    }
+    // A redirect is not even shown: whoever follows it takes the credentials along (CVE-2020-8559).
+    let (status, message) = match error {
+        UpgradeError::InvalidRequest(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be passed on"),
+        UpgradeError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time"),
+        _ => (StatusCode::BAD_GATEWAY, "the backend did not upgrade the connection"),
+    };
+    let mut response = Response::new(Bytes::from(format!("{message}\n")));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// Headers without those of one hop: those that `Connection` lists, and those that are always so (RFC 9110 §7.6.1).
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    let listed: Vec<HeaderName> = head::elements(&headers, &header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        // A client that lists what the handshake is made of must not take it away.
+        .filter(|name| !name.as_str().starts_with("sec-websocket-") && *name != header::HOST)
+        .collect();
+    for name in listed.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    headers
+}
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];

@@ -1,0 +1,385 @@
+//! An upgrade passed on between a client and a backend made by hand.
+//!
+//! Time is the runtime's and stands still while anybody can move, but where there are sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use kubestream::proxy::{self, Moved, PassError, Pipe};
+use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
+use support::{pattern, tcp_pair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+const SPDY: &str = "POST /api/v1/namespaces/default/pods/web/exec?command=true HTTP/1.1\r\nHost: proxy\r\n\
+    Authorization: Bearer theirs\r\nConnection: Upgrade, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+    Upgrade: SPDY/3.1\r\nContent-Length: 0\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
+    X-Stream-Protocol-Version: v3.channel.k8s.io\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+    X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Hop: 1\r\nAudit-Id: 7\r\n\r\n";
+#[cfg(feature = "websocket")]
+const WEBSOCKET: &str = "GET /exec HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.dDBrZW4, v5.channel.k8s.io, v4.channel.k8s.io\r\n\r\n";
+/// The answer to that key (RFC 6455 §1.3).
+#[cfg(feature = "websocket")]
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+type Passing = JoinHandle<Result<Pipe<DuplexStream, DuplexStream>, PassError>>;
+
+/// A client that has said this, and the backend that it is passed on to.
+async fn between(said: &str) -> (DuplexStream, DuplexStream, Passing) {
+    let ((mut client, near), (far, backend)) = (duplex(1 << 16), duplex(1 << 16));
+    client.write_all(said.as_bytes()).await.unwrap();
+    let passing = tokio::spawn(async move {
+        let pending = upgrade::accept(near, &Config::default()).await.unwrap();
+        let mut request = pending.to_pass_on();
+        request.headers_mut().insert("authorization", "Bearer ours".parse().unwrap());
+        proxy::forward(pending, far, request).await
+    });
+    (client, backend, passing)
+}
+
+/// A head, to its empty line and no further.
+async fn head(io: &mut DuplexStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+async fn rest(io: &mut DuplexStream) -> String {
+    let mut rest = String::new();
+    io.read_to_string(&mut rest).await.unwrap();
+    rest
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
+    let (mut client, mut backend, passing) = between(&format!("{SPDY}early from the client")).await;
+    let asked = head(&mut backend).await.to_ascii_lowercase();
+    for there in [
+        "post /api/v1/namespaces/default/pods/web/exec?command=true http/1.1\r\nhost: proxy\r\n",
+        "\r\nauthorization: bearer ours\r\n",
+        "\r\nconnection: upgrade\r\n",
+        "\r\nupgrade: spdy/3.1\r\n",
+        "\r\ncontent-length: 0\r\n",
+        "\r\nx-stream-protocol-version: v4.channel.k8s.io\r\nx-stream-protocol-version: v3.channel.k8s.io\r\n",
+    ] {
+        assert!(asked.contains(there), "{there:?} in {asked}");
+    }
+    for gone in ["theirs", "x-hop", "keep-alive", "\nte:"] {
+        assert!(!asked.contains(gone), "{gone:?} in {asked}");
+    }
+    // Not one byte before the 101.
+    sleep(Duration::from_secs(1)).await;
+    assert!(timeout(Duration::ZERO, backend.read_u8()).await.is_err());
+    backend.write_all(format!("{SWITCHED}early from the backend").as_bytes()).await.unwrap();
+    let answer = head(&mut client).await.to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.1 101 ") && answer.contains("\r\naudit-id: 7\r\n"), "{answer}");
+    assert!(answer.contains("\r\nx-stream-protocol-version: v4.channel.k8s.io\r\n"));
+    let pipe = passing.await.unwrap().unwrap();
+    assert_eq!((pipe.carrier(), pipe.protocol()), (Carrier::Spdy, "v4.channel.k8s.io"));
+    let run = tokio::spawn(pipe.run());
+    client.write_all(b", and later").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(rest(&mut backend).await, "early from the client, and later", "the end passes too");
+    backend.write_all(b", and the tail").await.unwrap();
+    backend.shutdown().await.unwrap();
+    assert_eq!(rest(&mut client).await, "early from the backend, and the tail");
+    let Moved { to_backend, to_client, client, backend, .. } = run.await.unwrap();
+    assert_eq!((to_backend, to_client), (32, 36));
+    assert!(client.is_none() && backend.is_none());
+}
+
+#[cfg(feature = "websocket")]
+#[tokio::test(start_paused = true)]
+async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
+    let (mut client, mut backend, passing) = between(WEBSOCKET).await;
+    let asked = head(&mut backend).await.to_ascii_lowercase();
+    assert!(asked.contains("\r\nsec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n"), "{asked}");
+    assert!(asked.contains("\r\nsec-websocket-protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\n"), "{asked}");
+    assert!(!asked.contains("bearer.authorization"));
+    let answer = format!(
+        "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\
+        Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    backend.write_all(answer.as_bytes()).await.unwrap();
+    let answer = head(&mut client).await;
+    assert!(answer.contains(ACCEPT) && answer.contains("v5.channel.k8s.io"), "{answer}");
+    assert_eq!(passing.await.unwrap().unwrap().protocol(), "v5.channel.k8s.io");
+}
+
+/// What a client is told, what the proxy is, and that not a byte of the client's reached the backend (row 24, CVE-2018-1002105).
+async fn refused(asks: &str, answer: &str, ends: bool) -> (String, PassError) {
+    let (mut client, mut backend, passing) = between(&format!("{asks}GET /secret HTTP/1.1\r\n\r\n")).await;
+    head(&mut backend).await;
+    backend.write_all(answer.as_bytes()).await.unwrap();
+    if ends {
+        backend.shutdown().await.unwrap();
+    }
+    let hearing = tokio::spawn(async move {
+        let said = rest(&mut client).await;
+        drop(client);
+        said
+    });
+    assert_eq!(rest(&mut backend).await, "", "and it is closed");
+    let error = passing.await.unwrap().unwrap_err();
+    (hearing.await.unwrap(), error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_passed_back_and_both_are_closed() {
+    let body = r#"{"kind":"Status","status":"Failure","message":"pods \"web\" not found","code":404}"#;
+    let answer = format!(
+        "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n\
+        Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (said, error) = refused(SPDY, &answer, false).await;
+    assert!(said.starts_with("HTTP/1.1 404 Not Found\r\n") && said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
+    assert!(said.contains("content-type: application/json\r\n") && said.contains("connection: close\r\n"), "{said}");
+    assert!(matches!(error, PassError::Backend(UpgradeError::Refused(_))), "{error}");
+
+    // As much of it as the limit, and no more.
+    let answer = format!("HTTP/1.1 500 x\r\n\r\n{}", "x".repeat(1 << 20));
+    let (mut client, mut backend, passing) = between(SPDY).await;
+    head(&mut backend).await;
+    tokio::spawn(async move { backend.write_all(answer.as_bytes()).await });
+    let said = rest(&mut client).await;
+    assert!(said.contains("content-length: 65536\r\n") && said.len() < 70_000, "{}", said.len());
+    drop(client);
+    assert!(passing.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_101_is_never_passed_on_as_one() {
+    let switched = |lines: &str| format!("HTTP/1.1 101 x\r\n{lines}\r\nFRAMES");
+    let mut cases = vec![
+        (SPDY, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK".to_owned(), "200"),
+        (SPDY, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(), "403"),
+        // Neither followed nor shown (CVE-2020-8559).
+        (SPDY, "HTTP/1.1 302 Found\r\nLocation: https://evil/\r\nContent-Length: 0\r\n\r\n".to_owned(), "502"),
+        (SPDY, switched(""), "502"),
+        (SPDY, switched("Upgrade: SPDY/3.1\r\n"), "502"),
+        (SPDY, switched("Connection: Upgrade\r\n"), "502"),
+        (SPDY, switched("Connection: Upgrade\r\nUpgrade: websocket\r\n"), "502"),
+        (SPDY, switched("Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nContent-Length: 5\r\n"), "502"),
+        (SPDY, switched("Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nTransfer-Encoding: chunked\r\n"), "502"),
+        (SPDY, switched("Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9\r\n"), "502"),
+        (SPDY, "HTTP/1.0 101 x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n".to_owned(), "502"),
+        (SPDY, "SSH-2.0-x\r\n\r\n".to_owned(), "502"),
+        (SPDY, format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000)), "502"),
+        (SPDY, "HTTP/1.1 101 Swit".to_owned(), "502"),
+        (SPDY, String::new(), "502"),
+    ];
+    #[cfg(feature = "websocket")]
+    for lines in [
+        "",
+        "Sec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n",
+        &format!("Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: v1.channel.k8s.io\r\n"),
+        &format!(
+            "Sec-WebSocket-Accept: {ACCEPT}\r\nSec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.dDBrZW4\r\n"
+        ),
+    ] {
+        cases.push((WEBSOCKET, switched(&format!("Connection: Upgrade\r\nUpgrade: websocket\r\n{lines}")), "502"));
+    }
+    for (asks, answer, status) in cases {
+        let (said, error) = refused(asks, &answer, true).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}: {said}");
+        assert!(!said.contains("evil") && !said.contains("FRAMES"), "{said}");
+        assert!(matches!(error, PassError::Backend(_)), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_says_nothing_is_given_up() {
+    let began = Instant::now();
+    let (said, error) = refused(SPDY, "", false).await;
+    assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
+    assert!(matches!(error, PassError::Backend(UpgradeError::Timeout)), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_upgrade_of_ours_reaches_no_backend() {
+    for (asks, status) in [
+        ("GET / HTTP/1.1\r\nHost: proxy\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "400"),
+        #[cfg(feature = "websocket")]
+        (
+            "GET / HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+            "400",
+        ),
+        #[cfg(feature = "websocket")]
+        (
+            "GET / HTTP/1.1\r\nHost: proxy\r\nOrigin: https://evil\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            "403",
+        ),
+    ] {
+        let (mut client, mut backend, passing) = between(asks).await;
+        client.shutdown().await.unwrap();
+        let said = rest(&mut client).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+        assert_eq!(rest(&mut backend).await, "");
+        assert!(matches!(passing.await.unwrap(), Err(PassError::Client(_))));
+    }
+}
+
+/// How a pipe between sockets moves its bytes.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Copies,
+    #[cfg(all(target_os = "linux", feature = "net"))]
+    Splices,
+}
+
+const WAYS: &[By] = &[
+    By::Copies,
+    #[cfg(all(target_os = "linux", feature = "net"))]
+    By::Splices,
+];
+
+/// A client, a backend, and the pipe between, that gives up after 1 s.
+async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<Moved>) {
+    let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
+    let passing = async {
+        let pending = upgrade::accept(near, &Config::default()).await.unwrap();
+        let request = pending.to_pass_on();
+        proxy::forward(pending, far, request).await.unwrap()
+    };
+    let ends = async {
+        client.write_all(SPDY.as_bytes()).await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(backend.read_u8().await.unwrap());
+        }
+        backend.write_all(SWITCHED.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(client.read_u8().await.unwrap());
+        }
+    };
+    let (pipe, ()) = tokio::join!(passing, ends);
+    let pipe = pipe.linger(Duration::from_secs(1));
+    let run = match by {
+        By::Copies => tokio::spawn(pipe.run()),
+        #[cfg(all(target_os = "linux", feature = "net"))]
+        By::Splices => tokio::spawn(async { pipe.splice().await.unwrap() }),
+    };
+    (client, backend, run)
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn megabytes_pass_both_ways_at_once_and_each_direction_ends_by_itself() {
+    for &by in WAYS {
+        let (client, backend, run) = sockets(by).await;
+        let (up, down) = (pattern(1, 20_000_000), pattern(2, 20_000_003));
+        let ends = [(client, up.clone(), down.clone()), (backend, down, up)].map(|(mut io, sends, hears)| {
+            tokio::spawn(async move {
+                let (mut reads, mut writes) = io.split();
+                let mut heard = Vec::new();
+                let sending = async {
+                    writes.write_all(&sends).await.unwrap();
+                    writes.shutdown().await.unwrap();
+                };
+                tokio::join!(sending, reads.read_to_end(&mut heard)).1.unwrap();
+                assert!(heard == hears, "{by:?}");
+            })
+        });
+        for end in ends {
+            timeout(PATIENCE, end).await.unwrap().unwrap();
+        }
+        let moved = timeout(PATIENCE, run).await.unwrap().unwrap();
+        assert_eq!((moved.to_backend, moved.to_client), (20_000_000, 20_000_003));
+    }
+}
+
+/// A client that ends first waits for its answer, however long that takes.
+#[tokio::test]
+async fn a_client_that_has_said_all_is_not_cut_off() {
+    for &by in WAYS {
+        let (mut client, mut backend, run) = sockets(by).await;
+        client.shutdown().await.unwrap();
+        assert_eq!(backend.read(&mut [0]).await.unwrap(), 0);
+        // Longer than the linger.
+        sleep(Duration::from_millis(1500)).await;
+        backend.write_all(b"at last").await.unwrap();
+        drop(backend);
+        let mut answer = String::new();
+        timeout(PATIENCE, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, "at last", "{by:?}");
+        assert!(timeout(PATIENCE, run).await.unwrap().unwrap().backend.is_none());
+    }
+}
+
+/// The backend ends, with what the client still says unread: Go's servers do, and the tail must not go with that.
+#[tokio::test]
+async fn the_tail_reaches_a_client_that_keeps_writing() {
+    for &by in WAYS {
+        for _ in 0..20 {
+            let (mut client, mut backend, run) = sockets(by).await;
+            let serving = tokio::spawn(async move {
+                backend.write_all(&pattern(3, 3_000_000)).await.unwrap();
+                backend.shutdown().await.unwrap();
+                // It reads until its peer ends, as ours do.
+                let mut rest = Vec::new();
+                let _ = backend.read_to_end(&mut rest).await;
+            });
+            let (mut reads, mut writes) = client.split();
+            let mut heard = Vec::new();
+            let typing = async {
+                while writes.write_all(b"still typing").await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                read = timeout(PATIENCE, reads.read_to_end(&mut heard)) => drop(read.unwrap().unwrap()),
+                () = typing => {}
+            }
+            if heard.len() < 3_000_000 {
+                timeout(PATIENCE, reads.read_to_end(&mut heard)).await.unwrap().unwrap();
+            }
+            assert!(heard == pattern(3, 3_000_000), "{by:?}: {} bytes", heard.len());
+            drop(client);
+            timeout(PATIENCE, run).await.unwrap().unwrap();
+            timeout(PATIENCE, serving).await.unwrap().unwrap();
+        }
+    }
+}
+
+/// A client that is gone is told to the backend by an end, and a backend that talks on is given up.
+#[tokio::test]
+async fn a_backend_that_talks_to_nobody_is_given_up() {
+    for &by in WAYS {
+        let (client, mut backend, run) = sockets(by).await;
+        let talking = tokio::spawn(async move { while backend.write_all(&[0; 10_000]).await.is_ok() {} });
+        sleep(Duration::from_millis(50)).await;
+        drop(client);
+        let moved = timeout(PATIENCE, run).await.unwrap().unwrap();
+        assert!(moved.client.is_some(), "{by:?}");
+        timeout(PATIENCE, talking).await.unwrap().unwrap();
+    }
+}
+
+/// What both sides leave open is left so, and what both end is closed.
+#[tokio::test]
+async fn a_client_that_does_not_end_is_waited_for_only_so_long() {
+    for &by in WAYS {
+        let (mut client, backend, run) = sockets(by).await;
+        drop(backend);
+        let began = std::time::Instant::now();
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+        assert!(began.elapsed() >= Duration::from_millis(900), "{by:?}");
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+}
