@@ -31,28 +31,42 @@ impl ExecRequest {
         self
     }
 
-    /// Reads a query, in either spelling. Values that are not `true` or `1` count as false, as in Go's servers, and stderr
-    /// is none with a terminal.
+    /// Reads a query, in either spelling. In the API server's any value but `false` and `0` is true, none too, as in
+    /// `?stdin&tty`; in the kubelet's only `1` and `true` are. Of several the first counts, as in Go's servers, and stderr is none
+    /// with a terminal.
     ///
     /// # Errors
     /// [`RequestError::NoStreams`], which the kubelet answers with 400 and the same text.
     pub fn from_query(query: &str) -> Result<Self, RequestError> {
         let mut request = Self::default();
+        let (mut stdin, mut stdout, mut stderr, mut tty) = (None, None, None, None);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let set = matches!(&value[..], "true" | "1");
-            match &name[..] {
-                "command" => request.command.push(value.into_owned()),
-                "container" if !value.is_empty() => request.container = Some(value.into_owned()),
-                "stdin" | "input" => request.streams.stdin = set,
-                "stdout" | "output" => request.streams.stdout = set,
-                "stderr" | "error" => request.streams.stderr = set,
-                "tty" => request.streams.tty = set,
-                _ => {}
-            }
+            let api = value != "0" && !value.eq_ignore_ascii_case("false");
+            let kubelet = matches!(&value[..], "true" | "1");
+            let (stream, set) = match &name[..] {
+                "command" => {
+                    request.command.push(value.into_owned());
+                    continue;
+                }
+                "container" if !value.is_empty() => {
+                    request.container.get_or_insert_with(|| value.into_owned());
+                    continue;
+                }
+                "stdin" => (&mut stdin, api),
+                "stdout" => (&mut stdout, api),
+                "stderr" => (&mut stderr, api),
+                "tty" => (&mut tty, api),
+                "input" => (&mut stdin, kubelet),
+                "output" => (&mut stdout, kubelet),
+                "error" => (&mut stderr, kubelet),
+                _ => continue,
+            };
+            stream.get_or_insert(set);
         }
-        request.streams.stderr &= !request.streams.tty;
-        let Streams { stdin, stdout, stderr, .. } = request.streams;
-        if stdin || stdout || stderr { Ok(request) } else { Err(RequestError::NoStreams) }
+        let set = |stream: Option<bool>| stream.unwrap_or(false);
+        let (stdin, stdout, tty) = (set(stdin), set(stdout), set(tty));
+        request.streams = Streams { stdin, stdout, stderr: set(stderr) && !tty, tty };
+        if stdin || stdout || request.streams.stderr { Ok(request) } else { Err(RequestError::NoStreams) }
     }
 
     /// The query for a kube-apiserver, as kubectl writes it.
@@ -121,7 +135,20 @@ mod tests {
         let request = ExecRequest::from_query("command=sh&stdin=true&stdout=true&stderr=true&tty=true").unwrap();
         assert_eq!(request.streams, Streams::TTY);
         assert_eq!(ExecRequest::from_query("command=sh&tty=1"), Err(RequestError::NoStreams));
-        assert_eq!(ExecRequest::from_query("command=sh&stdout=yes"), Err(RequestError::NoStreams));
+        assert_eq!(ExecRequest::from_query("command=sh&output=yes"), Err(RequestError::NoStreams));
+    }
+
+    /// apimachinery's `Convert_Slice_string_To_bool`, and cri-streaming's `NewOptions`.
+    #[test]
+    fn each_spelling_has_its_own_true() {
+        let streams = |query: &str| ExecRequest::from_query(query).unwrap().streams;
+        assert_eq!(streams("stdin&stdout=yes&stderr=1"), Streams::PIPES);
+        assert_eq!(streams("stdin=FALSE&stdout=&stderr=0"), Streams { stdout: true, ..Streams::default() });
+        assert_eq!(streams("input=&output=1&error=2&tty"), Streams { stdout: true, tty: true, ..Streams::default() });
+        assert_eq!(
+            streams("stdin=true&stdin=false&stdout=false&stdout"),
+            Streams { stdin: true, ..Streams::default() }
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@
 //! ```
 
 mod copy;
+mod location;
 mod pipe;
 #[cfg(all(target_os = "linux", feature = "net"))]
 mod splice;
@@ -33,6 +34,7 @@ use std::{future::poll_fn, io};
 use std::time::Duration;
 
 use http::Request;
+pub use location::{LocationError, Operation, PodRequest};
 pub use pipe::{Moved, Pipe};
 use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(all(target_os = "linux", feature = "net"))]

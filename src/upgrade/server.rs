@@ -209,8 +209,8 @@ where
         error
     }
 
-    /// The IO, and what was read of it behind the head.
-    pub(super) fn into_io(self) -> (IO, Bytes) {
+    /// The IO, and what was read of it behind the head: for whoever answers by other means.
+    pub fn into_io(self) -> (IO, Bytes) {
         (self.io, self.read_ahead)
     }
 
