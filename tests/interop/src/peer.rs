@@ -3,6 +3,7 @@
 //! Owns where the binaries are. Every server ends when its stdin closes, so that not even a test that is killed leaves one
 //! behind.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -39,9 +40,15 @@ impl Peer {
     /// The built-in node. It has no guard of its own; a shell lends it one.
     #[must_use]
     pub fn node() -> Self {
-        const GUARD: &str = r#""$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
+        Self::node_with_path(std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// The same, whose "containers" find their commands on another PATH.
+    #[must_use]
+    pub fn node_with_path(path: impl AsRef<OsStr>) -> Self {
+        const GUARD: &str = r#"PATH="$1" "$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD]).arg(example("node"));
+        command.args(["-c", GUARD]).arg(example("node")).arg(path.as_ref());
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
