@@ -99,7 +99,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", progress::harmless(&error.to_string()));
     ExitCode::from(code)
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn download(
         return Err(unpacked.err().map_or_else(|| "the archive goes on behind its end".into(), Into::into));
     };
     let said = ended(&command, status.map_err(lost)?, complaints)?;
-    eprint!("{said}");
+    eprint!("{}", progress::harmless(&said));
     if let Some(whole) = unpacked? {
         whole.persist()?;
     }

@@ -1,6 +1,6 @@
 //! What is shown while a copy runs: a bar, on a terminal only.
 //!
-//! Owns its looks, and that a warning does not tear it.
+//! Owns its looks, that a warning does not tear it, and that nothing from the pod gets at the terminal.
 
 use std::time::Duration;
 
@@ -23,7 +23,20 @@ pub(crate) fn set_total(bar: &ProgressBar, total: u64) {
 }
 
 pub(crate) fn warn(bar: &ProgressBar, what: &str) {
-    bar.suspend(|| eprintln!("warning: {what}"));
+    bar.suspend(|| eprintln!("warning: {}", harmless(what)));
+}
+
+/// What a pod says, and the names it gives, as text that does nothing to a terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => shown.push(character),
+            character if character.is_control() => shown.extend(character.escape_default()),
+            character => shown.push(character),
+        }
+    }
+    shown
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -93,7 +93,7 @@ impl<'a> Unpacking<'a> {
         let below = self.below(&name)?;
         let what = Attributes::new(entry.header().mode()?, entry.header().mtime()?);
         if kind == EntryType::GNUSparse || is_sparse(entry)? {
-            return Err(UnpackError::Sparse(lossy(&name)));
+            return Err(UnpackError::Sparse(shown(&name)));
         }
         let is_source = below.as_os_str().is_empty();
         // Before there were types, a slash made a folder.
@@ -104,11 +104,11 @@ impl<'a> Unpacking<'a> {
         }
         let size = entry.size();
         match kind {
-            _ if is_source && self.tree.is_some() => Err(UnpackError::Foreign(lossy(&name))),
-            EntryType::Symlink if is_source => Err(UnpackError::Link(lossy(&name))),
+            _ if is_source && self.tree.is_some() => Err(UnpackError::Foreign(shown(&name))),
+            EntryType::Symlink if is_source => Err(UnpackError::Link(shown(&name))),
             EntryType::Symlink => {
                 let to = entry.link_name_bytes().unwrap_or_default();
-                warn(self.bar, &format!("skipping symlink: {:?} -> {:?}", lossy(&name), lossy(&to)));
+                warn(self.bar, &format!("skipping symlink: {:?} -> {:?}", shown(&name), shown(&to)));
                 Ok(())
             }
             EntryType::Link if !is_source => {
@@ -118,7 +118,7 @@ impl<'a> Unpacking<'a> {
             }
             _ if is_file && is_source => {
                 if self.single.is_some() {
-                    return Err(UnpackError::Foreign(lossy(&name)));
+                    return Err(UnpackError::Foreign(shown(&name)));
                 }
                 set_total(self.bar, size);
                 let path = self.destination.for_file()?;
@@ -130,9 +130,9 @@ impl<'a> Unpacking<'a> {
                 let data = self.bar.wrap_read(entry);
                 Ok(self.tree(&name)?.file(&below, what, size, data)?)
             }
-            _ if is_source => Err(UnpackError::Special(lossy(&name))),
+            _ if is_source => Err(UnpackError::Special(shown(&name))),
             _ => {
-                warn(self.bar, &format!("skipping {:?}: it is neither a file nor a folder", lossy(&name)));
+                warn(self.bar, &format!("skipping {:?}: it is neither a file nor a folder", shown(&name)));
                 Ok(())
             }
         }
@@ -140,7 +140,7 @@ impl<'a> Unpacking<'a> {
 
     /// The path below the source that an entry's name is. No tar writes a name that leads elsewhere.
     fn below(&self, name: &[u8]) -> Result<PathBuf, UnpackError> {
-        let foreign = || UnpackError::Foreign(lossy(name));
+        let foreign = || UnpackError::Foreign(shown(name));
         if name.starts_with(b"/") || name.contains(&0) {
             return Err(foreign());
         }
@@ -161,7 +161,7 @@ impl<'a> Unpacking<'a> {
     /// The source is a folder.
     fn tree(&mut self, name: &[u8]) -> Result<&mut Tree<'a>, UnpackError> {
         if self.single.is_some() {
-            return Err(UnpackError::Foreign(lossy(name)));
+            return Err(UnpackError::Foreign(shown(name)));
         }
         if self.tree.is_none() {
             self.tree = Some(self.destination.for_folder()?);
@@ -181,8 +181,10 @@ fn is_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
     Ok(false)
 }
 
-fn lossy(name: &[u8]) -> PathBuf {
-    OsStr::from_bytes(name).into()
+/// A name to be shown, as far as one can be.
+fn shown(name: &[u8]) -> PathBuf {
+    const LONGEST: usize = 4096;
+    OsStr::from_bytes(&name[..name.len().min(LONGEST)]).into()
 }
 
 /// A reader that notes its end, and keeps headers from growing without bound.

@@ -167,7 +167,7 @@ impl Upload<'_> {
             None => error,
         };
         let status = status.map_err(lost).map_err(at)?;
-        eprint!("{}", ended(&command, status, complaints)?);
+        eprint!("{}", progress::harmless(&ended(&command, status, complaints)?));
         if stopped.is_some() {
             return Err(at("tar ended before it had read all".into()));
         }
