@@ -29,6 +29,18 @@ impl Peer {
         Self::start(command, from_json)
     }
 
+    /// client-go's port-forward, which ends when stdin closes as it is. [`ports`](Self::ports) says where it listens.
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    #[must_use]
+    pub fn forward_client(url: &str, transport: &str, ports: &[u16]) -> Self {
+        let ports: Vec<_> = ports.iter().map(|remote| format!("0:{remote}")).collect();
+        let mut command = Command::new(binary("forward-client"));
+        command.args(["-url", url, "-transport", transport, "-ports", &ports.join(",")]);
+        Self::start(command, from_json)
+    }
+
     /// Node's spdy-transport as server.
     #[must_use]
     pub fn spdy_transport(arguments: &[&str]) -> Self {
@@ -67,6 +79,15 @@ impl Peer {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The local ports of a peer that forwards.
+    ///
+    /// # Panics
+    /// Where it listens on none.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        serde_json::from_str(&self.address).unwrap_or_else(|error| panic!("{:?} are no ports: {error}", self.address))
     }
 
     /// Waits for the next line it prints, as JSON. The peer's own watchdog ends the wait.
@@ -145,5 +166,9 @@ fn suite(path: &str) -> PathBuf {
 
 fn from_json(line: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
-    line["listening"].as_str().map(str::to_owned)
+    match &line["listening"] {
+        Value::String(address) => Some(address.clone()),
+        ports @ Value::Array(_) => Some(ports.to_string()),
+        _ => None,
+    }
 }

@@ -269,17 +269,18 @@ async fn an_interrupted_copy_leaves_nothing(transport: &str) {
     }
 }
 
+async fn which(name: &str) -> String {
+    let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output().await.expect("sh");
+    assert!(found.status.success(), "there is no {name} on the PATH");
+    String::from_utf8(found.stdout).expect("a path").trim().to_owned()
+}
+
 /// A "container" that has busybox and nothing else.
 async fn busybox_copies_there_and_back(transport: &str) {
-    let which = Command::new("sh").args(["-c", "command -v busybox"]).output().await.expect("sh");
-    if !which.status.success() {
-        eprintln!("there is no busybox here: its tar is not tried");
-        return;
-    }
-    let (busybox, scratch) = (String::from_utf8(which.stdout).expect("a path"), Scratch::new());
+    let (busybox, scratch) = (which("busybox").await, Scratch::new());
     fs::create_dir(scratch.file("bin")).expect("a folder");
     for name in ["tar", "test", "mv", "cp", "rm"] {
-        symlink(busybox.trim(), scratch.file("bin").join(name)).expect("a link");
+        symlink(&busybox, scratch.file("bin").join(name)).expect("a link");
     }
     let node = Peer::node_with_path(scratch.file("bin"));
     for number in 0..20 {
@@ -302,9 +303,8 @@ async fn busybox_copies_there_and_back(transport: &str) {
 /// tar alone: what needs more says so, and `--in-place` does with it.
 async fn a_container_with_tar_alone(transport: &str) {
     let scratch = Scratch::new();
-    let which = Command::new("sh").args(["-c", "command -v tar"]).output().await.expect("sh");
     fs::create_dir(scratch.file("bin")).expect("a folder");
-    symlink(String::from_utf8(which.stdout).expect("a path").trim(), scratch.file("bin/tar")).expect("a link");
+    symlink(which("tar").await, scratch.file("bin/tar")).expect("a link");
     let node = Peer::node_with_path(scratch.file("bin"));
     fs::write(scratch.file("up"), b"up").expect("a file");
     let there = scratch.file("there");
