@@ -54,12 +54,12 @@ pub(crate) fn unpack(
     if ended.get() {
         return Err(UnpackError::Truncated);
     }
+    // Behind the end there is padding, and tar has to get rid of it to say how it went.
+    allowed.set(u64::MAX);
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     if unpacking.tree.is_none() && unpacking.single.is_none() {
         return Err(UnpackError::Empty);
     }
-    // Behind the end there is padding, and the sender has to get rid of it.
-    allowed.set(u64::MAX);
-    io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(unpacking.single)
 }
 

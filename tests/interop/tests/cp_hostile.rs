@@ -231,6 +231,12 @@ async fn a_file_has_its_name_only_when_tar_is_content() {
 }
 
 #[tokio::test]
+async fn a_tar_that_fails_is_heard_out() {
+    // An archive of nothing, as of what is not there, with more behind its end than is on its way at any time.
+    Pod::new(&vec![0; 20_000_000], 2).refuses("exit code 2: complaint", &[]).await;
+}
+
+#[tokio::test]
 async fn what_is_not_as_it_should_be_is_refused() {
     let long = "n".repeat(3_000_000);
     let sparse = entry("src", SPARSE, "", b"");
