@@ -5,6 +5,7 @@
 //! nothing but for what the temporary name holds, and that is removed if the pod can still be reached.
 
 use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,18 +66,14 @@ impl Upload<'_> {
             return Err(format!("{source} is neither a file nor a folder").into());
         }
         let is_folder = metadata.is_dir();
-        let base = match self.source.file_name() {
-            Some(name) => {
-                Some(name.to_str().ok_or_else(|| format!("{name:?} is not UTF-8, as a path in a pod has to be"))?)
-            }
-            None => None,
-        };
+        let base = self.source.file_name();
         if !self.folder_is_there(&self.to).await? {
             // A file whose name in the pod ends with a slash makes the folder that it is in.
             let below = base.filter(|_| !is_folder && self.to.means_folder());
             return self.new_name(&self.to, below);
         }
         let Some(base) = base else { return Ok(self.merge(&self.to)) };
+        let base = base.to_str().ok_or_else(|| format!("{base:?} is not UTF-8, as a path in a pod has to be"))?;
         let target = self.to.join(base);
         match (self.folder_is_there(&target).await?, is_folder) {
             (true, true) => Ok(self.merge(&target)),
@@ -86,7 +83,7 @@ impl Upload<'_> {
     }
 
     /// For what is not there, or is a file that is replaced.
-    fn new_name(&self, target: &RemotePath, below: Option<&str>) -> Result<Plan, Failure> {
+    fn new_name(&self, target: &RemotePath, below: Option<&OsStr>) -> Result<Plan, Failure> {
         let (folder, name) = target.split().ok_or_else(|| format!("{target} is no folder in the pod"))?;
         if self.in_place {
             return Ok(Plan { folder, name: path(name, below), temporary: None, finish: Vec::new() });
@@ -214,8 +211,8 @@ fn needed(missing: &CommandError) -> Failure {
     format!("{missing} (--in-place does without it, and without what it is for)").into()
 }
 
-fn path(name: &str, below: Option<&str>) -> PathBuf {
-    [name].into_iter().chain(below).collect()
+fn path(name: &str, below: Option<&OsStr>) -> PathBuf {
+    [OsStr::new(name)].into_iter().chain(below).collect()
 }
 
 fn stage() -> String {

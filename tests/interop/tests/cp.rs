@@ -116,6 +116,44 @@ async fn a_large_file_there_and_back(transport: &str) {
     assert_eq!(temporaries(scratch.path()), Vec::<PathBuf>::new());
 }
 
+/// cri-streaming, which is in the runtimes, and the apiserver's translator in front of it, where the node is in the other tests.
+async fn gos_servers_carry_it_as_well(transport: &str) {
+    let server = if transport == "spdy" { Peer::go("cri-server", &[]) } else { Peer::go("translator", &[]) };
+    let scratch = Scratch::new();
+    for number in 0..100 {
+        let path = scratch.file("tree").join(format!("folder {}/file-{number}", number % 10));
+        write(&path, &pattern(number * 4_000), [0o644, 0o600, 0o755, 0o400][number % 4]);
+    }
+    write(&scratch.file("tree/large"), &pattern(20_000_000), 0o644);
+    let (expected, there) = (everything(&scratch.file("tree")), scratch.file("there"));
+    copies(&server, &scratch, transport, &["tree", &in_pod(&there)]).await;
+    assert_eq!(everything(&there), expected);
+    copies(&server, &scratch, transport, &[&in_pod(&there), "back"]).await;
+    assert_eq!(everything(&scratch.file("back")), expected);
+    let ended = cp(&server, &scratch, transport, &[&in_pod(&scratch.file("missing")), "down"]).await;
+    assert_eq!((ended.code, scratch.file("down").exists()), (Some(2), false), "{}", ended.stderr);
+    assert!(ended.stderr.contains("missing: Cannot stat"), "{}", ended.stderr);
+}
+
+async fn pods_and_containers_are_named_as_kubectl_does(transport: &str) {
+    let (node, scratch) = (Peer::node(), Scratch::new());
+    fs::write(scratch.file("up"), b"up").expect("a file");
+    let there = scratch.file("there");
+    let to = format!("space/demo:{}", there.display());
+    copies(&node, &scratch, transport, &["-c", "main", "up", &to]).await;
+    assert_eq!(fs::read(&there).expect("a file"), b"up");
+    for (arguments, words) in [
+        (["-c", "nope", "up", &*to], "container nope is not valid for pod demo"),
+        (["-n", "space", "up", "there"], "one of the two has to be in a pod"),
+        (["-n", "space", "demo:up", "demo:there"], "one of the two has to be local"),
+        (["-n", "space", "none", "demo:there"], "none: No such file"),
+    ] {
+        let ended = cp(&node, &scratch, transport, &arguments).await;
+        assert_eq!(ended.code, Some(1), "{arguments:?}");
+        assert!(ended.stderr.contains(words), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
 /// A second upload replaces files and leaves what it does not know, and links stay links.
 async fn a_folder_that_is_there_is_filled(transport: &str) {
     let (node, scratch) = (Peer::node(), Scratch::new());
@@ -340,6 +378,8 @@ macro_rules! over_both_transports {
 over_both_transports! {
     a_tree_there_and_back,
     a_large_file_there_and_back,
+    gos_servers_carry_it_as_well,
+    pods_and_containers_are_named_as_kubectl_does,
     a_folder_that_is_there_is_filled,
     a_hard_link_comes_with_its_content,
     what_is_not_there_is_an_error_and_no_file,
