@@ -10,7 +10,7 @@ use std::alloc::System;
 use kubestream::upgrade::Protocol;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use support::table::{Case, Sample, run};
-use support::{Flavor, Group, Outcome, Plan, forward, go, memory, ours, raw, run_groups, websocket};
+use support::{Flavor, Group, Outcome, Plan, forward, go, local, memory, ours, raw, run_groups, websocket};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -159,7 +159,29 @@ fn port_forward() -> Outcome<()> {
         }
     }
     run("forward: one connection, 32 KiB writes", &bulk)?;
-    run("forward: connections of a byte there and back, one after another", &short)
+    run("forward: connections of a byte there and back, one after another", &short)?;
+    if !has(local::CLIENT_GO) {
+        return Ok(());
+    }
+    let mut bulk = Vec::new();
+    let plan = Plan { bytes: 256 << 20, ..plan };
+    for (carrier, protocol) in carriers {
+        let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+        bulk.push(Case::new(&theirs, None, move || local::download(local::Who::ClientGo, protocol, plan)));
+        bulk.push(Case::new(ours, Some(&theirs), move || local::download(local::Who::Ours, protocol, plan)));
+    }
+    run("forward: a download through a local port, 32 KiB writes, our server", &bulk)?;
+    for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
+        let mut short = Vec::new();
+        for (carrier, protocol) in carriers {
+            let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+            let measure = move |who| local::connections(who, protocol, at_once);
+            short.push(Case::new(&theirs, None, move || measure(local::Who::ClientGo)));
+            short.push(Case::new(ours, Some(&theirs), move || measure(local::Who::Ours)));
+        }
+        run(&format!("forward: connections of a byte there and back to a local port, {name}, our server"), &short)?;
+    }
+    Ok(())
 }
 
 /// Whether a peer is built, and says so where it is not.

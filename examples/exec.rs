@@ -11,6 +11,8 @@ mod forward;
 mod node;
 #[path = "support/process.rs"]
 mod process;
+#[path = "support/session.rs"]
+mod session;
 #[path = "support/terminal.rs"]
 mod terminal;
 #[path = "support/transport.rs"]
@@ -21,13 +23,13 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use http::Method;
 use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{self, Carrier, Protocol, Upgraded};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+
+use crate::session::Transport;
 
 /// Runs a command in a container, as kubectl exec does.
 #[derive(Parser)]
@@ -66,13 +68,6 @@ struct Arguments {
     command: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Transport {
-    Websocket,
-    Spdy,
-    Auto,
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -102,7 +97,7 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error>> {
+async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error + Send + Sync>> {
     let server = match &arguments.server {
         Some(server) => server.clone(),
         None => {
@@ -114,7 +109,8 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error>> {
     };
     let streams = wanted_streams(&arguments);
     let url = target(&arguments, &server, streams);
-    let upgraded = upgrade(&arguments, &url).await?;
+    let protocol = arguments.protocol.as_deref();
+    let upgraded = session::upgrade(&url, arguments.transport, protocol, &arguments.tls).await?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let mut exec = mux.exec(streams).await?;
@@ -124,39 +120,6 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error>> {
     drop(exec);
     let _ = driver.await?;
     Ok(status)
-}
-
-async fn upgrade(arguments: &Arguments, url: &str) -> Result<Upgraded<Box<dyn transport::Io>>, Box<dyn Error>> {
-    let config = upgrade::Config::default();
-    let request = |method| http::Request::builder().method(method).uri(url).header("User-Agent", "kubestream").body(());
-    let dial = || transport::connect(url, &arguments.tls);
-    let name = arguments.protocol.as_deref();
-    match arguments.transport {
-        Transport::Websocket => {
-            let offers = offers(Carrier::WebSocket, name, Protocol::V5)?;
-            Ok(upgrade::connect(dial().await?, request(Method::GET)?, &offers, &config).await?)
-        }
-        Transport::Spdy => {
-            let offers = offers(Carrier::Spdy, name, Protocol::EXEC)?;
-            Ok(upgrade::connect(dial().await?, request(Method::POST)?, &offers, &config).await?)
-        }
-        Transport::Auto => {
-            if name.is_some() {
-                return Err("--protocol needs a --transport: the same name is another protocol over each".into());
-            }
-            let request = request(Method::GET)?;
-            let connected =
-                upgrade::connect_with_fallback(dial, request, Protocol::V5, Protocol::EXEC, &config).await?;
-            Ok(connected.upgraded)
-        }
-    }
-}
-
-/// The protocol that was named, or else the usual ones.
-fn offers(carrier: Carrier, name: Option<&str>, usual: &[Protocol]) -> Result<Vec<Protocol>, Box<dyn Error>> {
-    let Some(name) = name else { return Ok(usual.to_vec()) };
-    let protocol = Protocol::from_name(carrier, name);
-    Ok(vec![protocol.ok_or_else(|| format!("there is no protocol {name:?} over {carrier}"))?])
 }
 
 /// What kubectl makes of -i and -t.
@@ -184,7 +147,7 @@ fn target(arguments: &Arguments, server: &str, streams: Streams) -> String {
 }
 
 /// Connects the session to this process's own descriptors until the command has ended.
-async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Box<dyn Error>> {
+async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Box<dyn Error + Send + Sync>> {
     let _raw = if streams.tty { Some(terminal::RawMode::enter()?) } else { None };
     if let Some(resizer) = exec.resize.take() {
         tokio::spawn(terminal::follow_size(resizer));
@@ -218,7 +181,7 @@ async fn feed(mut to: RemoteStdin) {
     }
 }
 
-async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> Result<(), Box<dyn Error>> {
+async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> Result<(), Box<dyn Error + Send + Sync>> {
     let Some(mut from) = from else { return Ok(()) };
     while let Some(data) = from.data().await {
         to.write_all(&data?).await?;

@@ -4,6 +4,7 @@
 
 pub(crate) mod forward;
 pub(crate) mod go;
+pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod ours;
 pub(crate) mod raw;

@@ -3,6 +3,7 @@
 //! Owns where the binaries are. Every server ends when its stdin closes, so that not even a test that is killed leaves one
 //! behind.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -28,6 +29,18 @@ impl Peer {
         Self::start(command, from_json)
     }
 
+    /// client-go's port-forward, which ends when stdin closes as it is. [`ports`](Self::ports) says where it listens.
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    #[must_use]
+    pub fn forward_client(url: &str, transport: &str, ports: &[u16]) -> Self {
+        let ports: Vec<_> = ports.iter().map(|remote| format!("0:{remote}")).collect();
+        let mut command = Command::new(binary("forward-client"));
+        command.args(["-url", url, "-transport", transport, "-ports", &ports.join(",")]);
+        Self::start(command, from_json)
+    }
+
     /// Node's spdy-transport as server.
     #[must_use]
     pub fn spdy_transport(arguments: &[&str]) -> Self {
@@ -39,9 +52,15 @@ impl Peer {
     /// The built-in node. It has no guard of its own; a shell lends it one.
     #[must_use]
     pub fn node() -> Self {
-        const GUARD: &str = r#""$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
+        Self::node_with_path(std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// The same, whose "containers" find their commands on another PATH.
+    #[must_use]
+    pub fn node_with_path(path: impl AsRef<OsStr>) -> Self {
+        const GUARD: &str = r#"PATH="$1" "$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD]).arg(example("node"));
+        command.args(["-c", GUARD]).arg(example("node")).arg(path.as_ref());
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
@@ -60,6 +79,15 @@ impl Peer {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The local ports of a peer that forwards.
+    ///
+    /// # Panics
+    /// Where it listens on none.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        serde_json::from_str(&self.address).unwrap_or_else(|error| panic!("{:?} are no ports: {error}", self.address))
     }
 
     /// Waits for the next line it prints, as JSON. The peer's own watchdog ends the wait.
@@ -138,5 +166,9 @@ fn suite(path: &str) -> PathBuf {
 
 fn from_json(line: &str) -> Option<String> {
     let line: Value = serde_json::from_str(line).ok()?;
-    line["listening"].as_str().map(str::to_owned)
+    match &line["listening"] {
+        Value::String(address) => Some(address.clone()),
+        ports @ Value::Array(_) => Some(ports.to_string()),
+        _ => None,
+    }
 }

@@ -1,0 +1,205 @@
+//! An archive from a pod, which nobody vouches for, to local files.
+//!
+//! Owns what of it is believed: names that lie in what was asked for, sizes that its bytes bear out, an end that is its own. It writes nothing itself.
+
+use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use tar::{Archive, Entry, EntryType};
+
+use crate::place::{Attributes, Destination, Tree, Whole};
+use crate::progress::{set_total, warn};
+
+/// Between the contents of two files: headers, long names and padding.
+const HEADERS: u64 = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    #[error("the archive has an entry that was not asked for: {0:?}")]
+    Foreign(PathBuf),
+    #[error("the archive was cut off")]
+    Truncated,
+    #[error("the archive is empty")]
+    Empty,
+    #[error("{0:?} is a symbolic link, and cp follows none: copy what it leads to")]
+    Link(PathBuf),
+    #[error("{0:?} is neither a file nor a folder")]
+    Special(PathBuf),
+    #[error("{0:?} is sparse, in a form that is not read here")]
+    Sparse(PathBuf),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Unpacks what the archive has of `member`. A source that is a file is handed back, not yet under its name: whether it is
+/// whole its sender has the last word on.
+pub(crate) fn unpack(
+    from: impl Read,
+    member: &[OsString],
+    destination: &Destination,
+    bar: &ProgressBar,
+) -> Result<Option<Whole>, UnpackError> {
+    let (allowed, ended) = (Cell::new(HEADERS), Cell::new(false));
+    let mut archive = Archive::new(Metered { from, allowed: &allowed, ended: &ended });
+    let mut unpacking = Unpacking { member, destination, bar, tree: None, single: None };
+    let unpacked = unpacking.entries(&mut archive, &allowed);
+    // Folders get their modes however it ended.
+    let finished = unpacking.tree.as_mut().map_or(Ok(()), Tree::finish);
+    unpacked?;
+    finished?;
+    if ended.get() {
+        return Err(UnpackError::Truncated);
+    }
+    // Behind the end there is padding, and tar has to get rid of it to say how it went.
+    allowed.set(u64::MAX);
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    if unpacking.tree.is_none() && unpacking.single.is_none() {
+        return Err(UnpackError::Empty);
+    }
+    Ok(unpacking.single)
+}
+
+struct Unpacking<'a> {
+    member: &'a [OsString],
+    destination: &'a Destination,
+    bar: &'a ProgressBar,
+    tree: Option<Tree<'a>>,
+    single: Option<Whole>,
+}
+
+impl<'a> Unpacking<'a> {
+    fn entries(&mut self, archive: &mut Archive<impl Read>, allowed: &Cell<u64>) -> Result<(), UnpackError> {
+        for entry in archive.entries()? {
+            allowed.set(u64::MAX);
+            let mut entry = entry?;
+            self.entry(&mut entry)?;
+            // What nobody wanted of it does not count as headers.
+            io::copy(&mut entry, &mut io::sink())?;
+            allowed.set(HEADERS);
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), UnpackError> {
+        let kind = entry.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            return Ok(());
+        }
+        let name = entry.path_bytes().into_owned();
+        let below = self.below(&name)?;
+        let what = Attributes::new(entry.header().mode()?, entry.header().mtime()?);
+        if kind == EntryType::GNUSparse || is_sparse(entry)? {
+            return Err(UnpackError::Sparse(shown(&name)));
+        }
+        let is_source = below.as_os_str().is_empty();
+        // Before there were types, a slash made a folder.
+        let is_file = matches!(kind, EntryType::Regular | EntryType::Continuous);
+        if kind == EntryType::Directory || is_file && name.ends_with(b"/") {
+            let tree = self.tree(&name)?;
+            return if is_source { Ok(()) } else { Ok(tree.folder(&below, what)?) };
+        }
+        let size = entry.size();
+        match kind {
+            _ if is_source && self.tree.is_some() => Err(UnpackError::Foreign(shown(&name))),
+            EntryType::Symlink if is_source => Err(UnpackError::Link(shown(&name))),
+            EntryType::Symlink => {
+                let to = entry.link_name_bytes().unwrap_or_default();
+                warn(self.bar, &format!("skipping symlink: {:?} -> {:?}", shown(&name), shown(&to)));
+                Ok(())
+            }
+            EntryType::Link if !is_source => {
+                let to = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let of = self.below(&to)?;
+                Ok(self.tree(&name)?.copy(&below, &of, what)?)
+            }
+            _ if is_file && is_source => {
+                if self.single.is_some() {
+                    return Err(UnpackError::Foreign(shown(&name)));
+                }
+                set_total(self.bar, size);
+                let path = self.destination.for_file()?;
+                let data = self.bar.wrap_read(entry);
+                self.single = Some(self.destination.write(path, what, size, data)?);
+                Ok(())
+            }
+            _ if is_file => {
+                let data = self.bar.wrap_read(entry);
+                Ok(self.tree(&name)?.file(&below, what, size, data)?)
+            }
+            _ if is_source => Err(UnpackError::Special(shown(&name))),
+            _ => {
+                warn(self.bar, &format!("skipping {:?}: it is neither a file nor a folder", shown(&name)));
+                Ok(())
+            }
+        }
+    }
+
+    /// The path below the source that an entry's name is. No tar writes a name that leads elsewhere.
+    fn below(&self, name: &[u8]) -> Result<PathBuf, UnpackError> {
+        let foreign = || UnpackError::Foreign(shown(name));
+        if name.starts_with(b"/") || name.contains(&0) {
+            return Err(foreign());
+        }
+        let mut member = self.member.iter();
+        let mut below = PathBuf::new();
+        for part in name.split(|byte| *byte == b'/').filter(|part| ![&b""[..], b"."].contains(part)) {
+            let expected = member.next();
+            if part == b".." || expected.is_some_and(|expected| expected.as_bytes() != part) {
+                return Err(foreign());
+            }
+            if expected.is_none() {
+                below.push(OsStr::from_bytes(part));
+            }
+        }
+        if member.next().is_some() { Err(foreign()) } else { Ok(below) }
+    }
+
+    /// The source is a folder.
+    fn tree(&mut self, name: &[u8]) -> Result<&mut Tree<'a>, UnpackError> {
+        if self.single.is_some() {
+            return Err(UnpackError::Foreign(shown(name)));
+        }
+        if self.tree.is_none() {
+            self.tree = Some(self.destination.for_folder()?);
+        }
+        self.tree.as_mut().ok_or(UnpackError::Empty)
+    }
+}
+
+/// PAX has forms of its own, in which the content begins with a map.
+fn is_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
+    for extension in extensions {
+        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A name to be shown, as far as one can be.
+fn shown(name: &[u8]) -> PathBuf {
+    const LONGEST: usize = 4096;
+    OsStr::from_bytes(&name[..name.len().min(LONGEST)]).into()
+}
+
+/// A reader that notes its end, and keeps headers from growing without bound.
+struct Metered<'a, R> {
+    from: R,
+    allowed: &'a Cell<u64>,
+    ended: &'a Cell<bool>,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buf)?;
+        self.ended.set(self.ended.get() || count == 0 && !buf.is_empty());
+        let left = self.allowed.get().checked_sub(count as u64);
+        self.allowed.set(left.ok_or_else(|| io::Error::other("the archive has too long a header"))?);
+        Ok(count)
+    }
+}
