@@ -130,15 +130,18 @@ impl Container {
         Ok(())
     }
 
-    /// Asks it to end, then ends it.
+    /// Asks it to end, if there is time for that, and then ends it.
     pub(crate) async fn stop(&self, grace: Duration) {
         let State::Running { process: Some(process), .. } = self.state() else { return };
-        // Gone already, at best.
-        let _ = kill_process(process, Signal::TERM);
-        if tokio::time::timeout(grace, self.ended()).await.is_err() {
-            let _ = kill_process_group(process, Signal::KILL);
-            self.ended().await;
+        if !grace.is_zero() {
+            // Gone already, at best.
+            let _ = kill_process(process, Signal::TERM);
+            if tokio::time::timeout(grace, self.ended()).await.is_ok() {
+                return;
+            }
         }
+        let _ = kill_process_group(process, Signal::KILL);
+        self.ended().await;
     }
 
     fn program(&self) -> Vec<String> {

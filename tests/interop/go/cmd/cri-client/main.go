@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"os"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -42,7 +44,11 @@ func main() {
 	}
 	answer, err := run(ctx, runtime, images)
 	if err != nil {
-		peer.Print(map[string]string{"code": status.Code(err).String(), "error": err.Error()})
+		code := status.Code(err)
+		if errors.Is(err, cri.ErrCommandTimedOut) {
+			code = codes.DeadlineExceeded // which the client has put into words
+		}
+		peer.Print(map[string]string{"code": code.String(), "error": err.Error()})
 		os.Exit(1)
 	}
 	peer.Print(answer)
@@ -134,7 +140,7 @@ func message[M proto.Message](answer M, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := protojson.Marshal(answer)
+	line, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 	return json.RawMessage(line), err
 }
 
