@@ -130,8 +130,17 @@ impl Container {
         Ok(())
     }
 
-    /// Asks it to end, if there is time for that, and then ends it.
+    /// Asks it to end, if there is time for that, and then ends it. One that was not started never will be.
     pub(crate) async fn stop(&self, grace: Duration) {
+        self.state.send_if_modified(|state| {
+            let created = matches!(state, State::Created);
+            if created {
+                let now = nanos(SystemTime::now());
+                let message = "stopped before it was started".to_owned();
+                *state = State::Exited { started: 0, finished: now, code: 137, reason: "Error", message };
+            }
+            created
+        });
         let State::Running { process: Some(process), .. } = self.state() else { return };
         if !grace.is_zero() {
             // Gone already, at best.

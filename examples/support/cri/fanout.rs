@@ -28,6 +28,8 @@ impl Fanout {
     pub(crate) fn view(&self) -> mpsc::Receiver<Bytes> {
         let (to, from) = mpsc::channel(BEHIND);
         let mut state = self.state();
+        // Where nothing is ever said, nothing shows who has gone.
+        state.viewers.retain(|viewer| !viewer.is_closed());
         if !state.ended {
             state.viewers.push(to);
         }
@@ -90,5 +92,15 @@ mod tests {
         assert_eq!(count, 2 * BEHIND);
         assert!(output.has_ended());
         assert!(output.view().recv().await.is_none(), "who comes late sees the end");
+    }
+
+    #[test]
+    fn those_who_have_gone_are_not_kept_although_nothing_is_said() {
+        let output = Fanout::default();
+        let stays = output.view();
+        for _ in 0..100 {
+            drop(output.view());
+        }
+        assert!(output.state().viewers.len() <= 2 && !stays.is_closed());
     }
 }

@@ -24,6 +24,8 @@ struct Inner {
     sandboxes: BTreeMap<String, Sandbox>,
     containers: BTreeMap<String, Arc<Container>>,
     images: BTreeSet<String>,
+    /// Nothing more is begun.
+    ended: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -40,7 +42,11 @@ impl Store {
         let id = id()?;
         let created = nanos(SystemTime::now());
         let sandbox = Sandbox { id: id.clone(), config, handler, created, ready: true };
-        self.inner().sandboxes.insert(id.clone(), sandbox);
+        let mut inner = self.inner();
+        if inner.ended {
+            return Err(Status::unavailable("the runtime stops"));
+        }
+        inner.sandboxes.insert(id.clone(), sandbox);
         Ok(id)
     }
 
@@ -132,8 +138,10 @@ impl Store {
 
     /// Ends all that was started.
     pub(crate) async fn end(&self, grace: Duration) {
-        for sandbox in self.inner().sandboxes.values_mut() {
-            sandbox.ready = false;
+        {
+            let mut inner = self.inner();
+            inner.ended = true;
+            inner.sandboxes.values_mut().for_each(|sandbox| sandbox.ready = false);
         }
         stop(self.containers(), grace).await;
     }
