@@ -108,7 +108,7 @@ impl Container {
     }
 
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), String> {
-        let mut started = Err(format!("container {} was started before", self.id));
+        let mut started = Err(format!("container {} is not in the state created", self.id));
         self.state.send_if_modified(|state| {
             if !matches!(state, State::Created) {
                 return false;

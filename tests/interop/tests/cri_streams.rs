@@ -45,6 +45,24 @@ async fn exec_has_its_outputs_its_stdin_and_its_exit_code() {
     assert_eq!(runtime.refused("Exec", both).await, "InvalidArgument");
 }
 
+#[tokio::test]
+async fn an_exec_ends_with_its_container() {
+    let runtime = Runtime::new().await;
+    for transport in TRANSPORTS {
+        let container = runtime.start(&[], json!({})).await;
+        let script = format!("echo $$ > {}; exec sleep 1000", runtime.scratch.file("pid").display());
+        let stop = async {
+            let process = runtime.scratch.pid("pid").await;
+            runtime.call("StopContainer", json!({"containerId": container, "timeout": 5})).await;
+            gone(process).await;
+        };
+        let command = ["sh", "-c", &script];
+        let ((_, outcome), ()) = tokio::join!(runtime.exec(&container, &command, transport, Input::Null), stop);
+        assert_eq!(outcome["exitCode"], 137, "{transport:?}: {outcome}");
+        std::fs::remove_file(runtime.scratch.file("pid")).expect("a file is removed");
+    }
+}
+
 /// As critest's "exec with tty=true and stdin=true".
 #[tokio::test]
 async fn exec_on_a_terminal_has_its_lines_ends_and_its_size() {
