@@ -12,13 +12,16 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode};
 use kubestream::exec::ExecRequest;
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{self, PortForwardServer};
 use kubestream::upgrade::{self, Pending, Protocol, UpgradeError};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::attach::Main;
-use crate::{forward, process};
+use crate::forward;
+use crate::process::{self, Place};
 
 /// The one container of every pod here.
 const CONTAINER: &str = "main";
@@ -104,7 +107,7 @@ async fn session(pending: Pending<TcpStream>, pod: Option<&&str>, main: Option<&
         match mux.accept_exec(wanted.streams).await {
             Ok(server) => match main {
                 Some(main) => main.attach(server).await,
-                None => process::run(&wanted.command, wanted.streams.tty, server).await,
+                None => process::run(&wanted.command, wanted.streams.tty, &Place::default(), server).await,
             },
             Err(error) => Err(error),
         }
@@ -123,12 +126,31 @@ async fn port_forward(pending: Pending<TcpStream>) -> Result<(), UpgradeError> {
     }
     let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
-    let (forwarded, _) = tokio::join!(forward::run(mux), driver);
+    let (forwarded, _) = tokio::join!(forward(mux), driver);
     match forwarded {
         // kubectl ends by closing its connection.
-        Ok(()) | Err(kubestream::portforward::Error::Connection(_)) => {}
+        Ok(()) | Err(portforward::Error::Connection(_)) => {}
         Err(error) => eprintln!("node: port-forward: {error}"),
     }
+    Ok(())
+}
+
+/// Forwards until the client goes away, and with it whatever was forwarded.
+async fn forward(mux: Multiplexer) -> Result<(), portforward::Error> {
+    let mut server = PortForwardServer::new(mux)?;
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            request = server.accept() => match request.transpose()? {
+                Some(request) => drop(connections.spawn(forward::connect(request))),
+                // It has ended in good order, and what it has sent may not be through yet.
+                None => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    const LAST_BYTES: Duration = Duration::from_secs(10);
+    let _ = timeout(LAST_BYTES, async { while connections.join_next().await.is_some() {} }).await;
     Ok(())
 }
 

@@ -1,9 +1,11 @@
-//! The node's "container": a local process on pipes or on a terminal.
+//! A command in the "container": a local process on pipes or on a terminal.
 //!
 //! Owns the process from its start to its last byte, and that it ends when its client goes away.
 
+use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -24,14 +26,22 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// From the hang-up to the kill.
 const HANG_UP: Duration = Duration::from_secs(1);
 
+/// Where a command runs: as this program itself does, unless it says otherwise.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) directory: Option<PathBuf>,
+    /// All of it.
+    pub(crate) environment: Option<Vec<(String, OsString)>>,
+}
+
 /// Runs a command for a client, and says how it ended once all its output is out.
-pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -> Result<(), Error> {
+pub(crate) async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecServer) -> Result<(), Error> {
     let (gone, exited) = watch::channel(false);
     let mut copies = JoinSet::new();
     let started = if tty {
-        start_on_terminal(command, &mut server, &mut copies)
+        start_on_terminal(command, place, &mut server, &mut copies)
     } else {
-        start_on_pipes(command, &mut server, &mut copies, &exited)
+        start_on_pipes(command, place, &mut server, &mut copies, &exited)
     };
     let mut child = match started {
         Ok(child) => child,
@@ -67,7 +77,7 @@ pub(crate) async fn run(command: &[String], tty: bool, mut server: ExecServer) -
     server.exit(status).await
 }
 
-/// A process that nobody serves any more, because the node stops.
+/// A process that nobody serves any more, because this program stops.
 struct KillOnDrop(Option<Pid>);
 
 impl Drop for KillOnDrop {
@@ -81,12 +91,20 @@ impl Drop for KillOnDrop {
 
 fn start_on_pipes(
     command: &[String],
+    place: &Place,
     server: &mut ExecServer,
     copies: &mut JoinSet<()>,
     exited: &watch::Receiver<bool>,
 ) -> io::Result<Child> {
     let pipe = |wanted: bool| if wanted { Stdio::piped() } else { Stdio::null() };
-    let mut child = Command::new(&command[0])
+    let mut process = Command::new(&command[0]);
+    if let Some(environment) = &place.environment {
+        process.env_clear().envs(environment.iter().cloned());
+    }
+    if let Some(directory) = &place.directory {
+        process.current_dir(directory);
+    }
+    let mut child = process
         .args(&command[1..])
         .stdin(pipe(server.stdin.is_some()))
         .stdout(pipe(server.stdout.is_some()))
@@ -106,13 +124,21 @@ fn start_on_pipes(
     Ok(child)
 }
 
-fn start_on_terminal(command: &[String], server: &mut ExecServer, copies: &mut JoinSet<()>) -> io::Result<Child> {
-    let (terminal, process) = pty_process::open().map_err(io::Error::other)?;
-    let child = pty_process::Command::new(&command[0])
-        .args(&command[1..])
-        .env("TERM", "xterm")
-        .spawn(process)
-        .map_err(io::Error::other)?;
+fn start_on_terminal(
+    command: &[String],
+    place: &Place,
+    server: &mut ExecServer,
+    copies: &mut JoinSet<()>,
+) -> io::Result<Child> {
+    let (terminal, end) = pty_process::open().map_err(io::Error::other)?;
+    let mut process = pty_process::Command::new(&command[0]).args(&command[1..]).env("TERM", "xterm");
+    if let Some(environment) = &place.environment {
+        process = process.env_clear().env("TERM", "xterm").envs(environment.iter().cloned());
+    }
+    if let Some(directory) = &place.directory {
+        process = process.current_dir(directory);
+    }
+    let child = process.spawn(end).map_err(io::Error::other)?;
     let (from, to) = terminal.into_split();
     if let Some(output) = server.stdout.take() {
         // The terminal ends by itself, with EIO, when nobody has it open any more.
@@ -125,30 +151,34 @@ fn start_on_terminal(command: &[String], server: &mut ExecServer, copies: &mut J
 
 /// From the process to the client, to the last byte.
 async fn drain(mut from: impl AsyncRead + Unpin, mut to: ProcessOutput, mut exited: watch::Receiver<bool>) {
-    const READ: usize = 32 * 1024;
     let mut buffer = BytesMut::new();
-    loop {
-        buffer.reserve(READ);
-        let abandoned = async {
-            if exited.wait_for(|exited| *exited).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(LAST_WORDS).await;
-        };
-        let read = tokio::select! {
-            biased;
-            read = from.read_buf(&mut buffer) => read,
-            () = abandoned => return,
-        };
-        match read {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                if to.send(buffer.split().freeze()).await.is_err() {
-                    return;
-                }
-            }
+    while let Some(data) = piece(&mut from, &mut buffer, &mut exited).await {
+        if to.send(data).await.is_err() {
+            return;
         }
     }
+}
+
+/// What a process writes next. `None` at the end, or once it has exited and nothing more comes.
+pub(crate) async fn piece(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    exited: &mut watch::Receiver<bool>,
+) -> Option<Bytes> {
+    const READ: usize = 32 * 1024;
+    buffer.reserve(READ);
+    let abandoned = async {
+        if exited.wait_for(|exited| *exited).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    let read = tokio::select! {
+        biased;
+        read = from.read_buf(buffer) => read,
+        () = abandoned => return None,
+    };
+    matches!(read, Ok(1..)).then(|| buffer.split().freeze())
 }
 
 /// From the client to the process; its end closes the pipe.

@@ -4,11 +4,15 @@
 //!
 //! `tests/interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
 
+mod cri;
+mod execute;
 mod peer;
 mod run;
 mod transfer;
 mod windows;
 
+pub use cri::{Runtime, id};
+pub use execute::execute;
 pub use peer::{Peer, binary, example, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
 pub use transfer::{digest, pattern, read_pattern, send_pattern};

@@ -64,6 +64,15 @@ impl Peer {
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
+    /// The example container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
+    #[must_use]
+    pub fn runtime(socket: &Path) -> Self {
+        const GUARD: &str = r#""$0" --listen "unix://$1" </dev/null & cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD]).arg(example("cri")).arg(socket);
+        Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
+    }
+
     fn start(mut command: Command, address: fn(&str) -> Option<String>) -> Self {
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -105,7 +114,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        const GUARD_TAKES: Duration = Duration::from_secs(5);
+        const GUARD_TAKES: Duration = Duration::from_secs(10);
         drop(self.stdin.take());
         let start = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {

@@ -6,8 +6,7 @@ use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::portforward::Request;
 use kubestream::status::ExitStatus;
 use kubestream::streaming::{Attach, Config, Exec, Runtime, Server};
-use kubestream_interop::{Ended, Input, Scratch, binary, digest, pattern, run};
-use serde_json::Value;
+use kubestream_interop::{Input, digest, execute, pattern};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -69,19 +68,6 @@ async fn start() -> Server<Processes> {
         }
     });
     server
-}
-
-/// Runs the executor at a URL. It takes its streams from the query, which the server does not look at.
-async fn execute(url: &str, transport: &[&str], streams: &str, input: Input) -> (Ended, Value) {
-    let scratch = Scratch::new();
-    let mut command = Command::new(binary("exec-client"));
-    command.args(transport).arg("-result").arg(scratch.file("result")).arg("-url").arg(format!("{url}?{streams}"));
-    if !matches!(input, Input::Null) {
-        command.args(["-stdin", "-"]);
-    }
-    let ended = run(command, input).await;
-    let outcome = std::fs::read(scratch.file("result")).expect("a result");
-    (ended, serde_json::from_slice(&outcome).expect("a result in JSON"))
 }
 
 const TRANSPORTS: [&[&str]; 4] = [

@@ -1,0 +1,73 @@
+//! A container runtime for a kubelet or crictl, whose containers are local processes and whose streams are the library's.
+//!
+//! `cargo run --example cri -- --listen unix:///tmp/cri.sock`, then
+//! `kubelet --container-runtime-endpoint=unix:///tmp/cri.sock …`.
+//!
+//! It shows [`kubestream::streaming`] where it belongs: exec, attach and port-forward answer with its URLs. As a runtime it is a
+//! toy: every image is there and none is opened, a container runs the command that it is given on this machine, or sleeps where only
+//! its image would say what to run, and nothing is isolated: no root, user, mounts, addresses or limits of its own. Whoever
+//! reaches the socket can run anything as whoever started this.
+
+#[path = "support/cri/mod.rs"]
+mod cri;
+#[path = "support/forward.rs"]
+mod forward;
+#[path = "support/process.rs"]
+mod process;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs pods for a kubelet, as processes of this machine.
+#[derive(Parser)]
+struct Arguments {
+    /// The socket for CRI's calls, as `unix:///path`.
+    #[arg(long, value_parser = path)]
+    listen: PathBuf,
+    /// Where the streaming server listens. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    streaming: SocketAddr,
+}
+
+fn path(endpoint: &str) -> Result<PathBuf, String> {
+    match endpoint.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+        _ => Err("an endpoint is unix:///path".to_owned()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments = Arguments::parse();
+    let connections = TcpListener::bind(arguments.streaming).await?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let calls = bind(&arguments.listen)?;
+    println!("listening on unix://{}", arguments.listen.display());
+    io::stdout().flush()?;
+    let stopped = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let served = cri::serve(calls, connections, stopped).await;
+    std::fs::remove_file(&arguments.listen)?;
+    served
+}
+
+/// Takes over from a runtime that is gone, not from one that is there.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let stale = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
+    if stale && UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    UnixListener::bind(path)
+}

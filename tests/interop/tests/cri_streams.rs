@@ -1,0 +1,218 @@
+//! client-go's executors and port-forward at the URLs of the example `cri`.
+//!
+//! crictl and critest are not to be had as Go modules: their parts are, and what critest asks of streams is asked here.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use kubestream_interop::{Input, Peer, Runtime, binary, digest, execute, gone, pattern, within};
+use rustix::process::{Pid, test_kill_process};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+
+const TRANSPORTS: [&[&str]; 4] = [
+    &["-transport", "spdy"],
+    &["-transport", "websocket"],
+    &["-transport", "fallback"],
+    &["-transport", "websocket", "-protocols", "v4.channel.k8s.io"],
+];
+
+fn record(stream: &str, text: &str) -> (String, String, String) {
+    (stream.to_owned(), "F".to_owned(), text.to_owned())
+}
+
+/// As critest's "exec with tty=false and stdin=false", and more.
+#[tokio::test]
+async fn exec_has_its_outputs_its_stdin_and_its_exit_code() {
+    let runtime = Runtime::new().await;
+    let container = runtime.start(&[], json!({})).await;
+    let sent = pattern(3_000_000);
+    for transport in TRANSPORTS {
+        let (ended, outcome) = runtime.exec(&container, &["echo", "hello"], transport, Input::Null).await;
+        let seen = (&ended.stdout[..], &ended.stderr[..], &outcome["exitCode"]);
+        assert_eq!(seen, (&b"hello\n"[..], "", &json!(0)), "{transport:?}");
+        let (_, outcome) = runtime.exec(&container, &["sh", "-c", "exit 7"], transport, Input::Null).await;
+        assert_eq!(outcome["exitCode"], 7, "{transport:?}");
+        let (ended, _) =
+            runtime.exec(&container, &["head", "-c", "3000000"], transport, Input::Bytes(sent.clone())).await;
+        assert_eq!(digest(&ended.stdout), digest(&sent), "{transport:?}");
+        let (_, outcome) = runtime.exec(&container, &["/no/such/command"], transport, Input::Null).await;
+        assert!(outcome["error"].as_str().is_some_and(|error| error.contains("/no/such/command")), "{outcome}");
+    }
+    let both = json!({"containerId": container, "cmd": ["true"], "tty": true, "stdout": true, "stderr": true});
+    assert_eq!(runtime.refused("Exec", both).await, "InvalidArgument");
+}
+
+#[tokio::test]
+async fn an_exec_ends_with_its_container() {
+    let runtime = Runtime::new().await;
+    for transport in TRANSPORTS {
+        let container = runtime.start(&[], json!({})).await;
+        let script = format!("echo $$ > {}; exec sleep 1000", runtime.scratch.file("pid").display());
+        let stop = async {
+            let process = runtime.scratch.pid("pid").await;
+            runtime.call("StopContainer", json!({"containerId": container, "timeout": 5})).await;
+            gone(process).await;
+        };
+        let command = ["sh", "-c", &script];
+        let ((_, outcome), ()) = tokio::join!(runtime.exec(&container, &command, transport, Input::Null), stop);
+        assert_eq!(outcome["exitCode"], 137, "{transport:?}: {outcome}");
+        std::fs::remove_file(runtime.scratch.file("pid")).expect("a file is removed");
+    }
+}
+
+/// As critest's "exec with tty=true and stdin=true".
+#[tokio::test]
+async fn exec_on_a_terminal_has_its_lines_ends_and_its_size() {
+    let runtime = Runtime::new().await;
+    let container = runtime.start(&[], json!({})).await;
+    for transport in TRANSPORTS {
+        let until = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; echo hello";
+        let command = ["sh", "-c", until];
+        let request = json!({"containerId": container, "cmd": command, "tty": true, "stdin": true, "stdout": true});
+        let url = runtime.url("Exec", request).await;
+        let arguments: Vec<_> = transport.iter().copied().chain(["-tty", "-resize", "80x24"]).collect();
+        let (ended, outcome) = execute(&url, &arguments, "stdin=1&stdout=1&tty=1", Input::Bytes(Vec::new())).await;
+        let shown = String::from_utf8_lossy(&ended.stdout).replace("^D\u{8}\u{8}", "");
+        assert_eq!((&shown[..], &outcome["exitCode"]), ("hello\r\n", &json!(0)), "{transport:?}: {outcome}");
+    }
+}
+
+/// As critest's "attach".
+#[tokio::test]
+async fn a_shell_whose_stdin_is_for_one_client_ends_with_it() {
+    let runtime = Runtime::new().await;
+    // v4 over WebSocket has no end of stdin.
+    for transport in &TRANSPORTS[..3] {
+        let shell = runtime.start(&["sh"], json!({"stdin": true, "stdinOnce": true})).await;
+        let (ended, outcome) = runtime.attach(&shell, transport, Input::Bytes(b"echo hello\n".to_vec())).await;
+        let seen = (&ended.stdout[..], &ended.stderr[..], &outcome["error"]);
+        assert_eq!(seen, (&b"hello\n"[..], "", &json!("")), "{transport:?}");
+        assert_eq!(runtime.exited(&shell).await["exitCode"], 0, "{transport:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_attached_sees_what_the_process_says_and_it_goes_on() {
+    let runtime = Runtime::new().await;
+    let script = r#"while read line; do echo "out:$line"; echo "err:$line" >&2; done"#;
+    let container = runtime.start(&["sh", "-c", script], json!({"stdin": true})).await;
+    let url = runtime.url("Attach", json!({"containerId": container, "stdout": true})).await;
+    let mut watcher = Command::new(binary("exec-client"));
+    watcher.args(["-url", &format!("{url}?stdout=1")]).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut watcher = watcher.spawn().expect("a client");
+    let mut seen = BufReader::new(watcher.stdout.take().expect("a pipe")).lines();
+    // Until it is attached it sees nothing.
+    const GLANCE: Duration = Duration::from_millis(200);
+    let attached = async {
+        while tokio::time::timeout(GLANCE, seen.next_line()).await.is_err() {
+            runtime.attach(&container, TRANSPORTS[0], Input::Bytes(b"ping\n".to_vec())).await;
+        }
+    };
+    within("the watcher", attached).await;
+    for (transport, line) in TRANSPORTS.iter().zip(["one", "two", "three"]) {
+        let (ended, outcome) = runtime.attach(&container, transport, Input::Bytes(format!("{line}\n").into())).await;
+        let (out, err) = (format!("out:{line}\n"), format!("err:{line}\n"));
+        let talked = (String::from_utf8_lossy(&ended.stdout), &ended.stderr[..], &outcome["error"]);
+        assert_eq!(talked, (out.as_str().into(), &err[..], &json!("")), "{transport:?}");
+        assert_eq!(runtime.status(&container).await["state"], "CONTAINER_RUNNING", "{transport:?}");
+        let told = async {
+            loop {
+                let line = seen.next_line().await.expect("text").expect("a line");
+                if line != "out:ping" {
+                    return line;
+                }
+            }
+        };
+        assert_eq!(within("the watcher's line", told).await, out.trim_end(), "{transport:?}");
+    }
+    runtime.call("StopContainer", json!({"containerId": container, "timeout": 5})).await;
+    let ended = within("the watcher's end", watcher.wait()).await.expect("a status");
+    assert_eq!((ended.code(), seen.next_line().await.expect("text")), (Some(0), None), "its end is who watches it's");
+
+    let mut log = runtime.log();
+    log.retain(|(_, _, text)| !text.ends_with(":ping"));
+    log.sort();
+    let lines = |stream, start: &str| ["one", "three", "two"].map(|line| record(stream, &format!("{start}:{line}")));
+    assert_eq!(log, [lines("stderr", "err"), lines("stdout", "out")].concat());
+    assert_eq!(
+        runtime.refused("Attach", json!({"containerId": container, "stdout": true})).await,
+        "FailedPrecondition"
+    );
+}
+
+/// As critest's "portforward", to an echo instead of nginx: there are no images.
+#[tokio::test]
+async fn port_forward_reaches_a_port_and_one_that_is_gone_takes_no_connection_with_it() {
+    let runtime = Runtime::new().await;
+    let sent = pattern(1_000_000);
+    for transport in ["spdy", "tunnel"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let mut listening = tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut reads, mut writes) = near.split();
+                    let _ = tokio::io::copy(&mut reads, &mut writes).await;
+                    writes.shutdown().await
+                });
+            }
+        });
+        let url = runtime.url("PortForward", json!({"podSandboxId": runtime.pod})).await;
+        let forward = Peer::forward_client(&url, transport, &[port]);
+        let local = ("127.0.0.1", forward.ports()[0]);
+        for _ in 0..3 {
+            let mut connection = TcpStream::connect(local).await.expect("a connection");
+            let (mut reads, mut writes) = connection.split();
+            let mut back = Vec::new();
+            let send = async {
+                writes.write_all(&sent).await.expect("it is sent");
+                writes.shutdown().await.expect("and ended");
+            };
+            within("the echo", async { tokio::join!(send, reads.read_to_end(&mut back)) }).await.1.expect("an echo");
+            assert_eq!(digest(&back), digest(&sent), "{transport}");
+        }
+        let mut stays = TcpStream::connect(local).await.expect("a connection");
+        for gone in [false, true] {
+            if gone {
+                listening.abort();
+                let _ = (&mut listening).await;
+                let mut refused = TcpStream::connect(local).await.expect("a connection");
+                let read = within("the end of what is refused", refused.read(&mut [0])).await;
+                assert!(matches!(read, Ok(0)), "{transport}: {read:?}");
+            }
+            stays.write_all(b"ping").await.expect("it is sent");
+            let mut pong = [0; 4];
+            within("the answer", stays.read_exact(&mut pong)).await.expect("an answer");
+            assert_eq!(&pong, b"ping", "{transport}");
+        }
+    }
+    runtime.call("StopPodSandbox", json!({"podSandboxId": runtime.pod})).await;
+    assert_eq!(runtime.refused("PortForward", json!({"podSandboxId": runtime.pod})).await, "FailedPrecondition");
+}
+
+#[tokio::test]
+async fn with_a_runtime_ends_all_that_it_has_started() {
+    let runtime = Runtime::new().await;
+    let write = |name: &str| format!("echo $$ > {}", runtime.scratch.file(name).display());
+    let container = runtime.start(&["sh", "-c", &format!("{}; sleep 1000 & wait", write("main"))], json!({})).await;
+    // What an exec leaves behind is the container's, whatever group and session it is in.
+    let daemon = format!("setsid sh -c '{}; exec sleep 1000' >/dev/null 2>&1 &", write("daemon"));
+    let (_, outcome) = runtime.exec(&container, &["sh", "-c", &daemon], TRANSPORTS[0], Input::Null).await;
+    assert_eq!(outcome["exitCode"], 0);
+    let terminal = format!("{}; exec sleep 1000", write("terminal"));
+    runtime.start(&["sh", "-c", &terminal], json!({"tty": true, "stdin": true})).await;
+    let mut processes: Vec<Pid> = Vec::new();
+    for name in ["main", "daemon", "terminal"] {
+        processes.push(runtime.scratch.pid(name).await);
+    }
+    assert!(processes.iter().all(|process| test_kill_process(*process).is_ok()));
+    let Runtime { peer, scratch, .. } = runtime;
+    drop(peer);
+    for process in processes {
+        gone(process).await;
+    }
+    assert!(!scratch.file("cri.sock").exists(), "and so is its socket");
+}
