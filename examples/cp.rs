@@ -6,6 +6,8 @@
 //! What differs from kubectl, since kubectl loses data there: whatever goes wrong is an error, and no file has its name before it is whole (but for
 //! `--in-place`). A download keeps modes and times, and the content of hard links. Nothing is resumed.
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/attach.rs"]
 mod attach;
 #[path = "support/cp/download.rs"]

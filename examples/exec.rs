@@ -3,6 +3,8 @@
 //! `cargo run --example exec -- sh -c 'echo out; echo err >&2; exit 7'` runs it on a node of its own, on loopback;
 //! `--server http://127.0.0.1:8001` on another server.
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/attach.rs"]
 mod attach;
 #[path = "support/forward.rs"]

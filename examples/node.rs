@@ -5,6 +5,8 @@
 //!
 //! It runs whatever it is asked to, as whoever started it, and asks nobody who they are: keep it on loopback.
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/attach.rs"]
 mod attach;
 #[path = "support/forward.rs"]

@@ -3,6 +3,8 @@
 //! `cargo run --example port_forward -- 8080:80` forwards to a node of its own, on loopback; `--server
 //! http://127.0.0.1:8001` to another server. When the connection to it is lost it is made again.
 
+#[path = "support/api.rs"]
+mod api;
 #[path = "support/attach.rs"]
 mod attach;
 #[path = "support/forward.rs"]

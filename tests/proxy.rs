@@ -23,7 +23,7 @@ const SPDY: &str = "POST /api/v1/namespaces/default/pods/web/exec?command=true H
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Hop: 1\r\nAudit-Id: 7\r\n\r\n";
 #[cfg(feature = "websocket")]
-const WEBSOCKET: &str = "GET /exec HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+const WEBSOCKET: &str = "GET /exec HTTP/1.1\r\nHost: proxy\r\nOrigin: http://proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.dDBrZW4, v5.channel.k8s.io, v4.channel.k8s.io\r\n\r\n";
 /// The answer to that key (RFC 6455 §1.3).
@@ -105,7 +105,7 @@ async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
     let asked = head(&mut backend).await.to_ascii_lowercase();
     assert!(asked.contains("\r\nsec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n"), "{asked}");
     assert!(asked.contains("\r\nsec-websocket-protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\n"), "{asked}");
-    assert!(!asked.contains("bearer.authorization"));
+    assert!(!asked.contains("bearer.authorization") && !asked.contains("origin"), "{asked}");
     let answer = format!(
         "HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\
         Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"

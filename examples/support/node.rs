@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode};
 use kubestream::exec::ExecRequest;
 use kubestream::mux::{Config, Multiplexer};
@@ -19,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::api::{self, failure, ok, response};
 use crate::attach::Main;
 use crate::forward;
 use crate::process::{self, Place};
@@ -59,11 +59,7 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main) -> Result
     let path = pending.request().uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts[..] {
-        ["version"] => pending.respond(ok(json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}))).await,
-        ["api"] => pending.respond(ok(json!({"kind": "APIVersions", "versions": ["v1"]}))).await,
-        ["apis"] => pending.respond(ok(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []}))).await,
-        ["api", "v1"] => pending.respond(ok(resources())).await,
-        ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(pod(namespace, name))).await,
+        ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(&pod(namespace, name))).await,
         ["api", "v1", "namespaces", _, "pods", _, "exec"]
         | ["exec", _, _, CONTAINER]
         | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None).await,
@@ -74,6 +70,9 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main) -> Result
             port_forward(pending).await
         }
         _ => {
+            if let Some(known) = api::discovery(&parts) {
+                return pending.respond(known).await;
+            }
             let message = format!("the server could not find the requested resource: {path}");
             pending.respond(failure(StatusCode::NOT_FOUND, "NotFound", &message)).await
         }
@@ -154,16 +153,6 @@ async fn forward(mux: Multiplexer) -> Result<(), portforward::Error> {
     Ok(())
 }
 
-fn resources() -> Value {
-    let resource = |name: &str, kind: &str, verbs: &[&str]| json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs});
-    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "v1", "resources": [
-        resource("pods", "Pod", &["get"]),
-        resource("pods/exec", "PodExecOptions", &["create", "get"]),
-        resource("pods/attach", "PodAttachOptions", &["create", "get"]),
-        resource("pods/portforward", "PodPortForwardOptions", &["create", "get"]),
-    ]})
-}
-
 fn pod(namespace: &str, name: &str) -> Value {
     json!({
         "kind": "Pod",
@@ -177,30 +166,6 @@ fn pod(namespace: &str, name: &str) -> Value {
     })
 }
 
-fn ok(value: Value) -> Response<Bytes> {
-    response(StatusCode::OK, "application/json", value.to_string())
-}
-
-fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
-    let status = json!({
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-        "code": code.as_u16(),
-    });
-    response(code, "application/json", status.to_string())
-}
-
 fn text(code: StatusCode, message: &str) -> Response<Bytes> {
     response(code, "text/plain; charset=utf-8", format!("{message}\n"))
-}
-
-fn response(code: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body));
-    *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
 }

@@ -51,14 +51,16 @@ impl PassError {
 
 impl<IO> Pending<IO> {
     /// The request as a backend should have it: without what is between two neighbours only (RFC 9110 §7.6.1), which is put
-    /// there anew, and without the bearer token, which [`bearer_token`](Self::bearer_token) has. The caller rewrites what
-    /// it likes: where it leads to, the credentials, who it is forwarded for.
+    /// there anew, without the bearer token, which [`bearer_token`](Self::bearer_token) has, and without `Origin`, which is
+    /// about this host and is checked here. The caller rewrites what it likes: where it leads to, the credentials, who it is
+    /// forwarded for.
     #[must_use]
     pub fn to_pass_on(&self) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.request().method().clone();
         *request.uri_mut() = self.request().uri().clone();
         *request.headers_mut() = end_to_end(self.request().headers());
+        request.headers_mut().remove(header::ORIGIN);
         request
     }
 }

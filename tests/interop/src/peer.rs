@@ -18,6 +18,8 @@ pub struct Peer {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     address: String,
+    /// What it stands in front of, where it does.
+    _backend: Option<Box<Self>>,
 }
 
 impl Peer {
@@ -61,7 +63,24 @@ impl Peer {
         const GUARD: &str = r#"PATH="$1" "$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
         command.args(["-c", GUARD]).arg(example("node")).arg(path.as_ref());
-        Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
+        let node = Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned));
+        match std::env::var("KUBESTREAM_THROUGH").as_deref() {
+            Err(_) => node,
+            Ok("proxy") => node.behind_proxy("--backend", &[]),
+            Ok(other) => panic!("KUBESTREAM_THROUGH is {other:?}, and there is only the proxy"),
+        }
+    }
+
+    /// The example proxy in front of a server: `--backend`, or `--kubelet`.
+    #[must_use]
+    pub fn behind_proxy(self, as_what: &str, arguments: &[&str]) -> Self {
+        const GUARD: &str =
+            r#"proxy=$1; shift; "$proxy" --listen 127.0.0.1:0 "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh"]).arg(example("proxy")).args([as_what, self.address()]).args(arguments);
+        let mut proxy = Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned));
+        proxy._backend = Some(Box::new(self));
+        proxy
     }
 
     /// The example container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
@@ -78,7 +97,7 @@ impl Peer {
         let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let mut peer = Self { child, stdin, stdout, address: String::new() };
+        let mut peer = Self { child, stdin, stdout, address: String::new(), _backend: None };
         let line = peer.line();
         peer.address = address(&line).unwrap_or_else(|| panic!("{command:?} says {line:?}, not where it listens"));
         peer

@@ -37,6 +37,10 @@ type apiserver struct{ kubelet *url.URL }
 
 // ServeHTTP does what ExecREST.Connect of kube-apiserver does once the pod's node is known.
 func (a apiserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/pods" {
+		cri.Pods(w)
+		return
+	}
 	if cri.IsPortForward(r.URL) {
 		location := a.kubelet.JoinPath("portForward", "default", "demo")
 		location.RawQuery = r.URL.RawQuery

@@ -5,6 +5,7 @@ package cri
 
 import (
 	"flag"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -40,7 +41,18 @@ func Server() http.Handler {
 
 type front struct{ server streaming.Server }
 
+// Pods is what a kubelet says at /pods of the one pod here, as far as kubectl asks.
+func Pods(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","items":[{"metadata":{"name":"demo","namespace":"default"},`+
+		`"spec":{"containers":[{"name":"main","image":"none"}]},"status":{"phase":"Running"}}]}`)
+}
+
 func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/pods" {
+		Pods(w)
+		return
+	}
 	if IsPortForward(r.URL) {
 		// As the kubelet: the runtime has the ports of the old form from it, and not from the client.
 		options, err := portforward.NewV4Options(r)

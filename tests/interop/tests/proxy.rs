@@ -1,0 +1,161 @@
+//! The example proxy where the API server stands: a stock kubectl in front, and behind it, as kubelet, `k8s.io/cri-streaming`,
+//! or the apiserver's StreamTranslator and TunnelingHandler, which a kubelet of 1.36 has too. With the built-in node
+//! behind it all the other suites are run: `tests/interop/run` does.
+
+use std::process::Stdio;
+
+use kubestream_interop::{Ended, Input, Peer, Scratch, digest, kubectl, pattern, run, runs, within};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+
+/// Who stands behind the proxy, by the transport that kubectl begins with.
+fn kubelets() -> [(&'static str, bool, Peer); 3] {
+    [
+        ("cri-streaming over SPDY", false, Peer::go("cri-server", &[])),
+        ("translator over WebSocket", true, Peer::go("translator", &[])),
+        // cri-streaming has no v5: kubectl asks for SPDY then, and so has to find it there.
+        ("cri-streaming, falling back", true, Peer::go("cri-server", &[])),
+    ]
+}
+
+struct Cluster {
+    proxy: Peer,
+    scratch: Scratch,
+    websockets: bool,
+}
+
+impl Cluster {
+    fn kubectl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = Command::new(kubectl());
+        command.arg(format!("--server={}", self.proxy.address())).args(arguments);
+        command.env_clear().env("HOME", self.scratch.path()).env("PATH", std::env::var("PATH").unwrap_or_default());
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", self.websockets.to_string());
+        command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", self.websockets.to_string());
+        command
+    }
+
+    async fn exec(&self, input: Input, script: &str) -> Ended {
+        let stdin = if matches!(input, Input::Null) { "--stdin=false" } else { "--stdin" };
+        run(self.kubectl(["exec", stdin, "demo", "--", "sh", "-c", script]), input).await
+    }
+}
+
+fn clusters() -> impl Iterator<Item = (&'static str, Cluster)> {
+    kubelets().into_iter().map(|(name, websockets, kubelet)| {
+        let proxy = kubelet.behind_proxy("--kubelet", &[]);
+        (name, Cluster { proxy, scratch: Scratch::new(), websockets })
+    })
+}
+
+#[tokio::test]
+async fn outputs_stay_apart_and_exit_codes_arrive() {
+    for (name, cluster) in clusters() {
+        for code in [0, 7, 255] {
+            let ended = cluster.exec(Input::Null, &format!("echo out; echo err >&2; exit {code}")).await;
+            assert_eq!((ended.code, &ended.stdout[..]), (Some(code), &b"out\n"[..]), "{name}: {}", ended.stderr);
+            assert!(ended.stderr.contains("err\n"), "{name}: {}", ended.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn ten_megabytes_come_back_the_same() {
+    for (name, cluster) in clusters() {
+        let sent = pattern(10_000_000);
+        let ended = cluster.exec(Input::Bytes(sent.clone()), "cat").await;
+        assert_eq!((ended.code, digest(&ended.stdout)), (Some(0), digest(&sent)), "{name}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn the_tail_of_a_fast_exit_is_never_lost() {
+    for (name, cluster) in clusters() {
+        for number in 0..runs(5) {
+            let ended = cluster.exec(Input::Null, "head -c 3000000 /dev/zero; exit 7").await;
+            assert_eq!(
+                (ended.code, ended.stdout.len()),
+                (Some(7), 3_000_000),
+                "{name}, run {number}: {}",
+                ended.stderr
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_exist_is_an_error_that_names_it() {
+    for (name, cluster) in clusters() {
+        let ended = run(cluster.kubectl(["exec", "nope", "--", "true"]), Input::Null).await;
+        assert_eq!(ended.code, Some(1), "{name}");
+        assert!(ended.stderr.contains("pods \"nope\" not found"), "{name}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn ports_are_forwarded() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut reads, mut writes) = tcp.into_split();
+                tokio::io::copy(&mut reads, &mut writes).await
+            });
+        }
+    });
+    for (name, cluster) in clusters() {
+        let forwards = format!(":{port}");
+        let mut command = cluster.kubectl(["port-forward", "--address", "127.0.0.1", "pod/demo", &forwards]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut kubectl = command.spawn().expect("kubectl");
+        let mut lines = BufReader::new(kubectl.stdout.take().expect("stdout is a pipe")).lines();
+        let line = within("where kubectl listens", lines.next_line()).await.expect("text").expect("a line");
+        let local =
+            line.strip_prefix("Forwarding from ").and_then(|rest| rest.split_once(" -> ")).expect("an address").0;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let sent = pattern(1_000_000);
+        let ask = async || {
+            let (mut reads, mut writes) = TcpStream::connect(local).await.expect("kubectl listens").into_split();
+            let mut back = Vec::new();
+            let sending = async {
+                writes.write_all(&sent).await.expect("all is sent");
+                writes.shutdown().await.expect("and its end");
+            };
+            let (_, read) = within("an echo", async { tokio::join!(sending, reads.read_to_end(&mut back)) }).await;
+            read.expect("an echo");
+            assert_eq!(digest(&back), digest(&sent), "{name}");
+        };
+        ask().await;
+        futures_util::future::join_all((0..20).map(|_| ask())).await;
+    }
+}
+
+/// A header's, or a browser's, which has none to set; and never the backend's to see.
+#[tokio::test]
+async fn a_client_has_to_know_the_token() {
+    let proxy = Peer::node().behind_proxy("--backend", &["--token", "s3cret"]);
+    let address = proxy.address().trim_start_matches("http://").to_owned();
+    let ask = async |lines: &str| {
+        let mut tcp = TcpStream::connect(&address).await.expect("the proxy");
+        let head = format!(
+            "GET /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: {address}\r\n\
+            Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
+        );
+        tcp.write_all(head.as_bytes()).await.expect("a request");
+        let mut answer = [0; 12];
+        within("an answer", tcp.read_exact(&mut answer)).await.expect("an answer");
+        String::from_utf8(answer[9..].to_vec()).expect("a status")
+    };
+    let (right, wrong) = ("czNjcmV0", "d3Jvbmc");
+    let offer = |token: &str| {
+        format!("Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.{token}, v5.channel.k8s.io\r\n")
+    };
+    let v5 = "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
+    assert_eq!(ask(v5).await, "401");
+    assert_eq!(ask(&format!("Authorization: Bearer wrong\r\n{v5}")).await, "401");
+    assert_eq!(ask(&offer(wrong)).await, "401");
+    assert_eq!(ask(&format!("Authorization: Bearer s3cret\r\n{v5}")).await, "101");
+    assert_eq!(ask(&offer(right)).await, "101");
+}
