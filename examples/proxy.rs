@@ -10,6 +10,8 @@ mod api;
 mod backend;
 #[path = "support/proxy/plain.rs"]
 mod plain;
+#[path = "support/proxy/translate.rs"]
+mod translate;
 #[path = "support/transport.rs"]
 mod transport;
 

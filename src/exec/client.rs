@@ -385,7 +385,7 @@ impl RemoteOutput {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         Poll::Ready(match ready!(self.0.poll_data(cx)) {
             Some(Err(StreamError::Reset(RstStatus::CANCEL) | StreamError::Connection(ConnectionError::Closed))) => None,
             data => data,

@@ -249,6 +249,13 @@ impl SendHalf {
         Watch { stream: Arc::clone(&self.stream) }
     }
 
+    /// As [`send`](Self::send), of bytes that are taken once it is ready.
+    #[cfg(feature = "translate")]
+    pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        ready!(self.poll_ready(cx))?;
+        Poll::Ready(self.push(data.clone()))
+    }
+
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let id = self.stream.id;
         self.stream.shared.with(|state| match state.connection.write(id, Bytes::new())? {

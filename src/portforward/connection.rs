@@ -32,6 +32,8 @@ pub struct Connection {
     error: ErrorHalf,
     port: u16,
     finished: bool,
+    /// A word on the error stream concerns this connection alone.
+    says_why: bool,
 }
 
 /// The error stream is the server's to write.
@@ -59,14 +61,16 @@ impl Connection {
         Self::new(data, ErrorHalf::Read(reason), port)
     }
 
-    /// A server's: `error` is what it writes.
-    pub(super) fn server(data: Stream, error: SendHalf, port: u16) -> Self {
-        Self::new(data, ErrorHalf::Written(error), port)
+    /// A server's: `error` is what it writes. `says_why`: a word on it concerns this connection alone.
+    pub(super) fn server(data: Stream, error: SendHalf, port: u16, says_why: bool) -> Self {
+        let mut connection = Self::new(data, ErrorHalf::Written(error), port);
+        connection.says_why = says_why;
+        connection
     }
 
     fn new(data: Stream, error: ErrorHalf, port: u16) -> Self {
         let (recv, send) = data.split();
-        Self { recv, send: Some(send), error, port, finished: false }
+        Self { recv, send: Some(send), error, port, finished: false, says_why: false }
     }
 
     /// The port of the pod.
@@ -87,7 +91,7 @@ impl Connection {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let end = match ready!(self.recv.poll_data(cx)) {
             Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
             None => Ok(()),
@@ -128,6 +132,39 @@ impl Connection {
             None => Err(StreamError::Finished),
         };
         sent.map_err(|error| Error::stream(self.port, error))
+    }
+
+    /// [`send`](Self::send), of bytes that are taken once it is ready.
+    #[cfg(feature = "translate")]
+    pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let port = self.port;
+        let sent = match &mut self.send {
+            Some(send) => ready!(send.poll_send(data, cx)),
+            None => Err(StreamError::Finished),
+        };
+        Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
+    }
+
+    /// A server's end that breaks off, behind all that was sent, and says why where that takes no other connection with it: in
+    /// the old form. Over SPDY a client is told with a reset alone, since client-go gives up all its connections when an error
+    /// stream says anything.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the client may not have heard why.
+    pub async fn fail(mut self, reason: &str) {
+        // A reset would take with it what is queued. Whoever is gone needs none of it.
+        if let Some(send) = &mut self.send {
+            let _ = poll_fn(|cx| send.poll_flushed(cx)).await;
+        }
+        if let ErrorHalf::Written(error) = &mut self.error
+            && self.says_why
+        {
+            let _ = error.send(Bytes::copy_from_slice(reason.as_bytes())).await;
+            error.finish();
+            // The reset that follows would overtake it.
+            let sent = error.watch();
+            poll_fn(|cx| sent.poll_sent(cx)).await;
+        }
     }
 
     /// Ends what is sent, behind all that was: the other direction lives on.

@@ -14,6 +14,8 @@ use crate::spdy::{Headers, RstStatus};
 pub struct PortForwardServer {
     mux: Multiplexer,
     pairing: Pairing<Arrived>,
+    /// A word on an error stream concerns its connection alone.
+    says_why: bool,
 }
 
 /// A stream of a pair. An error stream is answered at once, since clients wait for that before they make the other; a data
@@ -40,7 +42,9 @@ impl PortForwardServer {
     pub fn with_options(mux: Multiplexer, options: &Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
         let pairing = Pairing::new(options.creation_timeout, options.max_half_pairs);
-        Ok(Self { mux, pairing })
+        // Only the old form names its ports ahead.
+        let says_why = !mux.ports().is_empty();
+        Ok(Self { mux, pairing, says_why })
     }
 
     /// Waits for the next connection that the client makes. `None`: the client has ended in good order, or, in the old form,
@@ -95,7 +99,7 @@ impl PortForwardServer {
         let now = tokio::time::Instant::now().into_std();
         match self.pairing.offer(half, arrived, now) {
             Offered::Paired(port, id, Arrived::Data(data), Arrived::Error(error)) => {
-                Some(Request { port, id, data, error })
+                Some(Request { port, id, data, error, says_why: self.says_why })
             }
             Offered::TooMany(Arrived::Data(data)) => {
                 data.refuse();
@@ -154,6 +158,7 @@ pub struct Request {
     id: String,
     data: Incoming,
     error: Stream,
+    says_why: bool,
 }
 
 impl Request {
@@ -173,7 +178,7 @@ impl Request {
     #[must_use]
     pub fn accept(self) -> Connection {
         let (_, error) = self.error.split();
-        Connection::server(self.data.reply(), error, self.port)
+        Connection::server(self.data.reply(), error, self.port, self.says_why)
     }
 
     /// The port could not be reached. A client of ours is told why; one of Go's sees a connection that ends at once, and its

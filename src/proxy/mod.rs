@@ -27,6 +27,8 @@ mod location;
 mod pipe;
 #[cfg(all(target_os = "linux", feature = "net"))]
 mod splice;
+#[cfg(feature = "translate")]
+mod translate;
 
 #[cfg(all(target_os = "linux", feature = "net"))]
 use std::{future::poll_fn, io};
@@ -39,8 +41,10 @@ pub use pipe::{Moved, Pipe};
 use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(all(target_os = "linux", feature = "net"))]
 use tokio::net::TcpStream;
+#[cfg(feature = "translate")]
+pub use translate::{SessionError, TranslateConfig, TranslateError, translate};
 
-pub use crate::upgrade::PassError;
+pub use crate::upgrade::{PassError, answer_for_backend};
 use crate::upgrade::{Passed, Pending};
 #[cfg(all(target_os = "linux", feature = "net"))]
 use {pipe::Run, splice::Splicing};

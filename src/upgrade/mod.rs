@@ -54,8 +54,8 @@ pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
 #[cfg(feature = "websocket")]
 pub use fallback::{Connected, FallbackError, connect_with_fallback};
-pub use pass::PassError;
 pub(crate) use pass::Passed;
+pub use pass::{PassError, answer_for_backend};
 #[cfg(feature = "websocket")]
 pub use ports::PortsError;
 pub use server::{Pending, accept};
@@ -305,12 +305,13 @@ impl<IO> Upgraded<IO> {
         self.protocol
     }
 
-    /// The ports that the request asked for, in its order: where the protocol is [`Protocol::PortChannels`], and for whoever
-    /// makes that handshake elsewhere. Without them there is nothing that such a connection could forward.
+    /// The ports that the request asked for, in its order: for whoever makes the handshake of [`Protocol::PortChannels`]
+    /// elsewhere. Without them there is nothing that such a connection could forward. No other protocol has any.
     #[must_use]
     #[cfg(feature = "websocket")]
     pub fn with_ports(self, ports: &[u16]) -> Self {
-        Self { ports: Some(ports.into()), ..self }
+        let wants = matches!(self.protocol, Some(Protocol::PortChannels(_)));
+        Self { ports: wants.then(|| ports.into()), ..self }
     }
 
     /// The ports that the request asked for, where the protocol is `Protocol::PortChannels`; else none.

@@ -93,7 +93,7 @@ where
             Ok(passed) => passed,
             Err(error) => {
                 // The error says more than that the answer to it was not taken.
-                let _ = self.respond(said_of(&error)).await;
+                let _ = self.respond(answer_for_backend(&error)).await;
                 return Err(PassError::Backend(error));
             }
         };
@@ -147,8 +147,10 @@ fn switched_head(response: &Response<()>, carrier: Carrier) -> Vec<u8> {
     head
 }
 
-/// What a client is told of a backend that did not switch.
-fn said_of(error: &UpgradeError) -> Response<Bytes> {
+/// What a proxy tells its client of a backend that did not switch: a refusal in the backend's words, and else a 502, or a 504
+/// where it said nothing. For whoever upgrades the two one after the other; `proxy::forward` does it by itself.
+#[must_use]
+pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused(refusal) = error {
         let mut response = Response::new(refusal.body.clone());
         *response.status_mut() = refusal.status;

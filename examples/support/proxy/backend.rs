@@ -14,6 +14,7 @@ use kubestream::upgrade::{self, Config, Pending};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::translate::{self, Translate};
 use crate::{api, plain, transport};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -32,6 +33,9 @@ pub(crate) struct Target {
     /// Our own bearer token at the backend.
     #[arg(long, value_name = "TOKEN")]
     backend_token: Option<String>,
+    /// The backend has sessions over this carrier alone: those of clients on the other are translated.
+    #[arg(long, value_enum, value_name = "CARRIER", num_args = 0..=1, default_missing_value = "spdy")]
+    translate: Option<Translate>,
     #[command(flatten)]
     tls: transport::Tls,
 }
@@ -41,17 +45,18 @@ pub(crate) struct Backend {
     is_kubelet: bool,
     token: Option<String>,
     credentials: Option<HeaderValue>,
+    translate: Option<Translate>,
     tls: transport::Tls,
     config: Config,
 }
 
 impl Backend {
     pub(crate) fn new(target: Target) -> Result<Self, Failure> {
-        let Target { backend, kubelet, token, backend_token, tls } = target;
+        let Target { backend, kubelet, token, backend_token, translate, tls } = target;
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("--backend or --kubelet says where to")?;
         let credentials = backend_token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
-        Ok(Self { url, is_kubelet, token, credentials, tls, config: Config::default() })
+        Ok(Self { url, is_kubelet, token, credentials, translate, tls, config: Config::default() })
     }
 
     /// Serves one connection of a client's, which has one request.
@@ -85,6 +90,9 @@ impl Backend {
             if !pending.is_upgrade() {
                 return plain::pass(pending, backend, request).await;
             }
+            if let Some(to) = self.translates(&pending) {
+                return translate::pass(pending, backend, request, to).await;
+            }
             let pipe = proxy::forward(pending, backend, request).await?;
             // Plain on both sides: the kernel moves the bytes, where it can.
             #[cfg(target_os = "linux")]
@@ -99,7 +107,14 @@ impl Backend {
         if !pending.is_upgrade() {
             return plain::pass(pending, backend, request).await;
         }
+        if let Some(to) = self.translates(&pending) {
+            return translate::pass(pending, backend, request, to).await;
+        }
         report(proxy::forward(pending, backend, request).await?.run().await)
+    }
+
+    fn translates(&self, pending: &Pending<TcpStream>) -> Option<Translate> {
+        self.translate.filter(|to| pending.carrier() != Some(to.carrier()))
     }
 
     /// A token of a header's, or of a browser's, which has none to set.

@@ -67,7 +67,9 @@ impl Peer {
         match std::env::var("KUBESTREAM_THROUGH").as_deref() {
             Err(_) => node,
             Ok("proxy") => node.behind_proxy("--backend", &[]),
-            Ok(other) => panic!("KUBESTREAM_THROUGH is {other:?}, and there is only the proxy"),
+            Ok("spdy") => node.behind_proxy("--backend", &["--translate", "spdy"]),
+            Ok("websocket") => node.behind_proxy("--backend", &["--translate", "websocket"]),
+            Ok(other) => panic!("KUBESTREAM_THROUGH is {other:?}, not proxy, spdy or websocket"),
         }
     }
 

@@ -156,20 +156,31 @@ async fn the_end_of_stdin_reaches_the_command(cluster: Cluster) {
 
 async fn the_tail_of_a_fast_exit_is_never_lost(cluster: Cluster) {
     for number in 0..runs(30) {
-        let ended = cluster.sh("head -c 3000000 /dev/zero; exit 7").await;
+        let ended = unless_kubectls_own(async || cluster.sh("head -c 3000000 /dev/zero; exit 7").await).await;
         assert_eq!((ended.stdout.len(), ended.code), (3_000_000, Some(7)), "run {number}: {}", ended.stderr);
     }
 }
 
 async fn the_tail_is_never_lost_while_stdin_is_still_being_sent(cluster: Cluster) {
     for number in 0..runs(30) {
-        let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().expect("yes");
-        let input = Input::From(yes.stdout.take().expect("stdout is a pipe").into());
-        let ended = cluster.feed(input, "head -c 3000000 /dev/zero; exit 7").await;
+        let ended = unless_kubectls_own(async || {
+            let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().expect("yes");
+            let input = Input::From(yes.stdout.take().expect("stdout is a pipe").into());
+            let ended = cluster.feed(input, "head -c 3000000 /dev/zero; exit 7").await;
+            // Its pipe has no reader any more.
+            yes.wait().expect("the end of yes");
+            ended
+        })
+        .await;
         assert_eq!((ended.stdout.len(), ended.code), (3_000_000, Some(7)), "run {number}: {}", ended.stderr);
-        // Its pipe has no reader any more.
-        yes.wait().expect("the end of yes");
     }
+}
+
+/// Before 1.34 kubectl throws away what comes over WebSocket before it has made its streams (kubernetes#131189), and says so: about one
+/// run in 400 here. That run is made again, once.
+async fn unless_kubectls_own(run: impl AsyncFn() -> Ended) -> Ended {
+    let ended = run().await;
+    if ended.stderr.contains("Unknown stream id") { run().await } else { ended }
 }
 
 async fn a_process_left_behind_does_not_hold_the_session_up(cluster: Cluster) {

@@ -1,0 +1,136 @@
+//! Exec and attach, joined.
+//!
+//! Owns the order of the end: the status goes to the client behind all output that has come, and nothing more to the backend
+//! once it is there.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use super::TranslateError;
+use crate::ConnectionError;
+use crate::exec::{Error, Options, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams};
+use crate::mux::Multiplexer;
+use crate::status::{ExitStatus, Status};
+
+pub(super) async fn join(
+    client: Multiplexer,
+    backend: Multiplexer,
+    streams: Streams,
+    options: &Options,
+) -> Result<(), TranslateError> {
+    // The client's first: nothing runs for one that is not all there.
+    let process = client.accept_exec_with(streams, options.clone()).await;
+    let mut process = process.map_err(|error| TranslateError::Client(error.into()))?;
+    let remote = tokio::select! {
+        remote = backend.exec_with(streams, options.clone()) => remote,
+        () = process.client_gone() => return Err(gone(&client)),
+    };
+    drop(backend);
+    let mut remote = match remote {
+        Ok(remote) => remote,
+        Err(error) => {
+            // The client may be gone too, and the first error says more.
+            let _ = process.exit(internal(&error)).await;
+            return Err(TranslateError::Backend(error.into()));
+        }
+    };
+
+    let over = AtomicBool::new(false);
+    let inputs =
+        (type_on(process.stdin.take(), remote.stdin.take()), follow_size(process.resize.take(), remote.resize.take()));
+    let outputs = (
+        show(remote.stdout.take(), process.stdout.take(), &over),
+        show(remote.stderr.take(), process.stderr.take(), &over),
+    );
+    let mut shown = pin!(async { tokio::join!(outputs.0, outputs.1) });
+    let ended = async {
+        let mut all = false;
+        let status = loop {
+            tokio::select! {
+                _ = &mut shown, if !all => all = true,
+                status = remote.wait() => break status,
+            }
+        };
+        // What has come goes on to the client. What comes later, from a backend that does not end its outputs, is not waited for.
+        over.store(true, Ordering::Relaxed);
+        if !all {
+            shown.await;
+        }
+        status
+    };
+    let typed = async {
+        tokio::join!(inputs.0, inputs.1);
+        std::future::pending().await
+    };
+    let status = tokio::select! {
+        status = ended => status,
+        () = process.client_gone() => return Err(gone(&client)),
+        () = typed => return Err(gone(&client)),
+    };
+    drop(remote);
+    drop(client);
+    match status {
+        Ok(status) => process.exit(status).await.map_err(|error| TranslateError::Client(error.into())),
+        Err(error) => {
+            let _ = process.exit(internal(&error)).await;
+            Err(TranslateError::Backend(error.into()))
+        }
+    }
+}
+
+fn gone(client: &Multiplexer) -> TranslateError {
+    TranslateError::Client(Error::Connection(client.error().unwrap_or(ConnectionError::Closed)).into())
+}
+
+/// What kube-apiserver's translator says of a backend that fails.
+fn internal(error: &Error) -> ExitStatus {
+    ExitStatus::Failed(Box::new(Status::internal_error(error.to_string())))
+}
+
+/// stdin, and its end. Once the process takes no more, what still comes is nobody's.
+async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>) {
+    let (Some(mut from), Some(mut to)) = (from, to) else { return };
+    loop {
+        match from.data().await {
+            Some(Ok(data)) => {
+                if to.send(data).await.is_err() {
+                    return;
+                }
+            }
+            None => return to.finish(),
+            // The client is lost: its stdin did not end.
+            Some(Err(_)) => return std::future::pending().await,
+        }
+    }
+}
+
+async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
+    let (Some(mut from), Some(mut to)) = (from, to) else { return };
+    while let Some(size) = from.next().await {
+        if to.resize(size).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An output, to its end, or, once it is `over`, as much of it as is there.
+async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>, over: &AtomicBool) {
+    let (Some(mut from), Some(mut to)) = (from, to) else { return };
+    loop {
+        let data = poll_fn(|cx| match from.poll_data(cx) {
+            Poll::Pending if over.load(Ordering::Relaxed) => Poll::Ready(None),
+            data => data,
+        });
+        match data.await {
+            Some(Ok(data)) => {
+                if to.send(data).await.is_err() {
+                    return;
+                }
+            }
+            // What was lost with the connection, the status says.
+            None | Some(Err(_)) => return,
+        }
+    }
+}

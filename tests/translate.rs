@@ -1,0 +1,363 @@
+//! A session of ours through a translator to a server of ours: every protocol on either side of it.
+//!
+//! Time is the runtime's and stands still while anybody can move.
+
+#![cfg(feature = "translate")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::channel::Subprotocol;
+use kubestream::exec::{Exec, ExecServer, Streams};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{Error, PortForward, PortForwardServer};
+use kubestream::proxy::{TranslateConfig, TranslateError, translate};
+use kubestream::status::{ExitStatus, Status, TerminalSize};
+use kubestream::upgrade::{Protocol, Upgraded, Version};
+use support::fragment::Fragmented;
+use support::{exec_client, exec_server, pattern, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+type Translating = JoinHandle<Result<(), TranslateError>>;
+
+/// The outer ends of two connections that are joined.
+fn joined(from: Protocol, to: Protocol, streams: Streams, most: usize) -> (DuplexStream, DuplexStream, Translating) {
+    let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
+    let near = Upgraded::new(Fragmented::new(near, 1, most), Bytes::new(), Some(from)).with_ports(&PORTS);
+    let far = Upgraded::new(Fragmented::new(far, 2, most), Bytes::new(), Some(to)).with_ports(&PORTS);
+    let translating = tokio::spawn(async move { translate(near, far, streams, &TranslateConfig::default()).await });
+    (client, server, translating)
+}
+
+/// A session through it.
+async fn session(from: Protocol, to: Protocol, streams: Streams) -> (Exec, ExecServer, Translating) {
+    let (client, server, translating) = joined(from, to, streams, 4096);
+    let ((client, _), (server, _)) = (exec_client(client, from), exec_server(server, to));
+    let (exec, process) = tokio::join!(client.exec(streams), server.accept_exec(streams));
+    (exec.unwrap(), process.unwrap(), translating)
+}
+
+fn executing() -> impl Iterator<Item = (Protocol, Protocol)> {
+    Protocol::ANY.iter().flat_map(|from| Protocol::ANY.iter().map(|to| (*from, *to)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn outputs_and_how_it_ended_arrive_between_any_two_protocols() {
+    for (from, to) in executing() {
+        for (status, code) in [(ExitStatus::Success, 0), (ExitStatus::Code(7), 7)] {
+            let (exec, mut process, translating) = session(from, to, Streams::OUTPUT).await;
+            let (out, err) = (pattern(1, 300_000), pattern(2, 100_000));
+            let serving = {
+                let (out, err, mut stdout, mut stderr) =
+                    (out.clone(), err.clone(), process.stdout.take().unwrap(), process.stderr.take().unwrap());
+                tokio::spawn(async move {
+                    tokio::join!(stdout.send(out), stderr.send(err)).0.unwrap();
+                    drop((stdout, stderr));
+                    process.exit(status).await.unwrap();
+                })
+            };
+            let output =
+                exec.wait_with_output(1 << 20).await.unwrap_or_else(|error| panic!("{from:?} {to:?}: {error}"));
+            assert!(output.stdout == out && output.stderr == err, "{from:?} {to:?}");
+            assert_eq!(output.status.code(), Some(code), "{from:?} {to:?}: {:?}", output.status);
+            translating.await.unwrap().unwrap_or_else(|error| panic!("{from:?} {to:?}: {error}"));
+            serving.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stdin_arrives_and_so_does_its_end_where_both_can_say_it() {
+    for (from, to) in executing() {
+        let (mut exec, mut process, translating) = session(from, to, Streams::PIPES).await;
+        let sent = pattern(3, 300_000);
+        let (mut stdin, mut stdout) = (exec.stdin.take().unwrap(), exec.stdout.take().unwrap());
+        let typing = {
+            let sent = sent.clone();
+            tokio::spawn(async move {
+                stdin.send(sent).await.unwrap();
+                stdin.finish();
+                stdin
+            })
+        };
+        let mut read = vec![0; sent.len()];
+        let mut typed = process.stdin.take().unwrap();
+        typed.read_exact(&mut read).await.unwrap();
+        assert!(read == sent, "{from:?} {to:?}");
+        if from.can_end_stdin() && to.can_end_stdin() {
+            assert_eq!(typed.read(&mut [0]).await.unwrap(), 0, "{from:?} {to:?}");
+        }
+        process.stdout.as_mut().unwrap().send("heard".into()).await.unwrap();
+        process.exit(ExitStatus::Success).await.unwrap();
+        let mut heard = String::new();
+        stdout.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "heard");
+        assert_eq!(exec.wait().await.unwrap().code(), Some(0), "{from:?} {to:?}");
+        typing.await.unwrap();
+        translating.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminal_is_resized_from_v3_on_and_over_any_websocket() {
+    let resizes = |protocol: Protocol| !matches!(protocol, Protocol::Exec(version) if version < Version::V3);
+    for (from, to) in executing().filter(|(from, to)| resizes(*from) && resizes(*to)) {
+        let (mut exec, mut process, _translating) = session(from, to, Streams::TTY).await;
+        let size = TerminalSize { width: 132, height: 50 };
+        exec.resize.as_mut().unwrap().resize(size).await.unwrap();
+        assert_eq!(process.resize.as_mut().unwrap().next().await, Some(size), "{from:?} {to:?}");
+    }
+}
+
+/// A status keeps what it says where both sides can say it, and its words where one side has text alone.
+#[tokio::test(start_paused = true)]
+async fn a_failure_keeps_its_words() {
+    for (from, to) in executing() {
+        let (exec, process, _translating) = session(from, to, Streams::OUTPUT).await;
+        let failed = ExitStatus::Failed(Box::new(Status::internal_error("no such file: nope")));
+        process.exit(failed).await.unwrap();
+        let output = exec.wait_with_output(100).await.unwrap_or_else(|error| panic!("{from:?} {to:?}: {error}"));
+        let ExitStatus::Failed(status) = output.status else { panic!("{from:?} {to:?}: {:?}", output.status) };
+        assert!(status.message.contains("no such file: nope"), "{from:?} {to:?}: {status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_is_lost_is_an_error_to_the_client_and_never_a_success() {
+    for (from, to) in executing() {
+        let (client, mut server, translating) = joined(from, to, Streams::OUTPUT, 4096);
+        let (client, _driver) = exec_client(client, from);
+        let lost = tokio::spawn(async move {
+            // It has said nothing, or the beginning of something.
+            let mut heard = [0; 1];
+            let _ = server.read(&mut heard).await;
+        });
+        let ended = match client.exec(Streams::OUTPUT).await {
+            Ok(exec) => exec.wait_with_output(100).await.map(|output| output.status),
+            Err(error) => Err(error),
+        };
+        assert!(!matches!(&ended, Ok(status) if status.success()), "{from:?} {to:?}: {ended:?}");
+        let error = translating.await.unwrap().unwrap_err();
+        assert!(matches!(error, TranslateError::Backend(_)), "{from:?} {to:?}: {error:?}");
+        lost.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_takes_its_session_with_it() {
+    for (from, to) in executing() {
+        let (exec, process, translating) = session(from, to, Streams::OUTPUT).await;
+        drop(exec);
+        process.client_gone().await;
+        drop(process);
+        let error = translating.await.unwrap().unwrap_err();
+        assert!(matches!(error, TranslateError::Client(_)), "{from:?} {to:?}: {error:?}");
+    }
+}
+
+/// Back-pressure carries through, and once the client reads again nothing was lost.
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_holds_the_process_up_and_loses_nothing() {
+    for (from, to) in [
+        (Protocol::Channel(Subprotocol::V5), Protocol::Exec(Version::V4)),
+        (Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)),
+    ] {
+        let (mut exec, mut process, translating) = session(from, to, Streams::OUTPUT).await;
+        let all = pattern(4, 20 << 20);
+        let (mut stdout, sends) = (process.stdout.take().unwrap(), all.clone());
+        let writing = tokio::spawn(async move {
+            for piece in sends.chunks(100_000) {
+                stdout.send(sends.slice_ref(piece)).await.unwrap();
+            }
+            drop(stdout);
+            process.exit(ExitStatus::Success).await.unwrap();
+        });
+        sleep(Duration::from_secs(5)).await;
+        assert!(!writing.is_finished(), "{from:?} {to:?}: 20 MiB are in buffers");
+        let mut read = Vec::new();
+        exec.stdout.take().unwrap().read_to_end(&mut read).await.unwrap();
+        assert!(read == all, "{from:?} {to:?}");
+        assert!(exec.wait().await.unwrap().success());
+        writing.await.unwrap();
+        translating.await.unwrap().unwrap();
+    }
+}
+
+/// Two floods towards each other that nobody reads, and then both are read: neither side had waited for the other.
+#[tokio::test(start_paused = true)]
+async fn two_slow_sides_do_not_wait_for_each_other() {
+    for (from, to) in [
+        (Protocol::Channel(Subprotocol::V5), Protocol::Exec(Version::V4)),
+        (Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V4Base64)),
+    ] {
+        let (mut exec, mut process, _translating) = session(from, to, Streams::PIPES).await;
+        let (up, down) = (pattern(5, 8 << 20), pattern(6, 8 << 20));
+        let (mut stdin, mut stdout) = (exec.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (sends, shows) = (up.clone(), down.clone());
+        let typing = tokio::spawn(async move { stdin.send(sends).await.map(|()| stdin) });
+        let showing = tokio::spawn(async move {
+            for piece in shows.chunks(100_000) {
+                stdout.send(shows.slice_ref(piece)).await.unwrap();
+            }
+        });
+        sleep(Duration::from_secs(5)).await;
+        let (mut typed, mut shown) = (vec![0; up.len()], vec![0; down.len()]);
+        let mut reads = (process.stdin.take().unwrap(), exec.stdout.take().unwrap());
+        tokio::join!(reads.0.read_exact(&mut typed), reads.1.read_exact(&mut shown)).0.unwrap();
+        assert!(typed == up && shown == down, "{from:?} {to:?}");
+        typing.await.unwrap().unwrap();
+        showing.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_session_in_common_is_not_joined() {
+    for (from, to) in
+        [(Protocol::Tunnel, Protocol::Exec(Version::V4)), (Protocol::Exec(Version::V4), Protocol::PortForward)]
+    {
+        let (_client, _server, translating) = joined(from, to, Streams::OUTPUT, 4096);
+        assert!(matches!(translating.await.unwrap(), Err(TranslateError::Mismatch { .. })));
+    }
+}
+
+const PORTS: [u16; 3] = [7, 8, 9];
+const FORMS: [Protocol; 3] = [Protocol::PortForward, Protocol::Tunnel, Protocol::PortChannels(Subprotocol::V4)];
+
+/// Port 7 is an echo, 8 is closed, and 9 breaks off in the middle.
+async fn serve(mut server: PortForwardServer) {
+    while let Some(Ok(request)) = server.accept().await {
+        let port = request.port();
+        if port == 8 {
+            request.fail("nobody listens");
+            continue;
+        }
+        let mut connection = request.accept();
+        tokio::spawn(async move {
+            if port == 9 {
+                let mut half = [0; 10];
+                connection.read_exact(&mut half).await.unwrap();
+                connection.write_all(&half).await.unwrap();
+                return connection.flush().await.unwrap();
+            }
+            while let Some(Ok(data)) = connection.data().await {
+                connection.send(data).await.unwrap();
+            }
+            connection.finish();
+        });
+    }
+}
+
+fn forward(from: Protocol, to: Protocol, most: usize) -> (PortForward, Translating) {
+    let (client, server, translating) = joined(from, to, Streams::default(), most);
+    let server = Upgraded::new(server, Bytes::new(), Some(to)).with_ports(&PORTS);
+    let (mux, driver) = Multiplexer::server(server, Config::default());
+    tokio::spawn(driver);
+    tokio::spawn(serve(PortForwardServer::new(mux).unwrap()));
+    let client = Upgraded::new(client, Bytes::new(), Some(from)).with_ports(&PORTS);
+    let (mux, driver) = Multiplexer::client(client, Config::default());
+    tokio::spawn(driver);
+    (PortForward::new(mux).unwrap(), translating)
+}
+
+#[tokio::test(start_paused = true)]
+async fn ports_are_forwarded_between_any_two_forms() {
+    for from in FORMS {
+        for to in FORMS {
+            for most in [3, 4096] {
+                let (forward, translating) = forward(from, to, most);
+                let connection = forward.connect(7).await.unwrap();
+                let sent = pattern(1, 20_000);
+                let (mut reads, mut writes) = tokio::io::split(connection);
+                let mut back = vec![0; sent.len()];
+                let (wrote, read) = tokio::join!(writes.write_all(&sent), reads.read_exact(&mut back));
+                wrote.unwrap();
+                read.unwrap();
+                assert!(back == sent, "{from} {to}");
+                let streams = |form| form != Protocol::PortChannels(Subprotocol::V4);
+                if streams(from) && streams(to) {
+                    writes.shutdown().await.unwrap();
+                    assert_eq!(reads.read(&mut [0]).await.unwrap(), 0, "{from} {to}: a half-close passes");
+                }
+                drop(forward);
+                drop((reads, writes));
+                translating.await.unwrap().unwrap_or_else(|error| panic!("{from} {to}: {error}"));
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_fails_says_why_and_takes_no_other_with_it() {
+    for from in FORMS {
+        for to in FORMS {
+            let (forward, _translating) = forward(from, to, 4096);
+            let mut lives = forward.connect(7).await.unwrap();
+            let failed = match forward.connect(8).await {
+                Err(failed) => failed,
+                Ok(mut connection) => connection.data().await.unwrap().unwrap_err(),
+            };
+            // A backend of the old form has answered before it knows: then over SPDY there is but the reset.
+            if to != Protocol::PortChannels(Subprotocol::V4) || from == Protocol::PortChannels(Subprotocol::V4) {
+                assert!(failed.to_string().contains("nobody listens"), "{from} {to}: {failed}");
+            }
+            let mut broken = forward.connect(9).await.unwrap();
+            broken.send("half of it".into()).await.unwrap();
+            let mut half = [0; 10];
+            broken.read_exact(&mut half).await.unwrap_or_else(|error| panic!("{from} {to}: {error} {half:?}"));
+            assert_eq!(half, *b"half of it", "{from} {to}");
+            let error = broken.data().await.expect("no end").unwrap_err();
+            assert!(matches!(error, Error::Stream { .. } | Error::Failed { .. }), "{from} {to}: {error:?}");
+            lives.send("still here".into()).await.unwrap();
+            lives.read_exact(&mut half).await.unwrap();
+            assert_eq!(half, *b"still here", "{from} {to}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_connections_at_a_time_leave_nothing_behind() {
+    let (forward, _translating) = forward(Protocol::Tunnel, Protocol::PortForward, 4096);
+    let forward = std::sync::Arc::new(forward);
+    let mut connections = tokio::task::JoinSet::new();
+    for number in 0..300usize {
+        let forward = std::sync::Arc::clone(&forward);
+        connections.spawn(async move {
+            let mut connection = forward.connect(7).await.unwrap();
+            let sent = pattern(number, 2000);
+            connection.send(sent.clone()).await.unwrap();
+            connection.finish();
+            let mut back = Vec::new();
+            connection.read_to_end(&mut back).await.unwrap();
+            assert!(back == sent);
+        });
+    }
+    while let Some(connection) = connections.join_next().await {
+        connection.unwrap();
+    }
+    until(|| forward.multiplexer().stats().streams == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_is_lost_ends_every_connection() {
+    for from in FORMS {
+        let (client, server, translating) = joined(from, Protocol::PortForward, Streams::default(), 4096);
+        let client = Upgraded::new(client, Bytes::new(), Some(from)).with_ports(&PORTS);
+        let (mux, driver) = Multiplexer::client(client, Config::default());
+        tokio::spawn(driver);
+        let forward = PortForward::new(mux).unwrap();
+        let began = Instant::now();
+        drop(server);
+        let failed = match forward.connect(7).await {
+            Err(failed) => failed,
+            Ok(mut connection) => connection.data().await.unwrap().unwrap_err(),
+        };
+        assert!(began.elapsed() < Duration::from_secs(30), "{from}: {failed:?}");
+        drop(forward);
+        assert!(matches!(translating.await.unwrap(), Err(TranslateError::Backend(_))), "{from}");
+    }
+}
