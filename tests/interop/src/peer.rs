@@ -68,8 +68,13 @@ impl Peer {
             Err(_) => node,
             Ok("proxy") => node.behind_proxy("--backend", &[]),
             Ok("spdy") => node.behind_proxy("--backend", &["--translate", "spdy"]),
+            Ok("apiserver") => {
+                let mut apiserver = Self::go("translator", &["-backend", node.address()]);
+                apiserver._backend = Some(Box::new(node));
+                apiserver
+            }
             Ok("websocket") => node.behind_proxy("--backend", &["--translate", "websocket"]),
-            Ok(other) => panic!("KUBESTREAM_THROUGH is {other:?}, not proxy, spdy or websocket"),
+            Ok(other) => panic!("KUBESTREAM_THROUGH is {other:?}, not proxy, spdy, websocket or apiserver"),
         }
     }
 

@@ -50,6 +50,10 @@ struct Servers {
 
 impl Servers {
     fn new() -> Self {
+        // Then it is our own server that stands behind the apiserver's hops.
+        if std::env::var_os("KUBESTREAM_THROUGH").is_some() {
+            return Self { cri: Peer::node(), translator: Peer::node() };
+        }
         Self { cri: Peer::go("cri-server", &[]), translator: Peer::go("translator", &[]) }
     }
 
