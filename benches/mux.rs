@@ -9,15 +9,18 @@ use std::alloc::System;
 
 use kubestream::upgrade::Protocol;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use support::proxied::Who;
 use support::table::{Case, Sample, run};
-use support::{Flavor, Group, Outcome, Plan, forward, go, local, memory, ours, raw, run_groups, websocket};
+use support::{
+    Flavor, Group, Outcome, Plan, forward, go, local, memory, ours, proxied as middle, raw, run_groups, websocket,
+};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KIB: usize = 1024;
 
-const GROUPS: [(&str, Group); 9] = [
+const GROUPS: [(&str, Group); 10] = [
     ("bulk", bulk),
     ("many", many),
     ("small", small),
@@ -25,6 +28,7 @@ const GROUPS: [(&str, Group); 9] = [
     ("open", open),
     ("websocket", over_websocket),
     ("forward", port_forward),
+    ("proxy", proxied),
     ("memory", memory::print),
     ("go", against_go),
 ];
@@ -36,6 +40,35 @@ fn main() -> Outcome<()> {
         return memory::child(&wanted);
     }
     run_groups(GROUPS, &wanted)
+}
+
+/// The proxy alone: its own CPU, and what passes it.
+fn proxied() -> Outcome<()> {
+    let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
+    let bare = "splice(2), a bare loop";
+    let mut cases = vec![Case::new(bare, None, move || middle::forwarded(Who::BareSplice, plan))];
+    for (name, who) in [
+        ("Pipe::splice", Who::Splice),
+        ("Pipe::run", Who::Copy),
+        ("copy_bidirectional, 64 KiB", Who::Tokio(64 * KIB)),
+        ("copy_bidirectional, 8 KiB", Who::Tokio(8 * KIB)),
+    ] {
+        cases.push(Case::new(name, Some(bare), move || middle::forwarded(who, plan)));
+    }
+    if go::is_built(middle::GO) {
+        cases.push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || middle::forwarded(Who::Go, plan)));
+    }
+    run("proxy: an upgraded connection passed on, 1 GiB to the client", &cases)?;
+
+    let plan = Plan { size: 32 * KIB, bytes: 256 << 20, ..Plan::default() };
+    let theirs = "Go: StreamTranslator";
+    let ours = |base| Case::new("translate", base, move || middle::translated(Who::Copy, plan));
+    let cases = if go::is_built(middle::GO) {
+        vec![Case::new(theirs, None, move || middle::translated(Who::Go, plan)), ours(Some(theirs))]
+    } else {
+        vec![ours(None)]
+    };
+    run("proxy: WebSocket v5 in front of SPDY v4, stdout of 256 MiB", &cases)
 }
 
 fn bulk() -> Outcome<()> {

@@ -272,7 +272,7 @@ async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<Moved>) {
     let run = match by {
         By::Copies => tokio::spawn(pipe.run()),
         #[cfg(all(target_os = "linux", feature = "net"))]
-        By::Splices => tokio::spawn(async { pipe.splice().await.unwrap() }),
+        By::Splices => tokio::spawn(pipe.splice()),
     };
     (client, backend, run)
 }

@@ -7,6 +7,7 @@ pub(crate) mod go;
 pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod ours;
+pub(crate) mod proxied;
 pub(crate) mod raw;
 pub(crate) mod table;
 pub(crate) mod websocket;

@@ -51,21 +51,24 @@ pub(crate) fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
 }
 
 pub(crate) fn to_client(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
-    ends(flavor, serve, move |io| async move {
-        let mut session = Session::open(io, to_client_command(plan)).await?;
-        let mut meter = Meter::start();
-        for part in [plan.warm_up(), plan] {
-            meter = Meter::start();
-            session.stdin.send(Bytes::from_static(&[1])).await?;
-            let mut left = part.bytes;
-            while left > 0 {
-                left -= session.stdout.data().await.ok_or("stdout ended")??.len();
-            }
+    ends(flavor, serve, move |io| take(io, plan))
+}
+
+/// The client's end of a transfer to it.
+pub(crate) async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
+    let mut session = Session::open(io, to_client_command(plan)).await?;
+    let mut meter = Meter::start();
+    for part in [plan.warm_up(), plan] {
+        meter = Meter::start();
+        session.stdin.send(Bytes::from_static(&[1])).await?;
+        let mut left = part.bytes;
+        while left > 0 {
+            left -= session.stdout.data().await.ok_or("stdout ended")??.len();
         }
-        let sample = meter.transferred(plan);
-        session.end().await?;
-        Ok(sample)
-    })
+    }
+    let sample = meter.transferred(plan);
+    session.end().await?;
+    Ok(sample)
 }
 
 pub(crate) fn echo(flavor: Flavor) -> Outcome<Sample> {
@@ -121,11 +124,11 @@ pub(crate) async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec
 
 pub(crate) const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
 
-/// The server's end, until all of it is sent.
+/// The server's end, until all of it is sent; over SPDY too, where a translator asks for that.
 pub(crate) async fn serve(io: TcpStream) -> Outcome<()> {
     let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
     let request = ExecRequest::from_query(pending.request().uri().query().unwrap_or_default())?;
-    let upgraded = pending.accept(Protocol::V5).await?;
+    let upgraded = pending.accept(Protocol::ANY).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let session = mux.accept_exec(request.streams).await?;

@@ -31,7 +31,7 @@ mod splice;
 mod translate;
 
 #[cfg(all(target_os = "linux", feature = "net"))]
-use std::{future::poll_fn, io};
+use std::future::poll_fn;
 
 use std::time::Duration;
 
@@ -77,17 +77,15 @@ where
 #[cfg(all(target_os = "linux", feature = "net"))]
 impl Pipe<TcpStream, TcpStream> {
     /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and never enter user space. For plain TCP
-    /// on Linux; two pipes of the kernel's, and so four descriptors, for as long as it runs.
-    ///
-    /// # Errors
-    /// What the system says where there are no descriptors left.
+    /// on Linux. Each direction has a pipe of the kernel's while bytes move, two descriptors; where there are none left it
+    /// copies.
     ///
     /// # Cancel safety
     /// As [`run`](Self::run).
-    pub async fn splice(mut self) -> io::Result<Moved> {
-        let (up, down) = (Splicing::new(self.from_client)?, Splicing::new(self.from_backend)?);
+    pub async fn splice(mut self) -> Moved {
+        let (up, down) = (Splicing::new(self.from_client), Splicing::new(self.from_backend));
         let mut run = Run::new(up, down, self.linger);
         poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
-        Ok(run.moved)
+        run.moved
     }
 }

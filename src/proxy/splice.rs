@@ -1,43 +1,73 @@
 //! Moving bytes by `splice(2)`: from socket to socket through a pipe of the kernel's, and never into user space.
 //!
-//! Owns the pipe. Linux alone has it, and plain sockets alone can: through TLS bytes have to be seen.
+//! Owns the pipe, which is there while bytes move: the kernel counts a user's pipes, and makes small ones of those that are too
+//! many. Linux alone has splice, and plain sockets alone can: through TLS bytes have to be seen.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use super::pipe::{Fault, Hop};
 
-/// Bytes that one call may move: a pipe holds 64 KiB unless it was told to hold more.
+/// What a pipe is to hold, and so the most that one call moves.
 const MOST: usize = 1024 * 1024;
+/// What is read where there is no pipe to be had.
+const COPIED: usize = 16 * 1024;
 
+#[derive(Default)]
 pub(super) struct Splicing {
-    /// What was read ahead of the pipe: it goes first, by an ordinary write.
+    /// What was read by other means: it goes first, by an ordinary write.
     ahead: Bytes,
-    reads: OwnedFd,
-    writes: OwnedFd,
+    pipe: Option<Pipe>,
     /// Bytes in the pipe.
     held: usize,
 }
 
+struct Pipe {
+    reads: OwnedFd,
+    writes: OwnedFd,
+}
+
+impl Pipe {
+    /// `None` where there are no descriptors left.
+    fn new() -> Option<Self> {
+        let (reads, writes) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // A smaller one will do where it may not be as large.
+        let _ = fcntl_setpipe_size(&writes, MOST);
+        Some(Self { reads, writes })
+    }
+}
+
 impl Splicing {
-    pub(super) fn new(ahead: Bytes) -> io::Result<Self> {
-        let (reads, writes) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { ahead, reads, writes, held: 0 })
+    pub(super) fn new(ahead: Bytes) -> Self {
+        Self { ahead, ..Self::default() }
     }
 
-    /// Fills the pipe: how many bytes came, 0 at the end.
+    /// Fills the pipe, or what stands in for it: how many bytes came, 0 at the end.
     fn poll_fill(&mut self, from: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(from.poll_read_ready(cx))?;
+            if self.pipe.is_none() {
+                self.pipe = Pipe::new();
+            }
+            let Some(pipe) = &self.pipe else {
+                let mut copied = BytesMut::with_capacity(COPIED);
+                match from.try_read_buf(&mut copied) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    read => {
+                        self.ahead = copied.freeze();
+                        return Poll::Ready(read);
+                    }
+                }
+            };
             let filled = from.try_io(Interest::READABLE, || {
-                Ok(splice(from, None, &self.writes, None, MOST, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?)
+                Ok(splice(from, None, &pipe.writes, None, MOST, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?)
             });
             match filled {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -52,10 +82,11 @@ impl Splicing {
 
     /// Empties the pipe, some of it: how many bytes went.
     fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(0)) };
         loop {
             ready!(to.poll_write_ready(cx))?;
             let drained = to.try_io(Interest::WRITABLE, || {
-                Ok(splice(&self.reads, None, to, None, self.held, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?)
+                Ok(splice(&pipe.reads, None, to, None, self.held, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)?)
             });
             match drained {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -76,13 +107,19 @@ impl Hop<TcpStream, TcpStream> for Splicing {
         to: &mut TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<usize, Fault>> {
+        if !self.ahead.has_remaining()
+            && self.held == 0
+            && ready!(self.poll_fill(from, cx)).map_err(Fault::Source)? == 0
+        {
+            return Poll::Ready(Ok(0));
+        }
         if self.ahead.has_remaining() {
             let count = ready!(Pin::new(to).poll_write(cx, &self.ahead)).map_err(Fault::Sink)?;
+            if count == 0 {
+                return Poll::Ready(Err(Fault::Sink(io::ErrorKind::WriteZero.into())));
+            }
             self.ahead.advance(count.min(self.ahead.len()));
             return Poll::Ready(Ok(count));
-        }
-        if self.held == 0 && ready!(self.poll_fill(from, cx)).map_err(Fault::Source)? == 0 {
-            return Poll::Ready(Ok(0));
         }
         match ready!(self.poll_drain(to, cx)) {
             Ok(0) => Poll::Ready(Err(Fault::Sink(io::ErrorKind::WriteZero.into()))),
@@ -91,8 +128,9 @@ impl Hop<TcpStream, TcpStream> for Splicing {
     }
 
     fn poll_discard(&mut self, from: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // The pipe is nobody's any more, and may be full.
-        self.held = 0;
+        // What is in the pipe is nobody's any more.
+        (self.pipe, self.held) = (None, 0);
+        self.ahead.clear();
         let mut buffer = [0; 8 * 1024];
         loop {
             ready!(from.poll_read_ready(cx))?;
@@ -107,5 +145,9 @@ impl Hop<TcpStream, TcpStream> for Splicing {
         Pin::new(to).poll_shutdown(cx)
     }
 
-    fn trim(&mut self) {}
+    fn trim(&mut self) {
+        if self.held == 0 {
+            self.pipe = None;
+        }
+    }
 }

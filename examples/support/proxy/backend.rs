@@ -96,7 +96,7 @@ impl Backend {
             let pipe = proxy::forward(pending, backend, request).await?;
             // Plain on both sides: the kernel moves the bytes, where it can.
             #[cfg(target_os = "linux")]
-            return report(pipe.splice().await?);
+            return report(pipe.splice().await);
             #[cfg(not(target_os = "linux"))]
             return report(pipe.run().await);
         }
