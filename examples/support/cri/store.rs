@@ -209,7 +209,23 @@ fn id() -> Result<String, Status> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::v1::ImageSpec;
     use super::*;
+
+    #[test]
+    fn a_container_runs_its_own_command_or_its_images_or_sleeps() {
+        let store = Store::new(vec![("local/web".to_owned(), "serve $PORT".to_owned())]);
+        let program = |image: &str, command: &[&str], args: &[&str]| {
+            let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+            let image = Some(ImageSpec { image: image.to_owned(), ..ImageSpec::default() });
+            let config = ContainerConfig { image, command: owned(command), args: owned(args), ..Default::default() };
+            store.program(&config)
+        };
+        assert_eq!(program("local/web:latest", &[], &[]), ["sh", "-c", "serve $PORT"]);
+        assert_eq!(program("local/web", &["echo"], &["hello"]), ["echo", "hello"]);
+        assert_eq!(program("local/web", &[], &["hello"]), ["hello"]);
+        assert_eq!(program("local/web:1", &[], &[]), PAUSE);
+    }
 
     #[test]
     fn the_beginning_of_an_id_is_enough_where_no_other_begins_so() {
