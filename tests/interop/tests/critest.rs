@@ -1,7 +1,7 @@
 //! critest's cases of streaming at the example `cri`, and those of pods and containers as such.
 //!
-//! Its containers are of a busybox that is this machine's, and so is the web server that it asks for its page, on the ports that are
-//! critest's own: 80 of them, which is root's where `net.ipv4.ip_unprivileged_port_start` does not say otherwise.
+//! Its containers run this machine's busybox, and so does the web server that it asks for its page. The ports are critest's choice,
+//! port 80 among them, which is root's where `net.ipv4.ip_unprivileged_port_start` does not say otherwise.
 
 use std::fs;
 use std::net::TcpListener;
