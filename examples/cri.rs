@@ -4,9 +4,9 @@
 //! `kubelet --container-runtime-endpoint=unix:///tmp/cri.sock …`.
 //!
 //! It shows [`kubestream::streaming`] where it belongs: exec, attach and port-forward answer with its URLs. As a runtime it is a
-//! toy: every image is there and none is opened, a container runs the command that it is given on this machine, or sleeps where only
-//! its image would say what to run, and nothing is isolated: no root, user, mounts, addresses or limits of its own. Whoever
-//! reaches the socket can run anything as whoever started this.
+//! toy: every image is there and none is opened, a container runs the command that it is given on this machine, or what `--image`
+//! says of its image, or sleeps, and nothing is isolated: no root, user, mounts, addresses or limits of its own. Whoever reaches the
+//! socket can run anything as whoever started this.
 
 #[path = "support/cri/mod.rs"]
 mod cri;
@@ -35,12 +35,22 @@ struct Arguments {
     /// Where the streaming server listens. Port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:0")]
     streaming: SocketAddr,
+    /// What a container of this image runs if it names no command, as `NAME=COMMAND`, for `sh`. Without, it sleeps.
+    #[arg(long = "image", value_name = "NAME=COMMAND", value_parser = image)]
+    images: Vec<(String, String)>,
 }
 
 fn path(endpoint: &str) -> Result<PathBuf, String> {
     match endpoint.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
         _ => Err("an endpoint is unix:///path".to_owned()),
+    }
+}
+
+fn image(what: &str) -> Result<(String, String), String> {
+    match what.split_once('=') {
+        Some((name, command)) if !name.is_empty() && !command.is_empty() => Ok((name.to_owned(), command.to_owned())),
+        _ => Err("an image and what it runs are NAME=COMMAND".to_owned()),
     }
 }
 
@@ -58,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ = terminate.recv() => {}
         }
     };
-    let served = cri::serve(calls, connections, stopped).await;
+    let served = cri::serve(calls, connections, arguments.images, stopped).await;
     std::fs::remove_file(&arguments.listen)?;
     served
 }

@@ -28,14 +28,12 @@ use super::sweep::{self, MARK};
 use super::v1::ContainerConfig;
 use crate::process::{Place, piece};
 
-/// What a container does where only its image would say.
-const PAUSE: [&str; 2] = ["sleep", "infinity"];
-
 #[derive(Debug)]
 pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) sandbox: String,
     pub(crate) config: ContainerConfig,
+    program: Vec<String>,
     /// In nanoseconds of Unix time, as all of CRI's times.
     pub(crate) created: i64,
     pub(crate) log: Log,
@@ -63,12 +61,20 @@ pub(crate) enum Input {
 }
 
 impl Container {
-    pub(crate) fn new(id: String, sandbox: String, config: ContainerConfig, log: Option<PathBuf>) -> io::Result<Self> {
+    /// `program` is what it runs, by its config or by its image: never empty.
+    pub(crate) fn new(
+        id: String,
+        sandbox: String,
+        config: ContainerConfig,
+        program: Vec<String>,
+        log: Option<PathBuf>,
+    ) -> io::Result<Self> {
         let (stdin, typed) = mpsc::channel(16);
         Ok(Self {
             id,
             sandbox,
             config,
+            program,
             created: nanos(SystemTime::now()),
             log: Log::open(log)?,
             stdout: Fanout::default(),
@@ -114,8 +120,7 @@ impl Container {
                 return false;
             }
             let now = nanos(SystemTime::now());
-            let program = self.program();
-            started = self.spawn(&program).map_err(|error| format!("exec: {:?}: {error}", program[0]));
+            started = self.spawn().map_err(|error| format!("exec: {:?}: {error}", self.program[0]));
             *state = match &started {
                 Ok((child, _)) => State::Running { started: now, process: pid(child) },
                 Err(error) => {
@@ -153,13 +158,8 @@ impl Container {
         self.ended().await;
     }
 
-    fn program(&self) -> Vec<String> {
-        let program: Vec<String> = self.config.command.iter().chain(&self.config.args).cloned().collect();
-        if program.is_empty() { PAUSE.map(str::to_owned).to_vec() } else { program }
-    }
-
-    fn spawn(&self, program: &[String]) -> io::Result<(Child, Option<(OwnedReadPty, OwnedWritePty)>)> {
-        let place = self.place(self.config.tty);
+    fn spawn(&self) -> io::Result<(Child, Option<(OwnedReadPty, OwnedWritePty)>)> {
+        let (program, place) = (&self.program, self.place(self.config.tty));
         let environment = place.environment.unwrap_or_default();
         if self.config.tty {
             let (terminal, end) = pty_process::open().map_err(io::Error::other)?;

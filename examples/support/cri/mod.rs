@@ -32,13 +32,14 @@ use streams::Streams;
 use v1::image_service_server::ImageServiceServer;
 use v1::runtime_service_server::RuntimeServiceServer;
 
-/// Serves until `stopped` is, and ends what it has started.
+/// Serves until `stopped` is, and ends what it has started. `images` are names, and what a shell runs for each.
 pub(crate) async fn serve(
     calls: UnixListener,
     connections: TcpListener,
+    images: Vec<(String, String)>,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), Box<dyn Error>> {
-    let store = Arc::new(Store::default());
+    let store = Arc::new(Store::new(images));
     let base = format!("http://{}", connections.local_addr()?);
     let streams = Server::new(Streams::new(Arc::clone(&store)), &base, Config::default())?;
     let runtime = RuntimeServiceServer::new(Sandboxes::new(Arc::clone(&store), streams.clone()));

@@ -11,11 +11,17 @@ use tokio::task::JoinSet;
 use tonic::Status;
 
 use super::container::{Container, State};
+use super::image_service::name;
 use super::nanos;
 use super::v1::{ContainerConfig, PodSandboxConfig};
 
-#[derive(Debug, Default)]
+/// What a container does where nobody says.
+const PAUSE: [&str; 2] = ["sleep", "infinity"];
+
+#[derive(Debug)]
 pub(crate) struct Store {
+    /// What images run, for a shell.
+    commands: HashMap<String, String>,
     inner: Mutex<Inner>,
 }
 
@@ -38,6 +44,11 @@ pub(crate) struct Sandbox {
 }
 
 impl Store {
+    pub(crate) fn new(images: Vec<(String, String)>) -> Self {
+        let commands = images.into_iter().map(|(image, command)| (name(&image), command)).collect();
+        Self { commands, inner: Mutex::default() }
+    }
+
     pub(crate) fn add_sandbox(&self, config: PodSandboxConfig, handler: String) -> Result<String, Status> {
         let id = id()?;
         let created = nanos(SystemTime::now());
@@ -86,7 +97,8 @@ impl Store {
         let id = id()?;
         let (folder, file) = (&sandbox.config.log_directory, &config.log_path);
         let log = (!folder.is_empty() && !file.is_empty()).then(|| PathBuf::from(folder).join(file));
-        let container = Container::new(id.clone(), sandbox.id.clone(), config, log)
+        let program = self.program(&config);
+        let container = Container::new(id.clone(), sandbox.id.clone(), config, program, log)
             .map_err(|error| Status::internal(format!("the container's log: {error}")))?;
         let mut inner = self.inner();
         if !inner.sandboxes.get(&sandbox.id).is_some_and(|sandbox| sandbox.ready) {
@@ -94,6 +106,18 @@ impl Store {
         }
         inner.containers.insert(id.clone(), Arc::new(container));
         Ok(id)
+    }
+
+    /// What a container runs: its own command, or else its image's.
+    fn program(&self, config: &ContainerConfig) -> Vec<String> {
+        let own: Vec<String> = config.command.iter().chain(&config.args).cloned().collect();
+        if !own.is_empty() {
+            return own;
+        }
+        match config.image.as_ref().and_then(|image| self.commands.get(&name(&image.image))) {
+            Some(command) => vec!["sh".to_owned(), "-c".to_owned(), command.clone()],
+            None => PAUSE.map(str::to_owned).to_vec(),
+        }
     }
 
     /// By its id, or by the beginning of it.
@@ -185,7 +209,23 @@ fn id() -> Result<String, Status> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::v1::ImageSpec;
     use super::*;
+
+    #[test]
+    fn a_container_runs_its_own_command_or_its_images_or_sleeps() {
+        let store = Store::new(vec![("local/web".to_owned(), "serve $PORT".to_owned())]);
+        let program = |image: &str, command: &[&str], args: &[&str]| {
+            let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+            let image = Some(ImageSpec { image: image.to_owned(), ..ImageSpec::default() });
+            let config = ContainerConfig { image, command: owned(command), args: owned(args), ..Default::default() };
+            store.program(&config)
+        };
+        assert_eq!(program("local/web:latest", &[], &[]), ["sh", "-c", "serve $PORT"]);
+        assert_eq!(program("local/web", &["echo"], &["hello"]), ["echo", "hello"]);
+        assert_eq!(program("local/web", &[], &["hello"]), ["hello"]);
+        assert_eq!(program("local/web:1", &[], &[]), PAUSE);
+    }
 
     #[test]
     fn the_beginning_of_an_id_is_enough_where_no_other_begins_so() {

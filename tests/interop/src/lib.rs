@@ -8,6 +8,7 @@ mod cri;
 mod execute;
 mod peer;
 mod run;
+mod terminal;
 mod transfer;
 mod windows;
 
@@ -15,6 +16,7 @@ pub use cri::{Runtime, id};
 pub use execute::execute;
 pub use peer::{Peer, binary, example, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
+pub use terminal::Terminal;
 pub use transfer::{digest, pattern, read_pattern, send_pattern};
 pub use windows::{Watched, Windows};
 

@@ -93,9 +93,16 @@ impl Peer {
     /// The example container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
     #[must_use]
     pub fn runtime(socket: &Path) -> Self {
-        const GUARD: &str = r#""$0" --listen "unix://$1" </dev/null & cat >/dev/null; kill $!; wait"#;
+        Self::runtime_with(socket, std::env::var_os("PATH").unwrap_or_default(), &[])
+    }
+
+    /// The same, whose containers find their commands on another PATH, with more arguments.
+    #[must_use]
+    pub fn runtime_with(socket: &Path, path: impl AsRef<OsStr>, arguments: &[String]) -> Self {
+        const GUARD: &str = r#"socket=$1 path=$2; shift 2
+            PATH="$path" "$0" --listen "unix://$socket" "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD]).arg(example("cri")).arg(socket);
+        command.args(["-c", GUARD]).arg(example("cri")).arg(socket).arg(path.as_ref()).args(arguments);
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 

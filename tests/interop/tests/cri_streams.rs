@@ -1,6 +1,6 @@
 //! client-go's executors and port-forward at the URLs of the example `cri`.
 //!
-//! crictl and critest are not to be had as Go modules: their parts are, and what critest asks of streams is asked here.
+//! What critest asks of streams is asked here too, on more carriers and of more of it.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -143,7 +143,7 @@ async fn whoever_is_attached_sees_what_the_process_says_and_it_goes_on() {
     );
 }
 
-/// As critest's "portforward", to an echo instead of nginx: there are no images.
+/// As critest's "portforward", to an echo instead of a web server.
 #[tokio::test]
 async fn port_forward_reaches_a_port_and_one_that_is_gone_takes_no_connection_with_it() {
     let runtime = Runtime::new().await;

@@ -2,12 +2,11 @@
 
 use std::process::Stdio;
 
-use kubestream_interop::{Ended, Input, Peer, Scratch, digest, gone, kubectl, pattern, run, runs, within};
-use pty_process::{Pty, Size};
+use kubestream_interop::{Ended, Input, Peer, Scratch, Terminal, digest, gone, kubectl, pattern, run, runs, within};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::mpsc;
 
 /// A node, and kubectls that know of no other cluster.
@@ -60,53 +59,12 @@ impl Cluster {
 
     /// `kubectl exec -it` on a terminal of 24 lines by 80.
     fn terminal(&self, script: &str) -> Terminal {
-        let (pty, pts) = pty_process::open().expect("a terminal");
-        pty.resize(Size::new(24, 80)).expect("a size");
         let command = pty_process::Command::new(kubectl())
             .arg(self.server())
             .args(["exec", "-it", "demo", "--", "sh", "-c", script])
             .env_clear()
-            .envs(self.settings())
-            .kill_on_drop(true);
-        Terminal { kubectl: command.spawn(pts).expect("kubectl"), pty, shown: String::new() }
-    }
-}
-
-/// A kubectl on a terminal, and what the terminal has shown.
-struct Terminal {
-    kubectl: Child,
-    pty: Pty,
-    shown: String,
-}
-
-impl Terminal {
-    async fn shows(&mut self, text: &str) {
-        let mut buffer = [0; 1024];
-        while !self.shown.contains(text) {
-            let read = within(&format!("{text:?} on the terminal"), self.pty.read(&mut buffer)).await;
-            let count = read.unwrap_or_else(|error| panic!("no {text:?} in {:?}: {error}", self.shown));
-            self.shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
-        }
-    }
-
-    async fn types(&mut self, keys: &[u8]) {
-        self.pty.write_all(keys).await.expect("the terminal takes keys");
-    }
-
-    /// Waits for kubectl's end. What it still shows is read, for a terminal holds only so much.
-    async fn ended(&mut self) -> Option<i32> {
-        let mut buffer = [0; 1024];
-        let ended = async {
-            loop {
-                tokio::select! {
-                    status = self.kubectl.wait() => return status.expect("kubectl's status").code(),
-                    Ok(count @ 1..) = self.pty.read(&mut buffer) => {
-                        self.shown.push_str(&String::from_utf8_lossy(&buffer[..count]));
-                    }
-                }
-            }
-        };
-        within("kubectl's end", ended).await
+            .envs(self.settings());
+        Terminal::start(command)
     }
 }
 
@@ -214,7 +172,7 @@ async fn a_terminal_has_kubectls_size_and_follows_it(cluster: Cluster) {
          until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; echo then $(stty size); exit 7",
     );
     terminal.shows("first 24 80").await;
-    terminal.pty.resize(Size::new(50, 132)).expect("a size");
+    terminal.resize(50, 132);
     terminal.shows("then 50 132").await;
     assert_eq!(terminal.ended().await, Some(7));
 }
@@ -242,7 +200,7 @@ async fn a_terminal_that_goes_away_takes_the_command_with_it(cluster: Cluster) {
     let pid = cluster.scratch.file("pid");
     let mut terminal = cluster.terminal(&format!("echo $$ > {}; echo ready; exec sleep 1000", pid.display()));
     terminal.shows("ready").await;
-    terminal.kubectl.kill().await.expect("kubectl is killed");
+    terminal.client.kill().await.expect("kubectl is killed");
     gone(cluster.scratch.pid("pid").await).await;
 }
 

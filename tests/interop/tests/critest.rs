@@ -1,0 +1,123 @@
+//! critest's cases of streaming at the example `cri`, and those of pods and containers as such.
+//!
+//! Its containers run this machine's busybox, and so does the web server that it asks for its page. The ports are critest's choice,
+//! port 80 among them, which is root's where `net.ipv4.ip_unprivileged_port_start` does not say otherwise.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use kubestream_interop::{Input, Peer, Scratch, binary, run};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// Where it expects web servers.
+const SERVERS: [u16; 2] = [80, 12003];
+/// Where it listens itself.
+const FORWARDED: [u16; 2] = [12001, 12002];
+
+/// critest's image of a web server in the network of the machine, with the architecture at its end. The others are ours to name.
+const HOST_SERVER: &str = "gcr.io/k8s-staging-cri-tools/hostnet-nginx-";
+const IMAGES: &str = "{defaultTestContainerImage: local/busybox:1, webServerTestImage: local/web:1}";
+
+/// A runtime for critest.
+struct Subject {
+    runtime: Peer,
+    scratch: Scratch,
+}
+
+impl Subject {
+    async fn new() -> Self {
+        let (busybox, scratch) = (which("busybox").await, Scratch::new());
+        for folder in ["bin", "pages"] {
+            fs::create_dir(scratch.file(folder)).expect("a folder");
+        }
+        for name in ["sh", "echo", "sleep", "top", "httpd"] {
+            symlink(&busybox, scratch.file("bin").join(name)).expect("a link");
+        }
+        fs::write(scratch.file("pages/index.html"), "<p>here</p>\n").expect("a page");
+        fs::write(scratch.file("images"), IMAGES).expect("names of images");
+        let server = |port: u16| {
+            let (pages, asked) = (scratch.file("pages"), scratch.file(&port.to_string()));
+            format!("exec httpd -f -vv -p 127.0.0.1:{port} -h {} 2>{}", pages.display(), asked.display())
+        };
+        let mut images = vec!["--image".to_owned(), format!("local/web:1={}", server(SERVERS[0]))];
+        for architecture in ["amd64", "arm64"] {
+            images.extend(["--image".to_owned(), format!("{HOST_SERVER}{architecture}={}", server(SERVERS[1]))]);
+        }
+        Self { runtime: Peer::runtime_with(&scratch.file("cri.sock"), scratch.file("bin"), &images), scratch }
+    }
+
+    /// Runs cases, which all have to pass: their names.
+    async fn passes(&self, cases: &str, arguments: &[&str]) -> Vec<String> {
+        let mut command = Command::new(binary("critest"));
+        command.args(["--runtime-endpoint", self.runtime.address(), "--image-endpoint", self.runtime.address()]);
+        command.arg("--test-images-file").arg(self.scratch.file("images")).args(arguments);
+        // Less than what is waited for it: so it says itself what did not come.
+        command.args([
+            "--ginkgo.timeout=45s",
+            "--ginkgo.grace-period=5s",
+            "--ginkgo.no-color",
+            "--ginkgo.focus",
+            cases,
+        ]);
+        command.arg("--ginkgo.json-report").arg(self.scratch.file("report")).current_dir(self.scratch.path());
+        let ended = run(command, Input::Null).await;
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {said}{}", ended.stderr);
+        let report = fs::read(self.scratch.file("report")).expect("a report");
+        let report: Value = serde_json::from_slice(&report).expect("a report in JSON");
+        let ran = report[0]["SpecReports"].as_array().expect("a report of each case").iter();
+        let ran = ran.filter(|case| case["LeafNodeType"] == "It" && case["State"] != "skipped");
+        let name = |case: &Value| {
+            assert_eq!(case["State"], "passed", "{case}");
+            case["LeafNodeText"].as_str().expect("a name").to_owned()
+        };
+        let mut names: Vec<_> = ran.map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+#[tokio::test]
+async fn its_cases_of_streaming_pass() {
+    const CASES: [&str; 5] = [
+        "runtime should support attach [Conformance]",
+        "runtime should support exec with tty=false and stdin=false [Conformance]",
+        "runtime should support exec with tty=true and stdin=true [Conformance]",
+        "runtime should support portforward [Conformance]",
+        "runtime should support portforward in host network",
+    ];
+    for port in [SERVERS, FORWARDED].concat() {
+        TcpListener::bind(("127.0.0.1", port)).unwrap_or_else(|error| {
+            panic!("critest needs port {port} of this machine: {error}. Port 80 takes root, or a sysctl: see README.md")
+        });
+    }
+    for transport in [&[][..], &["--websocket-exec", "--websocket-attach", "--websocket-portforward"]] {
+        let subject = Subject::new().await;
+        assert_eq!(subject.passes("support streaming interfaces", transport).await, CASES, "{transport:?}");
+        for port in SERVERS {
+            // Directly, and through the forward: it was no other server that answered.
+            let asked = fs::read_to_string(subject.scratch.file(&port.to_string())).expect("what it was asked for");
+            assert_eq!(asked.matches(" url:/\n").count(), 2, "{transport:?}, {port}: {asked}");
+            assert_eq!(asked.matches(" response:200\n").count(), 2, "{transport:?}, {port}: {asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn its_cases_of_pods_and_containers_as_such_pass() {
+    let cases = "basic operations on|runtime should support log|Idempotence|Runtime info";
+    // There are no figures, and no processes apart from those of this machine, among which it looks for one by its name.
+    let beyond = ["--ginkgo.skip", "listing container stats|execSync with timeout"];
+    let passed = Subject::new().await.passes(cases, &beyond).await;
+    assert_eq!(passed.len(), 27, "{passed:?}");
+}
+
+async fn which(name: &str) -> PathBuf {
+    let mut command = Command::new("sh");
+    command.args(["-c", "command -v \"$0\"", name]);
+    let found = run(command, Input::Null).await;
+    PathBuf::from(String::from_utf8(found.stdout).expect("a path").trim())
+}
