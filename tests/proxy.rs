@@ -8,6 +8,7 @@ mod support;
 
 use std::time::Duration;
 
+use kubestream::Initiator;
 use kubestream::proxy::{self, Moved, PassError, Pipe};
 use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
 use support::{pattern, tcp_pair};
@@ -379,7 +380,90 @@ async fn a_client_that_does_not_end_is_waited_for_only_so_long() {
         drop(backend);
         let began = std::time::Instant::now();
         timeout(PATIENCE, run).await.unwrap().unwrap();
-        assert!(began.elapsed() >= Duration::from_millis(900), "{by:?}");
+        let took = began.elapsed();
+        assert!((Duration::from_millis(900)..Duration::from_secs(8)).contains(&took), "{by:?}: {took:?}");
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
     }
+}
+
+/// kubectl's PINGs do not say that it has read the tail: a close with them unread would take it back.
+#[tokio::test]
+async fn a_client_that_talks_while_it_reads_gets_all_of_the_tail() {
+    for &by in WAYS {
+        let (client, mut backend, run) = sockets(by).await;
+        tokio::spawn(async move { backend.write_all(&pattern(3, 2_000_000)).await });
+        let (mut reads, mut writes) = client.into_split();
+        let talking = tokio::spawn(async move {
+            loop {
+                sleep(Duration::from_millis(100)).await;
+                if writes.write_all(b"ping").await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (mut got, mut piece) = (Vec::new(), vec![0; 20_000]);
+        loop {
+            // 3 s for all of it, and the linger is 1 s.
+            sleep(Duration::from_millis(30)).await;
+            match reads.read(&mut piece).await.unwrap() {
+                0 => break,
+                count => got.extend_from_slice(&piece[..count]),
+            }
+        }
+        assert!(got == pattern(3, 2_000_000), "{by:?}: {} bytes", got.len());
+        talking.abort();
+        let _ = talking.await;
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+    }
+}
+
+/// Nobody is there to take an answer.
+#[tokio::test]
+async fn a_client_that_was_reset_frees_a_silent_backend() {
+    for &by in WAYS {
+        let (client, mut backend, run) = sockets(by).await;
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert_eq!(backend.read(&mut [0]).await.unwrap(), 0, "{by:?}");
+        let moved = timeout(Duration::from_secs(8), run).await.expect("the linger is 1 s").unwrap();
+        assert!(moved.client.is_some(), "{by:?}");
+    }
+}
+
+/// The tail is in our buffer, nobody reads it, and the backend is gone: nothing else would ever end it.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_move_any_more_is_given_up() {
+    let (client, mut backend, passing) = between(SPDY).await;
+    head(&mut backend).await;
+    backend.write_all(SWITCHED.as_bytes()).await.unwrap();
+    let pipe = passing.await.unwrap().unwrap();
+    let run = tokio::spawn(pipe.run());
+    backend.write_all(&pattern(1, 100_000)).await.unwrap();
+    drop(backend);
+    let began = Instant::now();
+    run.await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), 4 * 60 * 60);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_passed_on_is_its_clients_fault() {
+    for asks in [SPDY.replace("POST", "DELETE"), SPDY.replace("POST /api", "GET /\u{e9}api")] {
+        let (mut client, mut backend, passing) = between(&asks).await;
+        client.shutdown().await.unwrap();
+        let said = rest(&mut client).await;
+        assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+        assert_eq!(rest(&mut backend).await, "");
+        let error = passing.await.unwrap().unwrap_err();
+        assert!(matches!(error, PassError::Client(_)) && error.initiator() == Initiator::Remote, "{error:?}");
+    }
+}
+
+/// What a client lists there is taken away, but not what the handshake is made of.
+#[tokio::test(start_paused = true)]
+async fn a_client_cannot_list_its_offers_away() {
+    let asks = SPDY.replace("Upgrade, X-Hop", "Upgrade, X-Hop, X-Stream-Protocol-Version, Host");
+    let (_client, mut backend, _passing) = between(&asks).await;
+    let asked = head(&mut backend).await.to_ascii_lowercase();
+    assert!(asked.contains("x-stream-protocol-version: v4") && asked.contains("host: proxy"), "{asked}");
 }

@@ -52,6 +52,13 @@ use {pipe::Run, splice::Splicing};
 /// How long a pipe waits for a client that is silent, once its backend has ended: 10 s. [`Pipe::linger`] sets another.
 pub const LINGER: Duration = Duration::from_secs(10);
 
+/// How long a pipe waits for a client that talks and may still be reading, once its backend has ended: 5 min.
+/// [`Pipe::tail_timeout`] sets another.
+pub const TAIL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How long nothing may move through a pipe: 4 h. [`Pipe::idle_timeout`] sets another.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
+
 /// Passes a client's upgrade on to a backend: `request` is [`Pending::to_pass_on`]'s, rewritten.
 ///
 /// Only a 101 makes a [`Pipe`] that says that the backend has switched to the carrier that the client asks for, with one of its
@@ -84,7 +91,7 @@ impl Pipe<TcpStream, TcpStream> {
     /// As [`run`](Self::run).
     pub async fn splice(mut self) -> Moved {
         let (up, down) = (Splicing::new(self.from_client), Splicing::new(self.from_backend));
-        let mut run = Run::new(up, down, self.linger);
+        let mut run = Run::new(up, down, self.patience);
         poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
         run.moved
     }

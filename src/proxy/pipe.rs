@@ -16,8 +16,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::LINGER;
 use super::copy::Copying;
+use super::{IDLE_TIMEOUT, LINGER, TAIL_TIMEOUT};
 use crate::upgrade::Carrier;
 
 /// How long a direction is silent before it gives its buffer back.
@@ -30,9 +30,17 @@ pub struct Pipe<C, B> {
     pub(super) backend: B,
     pub(super) from_client: Bytes,
     pub(super) from_backend: Bytes,
-    pub(super) linger: Duration,
+    pub(super) patience: Patience,
     carrier: Carrier,
     protocol: String,
+}
+
+/// How long a pipe waits for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    linger: Duration,
+    tail: Duration,
+    idle: Duration,
 }
 
 /// What was moved, and what failed of it.
@@ -52,7 +60,8 @@ pub struct Moved {
 impl<C, B> Pipe<C, B> {
     pub(super) fn new(client: (C, Bytes), backend: (B, Bytes), carrier: Carrier, protocol: String) -> Self {
         let ((client, from_client), (backend, from_backend)) = (client, backend);
-        Self { client, backend, from_client, from_backend, linger: LINGER, carrier, protocol }
+        let patience = Patience { linger: LINGER, tail: TAIL_TIMEOUT, idle: IDLE_TIMEOUT };
+        Self { client, backend, from_client, from_backend, patience, carrier, protocol }
     }
 
     /// What both have switched to.
@@ -67,10 +76,26 @@ impl<C, B> Pipe<C, B> {
         &self.protocol
     }
 
-    /// Once the backend has ended, or either cannot be written to any more: how long the client may be silent before both are
-    /// closed. Default: [`LINGER`](super::LINGER), 10 s.
-    pub fn linger(self, linger: Duration) -> Self {
-        Self { linger, ..self }
+    /// Once the backend has ended and the client has been given all of it, how long the client may be silent before both are
+    /// closed; and once the client's connection has failed, how long the backend has to take that in. Default:
+    /// [`LINGER`](super::LINGER), 10 s.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.patience.linger = linger;
+        self
+    }
+
+    /// Once the backend has ended, how long a client may take for what is left of it, though it talks meanwhile: kubectl's
+    /// PINGs do not say that it has read anything. Default: [`TAIL_TIMEOUT`](super::TAIL_TIMEOUT), 5 min.
+    pub fn tail_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.tail = timeout;
+        self
+    }
+
+    /// How long nothing may move, either way, before both are closed. Default: [`IDLE_TIMEOUT`](super::IDLE_TIMEOUT), 4 h, as Go's
+    /// streaming servers.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout;
+        self
     }
 }
 
@@ -86,7 +111,7 @@ where
     /// Dropped, both connections are closed.
     pub async fn run(mut self) -> Moved {
         let (up, down) = (Copying::new(self.from_client), Copying::new(self.from_backend));
-        let mut run = Run::new(up, down, self.linger);
+        let mut run = Run::new(up, down, self.patience);
         poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
         run.moved
     }
@@ -125,44 +150,47 @@ pub(super) enum Fault {
     Sink(io::Error),
 }
 
-/// How far a direction has come, and since when.
+/// How far a direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Moving {
-        last: Instant,
-    },
+    Moving,
     /// The source has ended, which the sink is to be told.
     Ending,
     /// Nobody takes what comes.
-    Draining {
-        since: Instant,
-    },
-    Over {
-        since: Instant,
-    },
+    Draining,
+    Over,
+}
+
+/// One direction.
+struct Direction<H> {
+    hop: H,
+    stage: Stage,
+    /// When bytes came last, for somebody or for nobody.
+    heard: Instant,
+    /// When the stage changed last.
+    since: Instant,
 }
 
 /// Both directions of a pipe.
 pub(super) struct Run<Up, Down> {
-    up: Up,
-    down: Down,
-    up_stage: Stage,
-    down_stage: Stage,
-    linger: Duration,
+    up: Direction<Up>,
+    down: Direction<Down>,
+    /// When the client's connection failed, if it did.
+    client_failed: Option<Instant>,
+    patience: Patience,
     timer: Pin<Box<Sleep>>,
     trimmed: bool,
     pub(super) moved: Moved,
 }
 
 impl<Up, Down> Run<Up, Down> {
-    pub(super) fn new(up: Up, down: Down, linger: Duration) -> Self {
-        let last = Instant::now();
+    pub(super) fn new(up: Up, down: Down, patience: Patience) -> Self {
+        let now = Instant::now();
         Self {
-            up,
-            down,
-            up_stage: Stage::Moving { last },
-            down_stage: Stage::Moving { last },
-            linger,
+            up: Direction::new(up, now),
+            down: Direction::new(down, now),
+            client_failed: None,
+            patience,
             timer: Box::pin(tokio::time::sleep(TRIM_AFTER)),
             trimmed: false,
             moved: Moved::default(),
@@ -174,118 +202,126 @@ impl<Up, Down> Run<Up, Down> {
         Up: Hop<C, B>,
         Down: Hop<B, C>,
     {
-        let before = (self.moved.to_backend, self.moved.to_client);
+        let before = self.last_heard();
         let Moved { to_backend, to_client, client: client_fault, backend: backend_fault } = &mut self.moved;
-        let faults = (&mut *client_fault, &mut *backend_fault);
-        poll_direction(&mut self.up, &mut self.up_stage, (client, backend), to_backend, faults, cx);
-        poll_direction(
-            &mut self.down,
-            &mut self.down_stage,
-            (backend, client),
-            to_client,
-            (backend_fault, client_fault),
-            cx,
-        );
-        if let (Stage::Over { .. }, Stage::Over { .. }) = (self.up_stage, self.down_stage) {
+        self.up.poll((client, backend), to_backend, (client_fault, backend_fault), cx);
+        self.down.poll((backend, client), to_client, (backend_fault, client_fault), cx);
+        if self.up.stage == Stage::Over && self.down.stage == Stage::Over {
             return Poll::Ready(());
         }
-        self.trimmed &= before == (self.moved.to_backend, self.moved.to_client);
-        loop {
-            let now = Instant::now();
-            let deadline = self.deadline();
-            if deadline.is_some_and(|deadline| deadline <= now) {
-                return Poll::Ready(());
-            }
-            let trim = (!self.trimmed).then(|| self.last_move().checked_add(TRIM_AFTER)).flatten();
-            if trim.is_some_and(|trim| trim <= now) {
-                self.up.trim();
-                self.down.trim();
-                self.trimmed = true;
-                continue;
-            }
-            let Some(next) = [deadline, trim].into_iter().flatten().min() else { return Poll::Pending };
-            // One that fires early is set anew then.
-            if next < self.timer.deadline() || self.timer.is_elapsed() {
-                self.timer.as_mut().reset(next);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
+        let now = Instant::now();
+        if self.moved.client.is_some() {
+            self.client_failed.get_or_insert(now);
         }
+        let deadline = self.deadline();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Poll::Ready(());
+        }
+        self.trimmed &= before == self.last_heard();
+        let trim = self.last_heard().checked_add(TRIM_AFTER);
+        if self.trimmed || trim.is_some_and(|trim| trim <= now) {
+            // Each time: a poll that moved nothing has made room for what did not come.
+            self.up.hop.trim();
+            self.down.hop.trim();
+            self.trimmed = true;
+        }
+        let next = [deadline, trim.filter(|_| !self.trimmed)].into_iter().flatten().min();
+        let Some(next) = next else { return Poll::Pending };
+        // One that fires early is set anew then.
+        if next < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(next);
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.up.heard.max(self.down.heard)
     }
 
     /// When it is given up, though not all has ended.
     fn deadline(&self) -> Option<Instant> {
-        let since = match (self.up_stage, self.down_stage) {
-            // The backend has said all. The client may still be sending, and is read so that our close takes nothing back.
-            (Stage::Moving { last }, Stage::Over { since }) => last.max(since),
-            // What comes is for nobody.
-            (Stage::Draining { since }, Stage::Over { since: other } | Stage::Draining { since: other })
-            | (Stage::Over { since: other }, Stage::Draining { since }) => since.max(other),
+        let Patience { linger, tail, idle } = self.patience;
+        let (up, down) = (&self.up, &self.down);
+        let nothing_moves = self.last_heard().checked_add(idle);
+        // Nobody takes an answer any more, nor asks for one.
+        let client_failed = self.client_failed.and_then(|failed| failed.checked_add(linger));
+        let backend_over = match (up.stage, down.stage) {
+            // The backend has said all, and the kernel has it: a close with the client's bytes unread would take it back.
+            (_, Stage::Over) => {
+                let silent = up.heard.max(down.since).checked_add(linger);
+                silent.min(down.since.checked_add(tail))
+            }
+            // It takes nothing more, and what it still says is its last: a client that does not read may hold that up.
+            (Stage::Draining, _) => down.heard.max(up.since).checked_add(tail),
             // A client that ends first waits for an answer, however long that takes.
-            _ => return None,
-        };
-        since.checked_add(self.linger)
-    }
-
-    fn last_move(&self) -> Instant {
-        let last = |stage| match stage {
-            Stage::Moving { last } => Some(last),
             _ => None,
         };
-        last(self.up_stage).max(last(self.down_stage)).unwrap_or_else(Instant::now)
+        [nothing_moves, client_failed, backend_over].into_iter().flatten().min()
     }
 }
 
-/// Moves what it can in one direction. `faults`: where the source's go, and the sink's.
-fn poll_direction<H, From, To>(
-    hop: &mut H,
-    stage: &mut Stage,
-    (from, to): (&mut From, &mut To),
-    moved: &mut u64,
-    (source, sink): (&mut Option<io::Error>, &mut Option<io::Error>),
-    cx: &mut Context<'_>,
-) where
-    H: Hop<From, To>,
-{
-    /// Rounds in one poll before the other direction, and other tasks, get their turn.
-    const ROUNDS: usize = 8;
-    for _ in 0..ROUNDS {
-        *stage = match *stage {
-            Stage::Moving { .. } => match hop.poll_move(from, to, cx) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(0)) => Stage::Ending,
-                Poll::Ready(Ok(count)) => {
-                    *moved = moved.saturating_add(count as u64);
-                    Stage::Moving { last: Instant::now() }
-                }
-                Poll::Ready(Err(Fault::Source(error))) => {
-                    source.get_or_insert(error);
-                    Stage::Ending
-                }
-                Poll::Ready(Err(Fault::Sink(error))) => {
-                    sink.get_or_insert(error);
-                    Stage::Draining { since: Instant::now() }
-                }
-            },
-            Stage::Ending => match hop.poll_end(to, cx) {
-                Poll::Pending => return,
-                Poll::Ready(ended) => {
-                    ended.err().map(|error| sink.get_or_insert(error));
-                    Stage::Over { since: Instant::now() }
-                }
-            },
-            Stage::Draining { since } => match hop.poll_discard(from, cx) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(1..)) => Stage::Draining { since },
-                Poll::Ready(Ok(0)) => Stage::Over { since: Instant::now() },
-                Poll::Ready(Err(error)) => {
-                    source.get_or_insert(error);
-                    Stage::Over { since: Instant::now() }
-                }
-            },
-            Stage::Over { .. } => return,
-        };
+impl<H> Direction<H> {
+    fn new(hop: H, now: Instant) -> Self {
+        Self { hop, stage: Stage::Moving, heard: now, since: now }
     }
-    cx.waker().wake_by_ref();
+
+    /// Moves what it can. `source`, `sink`: where the faults of either go.
+    fn poll<From, To>(
+        &mut self,
+        (from, to): (&mut From, &mut To),
+        moved: &mut u64,
+        (source, sink): (&mut Option<io::Error>, &mut Option<io::Error>),
+        cx: &mut Context<'_>,
+    ) where
+        H: Hop<From, To>,
+    {
+        /// Rounds in one poll before the other direction, and other tasks, get their turn.
+        const ROUNDS: usize = 8;
+        for _ in 0..ROUNDS {
+            let next = match self.stage {
+                Stage::Moving => match self.hop.poll_move(from, to, cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(0)) => Stage::Ending,
+                    Poll::Ready(Ok(count)) => {
+                        *moved = moved.saturating_add(count as u64);
+                        self.heard = Instant::now();
+                        continue;
+                    }
+                    Poll::Ready(Err(Fault::Source(error))) => {
+                        source.get_or_insert(error);
+                        Stage::Ending
+                    }
+                    Poll::Ready(Err(Fault::Sink(error))) => {
+                        sink.get_or_insert(error);
+                        Stage::Draining
+                    }
+                },
+                Stage::Ending => match self.hop.poll_end(to, cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(ended) => {
+                        ended.err().map(|error| sink.get_or_insert(error));
+                        Stage::Over
+                    }
+                },
+                Stage::Draining => match self.hop.poll_discard(from, cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(1..)) => {
+                        self.heard = Instant::now();
+                        continue;
+                    }
+                    Poll::Ready(Ok(0)) => Stage::Over,
+                    Poll::Ready(Err(error)) => {
+                        source.get_or_insert(error);
+                        Stage::Over
+                    }
+                },
+                Stage::Over => return,
+            };
+            (self.stage, self.since) = (next, Instant::now());
+        }
+        cx.waker().wake_by_ref();
+    }
 }

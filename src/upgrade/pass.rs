@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::client::{Asked, exchange, not_switched, passed_head};
@@ -13,7 +13,7 @@ use super::head::{self, HeadReader};
 use super::server::{self, Pending};
 #[cfg(feature = "websocket")]
 use super::websocket;
-use super::{Carrier, UpgradeError};
+use super::{Carrier, HeadFault, UpgradeError, X_STREAM_PROTOCOL_VERSION};
 
 /// The two ends of a handshake that was passed on, and what each has said behind its head.
 pub(crate) struct Passed<C, B> {
@@ -52,7 +52,7 @@ impl PassError {
 impl<IO> Pending<IO> {
     /// The request as a backend should have it: without what is between two neighbours only (RFC 9110 §7.6.1), which is put
     /// there anew, without the bearer token, which [`bearer_token`](Self::bearer_token) has, and without `Origin`, which is
-    /// about this host and is checked here. The caller rewrites what it likes: where it leads to, the credentials, who it is
+    /// about this host, and for a WebSocket is checked here. The caller rewrites what it likes: where it leads to, the credentials, who it is
     /// forwarded for.
     #[must_use]
     pub fn to_pass_on(&self) -> Request<()> {
@@ -107,6 +107,14 @@ where
     /// What the client asks for, if it is what we know.
     fn asked(&self) -> Result<Asked, UpgradeError> {
         let carrier = self.carrier().ok_or(UpgradeError::NotAnUpgrade)?;
+        // What could not be passed on is the client's fault, and no backend's.
+        if !matches!(*self.request().method(), Method::GET | Method::POST) {
+            return Err(UpgradeError::NotAnUpgrade);
+        }
+        let path = self.request().uri().path_and_query();
+        if !path.is_some_and(|path| path.as_str().bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(HeadFault::StartLine.into());
+        }
         #[cfg(feature = "websocket")]
         let key = match carrier {
             Carrier::Spdy => None,
@@ -176,7 +184,8 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let listed: Vec<HeaderName> = head::elements(&headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
         // A client that lists what the handshake is made of must not take it away.
-        .filter(|name| !name.as_str().starts_with("sec-websocket-") && *name != header::HOST)
+        .filter(|name| !name.as_str().starts_with("sec-websocket-"))
+        .filter(|name| *name != X_STREAM_PROTOCOL_VERSION && *name != header::HOST)
         .collect();
     for name in listed.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
@@ -184,7 +193,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     headers
 }
 
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::PROXY_AUTHENTICATE,
@@ -194,4 +203,5 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];

@@ -20,6 +20,9 @@ pub(super) fn of(
 ) -> Result<Option<Arc<[u16]>>, PortsError> {
     let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
     let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
+    if ports.contains(&0) {
+        return Err(PortsError::Invalid("0".to_owned()));
+    }
     let most = subprotocol.max_ports();
     match ports.len() {
         0 => Err(PortsError::None),
@@ -107,6 +110,7 @@ mod tests {
         let known = |ports: &[u16]| of(&request, Protocol::PortChannels(Subprotocol::V4), Some(&ports.into()));
         assert_eq!(known(&[80]).unwrap().as_deref(), Some(&[80][..]));
         assert_eq!(known(&[]), Err(PortsError::None));
+        assert_eq!(known(&[80, 0]), Err(PortsError::Invalid("0".to_owned())));
     }
 
     #[test]
