@@ -240,7 +240,9 @@ async fn serve(mut server: PortForwardServer) {
         tokio::spawn(async move {
             if port == 9 {
                 let mut half = [0; 10];
-                connection.read_exact(&mut half).await.unwrap();
+                if connection.read_exact(&mut half).await.is_err() {
+                    return;
+                }
                 connection.write_all(&half).await.unwrap();
                 return connection.flush().await.unwrap();
             }

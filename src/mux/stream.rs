@@ -164,6 +164,19 @@ impl RecvHalf {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready once the peer has reset the stream, though what came before is unread.
+    #[cfg(feature = "translate")]
+    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let id = self.stream.id;
+        self.stream.shared.with(|state| {
+            if state.connection.was_reset(id) {
+                return Poll::Ready(());
+            }
+            park(&mut state.waiting(id).end, cx);
+            Poll::Pending
+        })
+    }
+
     /// Something that can tell when nothing more will come, while this half is read elsewhere.
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }

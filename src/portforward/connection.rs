@@ -145,6 +145,12 @@ impl Connection {
         Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
     }
 
+    /// Ready once the peer has reset it, though what came before is unread.
+    #[cfg(feature = "translate")]
+    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.recv.poll_reset(cx)
+    }
+
     /// A server's end that breaks off, behind all that was sent, and says why where that takes no other connection with it: in
     /// the old form. Over SPDY a client is told with a reset alone, since client-go gives up all its connections when an error
     /// stream says anything.

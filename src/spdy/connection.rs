@@ -313,6 +313,12 @@ impl Connection {
         self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Fin | End::Reset(_))))
     }
 
+    /// Whether the peer has reset the stream.
+    #[cfg(feature = "translate")]
+    pub(crate) fn was_reset(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Reset(_))))
+    }
+
     /// Whether nothing more will come on the stream: it ended, or the connection did.
     #[must_use]
     pub fn has_ended(&self, id: StreamId) -> bool {

@@ -3,10 +3,13 @@
 //! Owns the order of the end: the status goes to the client behind all output that has come, and nothing more to the backend
 //! once it is there.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
+
+use tokio::time::sleep;
 
 use super::TranslateError;
 use crate::ConnectionError;
@@ -20,7 +23,7 @@ pub(super) async fn join(
     streams: Streams,
     options: &Options,
 ) -> Result<(), TranslateError> {
-    // The client's first: nothing runs for one that is not all there.
+    // The client's first: over SPDY nothing runs for one that is not all there. A WebSocket has all its streams at once.
     let process = client.accept_exec_with(streams, options.clone()).await;
     let mut process = process.map_err(|error| TranslateError::Client(error.into()))?;
     let remote = tokio::select! {
@@ -37,12 +40,12 @@ pub(super) async fn join(
         }
     };
 
-    let over = AtomicBool::new(false);
+    let shown_so_far = Shown::default();
     let inputs =
         (type_on(process.stdin.take(), remote.stdin.take()), follow_size(process.resize.take(), remote.resize.take()));
     let outputs = (
-        show(remote.stdout.take(), process.stdout.take(), &over),
-        show(remote.stderr.take(), process.stderr.take(), &over),
+        show(remote.stdout.take(), process.stdout.take(), &shown_so_far),
+        show(remote.stderr.take(), process.stderr.take(), &shown_so_far),
     );
     let mut shown = pin!(async { tokio::join!(outputs.0, outputs.1) });
     let ended = async {
@@ -53,21 +56,28 @@ pub(super) async fn join(
                 status = remote.wait() => break status,
             }
         };
-        // What has come goes on to the client. What comes later, from a backend that does not end its outputs, is not waited for.
-        over.store(true, Ordering::Relaxed);
-        if !all {
-            shown.await;
+        // A backend that does not end its outputs is waited for as long as they go on.
+        while !all {
+            let before = shown_so_far.pieces.load(Ordering::Relaxed);
+            tokio::select! {
+                _ = &mut shown => all = true,
+                () = sleep(options.output_grace) => {
+                    let silent = before == shown_so_far.pieces.load(Ordering::Relaxed);
+                    shown_so_far.over.store(silent, Ordering::Relaxed);
+                }
+            }
         }
         status
     };
     let typed = async {
         tokio::join!(inputs.0, inputs.1);
-        std::future::pending().await
+        // The session goes on without.
+        std::future::pending::<Infallible>().await
     };
     let status = tokio::select! {
         status = ended => status,
         () = process.client_gone() => return Err(gone(&client)),
-        () = typed => return Err(gone(&client)),
+        never = typed => match never {},
     };
     drop(remote);
     drop(client);
@@ -115,12 +125,20 @@ async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
     }
 }
 
-/// An output, to its end, or, once it is `over`, as much of it as is there.
-async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>, over: &AtomicBool) {
+/// How far the outputs have come.
+#[derive(Default)]
+struct Shown {
+    pieces: AtomicU64,
+    /// Nothing more is waited for.
+    over: AtomicBool,
+}
+
+/// An output, to its end, or, once it is over, as much of it as is there.
+async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>, shown: &Shown) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     loop {
         let data = poll_fn(|cx| match from.poll_data(cx) {
-            Poll::Pending if over.load(Ordering::Relaxed) => Poll::Ready(None),
+            Poll::Pending if shown.over.load(Ordering::Relaxed) => Poll::Ready(None),
             data => data,
         });
         match data.await {
@@ -128,6 +146,7 @@ async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>, over: &Atom
                 if to.send(data).await.is_err() {
                     return;
                 }
+                shown.pieces.fetch_add(1, Ordering::Relaxed);
             }
             // What was lost with the connection, the status says.
             None | Some(Err(_)) => return,

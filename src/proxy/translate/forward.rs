@@ -2,8 +2,11 @@
 //!
 //! Owns that a connection which fails takes no other with it.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -13,43 +16,52 @@ use super::TranslateError;
 use crate::ConnectionError;
 use crate::mux::Multiplexer;
 use crate::portforward::{Connection, Error, Options, PortForward, PortForwardServer, Request};
-use crate::proxy::LINGER;
 
-pub(super) async fn join(client: Multiplexer, backend: Multiplexer, options: &Options) -> Result<(), TranslateError> {
-    let mut server =
-        PortForwardServer::with_options(client, options).map_err(|error| TranslateError::Client(error.into()))?;
+pub(super) async fn join(
+    client: Multiplexer,
+    backend: Multiplexer,
+    options: &Options,
+    patience: Duration,
+) -> Result<(), TranslateError> {
+    let mut server = PortForwardServer::with_options(client.clone(), options)
+        .map_err(|error| TranslateError::Client(error.into()))?;
     let forward = PortForward::with_options(backend.clone(), options.clone())
         .map_err(|error| TranslateError::Backend(error.into()))?;
+    let moved = AtomicU64::new(0);
     let mut connections = FuturesUnordered::new();
-    loop {
+    let ended = loop {
         tokio::select! {
             request = server.accept() => match request {
-                Some(Ok(request)) => connections.push(connect(request, &forward)),
-                // It has ended in good order, and what it has sent may not be through yet.
-                None => break,
+                Some(Ok(request)) => connections.push(connect(request, &client, &forward, &moved)),
+                None => break Ok(()),
                 Some(Err(error)) => return Err(TranslateError::Client(error.into())),
             },
             Some(()) = connections.next() => {}
-            () = backend.gone() => {
-                let error = Error::Connection(backend.error().unwrap_or(ConnectionError::Closed));
-                // A backend of the old form ends once all its connections have, and a client in order.
-                let rest = async { while connections.next().await.is_some() {} };
-                let _ = timeout(LINGER, rest).await;
-                return match error {
-                    Error::Connection(ConnectionError::Closed) => Ok(()),
-                    error => Err(TranslateError::Backend(error.into())),
-                };
+            () = backend.gone() => match backend.error() {
+                // A backend of the old form ends once all its connections have.
+                None | Some(ConnectionError::Closed) => break Ok(()),
+                Some(error) => break Err(Error::Connection(error)),
+            },
+        }
+    };
+    // One side has ended, and what it has said may not be through yet: as long as that moves, it is waited for.
+    while !connections.is_empty() {
+        let before = moved.load(Ordering::Relaxed);
+        match timeout(patience, connections.next()).await {
+            Ok(_) => {}
+            Err(_) if moved.load(Ordering::Relaxed) != before => {}
+            Err(_) => {
+                let cut = Error::Connection(ConnectionError::FlushTimeout(patience));
+                return Err(TranslateError::Backend(ended.err().unwrap_or(cut).into()));
             }
         }
     }
-    let rest = async { while connections.next().await.is_some() {} };
-    let _ = timeout(LINGER, rest).await;
-    Ok(())
+    ended.map_err(|error| TranslateError::Backend(error.into()))
 }
 
-async fn connect(request: Request, forward: &PortForward) {
+async fn connect(request: Request, client: &Multiplexer, forward: &PortForward, moved: &AtomicU64) {
     match forward.connect(request.port()).await {
-        Ok(remote) => relay(request.accept(), remote).await,
+        Ok(remote) => relay(request.accept(), remote, client, moved).await,
         Err(error) => request.fail(&reason(&error)),
     }
 }
@@ -71,17 +83,24 @@ struct Way {
 }
 
 /// Moves bytes both ways, each piece as it came, until both have ended or either fails.
-async fn relay(mut local: Connection, mut remote: Connection) {
+async fn relay(mut local: Connection, mut remote: Connection, client: &Multiplexer, moved: &AtomicU64) {
     let (mut up, mut down) = (Way::default(), Way::default());
+    let mut gone = pin!(client.gone());
+    let mut client_gone = false;
     let failed = poll_fn(|cx| {
         // The backend's word on what is wrong goes before the client's.
-        if let Poll::Ready(Err(error)) = poll_way(&mut down, &mut remote, &mut local, cx) {
+        if let Poll::Ready(Err(error)) = poll_way(&mut down, &mut remote, &mut local, moved, cx) {
             return Poll::Ready(Some(error));
         }
-        if let Poll::Ready(Err(_)) = poll_way(&mut up, &mut local, &mut remote, cx) {
+        if let Poll::Ready(Err(_)) = poll_way(&mut up, &mut local, &mut remote, moved, cx) {
             return Poll::Ready(None);
         }
-        if down.deaf || up.over && down.over { Poll::Ready(None) } else { Poll::Pending }
+        // A client that gives up is heard though a backend that takes nothing holds up what it has sent.
+        let given_up = up.held.is_some() && local.poll_reset(cx).is_ready();
+        client_gone = client_gone || gone.as_mut().poll(cx).is_ready();
+        // Of a client that has gone what it had sent is passed on, and nobody takes an answer.
+        let all = up.over && (down.over || client_gone);
+        if given_up || down.deaf || all { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
     match failed {
@@ -95,6 +114,7 @@ fn poll_way(
     way: &mut Way,
     from: &mut Connection,
     to: &mut Connection,
+    moved: &AtomicU64,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Error>> {
     /// Pieces in one poll before other connections get their turn.
@@ -109,7 +129,7 @@ fn poll_way(
                     way.held = Some(data);
                     return Poll::Pending;
                 }
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => drop(moved.fetch_add(1, Ordering::Relaxed)),
                 // Why, the other direction tells.
                 Poll::Ready(Err(_)) => way.deaf = true,
             }

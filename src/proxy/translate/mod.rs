@@ -8,6 +8,8 @@
 mod exec;
 mod forward;
 
+use std::pin::pin;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Initiator;
@@ -34,9 +36,10 @@ pub struct TranslateConfig {
 ///
 /// Ends are ends and statuses statuses on either side, each in the words of its version; what one side cannot say the other
 /// does not hear: before v5 a WebSocket has no end of stdin, nor has the old form of port-forward one half-close. A session whose
-/// backend fails ends with an InternalError, as behind a kube-apiserver; a client that goes away takes its session with it.
+/// backend fails ends with an InternalError, as behind a kube-apiserver. A client that goes away takes its session with it: the
+/// connection to the backend is broken off as its own was.
 ///
-/// It returns when both connections are closed, each in good order.
+/// It returns when both connections are closed.
 ///
 /// # Errors
 /// [`TranslateError`]: which side failed. The other was told.
@@ -65,17 +68,49 @@ where
         None if is_forward => mux::Config::default(),
         None => mux::Config::exec(),
     };
-    let (near, near_driver) = Multiplexer::server(client, config_of_mux());
-    let (far, far_driver) = Multiplexer::client(backend, config_of_mux());
+    let mux = config_of_mux();
+    let patience = mux.flush_timeout;
+    let (near, near_driver) = Multiplexer::server(client, mux.clone());
+    let (far, far_driver) = Multiplexer::client(backend, mux);
     let joined = async {
         if is_forward {
-            forward::join(near, far, &config.port_forward).await
+            forward::join(near, far, &config.port_forward, patience).await
         } else {
             exec::join(near, far, streams, &config.exec).await
         }
     };
+    let (mut joined, mut near_driver, mut far_driver) = (pin!(joined), pin!(near_driver), Box::pin(far_driver));
+    let (mut near_ended, mut far_ended) = (false, false);
+    let joined = loop {
+        tokio::select! {
+            // First: what it has dropped must not be written as an end, if it was none.
+            biased;
+            joined = &mut joined => break joined,
+            _ = &mut near_driver, if !near_ended => near_ended = true,
+            _ = &mut far_driver, if !far_ended => far_ended = true,
+        }
+    };
+    if let Err(TranslateError::Client(_)) = &joined {
+        // What broke off there breaks off here: what the client had not sent must not look like the end of what it had.
+        drop(far_driver);
+        if !near_ended {
+            let _ = near_driver.await;
+        }
+        return joined;
+    }
     // The drivers outlive what was joined: they write what is left of it, and wait for each end.
-    let (joined, _, _) = tokio::join!(joined, near_driver, far_driver);
+    tokio::join!(
+        async {
+            if !near_ended {
+                let _ = near_driver.await;
+            }
+        },
+        async {
+            if !far_ended {
+                let _ = far_driver.await;
+            }
+        }
+    );
     joined
 }
 
