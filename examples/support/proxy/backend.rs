@@ -141,10 +141,9 @@ impl Backend {
         let headers = request.headers_mut();
         headers.remove(header::AUTHORIZATION);
         headers.remove(header::COOKIE);
-        // Impersonation with our credentials would be our doing.
-        let impersonating: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
-        for name in impersonating {
+        // Who somebody says that they are would be said with our credentials.
+        let identities: Vec<HeaderName> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
+        for name in identities {
             headers.remove(name);
         }
         if let Some(credentials) = &self.credentials {
@@ -192,7 +191,8 @@ impl Backend {
             request.headers_mut().insert(header::AUTHORIZATION, credentials.clone());
         }
         let mut list = plain::get_json(transport::connect(self.url.as_str(), &self.tls).await?, &request).await?;
-        let pods = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let pods = list.get_mut("items").and_then(|items| items.as_array_mut()).map(std::mem::take);
+        let pods = pods.ok_or("the kubelet's list of pods has none")?;
         let mut found =
             pods.into_iter().find(|pod| pod["metadata"]["namespace"] == namespace && pod["metadata"]["name"] == name);
         if let Some(pod) = &mut found {
@@ -202,6 +202,11 @@ impl Backend {
         }
         Ok(found)
     }
+}
+
+/// Impersonation, and what a front proxy says of its clients.
+fn is_identity(name: &str) -> bool {
+    ["impersonate-", "x-remote-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 async fn unreachable(pending: Pending<TcpStream>, error: &std::io::Error) -> Result<(), Failure> {

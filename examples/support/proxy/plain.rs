@@ -2,10 +2,13 @@
 //!
 //! Owns that no second request follows the first: whether it may was not asked.
 
+use std::time::Duration;
+
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, StatusCode};
 use kubestream::upgrade::Pending;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
+use tokio::time::timeout;
 
 use crate::api;
 use crate::backend::Failure;
@@ -34,23 +37,38 @@ where
     let (mut client, ahead) = client.into_io();
     let (mut reads, mut writes) = tokio::io::split(&mut backend);
     let (mut from_client, mut to_client) = tokio::io::split(&mut client);
-    let up = async {
-        writes.write_all(&head(&request, "HTTP/1.1")).await?;
-        let mut body = ahead.chain(&mut from_client).take(length);
-        copy(&mut body, &mut writes).await?;
-        writes.flush().await
+    const REST: Duration = Duration::from_secs(5);
+    let answered = {
+        let up = async {
+            writes.write_all(&head(&request, "HTTP/1.1")).await?;
+            let mut body = ahead.chain(&mut from_client).take(length);
+            copy(&mut body, &mut writes).await?;
+            writes.flush().await?;
+            // A client that is gone wants no answer; one that says more is not heard.
+            match from_client.read(&mut [0]).await {
+                Ok(0) => Ok(()),
+                Ok(_) => std::future::pending().await,
+                Err(error) => Err(error),
+            }
+        };
+        let down = async {
+            copy(&mut reads, &mut to_client).await?;
+            to_client.shutdown().await
+        };
+        let (up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+        tokio::select! {
+            done = &mut down => done,
+            // A backend may refuse a body, and say why.
+            sent = up => match sent {
+                Ok(()) => return Ok(()),
+                Err(_) => timeout(REST, down).await?,
+            },
+        }
     };
-    let down = async {
-        copy(&mut reads, &mut to_client).await?;
-        to_client.shutdown().await
-    };
-    // An answer may come before all of the body was read.
-    let mut down = std::pin::pin!(down);
-    tokio::select! {
-        done = &mut down => return Ok(done?),
-        sent = up => sent?,
-    }
-    Ok(down.await?)
+    answered?;
+    // A close on what is unread would take the answer back.
+    let _ = timeout(REST, copy(&mut from_client, &mut sink())).await;
+    Ok(())
 }
 
 /// Asks for JSON, 16 MiB of it at the most.
@@ -59,10 +77,13 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     const MOST: u64 = 16 * 1024 * 1024;
-    // HTTP/1.0 has no chunks, and ends with the connection.
-    backend.write_all(&head(request, "HTTP/1.0")).await?;
     let mut answer = Vec::new();
-    backend.take(MOST).read_to_end(&mut answer).await?;
+    let asking = async {
+        // HTTP/1.0 has no chunks, and ends with the connection.
+        backend.write_all(&head(request, "HTTP/1.0")).await?;
+        backend.take(MOST).read_to_end(&mut answer).await
+    };
+    timeout(Duration::from_secs(10), asking).await??;
     let end = answer.windows(4).position(|end| end == b"\r\n\r\n").ok_or("an answer without a head")?;
     let (head, body) = answer.split_at(end);
     let status = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();

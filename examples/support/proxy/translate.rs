@@ -39,7 +39,8 @@ where
     B: AsyncRead + AsyncWrite + Unpin,
 {
     // The API server's path ends with it, and the kubelet's begins so.
-    let forwards = client.request().uri().path().to_ascii_lowercase().contains("/portforward");
+    let path = client.request().uri().path();
+    let forwards = path.ends_with("/portforward") || path.starts_with("/portForward/");
     let streams = if forwards { Ok(Streams::default()) } else { streams(client.request()) };
     let streams = match streams {
         Ok(streams) => streams,
