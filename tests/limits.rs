@@ -85,6 +85,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
         ("upgrade::Config::origins", origins(&handshake)),
         ("proxy::LINGER", time(proxy::LINGER)),
+        ("proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
         ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
         ("portforward::Options::reason_grace", time(forward.reason_grace)),

@@ -27,6 +27,8 @@ mod location;
 mod pipe;
 #[cfg(all(target_os = "linux", feature = "net"))]
 mod splice;
+mod tap;
+mod watch;
 
 #[cfg(all(target_os = "linux", feature = "net"))]
 use std::{future::poll_fn, io};
@@ -36,9 +38,11 @@ use std::time::Duration;
 use http::Request;
 pub use location::{LocationError, Operation, PodRequest};
 pub use pipe::{Moved, Pipe};
+pub use tap::{Event, Farewell, Forwarded, MAX_NAME_LEN, Name, Stream, Tap, TapError};
 use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(all(target_os = "linux", feature = "net"))]
 use tokio::net::TcpStream;
+pub use watch::{Observer, Side};
 
 pub use crate::upgrade::PassError;
 use crate::upgrade::{Passed, Pending};

@@ -8,6 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, io};
@@ -16,9 +17,10 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
-use super::LINGER;
 use super::copy::Copying;
-use crate::upgrade::Carrier;
+use super::watch::{Observer, Watched};
+use super::{LINGER, Operation, Side};
+use crate::upgrade::{Carrier, Protocol, Version};
 
 /// How long a direction is silent before it gives its buffer back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -47,6 +49,8 @@ pub struct Moved {
     pub client: Option<io::Error>,
     /// What the backend's failed with first, if it did.
     pub backend: Option<io::Error>,
+    /// Whether an [`Observer`] has stopped it.
+    pub stopped: bool,
 }
 
 impl<C, B> Pipe<C, B> {
@@ -65,6 +69,25 @@ impl<C, B> Pipe<C, B> {
     #[must_use]
     pub fn protocol(&self) -> &str {
         &self.protocol
+    }
+
+    /// The protocol itself, which takes the request's path to know: exec and the old form of port-forward have the same names over
+    /// WebSocket. `None`: it is none of this crate's.
+    #[must_use]
+    pub fn settled(&self, operation: Operation) -> Option<Protocol> {
+        let known = match (self.carrier, &self.protocol[..], operation) {
+            // Whoever names none over SPDY means the oldest.
+            (Carrier::Spdy, "", Operation::Exec | Operation::Attach) => Some(Protocol::Exec(Version::V1)),
+            (Carrier::Spdy, "", Operation::PortForward) => Some(Protocol::PortForward),
+            (carrier, name, _) => Protocol::from_name(carrier, name),
+        };
+        match (known?, operation) {
+            #[cfg(feature = "websocket")]
+            (Protocol::Channel(subprotocol), Operation::PortForward) => Some(Protocol::PortChannels(subprotocol)),
+            (protocol, operation) => {
+                (protocol.is_port_forward() == (operation == Operation::PortForward)).then_some(protocol)
+            }
+        }
     }
 
     /// Once the backend has ended, or either cannot be written to any more: how long the client may be silent before both are
@@ -88,6 +111,22 @@ where
         let (up, down) = (Copying::new(self.from_client), Copying::new(self.from_backend));
         let mut run = Run::new(up, down, self.linger);
         poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
+        run.moved
+    }
+
+    /// As [`run`](Self::run), and shows an observer what passes: each piece before it is passed on, and what came with the heads
+    /// first. It is not copied for that.
+    ///
+    /// # Cancel safety
+    /// Dropped, both connections are closed. What the observer was shown may not have been passed on.
+    pub async fn run_with<O: Observer>(mut self, observer: &mut O) -> Moved {
+        let observer = Mutex::new(observer);
+        let up = Watched::new(Side::Client, self.from_client, &observer);
+        let down = Watched::new(Side::Server, self.from_backend, &observer);
+        let mut run = Run::new(up, down, self.linger);
+        poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
+        run.up.end();
+        run.down.end();
         run.moved
     }
 }
@@ -123,6 +162,8 @@ pub(super) trait Hop<From, To> {
 pub(super) enum Fault {
     Source(io::Error),
     Sink(io::Error),
+    /// Neither: an observer wants no more of it.
+    Stop,
 }
 
 /// How far a direction has come, and since when.
@@ -175,17 +216,17 @@ impl<Up, Down> Run<Up, Down> {
         Down: Hop<B, C>,
     {
         let before = (self.moved.to_backend, self.moved.to_client);
-        let Moved { to_backend, to_client, client: client_fault, backend: backend_fault } = &mut self.moved;
+        let Moved { to_backend, to_client, client: client_fault, backend: backend_fault, stopped } = &mut self.moved;
         let faults = (&mut *client_fault, &mut *backend_fault);
-        poll_direction(&mut self.up, &mut self.up_stage, (client, backend), to_backend, faults, cx);
-        poll_direction(
-            &mut self.down,
-            &mut self.down_stage,
-            (backend, client),
-            to_client,
-            (backend_fault, client_fault),
-            cx,
-        );
+        let up = poll_direction(&mut self.up, &mut self.up_stage, (client, backend), to_backend, faults, cx);
+        let down = up.and_then(|()| {
+            let faults = (backend_fault, client_fault);
+            poll_direction(&mut self.down, &mut self.down_stage, (backend, client), to_client, faults, cx)
+        });
+        if down.is_err() {
+            *stopped = true;
+            return Poll::Ready(());
+        }
         if let (Stage::Over { .. }, Stage::Over { .. }) = (self.up_stage, self.down_stage) {
             return Poll::Ready(());
         }
@@ -237,6 +278,9 @@ impl<Up, Down> Run<Up, Down> {
     }
 }
 
+/// Both connections are to be closed.
+struct Stopped;
+
 /// Moves what it can in one direction. `faults`: where the source's go, and the sink's.
 fn poll_direction<H, From, To>(
     hop: &mut H,
@@ -245,7 +289,8 @@ fn poll_direction<H, From, To>(
     moved: &mut u64,
     (source, sink): (&mut Option<io::Error>, &mut Option<io::Error>),
     cx: &mut Context<'_>,
-) where
+) -> Result<(), Stopped>
+where
     H: Hop<From, To>,
 {
     /// Rounds in one poll before the other direction, and other tasks, get their turn.
@@ -253,7 +298,7 @@ fn poll_direction<H, From, To>(
     for _ in 0..ROUNDS {
         *stage = match *stage {
             Stage::Moving { .. } => match hop.poll_move(from, to, cx) {
-                Poll::Pending => return,
+                Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => Stage::Ending,
                 Poll::Ready(Ok(count)) => {
                     *moved = moved.saturating_add(count as u64);
@@ -263,20 +308,21 @@ fn poll_direction<H, From, To>(
                     source.get_or_insert(error);
                     Stage::Ending
                 }
+                Poll::Ready(Err(Fault::Stop)) => return Err(Stopped),
                 Poll::Ready(Err(Fault::Sink(error))) => {
                     sink.get_or_insert(error);
                     Stage::Draining { since: Instant::now() }
                 }
             },
             Stage::Ending => match hop.poll_end(to, cx) {
-                Poll::Pending => return,
+                Poll::Pending => return Ok(()),
                 Poll::Ready(ended) => {
                     ended.err().map(|error| sink.get_or_insert(error));
                     Stage::Over { since: Instant::now() }
                 }
             },
             Stage::Draining { since } => match hop.poll_discard(from, cx) {
-                Poll::Pending => return,
+                Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(1..)) => Stage::Draining { since },
                 Poll::Ready(Ok(0)) => Stage::Over { since: Instant::now() },
                 Poll::Ready(Err(error)) => {
@@ -284,8 +330,9 @@ fn poll_direction<H, From, To>(
                     Stage::Over { since: Instant::now() }
                 }
             },
-            Stage::Over { .. } => return,
+            Stage::Over { .. } => return Ok(()),
         };
     }
     cx.waker().wake_by_ref();
+    Ok(())
 }

@@ -58,6 +58,8 @@ pub use pass::PassError;
 pub(crate) use pass::Passed;
 #[cfg(feature = "websocket")]
 pub use ports::PortsError;
+#[cfg(feature = "websocket")]
+pub(crate) use ports::asked as asked_ports;
 pub use server::{Pending, accept};
 #[cfg(feature = "websocket")]
 pub use websocket::{BearerToken, BearerTokenError, Origins};
