@@ -1,6 +1,6 @@
 //! Moving bytes through a buffer, and showing them to somebody on the way.
 //!
-//! Owns the order: nothing is passed on that was not shown before, and nothing is read that the observer has no room for.
+//! Owns the order: nothing is passed on that was not shown before, and nothing is read or passed on while the observer is not ready.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -45,11 +45,12 @@ impl fmt::Display for Side {
 
 /// Who is shown what passes through a [`Pipe`](super::Pipe). A closure that takes a side and its bytes is one.
 pub trait Observer {
-    /// A side has said this, and it is passed on next. [`ControlFlow::Break`]: it is not, and both connections are closed.
+    /// A side has said this, and it is passed on next: once [`poll_ready`](Self::poll_ready) says so. [`ControlFlow::Break`]: it is
+    /// not, and both connections are closed.
     fn observe(&mut self, side: Side, bytes: &Bytes) -> ControlFlow<()>;
 
-    /// Whether there is room for more, which is asked before anything is read: who says no has the connection wait, and wakes
-    /// the task. [`ControlFlow::Break`] as above.
+    /// Whether what was shown may be passed on, and more be read, which is asked before each of both. Who is not ready has the
+    /// connection wait, and wakes the task. [`ControlFlow::Break`] as above.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let _ = cx;
         Poll::Ready(ControlFlow::Continue(()))
@@ -101,9 +102,6 @@ impl<'a, O: Observer> Watched<'a, O> {
     where
         From: AsyncRead + Unpin,
     {
-        if ready!(self.with(|observer| observer.poll_ready(cx))).is_break() {
-            return Poll::Ready(Err(Fault::Stop));
-        }
         let piece = if self.unseen.is_empty() {
             ready!(self.copying.poll_piece(from, cx)).map_err(Fault::Source)?
         } else {
@@ -124,6 +122,14 @@ where
 {
     fn poll_move(&mut self, from: &mut From, to: &mut To, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         loop {
+            match self.with(|observer| observer.poll_ready(cx)) {
+                Poll::Ready(ControlFlow::Continue(())) => {}
+                Poll::Ready(ControlFlow::Break(())) => return Poll::Ready(Err(Fault::Stop)),
+                Poll::Pending => {
+                    ready!(self.copying.poll_flushed(to, cx)).map_err(Fault::Sink)?;
+                    return Poll::Pending;
+                }
+            }
             match ready!(self.copying.poll_written(to, cx)) {
                 Ok(Some(count)) => return Poll::Ready(Ok(count)),
                 Ok(None) => {}

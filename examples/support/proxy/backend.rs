@@ -14,6 +14,7 @@ use kubestream::upgrade::{self, Config, Pending};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::record::Record;
 use crate::{api, plain, transport};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -43,15 +44,16 @@ pub(crate) struct Backend {
     credentials: Option<HeaderValue>,
     tls: transport::Tls,
     config: Config,
+    record: Record,
 }
 
 impl Backend {
-    pub(crate) fn new(target: Target) -> Result<Self, Failure> {
+    pub(crate) fn new(target: Target, record: Record) -> Result<Self, Failure> {
         let Target { backend, kubelet, token, backend_token, tls } = target;
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("--backend or --kubelet says where to")?;
         let credentials = backend_token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
-        Ok(Self { url, is_kubelet, token, credentials, tls, config: Config::default() })
+        Ok(Self { url, is_kubelet, token, credentials, tls, config: Config::default(), record })
     }
 
     /// Serves one connection of a client's, which has one request.
@@ -77,6 +79,10 @@ impl Backend {
         if path.is_none() && self.is_kubelet {
             return self.answer_for_api(pending).await;
         }
+        let recording = match self.record.begin(&pending) {
+            Ok(recording) => recording,
+            Err(response) => return Ok(pending.respond(*response).await?),
+        };
         if self.url.scheme() == "http" {
             let backend = match self.dial().await {
                 Ok(backend) => backend,
@@ -86,6 +92,9 @@ impl Backend {
                 return plain::pass(pending, backend, request).await;
             }
             let pipe = proxy::forward(pending, backend, request).await?;
+            if let Some(recording) = recording {
+                return report(recording.run(pipe).await?);
+            }
             // Plain on both sides: the kernel moves the bytes, where it can.
             #[cfg(target_os = "linux")]
             return report(pipe.splice().await?);
@@ -99,7 +108,11 @@ impl Backend {
         if !pending.is_upgrade() {
             return plain::pass(pending, backend, request).await;
         }
-        report(proxy::forward(pending, backend, request).await?.run().await)
+        let pipe = proxy::forward(pending, backend, request).await?;
+        report(match recording {
+            Some(recording) => recording.run(pipe).await?,
+            None => pipe.run().await,
+        })
     }
 
     /// A token of a header's, or of a browser's, which has none to set.
