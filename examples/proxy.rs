@@ -44,6 +44,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), backend::Failure> {
     let arguments = Arguments::parse();
+    arguments.record.check().map_err(|error| format!("--record: {error}"))?;
     let backend = Arc::new(Backend::new(arguments.backend, arguments.record)?);
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);

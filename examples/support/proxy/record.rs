@@ -47,6 +47,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Whether there is where to write: a server that records nothing is not to start.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.record.as_ref().map_or(Ok(()), |directory| std::fs::read_dir(directory).map(drop))
+    }
+
     /// What is to be recorded of a request, or what to refuse it with: an upgrade that is not known to be one of kubectl's could be
     /// any of them in another spelling.
     pub(crate) fn begin<IO>(&self, asked: &Pending<IO>) -> Result<Option<Recording>, Box<Response<Bytes>>> {

@@ -63,11 +63,9 @@ impl Channels {
 
     fn data(&mut self, side: Side, channel: Channel, data: Bytes, session: Option<&mut Session>, events: &mut Events) {
         let stream = self.stream(side, channel, events);
-        events.push_back(Event::Data { side, stream, data: data.clone() });
-        match (session, channel) {
-            (Some(session), Channel::Resize) => session.push_sizes(&data),
-            (Some(session), Channel::Error) => session.push_error(&data, events),
-            _ => {}
+        events.push_back(Event::Data { side, stream: stream.clone(), data: data.clone() });
+        if let Some(session) = session {
+            session.push(side, &stream.name, &data, events);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::{Event, Events};
+use super::{Event, Events, Name, Side};
 use crate::spdy::RstStatus;
 use crate::status::{ResizeDecoder, StatusReader};
 use crate::upgrade::{Carrier, Version};
@@ -34,8 +34,16 @@ impl Session {
         }
     }
 
-    /// The server says something on the error stream.
-    pub(super) fn push_error(&mut self, bytes: &[u8], events: &mut Events) {
+    /// A side says something on a stream.
+    pub(super) fn push(&mut self, side: Side, stream: &Name, data: &Bytes, events: &mut Events) {
+        match (side, stream) {
+            (Side::Server, Name::Error) => self.push_error(data, events),
+            (Side::Client, Name::Resize) if self.resize.is_some() => self.sizes = data.clone(),
+            _ => {}
+        }
+    }
+
+    fn push_error(&mut self, bytes: &[u8], events: &mut Events) {
         let Some(reader) = &mut self.status else { return };
         self.said_something = true;
         // To each brace by itself, so that it makes no difference what comes in one piece with it.
@@ -72,13 +80,6 @@ impl Session {
         let Some(reader) = self.status.take_if(|_| well || self.said_something) else { return };
         if let Some(said) = reader.finish().transpose() {
             events.push_back(Event::Status(said));
-        }
-    }
-
-    /// The client says something on the resize stream.
-    pub(super) fn push_sizes(&mut self, bytes: &Bytes) {
-        if self.resize.is_some() {
-            self.sizes = bytes.clone();
         }
     }
 

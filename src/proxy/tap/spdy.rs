@@ -79,25 +79,13 @@ impl Spdy {
                 self.end(side, id, None, session, events);
             }
             Frame::Data { id, fin, data } => {
-                if let Some(known) = self.streams.get(&id)
+                if let Some(Known { stream, .. }) = self.streams.get(&id)
                     && !data.is_empty()
                 {
-                    let stream = known.stream.clone();
+                    events.push_back(Event::Data { side, stream: stream.clone(), data: data.clone() });
                     if let Some(session) = session.as_deref_mut() {
-                        match (side, &stream.name) {
-                            (Side::Client, Name::Resize) => session.push_sizes(&data),
-                            (Side::Server, Name::Error) => {
-                                events.push_back(Event::Data { side, stream, data: data.clone() });
-                                session.push_error(&data, events);
-                                if fin {
-                                    self.end(side, id, None, Some(session), events);
-                                }
-                                return Ok(());
-                            }
-                            _ => {}
-                        }
+                        session.push(side, &stream.name, &data, events);
                     }
-                    events.push_back(Event::Data { side, stream, data });
                 }
                 if fin {
                     self.end(side, id, None, session, events);
