@@ -2,14 +2,18 @@
 //!
 //! `cargo run --example proxy -- --listen 127.0.0.1:8002 --backend http://127.0.0.1:8001`, then
 //! `kubectl --server=http://127.0.0.1:8002 exec demo -- echo hello`. With `--kubelet https://127.0.0.1:10250` it stands where the
-//! API server stands.
+//! API server stands. With `--record DIR` each exec and attach session is written down, for `asciinema play`.
 
 #[path = "support/api.rs"]
 mod api;
+#[path = "support/proxy/asciicast.rs"]
+mod asciicast;
 #[path = "support/proxy/backend.rs"]
 mod backend;
 #[path = "support/proxy/plain.rs"]
 mod plain;
+#[path = "support/proxy/record.rs"]
+mod record;
 #[path = "support/proxy/translate.rs"]
 mod translate;
 #[path = "support/transport.rs"]
@@ -25,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::backend::{Backend, Target};
+use crate::record::Record;
 
 /// Passes kubectl's requests on, and asks who they are from.
 #[derive(Parser)]
@@ -34,12 +39,15 @@ struct Arguments {
     listen: SocketAddr,
     #[command(flatten)]
     backend: Target,
+    #[command(flatten)]
+    record: Record,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), backend::Failure> {
     let arguments = Arguments::parse();
-    let backend = Arc::new(Backend::new(arguments.backend)?);
+    arguments.record.check().map_err(|error| format!("--record: {error}"))?;
+    let backend = Arc::new(Backend::new(arguments.backend, arguments.record)?);
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;

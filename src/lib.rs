@@ -9,7 +9,7 @@
 //! - [`exec`] is a session on it: [`exec::Exec`] is shaped after [`std::process::Child`], [`exec::ExecServer`] is what the
 //!   process gets, for `channel.k8s.io` to `v5.channel.k8s.io`. Which carrier it has makes no difference.
 //! - [`portforward`] is connections to the ports of a pod.
-//! - [`proxy`] stands between: an upgrade passed on, and the bytes after it.
+//! - [`proxy`] stands between: an upgrade passed on, and the bytes after it, which [`proxy::Tap`] reads on their way.
 //! - `streaming`, with the feature of that name, is the server of a container runtime: one-use URLs for all of these.
 //! - [`status`] is how a command ended.
 //! - [`spdy`], and `channel` and `websocket` with the feature of that name, are the protocols underneath, without IO.

@@ -87,6 +87,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("proxy::LINGER", time(proxy::LINGER)),
         ("proxy::TAIL_TIMEOUT", time(proxy::TAIL_TIMEOUT)),
         ("proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
+        ("proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
         ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
         ("portforward::Options::reason_grace", time(forward.reason_grace)),

@@ -10,15 +10,20 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
+use kubestream::proxy::{Event, Side, Tap, TapError};
+use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
+use kubestream::upgrade::{Protocol, Version};
 use memory::{ALLOCATOR, grown, play, turn};
 use stats_alloc::Region;
 use support::websocket::{BINARY, PING, WebSocketPeer, frame};
 use support::{exec_client, exec_server, until};
 use tokio::io::duplex;
 use tokio::time::sleep;
+use tokio_util::codec::Encoder;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -104,5 +109,96 @@ fn an_output_nobody_reads_costs_no_more_than_the_budget_and_a_few_buffers() {
             assert!(held < 3 * MIB, "{held} bytes for messages of {size}");
             flood.abort();
         });
+    }
+}
+
+/// Feeds a tap, asks it out, and keeps nothing: how many events there were, and the fault, if there was one.
+fn tapped(tap: &mut Tap, side: Side, bytes: impl Into<Bytes>) -> (usize, Option<TapError>) {
+    tap.feed(side, bytes.into());
+    let (mut count, mut fault) = (0, None);
+    while let Some(event) = tap.poll_event() {
+        count += 1;
+        if let Event::Fault { error, .. } = event {
+            fault = Some(error);
+        }
+    }
+    (count, fault)
+}
+
+/// What a tap holds of a connection is bounded by its limits, however much passes: streams, headers, frames that never come
+/// whole, statuses and sizes.
+#[test]
+fn a_tap_keeps_nothing_of_what_passes() {
+    let _turn = turn();
+    let before = Region::new(ALLOCATOR);
+    // 32 MB of DATA in frames of 16 MiB, and a message as long as one may be.
+    let mut tap = Tap::new(Protocol::Exec(Version::V4), &[], Limits::default());
+    let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+    let headers = Headers::from_iter([("streamtype", "stdin")]);
+    let (id, associated) = (StreamId::new(1), StreamId::SESSION);
+    let syn = Frame::SynStream { id, associated, priority: 0, slot: 0, fin: false, unidirectional: false, headers };
+    codec.encode(syn, &mut wire).unwrap();
+    tapped(&mut tap, Side::Client, wire.split().freeze());
+    let piece = Bytes::from(vec![b'x'; 64 * KIB]);
+    let mut most = 0;
+    for _ in 0..2 {
+        tapped(&mut tap, Side::Client, &[0, 0, 0, 1, 0, 0xff, 0xff, 0xff][..]);
+        for _ in 0..255 {
+            assert_eq!(tapped(&mut tap, Side::Client, piece.clone()).0, 1);
+            most = most.max(grown(&before));
+        }
+        assert_eq!(tapped(&mut tap, Side::Client, piece.slice(1..)).0, 1);
+    }
+    let mut messages = Tap::new(Protocol::Channel(Subprotocol::V5), &[], Limits::default());
+    tapped(&mut messages, Side::Server, &[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0, 1][..]);
+    for _ in 0..500 {
+        tapped(&mut messages, Side::Server, piece.clone());
+        most = most.max(grown(&before));
+    }
+    assert!(most < 512 * KIB, "{most} bytes");
+
+    // A control frame that never comes whole, in both directions, and an error stream without an end.
+    for side in [Side::Client, Side::Server] {
+        let mut head = vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
+        assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(TapError::Codec(_)))));
+        head[5] = 0;
+        let mut other = Tap::new(Protocol::PortForward, &[], Limits::default());
+        let before = Region::new(ALLOCATOR);
+        tapped(&mut other, side, head);
+        assert!(grown(&before) < 4 * KIB);
+    }
+    let mut statuses = Tap::new(Protocol::Channel(Subprotocol::V1), &[], Limits::default());
+    let before = Region::new(ALLOCATOR);
+    let error = frame(0x80 | BINARY, &[3; 60 * KIB], false);
+    for _ in 0..50 {
+        tapped(&mut statuses, Side::Server, error.clone());
+    }
+    assert!(grown(&before) < MIB, "{}", grown(&before));
+}
+
+/// A flood of streams ends what is followed, and costs what the limit allows.
+#[test]
+fn a_tap_follows_no_more_streams_than_its_limit() {
+    let _turn = turn();
+    for protocol in [Protocol::PortForward, Protocol::Exec(Version::V4)] {
+        let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+        let before = Region::new(ALLOCATOR);
+        let mut tap = Tap::new(protocol, &[], Limits::default());
+        let mut at = 0;
+        let fault = loop {
+            let (long, number) = ("x".repeat(10 * KIB), at.to_string());
+            let headers = [("streamtype", "data"), ("port", "80"), ("requestid", &number), ("more", &long)];
+            let (id, associated, headers) =
+                (StreamId::new(2 * at + 1), StreamId::SESSION, headers.into_iter().collect());
+            let syn =
+                Frame::SynStream { id, associated, priority: 0, slot: 0, fin: false, unidirectional: false, headers };
+            codec.encode(syn, &mut wire).unwrap();
+            at += 1;
+            if let (_, Some(fault)) = tapped(&mut tap, Side::Client, wire.split().freeze()) {
+                break fault;
+            }
+        };
+        assert!(matches!(fault, TapError::TooManyStreams { limit: 1024 }) && at == 1025);
+        assert!(grown(&before) < 2 * MIB, "{}", grown(&before));
     }
 }

@@ -131,3 +131,8 @@ fn pairing() {
 fn port_channels() {
     replay("port_channels", kubestream_fuzz::port_channels);
 }
+
+#[test]
+fn tap() {
+    replay("tap", kubestream_fuzz::tap);
+}

@@ -29,6 +29,56 @@ impl Copying {
         Self { ahead, buffer: BytesMut::new(), room: LEAST, unflushed: false }
     }
 
+    /// Reads the next piece out of the buffer: none at the end. It is what goes next.
+    pub(super) fn poll_piece<From>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>
+    where
+        From: AsyncRead + Unpin,
+    {
+        ready!(self.poll_read(from, cx))?;
+        let piece = self.buffer.split().freeze();
+        Poll::Ready(Ok(self.put(piece)))
+    }
+
+    /// What goes next.
+    pub(super) fn put(&mut self, piece: Bytes) -> Bytes {
+        self.ahead = piece;
+        self.ahead.clone()
+    }
+
+    /// Writes what waits: `None` where nothing does.
+    pub(super) fn poll_written<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>>
+    where
+        To: AsyncWrite + Unpin,
+    {
+        let to = Pin::new(to);
+        let written = if self.ahead.has_remaining() {
+            poll_write_buf(to, cx, &mut self.ahead)
+        } else if self.buffer.has_remaining() {
+            poll_write_buf(to, cx, &mut self.buffer)
+        } else {
+            return Poll::Ready(Ok(None));
+        };
+        match ready!(written)? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => {
+                self.unflushed = true;
+                Poll::Ready(Ok(Some(count)))
+            }
+        }
+    }
+
+    /// Nothing more for now: what a TLS session holds back goes out.
+    pub(super) fn poll_flushed<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        To: AsyncWrite + Unpin,
+    {
+        if self.unflushed {
+            ready!(Pin::new(to).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_read<From: AsyncRead + Unpin>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.buffer.clear();
         self.buffer.reserve(self.room);
@@ -47,19 +97,8 @@ where
     To: AsyncWrite + Unpin,
 {
     fn poll_move(&mut self, from: &mut From, to: &mut To, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
-        let mut to = Pin::new(to);
         loop {
-            if self.ahead.has_remaining() || self.buffer.has_remaining() {
-                let written = if self.ahead.has_remaining() {
-                    poll_write_buf(to.as_mut(), cx, &mut self.ahead)
-                } else {
-                    poll_write_buf(to.as_mut(), cx, &mut self.buffer)
-                };
-                let count = ready!(written).map_err(Fault::Sink)?;
-                if count == 0 {
-                    return Poll::Ready(Err(Fault::Sink(io::ErrorKind::WriteZero.into())));
-                }
-                self.unflushed = true;
+            if let Some(count) = ready!(self.poll_written(to, cx)).map_err(Fault::Sink)? {
                 return Poll::Ready(Ok(count));
             }
             match self.poll_read(from, cx) {
@@ -67,11 +106,7 @@ where
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::Source(error))),
                 Poll::Pending => {
-                    // Nothing more for now: what a TLS session holds back goes out.
-                    if self.unflushed {
-                        ready!(to.as_mut().poll_flush(cx)).map_err(Fault::Sink)?;
-                        self.unflushed = false;
-                    }
+                    ready!(self.poll_flushed(to, cx)).map_err(Fault::Sink)?;
                     return Poll::Pending;
                 }
             }

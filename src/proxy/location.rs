@@ -6,6 +6,8 @@ use http::Uri;
 
 use crate::Initiator;
 use crate::exec::{ExecRequest, RequestError};
+#[cfg(feature = "websocket")]
+use crate::upgrade::{PortsError, asked_ports};
 
 /// What a request wants of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -89,6 +91,19 @@ impl PodRequest {
     }
 }
 
+#[cfg(feature = "websocket")]
+impl PodRequest {
+    /// The ports that it names, in its order: those of the old form of port-forward, as a [`Tap`](super::Tap) has to know them. The
+    /// newer forms name none.
+    ///
+    /// # Errors
+    /// [`PortsError::Invalid`].
+    pub fn ports(&self) -> Result<Vec<u16>, PortsError> {
+        let asked = self.operation == Operation::PortForward && !self.query.is_empty();
+        if asked { Ok(asked_ports(&self.query)?.to_vec()) } else { Ok(Vec::new()) }
+    }
+}
+
 /// The ports that the old form of port-forward names: one list for the kubelet.
 fn ports(query: &str) -> String {
     let ports: Vec<_> = form_urlencoded::parse(query.as_bytes())
@@ -165,6 +180,16 @@ mod tests {
         assert_eq!(leads("attach?container=main&stdout=1&command=none"), "/attach/default/web/main?output=1");
         assert_eq!(leads("portforward"), "/portForward/default/web");
         assert_eq!(leads("portforward?ports=80&ports=81"), "/portForward/default/web?port=80%2C81");
+    }
+
+    #[cfg(feature = "websocket")]
+    #[test]
+    fn the_ports_of_the_old_form_are_told() {
+        let ports = |path| read(path).unwrap().unwrap().ports();
+        assert_eq!(ports("portforward?ports=80&ports=443"), Ok(vec![80, 443]));
+        assert_eq!(ports("portforward"), Ok(vec![]));
+        assert_eq!(ports("portforward?ports=x"), Err(PortsError::Invalid("x".to_owned())));
+        assert_eq!(ports("exec?command=a&stdout=1&ports=80"), Ok(vec![]));
     }
 
     #[test]

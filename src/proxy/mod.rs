@@ -21,14 +21,48 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Who has to know what passes shows it to a [`Tap`]:
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//!
+//! use bytes::Bytes;
+//! use kubestream::proxy::{Event, Operation, Pipe, Side, Tap};
+//! use kubestream::spdy::Limits;
+//! use tokio::net::TcpStream;
+//!
+//! # async fn watched(pipe: Pipe<TcpStream, TcpStream>) -> Result<(), Box<dyn std::error::Error>> {
+//! // `Operation` is what was asked for: `PodRequest` has it.
+//! let protocol = pipe.settled(Operation::Exec).ok_or("no protocol of ours")?;
+//! let mut tap = Tap::new(protocol, &[], Limits::default());
+//! let mut audit = |side: Side, bytes: &Bytes| {
+//!     tap.feed(side, bytes.clone());
+//!     while let Some(event) = tap.poll_event() {
+//!         match event {
+//!             Event::Status(status) => println!("the command has ended: {status:?}"),
+//!             // Nobody could say what passes from here on.
+//!             Event::Fault { .. } => return ControlFlow::Break(()),
+//!             _ => {}
+//!         }
+//!     }
+//!     ControlFlow::Continue(())
+//! };
+//! let moved = pipe.run_with(&mut audit).await;
+//! println!("{} bytes to the client", moved.to_client);
+//! # Ok(())
+//! # }
+//! ```
 
 mod copy;
 mod location;
 mod pipe;
 #[cfg(all(target_os = "linux", feature = "net"))]
 mod splice;
+mod tap;
 #[cfg(feature = "translate")]
 mod translate;
+mod watch;
 
 #[cfg(all(target_os = "linux", feature = "net"))]
 use std::future::poll_fn;
@@ -38,11 +72,13 @@ use std::time::Duration;
 use http::Request;
 pub use location::{LocationError, Operation, PodRequest};
 pub use pipe::{Moved, Pipe};
+pub use tap::{Event, Farewell, Forwarded, MAX_NAME_LEN, Name, Stream, Tap, TapError};
 use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(all(target_os = "linux", feature = "net"))]
 use tokio::net::TcpStream;
 #[cfg(feature = "translate")]
 pub use translate::{SessionError, TranslateConfig, TranslateError, translate};
+pub use watch::{Observer, Side};
 
 pub use crate::upgrade::{PassError, answer_for_backend};
 use crate::upgrade::{Passed, Pending};

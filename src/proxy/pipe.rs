@@ -8,6 +8,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{fmt, io};
@@ -17,8 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::copy::Copying;
-use super::{IDLE_TIMEOUT, LINGER, TAIL_TIMEOUT};
-use crate::upgrade::Carrier;
+use super::watch::{Observer, Watched};
+use super::{IDLE_TIMEOUT, LINGER, Operation, Side, TAIL_TIMEOUT};
+use crate::upgrade::{Carrier, Protocol, Version};
 
 /// How long a direction is silent before it gives its buffer back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -55,6 +57,8 @@ pub struct Moved {
     pub client: Option<io::Error>,
     /// What the backend's failed with first, if it did.
     pub backend: Option<io::Error>,
+    /// Whether an [`Observer`] has stopped it.
+    pub stopped: bool,
 }
 
 impl<C, B> Pipe<C, B> {
@@ -74,6 +78,25 @@ impl<C, B> Pipe<C, B> {
     #[must_use]
     pub fn protocol(&self) -> &str {
         &self.protocol
+    }
+
+    /// The protocol itself, which takes the request's path to know: exec and the old form of port-forward have the same names over
+    /// WebSocket. `None`: it is none of this crate's.
+    #[must_use]
+    pub fn settled(&self, operation: Operation) -> Option<Protocol> {
+        let known = match (self.carrier, &self.protocol[..], operation) {
+            // Whoever names none over SPDY means the oldest.
+            (Carrier::Spdy, "", Operation::Exec | Operation::Attach) => Some(Protocol::Exec(Version::V1)),
+            (Carrier::Spdy, "", Operation::PortForward) => Some(Protocol::PortForward),
+            (carrier, name, _) => Protocol::from_name(carrier, name),
+        };
+        match (known?, operation) {
+            #[cfg(feature = "websocket")]
+            (Protocol::Channel(subprotocol), Operation::PortForward) => Some(Protocol::PortChannels(subprotocol)),
+            (protocol, operation) => {
+                (protocol.is_port_forward() == (operation == Operation::PortForward)).then_some(protocol)
+            }
+        }
     }
 
     /// Once the backend has ended and the client has been given all of it, how long the client may be silent before both are
@@ -115,6 +138,22 @@ where
         poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
         run.moved
     }
+
+    /// As [`run`](Self::run), and shows an observer what passes: each piece before it is passed on, and what came with the heads
+    /// first. It is not copied for that.
+    ///
+    /// # Cancel safety
+    /// Dropped, both connections are closed. What the observer was shown may not have been passed on.
+    pub async fn run_with<O: Observer>(mut self, observer: &mut O) -> Moved {
+        let observer = Mutex::new(observer);
+        let up = Watched::new(Side::Client, self.from_client, &observer);
+        let down = Watched::new(Side::Server, self.from_backend, &observer);
+        let mut run = Run::new(up, down, self.patience);
+        poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
+        run.up.hop.end();
+        run.down.hop.end();
+        run.moved
+    }
 }
 
 impl<C, B> fmt::Debug for Pipe<C, B> {
@@ -148,6 +187,8 @@ pub(super) trait Hop<From, To> {
 pub(super) enum Fault {
     Source(io::Error),
     Sink(io::Error),
+    /// Neither: an observer wants no more of it.
+    Stop,
 }
 
 /// How far a direction has come.
@@ -203,9 +244,13 @@ impl<Up, Down> Run<Up, Down> {
         Down: Hop<B, C>,
     {
         let before = self.last_heard();
-        let Moved { to_backend, to_client, client: client_fault, backend: backend_fault } = &mut self.moved;
-        self.up.poll((client, backend), to_backend, (client_fault, backend_fault), cx);
-        self.down.poll((backend, client), to_client, (backend_fault, client_fault), cx);
+        let Moved { to_backend, to_client, client: client_fault, backend: backend_fault, stopped } = &mut self.moved;
+        let up = self.up.poll((client, backend), to_backend, (client_fault, backend_fault), cx);
+        let both = up.and_then(|()| self.down.poll((backend, client), to_client, (backend_fault, client_fault), cx));
+        if both.is_err() {
+            *stopped = true;
+            return Poll::Ready(());
+        }
         if self.up.stage == Stage::Over && self.down.stage == Stage::Over {
             return Poll::Ready(());
         }
@@ -263,6 +308,9 @@ impl<Up, Down> Run<Up, Down> {
     }
 }
 
+/// Both connections are to be closed.
+struct Stopped;
+
 impl<H> Direction<H> {
     fn new(hop: H, now: Instant) -> Self {
         Self { hop, stage: Stage::Moving, heard: now, since: now }
@@ -275,7 +323,8 @@ impl<H> Direction<H> {
         moved: &mut u64,
         (source, sink): (&mut Option<io::Error>, &mut Option<io::Error>),
         cx: &mut Context<'_>,
-    ) where
+    ) -> Result<(), Stopped>
+    where
         H: Hop<From, To>,
     {
         /// Rounds in one poll before the other direction, and other tasks, get their turn.
@@ -283,7 +332,7 @@ impl<H> Direction<H> {
         for _ in 0..ROUNDS {
             let next = match self.stage {
                 Stage::Moving => match self.hop.poll_move(from, to, cx) {
-                    Poll::Pending => return,
+                    Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(0)) => Stage::Ending,
                     Poll::Ready(Ok(count)) => {
                         *moved = moved.saturating_add(count as u64);
@@ -294,20 +343,21 @@ impl<H> Direction<H> {
                         source.get_or_insert(error);
                         Stage::Ending
                     }
+                    Poll::Ready(Err(Fault::Stop)) => return Err(Stopped),
                     Poll::Ready(Err(Fault::Sink(error))) => {
                         sink.get_or_insert(error);
                         Stage::Draining
                     }
                 },
                 Stage::Ending => match self.hop.poll_end(to, cx) {
-                    Poll::Pending => return,
+                    Poll::Pending => return Ok(()),
                     Poll::Ready(ended) => {
                         ended.err().map(|error| sink.get_or_insert(error));
                         Stage::Over
                     }
                 },
                 Stage::Draining => match self.hop.poll_discard(from, cx) {
-                    Poll::Pending => return,
+                    Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(1..)) => {
                         self.heard = Instant::now();
                         continue;
@@ -318,10 +368,11 @@ impl<H> Direction<H> {
                         Stage::Over
                     }
                 },
-                Stage::Over => return,
+                Stage::Over => return Ok(()),
             };
             (self.stage, self.since) = (next, Instant::now());
         }
         cx.waker().wake_by_ref();
+        Ok(())
     }
 }

@@ -143,6 +143,30 @@ impl Codec {
         matches!(self.expect, Expect::Head)
     }
 
+    /// What of `src` is DATA that has begun: a slice of it. For who reads bytes that are not theirs, and gives the rest to
+    /// [`decode`](Decoder::decode), no more of it than [`missing`](Self::missing) says.
+    pub(crate) fn decode_data(&mut self, src: &mut Bytes) -> Option<Frame> {
+        let Expect::Data { id, fin, left } = self.expect else { return None };
+        let data = src.split_to(left.min(src.len()));
+        (!data.is_empty()).then(|| self.take_data(id, fin, left, data))
+    }
+
+    /// How many bytes behind `src` it takes to go on, but for those of DATA.
+    pub(crate) fn missing(&self, src: &BytesMut) -> usize {
+        let wanted = match self.expect {
+            Expect::Data { .. } => 0,
+            Expect::Skipped { left } => left,
+            Expect::Head => FrameHead::peek(src).map_or(0, |head| head.length).saturating_add(HEAD),
+        };
+        wanted.saturating_sub(src.len())
+    }
+
+    fn take_data(&mut self, id: StreamId, fin: bool, left: usize, data: Bytes) -> Frame {
+        let left = left.saturating_sub(data.len());
+        self.expect = if left == 0 { Expect::Head } else { Expect::Data { id, fin, left } };
+        Frame::Data { id, fin: fin && left == 0, data }
+    }
+
     fn encode_block(
         &mut self,
         kind: u16,
@@ -233,10 +257,8 @@ impl Decoder for Codec {
                     if src.is_empty() {
                         return Ok(None);
                     }
-                    let piece = src.split_to(left.min(src.len()));
-                    let left = left.saturating_sub(piece.len());
-                    self.expect = if left == 0 { Expect::Head } else { Expect::Data { id, fin, left } };
-                    return Ok(Some(Frame::Data { id, fin: fin && left == 0, data: self.payloads.take(piece) }));
+                    let data = self.payloads.take(src.split_to(left.min(src.len())));
+                    return Ok(Some(self.take_data(id, fin, left, data)));
                 }
                 Expect::Skipped { left } => {
                     let here = left.min(src.len());

@@ -58,6 +58,8 @@ pub(crate) use pass::Passed;
 pub use pass::{PassError, answer_for_backend};
 #[cfg(feature = "websocket")]
 pub use ports::PortsError;
+#[cfg(feature = "websocket")]
+pub(crate) use ports::asked as asked_ports;
 pub use server::{Pending, accept};
 #[cfg(feature = "websocket")]
 pub use websocket::{BearerToken, BearerTokenError, Origins};

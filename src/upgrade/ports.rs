@@ -19,7 +19,8 @@ pub(super) fn of(
     known: Option<&Arc<[u16]>>,
 ) -> Result<Option<Arc<[u16]>>, PortsError> {
     let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
-    let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
+    let ports =
+        known.map_or_else(|| asked(request.uri().query().unwrap_or_default()), |known| Ok(Arc::clone(known)))?;
     if ports.contains(&0) {
         return Err(PortsError::Invalid("0".to_owned()));
     }
@@ -31,8 +32,8 @@ pub(super) fn of(
     }
 }
 
-fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
-    let query = request.uri().query().unwrap_or_default();
+/// The ports of a query.
+pub(crate) fn asked(query: &str) -> Result<Arc<[u16]>, PortsError> {
     let values = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| matches!(&name[..], "port" | "ports"));
     let mut ports = Vec::new();
     for (_, value) in values {

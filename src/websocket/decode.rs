@@ -36,6 +36,20 @@ struct Payload {
     fin: bool,
 }
 
+impl Payload {
+    /// How much of `len` bytes is its own.
+    fn here(self, len: usize) -> usize {
+        usize::try_from(self.left).unwrap_or(usize::MAX).min(len)
+    }
+
+    /// What is left of it behind so many bytes.
+    fn behind(mut self, len: usize) -> Self {
+        self.left = self.left.saturating_sub(len as u64);
+        self.key.rotate_left(len % 4);
+        self
+    }
+}
+
 /// The message that data frames belong to.
 #[derive(Clone, Copy, Debug)]
 struct Message {
@@ -197,9 +211,34 @@ impl Decoder {
         let payload = Payload { left: head.length, key: head.key, fin: head.fin };
         self.expect = Expect::Data(payload);
         if head.length == 0 {
-            return self.finish_payload(payload, BytesMut::new()).map(Some);
+            return self.finish_payload(payload, Bytes::new()).map(Some);
         }
         self.decode_payload(payload, src)
+    }
+
+    /// What of `src` is a data frame's that has begun: a slice of it, or a copy where it is masked. For who reads bytes that are
+    /// not theirs, and gives the rest to [`decode`](Self::decode), no more of it than [`missing`](Self::missing) says.
+    pub(crate) fn decode_data(&mut self, src: &mut Bytes) -> Result<Option<Piece>, WebSocketError> {
+        let Expect::Data(payload) = self.expect else { return Ok(None) };
+        if src.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = src.split_to(payload.here(src.len()));
+        let rest = payload.behind(bytes.len());
+        if self.masked {
+            let mut unmasked = BytesMut::from(&bytes[..]);
+            mask(&mut unmasked, payload.key);
+            bytes = unmasked.freeze();
+        }
+        self.finish_payload(rest, bytes).map(Some)
+    }
+
+    /// How many bytes behind `src` it takes to go on, but for those of data frames.
+    pub(crate) fn missing(&self, src: &[u8]) -> usize {
+        match self.expect {
+            Expect::Head => Head::wanted(src, self.masked).saturating_sub(src.len()),
+            Expect::Data(_) | Expect::Closed => 0,
+        }
     }
 
     /// Whether the bytes read so far end between two frames, and between two messages.
@@ -240,23 +279,22 @@ impl Decoder {
         if src.is_empty() {
             return Ok(None);
         }
-        let here = usize::try_from(payload.left).unwrap_or(usize::MAX).min(src.len());
-        let mut bytes = src.split_to(here);
-        let mut rest = Payload { left: payload.left.saturating_sub(here as u64), ..payload };
+        let mut bytes = src.split_to(payload.here(src.len()));
+        let rest = payload.behind(bytes.len());
         if self.masked {
             mask(&mut bytes, payload.key);
-            rest.key.rotate_left(here % 4);
         }
+        let bytes = self.payloads.take(bytes);
         self.finish_payload(rest, bytes).map(Some)
     }
 
     /// Hands on a piece of the message. `rest`: what of its frame is still to come.
-    fn finish_payload(&mut self, rest: Payload, bytes: BytesMut) -> Result<Piece, WebSocketError> {
+    fn finish_payload(&mut self, rest: Payload, payload: Bytes) -> Result<Piece, WebSocketError> {
         self.expect = if rest.left == 0 { Expect::Head } else { Expect::Data(rest) };
         let last = rest.left == 0 && rest.fin;
         let mut message = self.message.take().ok_or(Fault::LoneContinuation)?;
         if let Some(utf8) = &mut message.utf8
-            && !(utf8.push(&bytes) && (!last || utf8.is_whole()))
+            && !(utf8.push(&payload) && (!last || utf8.is_whole()))
         {
             return Err(Fault::NotUtf8.into());
         }
@@ -265,7 +303,7 @@ impl Decoder {
         if !last {
             self.message = Some(message);
         }
-        Ok(Piece::Data { first, last, text, payload: self.payloads.take(bytes) })
+        Ok(Piece::Data { first, last, text, payload })
     }
 
     fn decode_control(&mut self, head: &Head, len: usize, src: &mut BytesMut) -> Result<Option<Piece>, WebSocketError> {
@@ -338,6 +376,21 @@ impl Head {
             return Ok(None);
         }
         Ok(Some((Self { opcode, fin, length, key }, src.len().saturating_sub(bytes.len()))))
+    }
+
+    /// How many bytes a head that begins so has, and with them a control frame's payload.
+    fn wanted(src: &[u8], masked: bool) -> usize {
+        let &[first, second, ..] = src else { return 2 };
+        let short = second & !MASKED;
+        let length = match short {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let key = if masked { 4 } else { 0 };
+        let control = Opcode::from_bits(first & 0x0f).is_some_and(Opcode::is_control);
+        let payload = if control { usize::from(short) } else { 0 };
+        [2, length, key, payload].into_iter().fold(0, usize::saturating_add)
     }
 }
 

@@ -9,11 +9,13 @@ use std::net::SocketAddr;
 use clap::Args;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
-use kubestream::proxy::{self, Moved, PodRequest};
+use kubestream::proxy::{self, Moved, Pipe, PodRequest};
 use kubestream::upgrade::{self, Config, Pending};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::record::{Record, Recording};
 use crate::translate::{self, Translate};
 use crate::{api, plain, transport};
 
@@ -33,8 +35,16 @@ pub(crate) struct Target {
     /// Our own bearer token at the backend.
     #[arg(long, value_name = "TOKEN")]
     backend_token: Option<String>,
-    /// The backend has sessions over this carrier alone: those of clients on the other are translated.
-    #[arg(long, value_enum, value_name = "CARRIER", num_args = 0..=1, default_missing_value = "spdy")]
+    /// The backend has sessions over this carrier alone: those of clients on the other are translated. Not with --record, which
+    /// follows what is passed on untouched.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CARRIER",
+        num_args = 0..=1,
+        default_missing_value = "spdy",
+        conflicts_with = "record"
+    )]
     translate: Option<Translate>,
     #[command(flatten)]
     tls: transport::Tls,
@@ -48,15 +58,16 @@ pub(crate) struct Backend {
     translate: Option<Translate>,
     tls: transport::Tls,
     config: Config,
+    record: Record,
 }
 
 impl Backend {
-    pub(crate) fn new(target: Target) -> Result<Self, Failure> {
+    pub(crate) fn new(target: Target, record: Record) -> Result<Self, Failure> {
         let Target { backend, kubelet, token, backend_token, translate, tls } = target;
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("--backend or --kubelet says where to")?;
         let credentials = backend_token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
-        Ok(Self { url, is_kubelet, token, credentials, translate, tls, config: Config::default() })
+        Ok(Self { url, is_kubelet, token, credentials, translate, tls, config: Config::default(), record })
     }
 
     /// Serves one connection of a client's, which has one request.
@@ -82,35 +93,51 @@ impl Backend {
         if path.is_none() && self.is_kubelet {
             return self.answer_for_api(pending).await;
         }
+        let recording = match self.record.begin(&pending) {
+            Ok(recording) => recording,
+            Err(response) => return Ok(pending.respond(*response).await?),
+        };
         if self.url.scheme() == "http" {
             let backend = match self.dial().await {
                 Ok(backend) => backend,
                 Err(error) => return unreachable(pending, &error).await,
             };
-            if !pending.is_upgrade() {
-                return plain::pass(pending, backend, request).await;
-            }
-            if let Some(to) = self.translates(&pending) {
-                return translate::pass(pending, backend, request, to).await;
-            }
-            let pipe = proxy::forward(pending, backend, request).await?;
             // Plain on both sides: the kernel moves the bytes, where it can.
             #[cfg(target_os = "linux")]
-            return report(pipe.splice().await);
+            return self.pass(pending, backend, request, recording, Pipe::splice).await;
             #[cfg(not(target_os = "linux"))]
-            return report(pipe.run().await);
+            return self.pass(pending, backend, request, recording, Pipe::run).await;
         }
         let backend = match transport::connect(self.url.as_str(), &self.tls).await {
             Ok(backend) => backend,
             Err(error) => return unreachable(pending, &error).await,
         };
+        self.pass(pending, backend, request, recording, Pipe::run).await
+    }
+
+    async fn pass<B, Moving>(
+        &self,
+        pending: Pending<TcpStream>,
+        backend: B,
+        request: Request<()>,
+        recording: Option<Recording>,
+        run: impl FnOnce(Pipe<TcpStream, B>) -> Moving,
+    ) -> Result<(), Failure>
+    where
+        B: AsyncRead + AsyncWrite + Unpin,
+        Moving: Future<Output = Moved>,
+    {
         if !pending.is_upgrade() {
             return plain::pass(pending, backend, request).await;
         }
         if let Some(to) = self.translates(&pending) {
             return translate::pass(pending, backend, request, to).await;
         }
-        report(proxy::forward(pending, backend, request).await?.run().await)
+        let pipe = proxy::forward(pending, backend, request).await?;
+        report(match recording {
+            Some(recording) => recording.run(pipe).await?,
+            None => run(pipe).await,
+        })
     }
 
     fn translates(&self, pending: &Pending<TcpStream>) -> Option<Translate> {

@@ -14,7 +14,7 @@ mod windows;
 
 pub use cri::{Runtime, id};
 pub use execute::execute;
-pub use peer::{Peer, binary, example, kubectl, node_client, python_client};
+pub use peer::{Peer, asciinema, binary, example, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
 pub use terminal::Terminal;
 pub use transfer::{digest, pattern, read_pattern, send_pattern};

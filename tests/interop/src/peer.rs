@@ -184,6 +184,12 @@ pub fn python_client(what: &str) -> tokio::process::Command {
     command
 }
 
+/// asciinema, to be told what to do.
+#[must_use]
+pub fn asciinema() -> tokio::process::Command {
+    tokio::process::Command::new(built(suite("python/.venv/bin/asciinema")))
+}
+
 /// An example of ours.
 #[must_use]
 pub fn example(name: &str) -> PathBuf {

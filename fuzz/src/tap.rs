@@ -1,0 +1,213 @@
+//! What a tap tells of any bytes of two sides: the same at any cut, and what the decoders below it read of a side by itself.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use kubestream::channel::{self, ChannelError, Subprotocol};
+use kubestream::proxy::{Event, Side, Tap, TapError};
+use kubestream::spdy::{Codec, Frame, Limits};
+use kubestream::upgrade::{Protocol, Version};
+use kubestream::websocket::{self, Fault, Piece, WebSocketError};
+use tokio_util::codec::Decoder;
+
+use crate::channel::SUBPROTOCOLS;
+
+const PORTS: [u16; 3] = [80, 443, 7007];
+
+/// Any bytes of two sides are events: no panic, one fault a side at the most and nothing of it behind that, the same at any cut; no more
+/// data than bytes, and the data of a stream is what the decoders read of it; streams within the limits.
+///
+/// The first byte chooses the protocol, the second the cut, with its highest bit for narrow limits. Then pieces: two bytes for the
+/// length, of which the highest bit is whose it is, and the bytes.
+pub fn tap(input: &[u8]) {
+    let [choice, cut, rest @ ..] = input else { return };
+    let protocol = protocol(*choice);
+    let mut limits = Limits::default();
+    if cut & 0x80 != 0 {
+        limits.max_streams = 3;
+        limits.max_control_frame = 300;
+        limits.max_message = 300;
+        limits.max_fragments = 3;
+    }
+    let mut said = Vec::new();
+    let mut rest = rest;
+    while let [high, low, behind @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([high & 0x7f, *low])).min(behind.len());
+        let (piece, behind) = behind.split_at(length);
+        said.push((if high & 0x80 == 0 { Side::Client } else { Side::Server }, piece));
+        rest = behind;
+    }
+    let whole = follow(protocol, &limits, &said, usize::MAX);
+    let pieces = follow(protocol, &limits, &said, 1 + usize::from(cut & 0x7f) % 23);
+    compare(&whole, &pieces);
+    for side in [Side::Client, Side::Server] {
+        let bytes: Vec<u8> = said.iter().filter(|(of, _)| *of == side).flat_map(|(_, piece)| piece.to_vec()).collect();
+        let carried: usize = data(&whole, side).values().map(Vec::len).sum();
+        assert!(carried <= bytes.len());
+        let fault = whole.iter().position(|event| matches!(event, Event::Fault { side: of, .. } if *of == side));
+        let behind = fault.map_or(&[][..], |at| &whole[at + 1..]);
+        assert!(behind.iter().all(|event| side_of(event) != side), "something behind a fault");
+        check(protocol, &limits, side, &bytes, &whole);
+    }
+    let opened = whole.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
+    assert!(protocol.version().is_none() || opened <= limits.max_streams.max(5));
+    assert!(whole.iter().filter(|event| matches!(event, Event::Status(_))).count() <= 1);
+}
+
+fn protocol(choice: u8) -> Protocol {
+    match choice % 24 {
+        at @ 0..8 => Protocol::Channel(SUBPROTOCOLS[usize::from(at)]),
+        at @ 8..12 => Protocol::Exec([Version::V1, Version::V2, Version::V3, Version::V4][usize::from(at - 8)]),
+        12..15 => Protocol::PortForward,
+        15..18 => Protocol::Tunnel,
+        18..20 => Protocol::PortChannels(Subprotocol::V4Base64),
+        20 => Protocol::PortChannels(Subprotocol::Unnamed),
+        _ => Protocol::PortChannels(Subprotocol::V4),
+    }
+}
+
+/// All that is told, DATA joined where it is of one stream: a size or a status comes with its last byte.
+fn follow(protocol: Protocol, limits: &Limits, said: &[(Side, &[u8])], step: usize) -> Vec<Event> {
+    let mut tap = Tap::new(protocol, &PORTS, limits.clone());
+    let mut told: Vec<Event> = Vec::new();
+    let mut take = |tap: &mut Tap| {
+        while let Some(event) = tap.poll_event() {
+            let read = |event: &&mut Event| matches!(event, Event::Resize(_) | Event::Status(_));
+            match (told.iter_mut().rev().find(|event| !read(event)), event) {
+                (Some(Event::Data { side, stream, data }), Event::Data { side: same, stream: one, data: more })
+                    if *side == same && *stream == one =>
+                {
+                    assert!(!more.is_empty());
+                    *data = [&data[..], &more[..]].concat().into();
+                }
+                (_, event) => told.push(event),
+            }
+        }
+    };
+    for (side, bytes) in said {
+        for piece in bytes.chunks(step) {
+            tap.feed(*side, Bytes::copy_from_slice(piece));
+            take(&mut tap);
+        }
+    }
+    for side in [Side::Client, Side::Server] {
+        tap.end(side);
+        take(&mut tap);
+    }
+    assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
+    told
+}
+
+fn side_of(event: &Event) -> Side {
+    match event {
+        Event::Opened { side, .. }
+        | Event::Data { side, .. }
+        | Event::End { side, .. }
+        | Event::Farewell { side, .. }
+        | Event::Over { side, .. }
+        | Event::Fault { side, .. } => *side,
+        Event::Resize(_) => Side::Client,
+        Event::Status(_) => Side::Server,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A message that is found to be none may have been told as far as it had come.
+fn is_late(event: &Event) -> bool {
+    let Event::Fault { error, .. } = event else { return false };
+    matches!(
+        error,
+        TapError::WebSocket(WebSocketError::Fault(Fault::NotUtf8)) | TapError::Channel(ChannelError::NotBase64)
+    )
+}
+
+fn compare(whole: &[Event], pieces: &[Event]) {
+    if !whole.iter().any(is_late) {
+        assert_eq!(format!("{whole:?}"), format!("{pieces:?}"), "a cut matters");
+        return;
+    }
+    for side in [Side::Client, Side::Server] {
+        let of = |events: &[Event]| {
+            events.iter().filter(|event| side_of(event) == side).map(|event| format!("{event:?}")).collect::<Vec<_>>()
+        };
+        let late = whole.iter().any(|event| is_late(event) && side_of(event) == side);
+        if !late {
+            // A stream that the other side's message would have begun is begun by this side's.
+            let kept = |events: &[Event]| {
+                of(events).into_iter().filter(|event| !event.starts_with("Opened")).collect::<Vec<_>>()
+            };
+            assert_eq!(kept(whole).concat(), kept(pieces).concat(), "a cut matters");
+            continue;
+        }
+        // What else is wrong with such a message may be seen before all of it is there.
+        assert!([whole, pieces].iter().all(|events| fault(events, side).is_some()), "a cut matters");
+        let (whole, pieces) = (data(whole, side), data(pieces, side));
+        for (stream, data) in whole {
+            assert!(pieces[&stream].starts_with(&data), "a cut loses something");
+        }
+    }
+}
+
+/// The data of a side's streams, by their ids.
+fn data(events: &[Event], side: Side) -> BTreeMap<u32, Vec<u8>> {
+    let mut streams = BTreeMap::<u32, Vec<u8>>::new();
+    for event in events {
+        if let Event::Data { side: of, stream, data } = event
+            && *of == side
+        {
+            streams.entry(stream.id).or_default().extend_from_slice(data);
+        }
+    }
+    streams
+}
+
+fn fault(events: &[Event], side: Side) -> Option<&TapError> {
+    events.iter().find_map(|event| match event {
+        Event::Fault { side: of, error } if *of == side => Some(error),
+        _ => None,
+    })
+}
+
+/// A session's streams, as their bytes are read without a tap.
+fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[Event]) {
+    let streams = data(told, side);
+    let too_many =
+        told.iter().any(|event| matches!(event, Event::Fault { error: TapError::TooManyStreams { .. }, .. }));
+    match protocol {
+        Protocol::Exec(_) if !too_many => {
+            let (mut codec, mut wire, mut read) =
+                (Codec::new(limits.clone()), BytesMut::from(bytes), BTreeMap::<u32, Vec<u8>>::new());
+            let error = loop {
+                match codec.decode(&mut wire) {
+                    Ok(Some(Frame::Data { id, data, .. })) => {
+                        read.entry(id.get()).or_default().extend_from_slice(&data)
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(error) => break Some(error.to_string()),
+                }
+            };
+            assert_eq!(fault(told, side).map(ToString::to_string), error);
+            for (id, data) in streams {
+                assert!(read[&id].ends_with(&data), "{id}: another reading");
+            }
+        }
+        Protocol::Channel(subprotocol) if fault(told, side).is_none() => {
+            let mut frames = websocket::Decoder::new(side == Side::Client, limits.max_message, limits.max_fragments);
+            let mut messages = match side {
+                Side::Client => channel::Decoder::server(subprotocol),
+                Side::Server => channel::Decoder::client(subprotocol),
+            };
+            let (mut wire, mut read) = (BytesMut::from(bytes), BTreeMap::<u32, Vec<u8>>::new());
+            while let Some(piece) = frames.decode(&mut wire).expect("no fault") {
+                let Piece::Data { first, last, payload, .. } = piece else { continue };
+                let said = messages.decode(first, last, payload).expect("no fault");
+                if let Some(channel::Event::Data { channel, data }) = said {
+                    read.entry(channel.number().into()).or_default().extend_from_slice(&data);
+                }
+            }
+            assert_eq!(streams, read, "another reading");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,95 @@
+//! The five channels of exec and attach.
+
+use bytes::Bytes;
+
+use super::wire::{Both, Messages};
+use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
+use crate::channel::{self, Channel, Decoder, Subprotocol};
+use crate::config::Limits;
+use crate::websocket::{Fault, Piece, WebSocketError};
+
+#[derive(Debug)]
+pub(super) struct Channels {
+    subprotocol: Subprotocol,
+    messages: Both<Messages>,
+    decoders: Both<Decoder>,
+    /// On which of them something was said.
+    begun: Vec<Channel>,
+}
+
+impl Channels {
+    pub(super) fn new(subprotocol: Subprotocol, limits: &Limits) -> Self {
+        let decoders = Both { client: Decoder::server(subprotocol), server: Decoder::client(subprotocol) };
+        Self { subprotocol, messages: Messages::both(limits), decoders, begun: Vec::new() }
+    }
+
+    pub(super) fn step(
+        &mut self,
+        side: Side,
+        bytes: &mut Bytes,
+        session: Option<&mut Session>,
+        events: &mut Events,
+    ) -> Result<bool, TapError> {
+        match self.messages[side].next(bytes)? {
+            None => return Ok(false),
+            Some(Piece::Data { first, last, text, payload }) => {
+                check_text(text, side, self.subprotocol)?;
+                match self.decoders[side].decode(first, last, payload)? {
+                    None => {}
+                    Some(channel::Event::Data { channel, data }) => self.data(side, channel, data, session, events),
+                    Some(channel::Event::Close(channel)) => {
+                        let stream = self.stream(side, channel, events);
+                        events.push_back(Event::End { side, stream, reset: None });
+                    }
+                }
+            }
+            Some(Piece::Ping(_) | Piece::Pong(_)) => {}
+            Some(Piece::Close(reason)) => {
+                if let Some(session) = session
+                    && side == Side::Server
+                {
+                    let normal = reason.as_ref().is_some_and(|reason| reason.code == NORMAL);
+                    session.finish(normal && self.is_between_messages(side), events);
+                }
+                events.push_back(Event::Farewell { side, said: Farewell::Close(reason) });
+            }
+        }
+        Ok(true)
+    }
+
+    pub(super) fn is_between_messages(&self, side: Side) -> bool {
+        self.messages[side].is_between_messages()
+    }
+
+    fn data(&mut self, side: Side, channel: Channel, data: Bytes, session: Option<&mut Session>, events: &mut Events) {
+        let stream = self.stream(side, channel, events);
+        events.push_back(Event::Data { side, stream: stream.clone(), data: data.clone() });
+        if let Some(session) = session {
+            session.push(side, &stream.name, &data, events);
+        }
+    }
+
+    fn stream(&mut self, side: Side, channel: Channel, events: &mut Events) -> Stream {
+        let name = match channel {
+            Channel::Stdin => Name::Stdin,
+            Channel::Stdout => Name::Stdout,
+            Channel::Stderr => Name::Stderr,
+            Channel::Error => Name::Error,
+            Channel::Resize => Name::Resize,
+        };
+        let stream = Stream { id: channel.number().into(), name };
+        if !self.begun.contains(&channel) {
+            self.begun.push(channel);
+            events.push_back(Event::Opened { side, stream: stream.clone() });
+        }
+        stream
+    }
+}
+
+/// Go's servers take either kind from anybody, and nobody's server sends text where bytes were agreed on.
+pub(super) fn check_text(text: bool, side: Side, subprotocol: Subprotocol) -> Result<(), WebSocketError> {
+    if text && side == Side::Server && !subprotocol.is_base64() { Err(Fault::Text.into()) } else { Ok(()) }
+}
+
+/// The Close of a session that went well.
+const NORMAL: u16 = 1000;

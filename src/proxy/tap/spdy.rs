@@ -1,0 +1,128 @@
+//! The streams of a SPDY connection, by what its frames say of them.
+//!
+//! Owns which there are. A session's are remembered to its end, since some of Go's servers talk on after a reset, and clients
+//! could; a pair's until both sides have ended it.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use super::wire::{Both, Frames};
+use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
+use crate::config::Limits;
+use crate::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
+use crate::upgrade::Protocol;
+
+#[derive(Debug)]
+pub(super) struct Spdy {
+    frames: Both<Frames>,
+    streams: HashMap<StreamId, Known>,
+    is_session: bool,
+    max_streams: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    stream: Stream,
+    ended: Both<bool>,
+}
+
+impl Spdy {
+    pub(super) fn new(protocol: Protocol, limits: &Limits) -> Self {
+        let frames = Both { client: Frames::new(limits), server: Frames::new(limits) };
+        let is_session = protocol.version().is_some();
+        Self { frames, streams: HashMap::new(), is_session, max_streams: limits.max_streams }
+    }
+
+    pub(super) fn step(
+        &mut self,
+        side: Side,
+        bytes: &mut Bytes,
+        session: Option<&mut Session>,
+        events: &mut Events,
+    ) -> Result<bool, TapError> {
+        let Some(frame) = self.frames[side].next(bytes)? else { return Ok(false) };
+        self.take(side, frame, session, events)?;
+        Ok(true)
+    }
+
+    pub(super) fn is_between_frames(&self, side: Side) -> bool {
+        self.frames[side].is_between_frames()
+    }
+
+    fn take(
+        &mut self,
+        side: Side,
+        frame: Frame,
+        mut session: Option<&mut Session>,
+        events: &mut Events,
+    ) -> Result<(), TapError> {
+        match frame {
+            // A second one of the same id is an error of that stream's, and opens none.
+            Frame::SynStream { id, .. } if self.streams.contains_key(&id) => {}
+            Frame::SynStream { id, headers, fin, unidirectional, .. } => {
+                if self.streams.len() >= self.max_streams {
+                    return Err(TapError::TooManyStreams { limit: self.max_streams });
+                }
+                let name = if self.is_session { Name::in_session(&headers) } else { Name::in_pair(&headers) };
+                let stream = Stream { id: id.get(), name };
+                events.push_back(Event::Opened { side, stream: stream.clone() });
+                self.streams.insert(id, Known { stream, ended: Both::default() });
+                if fin {
+                    self.end(side, id, None, session.as_deref_mut(), events);
+                }
+                if unidirectional {
+                    self.end(side.other(), id, None, session, events);
+                }
+            }
+            Frame::SynReply { id, fin: true, .. } | Frame::Headers { id, fin: true, .. } => {
+                self.end(side, id, None, session, events);
+            }
+            Frame::Data { id, fin, data } => {
+                if let Some(Known { stream, .. }) = self.streams.get(&id)
+                    && !data.is_empty()
+                {
+                    events.push_back(Event::Data { side, stream: stream.clone(), data: data.clone() });
+                    if let Some(session) = session.as_deref_mut() {
+                        session.push(side, &stream.name, &data, events);
+                    }
+                }
+                if fin {
+                    self.end(side, id, None, session, events);
+                }
+            }
+            Frame::RstStream { id, status } => self.end(side, id, Some(status), session, events),
+            Frame::GoAway { status, .. } => {
+                if let Some(session) = session
+                    && side == Side::Server
+                {
+                    session.farewell(status == GoAwayStatus::OK, events);
+                }
+                events.push_back(Event::Farewell { side, said: Farewell::GoAway(status) });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        side: Side,
+        id: StreamId,
+        reset: Option<RstStatus>,
+        session: Option<&mut Session>,
+        events: &mut Events,
+    ) {
+        let Some(known) = self.streams.get_mut(&id) else { return };
+        events.push_back(Event::End { side, stream: known.stream.clone(), reset });
+        if let Some(session) = session
+            && (side, &known.stream.name) == (Side::Server, &Name::Error)
+        {
+            session.end_error(reset, events);
+        }
+        known.ended[side] = true;
+        if !self.is_session && (reset.is_some() || known.ended.client && known.ended.server) {
+            self.streams.remove(&id);
+        }
+    }
+}

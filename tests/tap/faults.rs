@@ -1,0 +1,175 @@
+//! Bytes that nobody can follow: they pass all the same, and are told once.
+
+use bytes::{Bytes, BytesMut};
+use kubestream::channel::Subprotocol;
+use kubestream::proxy::{self, Event, Name, Side, Tap, TapError};
+use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
+use kubestream::status::MAX_STATUS_LEN;
+use kubestream::upgrade::{self, Protocol, Version};
+use quickcheck::quickcheck;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio_util::codec::Encoder;
+
+use crate::support::websocket::{BINARY, frame};
+use crate::{Told, Watcher, told};
+
+fn syn(id: u32, headers: &[(&str, &str)]) -> Frame {
+    Frame::SynStream {
+        id: StreamId::new(id),
+        associated: StreamId::SESSION,
+        priority: 0,
+        slot: 0,
+        fin: false,
+        unidirectional: false,
+        headers: headers.iter().copied().collect(),
+    }
+}
+
+fn data(id: u32, bytes: &[u8]) -> Frame {
+    Frame::Data { id: StreamId::new(id), fin: false, data: Bytes::copy_from_slice(bytes) }
+}
+
+fn wire(frames: impl IntoIterator<Item = Frame>) -> Bytes {
+    let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+    frames.into_iter().for_each(|frame| codec.encode(frame, &mut wire).unwrap());
+    wire.freeze()
+}
+
+/// A session's beginning, and some of its bytes, both ways.
+fn session() -> [(Side, Bytes); 2] {
+    let kinds = ["error", "stdin", "stdout"].map(|kind| [("streamtype", kind)]);
+    let syns = kinds.iter().zip([1, 3, 5]).map(|(headers, id)| syn(id, headers));
+    let client = wire(syns.chain([data(3, &[b'i'; 3000]), Frame::Ping(1)]));
+    let replies = [1, 3, 5].map(|id| Frame::SynReply { id: StreamId::new(id), fin: false, headers: Headers::new() });
+    let server = wire(replies.into_iter().chain([data(5, &[b'o'; 3000]), data(1, b"{\"status\":\"Success\"}")]));
+    [(Side::Client, client), (Side::Server, server)]
+}
+
+/// What a pipe carries of these bytes, and what is told of them.
+async fn carried(said: &[(Side, Bytes); 2], protocol: Protocol) -> ([Vec<u8>; 2], Told) {
+    let ((mut client, near), (far, mut server)) = (duplex(100), duplex(100));
+    let passing = async {
+        let pending = upgrade::accept(near, &upgrade::Config::default()).await.unwrap();
+        let request = pending.to_pass_on();
+        proxy::forward(pending, far, request).await.unwrap()
+    };
+    let (pipe, ()) = tokio::join!(passing, async {
+        let head = "POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+            X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+        let answer = "HTTP/1.1 101 a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+            X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            asked.push(server.read_u8().await.unwrap());
+        }
+        server.write_all(answer.as_bytes()).await.unwrap();
+        let mut answered = Vec::new();
+        while !answered.ends_with(b"\r\n\r\n") {
+            answered.push(client.read_u8().await.unwrap());
+        }
+    });
+    let mut watcher = Watcher::new(protocol, &[]);
+    let ends = async |io: tokio::io::DuplexStream, bytes: Bytes| {
+        let ((mut reads, mut writes), mut heard) = (tokio::io::split(io), Vec::new());
+        let sending = async {
+            writes.write_all(&bytes).await.unwrap();
+            writes.shutdown().await.unwrap();
+        };
+        tokio::join!(sending, reads.read_to_end(&mut heard)).1.unwrap();
+        heard
+    };
+    let (to_client, to_server, moved) =
+        tokio::join!(ends(client, said[0].1.clone()), ends(server, said[1].1.clone()), pipe.run_with(&mut watcher));
+    assert!(!moved.stopped);
+    ([to_server, to_client], watcher.told)
+}
+
+quickcheck! {
+    /// One bit that is wrong, wherever it is, costs the session nothing: all bytes arrive, and one event at the most is of it.
+    fn a_flipped_bit_costs_nothing(at: usize, bit: u8, of_client: bool) -> bool {
+        let mut said = session();
+        let side = usize::from(!of_client);
+        let mut bytes = said[side].1.to_vec();
+        let at = at % bytes.len();
+        bytes[at] ^= 1 << (bit % 8);
+        said[side].1 = bytes.into();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (heard, seen) = runtime.block_on(carried(&said, Protocol::Exec(Version::V4)));
+        assert!(heard[0] == said[0].1 && heard[1] == said[1].1);
+        let faults = seen.faults();
+        assert!(faults.len() <= 1 && faults.iter().all(|(whose, _)| *whose == said[side].0), "{faults:?}");
+        let fault = seen.0.iter().position(|event| matches!(event, Event::Fault { .. }));
+        let behind = &seen.0[fault.unwrap_or(seen.0.len())..];
+        let of = |event: &&Event| matches!(event, Event::Data { side, .. } | Event::Over { side, .. } if *side == said[usize::from(!of_client)].0);
+        assert_eq!(behind.iter().filter(of).count(), 0);
+        true
+    }
+}
+
+#[test]
+fn a_fault_is_told_once_and_nothing_behind_it() {
+    let [(_, client), server] = session();
+    let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
+    let said = [(Side::Client, client.clone()), (Side::Client, version), (Side::Client, client), server];
+    let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
+    assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's 3".to_owned())]);
+    assert_eq!(told.data(Side::Client, &Name::Stdin).len(), 3000);
+    assert_eq!(told.data(Side::Server, &Name::Stdout).len(), 3000, "the other side goes on");
+    assert_eq!(told.statuses().len(), 1);
+}
+
+#[test]
+fn websockets_that_break_a_rule_are_faults() {
+    let v5 = Protocol::Channel(Subprotocol::V5);
+    for (side, bytes, error) in [
+        (Side::Client, frame(0x82, b"\0a", false), "a frame of a client that is not masked"),
+        (Side::Server, frame(0x82, b"\x01a", true), "a masked frame of a server"),
+        (Side::Server, frame(0x81, b"\x01a", false), "a message of text in a subprotocol of bytes"),
+        (Side::Client, frame(0x82, b"\xff\0\0", true), "a CLOSE that names not one channel"),
+        (
+            Side::Client,
+            vec![0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 2, 3, 4],
+            "a message of more than 33554432 bytes",
+        ),
+    ] {
+        let bytes = [frame(0x80 | BINARY, b"\x04", side == Side::Client), bytes].concat();
+        let told = told(v5, &[], &[(side, bytes.into())], &[]);
+        assert_eq!(told.faults(), [(side, error.to_owned())], "{told:?}");
+    }
+    let channels = Protocol::PortChannels(Subprotocol::V4);
+    let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
+    assert_eq!(told.faults(), [(Side::Server, "the channel of port 80 says that it is of port 81".to_owned())]);
+}
+
+/// What is wrong with a status or a size is told in its place, and the session is followed on.
+#[test]
+fn a_status_that_is_none_costs_no_output() {
+    let v5 = Protocol::Channel(Subprotocol::V5);
+    let mut server = frame(0x82, b"\x03boom", false);
+    server.extend(frame(0x82, &[&b"\x03"[..], &vec![b'x'; MAX_STATUS_LEN]].concat(), false));
+    server.extend(frame(0x82, b"\x01tail", false));
+    let mut client = frame(0x82, b"\x04boom", true);
+    client.extend(frame(0x82, b"\x04{\"Width\":1,\"Height\":1}", true));
+    let told = told(v5, &[], &[(Side::Client, client.into()), (Side::Server, server.into())], &[]);
+    let wrong = |event: &&Event| matches!(event, Event::Status(Err(_)) | Event::Resize(Err(_)));
+    assert_eq!(told.0.iter().filter(wrong).count(), 2, "{told:?}");
+    assert_eq!((told.faults(), told.data(Side::Server, &Name::Stdout)), (vec![], b"tail".to_vec()));
+}
+
+#[test]
+fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
+    let mut limits = Limits::default();
+    limits.max_streams = 3;
+    let mut tap = Tap::new(Protocol::PortForward, &[], limits);
+    let syns = (0..4).map(|at| syn(2 * at + 1, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]));
+    tap.feed(Side::Client, wire(syns));
+    tap.feed(Side::Server, wire([data(1, b"x")]));
+    let mut seen = Told::default();
+    seen.take(&mut tap);
+    assert!(
+        matches!(seen.0[..], [_, _, _, Event::Fault { error: TapError::TooManyStreams { limit: 3 }, .. }]),
+        "{seen:?}"
+    );
+    assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
+}
