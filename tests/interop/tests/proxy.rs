@@ -84,6 +84,30 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 }
 
 #[tokio::test]
+async fn what_is_attached_to_says_each_line_on_both_outputs() {
+    for (name, cluster) in clusters() {
+        let ended = run(cluster.kubectl(["attach", "-i", "demo"]), Input::Bytes(b"hello\n".to_vec())).await;
+        assert_eq!((ended.code, &ended.stdout[..]), (Some(0), &b"out:hello\n"[..]), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains("err:hello\n"), "{name}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn files_are_copied_there_and_back() {
+    for (name, cluster) in clusters() {
+        let (near, there) = (cluster.scratch.file("near"), cluster.scratch.file("there"));
+        let back = cluster.scratch.file("back");
+        std::fs::write(&near, pattern(3_000_000)).expect("a file");
+        let far = format!("demo:{}", there.display());
+        for (from, to) in [(near.to_str().expect("a path"), &far[..]), (&far[..], back.to_str().expect("a path"))] {
+            let ended = run(cluster.kubectl(["cp", from, to]), Input::Null).await;
+            assert_eq!(ended.code, Some(0), "{name}, {from} to {to}: {}", ended.stderr);
+        }
+        assert_eq!(digest(&std::fs::read(back).expect("a file")), digest(&pattern(3_000_000)), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_pod_that_does_not_exist_is_an_error_that_names_it() {
     for (name, cluster) in clusters() {
         let ended = run(cluster.kubectl(["exec", "nope", "--", "true"]), Input::Null).await;

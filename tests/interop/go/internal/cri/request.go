@@ -8,13 +8,13 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Exec is an exec request as its URL says it.
+// Exec is an exec request as its URL says it, or an attach.
 type Exec struct {
 	runtimeapi.ExecRequest
-	namespace, pod string
+	namespace, pod, operation string
 }
 
-// ParseExec takes /exec/{ns}/{pod}[/{uid}]/{container} and /api/v1/namespaces/{ns}/pods/{pod}/exec.
+// ParseExec takes /exec/{ns}/{pod}[/{uid}]/{container} and /api/v1/namespaces/{ns}/pods/{pod}/exec, and the same of attach.
 func ParseExec(u *url.URL) (*Exec, bool) {
 	query := u.Query()
 	exec := &Exec{ExecRequest: runtimeapi.ExecRequest{
@@ -26,9 +26,11 @@ func ParseExec(u *url.URL) (*Exec, bool) {
 	}}
 	part := strings.Split(strings.Trim(u.Path, "/"), "/")
 	switch {
-	case part[0] == "exec" && (len(part) == 4 || len(part) == 5):
+	case (part[0] == "exec" || part[0] == "attach") && (len(part) == 4 || len(part) == 5):
+		exec.operation = part[0]
 		exec.namespace, exec.pod, exec.ContainerId = part[1], part[2], part[len(part)-1]
-	case len(part) == 7 && strings.Join(part[:3], "/") == "api/v1/namespaces" && part[4] == "pods" && part[6] == "exec":
+	case len(part) == 7 && strings.Join(part[:3], "/") == "api/v1/namespaces" && part[4] == "pods" && (part[6] == "exec" || part[6] == "attach"):
+		exec.operation = part[6]
 		exec.namespace, exec.pod, exec.ContainerId = part[3], part[5], query.Get("container")
 		if exec.ContainerId == "" {
 			exec.ContainerId = "main" // a pod has a first container; the runtime here does not care which
@@ -54,10 +56,13 @@ func (e *Exec) KubeletURL(kubelet *url.URL) *url.URL {
 			query.Set(name, "1")
 		}
 	}
-	location := kubelet.JoinPath("exec", e.namespace, e.pod, e.ContainerId)
+	location := kubelet.JoinPath(e.operation, e.namespace, e.pod, e.ContainerId)
 	location.RawQuery = query.Encode()
 	return location
 }
+
+// IsAttach tells the two apart.
+func (e *Exec) IsAttach() bool { return e.operation == "attach" }
 
 func on(query url.Values, names ...string) bool {
 	for _, name := range names {

@@ -80,12 +80,23 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if exec.Tty {
 		exec.Stderr = false // as the kubelet does before it asks the runtime, which would refuse both
 	}
-	response, err := f.server.GetExec(&exec.ExecRequest)
+	at, err := f.location(exec)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	f.hand(w, r, response.Url, "")
+	f.hand(w, r, at, "")
+}
+
+func (f front) location(exec *Exec) (string, error) {
+	if exec.IsAttach() {
+		response, err := f.server.GetAttach(&runtimeapi.AttachRequest{
+			ContainerId: exec.ContainerId, Stdin: exec.Stdin, Stdout: exec.Stdout, Stderr: exec.Stderr, Tty: exec.Tty,
+		})
+		return response.GetUrl(), err
+	}
+	response, err := f.server.GetExec(&exec.ExecRequest)
+	return response.GetUrl(), err
 }
 
 // hand gives the request to the streaming server, under the URL that it has given out.
