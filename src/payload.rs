@@ -20,18 +20,41 @@ impl Payloads {
         if piece.is_empty() {
             return Bytes::new();
         }
-        if piece.len() >= COPY_BELOW {
-            return piece.freeze();
-        }
+        if piece.len() >= COPY_BELOW { piece.freeze() } else { self.copy(&piece) }
+    }
+
+    /// The same of what is a slice of it already.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn keep(&mut self, piece: Bytes) -> Bytes {
+        if piece.len() >= COPY_BELOW || piece.is_empty() { piece } else { self.copy(&piece) }
+    }
+
+    fn copy(&mut self, piece: &[u8]) -> Bytes {
         if self.copies.capacity() < piece.len() && !self.copies.try_reclaim(COPY_BUFFER) {
             self.copies = BytesMut::with_capacity(COPY_BUFFER);
         }
-        self.copies.extend_from_slice(&piece);
+        self.copies.extend_from_slice(piece);
         self.copies.split().freeze()
     }
 
     /// Gives the copy buffer back.
     pub(crate) fn release(&mut self) {
         self.copies = BytesMut::new();
+    }
+}
+
+#[cfg(all(test, feature = "websocket"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_of_a_few_bytes_does_not_keep_the_message_they_came_in() {
+        let message = Bytes::from(vec![7; 64 * 1024]);
+        let mut payloads = Payloads::default();
+        let small = payloads.keep(message.slice(8..COPY_BELOW));
+        assert!(message.is_unique() && small == message[8..COPY_BELOW]);
+
+        let large = payloads.keep(message.slice(..COPY_BELOW));
+        assert!(!message.is_unique() && large.as_ptr() == message.as_ptr(), "not copied");
     }
 }

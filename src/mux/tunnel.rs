@@ -5,21 +5,23 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use tokio_util::codec::Decoder;
 
 use super::buffer::WriteBatch;
 use super::messages::Messages;
 use crate::config::Config;
 use crate::error::ConnectionError;
-use crate::spdy::{Codec, Frame, Role};
+use crate::payload::Payloads;
+use crate::spdy::{Codec, Frame, Pieces, Role};
 use crate::websocket::{Fault, Opcode, Piece, WebSocketError};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
     websocket: Messages,
+    frames: Pieces,
+    /// What is left of the last message's payload.
+    payload: Bytes,
+    payloads: Payloads,
     codec: Codec,
-    /// What came in messages and is not decoded yet.
-    input: BytesMut,
     heads: BytesMut,
     /// A PING of WebSocket's own that wants its answer.
     pong: Option<Bytes>,
@@ -30,8 +32,10 @@ impl Tunnel {
     pub(super) fn new(role: Role, config: &Config) -> Self {
         Self {
             websocket: Messages::new(role, &config.limits),
+            frames: Pieces::new(&config.limits),
+            payload: Bytes::new(),
+            payloads: Payloads::default(),
             codec: Codec::with_compression(config.limits.clone(), config.header_compression),
-            input: BytesMut::new(),
             heads: BytesMut::new(),
             pong: None,
             ended: None,
@@ -40,7 +44,10 @@ impl Tunnel {
 
     pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, ConnectionError> {
         loop {
-            if let Some(frame) = self.codec.decode(&mut self.input)? {
+            if let Some(mut frame) = self.frames.next(&mut self.payload)? {
+                if let Frame::Data { data, .. } = &mut frame {
+                    *data = self.payloads.keep(std::mem::take(data));
+                }
                 return Ok(Some(frame));
             }
             match &self.ended {
@@ -52,7 +59,7 @@ impl Tunnel {
                 None => return Ok(None),
                 // Go's servers say so that something went wrong, and close.
                 Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
-                Some(Piece::Data { payload, .. }) => self.input.extend_from_slice(&payload),
+                Some(Piece::Data { payload, .. }) => self.payload = payload,
                 Some(Piece::Ping(payload)) => self.pong = Some(payload),
                 Some(Piece::Pong(_)) => {}
                 Some(Piece::Close(reason)) => self.ended = Some(self.websocket.ended(reason)),
@@ -84,19 +91,18 @@ impl Tunnel {
 
     /// Frames may wait behind the last of a batch.
     pub(super) fn has_more(&self) -> bool {
-        self.ended.is_some() || !self.input.is_empty()
+        self.ended.is_some() || !self.payload.is_empty()
     }
 
     pub(super) fn is_between_frames(&self) -> bool {
-        self.websocket.is_between_messages() && self.input.is_empty() && self.codec.is_between_frames()
+        self.websocket.is_between_messages() && self.payload.is_empty() && self.frames.is_between_frames()
     }
 
     pub(super) fn release(&mut self) {
         self.websocket.release();
+        self.frames.release();
+        self.payloads.release();
         self.codec.release();
         self.heads = BytesMut::new();
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
-        }
     }
 }

@@ -7,15 +7,15 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::wire::{Both, Frames};
+use super::wire::Both;
 use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
 use crate::config::Limits;
-use crate::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
+use crate::spdy::{Frame, GoAwayStatus, Pieces, RstStatus, StreamId};
 use crate::upgrade::Protocol;
 
 #[derive(Debug)]
 pub(super) struct Spdy {
-    frames: Both<Frames>,
+    frames: Both<Pieces>,
     streams: HashMap<StreamId, Known>,
     is_session: bool,
     max_streams: usize,
@@ -29,7 +29,7 @@ struct Known {
 
 impl Spdy {
     pub(super) fn new(protocol: Protocol, limits: &Limits) -> Self {
-        let frames = Both { client: Frames::new(limits), server: Frames::new(limits) };
+        let frames = Both { client: Pieces::new(limits), server: Pieces::new(limits) };
         let is_session = protocol.version().is_some();
         Self { frames, streams: HashMap::new(), is_session, max_streams: limits.max_streams }
     }

@@ -1,51 +1,16 @@
-//! Frames out of bytes that somebody else keeps: of a piece as much is copied as heads and control frames need, and what they
-//! carry is a slice of it.
+//! WebSocket frames out of bytes that somebody else keeps: of a piece as much is copied as heads and control frames need, and what
+//! they carry is a slice of it, where it is not masked.
 
 use std::ops::{Index, IndexMut};
 
+#[cfg(feature = "websocket")]
 use bytes::{Bytes, BytesMut};
-use tokio_util::codec::Decoder;
 
 use super::Side;
+#[cfg(feature = "websocket")]
 use crate::config::Limits;
-use crate::spdy::{Codec, CodecError, Frame};
 #[cfg(feature = "websocket")]
 use crate::websocket::{self, Piece, WebSocketError};
-
-/// One side's SPDY frames.
-#[derive(Debug)]
-pub(super) struct Frames {
-    codec: Codec,
-    /// The beginning of a frame: no more than a whole one of control.
-    held: BytesMut,
-}
-
-impl Frames {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self { codec: Codec::new(limits.clone()), held: BytesMut::new() }
-    }
-
-    /// `None`: all of `src` is used up.
-    pub(super) fn next(&mut self, src: &mut Bytes) -> Result<Option<Frame>, CodecError> {
-        loop {
-            if let Some(frame) = self.codec.decode(&mut self.held)? {
-                return Ok(Some(frame));
-            }
-            if let Some(frame) = self.codec.decode_data(src) {
-                return Ok(Some(frame));
-            }
-            if src.is_empty() {
-                return Ok(None);
-            }
-            let missing = self.codec.missing(&self.held).min(src.len());
-            self.held.extend_from_slice(&src.split_to(missing));
-        }
-    }
-
-    pub(super) fn is_between_frames(&self) -> bool {
-        self.held.is_empty() && self.codec.is_between_frames()
-    }
-}
 
 /// One side's WebSocket frames.
 #[cfg(feature = "websocket")]
