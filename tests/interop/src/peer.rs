@@ -123,6 +123,13 @@ impl Peer {
         &self.address
     }
 
+    /// The same server, asked for by another name of loopback's.
+    #[must_use]
+    pub fn by_name(mut self, name: &str) -> Self {
+        self.address = self.address.replace("127.0.0.1", name);
+        self
+    }
+
     /// The local ports of a peer that forwards.
     ///
     /// # Panics

@@ -183,3 +183,36 @@ async fn a_client_has_to_know_the_token() {
     assert_eq!(ask(&format!("Authorization: Bearer s3cret\r\n{v5}")).await, "101");
     assert_eq!(ask(&offer(right)).await, "101");
 }
+
+/// The hop to the kubelet: a certificate of another authority's, or for another name, ends it before a request has been sent,
+/// unless whoever started the proxy does not want to know.
+#[tokio::test]
+async fn a_kubelet_is_believed_by_its_certificate_alone() {
+    let scratch = Scratch::new();
+    let its = scratch.path().join("its.pem");
+    let (its, other) =
+        (its.to_str().expect("a path"), concat!(env!("CARGO_MANIFEST_DIR"), "/data/other-authority.pem"));
+
+    let cases: [(&str, &[&str], _); 5] = [
+        ("127.0.0.1", &["--certificate-authority", its], Ok(())),
+        ("localhost", &["--certificate-authority", its], Err("certificate not valid for name \"localhost\"")),
+        ("127.0.0.1", &["--certificate-authority", other], Err("invalid peer certificate: UnknownIssuer")),
+        ("localhost", &["--insecure-skip-tls-verify"], Ok(())),
+        ("127.0.0.1", &[], Err("https needs --certificate-authority")),
+    ];
+    for (name, arguments, expected) in cases {
+        let proxy = Peer::go("cri-server", &["-tls", its]).by_name(name).behind_proxy("--kubelet", arguments);
+        let mut cluster = Cluster { proxy, scratch: Scratch::new(), websockets: true };
+        for websockets in [true, false] {
+            cluster.websockets = websockets;
+            let ended = cluster.exec(Input::Null, "echo out; exit 7").await;
+            let seen = format!("{name} {arguments:?}: {:?} {}", ended.code, ended.stderr);
+            match expected {
+                Ok(()) => assert!(ended.code == Some(7) && ended.stdout == b"out\n", "{seen}"),
+                Err(why) => {
+                    assert!(ended.code == Some(1) && ended.stdout.is_empty() && ended.stderr.contains(why), "{seen}");
+                }
+            }
+        }
+    }
+}

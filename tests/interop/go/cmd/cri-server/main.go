@@ -11,13 +11,19 @@ import (
 	"kubestream.test/interop/internal/peer"
 )
 
-var noWebSocket = flag.Bool("no-websocket", false, "answer every WebSocket request with 403, as a gateway or OpenShift does")
+var (
+	tls         = flag.String("tls", "", "serve over TLS, as 127.0.0.1, and write to this file by what authority")
+	noWebSocket = flag.Bool("no-websocket", false, "answer every WebSocket request with 403, as a gateway or OpenShift does")
+)
 
 func main() {
 	peer.Start()
 	handler := cri.Server()
 	if *noWebSocket {
 		handler = refuseWebSocket(handler)
+	}
+	if *tls != "" {
+		peer.ServeTLS(handler, *tls)
 	}
 	peer.Serve(handler)
 }
