@@ -10,20 +10,9 @@ use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 
+use crate::support::peer::syn;
 use crate::support::websocket::{BINARY, frame};
 use crate::{Told, Watcher, told};
-
-fn syn(id: u32, headers: &[(&str, &str)]) -> Frame {
-    Frame::SynStream {
-        id: StreamId::new(id),
-        associated: StreamId::SESSION,
-        priority: 0,
-        slot: 0,
-        fin: false,
-        unidirectional: false,
-        headers: headers.iter().copied().collect(),
-    }
-}
 
 fn data(id: u32, bytes: &[u8]) -> Frame {
     Frame::Data { id: StreamId::new(id), fin: false, data: Bytes::copy_from_slice(bytes) }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::exec::Streams;
+use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{PortForward, PortForwardServer};
 use kubestream::proxy::{self, Event, Moved, Name, Operation, Pipe, PodRequest, Side};
@@ -57,20 +57,24 @@ fn watch(
     })
 }
 
+async fn session(path: &str, protocol: Protocol, streams: Streams) -> (Exec, ExecServer, JoinHandle<(Moved, Told)>) {
+    let (client, server, pipe) = between(path, protocol).await;
+    let watching = watch(pipe, protocol, path);
+    let (client, driver) = Multiplexer::client(client, Config::exec());
+    tokio::spawn(driver);
+    let (server, driver) = Multiplexer::server(server, Config::exec());
+    tokio::spawn(driver);
+    let (exec, process) = tokio::join!(client.exec(streams), server.accept_exec(streams));
+    (exec.unwrap(), process.unwrap(), watching)
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_version_of_a_session_is_told_byte_for_byte() {
     let versions = Protocol::ANY.iter().copied();
     for protocol in versions.chain([upgrade::Version::V1, upgrade::Version::V4].map(Protocol::Exec)) {
         for end in [ExitStatus::Success, ExitStatus::Code(7)] {
             let path = "exec?command=true&stdin=true&stdout=true&stderr=true";
-            let (client, server, pipe) = between(path, protocol).await;
-            let watching = watch(pipe, protocol, path);
-            let (client, driver) = Multiplexer::client(client, Config::exec());
-            tokio::spawn(driver);
-            let (server, driver) = Multiplexer::server(server, Config::exec());
-            tokio::spawn(driver);
-            let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
-            let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
+            let (mut exec, mut process, watching) = session(path, protocol, Streams::PIPES).await;
             let (typed, out, err) = (pattern(1, 100_000), pattern(2, 300_000), pattern(3, 70_000));
             let mut stdin = exec.stdin.take().unwrap();
             let (sent, read_to) = (typed.clone(), typed.len());
@@ -100,7 +104,6 @@ async fn every_version_of_a_session_is_told_byte_for_byte() {
             let (_, output, taken) = tokio::join!(typing, exec.wait_with_output(1 << 20), serving);
             let output = output.unwrap();
             assert!(taken == typed && output.stdout == out && output.stderr == err);
-            drop((client, server));
             let (moved, told) = watching.await.unwrap();
             assert!(!moved.stopped);
             assert!(told.data(Side::Client, &Name::Stdin) == typed, "{protocol:?}");
@@ -121,14 +124,7 @@ async fn every_version_of_a_session_is_told_byte_for_byte() {
 async fn a_terminals_sizes_are_told_each_of_them() {
     for &protocol in &[Protocol::V5[0], Protocol::EXEC[0], Protocol::EXEC[1]] {
         let path = "attach?stdin=true&stdout=true&tty=true";
-        let (client, server, pipe) = between(path, protocol).await;
-        let watching = watch(pipe, protocol, path);
-        let (client, driver) = Multiplexer::client(client, Config::exec());
-        tokio::spawn(driver);
-        let (server, driver) = Multiplexer::server(server, Config::exec());
-        tokio::spawn(driver);
-        let (exec, process) = tokio::join!(client.exec(Streams::TTY), server.accept_exec(Streams::TTY));
-        let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
+        let (mut exec, mut process, watching) = session(path, protocol, Streams::TTY).await;
         let sizes = [(80, 24), (132, 50), (0, 65_535)].map(|(width, height)| TerminalSize { width, height });
         let mut resize = exec.resize.take().unwrap();
         for size in sizes {
@@ -140,7 +136,7 @@ async fn a_terminals_sizes_are_told_each_of_them() {
         let (status, exit) = tokio::join!(exec.wait(), process.exit(ExitStatus::Code(130)));
         exit.unwrap();
         assert_eq!(status.unwrap(), ExitStatus::Code(130));
-        drop((exec, resize, client, server));
+        drop((exec, resize));
         let (_, told) = watching.await.unwrap();
         assert_eq!(told.sizes(), sizes, "{protocol:?}");
         assert_eq!(
