@@ -81,13 +81,19 @@ impl Peer {
     /// The example proxy in front of a server: `--backend`, or `--kubelet`.
     #[must_use]
     pub fn behind_proxy(self, as_what: &str, arguments: &[&str]) -> Self {
+        let mut proxy = Self::proxy(as_what, self.address(), arguments);
+        proxy._backend = Some(Box::new(self));
+        proxy
+    }
+
+    /// The same in front of what a test has at that URL.
+    #[must_use]
+    pub fn proxy(as_what: &str, url: &str, arguments: &[&str]) -> Self {
         const GUARD: &str =
             r#"proxy=$1; shift; "$proxy" --listen 127.0.0.1:0 "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh"]).arg(example("proxy")).args([as_what, self.address()]).args(arguments);
-        let mut proxy = Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned));
-        proxy._backend = Some(Box::new(self));
-        proxy
+        command.args(["-c", GUARD, "sh"]).arg(example("proxy")).args([as_what, url]).args(arguments);
+        Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
     /// The example container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.

@@ -216,3 +216,50 @@ async fn a_kubelet_is_believed_by_its_certificate_alone() {
         }
     }
 }
+
+/// Who asks on one carrier is told what the backend said on the other, and no 101 before; a redirect is not even shown
+/// (apiserver's TestStreamTranslator_BlockRedirects and TestTunnelingHandler_UpstreamSPDYServerErrorPropagated).
+#[tokio::test]
+async fn a_refusal_arrives_through_a_translation() {
+    let websocket = "GET /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: proxy\r\n\
+        Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+    let spdy = "POST /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: proxy\r\n\
+        Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\
+        Content-Length: 0\r\n\r\n";
+    let forbidden = "HTTP/1.1 403 Forbidden\r\nContent-Length: 14\r\n\r\nnot to anybody";
+    let elsewhere = "HTTP/1.1 302 Found\r\nLocation: https://evil/\r\nContent-Length: 0\r\n\r\n";
+    for (to, ask, upgrade) in [("spdy", websocket, "SPDY/3.1"), ("websocket", spdy, "websocket")] {
+        for (answer, status, says) in
+            [(forbidden, "403", "not to anybody"), (elsewhere, "502", "did not upgrade the connection")]
+        {
+            let backend = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let proxy = Peer::proxy(
+                "--backend",
+                &format!("http://{}", backend.local_addr().expect("one")),
+                &["--translate", to],
+            );
+            let refuse = async {
+                let (mut tcp, _) = backend.accept().await.expect("the proxy");
+                let (mut head, mut lines) = (String::new(), BufReader::new(&mut tcp).lines());
+                while let Some(line) = lines.next_line().await.expect("a head").filter(|line| !line.is_empty()) {
+                    head += &format!("{}\n", line.to_lowercase());
+                }
+                tcp.write_all(answer.as_bytes()).await.expect("an answer");
+                head
+            };
+            let asking = async {
+                let mut tcp =
+                    TcpStream::connect(proxy.address().trim_start_matches("http://")).await.expect("the proxy");
+                tcp.write_all(ask.as_bytes()).await.expect("a request");
+                let mut said = String::new();
+                tcp.read_to_string(&mut said).await.expect("an answer, and the end");
+                said
+            };
+            let (head, said) = within("an answer", async { tokio::join!(refuse, asking) }).await;
+            assert!(head.contains(&format!("upgrade: {}\n", upgrade.to_lowercase())), "{to}: {head}");
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && said.contains(says), "{to}: {said}");
+            assert!(!said.contains("evil") && !said.contains("101"), "{to}: {said}");
+        }
+    }
+}
