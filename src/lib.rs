@@ -51,6 +51,7 @@ mod error;
 pub mod exec;
 pub mod mux;
 mod payload;
+mod port;
 pub mod portforward;
 pub mod proxy;
 pub mod spdy;

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use super::{Error, PortForward};
+use crate::port;
 
 /// A local port and the remote one it stands for, in kubectl's spelling: `8080`, `8888:80`, and `:80` or `0:80` for a
 /// free local one.
@@ -33,11 +34,7 @@ impl FromStr for PortPair {
 
     fn from_str(text: &str) -> Result<Self, InvalidPort> {
         let invalid = || InvalidPort(text.to_owned());
-        let port = |text: &str| {
-            // Rust takes a sign, and kubectl does not.
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            if digits { text.parse::<u16>().map_err(|_| invalid()) } else { Err(invalid()) }
-        };
+        let port = |text| port::parse(text).ok_or_else(invalid);
         let pair = match text.split_once(':') {
             None => Self { local: port(text)?, remote: port(text)? },
             Some(("", remote)) => Self { local: 0, remote: port(remote)? },

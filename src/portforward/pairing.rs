@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
+use crate::port;
 use crate::spdy::{Headers, StreamId};
 
 /// Bytes of a request id: clients count, in 20 digits at the most.
@@ -46,9 +47,7 @@ impl Half {
             None => return Err("a stream without a type"),
         };
         let port = headers.get(PORT).ok_or("a stream without a port")?;
-        // Rust takes a sign, and Go does not.
-        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = port.parse().ok().filter(|port| digits && *port > 0).ok_or("a port that is none")?;
+        let port = port::parse(port).filter(|port| *port > 0).ok_or("a port that is none")?;
         // Clients older than the header make the error stream first, and the data stream next.
         let request = match (headers.get(REQUEST_ID).filter(|request| !request.is_empty()), kind) {
             (Some(request), _) if request.len() > MAX_REQUEST_ID => return Err("a request id that is too long"),

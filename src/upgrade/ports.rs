@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Request;
 
 use super::Protocol;
+use crate::port;
 
 /// The ports of a request, in its order, where `protocol` is a form of port-forward that wants to know them. `known`: they
 /// need not be asked for.
@@ -38,9 +39,7 @@ pub(crate) fn asked(query: &str) -> Result<Arc<[u16]>, PortsError> {
     let mut ports = Vec::new();
     for (_, value) in values {
         for port in value.split(',') {
-            // Rust takes a sign, and Go does not.
-            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
-            let number = port.parse().ok().filter(|port| digits && *port > 0);
+            let number = port::parse(port).filter(|port| *port > 0);
             ports.push(number.ok_or_else(|| PortsError::Invalid(port.to_owned()))?);
         }
     }
