@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 
 use crate::Initiator;
 use crate::exec::Streams;
+use crate::upgrade;
 
 /// A command in a container: CRI's `ExecRequest`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -143,13 +144,10 @@ impl RequestError {
                 (StatusCode::BAD_REQUEST, false)
             }
         };
-        let mut response = Response::new(Bytes::from(format!("{self}\n")));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let mut response = upgrade::plain(status, self);
         if retry {
             // By then what waits has been used or has expired.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
         }
         response
     }

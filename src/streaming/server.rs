@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::{self, HeaderValue};
-use http::{Method, Response, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -243,12 +242,12 @@ impl<R: Runtime> Inner<R> {
             return Err(ServeError::Stopped);
         }
         if ![Method::GET, Method::POST].contains(request.method()) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "405: GET or POST");
+            let mut response = upgrade::plain(StatusCode::METHOD_NOT_ALLOWED, "405: GET or POST");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
             return Ok(pending.respond(response).await?);
         }
         let Some(prepared) = self.redeem(request.uri().path()) else {
-            pending.respond(text(StatusCode::NOT_FOUND, "404 page not found")).await?;
+            pending.respond(upgrade::plain(StatusCode::NOT_FOUND, "404 page not found")).await?;
             return Err(ServeError::NoSuchToken);
         };
         match prepared {
@@ -332,13 +331,6 @@ impl Drop for Serving<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|state| state.serving = state.serving.saturating_sub(1));
     }
-}
-
-fn text(status: StatusCode, message: &str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(format!("{message}\n")));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }
 
 /// Why a connection was not served to a good end.

@@ -60,6 +60,8 @@ pub use pass::{PassError, answer_for_backend};
 pub use ports::PortsError;
 #[cfg(feature = "websocket")]
 pub(crate) use ports::asked as asked_ports;
+#[cfg(feature = "streaming")]
+pub(crate) use server::plain;
 pub use server::{Pending, accept};
 #[cfg(feature = "websocket")]
 pub use websocket::{BearerToken, BearerTokenError, Origins};

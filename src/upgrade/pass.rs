@@ -4,7 +4,7 @@
 //! the two (CVE-2018-1002105). Which backend that is, and what is rewritten for it, is the caller's.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -75,7 +75,7 @@ where
     {
         let asked = match self.asked() {
             Ok(asked) => asked,
-            Err(error) => return Err(PassError::Client(self.refuse(error).await)),
+            Err(error) => return Err(PassError::Client(self.refuse(error, &[]).await)),
         };
         let config = self.config.clone();
         let mut reader = HeadReader::new(config.max_head);
@@ -171,11 +171,7 @@ pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
         UpgradeError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time"),
         _ => (StatusCode::BAD_GATEWAY, "the backend did not upgrade the connection"),
     };
-    let mut response = Response::new(Bytes::from(format!("{message}\n")));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain);
-    response
+    server::plain(status, message)
 }
 
 /// Headers without those of one hop: those that `Connection` lists, and those that are always so (RFC 9110 §7.6.1).

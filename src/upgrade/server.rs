@@ -172,12 +172,7 @@ where
     pub async fn accept(mut self, supported: &[Protocol]) -> Result<Upgraded<IO>, UpgradeError> {
         let Chosen { protocol, ports, head } = match self.choose(supported) {
             Ok(chosen) => chosen,
-            Err(error) => {
-                let response = refusal(&error, supported);
-                // The error says more than that the answer to it was not taken.
-                let _ = self.respond(response).await;
-                return Err(error);
-            }
+            Err(error) => return Err(self.refuse(error, supported).await),
         };
         write(&mut self.io, &head, &self.config).await?;
         Ok(Upgraded { io: self.io, read_ahead: self.read_ahead, protocol, ports })
@@ -201,9 +196,9 @@ where
         answer(&mut self.io, self.request.method(), response, &self.config).await
     }
 
-    /// Answers a request that cannot be passed on.
-    pub(super) async fn refuse(self, error: UpgradeError) -> UpgradeError {
-        let response = refusal(&error, &[]);
+    /// Answers a request that cannot be what it asks for.
+    pub(super) async fn refuse(self, error: UpgradeError, supported: &[Protocol]) -> UpgradeError {
+        let response = refusal(&error, supported);
         // The error says more than that the answer to it was not taken.
         let _ = self.respond(response).await;
         error
@@ -347,11 +342,16 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
 
 /// A plain text answer, as Go's `http.Error` makes it.
 fn text(status: StatusCode, error: &UpgradeError) -> Response<Bytes> {
-    let mut response = Response::new(format!("{error}\n").into());
+    let mut response = plain(status, error);
+    response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A line of plain text.
+pub(crate) fn plain(status: StatusCode, message: impl fmt::Display) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(format!("{message}\n")));
     *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
