@@ -68,7 +68,7 @@ impl Channels {
     /// The subprotocols have no windows, and always the same streams.
     pub(super) fn fit(&self, mut config: Config) -> Config {
         config.flow_control = FlowControl::Off;
-        config.limits.max_streams = config.limits.max_streams.max(self.streams().len());
+        config.limits.max_streams = config.limits.max_streams.max(self.layout.count());
         config
     }
 
@@ -204,6 +204,14 @@ impl Channels {
 }
 
 impl Layout {
+    /// How many streams there are.
+    fn count(&self) -> usize {
+        match self {
+            Self::Session(_) => Session::COUNT,
+            Self::Ports(ports) => ports.count(),
+        }
+    }
+
     fn subprotocol(&self) -> Subprotocol {
         match self {
             Self::Session(session) => session.subprotocol(),

@@ -11,7 +11,7 @@ use crate::channel::ChannelError;
 use crate::config::Limits;
 use crate::error::ConnectionError;
 use crate::spdy::{GoAwayStatus, Role};
-use crate::websocket::{CloseReason, Decoder, Masks, Opcode, Piece, close_payload, encode_head, mask};
+use crate::websocket::{CloseReason, Decoder, Masks, NORMAL, Opcode, Piece, close_payload, encode_head, mask};
 
 #[derive(Debug)]
 pub(super) struct Messages {
@@ -115,7 +115,6 @@ fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
     mask(out.get_mut(start..).unwrap_or_default(), key);
 }
 
-const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;
 const INTERNAL_ERROR: u16 = 1011;
 

@@ -189,7 +189,7 @@ impl Ports {
         &mut self.channels[usize::from(channel)]
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.ports.len().saturating_mul(2)
     }
 

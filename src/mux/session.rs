@@ -36,12 +36,15 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// How many streams there are.
+    pub(super) const COUNT: usize = STREAMS.len();
+
     pub(super) fn new(role: Role, subprotocol: Subprotocol) -> Self {
         let messages = match role {
             Role::Server => Decoder::server(subprotocol),
             Role::Client => Decoder::client(subprotocol),
         };
-        Self { role, subprotocol, messages, unsettled: (0..STREAMS.len()).map(id_at).collect(), greeted: None }
+        Self { role, subprotocol, messages, unsettled: (0..Self::COUNT).map(id_at).collect(), greeted: None }
     }
 
     pub(super) fn subprotocol(&self) -> Subprotocol {

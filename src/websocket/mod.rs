@@ -16,6 +16,9 @@ mod utf8;
 pub use decode::{CloseReason, Decoder, Fault, Piece, WebSocketError};
 pub use encode::{Masks, close_payload, encode_head, mask};
 
+/// The code of a Close after which nothing is missing (§7.4.1).
+pub(crate) const NORMAL: u16 = 1000;
+
 /// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // every other opcode is reserved

@@ -6,7 +6,7 @@ use super::wire::{Both, Messages};
 use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
 use crate::channel::{self, Channel, Decoder, Subprotocol};
 use crate::config::Limits;
-use crate::websocket::{Fault, Piece, WebSocketError};
+use crate::websocket::{Fault, NORMAL, Piece, WebSocketError};
 
 #[derive(Debug)]
 pub(super) struct Channels {
@@ -90,6 +90,3 @@ impl Channels {
 pub(super) fn check_text(text: bool, side: Side, subprotocol: Subprotocol) -> Result<(), WebSocketError> {
     if text && side == Side::Server && !subprotocol.is_base64() { Err(Fault::Text.into()) } else { Ok(()) }
 }
-
-/// The Close of a session that went well.
-const NORMAL: u16 = 1000;

@@ -63,12 +63,11 @@ where
     if !(is_forward || executes(from) && executes(to)) {
         return Err(TranslateError::Mismatch { client: from, backend: to });
     }
-    let config_of_mux = || match &config.mux {
+    let mux = match &config.mux {
         Some(config) => config.clone(),
         None if is_forward => mux::Config::default(),
         None => mux::Config::exec(),
     };
-    let mux = config_of_mux();
     let patience = mux.flush_timeout;
     let (near, near_driver) = Multiplexer::server(client, mux.clone());
     let (far, far_driver) = Multiplexer::client(backend, mux);
