@@ -26,6 +26,8 @@ pub(crate) struct State {
     /// The streams that a client has without opening them, by their headers, until they are taken.
     given: Option<Vec<(Headers, StreamId)>>,
     pub(crate) pings: HashMap<u32, Ping>,
+    /// A peer may answer the last PING for all before it: over WebSocket (RFC 6455 §5.5.3).
+    one_answers_all: bool,
     streams: HashMap<StreamId, Waiting>,
     acceptors: Vec<Waker>,
     openers: Vec<Waker>,
@@ -74,6 +76,7 @@ impl Shared {
         Arc::new(Self(Mutex::new(State {
             connection,
             incoming: VecDeque::new(),
+            one_answers_all: given.is_some(),
             given,
             pings: HashMap::new(),
             streams: HashMap::new(),
@@ -286,8 +289,10 @@ impl State {
                 Event::Sent(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.sent.take())),
                 Event::CanOpen => wakes.extend(&mut self.openers),
                 Event::Pong(id) => {
-                    if let Some(ping) = self.pings.get_mut(&id) {
-                        ping.took = Some(ping.sent.elapsed());
+                    let all = self.one_answers_all;
+                    let answered = |ping: u32| ping == id || all && ping < id;
+                    for (_, ping) in self.pings.iter_mut().filter(|(ping, _)| answered(**ping)) {
+                        ping.took.get_or_insert(ping.sent.elapsed());
                         wakes.push(ping.waker.take());
                     }
                 }

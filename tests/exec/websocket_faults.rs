@@ -12,7 +12,7 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};
 
-use crate::support::websocket::{BINARY, CLOSE, PING, WebSocketPeer, frame};
+use crate::support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, frame};
 use crate::support::{DriverTask, exec_client, exec_server};
 
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
@@ -187,4 +187,25 @@ async fn a_server_over_websocket_opens_no_streams() {
     let (mux, _driver) = exec_server(near, Subprotocol::V5);
     let refused = mux.open(Headers::from_iter([("streamtype", "stdin")])).await;
     assert!(matches!(refused, Err(ConnectionError::NoChannel)));
+}
+
+/// A peer may answer the last of several PINGs alone (RFC 6455 §5.5.3), as our own does, and whoever had sent another before it
+/// waited for ever: a keepalive's was enough.
+#[tokio::test(start_paused = true)]
+async fn a_pong_to_a_later_ping_answers_those_before_it() {
+    let (mux, mut peer, _driver) = connect(Subprotocol::V5);
+    let asked = [mux.clone(), mux.clone()].map(|mux| tokio::spawn(async move { mux.ping().await }));
+    let (first, second) = (peer.hear().await.unwrap(), peer.hear().await.unwrap());
+    assert_eq!((first.0, second.0), (PING, PING));
+    assert_ne!(first.1, second.1);
+    peer.say(PONG, &second.1).await;
+    for asked in asked {
+        timeout(Duration::from_secs(1), asked).await.expect("an answer").unwrap().unwrap();
+    }
+    // An answer to what came before is none to what comes after.
+    let asked = tokio::spawn(async move { mux.ping().await });
+    peer.hear().await.unwrap();
+    peer.say(PONG, &second.1).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(!asked.is_finished());
 }
