@@ -1,9 +1,11 @@
-//! The WebSocket clients of other languages against the built-in node: Node's `@kubernetes/client-node` and Python's
-//! `kubernetes`.
+//! The WebSocket clients of other languages against the built-in node: Node's `@kubernetes/client-node`, Python's
+//! `kubernetes` and Java's `io.kubernetes:client-java`.
 
 use std::path::PathBuf;
 
-use kubestream_interop::{Ended, Input, Peer, Scratch, digest, node_client, pattern, python_client, run, runs};
+use kubestream_interop::{
+    Ended, Input, Peer, Scratch, digest, java_client, node_client, pattern, python_client, run, runs,
+};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -12,7 +14,13 @@ const V4: &str = "v4.channel.k8s.io";
 
 /// A client of another language, by the command that begins it.
 type Client = fn(&str) -> Command;
-const CLIENTS: [(&str, Client); 2] = [("client-node", node_client), ("python", python_client)];
+const CLIENTS: [(&str, Client); 3] =
+    [("client-node", node_client), ("python", python_client), ("client-java", java_client)];
+
+/// How often a race is run with it: Java's takes its time to start.
+fn races(name: &str) -> usize {
+    runs(if name == "client-java" { 2 } else { 10 })
+}
 
 /// What the client made of a command, and its outcome beside its output.
 async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input: Input) -> (Ended, Value) {
@@ -71,11 +79,14 @@ async fn strings_come_as_messages_of_text() {
 async fn v4_carries_stdin_and_the_exit_code_too() {
     let node = Peer::node();
     let sent = pattern(1_000_000);
-    let more = ["--stdin", "--protocol", V4];
-    let script = "head -c 1000000; exit 7";
-    let (ended, outcome) = execute(&node, python_client, &more, script, Input::Bytes(sent.clone())).await;
-    assert_eq!((digest(&ended.stdout), &outcome["exitCode"]), (digest(&sent), &7.into()), "{outcome}");
-    assert_eq!(outcome["protocol"], V4);
+    // Node's cannot be told what to offer.
+    for (name, client) in &CLIENTS[1..] {
+        let more = ["--stdin", "--protocol", V4];
+        let script = "head -c 1000000; exit 7";
+        let (ended, outcome) = execute(&node, *client, &more, script, Input::Bytes(sent.clone())).await;
+        let seen = (digest(&ended.stdout), &outcome["exitCode"], &outcome["protocol"]);
+        assert_eq!(seen, (digest(&sent), &7.into(), &V4.into()), "{name}: {outcome}");
+    }
 }
 
 #[tokio::test]
@@ -95,7 +106,7 @@ async fn a_terminal_is_resized() {
 async fn the_tail_of_a_fast_exit_is_never_lost() {
     let node = Peer::node();
     for (name, client) in CLIENTS {
-        for number in 0..runs(10) {
+        for number in 0..races(name) {
             let (ended, outcome) = execute(&node, client, &[], "head -c 3000000 /dev/zero; exit 7", Input::Null).await;
             let seen = (ended.stdout.len(), &outcome["exitCode"]);
             assert_eq!(seen, (3_000_000, &7.into()), "{name}, run {number}: {outcome}");
@@ -108,7 +119,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 async fn stdin_that_nobody_reads_costs_nobody_the_status() {
     let node = Peer::node();
     for (name, client) in CLIENTS {
-        for number in 0..runs(10) {
+        for number in 0..races(name) {
             let input = Input::Bytes(pattern(4_000_000));
             let (ended, outcome) =
                 execute(&node, client, &["--stdin"], "head -c 100000 /dev/zero; exit 7", input).await;
