@@ -4,6 +4,7 @@
 //!
 //! `tests/interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
 
+mod capture;
 mod cri;
 mod execute;
 mod peer;
@@ -11,7 +12,9 @@ mod run;
 mod terminal;
 mod transfer;
 mod windows;
+mod wire;
 
+pub use capture::{Capture, replay};
 pub use cri::{Runtime, id};
 pub use execute::execute;
 pub use peer::{Peer, asciinema, binary, example, kubectl, node_client, python_client};
@@ -19,6 +22,7 @@ pub use run::{Ended, Input, Scratch, gone, run, within};
 pub use terminal::Terminal;
 pub use transfer::{digest, pattern, read_pattern, send_pattern};
 pub use windows::{Watched, Windows};
+pub use wire::{Said, Side, Wire};
 
 /// How often a race is run: `KUBESTREAM_RUNS`, or `usual`.
 #[must_use]
