@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update};
 use kubestream::spdy::{
     Config, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, ReadOutcome, Role, RstStatus,
-    WriteOutcome,
+    SettingId, Settings, WriteOutcome,
 };
 use kubestream::{ConnectionError, StreamError};
 
@@ -178,6 +178,21 @@ fn whoever_announces_windows_is_obeyed_from_then_on_and_from_the_first_byte() {
     assert_eq!(carried(&client.says()), 0, "the window was 80 KiB below zero");
     client.gets(window_update(stream, 2 * KIB as u32));
     assert_eq!(carried(&client.says()), KIB);
+}
+
+/// spdystream-rs' server says how many streams it takes, and grants no byte.
+#[test]
+fn a_limit_on_the_streams_is_no_word_of_windows() {
+    let mut client = End::client(Config::default());
+    let stream = client.opens();
+    client.gets(Frame::Settings(Settings::single(SettingId::MAX_CONCURRENT_STREAMS, 100)));
+    client.gets(reply(stream));
+    client.says();
+    client.writes(stream, vec![0; 100 * KIB]);
+    assert_eq!(carried(&client.says()), 100 * KIB);
+    client.gets(data(stream, vec![0; 100 * KIB]));
+    client.reads(stream);
+    assert_eq!(client.says(), [], "nothing that it would not know what to do with");
 }
 
 #[test]
