@@ -292,7 +292,7 @@ impl State {
                     let all = self.one_answers_all;
                     let answered = |ping: u32| ping == id || all && ping < id;
                     for (_, ping) in self.pings.iter_mut().filter(|(ping, _)| answered(**ping)) {
-                        ping.took.get_or_insert(ping.sent.elapsed());
+                        ping.took.get_or_insert_with(|| ping.sent.elapsed());
                         wakes.push(ping.waker.take());
                     }
                 }
