@@ -154,7 +154,7 @@ async fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Re
         None => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let server = format!("http://{}", listener.local_addr()?);
-            tokio::spawn(node::serve(listener));
+            tokio::spawn(node::serve(listener, |line| eprintln!("{line}")));
             server
         }
     };

@@ -105,7 +105,7 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error + Send + 
         None => {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             let server = format!("http://{}", listener.local_addr()?);
-            tokio::spawn(node::serve(listener));
+            tokio::spawn(node::serve(listener, |line| eprintln!("{line}")));
             server
         }
     };

@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
     tokio::select! {
-        () = node::serve(listener) => Ok(()),
+        () = node::serve(listener, |line| eprintln!("{line}")) => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
 }

@@ -4,6 +4,7 @@
 //! over WebSocket. The process is
 //! [`process`](crate::process)'s.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +27,11 @@ use crate::process::{self, Place};
 /// The one container of every pod here.
 const CONTAINER: &str = "main";
 
+/// What is told of a client that things went wrong with, and that is no concern of the others.
+pub(crate) type Log = fn(fmt::Arguments<'_>);
+
 /// Serves until the future is dropped, which ends every session.
-pub(crate) async fn serve(listener: TcpListener) {
+pub(crate) async fn serve(listener: TcpListener, log: Log) {
     let config = Arc::new(upgrade::Config::default());
     let main = Arc::new(Main::default());
     let mut connections = JoinSet::new();
@@ -42,8 +46,8 @@ pub(crate) async fn serve(listener: TcpListener) {
                 if let Ok((tcp, _)) = accepted {
                     let (config, main) = (Arc::clone(&config), Arc::clone(&main));
                     connections.spawn(async move {
-                        if let Err(error) = answer(tcp, &config, &main).await {
-                            eprintln!("node: {error}");
+                        if let Err(error) = answer(tcp, &config, &main, log).await {
+                            log(format_args!("node: {error}"));
                         }
                     });
                 }
@@ -53,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener) {
     }
 }
 
-async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main) -> Result<(), UpgradeError> {
+async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main, log: Log) -> Result<(), UpgradeError> {
     tcp.set_nodelay(true)?;
     let pending = upgrade::accept(tcp, config).await?;
     let path = pending.request().uri().path().to_owned();
@@ -62,12 +66,12 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main) -> Result
         ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(&pod(namespace, name))).await,
         ["api", "v1", "namespaces", _, "pods", _, "exec"]
         | ["exec", _, _, CONTAINER]
-        | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None).await,
+        | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None, log).await,
         ["api", "v1", "namespaces", _, "pods", _, "attach"]
         | ["attach", _, _, CONTAINER]
-        | ["attach", _, _, _, CONTAINER] => session(pending, parts[..].get(5), Some(main)).await,
+        | ["attach", _, _, _, CONTAINER] => session(pending, parts[..].get(5), Some(main), log).await,
         ["api", "v1", "namespaces", _, "pods", _, "portforward"] | ["portForward", _, _] | ["portForward", _, _, _] => {
-            port_forward(pending).await
+            port_forward(pending, log).await
         }
         _ => {
             if let Some(known) = api::discovery(&parts) {
@@ -80,7 +84,12 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main) -> Result
 }
 
 /// Exec, or attach to the main process.
-async fn session(pending: Pending<TcpStream>, pod: Option<&&str>, main: Option<&Main>) -> Result<(), UpgradeError> {
+async fn session(
+    pending: Pending<TcpStream>,
+    pod: Option<&&str>,
+    main: Option<&Main>,
+    log: Log,
+) -> Result<(), UpgradeError> {
     let request = pending.request();
     if ![Method::GET, Method::POST].contains(request.method()) {
         let message = format!("the server does not allow {} here", request.method());
@@ -114,12 +123,12 @@ async fn session(pending: Pending<TcpStream>, pod: Option<&&str>, main: Option<&
     // The driver outlives the session: it writes what is left of it.
     let (session, _) = tokio::join!(session, driver);
     if let Err(error) = session {
-        eprintln!("node: session: {error}");
+        log(format_args!("node: session: {error}"));
     }
     Ok(())
 }
 
-async fn port_forward(pending: Pending<TcpStream>) -> Result<(), UpgradeError> {
+async fn port_forward(pending: Pending<TcpStream>, log: Log) -> Result<(), UpgradeError> {
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }
@@ -129,7 +138,7 @@ async fn port_forward(pending: Pending<TcpStream>) -> Result<(), UpgradeError> {
     match forwarded {
         // kubectl ends by closing its connection.
         Ok(()) | Err(portforward::Error::Connection(_)) => {}
-        Err(error) => eprintln!("node: port-forward: {error}"),
+        Err(error) => log(format_args!("node: port-forward: {error}")),
     }
     Ok(())
 }
