@@ -1,0 +1,243 @@
+//! What a case has in hand: the server, one column, and ways to a session.
+//!
+//! Owns the client's side of what nearly every case does. What is right, the cases say.
+
+use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::column::Column;
+use crate::scale::Scale;
+use crate::target::{Io, Operation, Paths, Target};
+use crate::verdict::{Departure, Instead, Outcome, failed};
+
+/// One case in one column.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    pub target: Arc<Target>,
+    pub scale: Arc<Scale>,
+    pub column: Column,
+    /// What the server was found to have, of all columns.
+    pub offered: Arc<[Protocol]>,
+}
+
+/// A session and what holds it.
+#[derive(Debug)]
+pub struct Session {
+    pub exec: Exec,
+    pub mux: Multiplexer,
+    /// It ends by itself once the session is dropped; aborted, the connection breaks off.
+    pub driver: JoinHandle<()>,
+}
+
+/// What a server said to a request that was not to be a session.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Bench {
+    /// A request, with the user's credentials.
+    pub async fn request(&self, method: Method, url: &str) -> Outcome<http::request::Builder> {
+        let request = Request::builder().method(method).uri(url).header("User-Agent", "kubestream-conformance");
+        let request = request.body(()).instead_of("a request")?;
+        let request = self.target.authorised(request).await.instead_of("credentials")?;
+        let mut builder = Request::builder().method(request.method()).uri(request.uri());
+        if let Some(headers) = builder.headers_mut() {
+            *headers = request.headers().clone();
+        }
+        Ok(builder)
+    }
+
+    pub async fn dial(&self) -> Outcome<Box<dyn Io>> {
+        match timeout(self.scale.patience, self.target.dial()).await {
+            Ok(dialled) => dialled.map_err(|error| Departure::Unreached(causes(&*error))),
+            Err(_) => Err(Departure::Unreached(format!("nothing within {} s", self.scale.patience.as_secs()))),
+        }
+    }
+
+    /// Asks for an upgrade, and takes a refusal for an answer.
+    pub async fn offer(&self, url: &str, offers: &[Protocol]) -> Outcome<Result<Upgraded<Box<dyn Io>>, UpgradeError>> {
+        let io = self.dial().await?;
+        self.offer_over(io, url, offers).await
+    }
+
+    /// The same over a connection of the case's own.
+    pub async fn offer_over<IO>(
+        &self,
+        io: IO,
+        url: &str,
+        offers: &[Protocol],
+    ) -> Outcome<Result<Upgraded<IO>, UpgradeError>>
+    where
+        IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let request = self.request(method(offers), url).await?.body(()).instead_of("a request")?;
+        within("an answer", self.scale.patience, upgrade::connect(io, request, offers, &upgrade::Config::default()))
+            .await
+    }
+
+    /// Asks for something that is no session, with hyper as client.
+    pub async fn ask(&self, method: Method, url: &str, headers: &[(&str, &str)]) -> Outcome<Answer> {
+        let mut request = self.request(method, url).await?;
+        let authority = url.split('/').nth(2).unwrap_or_default();
+        request = request.header("Host", authority);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).instead_of("a request")?;
+        let io = TokioIo::new(self.dial().await?);
+        let asked = async {
+            let (mut client, connection) = hyper::client::conn::http1::handshake(io).await?;
+            let connection = tokio::spawn(connection);
+            let answer = client.send_request(request).await?;
+            let (head, body) = answer.into_parts();
+            let body = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                Bytes::new()
+            } else {
+                const LONGEST: usize = 64 * 1024;
+                Limited::new(body, LONGEST).collect().await.map(|body| body.to_bytes()).unwrap_or_default()
+            };
+            connection.abort();
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Ok::<_, hyper::Error>(Answer { status: head.status, headers: head.headers, body })
+        };
+        within("an answer", self.scale.patience, asked).await?.instead_of("an answer")
+    }
+
+    /// Where a command is run.
+    pub fn exec_url(&self, command: &[&str], streams: Streams) -> String {
+        let container = self.target.pod.container.as_deref();
+        self.url(Operation::Exec, container, ExecRequest::new(command.iter().copied(), streams))
+    }
+
+    fn url(&self, operation: Operation, container: Option<&str>, mut request: ExecRequest) -> String {
+        if let Some(container) = container {
+            request = request.container(container);
+        }
+        let query = match self.target.paths {
+            Paths::ApiServer => request.to_query(),
+            Paths::Kubelet => request.to_kubelet_query(),
+        };
+        self.target.url(operation, container, &query)
+    }
+
+    /// A session of a command.
+    pub async fn start(&self, command: &[&str], streams: Streams) -> Outcome<Session> {
+        self.session(&self.exec_url(command, streams), streams).await
+    }
+
+    /// A session at the main process of a container.
+    pub async fn attach(&self, container: &str, streams: Streams) -> Outcome<Session> {
+        let request = ExecRequest::new(Vec::<String>::new(), streams);
+        self.session(&self.url(Operation::Attach, Some(container), request), streams).await
+    }
+
+    async fn session(&self, url: &str, streams: Streams) -> Outcome<Session> {
+        let protocol = self.column.protocol;
+        let upgraded = self.offer(url, &[protocol]).await?.instead_of("an upgrade")?;
+        if upgraded.protocol() != Some(protocol) {
+            return Err(failed(protocol.name(), format_args!("{:?}", upgraded.protocol().map(Protocol::name))));
+        }
+        self.session_on(upgraded, streams).await
+    }
+
+    pub async fn session_on<IO>(&self, upgraded: Upgraded<IO>, streams: Streams) -> Outcome<Session>
+    where
+        IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut config = Config::exec();
+        config.keepalive_interval = Some(self.scale.keepalive);
+        let (mux, driver) = Multiplexer::client(upgraded, config);
+        // How a connection ends is in what its sessions say.
+        let driver = tokio::spawn(async { drop(driver.await) });
+        let exec = within("the streams", self.scale.patience, mux.exec(streams)).await?.instead_of("a session")?;
+        Ok(Session { exec, mux, driver })
+    }
+
+    /// All that a script writes, and how it ended.
+    pub async fn sh(&self, script: &str) -> Outcome<Output> {
+        self.output(&["sh", "-c", script], Streams::OUTPUT).await
+    }
+
+    pub async fn output(&self, command: &[&str], streams: Streams) -> Outcome<Output> {
+        const LONGEST: usize = 16_000_000;
+        let Session { exec, .. } = self.start(command, streams).await?;
+        let output = within("the end of the command", self.scale.patience, exec.wait_with_output(LONGEST)).await?;
+        output.instead_of("the output and its status")
+    }
+
+    /// Does something many times, some at a time, until it fails.
+    pub async fn many<F: Future<Output = Outcome>>(&self, times: usize, does: impl Fn(usize) -> F) -> Outcome {
+        stream::iter(0..times)
+            .map(|number| {
+                let done = does(number);
+                async move { done.await.map_err(|departure| departure.at(format_args!("run {number}"))) }
+            })
+            .buffer_unordered(self.scale.parallel.max(1))
+            .try_collect()
+            .await
+    }
+}
+
+/// An error with all that is behind it: hyper's own words are few.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// kubectl's: SPDY is asked for with POST.
+fn method(offers: &[Protocol]) -> Method {
+    let spdy = offers.iter().any(|protocol| protocol.carrier() == Carrier::Spdy);
+    if spdy { Method::POST } else { Method::GET }
+}
+
+/// Whatever it is comes in time.
+pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> Outcome<T> {
+    timeout(limit, future).await.map_err(|_| failed(what, format_args!("nothing within {} s", limit.as_secs())))
+}
+
+/// Reads an output to its end.
+pub async fn drain(output: Option<RemoteOutput>, mut with: impl FnMut(Bytes)) -> Outcome {
+    let Some(mut output) = output else { return Err(failed("an output", "none")) };
+    while let Some(data) = output.data().await {
+        with(data.instead_of("more output, or its end")?);
+    }
+    Ok(())
+}
+
+/// Reads an output until it has said something.
+pub async fn until(output: &mut Option<RemoteOutput>, said: &mut Vec<u8>, text: &str) -> Outcome {
+    let Some(output) = output else { return Err(failed("an output", "none")) };
+    while !said.windows(text.len()).any(|window| window == text.as_bytes()) {
+        match output.data().await {
+            Some(data) => said.extend_from_slice(&data.instead_of(format_args!("{text:?}"))?),
+            None => {
+                return Err(failed(
+                    format_args!("{text:?}"),
+                    format_args!("{:?} and the end", String::from_utf8_lossy(said)),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

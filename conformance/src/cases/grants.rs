@@ -1,0 +1,83 @@
+//! A client that grants windows to a server that may have none.
+//!
+//! Owns a client of frames: the library's own would say nothing to a server that has not shown that it has windows.
+
+use bytes::BytesMut;
+use kubestream::exec::Streams;
+use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{Protocol, Upgraded, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::bench::{Bench, within};
+use crate::target::Io;
+use crate::verdict::{Departure, Instead, Outcome, failed};
+
+const ERROR: u32 = 1;
+const STDOUT: u32 = 3;
+const STDERR: u32 = 5;
+
+/// Runs a command, and answers each DATA frame of its output with a WINDOW_UPDATE for the stream and one for the session. Says
+/// how much it wrote.
+pub(super) async fn run(bench: &Bench, command: &[&str]) -> Outcome<(usize, ExitStatus)> {
+    let Protocol::Exec(version) = bench.column.protocol else {
+        return Err(Departure::NotOffered("a WebSocket has no windows".into()));
+    };
+    let url = bench.exec_url(command, Streams::OUTPUT);
+    let upgraded = bench.offer(&url, &[bench.column.protocol]).await?.instead_of("an upgrade")?;
+    within("the end of the command", bench.scale.patience, converse(upgraded, version)).await?
+}
+
+async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version) -> Outcome<(usize, ExitStatus)> {
+    let (mut io, ahead, _) = upgraded.into_parts();
+    let mut codec = Codec::new(Limits::default());
+    let mut out = BytesMut::new();
+    for (id, kind) in [(ERROR, "error"), (STDOUT, "stdout"), (STDERR, "stderr")] {
+        let syn = Frame::SynStream {
+            id: StreamId::new(id),
+            associated: StreamId::SESSION,
+            priority: 0,
+            slot: 0,
+            fin: false,
+            unidirectional: false,
+            headers: Headers::from_iter([("streamtype", kind)]),
+        };
+        codec.encode(syn, &mut out).instead_of("a frame")?;
+    }
+    io.write_all(&out).await.instead_of("a server that reads")?;
+    let (mut input, mut came, mut said, mut is_over) = (BytesMut::from(&ahead[..]), 0, Vec::new(), false);
+    loop {
+        out.clear();
+        while let Some(frame) = codec.decode(&mut input).instead_of("a frame")? {
+            match frame {
+                Frame::Data { id, data, .. } if id.get() == ERROR => said.extend_from_slice(&data),
+                Frame::Data { id, fin, data } => {
+                    if id.get() == STDOUT {
+                        came += data.len();
+                        is_over |= fin;
+                    }
+                    for id in [id, StreamId::SESSION].into_iter().filter(|_| !data.is_empty()) {
+                        codec
+                            .encode(Frame::WindowUpdate { id, delta: data.len() as u32 }, &mut out)
+                            .instead_of("a frame")?;
+                    }
+                }
+                Frame::RstStream { id, .. } if id.get() == STDOUT => is_over = true,
+                _ => {}
+            }
+        }
+        // It may be there in part: JSON is none then, and text no exit code.
+        let status = ExitStatus::decode(version, &said).ok().flatten();
+        let whole = |status: &ExitStatus| version >= Version::V4 || matches!(status, ExitStatus::Code(_));
+        if let Some(status) = status.filter(|status| is_over && whole(status)) {
+            return Ok((came, status));
+        }
+        // A server that is gone shows in what is read.
+        let _ = io.write_all(&out).await;
+        let read = io.read_buf(&mut input).await.instead_of(format_args!("a status, after {came} bytes"))?;
+        if read == 0 {
+            return Err(failed("a status", format_args!("the end, after {came} bytes")));
+        }
+    }
+}

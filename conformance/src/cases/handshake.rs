@@ -1,0 +1,221 @@
+//! Requests that come as no client should send them.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::StatusCode;
+use kubestream::channel::Subprotocol;
+use kubestream::exec::Streams;
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{Carrier, Protocol, Upgraded, Version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::bench::{Bench, drain, within};
+use crate::known;
+use crate::target::Io;
+use crate::verdict::{Departure, Instead, Outcome, expect, failed};
+
+/// The newest of the column's carrier that the server has.
+fn newest(bench: &Bench) -> Outcome<Protocol> {
+    let newest = [
+        Protocol::Channel(Subprotocol::V5),
+        Protocol::Channel(Subprotocol::V4),
+        Protocol::Channel(Subprotocol::Unnamed),
+        Protocol::Exec(Version::V4),
+        Protocol::Exec(Version::V3),
+        Protocol::Exec(Version::V2),
+        Protocol::Exec(Version::V1),
+    ];
+    let carrier = bench.column.protocol.carrier();
+    let mut there =
+        newest.into_iter().filter(|protocol| protocol.carrier() == carrier && bench.offered.contains(protocol));
+    there.next().ok_or_else(|| Departure::NotOffered("it has none".into()))
+}
+
+pub(super) async fn byte_by_byte(bench: Bench) -> Outcome {
+    let protocol = newest(&bench)?;
+    let url = bench.exec_url(&["true"], Streams::OUTPUT);
+    let slow = Dribbling(bench.dial().await?);
+    let upgraded = bench.offer_over(slow, &url, &[protocol]).await?.instead_of("an upgrade")?;
+    expect(upgraded.protocol(), Some(protocol))
+}
+
+pub(super) async fn early_bytes(bench: Bench) -> Outcome {
+    let protocol = newest(&bench)?;
+    let command = ["sh", "-c", "read line; echo \"got $line\"; exit 7"];
+    let url = bench.exec_url(&command, Streams::PIPES);
+    let early = Early::new(&bench, &url, protocol).await?;
+    let session = early_session(&bench, early, protocol).await;
+    // It cannot be told from a server that answers nothing: what comes late is what was lost.
+    session.map_err(|departure| departure.known(&known::EARLY_BYTES_LOST))
+}
+
+async fn early_session(bench: &Bench, early: Early, protocol: Protocol) -> Outcome {
+    let upgraded = Upgraded::new(early, Bytes::new(), Some(protocol));
+    let mut session = bench.session_on(upgraded, Streams::PIPES).await?;
+    let mut stdin = session.exec.stdin.take();
+    if let Some(stdin) = &mut stdin {
+        stdin.send(Bytes::from_static(b"early\n")).await.instead_of("stdin")?;
+    }
+    let mut out = Vec::new();
+    let stdout = session.exec.stdout.take();
+    let ended = async { tokio::join!(drain(stdout, |data| out.extend_from_slice(&data)), session.exec.wait()) };
+    let (read, status) = within("the end of the command", bench.scale.patience, ended).await?;
+    read?;
+    let status = status.instead_of("a status")?;
+    expect((String::from_utf8_lossy(&out).as_ref(), status), ("got early\n", ExitStatus::Code(7)))
+}
+
+pub(super) async fn endless_head(bench: Bench) -> Outcome {
+    const MEGABYTES: usize = 4;
+    let url = bench.exec_url(&["true"], Streams::OUTPUT);
+    let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+    let mut io = bench.dial().await?;
+    let flood = async {
+        io.write_all(format!("GET /{path} HTTP/1.1\r\nHost: conformance\r\n").as_bytes()).await?;
+        let line = format!("X-Filler: {}\r\n", "x".repeat(1000));
+        for _ in 0..MEGABYTES * 1000 {
+            io.write_all(line.as_bytes()).await?;
+        }
+        io.flush().await
+    };
+    // It may close, or reset, in the midst of it.
+    let _ = within("an end", bench.scale.patience, flood).await?;
+    let mut answer = Vec::new();
+    let mut io = io.take(64 * 1024);
+    let _ = within("an end of the connection", bench.scale.patience, io.read_to_end(&mut answer)).await?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).map(str::to_owned);
+    match status.as_deref() {
+        None if answer.is_empty() => Ok(()),
+        Some(status) if status.starts_with('4') => Ok(()),
+        _ => Err(failed("431, another 4xx, or the end of the connection", answer)),
+    }
+}
+
+/// Writes a byte at a time.
+struct Dribbling(Box<dyn Io>);
+
+impl AsyncRead for Dribbling {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Dribbling {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        // Flushed in between, or TLS puts them together again.
+        ready!(Pin::new(&mut self.0).poll_flush(cx))?;
+        Pin::new(&mut self.0).poll_write(cx, &buf[..buf.len().min(1)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Puts the head of the request before the first bytes of the session, in one write, and takes the head of the answer off
+/// what comes.
+struct Early {
+    io: Box<dyn Io>,
+    head: Bytes,
+    /// Of the request's head and what goes with it.
+    first: BytesMut,
+    answer: BytesMut,
+    answered: bool,
+}
+
+impl Early {
+    async fn new(bench: &Bench, url: &str, protocol: Protocol) -> Outcome<Self> {
+        let spdy = protocol.carrier() == Carrier::Spdy;
+        let method = if spdy { http::Method::POST } else { http::Method::GET };
+        let request = bench.request(method, url).await?.body(()).instead_of("a request")?;
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let host = request.uri().authority().map_or("", |authority| authority.as_str());
+        let mut head = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n", request.method());
+        for (name, value) in request.headers() {
+            head += &format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes()));
+        }
+        if spdy {
+            head += &format!("Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {}\r\n", protocol.name());
+            head += "Content-Length: 0\r\n";
+        } else {
+            head +=
+                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+            if !protocol.name().is_empty() {
+                head += &format!("Sec-WebSocket-Protocol: {}\r\n", protocol.name());
+            }
+        }
+        head += "\r\n";
+        let (first, answer) = (BytesMut::new(), BytesMut::new());
+        Ok(Self { io: bench.dial().await?, head: head.into(), first, answer, answered: false })
+    }
+}
+
+impl AsyncWrite for Early {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        if !this.head.is_empty() {
+            this.first.extend_from_slice(&std::mem::take(&mut this.head));
+            this.first.extend_from_slice(buf);
+            // Taken as written: it is, ahead of anything else.
+            return Poll::Ready(Ok(buf.len()));
+        }
+        while !this.first.is_empty() {
+            let written = ready!(Pin::new(&mut this.io).poll_write(cx, &this.first))?;
+            this.first.advance(written);
+        }
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while !this.first.is_empty() {
+            let written = ready!(Pin::new(&mut this.io).poll_write(cx, &this.first))?;
+            this.first.advance(written);
+        }
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Early {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while !this.answered {
+            let mut piece = [0; 4096];
+            let mut read = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
+            if read.filled().is_empty() {
+                let head = String::from_utf8_lossy(&this.answer);
+                return Poll::Ready(Err(io::Error::other(format!("the end, in the head of the answer: {head}"))));
+            }
+            this.answer.extend_from_slice(read.filled());
+            if let Some(end) = this.answer.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = this.answer.split_to(end + 4);
+                let switched = format!("HTTP/1.1 {}", StatusCode::SWITCHING_PROTOCOLS.as_str());
+                if !head.starts_with(switched.as_bytes()) {
+                    let head = String::from_utf8_lossy(&head);
+                    return Poll::Ready(Err(io::Error::other(format!("no upgrade: {head}"))));
+                }
+                this.answered = true;
+            }
+        }
+        if this.answer.is_empty() {
+            return Pin::new(&mut this.io).poll_read(cx, buf);
+        }
+        let piece = this.answer.split_to(this.answer.len().min(buf.remaining()));
+        buf.put_slice(&piece);
+        Poll::Ready(Ok(()))
+    }
+}

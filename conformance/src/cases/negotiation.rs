@@ -1,0 +1,127 @@
+//! Which protocol the two ends settle on.
+
+use http::{Method, StatusCode};
+use kubestream::exec::Streams;
+use kubestream::upgrade::{Protocol, UpgradeError};
+
+use crate::bench::Bench;
+use crate::known;
+use crate::verdict::{Departure, Instead, Outcome, failed};
+
+const UNKNOWN: &str = "v99.channel.k8s.io";
+
+pub(super) async fn alone(bench: Bench) -> Outcome {
+    let protocol = bench.column.protocol;
+    let url = bench.exec_url(&["true"], Streams::OUTPUT);
+    let upgraded = bench.offer(&url, &[protocol]).await?.instead_of("an upgrade")?;
+    match upgraded.protocol() {
+        Some(settled) if settled == protocol => Ok(()),
+        settled => Err(failed(protocol.name(), format_args!("{:?}", settled.map(Protocol::name)))),
+    }
+}
+
+/// Those of the column's carrier that the server has and that have a name.
+fn named(bench: &Bench) -> Vec<Protocol> {
+    let carrier = bench.column.protocol.carrier();
+    let exec = bench.offered.iter().copied().filter(|protocol| protocol.version().is_some());
+    exec.filter(|protocol| protocol.carrier() == carrier && !protocol.name().is_empty()).collect()
+}
+
+pub(super) async fn preference(bench: Bench) -> Outcome {
+    let mut offers = named(&bench);
+    // With v5 among them an API server answers for itself, and not for the runtime behind it.
+    offers.retain(|protocol| protocol.name() != "v5.channel.k8s.io");
+    if offers.len() < 2 {
+        return Err(Departure::NotOffered("there are not two to choose from".into()));
+    }
+    for _ in 0..offers.len() {
+        let url = bench.exec_url(&["true"], Streams::OUTPUT);
+        let upgraded = bench.offer(&url, &offers).await?.instead_of("an upgrade")?;
+        if upgraded.protocol() != Some(offers[0]) {
+            let names: Vec<_> = offers.iter().map(|offer| offer.name()).collect();
+            let settled = upgraded.protocol().map(Protocol::name);
+            return Err(failed(format_args!("the first of {names:?}"), format_args!("{settled:?}")));
+        }
+        offers.rotate_left(1);
+    }
+    Ok(())
+}
+
+/// The headers of an upgrade that offers just these names.
+fn headers<'a>(bench: &Bench, names: &[&'a str]) -> Vec<(&'static str, &'a str)> {
+    let mut headers = vec![("Connection", "Upgrade")];
+    if bench.column.is_spdy() {
+        headers.push(("Upgrade", "SPDY/3.1"));
+        headers.extend(names.iter().map(|name| ("X-Stream-Protocol-Version", *name)));
+    } else {
+        headers.push(("Upgrade", "websocket"));
+        headers.push(("Sec-WebSocket-Version", "13"));
+        headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
+        // In one line: Go's servers read no second one.
+        match names {
+            [] => {}
+            [name] => headers.push(("Sec-WebSocket-Protocol", name)),
+            _ => unreachable!("names are joined by their caller"),
+        }
+    }
+    headers
+}
+
+fn method(bench: &Bench) -> Method {
+    if bench.column.is_spdy() { Method::POST } else { Method::GET }
+}
+
+pub(super) async fn unknown_first(bench: Bench) -> Outcome {
+    let Some(known) = named(&bench).pop() else { return Err(Departure::NotOffered("it has none".into())) };
+    let url = bench.exec_url(&["true"], Streams::OUTPUT);
+    let joined = format!("{UNKNOWN}, {}", known.name());
+    let names: &[&str] = if bench.column.is_spdy() { &[UNKNOWN, known.name()] } else { &[&joined] };
+    let answer = bench.ask(method(&bench), &url, &headers(&bench, names)).await?;
+    let header = if bench.column.is_spdy() { "X-Stream-Protocol-Version" } else { "Sec-WebSocket-Protocol" };
+    let settled = answer.headers.get(header).and_then(|name| name.to_str().ok());
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS && settled == Some(known.name()) {
+        return Ok(());
+    }
+    Err(failed(
+        format_args!("101 with {}", known.name()),
+        format_args!("{} with {settled:?}: {}", answer.status, answer.body),
+    ))
+}
+
+pub(super) async fn unknown(bench: Bench) -> Outcome {
+    let url = bench.exec_url(&["true"], Streams::OUTPUT);
+    let answer = bench.ask(method(&bench), &url, &headers(&bench, &[UNKNOWN])).await?;
+    if !answer.status.is_client_error() {
+        return Err(failed("a refusal, 403 or another 4xx", answer.status));
+    }
+    let accepted: Vec<_> = answer.headers.get_all("X-Accepted-Stream-Protocol-Versions").iter().collect();
+    if bench.column.is_spdy() && accepted.is_empty() {
+        return Err(failed(
+            "X-Accepted-Stream-Protocol-Versions, with what the server has",
+            format_args!("{answer:?}"),
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn none(bench: Bench) -> Outcome {
+    let url = bench.exec_url(&["true"], Streams::OUTPUT);
+    if !bench.column.is_spdy() {
+        // Whatever else it is: no name is settled on that nobody offered.
+        let unnamed = Protocol::Channel(kubestream::channel::Subprotocol::Unnamed);
+        return match bench.offer(&url, &[unnamed]).await? {
+            Ok(upgraded) if upgraded.protocol() == Some(unnamed) => Ok(()),
+            Ok(upgraded) => Err(failed("no name", format_args!("{:?}", upgraded.protocol()))),
+            Err(UpgradeError::Refused(refusal)) if refusal.status.is_client_error() => Ok(()),
+            Err(error) => Err(failed("a session without a name, or 4xx", error)),
+        };
+    }
+    let answer = bench.ask(method(&bench), &url, &headers(&bench, &[])).await?;
+    match answer.status {
+        status if status.is_client_error() => Ok(()),
+        StatusCode::OK if answer.body.is_empty() => {
+            Err(failed("a refusal, 400 or another 4xx", "200 and no body").known(&known::UNANSWERED))
+        }
+        status => Err(failed("a refusal, 400 or another 4xx", format_args!("{status}: {}", answer.body))),
+    }
+}

@@ -1,0 +1,39 @@
+//! How a command ended.
+
+use kubestream::exec::Streams;
+use kubestream::status::ExitStatus;
+
+use crate::bench::Bench;
+use crate::verdict::{Outcome, expect, failed};
+
+pub(super) async fn codes(bench: Bench) -> Outcome {
+    let once = |number: usize| {
+        let bench = bench.clone();
+        async move {
+            let output = bench.sh(&format!("exit {number}")).await?;
+            let expected = i32::try_from(number).ok().filter(|code| *code != 0).map(ExitStatus::Code);
+            expect(output.status, expected.unwrap_or(ExitStatus::Success))
+        }
+    };
+    // From both ends where not all are tried: those above 127 too.
+    let last = bench.scale.exit_codes.min(256);
+    bench.many(last, |number| once(if number % 2 == 0 { number / 2 } else { 255 - number / 2 })).await
+}
+
+pub(super) async fn signals(bench: Bench) -> Outcome {
+    for (name, number) in [("HUP", 1), ("INT", 2), ("KILL", 9), ("TERM", 15)] {
+        let output = bench.sh(&format!("kill -{name} $$; sleep 5")).await.map_err(|departure| departure.at(name))?;
+        expect(output.status, ExitStatus::Code(128 + number)).map_err(|departure| departure.at(name))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn not_found(bench: Bench) -> Outcome {
+    let output = bench.output(&["/no/such/command"], Streams::OUTPUT).await?;
+    match output.status {
+        // 126 and 127 are a shell's words for it, and some runtimes'.
+        ExitStatus::Code(126 | 127) => Ok(()),
+        ExitStatus::Failed(status) if !status.message.is_empty() => Ok(()),
+        status => Err(failed("a failure that says why", format_args!("{status:?}"))),
+    }
+}

@@ -1,0 +1,77 @@
+//! A command on a terminal.
+
+use bytes::Bytes;
+use kubestream::exec::Streams;
+use kubestream::status::{ExitStatus, TerminalSize};
+
+use crate::bench::{Bench, Session, drain, until, within};
+use crate::verdict::{Departure, Instead, Outcome, expect, failed};
+
+pub(super) async fn is_one(bench: Bench) -> Outcome {
+    const SCRIPT: &str = "test -t 0 && test -t 1 && test -t 2 && echo terminal; echo err >&2; exit 3";
+    let session = bench.start(&["sh", "-c", SCRIPT], Streams::TTY).await?;
+    let (stdout, status) = shown(&bench, session).await?;
+    expect((stdout.as_str(), status), ("terminal\r\nerr\r\n", ExitStatus::Code(3)))
+}
+
+/// What a terminal shows, up to the end of its command. Nobody types, or ends the typing: to some runtimes that is the end of the
+/// terminal, whatever is still to be shown.
+pub(super) async fn shown(bench: &Bench, mut session: Session) -> Outcome<(String, ExitStatus)> {
+    let _stdin = session.exec.stdin.take();
+    let (stdout, mut shown) = (session.exec.stdout.take(), Vec::new());
+    let ended = async { tokio::join!(drain(stdout, |data| shown.extend_from_slice(&data)), session.exec.wait()) };
+    let (read, status) = within("the end of the command", bench.scale.patience, ended).await?;
+    read?;
+    Ok((String::from_utf8_lossy(&shown).into_owned(), status.instead_of("a status")?))
+}
+
+pub(super) async fn keys(bench: Bench) -> Outcome {
+    const CTRL_C: &[u8] = b"\x03";
+    const CTRL_D: &[u8] = b"\x04";
+    // What ctrl-C does is the terminal's doing, and the command's what it makes of it.
+    const SCRIPT: &str = "trap 'echo caught' INT; echo ready; cat; echo over; exit 9";
+    let mut session = bench.start(&["sh", "-c", SCRIPT], Streams::TTY).await?;
+    let Some(mut stdin) = session.exec.stdin.take() else { return Err(failed("stdin", "none")) };
+    let (mut stdout, mut said) = (session.exec.stdout.take(), Vec::new());
+    let typed = async {
+        until(&mut stdout, &mut said, "ready").await?;
+        // Said twice: by the terminal, and by cat.
+        stdin.send(Bytes::from_static(b"hello\n")).await.instead_of("stdin")?;
+        until(&mut stdout, &mut said, "hello\r\nhello").await?;
+        stdin.send(Bytes::from_static(CTRL_C)).await.instead_of("stdin")?;
+        until(&mut stdout, &mut said, "over").await
+    };
+    within("an answer to each key", bench.scale.patience, typed).await??;
+    let rest = async { tokio::join!(drain(stdout.take(), |data| said.extend_from_slice(&data)), session.exec.wait()) };
+    let (read, status) = within("the end of the command", bench.scale.patience, rest).await?;
+    read?;
+    expect(status.instead_of("a status")?, ExitStatus::Code(9))?;
+
+    let mut session = bench.start(&["sh", "-c", "cat; exit 4"], Streams::TTY).await?;
+    let Some(mut stdin) = session.exec.stdin.take() else { return Err(failed("stdin", "none")) };
+    stdin.send(Bytes::from_static(CTRL_D)).await.instead_of("stdin")?;
+    let status = within("the end at ctrl-D", bench.scale.patience, session.exec.wait()).await?;
+    expect(status.instead_of("a status")?, ExitStatus::Code(4))
+}
+
+pub(super) async fn resize(bench: Bench) -> Outcome {
+    if !bench.column.resizes() {
+        return Err(Departure::NotOffered("the version has no sizes".into()));
+    }
+    const SCRIPT: &str = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.1; done; echo first
+        until [ \"$(stty size)\" = '50 132' ]; do sleep 0.1; done; echo second; exit 3";
+    let mut session = bench.start(&["sh", "-c", SCRIPT], Streams::TTY).await?;
+    // Dropped, it would be the end of the terminal's input.
+    let _stdin = session.exec.stdin.take();
+    let Some(mut resize) = session.exec.resize.take() else { return Err(failed("a stream of sizes", "none")) };
+    let (mut stdout, mut said) = (session.exec.stdout.take(), Vec::new());
+    for (width, height, text) in [(80, 24, "first"), (132, 50, "second")] {
+        resize.resize(TerminalSize { width, height }).await.instead_of("a size")?;
+        let seen = until(&mut stdout, &mut said, text);
+        within(&format!("{height} rows of {width} columns"), bench.scale.patience, seen).await??;
+    }
+    let rest = async { tokio::join!(drain(stdout.take(), drop), session.exec.wait()) };
+    let (read, status) = within("the end of the command", bench.scale.patience, rest).await?;
+    read?;
+    expect(status.instead_of("a status")?, ExitStatus::Code(3))
+}

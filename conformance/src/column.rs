@@ -1,0 +1,88 @@
+//! What a case is tried over: each carrier, and each version on it.
+//!
+//! Owns their order and their names in the table.
+
+use kubestream::channel::Subprotocol;
+use kubestream::upgrade::{Carrier, Protocol, Version};
+
+/// Cases that share their columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Group {
+    /// Of the request and its answer: a column a carrier.
+    Handshake,
+    /// Exec and attach: a column a version.
+    Exec,
+    /// Port-forward: a column a form.
+    Forward,
+}
+
+impl Group {
+    pub const ALL: [Self; 3] = [Self::Handshake, Self::Exec, Self::Forward];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake and requests",
+            Self::Exec => "exec and attach",
+            Self::Forward => "port-forward",
+        }
+    }
+
+    #[must_use]
+    pub fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Handshake => &HANDSHAKE,
+            Self::Exec => &EXEC,
+            Self::Forward => &FORWARD,
+        }
+    }
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    /// What is spoken. In [`Group::Handshake`] it stands for all of its carrier.
+    pub protocol: Protocol,
+}
+
+impl Column {
+    const fn new(name: &'static str, protocol: Protocol) -> Self {
+        Self { name, protocol }
+    }
+
+    #[must_use]
+    pub fn is_spdy(self) -> bool {
+        self.protocol.carrier() == Carrier::Spdy
+    }
+
+    /// The size of a terminal can be said: every WebSocket has the channel, whatever the version.
+    #[must_use]
+    pub fn resizes(self) -> bool {
+        !self.is_spdy() || self.protocol.version() >= Some(Version::V3)
+    }
+}
+
+static HANDSHAKE: [Column; 2] =
+    [Column::new("SPDY", Protocol::Exec(Version::V4)), Column::new("WebSocket", Protocol::Channel(Subprotocol::V4))];
+
+static EXEC: [Column; 10] = [
+    Column::new("SPDY v1", Protocol::Exec(Version::V1)),
+    Column::new("SPDY v2", Protocol::Exec(Version::V2)),
+    Column::new("SPDY v3", Protocol::Exec(Version::V3)),
+    Column::new("SPDY v4", Protocol::Exec(Version::V4)),
+    Column::new("WS unnamed", Protocol::Channel(Subprotocol::Unnamed)),
+    Column::new("WS v1", Protocol::Channel(Subprotocol::V1)),
+    Column::new("WS v1 base64", Protocol::Channel(Subprotocol::V1Base64)),
+    Column::new("WS v4", Protocol::Channel(Subprotocol::V4)),
+    Column::new("WS v4 base64", Protocol::Channel(Subprotocol::V4Base64)),
+    Column::new("WS v5", Protocol::Channel(Subprotocol::V5)),
+];
+
+static FORWARD: [Column; 5] = [
+    Column::new("SPDY", Protocol::PortForward),
+    Column::new("WS tunnel", Protocol::Tunnel),
+    Column::new("WS unnamed", Protocol::PortChannels(Subprotocol::Unnamed)),
+    Column::new("WS v4", Protocol::PortChannels(Subprotocol::V4)),
+    Column::new("WS v4 base64", Protocol::PortChannels(Subprotocol::V4Base64)),
+];

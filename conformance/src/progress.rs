@@ -1,0 +1,50 @@
+//! Where a run is, on stderr: a line that moves on a terminal, and a line a failure elsewhere.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use conformance::run::{Cell, Event};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    moves: bool,
+    /// Of the case that was told of last, where lines stay.
+    told: &'static str,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let moves = std::io::stderr().is_terminal();
+        let bar = if moves { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} {elapsed} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, moves, told: "" }
+    }
+
+    pub(crate) fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Probing(column) => self.bar.set_message(format!("what it speaks: {}", column.name)),
+            Event::Begins { case, column, done, of } => {
+                self.bar.set_length(*of as u64);
+                self.bar.set_position(*done as u64);
+                self.bar.set_message(format!("{}, {}", case.name, column.name));
+                if !self.moves && self.told != case.name {
+                    eprintln!("{done}/{of} {}", case.name);
+                    self.told = case.name;
+                }
+            }
+            Event::Ended { case, cell: Cell { column, outcome: Err(departure), .. } } if departure.is_failure() => {
+                let line = format!("FAIL: {}, {}: {departure}", case.name, column.name);
+                if self.moves { self.bar.println(line) } else { eprintln!("{line}") }
+            }
+            Event::Ended { .. } => {}
+        }
+    }
+
+    pub(crate) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

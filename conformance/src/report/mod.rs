@@ -1,0 +1,23 @@
+//! A run, as people and programs read it.
+//!
+//! Owns the forms. It judges nothing.
+
+mod json;
+mod junit;
+mod table;
+
+pub use json::json;
+pub use junit::junit;
+pub use table::table;
+
+use crate::verdict::{Departure, Outcome};
+
+/// In one word, the same everywhere.
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Ok(()) => "pass",
+        Err(Departure::Failed { .. } | Departure::Unreached(_)) => "fail",
+        Err(Departure::Known { .. }) => "note",
+        Err(Departure::NotOffered(_)) => "not offered",
+    }
+}

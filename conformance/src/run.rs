@@ -1,0 +1,227 @@
+//! Runs the cases, each in each of its columns, one after another.
+//!
+//! Owns the deadlines, and what a server is found to have. No case can take the run down with it, or hold it up.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use kubestream::exec::Streams;
+use kubestream::upgrade::{Protocol, UpgradeError};
+use tokio::task::JoinHandle;
+
+use crate::bench::Bench;
+use crate::cases::{ALL, Case};
+use crate::column::{Column, Group};
+use crate::scale::Scale;
+use crate::target::{Operation, Paths, Target};
+use crate::verdict::{Departure, Outcome, failed};
+
+/// What became of all of it.
+#[derive(Debug)]
+pub struct Report {
+    pub rows: Vec<Row>,
+    /// The columns that the server has not, and in what words it said so.
+    pub absent: Vec<(Group, Column, String)>,
+    pub took: Duration,
+}
+
+/// Of a case.
+#[derive(Debug)]
+pub struct Row {
+    pub case: &'static Case,
+    pub cells: Vec<Cell>,
+}
+
+/// Of a case in a column.
+#[derive(Debug)]
+pub struct Cell {
+    pub column: Column,
+    pub outcome: Outcome,
+    pub took: Duration,
+}
+
+/// Where a run is.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// It is asked for each version.
+    Probing(Column),
+    /// So many of so many cells are done, and this one is next.
+    Begins {
+        case: &'static Case,
+        column: Column,
+        done: usize,
+        of: usize,
+    },
+    Ended {
+        case: &'static Case,
+        cell: &'a Cell,
+    },
+}
+
+impl Report {
+    /// What did not pass, and is not known.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static Case, &Cell)> {
+        self.departures().filter(|(_, cell)| cell.outcome.as_ref().is_err_and(Departure::is_failure))
+    }
+
+    /// All that is not as it should be, known or not.
+    pub fn departures(&self) -> impl Iterator<Item = (&'static Case, &Cell)> {
+        let cells = self.rows.iter().flat_map(|row| row.cells.iter().map(|cell| (row.case, cell)));
+        cells.filter(|(_, cell)| cell.outcome.is_err())
+    }
+
+    pub fn passed(&self) -> usize {
+        self.rows.iter().flat_map(|row| &row.cells).filter(|cell| cell.outcome.is_ok()).count()
+    }
+}
+
+/// What the server says to a version that is offered alone.
+enum Found {
+    There,
+    /// It has it not, in whatever words.
+    Absent(String),
+    /// It says something that is no answer to the question.
+    Broken(Departure),
+}
+
+/// Runs the cases in the columns that `wanted` says.
+pub async fn run(
+    target: Arc<Target>,
+    scale: Arc<Scale>,
+    wanted: impl Fn(&Case, Column) -> bool,
+    mut observe: impl FnMut(Event<'_>),
+) -> Report {
+    let began = Instant::now();
+    let columns_of = |case: &'static Case| {
+        let columns = case.group.columns().iter().copied();
+        columns.filter(|column| wanted(case, *column)).collect::<Vec<_>>()
+    };
+    let cases: Vec<_> =
+        ALL.iter().map(|case| (case, columns_of(case))).filter(|(_, columns)| !columns.is_empty()).collect();
+    let mut found = Vec::new();
+    for group in [Group::Exec, Group::Forward] {
+        // What a carrier has, the cases of the handshake choose from.
+        let asked = |column: &&Column| {
+            cases.iter().any(|(case, columns)| {
+                case.group == group && columns.contains(column)
+                    || group == Group::Exec && case.group == Group::Handshake
+            })
+        };
+        for column in group.columns().iter().filter(asked) {
+            observe(Event::Probing(*column));
+            let bench = bench(&target, &scale, *column, &[]);
+            found.push((group, *column, probe(&bench, group).await));
+        }
+    }
+    let there = found.iter().filter(|(.., found)| matches!(found, Found::There));
+    let offered: Vec<_> = there.map(|(_, column, _)| column.protocol).collect();
+
+    let mut report = Report { rows: Vec::new(), absent: Vec::new(), took: Duration::ZERO };
+    let of = cases.iter().map(|(_, columns)| columns.len()).sum();
+    let mut done = 0;
+    for (case, columns) in cases {
+        let try_in = |column: Column| {
+            let bench = bench(&target, &scale, column, &offered);
+            let missing = missing(case, column, &found, &offered);
+            let strict = target.strict;
+            async move {
+                let began = Instant::now();
+                let outcome = match missing {
+                    Some(departure) => Err(departure),
+                    None => one(case, bench).await,
+                };
+                let outcome = outcome.map_err(|departure| if strict { departure.strict() } else { departure });
+                Cell { column, outcome, took: began.elapsed() }
+            }
+        };
+        let at_a_time = if case.waits { columns.len() } else { 1 };
+        let mut trying = stream::iter(&columns).map(|column| try_in(*column)).buffered(at_a_time);
+        let mut cells = Vec::new();
+        while let Some(column) = columns.get(cells.len()) {
+            observe(Event::Begins { case, column: *column, done, of });
+            let Some(cell) = trying.next().await else { break };
+            observe(Event::Ended { case, cell: &cell });
+            cells.push(cell);
+            done += 1;
+        }
+        drop(trying);
+        report.rows.push(Row { case, cells });
+    }
+    report.absent = found
+        .into_iter()
+        .filter_map(|(group, column, found)| match found {
+            Found::Absent(why) => Some((group, column, why)),
+            _ => None,
+        })
+        .collect();
+    report.took = began.elapsed();
+    report
+}
+
+fn bench(target: &Arc<Target>, scale: &Arc<Scale>, column: Column, offered: &[Protocol]) -> Bench {
+    Bench { target: Arc::clone(target), scale: Arc::clone(scale), column, offered: offered.into() }
+}
+
+async fn probe(bench: &Bench, group: Group) -> Found {
+    let url = match group {
+        Group::Forward => {
+            let port = bench.target.pod.echo.unwrap_or(bench.target.pod.refused);
+            let name = if bench.target.paths == Paths::Kubelet { "port" } else { "ports" };
+            // Kubernetes' newer forms name no port in the request.
+            let query = match bench.column.protocol {
+                Protocol::PortChannels(_) => format!("{name}={port}"),
+                _ => String::new(),
+            };
+            bench.target.url(Operation::PortForward, None, &query)
+        }
+        _ => bench.exec_url(&["true"], Streams::OUTPUT),
+    };
+    match bench.offer(&url, &[bench.column.protocol]).await {
+        Ok(Ok(_)) => Found::There,
+        Ok(Err(UpgradeError::Refused(refusal))) if [400, 403, 426, 501].contains(&refusal.status.as_u16()) => {
+            Found::Absent(UpgradeError::Refused(refusal).to_string())
+        }
+        Ok(Err(error)) => Found::Broken(failed("an upgrade, or a refusal of the version", error)),
+        Err(departure) => Found::Broken(departure),
+    }
+}
+
+/// Why there is nothing to be tried.
+fn missing(case: &Case, column: Column, found: &[(Group, Column, Found)], offered: &[Protocol]) -> Option<Departure> {
+    if case.group == Group::Handshake {
+        let carrier = column.protocol.carrier();
+        let there = offered.iter().any(|protocol| protocol.version().is_some() && protocol.carrier() == carrier);
+        return (!there).then(|| Departure::NotOffered(format!("it has no exec over {carrier}")));
+    }
+    let (.., found) = found.iter().find(|(group, other, _)| *group == case.group && *other == column)?;
+    match found {
+        Found::There => None,
+        Found::Absent(why) => Some(Departure::NotOffered(why.clone())),
+        // Said once.
+        Found::Broken(departure) if case.name == "negotiation/alone" || case.name == "forward/echo" => {
+            Some(departure.clone())
+        }
+        Found::Broken(_) => Some(Departure::NotOffered("its handshake failed".into())),
+    }
+}
+
+/// A task of its own: what panics or does not end ends there.
+async fn one(case: &Case, bench: Bench) -> Outcome {
+    let deadline = bench.scale.deadline;
+    let mut task = Task(tokio::spawn((case.run)(bench)));
+    match tokio::time::timeout(deadline, &mut task.0).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panic)) => Err(failed("a case that ends", panic)),
+        Err(_) => Err(failed("an end", format_args!("none within {} s", deadline.as_secs()))),
+    }
+}
+
+/// It ends when it is dropped.
+struct Task(JoinHandle<Outcome>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
