@@ -6,6 +6,7 @@
 
 mod cri;
 mod execute;
+pub mod matrix;
 mod peer;
 mod run;
 mod terminal;

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{Ended, Input, Peer, Scratch, digest, node_client, pattern, python_client, run, runs};
 use serde_json::Value;
 use tokio::process::Command;
@@ -13,6 +14,15 @@ const V4: &str = "v4.channel.k8s.io";
 /// A client of another language, by the command that begins it.
 type Client = fn(&str) -> Command;
 const CLIENTS: [(&str, Client); 2] = [("client-node", node_client), ("python", python_client)];
+
+fn both_prove(cases: &str) -> Proof {
+    let python = proves(cases).with(Foreign::Python, client_of(NODE), [Over::WebSocketV5]);
+    python.with(Foreign::ClientNode, client_of(NODE), [Over::WebSocketV5])
+}
+
+fn python_proves(cases: &str, over: Over) -> Proof {
+    proves(cases).with(Foreign::Python, client_of(NODE), [over])
+}
 
 /// What the client made of a command, and its outcome beside its output.
 async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input: Input) -> (Ended, Value) {
@@ -28,6 +38,7 @@ async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input
 
 #[tokio::test]
 async fn outputs_stay_apart_and_exit_codes_arrive() {
+    let _proof = both_prove("outputs apart; exit codes 0, 7, 255");
     let node = Peer::node();
     for (name, client) in CLIENTS {
         for code in [0, 7, 255] {
@@ -42,6 +53,7 @@ async fn outputs_stay_apart_and_exit_codes_arrive() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same_and_their_end_arrives() {
+    let _proof = both_prove("10 MB there and back; the end of stdin");
     let node = Peer::node();
     let sent = pattern(10_000_000);
     for (name, client) in CLIENTS {
@@ -52,6 +64,7 @@ async fn ten_megabytes_come_back_the_same_and_their_end_arrives() {
 
 #[tokio::test]
 async fn all_of_stdin_may_come_in_one_message() {
+    let _proof = python_proves("10 MB of stdin in one message", Over::WebSocketV5);
     let node = Peer::node();
     let sent = pattern(10_000_000);
     let (ended, outcome) =
@@ -61,6 +74,7 @@ async fn all_of_stdin_may_come_in_one_message() {
 
 #[tokio::test]
 async fn strings_come_as_messages_of_text() {
+    let _proof = python_proves("stdin as text", Over::WebSocketV5);
     let node = Peer::node();
     let sent = vec![b'x'; 1_000_000];
     let (ended, outcome) = execute(&node, python_client, &["--stdin", "--text"], "wc -c", Input::Bytes(sent)).await;
@@ -69,6 +83,7 @@ async fn strings_come_as_messages_of_text() {
 
 #[tokio::test]
 async fn v4_carries_stdin_and_the_exit_code_too() {
+    let _proof = python_proves("1 MB there and back; exit code 7", Over::WebSocketV4);
     let node = Peer::node();
     let sent = pattern(1_000_000);
     let more = ["--stdin", "--protocol", V4];
@@ -80,6 +95,7 @@ async fn v4_carries_stdin_and_the_exit_code_too() {
 
 #[tokio::test]
 async fn a_terminal_is_resized() {
+    let _proof = both_prove("a terminal and its sizes");
     let node = Peer::node();
     let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
     for (name, client) in CLIENTS {
@@ -93,6 +109,7 @@ async fn a_terminal_is_resized() {
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let _proof = both_prove("3 MB and exit 7");
     let node = Peer::node();
     for (name, client) in CLIENTS {
         for number in 0..runs(10) {
@@ -106,6 +123,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 /// A command that leaves its stdin unread: Go's servers reset the connection then, and client-node loses the status.
 #[tokio::test]
 async fn stdin_that_nobody_reads_costs_nobody_the_status() {
+    let _proof = both_prove("stdin that nobody reads");
     let node = Peer::node();
     for (name, client) in CLIENTS {
         for number in 0..runs(10) {
