@@ -89,12 +89,12 @@ pub enum FlowControl {
     ///
     /// The client says INITIAL_WINDOW_SIZE in its first flight and a server of ours answers with its own, ahead of anything
     /// else: until the server's first frame, or for ten seconds, the client sends no more than a window. Both count
-    /// from the first byte; whoever has received INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants from then on.
+    /// from the first byte; whoever has received SETTINGS, of whatever, or a WINDOW_UPDATE obeys and grants from then on.
     #[default]
     Auto,
     /// No windows at all.
     Off,
-    /// The draft to the letter, from the first byte: for peers that expect updates and announce nothing. Not opposite
+    /// The draft to the letter, from the first byte: for peers that expect updates and send no SETTINGS. Not opposite
     /// [`Auto`](Self::Auto), which may have sent more than 64 KiB before it hears of windows.
     Strict,
 }

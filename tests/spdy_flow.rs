@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update};
 use kubestream::spdy::{
     Config, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, ReadOutcome, Role, RstStatus,
-    WriteOutcome,
+    SettingId, Settings, WriteOutcome,
 };
 use kubestream::{ConnectionError, StreamError};
 
@@ -178,6 +178,25 @@ fn whoever_announces_windows_is_obeyed_from_then_on_and_from_the_first_byte() {
     assert_eq!(carried(&client.says()), 0, "the window was 80 KiB below zero");
     client.gets(window_update(stream, 2 * KIB as u32));
     assert_eq!(carried(&client.says()), KIB);
+}
+
+#[test]
+fn settings_that_say_nothing_of_windows_come_from_a_peer_that_has_them() {
+    for mut end in [End::client(Config::default()), End::server(Config::default())] {
+        let client = end.connection.role() == Role::Client;
+        let stream = if client { end.opens() } else { 1 };
+        end.gets(if client { reply(stream) } else { syn(stream) });
+        if !client {
+            end.accepts(stream);
+        }
+        end.gets(Frame::Settings(Settings::single(SettingId::MAX_CONCURRENT_STREAMS, 100)));
+        end.says();
+        end.writes(stream, vec![0; 100 * KIB]);
+        assert_eq!(carried(&end.says()), 64 * KIB, "what the draft begins with");
+        end.gets(data(stream, vec![0; 64 * KIB]));
+        end.reads(stream);
+        assert!(matches!(end.says()[..], [Frame::WindowUpdate { id, .. }] if id.get() == stream), "it waits for this");
+    }
 }
 
 #[test]

@@ -283,8 +283,9 @@ impl Connection {
             if !valid {
                 return Err(ConnectionError::Protocol("an initial window that lifts a stream's beyond 2^31 - 1"));
             }
-            self.peer_has_windows();
         }
+        // Whatever they say: Go's peers, which have none, send no SETTINGS, and netty has windows but only limits the streams.
+        self.peer_has_windows();
         Ok(())
     }
 

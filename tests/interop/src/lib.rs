@@ -9,16 +9,18 @@ mod execute;
 pub mod matrix;
 mod peer;
 mod run;
+mod scenario;
 mod terminal;
 mod transfer;
 mod windows;
 
 pub use cri::{Runtime, id};
 pub use execute::execute;
-pub use peer::{Peer, asciinema, binary, example, kubectl, node_client, python_client};
+pub use peer::{Peer, asciinema, binary, example, java, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
+pub use scenario::serve;
 pub use terminal::Terminal;
-pub use transfer::{digest, pattern, read_pattern, send_pattern};
+pub use transfer::{digest, pattern, read_all, read_pattern, send_pattern};
 pub use windows::{Watched, Windows};
 
 /// How often a race is run: `KUBESTREAM_RUNS`, or `usual`.

@@ -77,6 +77,8 @@ names! {
         Spdystream: "spdystream",
         /// SPDY/3.1 of Node's, with windows.
         SpdyTransport: "spdy-transport",
+        /// SPDY/3.1 of Java's, with windows and a limit of streams.
+        Netty: "netty",
         /// The tar of this machine.
         GnuTar: "gnu-tar",
         /// busybox's tar and its fellows, of this machine.

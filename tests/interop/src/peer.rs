@@ -51,6 +51,14 @@ impl Peer {
         Self::start(command, from_json)
     }
 
+    /// netty as server of SPDY.
+    #[must_use]
+    pub fn netty(arguments: &[&str]) -> Self {
+        let mut command = java("Netty");
+        command.arg("--stdin-guard").args(arguments).arg("listen");
+        Self::start(command.into_std(), from_json)
+    }
+
     /// The built-in node. It has no guard of its own; a shell lends it one.
     #[must_use]
     pub fn node() -> Self {
@@ -194,6 +202,17 @@ pub fn node_client(what: &str) -> tokio::process::Command {
 pub fn python_client(what: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(built(suite("python/.venv/bin/python")));
     command.arg(suite("python").join(what).with_extension("py"));
+    command
+}
+
+/// One of Java's peers, to be told what to do: none of them lives long enough for more than a machine that starts fast.
+#[must_use]
+pub fn java(class: &str) -> tokio::process::Command {
+    let mut path = built(suite("java/target/classes")).into_os_string();
+    path.push(":");
+    path.push(suite("java/target/lib/*"));
+    let mut command = tokio::process::Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]).arg(path).arg(class);
     command
 }
 

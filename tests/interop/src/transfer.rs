@@ -49,6 +49,18 @@ pub async fn read_pattern(from: &mut RecvHalf, length: usize) -> Result<(), Stre
     Ok(())
 }
 
+/// Reads to the end of a stream.
+///
+/// # Errors
+/// Those of the stream.
+pub async fn read_all(from: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
+    let mut all = Vec::new();
+    while let Some(data) = from.data().await {
+        all.extend_from_slice(&data?);
+    }
+    Ok(all)
+}
+
 /// What the scenario `sink` answers: a count, a space, and the SHA-256 in hex.
 #[must_use]
 pub fn digest(content: &[u8]) -> String {

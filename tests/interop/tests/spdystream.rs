@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use kubestream::mux::{Config, Incoming, Multiplexer, RecvHalf, SendHalf, Stream};
+use kubestream::mux::{Config, Multiplexer, RecvHalf, SendHalf, Stream};
 use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::Upgraded;
 use kubestream::{ConnectionError, StreamError};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of, server_for};
-use kubestream_interop::{Input, Peer, binary, digest, pattern, read_pattern, run, send_pattern, within};
+use kubestream_interop::{
+    Input, Peer, binary, digest, pattern, read_all, read_pattern, run, send_pattern, serve, within,
+};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -31,7 +33,7 @@ async fn every_scenario_works_as_the_acceptor() {
     let acceptor = tokio::spawn(async move {
         loop {
             let (tcp, _) = listener.accept().await.expect("a connection");
-            tokio::spawn(serve(tcp));
+            tokio::spawn(serve(tcp, Config::default()));
         }
     });
     let ended = run(dial, Input::Null).await;
@@ -41,69 +43,6 @@ async fn every_scenario_works_as_the_acceptor() {
     let failed: Vec<_> = results.iter().filter(|result| result["ok"] != true).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!((results.len(), ended.code), (SCENARIOS, Some(0)), "{}", ended.stderr);
-}
-
-async fn serve(tcp: TcpStream) {
-    let (mux, driver) = Multiplexer::server(Upgraded::from_io(tcp), Config::default());
-    tokio::spawn(driver);
-    while let Some(Ok(incoming)) = mux.accept().await {
-        tokio::spawn(act(mux.clone(), incoming));
-    }
-}
-
-/// What the convention has an acceptor do.
-async fn act(mux: Multiplexer, incoming: Incoming) {
-    let scenario = incoming.headers().get("scenario").expect("a scenario").to_owned();
-    let length = incoming.headers().get("bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or_default();
-    if scenario == "refuse" {
-        return incoming.refuse();
-    }
-    let (mut recv, mut send) = incoming.reply().split();
-    let acted = match &*scenario {
-        "echo" => echo_back(&mut recv, &mut send).await,
-        "half-close" => match read_all(&mut recv).await {
-            Ok(all) => send.send(all.into()).await,
-            Err(error) => Err(error),
-        },
-        "reset" => {
-            let data = recv.data().await;
-            send.reset(RstStatus::CANCEL);
-            assert!(matches!(data, Some(Ok(_))), "{data:?}");
-            return;
-        }
-        "source" | "goaway" => send_pattern(&mut send, length).await,
-        "sink" => match read_all(&mut recv).await {
-            Ok(all) => send.send(digest(&all).into()).await,
-            Err(error) => Err(error),
-        },
-        "ping" => {
-            for _ in 0..10 {
-                mux.ping().await.expect("an answer");
-            }
-            send.send(Bytes::from_static(b"10 pings")).await
-        }
-        other => panic!("unknown scenario {other:?}"),
-    };
-    acted.unwrap_or_else(|error| panic!("{scenario}: {error}"));
-    send.finish();
-    if scenario == "goaway" {
-        mux.shutdown().await.expect("an end in good order");
-    }
-}
-
-async fn echo_back(recv: &mut RecvHalf, send: &mut SendHalf) -> Result<(), StreamError> {
-    while let Some(data) = recv.data().await {
-        send.send(data?).await?;
-    }
-    Ok(())
-}
-
-async fn read_all(recv: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
-    let mut all = Vec::new();
-    while let Some(data) = recv.data().await {
-        all.extend_from_slice(&data?);
-    }
-    Ok(all)
 }
 
 /// A connection of ours to their server.

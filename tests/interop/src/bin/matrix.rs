@@ -31,6 +31,7 @@ enum Built {
     CriTools,
     Node,
     Python,
+    Java,
     Busybox,
 }
 
@@ -42,6 +43,7 @@ impl Built {
             Self::CriTools => "cri-tools",
             Self::Node => "node",
             Self::Python => "python",
+            Self::Java => "java",
             Self::Busybox => "busybox",
         }
     }
@@ -55,6 +57,8 @@ enum Pinned {
     Go(&'static str, &'static str),
     Node(&'static str),
     Python(&'static str),
+    /// A jar.
+    Java(&'static str),
     /// Whatever the machine has.
     Machine,
     /// It has none.
@@ -73,6 +77,7 @@ const fn about(peer: Foreign) -> (Built, Pinned) {
         Foreign::Apiserver => (Built::Go, Pinned::Go("go", "k8s.io/apiserver")),
         Foreign::Spdystream => (Built::Go, Pinned::Go("go", "github.com/moby/spdystream")),
         Foreign::SpdyTransport => (Built::Node, Pinned::Node("spdy-transport")),
+        Foreign::Netty => (Built::Java, Pinned::Java("netty-codec-http")),
         Foreign::GnuTar => (Built::Go, Pinned::Machine),
         Foreign::BusyboxTar => (Built::Busybox, Pinned::Machine),
         Foreign::Asciinema => (Built::Python, Pinned::Python("asciinema")),
@@ -284,6 +289,13 @@ fn version(peer: Foreign) -> Result<String, String> {
             let pins = read(suite("python/requirements.txt"))?;
             let pin = |line: &str| line.strip_prefix(package)?.strip_prefix("==").map(str::to_owned);
             pins.lines().find_map(pin)
+        }
+        Pinned::Java(jar) => {
+            let pins = read(suite("java/jars.sha256"))?;
+            // A jar's name goes on with a word where it is another's.
+            let names = pins.lines().filter_map(|line| line.split_whitespace().nth(1));
+            let mut versions = names.filter_map(|name| name.strip_prefix(jar)?.strip_prefix('-')?.strip_suffix(".jar"));
+            versions.find(|version| version.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
         }
         // Their releases are not ours to choose, and would change the file with the machine.
         Pinned::Machine => Some("the machine's".to_owned()),
