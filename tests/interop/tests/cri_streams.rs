@@ -23,10 +23,11 @@ const TRANSPORTS: [&[&str]; 4] = [
 /// What each of them comes to.
 const OVER: [Over; 4] = [Over::SpdyV4, Over::WebSocketV5, Over::Fallback, Over::WebSocketV4];
 
-/// client-go does at URLs that the kubelet's client has asked for.
-fn proves(cases: &str, over: &[Over]) -> Proof {
-    let urls = matrix::proves(cases).with(Foreign::CriClient, client_of("`cri`"), [Over::Cri]);
-    urls.with(Foreign::ClientGo, client_of("`cri`"), over.iter().copied())
+/// client-go does, at URLs that the kubelet's client has asked for.
+fn proves(cases: &str, over: &[Over]) -> [Proof; 2] {
+    let urls = matrix::proves("URLs for exec, attach and port-forward");
+    let cases = matrix::proves(cases).with(Foreign::ClientGo, client_of("`cri`"), over.iter().copied());
+    [cases, urls.with(Foreign::CriClient, client_of("`cri`"), [Over::Cri])]
 }
 
 fn record(stream: &str, text: &str) -> (String, String, String) {
