@@ -16,7 +16,7 @@ mod windows;
 
 pub use cri::{Runtime, id};
 pub use execute::execute;
-pub use peer::{Peer, asciinema, binary, example, java, kubectl, node_client, python_client};
+pub use peer::{Peer, asciinema, binary, example, java, java_client, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
 pub use scenario::serve;
 pub use terminal::Terminal;

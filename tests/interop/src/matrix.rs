@@ -3,6 +3,7 @@
 //! Owns the names of the peers and of the protocols, and the record: a line of JSON a row, in the file that `KUBESTREAM_MATRIX` names. It must not know
 //! how the rows are merged and shown, which is `src/bin/matrix.rs`'s.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -49,6 +50,12 @@ macro_rules! names {
                 Self::ALL.iter().copied().find(|one| one.text() == text)
             }
         }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.text())
+            }
+        }
     };
 }
 
@@ -63,6 +70,8 @@ names! {
         ClientNode: "client-node",
         /// Python's client library.
         Python: "python-kubernetes",
+        /// Java's client library.
+        ClientJava: "client-java",
         /// The kubelet's client of a container runtime.
         CriClient: "cri-client",
         /// The command at a container runtime.

@@ -205,6 +205,12 @@ pub fn python_client(what: &str) -> tokio::process::Command {
     command
 }
 
+/// One of the programs of Java's official client, to be told what to do.
+#[must_use]
+pub fn java_client(what: &str) -> tokio::process::Command {
+    java(if what == "exec" { "OfficialExec" } else { "OfficialForward" })
+}
+
 /// One of Java's peers, to be told what to do: none of them lives long enough for more than a machine that starts fast.
 #[must_use]
 pub fn java(class: &str) -> tokio::process::Command {

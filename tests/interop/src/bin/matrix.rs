@@ -71,6 +71,7 @@ const fn about(peer: Foreign) -> (Built, Pinned) {
         Foreign::ClientGo => (Built::Go, Pinned::Go("go", "k8s.io/client-go")),
         Foreign::ClientNode => (Built::Node, Pinned::Node("@kubernetes/client-node")),
         Foreign::Python => (Built::Python, Pinned::Python("kubernetes")),
+        Foreign::ClientJava => (Built::Java, Pinned::Java("client-java")),
         Foreign::CriClient => (Built::Go, Pinned::Go("go", "k8s.io/cri-client")),
         Foreign::Crictl | Foreign::Critest => (Built::CriTools, Pinned::Go("go/cmd/crictl", "sigs.k8s.io/cri-tools")),
         Foreign::CriStreaming => (Built::Go, Pinned::Go("go", "k8s.io/cri-streaming")),
@@ -110,7 +111,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
         ["names"] => {
-            Foreign::ALL.iter().for_each(|peer| println!("{}", peer.text()));
+            Foreign::ALL.iter().for_each(|peer| println!("{peer}"));
             Ok(())
         }
         ["plan", ref names @ ..] => plan(names),
@@ -207,7 +208,6 @@ impl Record {
                     let (role, through, case) = (role.to_owned(), through.to_owned(), case.to_owned());
                     self.facts.insert(Fact { peer, role, over, through, case });
                 } else {
-                    let (peer, over) = (peer.text(), over.text());
                     self.failed.push(format!("{peer}, {role}, {over}, through {through}: {case} ({test})"));
                 }
             }
@@ -301,7 +301,7 @@ fn version(peer: Foreign) -> Result<String, String> {
         Pinned::Machine => Some("the machine's".to_owned()),
         Pinned::None => Some(NOTHING.to_owned()),
     };
-    let version = version.ok_or_else(|| format!("{} has no version where it should be pinned", peer.text()))?;
+    let version = version.ok_or_else(|| format!("{peer} has no version where it should be pinned"))?;
     let version = version.trim();
     Ok(version.strip_prefix('v').unwrap_or(version).to_owned())
 }
