@@ -4,6 +4,7 @@
 //!
 //! `tests/interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
 
+mod capture;
 mod cri;
 mod execute;
 pub mod matrix;
@@ -13,7 +14,9 @@ mod scenario;
 mod terminal;
 mod transfer;
 mod windows;
+mod wire;
 
+pub use capture::{Capture, replay};
 pub use cri::{Runtime, id};
 pub use execute::execute;
 pub use peer::{Peer, asciinema, binary, example, java, java_client, kubectl, node_client, python_client};
@@ -22,6 +25,7 @@ pub use scenario::serve;
 pub use terminal::Terminal;
 pub use transfer::{digest, pattern, read_all, read_pattern, send_pattern};
 pub use windows::{Watched, Windows};
+pub use wire::{Said, Side, Wire};
 
 /// How often a race is run: `KUBESTREAM_RUNS`, or `usual`.
 #[must_use]

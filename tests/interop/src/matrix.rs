@@ -88,6 +88,8 @@ names! {
         SpdyTransport: "spdy-transport",
         /// SPDY/3.1 of Java's, with windows and a limit of streams.
         Netty: "netty",
+        /// The judge of what is on the wire.
+        Wireshark: "wireshark",
         /// The tar of this machine.
         GnuTar: "gnu-tar",
         /// busybox's tar and its fellows, of this machine.

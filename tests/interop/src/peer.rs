@@ -120,6 +120,17 @@ impl Peer {
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
+    /// dumpcap, which records what a filter lets through on loopback until it is ended. A shell lends it a guard too.
+    #[must_use]
+    pub fn dumpcap(filter: &str, file: &Path) -> Self {
+        // The socket's buffer is large enough for what the machine does not come to at once.
+        const GUARD: &str = r#"echo recording; dumpcap -q -i lo -B 64 -f "$0" -w "$1" </dev/null >"$1.log" 2>&1 &
+            cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, filter]).arg(file);
+        Self::start(command, |line| (line == "recording").then(|| line.to_owned()))
+    }
+
     fn start(mut command: Command, address: fn(&str) -> Option<String>) -> Self {
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
