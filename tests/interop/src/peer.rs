@@ -246,10 +246,10 @@ pub fn example(name: &str) -> PathBuf {
     built(examples.map_or_else(|| suite("../../target/debug/examples"), PathBuf::from).join(name))
 }
 
-/// kubectl: `KUBESTREAM_KUBECTL`, or the one on the PATH.
+/// kubectl: `KUBESTREAM_KUBECTL`, or the one that is built here. The one on the PATH is of any version.
 #[must_use]
 pub fn kubectl() -> PathBuf {
-    std::env::var_os("KUBESTREAM_KUBECTL").map_or_else(|| PathBuf::from("kubectl"), |path| built(path.into()))
+    std::env::var_os("KUBESTREAM_KUBECTL").map_or_else(|| binary("kubectl"), |path| built(path.into()))
 }
 
 fn built(path: PathBuf) -> PathBuf {

@@ -3,6 +3,7 @@
 
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream::upgrade::Protocol;
+use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of};
 use kubestream_interop::{Ended, Input, Peer, Scratch, binary, digest, pattern, run, runs};
 use serde_json::Value;
 use tokio::process::Command;
@@ -13,6 +14,10 @@ const V3: &str = "v3.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
 const V5: &str = "v5.channel.k8s.io";
 const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
+
+fn proves(cases: &str, over: impl IntoIterator<Item: Into<Over>>) -> Proof {
+    matrix::proves(cases).with(Foreign::ClientGo, client_of(NODE), over)
+}
 
 /// The executor, with its outcome beside its output.
 async fn execute(
@@ -40,6 +45,7 @@ async fn output(node: &Peer, protocol: &str, script: &str) -> (Ended, Value) {
 
 #[tokio::test]
 async fn outputs_stay_apart_in_every_version() {
+    let _proof = proves("outputs apart", Protocol::EXEC.iter().copied());
     let node = Peer::node();
     for protocol in Protocol::EXEC {
         let (ended, outcome) = output(&node, protocol.name(), "echo out; echo err >&2").await;
@@ -50,6 +56,7 @@ async fn outputs_stay_apart_in_every_version() {
 
 #[tokio::test]
 async fn v4_carries_the_exit_code() {
+    let _proof = proves("exit codes 1, 7, 255", [Over::SpdyV4]);
     let node = Peer::node();
     for code in [1, 7, 255] {
         let (_, outcome) = output(&node, V4, &format!("exit {code}")).await;
@@ -59,6 +66,7 @@ async fn v4_carries_the_exit_code() {
 
 #[tokio::test]
 async fn v2_and_v3_carry_a_failure_as_text() {
+    let _proof = proves("a failure as text", [Over::SpdyV2, Over::SpdyV3]);
     let node = Peer::node();
     for protocol in [V2, V3] {
         let (ended, outcome) = output(&node, protocol, "echo out; exit 7").await;
@@ -74,6 +82,7 @@ async fn v2_and_v3_carry_a_failure_as_text() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
+    let _proof = proves("10 MB there and back", Protocol::EXEC.iter().copied());
     let node = Peer::node();
     let sent = pattern(10_000_000);
     // v1's clients never end stdin: the command has to know how much it is.
@@ -86,6 +95,7 @@ async fn ten_megabytes_come_back_the_same() {
 
 #[tokio::test]
 async fn v3_and_v4_resize_a_terminal() {
+    let _proof = proves("a terminal and its sizes", [Over::SpdyV3, Over::SpdyV4]);
     let node = Peer::node();
     let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
     for protocol in [V3, V4] {
@@ -98,6 +108,7 @@ async fn v3_and_v4_resize_a_terminal() {
 
 #[tokio::test]
 async fn a_shell_on_a_terminal_is_typed_to() {
+    let _proof = proves("a shell on a terminal", [Over::SpdyV2, Over::SpdyV3, Over::SpdyV4]);
     let node = Peer::node();
     for protocol in [V2, V3, V4] {
         let typed = Input::Bytes(b"echo $((6 * 7)) $(tty | cut -c 1-8)\nexit 5\n".to_vec());
@@ -110,6 +121,7 @@ async fn a_shell_on_a_terminal_is_typed_to() {
 
 #[tokio::test]
 async fn a_get_works_as_a_post_does() {
+    let _proof = proves("GET in place of POST", [Over::SpdyV4]);
     let node = Peer::node();
     let (ended, outcome) =
         execute(&node, V4, "echo out; exit 7", Streams::OUTPUT, &["-method", "GET"], Input::Null).await;
@@ -118,6 +130,7 @@ async fn a_get_works_as_a_post_does() {
 
 #[tokio::test]
 async fn the_first_preference_of_the_client_wins() {
+    let _proof = proves("the first preference of the client wins", [Over::SpdyV3, Over::SpdyV4]);
     let node = Peer::node();
     // v3 has no exit code, v4 has: the outcome tells which it was.
     let (_, outcome) = output(&node, "v9.channel.k8s.io,v4.channel.k8s.io,v3.channel.k8s.io", "exit 7").await;
@@ -128,6 +141,7 @@ async fn the_first_preference_of_the_client_wins() {
 
 #[tokio::test]
 async fn a_protocol_that_the_node_does_not_know_is_refused() {
+    let _proof = proves("a protocol that nobody knows is refused", [Over::Http]);
     let node = Peer::node();
     let (_, outcome) = output(&node, "v9.channel.k8s.io", "true").await;
     assert_eq!(outcome["exitCode"], -1);
@@ -137,6 +151,7 @@ async fn a_protocol_that_the_node_does_not_know_is_refused() {
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let _proof = proves("3 MB and exit 7", [Over::SpdyV4]);
     let node = Peer::node();
     for number in 0..runs(30) {
         let (ended, outcome) = output(&node, V4, "head -c 3000000 /dev/zero; exit 7").await;
@@ -152,6 +167,7 @@ async fn over_websocket(node: &Peer, script: &str, streams: Streams, more: &[&st
 
 #[tokio::test]
 async fn over_websocket_outputs_stay_apart_and_exit_codes_arrive() {
+    let _proof = proves("outputs apart; exit codes 1, 7, 255", [Over::WebSocketV5]);
     let node = Peer::node();
     for code in [0, 1, 7, 255] {
         let script = format!("echo out; echo err >&2; exit {code}");
@@ -163,6 +179,7 @@ async fn over_websocket_outputs_stay_apart_and_exit_codes_arrive() {
 
 #[tokio::test]
 async fn over_websocket_ten_megabytes_come_back_the_same() {
+    let _proof = proves("10 MB there and back", [Over::WebSocketV5]);
     let node = Peer::node();
     let sent = pattern(10_000_000);
     let (ended, outcome) = over_websocket(&node, "cat", STDIN_ONLY, &[], Input::Bytes(sent.clone())).await;
@@ -171,6 +188,7 @@ async fn over_websocket_ten_megabytes_come_back_the_same() {
 
 #[tokio::test]
 async fn over_websocket_a_terminal_is_resized() {
+    let _proof = proves("a terminal and its sizes", [Over::WebSocketV5]);
     let node = Peer::node();
     let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
     let more = ["-tty", "-resize", "80x24,132x50"];
@@ -181,6 +199,7 @@ async fn over_websocket_a_terminal_is_resized() {
 
 #[tokio::test]
 async fn over_websocket_v4_carries_an_exit_code_too() {
+    let _proof = proves("output and exit code 7", [Over::WebSocketV4]);
     let node = Peer::node();
     let more = ["-transport", "websocket"];
     let (ended, outcome) = execute(&node, V4, "echo out; exit 7", Streams::OUTPUT, &more, Input::Null).await;
@@ -189,6 +208,7 @@ async fn over_websocket_v4_carries_an_exit_code_too() {
 
 #[tokio::test]
 async fn over_websocket_the_tail_of_a_fast_exit_is_never_lost() {
+    let _proof = proves("3 MB and exit 7", [Over::WebSocketV5]);
     let node = Peer::node();
     for number in 0..runs(30) {
         let script = "head -c 3000000 /dev/zero; exit 7";
@@ -199,6 +219,7 @@ async fn over_websocket_the_tail_of_a_fast_exit_is_never_lost() {
 
 #[tokio::test]
 async fn the_executor_that_falls_back_is_content_with_either() {
+    let _proof = proves("output and exit code 7", [Over::Fallback]);
     let node = Peer::node();
     // With v2 alone, which no server takes over WebSocket, it has to.
     for (protocol, code) in [(V5, 7), (V2, -1)] {

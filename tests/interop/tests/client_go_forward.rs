@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForwardServer;
 use kubestream::upgrade::{self, Protocol};
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{Input, Peer, binary, digest, pattern, run, within};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,6 +16,15 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 
 const PATH: &str = "/api/v1/namespaces/default/pods/demo/portforward";
+
+fn proof(transport: &str, server: &str, cases: &str) -> Proof {
+    let over = match transport {
+        "spdy" => Over::Forward,
+        "tunnel" => Over::Tunnel,
+        _ => Over::ForwardFallback,
+    };
+    proves(cases).with(Foreign::ClientGo, client_of(server), [over])
+}
 
 /// A forward to the node, and how to dial each of its ports.
 struct Forward {
@@ -78,6 +88,7 @@ async fn there_and_back(tcp: TcpStream, sent: Vec<u8>) -> String {
 }
 
 async fn twenty_megabytes_come_back_the_same(transport: &'static str) {
+    let _proof = proof(transport, NODE, "20 MB there and back");
     let forward = Forward::start(transport, &[echo().await]).await;
     let sent = pattern(20_000_000);
     let sum = digest(&sent);
@@ -85,6 +96,7 @@ async fn twenty_megabytes_come_back_the_same(transport: &'static str) {
 }
 
 async fn a_hundred_connections_at_once(transport: &'static str) {
+    let _proof = proof(transport, NODE, "100 connections at a time");
     let forward = Forward::start(transport, &[echo().await, echo().await]).await;
     let mut connections = JoinSet::new();
     for number in 0..100 {
@@ -106,6 +118,7 @@ async fn a_hundred_connections_at_once(transport: &'static str) {
 
 /// The connection ends at once, and the forward goes on.
 async fn a_refused_port_takes_no_other_with_it(transport: &'static str) {
+    let _proof = proof(transport, NODE, "a refused port ends its own connection and no other");
     let forward = Forward::start(transport, &[closed_port().await, echo().await]).await;
     let mut living = forward.dial(1).await;
     for _ in 0..5 {
@@ -145,6 +158,7 @@ async fn refuses_on_the_error_stream() -> SocketAddr {
 
 /// Why the node says it otherwise: one port that is refused in Go's words ends the forward of all.
 async fn a_refusal_in_gos_words_ends_it_all(transport: &'static str) {
+    let _proof = proof(transport, "the library", "a refusal in the words of Go's servers ends it all");
     let server = refuses_on_the_error_stream().await;
     let mut client = client(format!("http://{server}{PATH}"), transport, &[80]).await;
     let mut refused = TcpStream::connect(("127.0.0.1", client.ports()[0])).await.expect("client-go listens");
@@ -185,6 +199,7 @@ async fn gateway(node: &Peer) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
 
 #[tokio::test]
 async fn where_the_tunnel_is_refused_it_falls_back_to_spdy() {
+    let _proof = proof("fallback", NODE, "where the tunnel is refused it is SPDY");
     let node = Peer::node();
     let (gateway, counts) = gateway(&node).await;
     let client = client(format!("http://{gateway}{PATH}"), "fallback", &[echo().await]).await;
@@ -197,6 +212,7 @@ async fn where_the_tunnel_is_refused_it_falls_back_to_spdy() {
 
 #[tokio::test]
 async fn without_a_fallback_that_is_the_end() {
+    let _proof = proof("tunnel", NODE, "a tunnel that is refused on the way is an error");
     let node = Peer::node();
     let (gateway, counts) = gateway(&node).await;
     let url = format!("http://{gateway}{PATH}");

@@ -8,12 +8,22 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, hop_before, in_the_container_of, model_of, server_for};
 use kubestream_interop::{Ended, Input, Peer, Scratch, digest, example, kubectl, pattern, run, within};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 const FILES: usize = 1000;
 const TEMPORARY: &str = ".kubestream-cp-";
+
+fn over(transport: &str) -> [Over; 1] {
+    [if transport == "spdy" { Over::SpdyV4 } else { Over::WebSocketV5 }]
+}
+
+/// Of the tar at the other end.
+fn proves(tar: Foreign, transport: &str, cases: &str) -> Proof {
+    matrix::proves(cases).with(tar, in_the_container_of("`cp`"), over(transport))
+}
 
 /// Megabytes of the one large file: `KUBESTREAM_CP_MB`, or 50.
 fn megabytes() -> usize {
@@ -75,6 +85,11 @@ fn write(path: &Path, content: &[u8], mode: u32) {
 }
 
 async fn a_tree_there_and_back(transport: &str) {
+    let _proof = proves(
+        Foreign::GnuTar,
+        transport,
+        &format!("{FILES} files there and back, same sums and modes; a copy onto one that is there"),
+    );
     let (node, scratch) = (Peer::node(), Scratch::new());
     let tree = scratch.file("tree");
     for number in 0..FILES {
@@ -104,6 +119,7 @@ async fn a_tree_there_and_back(transport: &str) {
 }
 
 async fn a_large_file_there_and_back(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, &format!("{} MB there and back", megabytes()));
     let (node, scratch) = (Peer::node(), Scratch::new());
     let content = pattern(megabytes() * 1_000_000);
     let expected = digest(&content);
@@ -118,7 +134,15 @@ async fn a_large_file_there_and_back(transport: &str) {
 
 /// cri-streaming, which is in the runtimes, and the apiserver's translator in front of it, where the node is in the other tests.
 async fn gos_servers_carry_it_as_well(transport: &str) {
-    let server = if transport == "spdy" { Peer::go("cri-server", &[]) } else { Peer::go("translator", &[]) };
+    let proof = proves(Foreign::GnuTar, transport, "100 files there and back, one of 20 MB");
+    let (server, _proof) = if transport == "spdy" {
+        let proof = proof.with(Foreign::CriStreaming, server_for("`cp`"), over(transport));
+        (Peer::go("cri-server", &[]), proof)
+    } else {
+        let behind = server_for("`cp`").through("StreamTranslator");
+        let proof = proof.with(Foreign::CriStreaming, behind, over(transport));
+        (Peer::go("translator", &[]), proof.with(Foreign::Apiserver, hop_before("cri-streaming"), over(transport)))
+    };
     let scratch = Scratch::new();
     for number in 0..100 {
         let path = scratch.file("tree").join(format!("folder {}/file-{number}", number % 10));
@@ -136,6 +160,7 @@ async fn gos_servers_carry_it_as_well(transport: &str) {
 }
 
 async fn pods_and_containers_are_named_as_kubectl_does(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "pods and containers by their names");
     let (node, scratch) = (Peer::node(), Scratch::new());
     fs::write(scratch.file("up"), b"up").expect("a file");
     let there = scratch.file("there");
@@ -156,6 +181,7 @@ async fn pods_and_containers_are_named_as_kubectl_does(transport: &str) {
 
 /// A second upload replaces files and leaves what it does not know, and links stay links.
 async fn a_folder_that_is_there_is_filled(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "a folder that is there is filled; links stay links");
     let (node, scratch) = (Peer::node(), Scratch::new());
     write(&scratch.file("conf/sub/new"), b"new", 0o640);
     write(&scratch.file("conf/replaced"), b"replaced", 0o600);
@@ -175,6 +201,7 @@ async fn a_folder_that_is_there_is_filled(transport: &str) {
 
 /// Both tell what a hard link holds; kubectl leaves an empty file.
 async fn a_hard_link_comes_with_its_content(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "a hard link comes with its content");
     let (node, scratch) = (Peer::node(), Scratch::new());
     write(&scratch.file("there/one"), b"content", 0o644);
     fs::hard_link(scratch.file("there/one"), scratch.file("there/two")).expect("a link");
@@ -185,6 +212,7 @@ async fn a_hard_link_comes_with_its_content(transport: &str) {
 }
 
 async fn what_is_not_there_is_an_error_and_no_file(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "what is not there is an error and no file");
     let (node, scratch) = (Peer::node(), Scratch::new());
     let missing = scratch.file("missing");
     let ended = cp(&node, &scratch, transport, &[&in_pod(&missing), "down"]).await;
@@ -204,6 +232,11 @@ async fn what_is_not_there_is_an_error_and_no_file(transport: &str) {
 
 /// Where a copy lands, kubectl's and ours; a file that goes into a folder is the one case in which a download of kubectl's fails.
 async fn copies_land_where_kubectls_do(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "copies land where kubectl's do").with(
+        Foreign::Kubectl,
+        model_of("`cp`"),
+        over(transport),
+    );
     let (node, scratch) = (Peer::node(), Scratch::new());
     write(&scratch.file("source/sub/file"), b"content", 0o644);
     write(&scratch.file("file"), b"content", 0o644);
@@ -269,6 +302,7 @@ fn endless(node: &Peer, scratch: &Scratch, transport: &str, upload: bool) -> Chi
 }
 
 async fn a_cut_download_leaves_nothing(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "a cut download leaves nothing");
     let (node, scratch) = (Peer::node(), Scratch::new());
     let cp = endless(&node, &scratch, transport, false);
     part(&scratch).await;
@@ -281,6 +315,7 @@ async fn a_cut_download_leaves_nothing(transport: &str) {
 }
 
 async fn a_cut_upload_has_no_name(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "a cut upload has no name");
     let (node, scratch) = (Peer::node(), Scratch::new());
     let cp = endless(&node, &scratch, transport, true);
     part(&scratch).await;
@@ -295,6 +330,7 @@ async fn a_cut_upload_has_no_name(transport: &str) {
 }
 
 async fn an_interrupted_copy_leaves_nothing(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "an interrupted copy leaves nothing");
     for upload in [false, true] {
         let (node, scratch) = (Peer::node(), Scratch::new());
         let cp = endless(&node, &scratch, transport, upload);
@@ -315,6 +351,11 @@ async fn which(name: &str) -> String {
 
 /// A "container" that has busybox and nothing else.
 async fn busybox_copies_there_and_back(transport: &str) {
+    let _proof = proves(
+        Foreign::BusyboxTar,
+        transport,
+        "20 files there and back, same sums and modes; what is not there is an error and no file",
+    );
     let (busybox, scratch) = (which("busybox").await, Scratch::new());
     fs::create_dir(scratch.file("bin")).expect("a folder");
     for name in ["tar", "test", "mv", "cp", "rm"] {
@@ -340,6 +381,7 @@ async fn busybox_copies_there_and_back(transport: &str) {
 
 /// tar alone: what needs more says so, and `--in-place` does with it.
 async fn a_container_with_tar_alone(transport: &str) {
+    let _proof = proves(Foreign::GnuTar, transport, "a container with tar alone");
     let scratch = Scratch::new();
     fs::create_dir(scratch.file("bin")).expect("a folder");
     symlink(which("tar").await, scratch.file("bin/tar")).expect("a link");

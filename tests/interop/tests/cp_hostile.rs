@@ -5,6 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, in_the_container_of};
 use kubestream_interop::{Ended, Input, Peer, Scratch, example, run};
 use tokio::process::Command;
 
@@ -16,6 +17,11 @@ const FOLDER: u8 = b'5';
 const LONG_NAME: u8 = b'L';
 const SPARSE: u8 = b'S';
 const EXTENDED: u8 = b'x';
+
+/// Of no peer: no tar makes such archives.
+fn proves(case: &str) -> Proof {
+    matrix::proves(case).with(Foreign::Bytes, in_the_container_of("`cp`"), [Over::WebSocketV5])
+}
 
 /// What an archive ends with.
 const END: [u8; 1024] = [0; 1024];
@@ -122,6 +128,7 @@ fn names(folder: PathBuf) -> Vec<String> {
 
 #[tokio::test]
 async fn names_that_lead_elsewhere_are_refused() {
+    let _proof = proves("names that lead elsewhere");
     for name in [
         "../outside/evil",
         "src/../../outside/evil",
@@ -143,6 +150,7 @@ async fn names_that_lead_elsewhere_are_refused() {
 
 #[tokio::test]
 async fn nothing_goes_through_a_link_of_the_archive() {
+    let _proof = proves("links of the archive");
     let pod = Pod::new(b"", 0);
     let outside = pod.scratch.file("outside");
     let (outside, evil) = (outside.to_str().expect("text"), outside.join("evil"));
@@ -164,6 +172,7 @@ async fn nothing_goes_through_a_link_of_the_archive() {
 
 #[tokio::test]
 async fn nothing_goes_through_a_link_that_was_there() {
+    let _proof = proves("links that were there");
     for name in ["src/link/evil", "src/link/", "src/link/a/b"] {
         let archive =
             [folder("src"), entry(name, if name.ends_with('/') { FOLDER } else { FILE }, "", b""), END.to_vec()];
@@ -183,6 +192,7 @@ async fn nothing_goes_through_a_link_that_was_there() {
 
 #[tokio::test]
 async fn hard_links_stay_within() {
+    let _proof = proves("hard links that lead elsewhere");
     for (to, words) in [
         ("/etc/hostname", "not asked for"),
         ("../bin/tar", "not asked for"),
@@ -201,6 +211,7 @@ async fn hard_links_stay_within() {
 
 #[tokio::test]
 async fn an_archive_that_is_cut_is_refused_whatever_tar_says() {
+    let _proof = proves("archives that are cut");
     let content = vec![7; 100_000];
     let whole = [entry("src", FILE, "", &content), END.to_vec()].concat();
     // In the header, in the content, in its padding, and between the file and the end.
@@ -217,6 +228,7 @@ async fn an_archive_that_is_cut_is_refused_whatever_tar_says() {
 
 #[tokio::test]
 async fn a_file_has_its_name_only_when_tar_is_content() {
+    let _proof = proves("a tar that fails after the file");
     let pod = Pod::new(&[file("src"), END.to_vec()].concat(), 3);
     let ended = pod.cp().await;
     assert_eq!(ended.code, Some(3), "{}", ended.stderr);
@@ -232,12 +244,14 @@ async fn a_file_has_its_name_only_when_tar_is_content() {
 
 #[tokio::test]
 async fn a_tar_that_fails_is_heard_out() {
+    let _proof = proves("a tar that fails is heard out");
     // An archive of nothing, as of what is not there, with more behind its end than is on its way at any time.
     Pod::new(&vec![0; 20_000_000], 2).refuses("exit code 2: complaint", &[]).await;
 }
 
 #[tokio::test]
 async fn what_is_not_as_it_should_be_is_refused() {
+    let _proof = proves("archives that no tar makes");
     let long = "n".repeat(3_000_000);
     let sparse = entry("src", SPARSE, "", b"");
     let pax = entry("x", EXTENDED, "", b"22 GNU.sparse.major=1\n");
@@ -263,6 +277,7 @@ async fn what_is_not_as_it_should_be_is_refused() {
 
 #[tokio::test]
 async fn an_upload_that_tar_does_not_read_is_an_error() {
+    let _proof = proves("an upload that is not read");
     for (code, expected) in [(0, 1), (5, 5)] {
         let pod = Pod::new(b"", code);
         fs::write(pod.scratch.file("bin/up"), vec![0; 50_000_000]).expect("a file");

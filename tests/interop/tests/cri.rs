@@ -2,8 +2,13 @@
 
 use std::fs;
 
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Input, Runtime, gone, id};
 use serde_json::{Value, json};
+
+fn proves(cases: &str) -> Proof {
+    matrix::proves(cases).with(Foreign::CriClient, client_of("`cri`"), [Over::Cri])
+}
 
 /// A record of a log.
 fn record(stream: &str, text: &str) -> (String, String, String) {
@@ -14,6 +19,7 @@ const SPDY: &[&str] = &["-transport", "spdy"];
 
 #[tokio::test]
 async fn it_is_a_runtime_that_is_ready() {
+    let _proof = proves("version, status and configuration");
     let runtime = Runtime::new().await;
     assert_eq!(runtime.call("Version", json!({})).await["runtimeApiVersion"], "v1");
     let status = runtime.call("Status", json!({})).await;
@@ -28,6 +34,7 @@ async fn it_is_a_runtime_that_is_ready() {
 
 #[tokio::test]
 async fn every_image_is_there_and_those_that_were_pulled_are_listed() {
+    let _proof = proves("images");
     let runtime = Runtime::new().await;
     let image = json!({"image": {"image": "docker.io/library/busybox"}});
     let name = "docker.io/library/busybox:latest";
@@ -44,6 +51,7 @@ async fn every_image_is_there_and_those_that_were_pulled_are_listed() {
 
 #[tokio::test]
 async fn a_container_runs_from_its_creation_to_its_exit_code() {
+    let _proof = proves("a container from its creation to its exit code; logs");
     let runtime = Runtime::new().await;
     let script = "echo \"$GREETING from $(pwd)\"; echo oh >&2; printf tail; exit 3";
     let more = json!({"envs": [{"key": "GREETING", "value": "aGVsbG8="}], "workingDir": "/usr"});
@@ -67,6 +75,7 @@ async fn a_container_runs_from_its_creation_to_its_exit_code() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_a_container_that_has_exited() {
+    let _proof = proves("a command that does not exist");
     let runtime = Runtime::new().await;
     let container = runtime.create(&["/no/such/command"], json!({})).await;
     assert_eq!(runtime.refused("StartContainer", json!({"containerId": container})).await, "FailedPrecondition");
@@ -77,6 +86,7 @@ async fn a_command_that_does_not_exist_is_a_container_that_has_exited() {
 
 #[tokio::test]
 async fn a_container_is_asked_to_end_and_then_ended() {
+    let _proof = proves("a container is stopped, and killed where that does not do");
     let runtime = Runtime::new().await;
     let ready = |script: &str| {
         format!("{script}; echo $$ > {}; while :; do sleep 0.1; done", runtime.scratch.file("pid").display())
@@ -93,6 +103,7 @@ async fn a_container_is_asked_to_end_and_then_ended() {
 
 #[tokio::test]
 async fn pods_and_containers_are_found_by_what_they_are() {
+    let _proof = proves("pods and containers are listed, filtered, stopped and removed");
     let runtime = Runtime::new().await;
     let other = runtime.run_pod("other", &[("app", "other")]).await;
     let pods = async |filter: Value| {
@@ -136,6 +147,7 @@ async fn pods_and_containers_are_found_by_what_they_are() {
 
 #[tokio::test]
 async fn exec_sync_answers_with_the_outputs_or_says_why_not() {
+    let _proof = proves("ExecSync with outputs, exit code and time limit");
     let runtime = Runtime::new().await;
     let container = runtime.start(&[], json!({})).await;
     let sync =
@@ -155,6 +167,7 @@ async fn exec_sync_answers_with_the_outputs_or_says_why_not() {
 
 #[tokio::test]
 async fn a_log_that_was_moved_away_is_begun_anew() {
+    let _proof = proves("a log that was moved away; attach");
     let runtime = Runtime::new().await;
     let container = runtime.start(&["cat"], json!({"stdin": true})).await;
     for line in ["one", "two"] {

@@ -8,6 +8,7 @@ use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version, connect_with_fallback};
+use kubestream_interop::matrix::{self, Foreign, NODE, Proof, hop_before, server_for};
 use kubestream_interop::{Input, Peer, digest, example, pattern, run, runs, within};
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -26,6 +27,21 @@ const PROTOCOLS: [Protocol; 10] = [
 ];
 const V5: Protocol = Protocol::Channel(Subprotocol::V5);
 const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
+
+/// What is proven of [`Servers`]: of those of Go's, or of the apiserver's hops with our own behind.
+fn proves(cases: &str, protocols: impl IntoIterator<Item = Protocol>) -> Proof {
+    let (translated, served): (Vec<_>, Vec<_>) = protocols.into_iter().partition(|protocol| *protocol == V5);
+    if std::env::var_os("KUBESTREAM_THROUGH").is_some() {
+        return matrix::proves(cases).with(Foreign::Apiserver, hop_before(NODE), [served, translated].concat());
+    }
+    let behind = server_for("our client").through("StreamTranslator");
+    let proof = cri_proves(cases, served).with(Foreign::CriStreaming, behind, translated.clone());
+    proof.with(Foreign::Apiserver, hop_before("cri-streaming"), translated)
+}
+
+fn cri_proves(cases: &str, protocols: impl IntoIterator<Item = Protocol>) -> Proof {
+    matrix::proves(cases).with(Foreign::CriStreaming, server_for("our client"), protocols)
+}
 
 async fn connect(
     server: &Peer,
@@ -92,6 +108,7 @@ async fn collect(mut from: RemoteOutput) -> Vec<u8> {
 
 #[tokio::test]
 async fn outputs_stay_apart_in_every_version() {
+    let _proof = proves("outputs apart", PROTOCOLS);
     let servers = Servers::new();
     for protocol in PROTOCOLS {
         let output = sh(&servers, protocol, "echo out; echo err >&2").await;
@@ -102,6 +119,7 @@ async fn outputs_stay_apart_in_every_version() {
 
 #[tokio::test]
 async fn exit_codes_arrive_as_json_and_as_text() {
+    let _proof = proves("exit codes 1, 7, 255", PROTOCOLS);
     let servers = Servers::new();
     for protocol in PROTOCOLS {
         for code in [1, 7, 255] {
@@ -113,8 +131,9 @@ async fn exit_codes_arrive_as_json_and_as_text() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_a_failure_that_names_it() {
-    let servers = Servers::new();
-    for protocol in PROTOCOLS.into_iter().filter(|protocol| *protocol != Protocol::Exec(Version::V1)) {
+    let (servers, with_words) = (Servers::new(), |protocol: &Protocol| *protocol != Protocol::Exec(Version::V1));
+    let _proof = proves("a command that does not exist", PROTOCOLS.into_iter().filter(with_words));
+    for protocol in PROTOCOLS.into_iter().filter(with_words) {
         let session = start(&servers, protocol, &["no-such-command"], Streams::OUTPUT).await;
         let output = within("the failure", session.wait_with_output(1000)).await.expect("an output");
         let ExitStatus::Failed(status) = output.status else { panic!("{protocol:?}: {:?}", output.status) };
@@ -124,6 +143,7 @@ async fn a_command_that_does_not_exist_is_a_failure_that_names_it() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
+    let _proof = proves("10 MB there and back", PROTOCOLS);
     let servers = Servers::new();
     let sent = pattern(10_000_000);
     for protocol in PROTOCOLS {
@@ -146,6 +166,7 @@ async fn ten_megabytes_come_back_the_same() {
 
 #[tokio::test]
 async fn the_end_of_stdin_reaches_the_command() {
+    let _proof = proves("the end of stdin", PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()));
     let servers = Servers::new();
     for protocol in PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()) {
         // stdin that is not taken ends when the status is waited for.
@@ -157,6 +178,7 @@ async fn the_end_of_stdin_reaches_the_command() {
 
 #[tokio::test]
 async fn a_terminal_is_resized() {
+    let _proof = proves("a terminal and its sizes", PROTOCOLS.into_iter().filter(resizes));
     let servers = Servers::new();
     let script = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; stty size;
                   until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
@@ -179,6 +201,10 @@ async fn a_terminal_is_resized() {
 
 #[tokio::test]
 async fn a_refusal_says_which_protocols_the_server_has() {
+    let _proof = cri_proves(
+        "a refusal says which protocols there are",
+        [Protocol::Exec(Version::V1), Protocol::Exec(Version::V2)],
+    );
     let server = Peer::go("cri-server", &["-protocols", "v4.channel.k8s.io,v3.channel.k8s.io"]);
     let offers = [Protocol::Exec(Version::V2), Protocol::Exec(Version::V1)];
     let refused = connect(&server, &["true"], Streams::OUTPUT, &offers).await;
@@ -191,6 +217,7 @@ async fn a_refusal_says_which_protocols_the_server_has() {
 
 #[tokio::test]
 async fn the_best_protocol_of_both_is_settled_on() {
+    let _proof = cri_proves("the best protocol of both is settled on", [Protocol::Exec(Version::V3)]);
     let server = Peer::go("cri-server", &["-protocols", "v3.channel.k8s.io,v2.channel.k8s.io"]);
     let upgraded = connect(&server, &["true"], Streams::OUTPUT, Protocol::EXEC).await.expect("an upgrade");
     assert_eq!(upgraded.protocol(), Some(Protocol::Exec(Version::V3)));
@@ -198,8 +225,10 @@ async fn the_best_protocol_of_both_is_settled_on() {
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
+    const WITH_CODES: [Protocol; 3] = [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V4), V5];
+    let _proof = proves("3 MB and exit 7", WITH_CODES);
     let servers = Servers::new();
-    for protocol in [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V4), V5] {
+    for protocol in WITH_CODES {
         for number in 0..runs(50) {
             let output = sh(&servers, protocol, "head -c 3000000 /dev/zero; exit 7").await;
             let seen = (output.stdout.len(), output.status);
@@ -210,6 +239,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 
 #[tokio::test]
 async fn the_example_is_a_kubectl_exec() {
+    let _proof = cri_proves("the example exec", Protocol::EXEC[..3].iter().copied());
     let server = Peer::go("cri-server", &[]);
     for protocol in ["v2.channel.k8s.io", "v3.channel.k8s.io", "v4.channel.k8s.io"] {
         let mut command = Command::new(example("exec"));
@@ -224,6 +254,7 @@ async fn the_example_is_a_kubectl_exec() {
 /// What a gateway does that knows no WebSocket, and a runtime that has no v5.
 #[tokio::test]
 async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
+    let _proof = cri_proves("SPDY where WebSocket is refused", [Protocol::Exec(Version::V4)]);
     for (arguments, reason) in [(&["-no-websocket"][..], "WebSocket is not allowed here"), (&[], "403 Forbidden")] {
         let server = Peer::go("cri-server", arguments);
         let query = ExecRequest::new(["echo", "hello"], Streams::OUTPUT).to_query();

@@ -5,6 +5,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Input, Peer, Runtime, binary, digest, execute, gone, pattern, within};
 use rustix::process::{Pid, test_kill_process};
 use serde_json::json;
@@ -19,6 +20,16 @@ const TRANSPORTS: [&[&str]; 4] = [
     &["-transport", "websocket", "-protocols", "v4.channel.k8s.io"],
 ];
 
+/// What each of them comes to.
+const OVER: [Over; 4] = [Over::SpdyV4, Over::WebSocketV5, Over::Fallback, Over::WebSocketV4];
+
+/// client-go does, at URLs that the kubelet's client has asked for.
+fn proves(cases: &str, over: &[Over]) -> [Proof; 2] {
+    let urls = matrix::proves("URLs for exec, attach and port-forward");
+    let cases = matrix::proves(cases).with(Foreign::ClientGo, client_of("`cri`"), over.iter().copied());
+    [cases, urls.with(Foreign::CriClient, client_of("`cri`"), [Over::Cri])]
+}
+
 fn record(stream: &str, text: &str) -> (String, String, String) {
     (stream.to_owned(), "F".to_owned(), text.to_owned())
 }
@@ -26,6 +37,7 @@ fn record(stream: &str, text: &str) -> (String, String, String) {
 /// As critest's "exec with tty=false and stdin=false", and more.
 #[tokio::test]
 async fn exec_has_its_outputs_its_stdin_and_its_exit_code() {
+    let _proof = proves("output; exit code 7; 3 MB there and back; a command that does not exist", &OVER);
     let runtime = Runtime::new().await;
     let container = runtime.start(&[], json!({})).await;
     let sent = pattern(3_000_000);
@@ -47,6 +59,7 @@ async fn exec_has_its_outputs_its_stdin_and_its_exit_code() {
 
 #[tokio::test]
 async fn an_exec_ends_with_its_container() {
+    let _proof = proves("an exec ends with its container", &OVER);
     let runtime = Runtime::new().await;
     for transport in TRANSPORTS {
         let container = runtime.start(&[], json!({})).await;
@@ -66,6 +79,7 @@ async fn an_exec_ends_with_its_container() {
 /// As critest's "exec with tty=true and stdin=true".
 #[tokio::test]
 async fn exec_on_a_terminal_has_its_lines_ends_and_its_size() {
+    let _proof = proves("a terminal and its size", &OVER);
     let runtime = Runtime::new().await;
     let container = runtime.start(&[], json!({})).await;
     for transport in TRANSPORTS {
@@ -83,6 +97,7 @@ async fn exec_on_a_terminal_has_its_lines_ends_and_its_size() {
 /// As critest's "attach".
 #[tokio::test]
 async fn a_shell_whose_stdin_is_for_one_client_ends_with_it() {
+    let _proof = proves("attach with stdin that ends with its first client", &OVER[..3]);
     let runtime = Runtime::new().await;
     // v4 over WebSocket has no end of stdin.
     for transport in &TRANSPORTS[..3] {
@@ -96,6 +111,7 @@ async fn a_shell_whose_stdin_is_for_one_client_ends_with_it() {
 
 #[tokio::test]
 async fn whoever_is_attached_sees_what_the_process_says_and_it_goes_on() {
+    let _proof = proves("attach, one and several, with stdin that goes on", &OVER[..3]);
     let runtime = Runtime::new().await;
     let script = r#"while read line; do echo "out:$line"; echo "err:$line" >&2; done"#;
     let container = runtime.start(&["sh", "-c", script], json!({"stdin": true})).await;
@@ -146,6 +162,8 @@ async fn whoever_is_attached_sees_what_the_process_says_and_it_goes_on() {
 /// As critest's "portforward", to an echo instead of a web server.
 #[tokio::test]
 async fn port_forward_reaches_a_port_and_one_that_is_gone_takes_no_connection_with_it() {
+    let _proof =
+        proves("1 MB there and back; a port that is gone takes no connection with it", &[Over::Forward, Over::Tunnel]);
     let runtime = Runtime::new().await;
     let sent = pattern(1_000_000);
     for transport in ["spdy", "tunnel"] {
@@ -195,6 +213,7 @@ async fn port_forward_reaches_a_port_and_one_that_is_gone_takes_no_connection_wi
 
 #[tokio::test]
 async fn with_a_runtime_ends_all_that_it_has_started() {
+    let _proof = proves("the end of the runtime is that of all its processes", &[Over::SpdyV4]);
     let runtime = Runtime::new().await;
     let write = |name: &str| format!("echo $$ > {}", runtime.scratch.file(name).display());
     let container = runtime.start(&["sh", "-c", &format!("{}; sleep 1000 & wait", write("main"))], json!({})).await;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::process::Stdio;
 
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Ended, Input, Runtime, Terminal, binary, digest, gone, pattern, run, runs, within};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -12,6 +13,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
+
+fn proves(cases: &str, over: Over) -> Proof {
+    matrix::proves(cases).with(Foreign::Crictl, client_of("`cri`"), [over])
+}
 
 /// A runtime with one pod, and crictls that are told of it.
 struct Tool {
@@ -258,6 +263,7 @@ async fn a_forward_carries_many_and_outlives_a_port_that_is_refused(tool: Tool) 
 
 #[tokio::test]
 async fn exec_sync_has_its_outputs_or_says_why_not() {
+    let _proof = proves("exec -s with outputs, exit code and time limit", Over::Cri);
     let tool = Tool::new("spdy").await;
     let container = tool.runtime.start(&[], json!({})).await;
     let sync = async |more: &[&str], script: &str| {
@@ -278,6 +284,10 @@ async fn exec_sync_has_its_outputs_or_says_why_not() {
 
 #[tokio::test]
 async fn a_pod_and_its_container_from_their_beginning_to_their_end() {
+    let _proof = proves(
+        "version, info, runp, create, start, ps, inspect, logs, stop, rm, stopp, inspectp, rmp, pods",
+        Over::Cri,
+    );
     let tool = Tool::new("spdy").await;
     assert!(tool.says(&["version"]).await.ends_with("RuntimeApiVersion:  v1"));
     let info = tool.json(&["info"]).await;
@@ -330,6 +340,7 @@ async fn a_pod_and_its_container_from_their_beginning_to_their_end() {
 
 #[tokio::test]
 async fn logs_are_followed_to_the_containers_end() {
+    let _proof = proves("logs -f to the container's end; logs --tail", Over::Cri);
     let tool = Tool::new("spdy").await;
     let script = "for line in 1 2 3; do echo $line; sleep 0.3; done";
     let container = tool.runtime.start(&["sh", "-c", script], json!({})).await;
@@ -339,16 +350,18 @@ async fn logs_are_followed_to_the_containers_end() {
 
 /// Each case is a test over each transport.
 macro_rules! over_both_transports {
-    ($($case:ident),* $(,)?) => {
+    ($($case:ident: $proves:literal over $spdy:ident and $websocket:ident),* $(,)?) => {
         mod over_spdy {
             $(#[tokio::test]
             async fn $case() {
+                let _proof = super::proves($proves, super::Over::$spdy);
                 super::$case(super::Tool::new("spdy").await).await;
             })*
         }
         mod over_websocket {
             $(#[tokio::test]
             async fn $case() {
+                let _proof = super::proves($proves, super::Over::$websocket);
                 super::$case(super::Tool::new("websocket").await).await;
             })*
         }
@@ -356,12 +369,13 @@ macro_rules! over_both_transports {
 }
 
 over_both_transports! {
-    outputs_stay_apart_and_an_exit_code_is_an_error_that_says_it,
-    ten_megabytes_of_stdin_come_back_to_their_end,
-    the_tail_of_a_fast_exit_is_never_lost,
-    a_terminal_has_its_size_its_keys_and_its_end,
-    a_terminal_that_goes_away_takes_the_command_with_it,
-    attached_each_line_comes_back_on_both_outputs,
-    attached_to_a_terminal_it_has_its_size_and_ends_with_the_container,
-    a_forward_carries_many_and_outlives_a_port_that_is_refused,
+    outputs_stay_apart_and_an_exit_code_is_an_error_that_says_it: "outputs apart; exit codes 0, 1, 7, 255, as words; a command that does not exist" over SpdyV4 and WebSocketV5,
+    ten_megabytes_of_stdin_come_back_to_their_end: "10 MB there and back; the end of stdin" over SpdyV4 and WebSocketV5,
+    the_tail_of_a_fast_exit_is_never_lost: "3 MB and exit 7" over SpdyV4 and WebSocketV5,
+    a_terminal_has_its_size_its_keys_and_its_end: "exec -it with its sizes, keys and ctrl-D" over SpdyV4 and WebSocketV5,
+    a_terminal_that_goes_away_takes_the_command_with_it: "a terminal that goes away" over SpdyV4 and WebSocketV5,
+    attached_each_line_comes_back_on_both_outputs: "attach -i" over SpdyV4 and WebSocketV5,
+    attached_to_a_terminal_it_has_its_size_and_ends_with_the_container: "attach -it" over SpdyV4 and WebSocketV5,
+    a_forward_carries_many_and_outlives_a_port_that_is_refused:
+        "10 MB there and back; 50 connections at a time; a refused port does not end the forward; ctrl-C" over Forward and Tunnel,
 }

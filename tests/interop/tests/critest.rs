@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use kubestream_interop::matrix::{Foreign, Over, client_of, proves};
 use kubestream_interop::{Input, Peer, Scratch, binary, run};
 use serde_json::Value;
 use tokio::process::Command;
@@ -82,6 +83,14 @@ impl Subject {
 
 #[tokio::test]
 async fn its_cases_of_streaming_pass() {
+    let _proof = proves(
+        "all 5 cases of streaming: exec, exec on a terminal, attach, port-forward, and that in the host's network",
+    )
+    .with(
+        Foreign::Critest,
+        client_of("`cri`"),
+        [Over::Cri, Over::SpdyV4, Over::WebSocketV5, Over::Forward, Over::Tunnel],
+    );
     const CASES: [&str; 5] = [
         "runtime should support attach [Conformance]",
         "runtime should support exec with tty=false and stdin=false [Conformance]",
@@ -108,6 +117,11 @@ async fn its_cases_of_streaming_pass() {
 
 #[tokio::test]
 async fn its_cases_of_pods_and_containers_as_such_pass() {
+    let _proof = proves("27 cases of pods, containers, logs, idempotence and what the runtime says of itself").with(
+        Foreign::Critest,
+        client_of("`cri`"),
+        [Over::Cri],
+    );
     let cases = "basic operations on|runtime should support log|Idempotence|Runtime info";
     // There are no figures, and no processes apart from those of this machine, among which it looks for one by its name.
     let beyond = ["--ginkgo.skip", "listing container stats|execSync with timeout"];

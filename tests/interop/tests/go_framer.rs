@@ -8,9 +8,14 @@ use kubestream::spdy::{
     Codec, Frame, GoAwayStatus, HeaderCompression, Headers, Limits, RstStatus, Setting, SettingId, Settings, StreamId,
 };
 use kubestream_interop::binary;
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of, writer_of};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 use serde_json::{Value, json};
 use tokio_util::codec::{Decoder, Encoder};
+
+fn proves(cases: &str) -> Proof {
+    matrix::proves(cases).with(Foreign::Spdystream, reader_of("what we encode"), [Over::RawSpdy])
+}
 
 /// What the framer makes of some bytes: a value a frame, without the length, which compression decides.
 fn read_by_go(wire: &[u8]) -> Vec<Value> {
@@ -190,6 +195,8 @@ fn recorded() -> (Vec<Frame>, Vec<u8>) {
 
 #[test]
 fn gos_own_frames_mean_to_us_what_they_mean_to_it() {
+    let _proof =
+        matrix::proves("every type of frame").with(Foreign::Spdystream, writer_of("what we read"), [Over::RawSpdy]);
     let (frames, wire) = recorded();
     assert_eq!(frames.len(), 16);
     assert_eq!(frames.iter().map(described).collect::<Vec<_>>(), read_by_go(&wire));
@@ -197,6 +204,7 @@ fn gos_own_frames_mean_to_us_what_they_mean_to_it() {
 
 #[test]
 fn gos_own_frames_encoded_again_are_read_by_go() {
+    let _proof = proves("every type of frame, compressed and not");
     let (frames, wire) = recorded();
     for compression in [HeaderCompression::Deflate, HeaderCompression::Stored] {
         assert_eq!(read_by_go(&encode(&frames, compression)), read_by_go(&wire), "{compression:?}");
@@ -205,6 +213,7 @@ fn gos_own_frames_encoded_again_are_read_by_go() {
 
 #[test]
 fn any_frames_that_we_encode_are_read_by_go() {
+    let _proof = proves("200 times random frames");
     fn property(frames: Frames, stored: bool) {
         let compression = if stored { HeaderCompression::Stored } else { HeaderCompression::Deflate };
         let expected: Vec<_> = frames.0.iter().map(described).collect();

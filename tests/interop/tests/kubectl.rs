@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{Ended, Input, Peer, Scratch, Terminal, digest, gone, kubectl, pattern, run, runs, within};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +21,13 @@ struct Cluster {
 enum Transport {
     Spdy,
     WebSocket,
+}
+
+impl Transport {
+    fn proves(self, cases: &str) -> Proof {
+        let over = if self == Self::WebSocket { Over::WebSocketV5 } else { Over::SpdyV4 };
+        proves(cases).with(Foreign::Kubectl, client_of(NODE), [over])
+    }
 }
 
 impl Cluster {
@@ -270,11 +278,12 @@ async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
 
 /// Each case is a test over each transport.
 macro_rules! over_both_transports {
-    ($($case:ident),* $(,)?) => {
+    ($($case:ident: $proves:literal),* $(,)?) => {
         mod over_websocket {
             use super::{Cluster, Transport};
             $(#[tokio::test]
             async fn $case() {
+                let _proof = Transport::WebSocket.proves($proves);
                 super::$case(Cluster::new(Transport::WebSocket)).await;
             })*
         }
@@ -282,6 +291,7 @@ macro_rules! over_both_transports {
             use super::{Cluster, Transport};
             $(#[tokio::test]
             async fn $case() {
+                let _proof = Transport::Spdy.proves($proves);
                 super::$case(Cluster::new(Transport::Spdy)).await;
             })*
         }
@@ -289,22 +299,22 @@ macro_rules! over_both_transports {
 }
 
 over_both_transports! {
-    stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands,
-    every_exit_code_arrives,
-    a_signal_is_an_exit_code_above_128,
-    a_command_that_does_not_exist_is_an_error_that_names_it,
-    a_container_that_does_not_exist_is_an_error_that_names_it,
-    a_hundred_megabytes_come_back_the_same,
-    the_end_of_stdin_reaches_the_command,
-    the_tail_of_a_fast_exit_is_never_lost,
-    the_tail_is_never_lost_while_stdin_is_still_being_sent,
-    a_process_left_behind_does_not_hold_the_session_up,
-    two_sessions_run_side_by_side,
-    a_terminal_has_kubectls_size_and_follows_it,
-    a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d,
-    ctrl_c_on_a_terminal_interrupts_the_command,
-    a_terminal_that_goes_away_takes_the_command_with_it,
-    ctrl_c_of_kubectl_ends_the_command_and_what_it_started,
-    attached_to_the_main_process_each_line_comes_back_on_both_outputs,
-    it_is_what_it_was_told_to_be,
+    stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands: "outputs apart",
+    every_exit_code_arrives: "exit codes 0, 1, 7, 126, 255",
+    a_signal_is_an_exit_code_above_128: "a signal as exit code",
+    a_command_that_does_not_exist_is_an_error_that_names_it: "a command that does not exist",
+    a_container_that_does_not_exist_is_an_error_that_names_it: "a container that does not exist",
+    a_hundred_megabytes_come_back_the_same: "100 MB there and back",
+    the_end_of_stdin_reaches_the_command: "the end of stdin",
+    the_tail_of_a_fast_exit_is_never_lost: "3 MB and exit 7",
+    the_tail_is_never_lost_while_stdin_is_still_being_sent: "3 MB and exit 7 while stdin flows",
+    a_process_left_behind_does_not_hold_the_session_up: "a process that is left behind",
+    two_sessions_run_side_by_side: "two sessions at a time",
+    a_terminal_has_kubectls_size_and_follows_it: "a terminal and its sizes",
+    a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d: "a terminal with keys and ctrl-D",
+    ctrl_c_on_a_terminal_interrupts_the_command: "ctrl-C on a terminal",
+    a_terminal_that_goes_away_takes_the_command_with_it: "a terminal that goes away",
+    ctrl_c_of_kubectl_ends_the_command_and_what_it_started: "ctrl-C of the client ends the command",
+    attached_to_the_main_process_each_line_comes_back_on_both_outputs: "attach -i",
+    it_is_what_it_was_told_to_be: "no fallback, as seen on the wire",
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{Input, Peer, Scratch, digest, kubectl, pattern, run};
 use tokio::process::Command;
 
@@ -12,6 +13,11 @@ const FILES: usize = 1000;
 /// Megabytes of the one large file: `KUBESTREAM_CP_MB`, or 50.
 fn megabytes() -> usize {
     std::env::var("KUBESTREAM_CP_MB").map_or(50, |number| number.parse().expect("KUBESTREAM_CP_MB is a number"))
+}
+
+fn proof(websockets: bool, case: &str) -> Proof {
+    let over = if websockets { Over::WebSocketV5 } else { Over::SpdyV4 };
+    proves(case).with(Foreign::Kubectl, client_of(NODE), [over])
 }
 
 async fn cp(node: &Peer, scratch: &Scratch, websockets: bool, from: &str, to: &str) {
@@ -42,6 +48,7 @@ fn sums(root: &Path) -> BTreeMap<String, String> {
 }
 
 async fn a_tree_there_and_back(websockets: bool) {
+    let _proof = proof(websockets, &format!("cp of {FILES} files there and back"));
     let (node, scratch) = (Peer::node(), Scratch::new());
     let tree = scratch.file("tree");
     for number in 0..FILES {
@@ -60,6 +67,7 @@ async fn a_tree_there_and_back(websockets: bool) {
 }
 
 async fn a_large_file_there_and_back(websockets: bool) {
+    let _proof = proof(websockets, &format!("cp of {} MB there and back", megabytes()));
     let (node, scratch) = (Peer::node(), Scratch::new());
     let content = pattern(megabytes() * 1_000_000);
     let expected = digest(&content);

@@ -12,6 +12,7 @@ use kubestream::mux::{Config, FlowControl, HeaderCompression, Multiplexer, RecvH
 use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::Upgraded;
 use kubestream::{ConnectionError, StreamError};
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of, server_for};
 use kubestream_interop::{
     Ended, Input, Peer, Watched, Windows, digest, java, pattern, read_all, read_pattern, run, send_pattern, serve,
     within,
@@ -38,6 +39,11 @@ fn config(flow_control: FlowControl) -> Config {
 
 fn announcing(window: Option<usize>) -> Vec<String> {
     window.map_or_else(Vec::new, |window| vec!["--window".to_owned(), window.to_string()])
+}
+
+/// Of a server of theirs.
+fn proves(cases: &str) -> Proof {
+    matrix::proves(cases).with(Foreign::Netty, server_for("`mux`"), [Over::RawSpdy])
 }
 
 /// A connection of ours to their server.
@@ -114,6 +120,7 @@ fn assert_windows_were_obeyed(windows: &Mutex<Windows>, sent: usize, received: u
 /// Both ways at once, and one way at a time, where nothing that comes the other way says that there are windows.
 #[tokio::test]
 async fn windows_are_obeyed_and_granted_as_the_opener() {
+    let _proof = proves("300 KB there and back, and each way alone, `Strict` and `Auto`, windows of 64 KiB and 16 KiB");
     for (flow_control, window) in MODES {
         let what = format!("{flow_control:?}, {window:?}");
         let announced = window.is_some();
@@ -146,6 +153,7 @@ async fn windows_are_obeyed_and_granted_as_the_opener() {
 
 #[tokio::test]
 async fn everything_comes_after_our_half_close() {
+    let _proof = proves("half-close");
     let dialled = Dialled::new(config(FlowControl::Strict), None).await;
     let (mut recv, mut send) = dialled.opened("half-close", BYTES).await;
     for piece in pattern(BYTES).chunks(1000) {
@@ -162,6 +170,7 @@ async fn everything_comes_after_our_half_close() {
 
 #[tokio::test]
 async fn resets_and_refusals_are_known_and_the_connection_lives_on() {
+    let _proof = proves("reset; reset of ours; refuse");
     let dialled = Dialled::new(config(FlowControl::Strict), None).await;
     let (mut recv, mut send) = dialled.opened("reset", 0).await;
     send.send(Bytes::from_static(b"to be reset")).await.expect("it is taken");
@@ -187,6 +196,7 @@ async fn resets_and_refusals_are_known_and_the_connection_lives_on() {
 
 #[tokio::test]
 async fn pings_are_answered_both_ways() {
+    let _proof = proves("PING");
     let dialled = Dialled::new(config(FlowControl::Strict), None).await;
     for _ in 0..10 {
         within("an answer", dialled.mux.ping()).await.expect("an answer");
@@ -203,6 +213,7 @@ async fn pings_are_answered_both_ways() {
 
 #[tokio::test]
 async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() {
+    let _proof = proves("GOAWAY");
     let mut dialled = Dialled::new(config(FlowControl::Strict), None).await;
     let (mut recv, mut send) = dialled.opened("goaway", BYTES).await;
     send.finish();
@@ -218,6 +229,7 @@ async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() 
 
 #[tokio::test]
 async fn no_more_streams_are_opened_at_once_than_netty_takes() {
+    let _proof = proves("no more than 100 streams at once, which is its limit");
     let dialled = Dialled::new(config(FlowControl::Strict), None).await;
     let mut open = Vec::new();
     for _ in 0..AT_ONCE {
@@ -236,6 +248,7 @@ async fn no_more_streams_are_opened_at_once_than_netty_takes() {
 
 #[tokio::test]
 async fn a_thousand_streams_carry_what_they_were_given() {
+    let _proof = proves("1,000 streams");
     let dialled = Dialled::new(config(FlowControl::Strict), None).await;
     dialled.mux.ping().await.expect("its SETTINGS came before the answer");
     let echoes = stream::iter((0..1000).map(|number| dialled.echo(1 + number * 7)));
@@ -249,6 +262,7 @@ async fn a_thousand_streams_carry_what_they_were_given() {
 /// Blocks of every size, one after another: each compressor's state, and each inflater's, is carried from block to block.
 #[tokio::test]
 async fn headers_come_back_as_they_were_sent() {
+    let _proof = proves("headers of every size, compressed and not");
     let mut server = Peer::netty(&[]);
     for header_compression in [HeaderCompression::Deflate, HeaderCompression::Stored] {
         let mut config = config(FlowControl::Strict);
@@ -327,6 +341,9 @@ async fn accept_from_netty(flow_control: FlowControl, window: Option<usize>) {
 
 #[tokio::test]
 async fn every_scenario_works_as_the_acceptor() {
+    const ALL: &str = "300 KB there and back, `Strict` and `Auto`, windows of 64 KiB and 16 KiB; half-close; reset; refuse; source; sink; PING; \
+        1,000 streams; headers; GOAWAY";
+    let _proof = matrix::proves(ALL).with(Foreign::Netty, client_of("`mux`"), [Over::RawSpdy]);
     for (flow_control, window) in MODES {
         accept_from_netty(flow_control, window).await;
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use kubestream::mux::{Config, FlowControl, Multiplexer};
 use kubestream::spdy::Headers;
 use kubestream::upgrade::Upgraded;
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, Role, client_of, server_for};
 use kubestream_interop::{Ended, Input, Peer, Watched, Windows, read_pattern, run, send_pattern, within};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +19,10 @@ fn config(flow_control: FlowControl) -> Config {
     let mut config = Config::default();
     config.flow_control = flow_control;
     config
+}
+
+fn proves(cases: &str, role: Role) -> Proof {
+    matrix::proves(cases).with(Foreign::SpdyTransport, role, [Over::RawSpdy])
 }
 
 /// Their server: sends the pattern there and back.
@@ -92,44 +97,52 @@ fn assert_windows_were_obeyed(windows: &Mutex<Windows>, theirs: usize) {
 
 #[tokio::test]
 async fn strict_obeys_and_grants_windows_as_the_opener() {
+    let _proof = proves("300 KB there and back, `Strict`, windows of 1 MiB", server_for("`mux`"));
     assert_windows_were_obeyed(&*open_at_spdy_transport(FlowControl::Strict, &[]).await, 1 << 20);
 }
 
 #[tokio::test]
 async fn strict_obeys_and_grants_small_windows_as_the_opener() {
+    let _proof = proves("300 KB there and back, `Strict`, windows of 64 KiB", server_for("`mux`"));
     let windows = open_at_spdy_transport(FlowControl::Strict, &["--window", "65536"]).await;
     assert_windows_were_obeyed(&windows, SMALL);
 }
 
 #[tokio::test]
 async fn auto_learns_of_the_windows_as_the_opener() {
+    let _proof = proves("300 KB there and back, `Auto`, windows of 1 MiB", server_for("`mux`"));
     assert_windows_were_obeyed(&*open_at_spdy_transport(FlowControl::Auto, &[]).await, 1 << 20);
 }
 
 #[tokio::test]
 async fn auto_obeys_and_grants_small_windows_as_the_opener() {
+    let _proof = proves("300 KB there and back, `Auto`, windows of 64 KiB", server_for("`mux`"));
     let windows = open_at_spdy_transport(FlowControl::Auto, &["--window", "65536"]).await;
     assert_windows_were_obeyed(&windows, SMALL);
 }
 
 #[tokio::test]
 async fn strict_obeys_and_grants_windows_as_the_acceptor() {
+    let _proof = proves("300 KB there and back, `Strict`, windows of 1 MiB", client_of("`mux`"));
     assert_windows_were_obeyed(&*accept_from_spdy_transport(FlowControl::Strict, &[]).await, 1 << 20);
 }
 
 #[tokio::test]
 async fn strict_obeys_and_grants_small_windows_as_the_acceptor() {
+    let _proof = proves("300 KB there and back, `Strict`, windows of 64 KiB", client_of("`mux`"));
     let windows = accept_from_spdy_transport(FlowControl::Strict, &["--window", "65536"]).await;
     assert_windows_were_obeyed(&windows, SMALL);
 }
 
 #[tokio::test]
 async fn auto_learns_of_the_windows_as_the_acceptor() {
+    let _proof = proves("300 KB there and back, `Auto`, windows of 1 MiB", client_of("`mux`"));
     assert_windows_were_obeyed(&*accept_from_spdy_transport(FlowControl::Auto, &[]).await, 1 << 20);
 }
 
 #[tokio::test]
 async fn auto_obeys_and_grants_small_windows_as_the_acceptor() {
+    let _proof = proves("300 KB there and back, `Auto`, windows of 64 KiB", client_of("`mux`"));
     let windows = accept_from_spdy_transport(FlowControl::Auto, &["--window", "65536"]).await;
     assert_windows_were_obeyed(&windows, SMALL);
 }

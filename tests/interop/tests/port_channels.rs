@@ -6,6 +6,7 @@ use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
 use kubestream::upgrade::{self, Protocol};
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, hop_before, proves, server_for};
 use kubestream_interop::{Input, Peer, Scratch, digest, java_client, node_client, pattern, python_client, run, within};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,8 +18,22 @@ const ANSWERED: usize = 5_000_000;
 
 /// A client of another language, by the command that begins it.
 type Client = fn(&str) -> Command;
-const CLIENTS: [(&str, Client); 3] =
-    [("client-node", node_client), ("python", python_client), ("client-java", java_client)];
+const CLIENTS: [(Foreign, Client); 3] =
+    [(Foreign::ClientNode, node_client), (Foreign::Python, python_client), (Foreign::ClientJava, java_client)];
+
+fn clients_prove(cases: &str, clients: &[(Foreign, Client)]) -> Proof {
+    clients.iter().fold(proves(cases), |proof, (peer, _)| proof.with(*peer, client_of(NODE), [Over::ChannelsV4]))
+}
+
+/// Our client does, with a server of theirs, and through what of theirs is before ours.
+fn we_prove(cases: &str) -> Proof {
+    let over = [Over::Channels, Over::ChannelsV4, Over::ChannelsV4Base64];
+    let proof = proves(cases).with(Foreign::CriStreaming, server_for("our client"), over);
+    match std::env::var("KUBESTREAM_THROUGH").as_deref() {
+        Ok("apiserver") => proof.with(Foreign::Apiserver, hop_before(NODE), over),
+        _ => proof,
+    }
+}
 
 /// A server in the "pod": once it was asked all, it answers and ends.
 async fn serve(asked: usize, answer: Vec<u8>) -> u16 {
@@ -65,6 +80,7 @@ async fn forward(node: &Peer, client: Client, ports: &[u16], sent: Vec<u8>) -> V
 
 #[tokio::test]
 async fn clients_ask_and_are_answered_to_the_end() {
+    let _proof = clients_prove("3 MB there and 5 MB back, to the end", &CLIENTS);
     let node = Peer::node();
     let port = serve(ASKED, pattern(ANSWERED)).await;
     for (name, client) in CLIENTS {
@@ -77,6 +93,7 @@ async fn clients_ask_and_are_answered_to_the_end() {
 
 #[tokio::test]
 async fn a_refused_port_says_why() {
+    let _proof = clients_prove("a refused port says why", &CLIENTS[..2]);
     let node = Peer::node();
     let closed = closed_port().await;
     // Java's throws the reason away where the connection has ended before its caller asks for the port's streams.
@@ -90,6 +107,7 @@ async fn a_refused_port_says_why() {
 
 #[tokio::test]
 async fn ports_at_once_are_apart_and_a_refused_one_takes_no_other_with_it() {
+    let _proof = clients_prove("several ports at once; a refused port says why beside others", &CLIENTS[1..]);
     let node = Peer::node();
     let (one, closed) = (serve(ASKED, pattern(ANSWERED)).await, closed_port().await);
     let other = serve(ASKED, pattern(1_000_003)).await;
@@ -127,6 +145,7 @@ async fn clients(ports: &[u16]) -> Vec<(&'static str, Subprotocol, PortForward, 
 
 #[tokio::test]
 async fn our_client_asks_and_is_answered_to_the_end() {
+    let _proof = we_prove("3 MB there and 5 MB back, to the end; two ports at once");
     let (one, other) = (serve(ASKED, pattern(ANSWERED)).await, serve(ASKED, pattern(1_000_003)).await);
     for (name, subprotocol, forward, _server) in clients(&[one, other]).await {
         let ask = async |port: u16| {
@@ -147,6 +166,7 @@ async fn our_client_asks_and_is_answered_to_the_end() {
 
 #[tokio::test]
 async fn to_our_client_a_refused_port_is_an_error_of_its_own() {
+    let _proof = we_prove("a refused port says why and the other lives on");
     let (open, closed) = (serve(5, pattern(5)).await, closed_port().await);
     for (name, subprotocol, forward, _server) in clients(&[open, closed]).await {
         let mut refused = forward.connect(closed).await.unwrap_or_else(|error| panic!("{name}: {error}"));

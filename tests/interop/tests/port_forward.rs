@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{Peer, Scratch, digest, kubectl, pattern, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +55,11 @@ impl Forward {
     fn still_runs(&mut self) {
         assert!(matches!(self.kubectl.try_wait(), Ok(None)), "kubectl has given up");
     }
+}
+
+fn proof(websockets: bool, cases: &str) -> Proof {
+    let over = if websockets { Over::Tunnel } else { Over::Forward };
+    proves(cases).with(Foreign::Kubectl, client_of(NODE), [over])
 }
 
 /// A server in the "pod": reads to the end of what it is sent, sends it back, and then what it has.
@@ -146,16 +152,18 @@ async fn thousands_one_after_another_and_one_of_twenty_megabytes(websockets: boo
 
 /// Each case is a test over each transport.
 macro_rules! over_both_transports {
-    ($($case:ident),* $(,)?) => {
+    ($($case:ident: $proves:literal),* $(,)?) => {
         mod through_the_tunnel {
             $(#[tokio::test]
             async fn $case() {
+                let _proof = super::proof(true, $proves);
                 super::$case(true).await;
             })*
         }
         mod over_spdy {
             $(#[tokio::test]
             async fn $case() {
+                let _proof = super::proof(false, $proves);
                 super::$case(false).await;
             })*
         }
@@ -163,7 +171,7 @@ macro_rules! over_both_transports {
 }
 
 over_both_transports! {
-    two_hundred_downloads_at_once_are_whole,
-    a_refused_port_does_not_end_the_forward,
-    thousands_one_after_another_and_one_of_twenty_megabytes,
+    two_hundred_downloads_at_once_are_whole: "200 connections at a time of 1 MB; half-close",
+    a_refused_port_does_not_end_the_forward: "a refused port does not end the forward",
+    thousands_one_after_another_and_one_of_twenty_megabytes: "5,000 connections one after another; 20 MB there and back",
 }

@@ -6,6 +6,7 @@ use http::{Method, Request};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
 use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, hop_before, server_for};
 use kubestream_interop::{Peer, digest, pattern, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,18 @@ fn servers() -> [(&'static str, Peer, Protocol); 4] {
     ]
 }
 
+/// What is proven of them: in front of our own there is what `KUBESTREAM_THROUGH` says, which is no other here.
+fn proves(cases: &str) -> Proof {
+    let behind = server_for("our client").through("TunnelingHandler");
+    let proof = matrix::proves(cases).with(Foreign::CriStreaming, server_for("our client"), [Over::Forward]);
+    let proof = proof.with(Foreign::CriStreaming, behind, [Over::Tunnel]);
+    let proof = proof.with(Foreign::Apiserver, hop_before("cri-streaming"), [Over::Tunnel]);
+    match std::env::var("KUBESTREAM_THROUGH").as_deref() {
+        Ok("apiserver") => proof.with(Foreign::Apiserver, hop_before(NODE), [Over::Forward, Over::Tunnel]),
+        _ => proof,
+    }
+}
+
 /// A server in the "pod" that sends back what it is sent.
 async fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -49,6 +62,7 @@ async fn echo() -> u16 {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same_behind_a_half_close() {
+    let _proof = proves("10 MB there and back behind a half-close");
     let port = echo().await;
     for (name, server, protocol) in servers() {
         let forward = connect(&server, protocol).await;
@@ -70,6 +84,7 @@ async fn ten_megabytes_come_back_the_same_behind_a_half_close() {
 
 #[tokio::test]
 async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
+    let _proof = proves("a refused port says why and the others live on");
     let (open, closed) = (echo().await, {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         listener.local_addr().expect("an address").port()
@@ -100,6 +115,7 @@ async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
 
 #[tokio::test]
 async fn two_hundred_at_once_are_whole() {
+    let _proof = proves("200 connections at a time");
     let port = echo().await;
     for (name, server, protocol) in servers() {
         let forward = std::sync::Arc::new(connect(&server, protocol).await);

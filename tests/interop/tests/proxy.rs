@@ -4,10 +4,25 @@
 
 use std::process::Stdio;
 
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, Role, client_of, hop_before, server_for};
 use kubestream_interop::{Ended, Input, Peer, Scratch, digest, kubectl, pattern, run, runs, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+
+/// What is proven of [`clusters`]: of the client, and of the servers.
+fn proves(cases: &str) -> Proof {
+    over(cases, Over::SpdyV4, Over::WebSocketV5, Over::Fallback)
+}
+
+fn over(cases: &str, spdy: Over, websocket: Over, falling_back: Over) -> Proof {
+    let between = |role: Role| role.through("`proxy --kubelet`");
+    let kubectl = |behind: &str| between(client_of(behind));
+    let proof = matrix::proves(cases).with(Foreign::Kubectl, kubectl("cri-streaming"), [spdy, falling_back]);
+    let proof = proof.with(Foreign::Kubectl, kubectl("the apiserver's handlers"), [websocket]);
+    let proof = proof.with(Foreign::CriStreaming, between(server_for("kubectl")), [spdy]);
+    proof.with(Foreign::Apiserver, hop_before("cri-streaming").through("`proxy --kubelet`"), [websocket])
+}
 
 /// Who stands behind the proxy, by the transport that kubectl begins with.
 fn kubelets() -> [(&'static str, bool, Peer); 3] {
@@ -50,6 +65,7 @@ fn clusters() -> impl Iterator<Item = (&'static str, Cluster)> {
 
 #[tokio::test]
 async fn outputs_stay_apart_and_exit_codes_arrive() {
+    let _proof = proves("outputs apart; exit codes 0, 7, 255");
     for (name, cluster) in clusters() {
         for code in [0, 7, 255] {
             let ended = cluster.exec(Input::Null, &format!("echo out; echo err >&2; exit {code}")).await;
@@ -61,6 +77,7 @@ async fn outputs_stay_apart_and_exit_codes_arrive() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
+    let _proof = proves("10 MB there and back");
     for (name, cluster) in clusters() {
         let sent = pattern(10_000_000);
         let ended = cluster.exec(Input::Bytes(sent.clone()), "cat").await;
@@ -70,6 +87,7 @@ async fn ten_megabytes_come_back_the_same() {
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let _proof = proves("3 MB and exit 7");
     for (name, cluster) in clusters() {
         for number in 0..runs(5) {
             let ended = cluster.exec(Input::Null, "head -c 3000000 /dev/zero; exit 7").await;
@@ -85,6 +103,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 
 #[tokio::test]
 async fn what_is_attached_to_says_each_line_on_both_outputs() {
+    let _proof = proves("attach -i");
     for (name, cluster) in clusters() {
         let ended = run(cluster.kubectl(["attach", "-i", "demo"]), Input::Bytes(b"hello\n".to_vec())).await;
         assert_eq!((ended.code, &ended.stdout[..]), (Some(0), &b"out:hello\n"[..]), "{name}: {}", ended.stderr);
@@ -94,6 +113,7 @@ async fn what_is_attached_to_says_each_line_on_both_outputs() {
 
 #[tokio::test]
 async fn files_are_copied_there_and_back() {
+    let _proof = proves("cp of 3 MB there and back");
     for (name, cluster) in clusters() {
         let (near, there) = (cluster.scratch.file("near"), cluster.scratch.file("there"));
         let back = cluster.scratch.file("back");
@@ -109,6 +129,7 @@ async fn files_are_copied_there_and_back() {
 
 #[tokio::test]
 async fn a_pod_that_does_not_exist_is_an_error_that_names_it() {
+    let _proof = proves("a pod that does not exist");
     for (name, cluster) in clusters() {
         let ended = run(cluster.kubectl(["exec", "nope", "--", "true"]), Input::Null).await;
         assert_eq!(ended.code, Some(1), "{name}");
@@ -118,6 +139,8 @@ async fn a_pod_that_does_not_exist_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn ports_are_forwarded() {
+    let _proof =
+        over("20 connections at a time of 1 MB; half-close", Over::Forward, Over::Tunnel, Over::ForwardFallback);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
@@ -158,6 +181,11 @@ async fn ports_are_forwarded() {
 /// A header's, or a browser's, which has none to set; and never the backend's to see.
 #[tokio::test]
 async fn a_client_has_to_know_the_token() {
+    let _proof = matrix::proves("a client has to know the token").with(
+        Foreign::Bytes,
+        client_of("`proxy --token`"),
+        [Over::Http, Over::WebSocketV5],
+    );
     let proxy = Peer::node().behind_proxy("--backend", &["--token", "s3cret"]);
     let address = proxy.address().trim_start_matches("http://").to_owned();
     let ask = async |lines: &str| {
@@ -188,6 +216,11 @@ async fn a_client_has_to_know_the_token() {
 /// unless whoever started the proxy does not want to know.
 #[tokio::test]
 async fn a_kubelet_is_believed_by_its_certificate_alone() {
+    const CASE: &str = "a server is believed by its certificate alone, unless --insecure-skip-tls-verify";
+    let tls = |role: Role| role.through("`proxy --kubelet https://…`");
+    let proof = matrix::proves(CASE).with(Foreign::CriStreaming, tls(server_for("kubectl")), [Over::SpdyV4]);
+    let both = [Over::SpdyV4, Over::Fallback];
+    let _proof = proof.with(Foreign::Kubectl, tls(client_of("cri-streaming")), both);
     let scratch = Scratch::new();
     let its = scratch.path().join("its.pem");
     let (its, other) =
@@ -221,6 +254,11 @@ async fn a_kubelet_is_believed_by_its_certificate_alone() {
 /// (apiserver's TestStreamTranslator_BlockRedirects and TestTunnelingHandler_UpstreamSPDYServerErrorPropagated).
 #[tokio::test]
 async fn a_refusal_arrives_through_a_translation() {
+    let _proof = matrix::proves("a refusal arrives through a translation, and a redirect does not").with(
+        Foreign::Bytes,
+        client_of("`proxy --translate`"),
+        [Over::Http],
+    );
     let websocket = "GET /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: proxy\r\n\
         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";

@@ -5,11 +5,20 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves, reader_of};
 use kubestream_interop::{Ended, Input, Peer, Scratch, asciinema, digest, kubectl, pattern, run, within};
 use pty_process::{Pty, Size};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+
+/// Of kubectl, and of who reads the recording.
+fn proof(websockets: bool, cases: &str) -> Proof {
+    let over = if websockets { Over::WebSocketV5 } else { Over::SpdyV4 };
+    let recorded = client_of(NODE).through("`proxy --record`");
+    let proof = proves(cases).with(Foreign::Kubectl, recorded, [over]);
+    proof.with(Foreign::Asciinema, reader_of("`proxy --record`"), [Over::Asciicast])
+}
 
 struct Cluster {
     proxy: Peer,
@@ -216,26 +225,36 @@ async fn what_is_typed_is_there_where_it_is_asked_for(websockets: bool) {
 }
 
 macro_rules! over_both_transports {
-    ($($case:ident),* $(,)?) => {
+    ($($case:ident: $proves:literal),* $(,)?) => {
         mod websocket {
-            $(#[tokio::test] async fn $case() { super::$case(true).await; })*
+            $(#[tokio::test]
+            async fn $case() {
+                let _proof = super::proof(true, $proves);
+                super::$case(true).await;
+            })*
         }
         mod spdy {
-            $(#[tokio::test] async fn $case() { super::$case(false).await; })*
+            $(#[tokio::test]
+            async fn $case() {
+                let _proof = super::proof(false, $proves);
+                super::$case(false).await;
+            })*
         }
     };
 }
 
 over_both_transports! {
-    both_outputs_are_there_in_their_order,
-    megabytes_of_text_are_all_there,
-    a_terminal_is_there_with_its_sizes,
-    what_is_typed_is_there_where_it_is_asked_for,
+    both_outputs_are_there_in_their_order: "both outputs in their order",
+    megabytes_of_text_are_all_there: "3 MB of two-byte characters and exit 7",
+    a_terminal_is_there_with_its_sizes: "exec -it with a resize",
+    what_is_typed_is_there_where_it_is_asked_for: "attach -i with what is typed",
 }
 
 /// What could be a session in another spelling is refused, and no name leads out of the directory.
 #[tokio::test]
 async fn what_is_not_known_is_not_passed_on() {
+    let _proof =
+        proves("what is not known is not passed on").with(Foreign::Bytes, client_of("`proxy --record`"), [Over::Http]);
     let cluster = Cluster::new(true, &[]);
     let address = cluster.proxy.address().trim_start_matches("http://").to_owned();
     for path in [
@@ -263,6 +282,7 @@ async fn what_is_not_known_is_not_passed_on() {
 /// A proxy that is killed leaves a recording that can be read up to there, and says no end.
 #[tokio::test]
 async fn a_recording_that_is_cut_off_is_readable() {
+    let _proof = proof(true, "a recording that is cut off");
     let cluster = Cluster::new(true, &[]);
     let mut command = Command::new(kubectl());
     command.args(cluster.arguments(&["exec", "demo", "--", "sh", "-c", "echo so far; sleep 100"]));

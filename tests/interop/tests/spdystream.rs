@@ -6,6 +6,7 @@ use kubestream::mux::{Config, Multiplexer, RecvHalf, SendHalf, Stream};
 use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::Upgraded;
 use kubestream::{ConnectionError, StreamError};
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of, server_for};
 use kubestream_interop::{
     Input, Peer, binary, digest, pattern, read_all, read_pattern, run, send_pattern, serve, within,
 };
@@ -16,9 +17,16 @@ use tokio::process::Command;
 const BYTES: usize = 300_000;
 const SCENARIOS: usize = 10;
 
+/// Of a server of theirs.
+fn proves(cases: &str) -> Proof {
+    matrix::proves(cases).with(Foreign::Spdystream, server_for("`mux`"), [Over::RawSpdy])
+}
+
 /// Their client, our server.
 #[tokio::test]
 async fn every_scenario_works_as_the_acceptor() {
+    const ALL: &str = "echo; half-close; reset; refuse; source; sink; PING; GOAWAY; 1,000 streams";
+    let _proof = matrix::proves(ALL).with(Foreign::Spdystream, client_of("`mux`"), [Over::RawSpdy]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let mut dial = Command::new(binary("spdy-peer"));
     dial.arg("-dial").arg(listener.local_addr().expect("an address").to_string()).args(["-scenario", "all"]);
@@ -77,6 +85,7 @@ impl Dialled {
 
 #[tokio::test]
 async fn an_echo_is_the_same_bytes() {
+    let _proof = proves("echo; GOAWAY");
     let dialled = Dialled::new().await;
     dialled.echo(BYTES).await.expect("an echo");
     within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
@@ -84,6 +93,7 @@ async fn an_echo_is_the_same_bytes() {
 
 #[tokio::test]
 async fn everything_comes_after_our_half_close() {
+    let _proof = proves("half-close");
     let dialled = Dialled::new().await;
     let (mut recv, mut send) = dialled.opened("half-close", BYTES).await;
     for piece in pattern(BYTES).chunks(1000) {
@@ -98,6 +108,7 @@ async fn everything_comes_after_our_half_close() {
 
 #[tokio::test]
 async fn a_reset_is_told_from_an_end_and_the_connection_lives_on() {
+    let _proof = proves("reset");
     let dialled = Dialled::new().await;
     let (mut recv, mut send) = dialled.opened("reset", 0).await;
     send.send(Bytes::from_static(b"to be reset")).await.expect("it is taken");
@@ -110,6 +121,7 @@ async fn a_reset_is_told_from_an_end_and_the_connection_lives_on() {
 
 #[tokio::test]
 async fn a_refusal_is_known_and_the_connection_lives_on() {
+    let _proof = proves("refuse");
     let dialled = Dialled::new().await;
     let mut stream = dialled.open("refuse", 0).await;
     let answer = within("the refusal", stream.answered()).await;
@@ -119,6 +131,7 @@ async fn a_refusal_is_known_and_the_connection_lives_on() {
 
 #[tokio::test]
 async fn a_source_is_read_to_its_end() {
+    let _proof = proves("source");
     let dialled = Dialled::new().await;
     let (mut recv, mut send) = dialled.opened("source", BYTES).await;
     send.finish();
@@ -127,6 +140,7 @@ async fn a_source_is_read_to_its_end() {
 
 #[tokio::test]
 async fn a_sink_gets_every_byte() {
+    let _proof = proves("sink");
     let dialled = Dialled::new().await;
     let (mut recv, mut send) = dialled.opened("sink", BYTES).await;
     send_pattern(&mut send, BYTES).await.expect("it is taken");
@@ -136,6 +150,7 @@ async fn a_sink_gets_every_byte() {
 
 #[tokio::test]
 async fn pings_are_answered_both_ways() {
+    let _proof = proves("PING");
     let dialled = Dialled::new().await;
     for _ in 0..10 {
         within("an answer", dialled.mux.ping()).await.expect("an answer");
@@ -148,6 +163,7 @@ async fn pings_are_answered_both_ways() {
 
 #[tokio::test]
 async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() {
+    let _proof = proves("GOAWAY");
     let dialled = Dialled::new().await;
     let (mut recv, mut send) = dialled.opened("goaway", BYTES).await;
     send.finish();
@@ -160,6 +176,7 @@ async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() 
 
 #[tokio::test]
 async fn a_thousand_streams_carry_what_they_were_given() {
+    let _proof = proves("1,000 streams");
     let dialled = Dialled::new().await;
     let echoes = stream::iter((0..1000).map(|number| dialled.echo(1 + number * 7)));
     echoes.buffer_unordered(100).try_collect::<()>().await.expect("echoes");
@@ -169,6 +186,7 @@ async fn a_thousand_streams_carry_what_they_were_given() {
 
 #[tokio::test]
 async fn a_goaway_leaves_the_open_streams_alone() {
+    let _proof = proves("open streams outlive a GOAWAY");
     // It goes away when the first stream is over.
     let dialled = Dialled::with(&["-goaway-after", "1"]).await;
     let (mut recv, mut send) = dialled.opened("echo", 0).await;

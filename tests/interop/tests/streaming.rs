@@ -6,6 +6,7 @@ use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::portforward::Request;
 use kubestream::status::ExitStatus;
 use kubestream::streaming::{Attach, Config, Exec, Runtime, Server};
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Input, digest, execute, pattern};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -76,9 +77,16 @@ const TRANSPORTS: [&[&str]; 4] = [
     &["-transport", "websocket", "-protocols", "v4.channel.k8s.io"],
     &["-transport", "fallback"],
 ];
+/// What each of them comes to.
+const OVER: [Over; 4] = [Over::SpdyV4, Over::WebSocketV5, Over::WebSocketV4, Over::Fallback];
+
+fn proves(cases: &str, over: &[Over]) -> Proof {
+    matrix::proves(cases).with(Foreign::ClientGo, client_of("`streaming`"), over.iter().copied())
+}
 
 #[tokio::test]
 async fn a_one_use_url_runs_its_command_and_no_other() {
+    let _proof = proves("outputs apart; exit code 7; a URL is good for one use", &OVER);
     let server = start().await;
     for transport in TRANSPORTS {
         let command = ["sh", "-c", "echo out; echo err >&2; exit 7"];
@@ -98,6 +106,7 @@ async fn a_one_use_url_runs_its_command_and_no_other() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
+    let _proof = proves("10 MB there and back", &OVER[..2]);
     let server = start().await;
     let sent = pattern(10_000_000);
     let want = Streams { stdin: true, stdout: true, stderr: false, tty: false };

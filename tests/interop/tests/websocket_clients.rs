@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{
     Ended, Input, Peer, Scratch, digest, java_client, node_client, pattern, python_client, run, runs,
 };
@@ -14,12 +15,16 @@ const V4: &str = "v4.channel.k8s.io";
 
 /// A client of another language, by the command that begins it.
 type Client = fn(&str) -> Command;
-const CLIENTS: [(&str, Client); 3] =
-    [("client-node", node_client), ("python", python_client), ("client-java", java_client)];
+const CLIENTS: [(Foreign, Client); 3] =
+    [(Foreign::ClientNode, node_client), (Foreign::Python, python_client), (Foreign::ClientJava, java_client)];
 
 /// How often a race is run with it: Java's takes its time to start.
-fn races(name: &str) -> usize {
-    runs(if name == "client-java" { 2 } else { 10 })
+fn races(name: Foreign) -> usize {
+    runs(if name == Foreign::ClientJava { 2 } else { 10 })
+}
+
+fn proof(cases: &str, clients: &[(Foreign, Client)], over: Over) -> Proof {
+    clients.iter().fold(proves(cases), |proof, (peer, _)| proof.with(*peer, client_of(NODE), [over]))
 }
 
 /// What the client made of a command, and its outcome beside its output.
@@ -36,6 +41,7 @@ async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input
 
 #[tokio::test]
 async fn outputs_stay_apart_and_exit_codes_arrive() {
+    let _proof = proof("outputs apart; exit codes 0, 7, 255", &CLIENTS, Over::WebSocketV5);
     let node = Peer::node();
     for (name, client) in CLIENTS {
         for code in [0, 7, 255] {
@@ -50,6 +56,7 @@ async fn outputs_stay_apart_and_exit_codes_arrive() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same_and_their_end_arrives() {
+    let _proof = proof("10 MB there and back; the end of stdin", &CLIENTS, Over::WebSocketV5);
     let node = Peer::node();
     let sent = pattern(10_000_000);
     for (name, client) in CLIENTS {
@@ -60,6 +67,7 @@ async fn ten_megabytes_come_back_the_same_and_their_end_arrives() {
 
 #[tokio::test]
 async fn all_of_stdin_may_come_in_one_message() {
+    let _proof = proof("10 MB of stdin in one message", &CLIENTS[1..2], Over::WebSocketV5);
     let node = Peer::node();
     let sent = pattern(10_000_000);
     let (ended, outcome) =
@@ -69,6 +77,7 @@ async fn all_of_stdin_may_come_in_one_message() {
 
 #[tokio::test]
 async fn strings_come_as_messages_of_text() {
+    let _proof = proof("stdin as text", &CLIENTS[1..2], Over::WebSocketV5);
     let node = Peer::node();
     let sent = vec![b'x'; 1_000_000];
     let (ended, outcome) = execute(&node, python_client, &["--stdin", "--text"], "wc -c", Input::Bytes(sent)).await;
@@ -77,6 +86,7 @@ async fn strings_come_as_messages_of_text() {
 
 #[tokio::test]
 async fn v4_carries_stdin_and_the_exit_code_too() {
+    let _proof = proof("1 MB there and back; exit code 7", &CLIENTS[1..], Over::WebSocketV4);
     let node = Peer::node();
     let sent = pattern(1_000_000);
     // Node's cannot be told what to offer.
@@ -91,6 +101,7 @@ async fn v4_carries_stdin_and_the_exit_code_too() {
 
 #[tokio::test]
 async fn a_terminal_is_resized() {
+    let _proof = proof("a terminal and its sizes", &CLIENTS, Over::WebSocketV5);
     let node = Peer::node();
     let script = "until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; stty size; exit 3";
     for (name, client) in CLIENTS {
@@ -104,6 +115,7 @@ async fn a_terminal_is_resized() {
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
+    let _proof = proof("3 MB and exit 7", &CLIENTS, Over::WebSocketV5);
     let node = Peer::node();
     for (name, client) in CLIENTS {
         for number in 0..races(name) {
@@ -117,6 +129,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 /// A command that leaves its stdin unread: Go's servers reset the connection then, and client-node loses the status.
 #[tokio::test]
 async fn stdin_that_nobody_reads_costs_nobody_the_status() {
+    let _proof = proof("stdin that nobody reads", &CLIENTS, Over::WebSocketV5);
     let node = Peer::node();
     for (name, client) in CLIENTS {
         for number in 0..races(name) {
