@@ -19,7 +19,7 @@ mod wire;
 pub use capture::{Capture, replay};
 pub use cri::{Runtime, id};
 pub use execute::execute;
-pub use peer::{Peer, asciinema, binary, example, java, java_client, kubectl, node_client, python_client};
+pub use peer::{Peer, asciinema, binary, conformance, example, java, java_client, kubectl, node_client, python_client};
 pub use run::{Ended, Input, Scratch, gone, run, within};
 pub use scenario::serve;
 pub use terminal::Terminal;

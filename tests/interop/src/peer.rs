@@ -246,6 +246,12 @@ pub fn example(name: &str) -> PathBuf {
     built(examples.map_or_else(|| suite("../../target/debug/examples"), PathBuf::from).join(name))
 }
 
+/// The conformance runner, which is built beside them.
+#[must_use]
+pub fn conformance() -> PathBuf {
+    built(example("").join("../conformance"))
+}
+
 /// kubectl: `KUBESTREAM_KUBECTL`, or the one that is built here. The one on the PATH is of any version.
 #[must_use]
 pub fn kubectl() -> PathBuf {

@@ -120,7 +120,9 @@ fn assert_windows_were_obeyed(windows: &Mutex<Windows>, sent: usize, received: u
 /// Both ways at once, and one way at a time, where nothing that comes the other way says that there are windows.
 #[tokio::test]
 async fn windows_are_obeyed_and_granted_as_the_opener() {
-    let _proof = proves("300 KB there and back, and each way alone, `Strict` and `Auto`, windows of 64 KiB and 16 KiB");
+    let _proof = proves(
+        "300 KB there and back, and each way alone: `Strict`, windows of 64 KiB and 16 KiB, and `Auto`, where it announces them",
+    );
     for (flow_control, window) in MODES {
         let what = format!("{flow_control:?}, {window:?}");
         let announced = window.is_some();
