@@ -2,7 +2,7 @@
 //!
 //! Owns the two handshakes: the backend's first, so that the client hears its refusal and no 101.
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream::proxy::{self, TranslateConfig, TranslateError};
 use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol};
@@ -38,6 +38,13 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    // The request to the backend is one of ours, and would make good what was wrong with the client's.
+    let method = client.request().method();
+    if ![Method::GET, Method::POST].contains(method) {
+        let message = format!("the server does not allow {method} here");
+        let response = api::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message);
+        return Ok(client.respond(response).await?);
+    }
     // The API server's path ends with it, and the kubelet's begins so.
     let path = client.request().uri().path();
     let forwards = path.ends_with("/portforward") || path.starts_with("/portForward/");
@@ -45,7 +52,7 @@ where
     let streams = match streams {
         Ok(streams) => streams,
         Err(error) => {
-            let response = api::failure(http::StatusCode::BAD_REQUEST, "BadRequest", &error.to_string());
+            let response = api::failure(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string());
             return Ok(client.respond(response).await?);
         }
     };

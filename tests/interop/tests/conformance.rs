@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use kubestream_interop::matrix::{Foreign, Over, hop_before, proves, server_for};
+use kubestream::upgrade::Protocol;
+use kubestream_interop::matrix::{Foreign, Over, client_of, hop_before, proves, server_for};
 use kubestream_interop::{Peer, Scratch, conformance};
 use serde_json::Value;
 use tokio::process::Command;
@@ -79,6 +80,33 @@ async fn cri_streaming_does_what_it_is_known_for_and_nothing_worse() {
     for (case, column) in [("output/apart", "WS v5"), ("forward/echo", "WS tunnel")] {
         assert!(absent.contains(&(case.to_owned(), column.to_owned())), "{absent:?}");
     }
+}
+
+/// No foreign peer but the runner, whose client is ours as well: the chain of our own has to be as good as its last link.
+#[tokio::test]
+async fn our_proxy_departs_in_nothing_from_the_node_behind_it() {
+    let over = Protocol::ANY.iter().chain(Protocol::PORT_FORWARD).copied();
+    let _proof =
+        proves("all cases of the conformance runner").with(Foreign::Bytes, client_of("`proxy`, however"), over);
+    let all = [
+        "--strict",
+        "--only",
+        "negotiation",
+        "handshake",
+        "requests",
+        "output",
+        "input",
+        "status",
+        "terminal",
+        "ending",
+    ];
+    let all = [&all[..], &["flow/concurrent", "attach", "forward"]].concat();
+    // What is not read holds up a WebSocket, and so whoever is translated to one.
+    let with_unread = [&all[..], &["flow/unread-stream"]].concat();
+    let node = Peer::node;
+    let untouched = node().behind_proxy("--backend", &[]);
+    let [spdy, websocket] = ["spdy", "websocket"].map(|to| node().behind_proxy("--backend", &["--translate", to]));
+    tokio::join!(judged(&untouched, &with_unread), judged(&spdy, &with_unread), judged(&websocket, &all));
 }
 
 #[tokio::test]
