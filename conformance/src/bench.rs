@@ -14,14 +14,14 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded};
+use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::column::Column;
 use crate::scale::Scale;
 use crate::target::{Io, Operation, Paths, Target};
-use crate::verdict::{Departure, Instead, Outcome, failed};
+use crate::verdict::{Departure, Instead, Outcome, failed, late};
 
 /// One case in one column.
 #[derive(Clone, Debug)]
@@ -181,6 +181,11 @@ impl Bench {
         output.instead_of("the output and its status")
     }
 
+    /// A version over WebSocket whose status has no end but the session's.
+    pub fn has_text_over_websocket(&self) -> bool {
+        !self.column.is_spdy() && self.column.protocol.version() == Some(Version::V1)
+    }
+
     /// Does something many times, some at a time, until it fails.
     pub async fn many<F: Future<Output = Outcome>>(&self, times: usize, does: impl Fn(usize) -> F) -> Outcome {
         stream::iter(0..times)
@@ -213,7 +218,7 @@ fn method(offers: &[Protocol]) -> Method {
 
 /// Whatever it is comes in time.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> Outcome<T> {
-    timeout(limit, future).await.map_err(|_| failed(what, format_args!("nothing within {} s", limit.as_secs())))
+    timeout(limit, future).await.map_err(|_| late(what, limit))
 }
 
 /// Reads an output to its end.

@@ -25,8 +25,8 @@ pub static OUTLIVES_ITS_CLIENT: Known = Known {
 };
 
 pub static REFUSED_AS_500: Known = Known {
-    text: "a request that cannot be served is the server's fault (500), not the client's",
-    of: "Kubernetes 1.34: the kubelet learns it from the runtime",
+    text: "a request that cannot be served is the server's fault (5xx), not the client's",
+    of: "Kubernetes 1.34, where the kubelet learns it from the runtime; whatever stands behind a gateway",
 };
 
 pub static REFUSED_AFTER_101: Known = Known {
@@ -40,6 +40,11 @@ pub static UNANSWERED: Known =
 pub static EARLY_BYTES_LOST: Known = Known {
     text: "bytes that come with the request are lost, which HTTP/1.1 lets no client send before the 101",
     of: "the upgrade-aware proxy of kube-apiserver",
+};
+
+pub static SILENT_END: Known = Known {
+    text: "of some hundred fast exits one has neither a status nor a Close",
+    of: "Kubernetes 1.34 with containerd 1.6, over WebSocket without v4's status",
 };
 
 pub static CROWDED: Known = Known {

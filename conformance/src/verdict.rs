@@ -3,6 +3,7 @@
 //! Owns the kinds of result. What is expected, the cases say.
 
 use std::fmt::{self, Debug, Display};
+use std::time::Duration;
 
 /// What is done differently, where that is known and documented: of whom, and since when.
 #[derive(Debug)]
@@ -16,8 +17,8 @@ pub struct Known {
 /// A case that did not pass.
 #[derive(Clone, Debug)]
 pub enum Departure {
-    /// Not what every server must do.
-    Failed { expected: String, came: String },
+    /// Not what every server must do. `late`: nothing came at all, for as long as one waits.
+    Failed { expected: String, came: String, late: bool },
     /// The server was not to be reached: whatever the case is about, it was not seen.
     Unreached(String),
     /// Not what every server must do, and known.
@@ -34,9 +35,15 @@ impl Departure {
     #[must_use]
     pub fn known(self, known: &'static Known) -> Self {
         match self {
-            Self::Failed { expected, came } => Self::Known { known, expected, came },
+            Self::Failed { expected, came, .. } => Self::Known { known, expected, came },
             other => other,
         }
+    }
+
+    /// It is known that nothing comes; something that is wrong is not.
+    #[must_use]
+    pub fn known_silence(self, known: &'static Known) -> Self {
+        if matches!(self, Self::Failed { late: true, .. }) { self.known(known) } else { self }
     }
 
     /// It counts against the server.
@@ -49,7 +56,7 @@ impl Departure {
     #[must_use]
     pub fn strict(self) -> Self {
         match self {
-            Self::Known { expected, came, .. } => Self::Failed { expected, came },
+            Self::Known { expected, came, .. } => Self::Failed { expected, came, late: false },
             other => other,
         }
     }
@@ -58,7 +65,9 @@ impl Departure {
     #[must_use]
     pub fn at(self, place: impl Display) -> Self {
         match self {
-            Self::Failed { expected, came } => Self::Failed { expected: format!("{place}: {expected}"), came },
+            Self::Failed { expected, came, late } => {
+                Self::Failed { expected: format!("{place}: {expected}"), came, late }
+            }
             other => other,
         }
     }
@@ -67,7 +76,7 @@ impl Departure {
 impl Display for Departure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed { expected, came } => write!(f, "expected {expected}; came {came}"),
+            Self::Failed { expected, came, .. } => write!(f, "expected {expected}; came {came}"),
             Self::Unreached(why) => write!(f, "the server was not reached: {why}"),
             Self::Known { known, came, .. } => write!(f, "{} ({}); here: {came}", known.text, known.of),
             Self::NotOffered(why) => f.write_str(why),
@@ -77,7 +86,13 @@ impl Display for Departure {
 
 /// A failure, in words.
 pub fn failed(expected: impl Display, came: impl Display) -> Departure {
-    Departure::Failed { expected: clipped(expected), came: clipped(came) }
+    Departure::Failed { expected: clipped(expected), came: clipped(came), late: false }
+}
+
+/// Nothing came.
+pub fn late(expected: impl Display, limit: Duration) -> Departure {
+    let came = format!("nothing within {} s", limit.as_secs());
+    Departure::Failed { expected: clipped(expected), came, late: true }
 }
 
 /// What was seen is what had to be.

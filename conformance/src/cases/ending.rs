@@ -116,5 +116,5 @@ pub(super) async fn client_leaves(bench: Bench) -> Outcome {
 pub(super) async fn orphan(bench: Bench) -> Outcome {
     abandoned(&bench, "sleep 600", Streams::OUTPUT)
         .await
-        .map_err(|departure| departure.known(&known::OUTLIVES_ITS_CLIENT))
+        .map_err(|departure| departure.known_silence(&known::OUTLIVES_ITS_CLIENT))
 }

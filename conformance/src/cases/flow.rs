@@ -70,7 +70,7 @@ pub(super) async fn unread_stream(bench: Bench) -> Outcome {
     expect((came, status.instead_of("a status")?), (UNREAD, ExitStatus::Code(4)))?;
     match held_up {
         // A WebSocket has no windows, and nobody could do better.
-        Some(late) if bench.column.is_spdy() => Err(late.known(&known::NO_WINDOWS)),
+        Some(late) if bench.column.is_spdy() => Err(late.known_silence(&known::NO_WINDOWS)),
         _ => Ok(()),
     }
 }

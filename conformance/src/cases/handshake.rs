@@ -49,7 +49,7 @@ pub(super) async fn early_bytes(bench: Bench) -> Outcome {
     let early = Early::new(&bench, &url, protocol).await?;
     let session = early_session(&bench, early, protocol).await;
     // It cannot be told from a server that answers nothing: what comes late is what was lost.
-    session.map_err(|departure| departure.known(&known::EARLY_BYTES_LOST))
+    session.map_err(|departure| departure.known_silence(&known::EARLY_BYTES_LOST))
 }
 
 async fn early_session(bench: &Bench, early: Early, protocol: Protocol) -> Outcome {

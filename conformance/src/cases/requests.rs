@@ -6,7 +6,7 @@ use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, UpgradeError};
 
 use super::terminal::shown;
-use crate::bench::{Bench, within};
+use crate::bench::{Answer, Bench, within};
 use crate::known;
 use crate::target::{Operation, Paths};
 use crate::verdict::{Departure, Outcome, expect, failed};
@@ -96,18 +96,19 @@ pub(super) async fn wrong_method(bench: Bench) -> Outcome {
         ("Sec-WebSocket-Protocol", "v4.channel.k8s.io"),
     ];
     let headers: &[_] = if bench.column.is_spdy() { &spdy } else { &websocket };
-    let answer = bench.ask(Method::PUT, &url, headers).await?;
-    if answer.status.is_client_error() {
-        return Ok(());
-    }
-    Err(failed("405, or another 4xx", format_args!("{}: {}", answer.status, answer.body)))
+    turned_down(&bench.ask(Method::PUT, &url, headers).await?, "405, or another 4xx")
 }
 
 pub(super) async fn no_upgrade(bench: Bench) -> Outcome {
     let method = if bench.column.is_spdy() { Method::POST } else { Method::GET };
     let answer = bench.ask(method, &bench.exec_url(&["true"], Streams::OUTPUT), &[]).await?;
+    turned_down(&answer, "400, or another 4xx")
+}
+
+fn turned_down(answer: &Answer, expected: &str) -> Outcome {
     if answer.status.is_client_error() {
         return Ok(());
     }
-    Err(failed("400, or another 4xx", format_args!("{}: {}", answer.status, answer.body)))
+    let departure = failed(expected, format_args!("{}: {}", answer.status, answer.body));
+    Err(if answer.status.is_server_error() { departure.known(&known::REFUSED_AS_500) } else { departure })
 }

@@ -4,6 +4,7 @@ use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 
 use crate::bench::Bench;
+use crate::known;
 use crate::verdict::{Outcome, expect, failed};
 
 pub(super) async fn codes(bench: Bench) -> Outcome {
@@ -17,7 +18,12 @@ pub(super) async fn codes(bench: Bench) -> Outcome {
     };
     // From both ends where not all are tried: those above 127 too.
     let last = bench.scale.exit_codes.min(256);
-    bench.many(last, |number| once(if number % 2 == 0 { number / 2 } else { 255 - number / 2 })).await
+    let seen = bench.many(last, |number| once(if number % 2 == 0 { number / 2 } else { 255 - number / 2 })).await;
+    if bench.has_text_over_websocket() {
+        seen.map_err(|departure| departure.known_silence(&known::SILENT_END))
+    } else {
+        seen
+    }
 }
 
 pub(super) async fn signals(bench: Bench) -> Outcome {

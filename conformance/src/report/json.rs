@@ -39,7 +39,7 @@ fn result(cell: &Cell) -> Value {
     });
     match &cell.outcome {
         Ok(()) => {}
-        Err(Departure::Failed { expected, came }) => {
+        Err(Departure::Failed { expected, came, .. }) => {
             result["expected"] = json!(expected);
             result["came"] = json!(came);
         }
