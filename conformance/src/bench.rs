@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,16 +12,16 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
+use kubestream::exec::{self, Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version};
+use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::column::Column;
 use crate::scale::Scale;
 use crate::target::{Io, Operation, Paths, Target};
-use crate::verdict::{Departure, Instead, Outcome, failed, late};
+use crate::verdict::{Departure, Instead, Known, Outcome, failed, late};
 
 /// One case in one column.
 #[derive(Clone, Debug)]
@@ -177,13 +177,11 @@ impl Bench {
     pub async fn output(&self, command: &[&str], streams: Streams) -> Outcome<Output> {
         const LONGEST: usize = 16_000_000;
         let Session { exec, .. } = self.start(command, streams).await?;
-        let output = within("the end of the command", self.scale.patience, exec.wait_with_output(LONGEST)).await?;
-        output.instead_of("the output and its status")
-    }
-
-    /// A version over WebSocket whose status has no end but the session's.
-    pub fn has_text_over_websocket(&self) -> bool {
-        !self.column.is_spdy() && self.column.protocol.version() == Some(Version::V1)
+        match within("the end of the command", self.scale.patience, exec.wait_with_output(LONGEST)).await? {
+            // The client's own patience was shorter.
+            Err(exec::Error::StatusTimeout(limit)) => Err(late("a status", limit)),
+            output => output.instead_of("the output and its status"),
+        }
     }
 
     /// Does something many times, some at a time, until it fails.
@@ -196,6 +194,38 @@ impl Bench {
             .buffer_unordered(self.scale.parallel.max(1))
             .try_collect()
             .await
+    }
+
+    /// The same, where servers are known to answer nothing at all, once in some hundred times: more than one in a hundred is a
+    /// failure, and so is whatever else is wrong.
+    pub async fn many_but_few<F: Future<Output = Outcome>>(
+        &self,
+        times: usize,
+        known: &'static Known,
+        does: impl Fn(usize) -> F,
+    ) -> Outcome {
+        let silent = Mutex::new(Vec::new());
+        let forgiving = |number| {
+            let (done, silent) = (does(number), &silent);
+            async move {
+                match done.await {
+                    Err(departure) if departure.is_late() => {
+                        silent
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .push(departure.at(format_args!("run {number}")));
+                        Ok(())
+                    }
+                    other => other,
+                }
+            }
+        };
+        self.many(times, forgiving).await?;
+        let mut silent = silent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let count = silent.len();
+        let Some(first) = silent.pop() else { return Ok(()) };
+        let first = first.at(format_args!("{times} times, {count} in vain"));
+        Err(if count * 100 <= times.max(100) { first.known(known) } else { first })
     }
 }
 

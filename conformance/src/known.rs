@@ -43,8 +43,8 @@ pub static EARLY_BYTES_LOST: Known = Known {
 };
 
 pub static SILENT_END: Known = Known {
-    text: "of some hundred fast exits one has neither a status nor a Close",
-    of: "Kubernetes 1.34 with containerd 1.6, over WebSocket without v4's status",
+    text: "of some hundred fast exits one has neither a status nor an end",
+    of: "Kubernetes 1.34 with containerd 1.6",
 };
 
 pub static CROWDED: Known = Known {

@@ -43,7 +43,13 @@ impl Departure {
     /// It is known that nothing comes; something that is wrong is not.
     #[must_use]
     pub fn known_silence(self, known: &'static Known) -> Self {
-        if matches!(self, Self::Failed { late: true, .. }) { self.known(known) } else { self }
+        if self.is_late() { self.known(known) } else { self }
+    }
+
+    /// Nothing came.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::Failed { late: true, .. })
     }
 
     /// It counts against the server.

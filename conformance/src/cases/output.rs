@@ -41,12 +41,7 @@ pub(super) async fn fast_exits(bench: Bench) -> Outcome {
             expect((String::from_utf8_lossy(&output.stdout).into(), output.stderr.to_vec(), output.status), expected)
         }
     };
-    let seen = bench.many(bench.scale.fast_exits, once).await;
-    if bench.has_text_over_websocket() {
-        seen.map_err(|departure| departure.known_silence(&known::SILENT_END))
-    } else {
-        seen
-    }
+    bench.many_but_few(bench.scale.fast_exits, &known::SILENT_END, once).await
 }
 
 /// Of a line that is said again and again, up to a length.

@@ -18,12 +18,11 @@ pub(super) async fn codes(bench: Bench) -> Outcome {
     };
     // From both ends where not all are tried: those above 127 too.
     let last = bench.scale.exit_codes.min(256);
-    let seen = bench.many(last, |number| once(if number % 2 == 0 { number / 2 } else { 255 - number / 2 })).await;
-    if bench.has_text_over_websocket() {
-        seen.map_err(|departure| departure.known_silence(&known::SILENT_END))
-    } else {
-        seen
-    }
+    bench
+        .many_but_few(last, &known::SILENT_END, |number| {
+            once(if number % 2 == 0 { number / 2 } else { 255 - number / 2 })
+        })
+        .await
 }
 
 pub(super) async fn signals(bench: Bench) -> Outcome {
