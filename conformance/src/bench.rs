@@ -14,7 +14,8 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use kubestream::exec::{self, Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded};
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -55,7 +56,8 @@ impl Bench {
     pub async fn request(&self, method: Method, url: &str) -> Outcome<http::request::Builder> {
         let request = Request::builder().method(method).uri(url).header("User-Agent", "kubestream-conformance");
         let request = request.body(()).instead_of("a request")?;
-        let request = self.target.authorised(request).await.instead_of("credentials")?;
+        let authorised = within("credentials", self.scale.patience, self.target.authorised(request)).await?;
+        let request = authorised.instead_of("credentials")?;
         let mut builder = Request::builder().method(request.method()).uri(request.uri());
         if let Some(headers) = builder.headers_mut() {
             *headers = request.headers().clone();
@@ -182,6 +184,12 @@ impl Bench {
             Err(exec::Error::StatusTimeout(limit)) => Err(late("a status", limit)),
             output => output.instead_of("the output and its status"),
         }
+    }
+
+    /// In v1 over SPDY nothing at all is a success: where none can be, it is nothing that was said.
+    pub fn said_nothing(&self, status: &ExitStatus) -> Outcome {
+        let is_v1 = self.column.is_spdy() && self.column.protocol.version() == Some(Version::V1);
+        if is_v1 && status.success() { Err(late("an exit code", self.scale.patience)) } else { Ok(()) }
     }
 
     /// Does something many times, some at a time, until it fails.

@@ -26,6 +26,7 @@ pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {
         attach: Some("main".into()),
         echo: Some(echo),
         refused: echo::free_port().await?,
+        takes_many: true,
     };
     let mut target = Target::new(&kube::Config::new(url.parse()?), pod)?;
     // It is ours: what others are known for is no excuse.

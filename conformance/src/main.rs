@@ -17,22 +17,27 @@ mod process;
 mod progress;
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use conformance::cases::{ALL, Case};
 use conformance::column::{Column, Group};
 use conformance::created::Created;
 use conformance::report::{json, junit, table};
-use conformance::run::run;
+use conformance::run::{Cell, run};
 use conformance::target::Target;
-use tokio::signal::unix::{SignalKind, signal};
+use conformance::verdict::Departure;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Judged};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// For an API server's answer.
+const ANSWERED: Duration = Duration::from_secs(30);
 /// As a shell has it for SIGINT.
 const INTERRUPTED: u8 = 130;
 
@@ -45,7 +50,7 @@ async fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match judge(&arguments).await {
+    match judge(Arc::new(arguments)).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -54,7 +59,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn judge(arguments: &Arguments) -> Result<ExitCode, Failure> {
+async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
     let unknown = |name: &&String| !ALL.iter().any(|case| names(name, case));
     if let Some(name) = arguments.only.iter().find(unknown) {
         return Err(format!("there is no case {name:?}: --list says which there are").into());
@@ -64,36 +69,61 @@ async fn judge(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Err(format!("there is no column {name:?}: the table has their names").into());
     }
     match arguments.judged().await? {
-        Judged::There(target, _tasks) => report(arguments, target).await,
-        Judged::Create { config, namespace } => {
+        Judged::There(target, _tasks) => report(&arguments, target).await,
+        Judged::Create { mut config, namespace } => {
+            config.read_timeout = Some(ANSWERED);
             let client = kube::Client::try_from((*config).clone())?;
             let node = arguments.node.as_deref();
-            let created = Created::new(client, &namespace, &arguments.image, node).await?;
-            eprintln!("created the pod {}", created.name());
-            let judging = async {
-                let pod = created.started(&namespace).await?;
-                report(arguments, Target::new(&config, pod)?).await
-            };
-            // Whatever comes of it, and whoever interrupts it.
+            let created = Arc::new(Created::named(client, &namespace, &arguments.image, node)?);
+            let mut interrupted = Interrupted::new()?;
+            // A task of its own: not even a panic keeps the pod from being removed.
+            let judging = tokio::spawn({
+                let (arguments, created) = (Arc::clone(&arguments), Arc::clone(&created));
+                async move {
+                    created.make().await?;
+                    eprintln!("created the pod {}", created.name());
+                    let pod = created.started(&namespace).await?;
+                    report(&arguments, Target::new(&config, pod)?).await
+                }
+            });
+            let stop = judging.abort_handle();
             let judged = tokio::select! {
-                judged = judging => judged,
-                interrupted = interrupted() => interrupted.map(|()| ExitCode::from(INTERRUPTED)),
+                judged = judging => judged.unwrap_or_else(|panic| Err(panic.into())),
+                () = interrupted.next() => Ok(ExitCode::from(INTERRUPTED)),
             };
-            created.remove().await?;
-            eprintln!("removed the pod {}", created.name());
+            stop.abort();
+            // Who interrupts that as well wants no more of it.
+            tokio::select! {
+                removed = created.remove() => match removed {
+                    Ok(()) => eprintln!("removed the pod {}", created.name()),
+                    Err(error) => eprintln!("error: {error}"),
+                },
+                () = interrupted.next() => eprintln!("error: the pod {} is left behind", created.name()),
+            }
             judged
         }
     }
 }
 
-async fn interrupted() -> Result<(), Failure> {
-    let (mut terminated, mut hung_up) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminated.recv() => {}
-        _ = hung_up.recv() => {}
+/// Whatever asks a program to end.
+struct Interrupted([Signal; 3]);
+
+impl Interrupted {
+    /// From now on they do nothing else.
+    fn new() -> std::io::Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }
 
 fn names(name: &str, case: &Case) -> bool {
@@ -109,15 +139,24 @@ async fn report(arguments: &Arguments, mut target: Target) -> Result<ExitCode, F
     let mut progress = progress::Progress::new();
     let report = run(Arc::new(target), Arc::new(arguments.scale()), wanted, |event| progress.show(&event)).await;
     progress.end();
-    print!("{}", table(&report));
-    if let Some(file) = &arguments.json {
-        std::fs::write(file, format!("{:#}\n", json(&report)))?;
+    let files = [
+        arguments.json.as_ref().map(|file| std::fs::write(file, format!("{:#}\n", json(&report)))),
+        arguments
+            .junit
+            .as_ref()
+            .map(|file| junit(&report).map_err(std::io::Error::other).and_then(|text| std::fs::write(file, text))),
+    ];
+    // Who reads no more of it has seen enough.
+    let _ = write!(std::io::stdout(), "{}", table(&report));
+    for written in files.into_iter().flatten() {
+        written?;
     }
-    if let Some(file) = &arguments.junit {
-        std::fs::write(file, junit(&report)?)?;
+    if report.failures().next().is_some() {
+        return Ok(ExitCode::FAILURE);
     }
-    if report.passed() == 0 {
-        return Err("nothing passed: whatever is there, it is no server of these".into());
+    let tried = |cell: &Cell| !matches!(cell.outcome, Err(Departure::NotOffered(_)));
+    if !report.rows.iter().flat_map(|row| &row.cells).any(tried) {
+        return Err("nothing was tried: the server has none of it, or there are no such cases in these columns".into());
     }
-    Ok(if report.failures().next().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(ExitCode::SUCCESS)
 }

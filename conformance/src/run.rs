@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use kubestream::exec::Streams;
-use kubestream::upgrade::{Protocol, UpgradeError};
+use kubestream::upgrade::{Protocol, Refusal, UpgradeError};
 use tokio::task::JoinHandle;
 
 use crate::bench::Bench;
@@ -120,10 +120,12 @@ pub async fn run(
     let mut report = Report { rows: Vec::new(), absent: Vec::new(), took: Duration::ZERO };
     let of = cases.iter().map(|(_, columns)| columns.len()).sum();
     let mut done = 0;
-    for (case, columns) in cases {
+    for (case, columns) in &cases {
         let try_in = |column: Column| {
             let bench = bench(&target, &scale, column, &offered);
-            let missing = missing(case, column, &found, &offered);
+            let first = cases.iter().find(|(other, columns)| other.group == case.group && columns.contains(&column));
+            let is_first = first.is_some_and(|(other, _)| other.name == case.name);
+            let missing = missing(case, column, &found, &offered, is_first);
             let strict = target.strict;
             async move {
                 let began = Instant::now();
@@ -136,7 +138,7 @@ pub async fn run(
             }
         };
         let at_a_time = if case.waits { columns.len() } else { 1 };
-        let mut trying = stream::iter(&columns).map(|column| try_in(*column)).buffered(at_a_time);
+        let mut trying = stream::iter(columns.clone()).map(try_in).buffered(at_a_time);
         let mut cells = Vec::new();
         while let Some(column) = columns.get(cells.len()) {
             observe(Event::Begins { case, column: *column, done, of });
@@ -179,7 +181,7 @@ async fn probe(bench: &Bench, group: Group) -> Found {
     };
     match bench.offer(&url, &[bench.column.protocol]).await {
         Ok(Ok(_)) => Found::There,
-        Ok(Err(UpgradeError::Refused(refusal))) if [400, 403, 426, 501].contains(&refusal.status.as_u16()) => {
+        Ok(Err(UpgradeError::Refused(refusal))) if is_about_the_version(&refusal) => {
             Found::Absent(UpgradeError::Refused(refusal).to_string())
         }
         Ok(Err(error)) => Found::Broken(failed("an upgrade, or a refusal of the version", error)),
@@ -187,22 +189,40 @@ async fn probe(bench: &Bench, group: Group) -> Found {
     }
 }
 
-/// Why there is nothing to be tried.
-fn missing(case: &Case, column: Column, found: &[(Group, Column, Found)], offered: &[Protocol]) -> Option<Departure> {
+/// A refusal of a version, and not of whoever asks.
+fn is_about_the_version(refusal: &Refusal) -> bool {
+    let forbidden = refusal.object().is_some_and(|status| status.reason == "Forbidden");
+    [400, 403, 426, 501].contains(&refusal.status.as_u16()) && !forbidden
+}
+
+/// Why there is nothing to be tried. What is wrong with a column is said once, by the first case that is wanted of it.
+fn missing(
+    case: &Case,
+    column: Column,
+    found: &[(Group, Column, Found)],
+    offered: &[Protocol],
+    is_first: bool,
+) -> Option<Departure> {
+    let carrier = column.protocol.carrier();
+    let broken = |departure: &Departure| {
+        if is_first { departure.clone() } else { Departure::NotOffered("its handshake failed".into()) }
+    };
     if case.group == Group::Handshake {
-        let carrier = column.protocol.carrier();
-        let there = offered.iter().any(|protocol| protocol.version().is_some() && protocol.carrier() == carrier);
-        return (!there).then(|| Departure::NotOffered(format!("it has no exec over {carrier}")));
+        if offered.iter().any(|protocol| protocol.version().is_some() && protocol.carrier() == carrier) {
+            return None;
+        }
+        let of_carrier =
+            found.iter().filter(|(group, other, _)| *group == Group::Exec && other.protocol.carrier() == carrier);
+        let mut faults =
+            of_carrier.filter_map(|(.., found)| if let Found::Broken(fault) = found { Some(fault) } else { None });
+        let absent = || Departure::NotOffered(format!("it has no exec over {carrier}"));
+        return Some(faults.next().map_or_else(absent, broken));
     }
     let (.., found) = found.iter().find(|(group, other, _)| *group == case.group && *other == column)?;
     match found {
         Found::There => None,
         Found::Absent(why) => Some(Departure::NotOffered(why.clone())),
-        // Said once.
-        Found::Broken(departure) if case.name == "negotiation/alone" || case.name == "forward/echo" => {
-            Some(departure.clone())
-        }
-        Found::Broken(_) => Some(Departure::NotOffered("its handshake failed".into())),
+        Found::Broken(departure) => Some(broken(departure)),
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Pod {
     pub echo: Option<u16>,
     /// A port that nobody listens on.
     pub refused: u16,
+    /// The port that sends back is known to take many connections at a time.
+    pub takes_many: bool,
 }
 
 /// The server, and what is on it.

@@ -61,6 +61,7 @@ async fn judged(fault: Fault) -> Report {
         attach: Some("main".into()),
         echo: Some(echo::serve(&mut tasks).await.expect("a port")),
         refused: echo::free_port().await.expect("a port"),
+        takes_many: true,
     };
     let config = kube::Config::new(url.parse().expect("a URL"));
     let mut target = Target::new(&config, pod).expect("a target");

@@ -180,7 +180,9 @@ pub(super) async fn many(bench: Bench) -> Outcome {
             let (bench, text) = (&bench, format!("{round} of connection {number}"));
             async move { connection.say(bench, &text).await }
         });
-        try_join_all(said).await.map_err(|departure| departure.known_silence(&known::CROWDED))?;
+        try_join_all(said).await.map_err(|departure| {
+            if bench.target.pod.takes_many { departure } else { departure.known_silence(&known::CROWDED) }
+        })?;
     }
     Ok(())
 }

@@ -20,16 +20,19 @@ const STDERR: u32 = 5;
 
 /// Runs a command, and answers each DATA frame of its output with a WINDOW_UPDATE for the stream and one for the session. Says
 /// how much it wrote.
-pub(super) async fn run(bench: &Bench, command: &[&str]) -> Outcome<(usize, ExitStatus)> {
+pub(super) async fn run(bench: &Bench, command: &[&str]) -> Outcome<(usize, Outcome<ExitStatus>)> {
     let Protocol::Exec(version) = bench.column.protocol else {
         return Err(Departure::NotOffered("a WebSocket has no windows".into()));
     };
     let url = bench.exec_url(command, Streams::OUTPUT);
     let upgraded = bench.offer(&url, &[bench.column.protocol]).await?.instead_of("an upgrade")?;
-    within("the end of the command", bench.scale.patience, converse(upgraded, version)).await?
+    let mut came = 0;
+    let conversation = converse(upgraded, version, &mut came);
+    let ended = within("the end of the command", bench.scale.patience, conversation).await;
+    Ok((came, ended.and_then(|status| status)))
 }
 
-async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version) -> Outcome<(usize, ExitStatus)> {
+async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut usize) -> Outcome<ExitStatus> {
     let (mut io, ahead, _) = upgraded.into_parts();
     let mut codec = Codec::new(Limits::default());
     let mut out = BytesMut::new();
@@ -46,7 +49,7 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version) -> Outcome<
         codec.encode(syn, &mut out).instead_of("a frame")?;
     }
     io.write_all(&out).await.instead_of("a server that reads")?;
-    let (mut input, mut came, mut said, mut is_over) = (BytesMut::from(&ahead[..]), 0, Vec::new(), false);
+    let (mut input, mut said, mut is_over) = (BytesMut::from(&ahead[..]), Vec::new(), false);
     loop {
         out.clear();
         while let Some(frame) = codec.decode(&mut input).instead_of("a frame")? {
@@ -54,7 +57,7 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version) -> Outcome<
                 Frame::Data { id, data, .. } if id.get() == ERROR => said.extend_from_slice(&data),
                 Frame::Data { id, fin, data } => {
                     if id.get() == STDOUT {
-                        came += data.len();
+                        *came += data.len();
                         is_over |= fin;
                     }
                     for id in [id, StreamId::SESSION].into_iter().filter(|_| !data.is_empty()) {
@@ -71,13 +74,13 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version) -> Outcome<
         let status = ExitStatus::decode(version, &said).ok().flatten();
         let whole = |status: &ExitStatus| version >= Version::V4 || matches!(status, ExitStatus::Code(_));
         if let Some(status) = status.filter(|status| is_over && whole(status)) {
-            return Ok((came, status));
+            return Ok(status);
         }
         // A server that is gone shows in what is read.
         let _ = io.write_all(&out).await;
-        let read = io.read_buf(&mut input).await.instead_of(format_args!("a status, after {came} bytes"))?;
+        let read = io.read_buf(&mut input).await.instead_of("a status")?;
         if read == 0 {
-            return Err(failed("a status", format_args!("the end, after {came} bytes")));
+            return Err(failed("a status", "the end"));
         }
     }
 }

@@ -91,15 +91,19 @@ pub(super) async fn unread(bench: Bench) -> Outcome {
         Ok((read, status)) => read.and_then(|()| status.instead_of("a status")),
         Err(late) => Err(late),
     };
+    let whole = came == WRITTEN;
     match status {
+        Ok(ExitStatus::Code(7)) if whole => Ok(()),
+        // In v1 no status is one: that of a success.
+        Ok(ExitStatus::Success) if whole && bench.column.protocol.version() == Some(Version::V1) => {
+            Err(failed("exit code 7", "no status").known(&known::UNREAD_STDIN))
+        }
         Ok(status) => {
-            let seen = expect((came, status.clone()), (WRITTEN, ExitStatus::Code(7)));
-            // In v1 no status is one: that of a success.
-            let is_missing = bench.column.protocol.version() == Some(Version::V1) && status.success();
-            seen.map_err(|departure| if is_missing { departure.known(&known::UNREAD_STDIN) } else { departure })
+            let seen = expect((came, status), (WRITTEN, ExitStatus::Code(7)));
+            if whole { seen } else { seen.map_err(|departure| departure.known(&known::WRITING_CLIENT)) }
         }
         // All output and no status, or some of it and a connection that broke: each is known.
-        Err(departure) if came == WRITTEN => Err(departure.known(&known::UNREAD_STDIN)),
+        Err(departure) if whole => Err(departure.known(&known::UNREAD_STDIN)),
         Err(departure) => {
             Err(departure.at(format_args!("after {came} of {WRITTEN} bytes")).known(&known::WRITING_CLIENT))
         }

@@ -34,13 +34,12 @@ async fn refused(bench: &Bench, url: &str, streams: Streams) -> Outcome {
     };
     let ended = match bench.session_on(upgraded, streams).await {
         Ok(mut session) => match within("an end", bench.scale.patience, session.exec.wait()).await? {
-            Ok(status @ (ExitStatus::Success | ExitStatus::Code(_))) => {
-                return Err(failed(EXPECTED, format_args!("a session that ended with {status:?}")));
-            }
-            Ok(status) => format!("{status:?}"),
-            Err(error) => error.to_string(),
+            Ok(ExitStatus::Failed(status)) => status.message,
+            Ok(status) => return Err(failed(EXPECTED, format_args!("a session that ended with {status:?}"))),
+            // It broke, and nobody said why.
+            Err(error) => return Err(failed(EXPECTED, format_args!("a session that was lost: {error}"))),
         },
-        Err(Departure::Failed { came, .. }) => came,
+        Err(Departure::Failed { came, late: false, .. }) => came,
         Err(other) => return Err(other),
     };
     Err(failed(EXPECTED, format_args!("a session that failed: {ended}")).known(&known::REFUSED_AFTER_101))

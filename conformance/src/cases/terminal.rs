@@ -58,8 +58,9 @@ pub(super) async fn resize(bench: Bench) -> Outcome {
     if !bench.column.resizes() {
         return Err(Departure::NotOffered("the version has no sizes".into()));
     }
-    const SCRIPT: &str = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.1; done; echo first
-        until [ \"$(stty size)\" = '50 132' ]; do sleep 0.1; done; echo second; exit 3";
+    // Not for ever: where a command outlives its client, nobody else would end it.
+    const SCRIPT: &str = "until_it_is() { n=300; until [ \"$(stty size)\" = \"$1\" ]; do n=$((n-1)); [ $n -gt 0 ] || exit 9; sleep 0.1; done; }
+        until_it_is '24 80'; echo first; until_it_is '50 132'; echo second; exit 3";
     let mut session = bench.start(&["sh", "-c", SCRIPT], Streams::TTY).await?;
     // Dropped, it would be the end of the terminal's input.
     let _stdin = session.exec.stdin.take();
