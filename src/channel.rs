@@ -20,9 +20,6 @@
 //! # Ok::<(), kubestream::channel::ChannelError>(())
 //! ```
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
-
 mod base64;
 pub mod ports;
 

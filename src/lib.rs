@@ -42,6 +42,9 @@
 //! Every limit, its default and what happens beyond it:
 #![doc = include_str!("../LIMITS.md")]
 #![forbid(unsafe_code)]
+// Nearly all of it touches what a peer has sent.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "websocket")]

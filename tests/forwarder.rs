@@ -124,6 +124,20 @@ async fn several_ports_are_forwarded_and_one_that_is_closed_ends_no_other() {
 }
 
 #[tokio::test]
+async fn a_port_with_many_connections_keeps_no_other_waiting() {
+    let (mut forwarder, locals) = local(&[80, 81].map(|remote| PortPair { local: 0, remote })).await;
+    let mut waiting = Vec::new();
+    for port in [locals[1], locals[0], locals[0], locals[0]] {
+        waiting.push(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    let mut accepted = Vec::new();
+    for _ in &waiting {
+        accepted.push(forwarder.accept().await.unwrap().ports().remote);
+    }
+    assert_eq!(accepted, [80, 81, 80, 80]);
+}
+
+#[tokio::test]
 async fn a_connection_to_the_cluster_that_is_lost_is_made_again() {
     let cluster = Cluster::start().await;
     let failures = Cell::new(0);

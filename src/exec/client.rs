@@ -424,7 +424,8 @@ impl Resizer {
 /// A century is for ever: more may be more than the clock can hold.
 fn later(wait: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    Instant::now() + wait.min(CENTURY)
+    let now = Instant::now();
+    now.checked_add(wait.min(CENTURY)).unwrap_or(now)
 }
 
 fn refusal(stream: &'static str, error: StreamError) -> Error {

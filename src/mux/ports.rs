@@ -185,6 +185,7 @@ impl Ports {
         wire.put(error, Bytes::copy_from_slice(reason.as_bytes()))
     }
 
+    #[allow(clippy::indexing_slicing)] // there is a channel for each number that a byte can be
     fn at(&mut self, channel: u8) -> &mut Channel {
         &mut self.channels[usize::from(channel)]
     }

@@ -125,8 +125,7 @@ impl Forwarder {
     pub async fn accept(&mut self) -> io::Result<LocalConnection> {
         poll_fn(|cx| {
             let count = self.listeners.len();
-            for step in 0..count {
-                let at = self.turn.wrapping_add(step) % count;
+            for at in (self.turn..count).chain(0..self.turn) {
                 let Some((listener, pair)) = self.listeners.get(at) else { continue };
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                     self.turn = at.wrapping_add(1);

@@ -6,9 +6,6 @@
 //!
 //! Messages are handed on as they arrive, fragmented or not, in slices of the buffer they came in: none is ever held whole.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
-
 mod decode;
 mod encode;
 mod utf8;

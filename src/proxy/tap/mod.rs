@@ -32,8 +32,6 @@
 //! # Ok::<(), kubestream::spdy::CodecError>(())
 //! ```
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 #[cfg(feature = "websocket")]
 mod channels;
 mod event;
