@@ -20,7 +20,7 @@ pub static NO_WINDOWS: Known = Known {
 };
 
 pub static OUTLIVES_ITS_CLIENT: Known = Known {
-    text: "a command that reads nothing outlives its client",
+    text: "a command outlives its client: one that reads nothing always, one that reads its stdin now and then",
     of: "containerd and CRI-O, kubernetes/kubernetes#89031",
 };
 
