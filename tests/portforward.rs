@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
+use kubestream::portforward::{Connection, Error, MAX_REASON_LEN, PortForward, PortForwardServer};
 use kubestream::spdy::{Frame, RstStatus};
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream::{ConnectionError, Initiator};
@@ -266,6 +266,23 @@ async fn what_a_go_server_says_on_the_error_stream_is_an_error_of_that_connectio
         let failed = connection.read(&mut read).await.unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::ConnectionAborted, "and again, through AsyncRead");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reason_without_end_is_cut_off() {
+    let (mut connection, mut peer, ..) = with_go_server().await;
+    peer.say(fin(3)).await;
+    let talking = tokio::spawn(async move {
+        for _ in 0..100 {
+            peer.say(data(1, vec![b'x'; 10_000])).await;
+        }
+        peer.say(fin(1)).await;
+        peer
+    });
+    let failed = connection.data().await.unwrap().unwrap_err();
+    let Error::Failed { reason, .. } = failed else { panic!("{failed:?}") };
+    assert_eq!(reason.len(), MAX_REASON_LEN);
+    talking.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -574,3 +574,23 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Row 17 of SECURITY.md.
+    #[test]
+    fn ids_that_are_used_up_open_no_more_streams_and_begin_at_none_again() {
+        for (role, last) in [(Role::Client, StreamId::MAX.get()), (Role::Server, StreamId::MAX.get() - 1)] {
+            let now = Instant::now();
+            let mut end = Connection::new(role, Config::default(), now);
+            end.next_id = last;
+            assert_eq!(end.open(Headers::new()).unwrap().unwrap().get(), last);
+            for _ in 0..3 {
+                assert!(matches!(end.open(Headers::new()), Err(ConnectionError::IdsExhausted)));
+            }
+            assert_eq!((end.stream_count(), end.error().is_none()), (1, true), "those that live go on");
+        }
+    }
+}

@@ -67,6 +67,19 @@ async fn every_version_carries_output_and_every_kind_of_end() {
     }
 }
 
+/// Row 40 of SECURITY.md: what a terminal makes of them is for whoever shows them to know.
+#[tokio::test(start_paused = true)]
+async fn terminal_escapes_in_an_output_are_bytes_like_others() {
+    const ESCAPES: &[u8] = b"\x1b]0;title\x07\x1b[2J\x1b[6n\x9b31m\x90q\x9c\0\x08\x7f\r\n\x1b";
+    for protocol in newest() {
+        let (exec, mut process) = session(protocol, Streams::OUTPUT).await;
+        process.stdout.take().unwrap().write_all(ESCAPES).await.unwrap();
+        let (output, exit) = tokio::join!(exec.wait_with_output(100), process.exit(ExitStatus::Success));
+        exit.unwrap();
+        assert_eq!(output.unwrap().stdout, ESCAPES);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_has_the_streams_that_its_request_asked_for() {
     for &protocol in PROTOCOLS {

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use kubestream::channel::Subprotocol;
-use kubestream::proxy::{self, Event, Name, Side, Tap, TapError};
+use kubestream::proxy::{self, Event, MAX_NAME_LEN, Name, Side, Tap, TapError};
 use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::upgrade::{self, Protocol, Version};
@@ -161,4 +161,18 @@ fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
         "{seen:?}"
     );
     assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
+}
+
+/// The session is followed all the same: a name is for whoever reads of it.
+#[test]
+fn a_long_name_is_told_by_its_beginning() {
+    let long = "n".repeat(100);
+    let mut tap = Tap::new(Protocol::PortForward, &[], Limits::default());
+    let headers = [("streamtype", "data"), ("port", "80"), ("requestid", &long[..])];
+    tap.feed(Side::Client, wire([syn(1, &headers), syn(3, &[("streamtype", &long)])]));
+    let mut seen = Told::default();
+    seen.take(&mut tap);
+    let told = format!("{seen:?}");
+    assert_eq!(told.matches(&long[..MAX_NAME_LEN]).count(), 2, "{told}");
+    assert!(!told.contains(&long[..=MAX_NAME_LEN]), "{told}");
 }
