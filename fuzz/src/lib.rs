@@ -10,6 +10,7 @@ mod pairing;
 mod ports;
 mod rfc6455;
 mod session;
+mod status;
 mod tap;
 mod websocket;
 
@@ -23,6 +24,7 @@ use kubestream::upgrade::head::{HeadReader, parse_request_head, parse_response_h
 pub use pairing::pairing;
 pub use ports::port_channels;
 pub use session::websocket_session;
+pub use status::status;
 pub use tap::tap;
 use tokio_util::codec::{Decoder, Encoder};
 pub use websocket::websocket_frame;

@@ -136,3 +136,8 @@ fn port_channels() {
 fn tap() {
     replay("tap", kubestream_fuzz::tap);
 }
+
+#[test]
+fn status() {
+    replay("status", kubestream_fuzz::status);
+}
