@@ -6,6 +6,7 @@ mod channel;
 mod connection;
 mod handshake;
 mod io;
+mod pair;
 mod pairing;
 mod ports;
 mod rfc6455;
@@ -13,6 +14,8 @@ mod session;
 mod status;
 mod tap;
 mod websocket;
+#[path = "../../tests/spdy_model/world.rs"]
+mod world;
 
 use bytes::{Bytes, BytesMut};
 pub use channel::{base64, channel};
@@ -21,6 +24,7 @@ use flate2::{Compress, Compression, FlushCompress};
 pub use handshake::websocket_handshake;
 use kubestream::spdy::{Codec, CodecError, Frame, HeaderError, Headers, Limits, StreamId};
 use kubestream::upgrade::head::{HeadReader, parse_request_head, parse_response_head};
+pub use pair::pair;
 pub use pairing::pairing;
 pub use ports::port_channels;
 pub use session::websocket_session;

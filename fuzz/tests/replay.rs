@@ -141,3 +141,8 @@ fn tap() {
 fn status() {
     replay("status", kubestream_fuzz::status);
 }
+
+#[test]
+fn pair() {
+    replay("pair", kubestream_fuzz::pair);
+}
