@@ -13,6 +13,7 @@ mod rfc6455;
 mod session;
 mod status;
 mod tap;
+mod translate;
 mod websocket;
 #[path = "../../tests/spdy_model/world.rs"]
 mod world;
@@ -31,6 +32,7 @@ pub use session::websocket_session;
 pub use status::status;
 pub use tap::tap;
 use tokio_util::codec::{Decoder, Encoder};
+pub use translate::translate;
 pub use websocket::websocket_frame;
 
 /// Runs a target over the files named on the command line: a crash can be looked at without libFuzzer.

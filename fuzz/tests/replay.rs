@@ -146,3 +146,8 @@ fn status() {
 fn pair() {
     replay("pair", kubestream_fuzz::pair);
 }
+
+#[test]
+fn translate() {
+    replay("translate", kubestream_fuzz::translate);
+}
