@@ -139,6 +139,10 @@ impl Status {
         check_len(bytes)?;
         let malformed = |reason: String| StatusError::Malformed { text: text(bytes), reason };
         let status: Self = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
+        // serde takes a list as well, of the fields in their order.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(malformed("not an object".into()));
+        }
         match &status.status[..] {
             SUCCESS | FAILURE => Ok(status),
             other => Err(malformed(format!("unknown status {other:?}"))),
@@ -480,6 +484,14 @@ mod tests {
                 Err(StatusError::Malformed { text, .. }) => assert_eq!(text, bad),
                 other => panic!("{bad}: {other:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_list_of_a_statuss_fields_is_no_status() {
+        for list in [r#"["Success"]"#, r#" ["Failure","boom"]"#] {
+            let error = ExitStatus::decode(Version::V4, list.as_bytes()).unwrap_err();
+            assert_eq!(error, StatusError::Malformed { text: list.into(), reason: "not an object".into() });
         }
     }
 

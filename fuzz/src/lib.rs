@@ -6,12 +6,17 @@ mod channel;
 mod connection;
 mod handshake;
 mod io;
+mod pair;
 mod pairing;
 mod ports;
 mod rfc6455;
 mod session;
+mod status;
 mod tap;
+mod translate;
 mod websocket;
+#[path = "../../tests/spdy_model/world.rs"]
+mod world;
 
 use bytes::{Bytes, BytesMut};
 pub use channel::{base64, channel};
@@ -20,11 +25,14 @@ use flate2::{Compress, Compression, FlushCompress};
 pub use handshake::websocket_handshake;
 use kubestream::spdy::{Codec, CodecError, Frame, HeaderError, Headers, Limits, StreamId};
 use kubestream::upgrade::head::{HeadReader, parse_request_head, parse_response_head};
+pub use pair::pair;
 pub use pairing::pairing;
 pub use ports::port_channels;
 pub use session::websocket_session;
+pub use status::status;
 pub use tap::tap;
 use tokio_util::codec::{Decoder, Encoder};
+pub use translate::translate;
 pub use websocket::websocket_frame;
 
 /// Runs a target over the files named on the command line: a crash can be looked at without libFuzzer.

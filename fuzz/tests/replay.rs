@@ -136,3 +136,18 @@ fn port_channels() {
 fn tap() {
     replay("tap", kubestream_fuzz::tap);
 }
+
+#[test]
+fn status() {
+    replay("status", kubestream_fuzz::status);
+}
+
+#[test]
+fn pair() {
+    replay("pair", kubestream_fuzz::pair);
+}
+
+#[test]
+fn translate() {
+    replay("translate", kubestream_fuzz::translate);
+}

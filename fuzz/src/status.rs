@@ -1,0 +1,153 @@
+//! What the error and the resize stream carry, beside serde_json's reading of where an object ends.
+//!
+//! Owns that reading. What a whole object means is the crate's own to say: here it is asked for the same in any cut.
+
+use kubestream::status::{
+    ExitStatus, MAX_RESIZE_LEN, ResizeDecoder, ResizeError, StatusError, StatusReader, TerminalSize,
+};
+use kubestream::upgrade::Version;
+use serde::de::IgnoredAny;
+
+const VERSIONS: [Version; 5] = [Version::V1, Version::V2, Version::V3, Version::V4, Version::V5];
+/// Well below the limit of a status, whose JSON may be six times what it says.
+const MOST: usize = 16 * 1024;
+
+type Said = Result<Option<ExitStatus>, StatusError>;
+
+/// Any bytes of an error stream are a status, nothing or an error, the same in any cut, as are the sizes of a resize
+/// stream; each ends where serde_json ends it; what was read can be written and read again, and no version makes a
+/// success of what was none.
+///
+/// The first byte chooses the version, the second how the bytes are cut.
+pub fn status(input: &[u8]) {
+    let [choice, step, bytes @ ..] = input else { return };
+    let bytes = &bytes[..bytes.len().min(MOST)];
+    let (version, step) = (VERSIONS[usize::from(*choice) % VERSIONS.len()], 1 + usize::from(step % 23));
+    let said = read(version, bytes, bytes.len().max(1));
+    assert_eq!(said, read(version, bytes, step), "a cut matters");
+    assert_eq!(said, plain(version, bytes), "another reading");
+    match &said {
+        Ok(Some(status)) => write_and_read(version, status),
+        Ok(None) => {}
+        Err(error) => assert!(matches!(error, StatusError::Malformed { .. }), "{error}"),
+    }
+
+    let sizes = resizes(bytes, bytes.len().max(1));
+    let cut = resizes(bytes, step);
+    // Of sizes that come together with an error only the error is told.
+    assert_eq!(sizes.1, cut.1, "a cut matters");
+    if sizes.1.is_none() {
+        assert_eq!(sizes.0.last(), cut.0.last(), "a cut matters");
+    }
+    let (plain, end) = plain_resizes(bytes);
+    assert_eq!(resizes(bytes, 1).0, plain, "another reading");
+    if let Some(end) = end {
+        assert_eq!(sizes.1, end, "another reading");
+    }
+    for size in plain {
+        assert_eq!(ResizeDecoder::default().push(&size.encode()), Ok(Some(size)));
+    }
+}
+
+/// As a session reads it: up to a whole status, else to the end.
+fn read(version: Version, bytes: &[u8], step: usize) -> Said {
+    let mut reader = StatusReader::new(version);
+    for piece in bytes.chunks(step) {
+        match reader.push(piece) {
+            Ok(None) => {}
+            said => return said,
+        }
+    }
+    reader.finish()
+}
+
+fn plain(version: Version, bytes: &[u8]) -> Said {
+    if version < Version::V4 {
+        return ExitStatus::decode(version, bytes);
+    }
+    let begins = bytes.iter().position(|byte| !b" \t\r\n".contains(byte)).unwrap_or(bytes.len());
+    if bytes.get(begins) != Some(&b'{') {
+        assert!(!matches!(ExitStatus::decode(version, bytes), Ok(Some(_))), "a status that is no object");
+        return ExitStatus::decode(version, bytes);
+    }
+    match object(bytes) {
+        Object::Whole(len) => ExitStatus::decode(version, &bytes[..len]),
+        Object::Part => {
+            assert!(ExitStatus::decode(version, bytes).is_err(), "a status that is not whole");
+            ExitStatus::decode(version, bytes)
+        }
+        Object::Malformed => {
+            // How much of it the error repeats is where the braces match, which serde_json does not say.
+            let said = read(version, bytes, 1);
+            assert!(said.is_err(), "a status of {said:?}");
+            said
+        }
+    }
+}
+
+enum Object {
+    Whole(usize),
+    Part,
+    Malformed,
+}
+
+/// Where serde_json ends an object that the bytes begin with.
+fn object(bytes: &[u8]) -> Object {
+    let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
+    match objects.next() {
+        Some(Ok(_)) => Object::Whole(objects.byte_offset()),
+        Some(Err(error)) if error.is_eof() => Object::Part,
+        _ => Object::Malformed,
+    }
+}
+
+fn write_and_read(version: Version, status: &ExitStatus) {
+    let said = status.encode(version);
+    assert_eq!(ExitStatus::decode(version, &said).as_ref(), Ok(&Some(status.clone())), "written and read");
+    assert!(!status.to_string().is_empty());
+    for other in VERSIONS {
+        let said = ExitStatus::decode(other, &status.encode(other)).unwrap().unwrap();
+        assert_eq!(said.success(), status.success(), "{other:?} of {status:?}");
+        assert!(status.code().is_none() || said.code() == status.code(), "{other:?} of {status:?}");
+    }
+}
+
+fn resizes(bytes: &[u8], step: usize) -> (Vec<TerminalSize>, Option<ResizeError>) {
+    let (mut decoder, mut sizes) = (ResizeDecoder::default(), Vec::new());
+    for piece in bytes.chunks(step) {
+        match decoder.push(piece) {
+            Ok(size) => sizes.extend(size),
+            Err(error) => {
+                assert_eq!(decoder.push(b"{}"), Err(error), "an error that passes");
+                return (sizes, Some(error));
+            }
+        }
+    }
+    (sizes, None)
+}
+
+/// The sizes, and what follows them, where that is certain: of what is malformed it is not known how long it is.
+#[allow(clippy::option_option)] // whether it is known, and what it is
+fn plain_resizes(mut bytes: &[u8]) -> (Vec<TerminalSize>, Option<Option<ResizeError>>) {
+    let (mut sizes, too_long) = (Vec::new(), ResizeError::TooLong { limit: MAX_RESIZE_LEN });
+    loop {
+        bytes = bytes.trim_ascii_start();
+        match bytes.first() {
+            None => return (sizes, Some(None)),
+            Some(b'{') => {}
+            Some(_) => return (sizes, Some(Some(ResizeError::NotASize))),
+        }
+        match object(bytes) {
+            Object::Whole(len) if len > MAX_RESIZE_LEN => return (sizes, Some(Some(too_long))),
+            Object::Whole(len) => match serde_json::from_slice(&bytes[..len]) {
+                Ok(size) => {
+                    sizes.push(size);
+                    bytes = &bytes[len..];
+                }
+                Err(_) => return (sizes, Some(Some(ResizeError::NotASize))),
+            },
+            Object::Part => return (sizes, Some((bytes.len() > MAX_RESIZE_LEN).then_some(too_long))),
+            Object::Malformed => return (sizes, None),
+        }
+    }
+}
