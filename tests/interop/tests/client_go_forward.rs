@@ -8,7 +8,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForwardServer;
 use kubestream::upgrade::{self, Protocol};
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
-use kubestream_interop::{Input, Peer, binary, digest, pattern, run, within};
+use kubestream_interop::{Input, Peer, binary, closed_port, digest, echo, pattern, run, within};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,28 +49,6 @@ async fn client(url: String, transport: &'static str, remotes: &[u16]) -> Peer {
     let remotes = remotes.to_vec();
     let started = tokio::task::spawn_blocking(move || Peer::forward_client(&url, transport, &remotes));
     within("where client-go listens", started).await.expect("client-go")
-}
-
-/// A server in the "pod", that sends back what it is sent.
-async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = tcp.split();
-                tokio::io::copy(&mut reads, &mut writes).await?;
-                writes.shutdown().await
-            });
-        }
-    });
-    port
-}
-
-/// A port on which nobody listens.
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// The sum of what comes back.

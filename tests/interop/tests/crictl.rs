@@ -6,11 +6,13 @@ use std::fs;
 use std::process::Stdio;
 
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
-use kubestream_interop::{Ended, Input, Runtime, Terminal, binary, digest, gone, pattern, run, runs, within};
+use kubestream_interop::{
+    Ended, Input, Runtime, Terminal, binary, closed_port, digest, echo, gone, pattern, run, runs, within,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
@@ -198,22 +200,6 @@ impl Forward {
     }
 }
 
-/// A server in the "pod": sends back what it is sent, to its end.
-async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((mut tcp, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = tcp.split();
-                tokio::io::copy(&mut reads, &mut writes).await?;
-                writes.shutdown().await
-            });
-        }
-    });
-    port
-}
-
 /// The sum of what comes back.
 async fn ask(local: u16, sent: Vec<u8>) -> String {
     let mut tcp = TcpStream::connect(("127.0.0.1", local)).await.expect("crictl listens");
@@ -228,7 +214,7 @@ async fn ask(local: u16, sent: Vec<u8>) -> String {
 }
 
 async fn a_forward_carries_many_and_outlives_a_port_that_is_refused(tool: Tool) {
-    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address").port();
+    let closed = closed_port().await;
     let mut forward = Forward::start(&tool, &[echo().await, closed]).await;
     let sent = pattern(10_000_000);
     assert_eq!(ask(forward.locals[0], sent.clone()).await, digest(&sent));

@@ -7,7 +7,9 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
 use kubestream::upgrade::{self, Protocol};
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, hop_before, proves, server_for};
-use kubestream_interop::{Input, Peer, Scratch, digest, java_client, node_client, pattern, python_client, run, within};
+use kubestream_interop::{
+    Input, Peer, Scratch, closed_port, digest, java_client, node_client, pattern, python_client, run, within,
+};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -52,11 +54,6 @@ async fn serve(asked: usize, answer: Vec<u8>) -> u16 {
         }
     });
     port
-}
-
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// What a client has counted, as `digest` says it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
-use kubestream_interop::{Peer, Scratch, digest, kubectl, pattern, within};
+use kubestream_interop::{Peer, Scratch, closed_port, digest, kubectl, pattern, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -80,12 +80,6 @@ async fn serve(sends: Vec<u8>) -> u16 {
         }
     });
     port
-}
-
-/// A port on which nobody listens.
-async fn closed_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 async fn ask(mut tcp: TcpStream, request: &[u8]) -> Vec<u8> {

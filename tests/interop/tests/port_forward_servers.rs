@@ -7,7 +7,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
 use kubestream::upgrade::{self, Carrier, Protocol};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, hop_before, server_for};
-use kubestream_interop::{Peer, digest, pattern, within};
+use kubestream_interop::{Peer, digest, echo, pattern, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -43,21 +43,6 @@ fn proves(cases: &str) -> Proof {
         Ok("apiserver") => proof.with(Foreign::Apiserver, hop_before(NODE), [Over::Forward, Over::Tunnel]),
         _ => proof,
     }
-}
-
-/// A server in the "pod" that sends back what it is sent.
-async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = tcp.into_split();
-                tokio::io::copy(&mut reads, &mut writes).await
-            });
-        }
-    });
-    port
 }
 
 #[tokio::test]

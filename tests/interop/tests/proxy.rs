@@ -5,7 +5,7 @@
 use std::process::Stdio;
 
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, Role, client_of, hop_before, server_for};
-use kubestream_interop::{Ended, Input, Peer, Scratch, digest, kubectl, pattern, run, runs, within};
+use kubestream_interop::{Ended, Input, Peer, Scratch, digest, echo, kubectl, pattern, run, runs, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -141,16 +141,7 @@ async fn a_pod_that_does_not_exist_is_an_error_that_names_it() {
 async fn ports_are_forwarded() {
     let _proof =
         over("20 connections at a time of 1 MB; half-close", Over::Forward, Over::Tunnel, Over::ForwardFallback);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = tcp.into_split();
-                tokio::io::copy(&mut reads, &mut writes).await
-            });
-        }
-    });
+    let port = echo().await;
     for (name, cluster) in clusters() {
         let forwards = format!(":{port}");
         let mut command = cluster.kubectl(["port-forward", "--address", "127.0.0.1", "pod/demo", &forwards]);

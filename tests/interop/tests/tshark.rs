@@ -12,11 +12,12 @@ use kubestream::portforward::PortForward;
 use kubestream::upgrade::{self, Carrier, Protocol};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of, reader_of};
 use kubestream_interop::{
-    Capture, Ended, Input, Peer, Side, Terminal, Wire, example, kubectl, pattern, replay, run, within,
+    Capture, Ended, Input, Peer, Side, Terminal, Wire, closed_port, echo, example, kubectl, pattern, replay, run,
+    within,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use Side::{Client, Server};
@@ -238,26 +239,6 @@ async fn three_megabytes_go_in_and_come_out_the_same() {
     }
 }
 
-/// A server in the "pod" that sends back what it is sent.
-async fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = tcp.into_split();
-                tokio::io::copy(&mut reads, &mut writes).await
-            });
-        }
-    });
-    port
-}
-
-async fn closed() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 async fn port_forward(server: &Peer, protocol: Protocol, query: &str) -> (PortForward, tokio::task::JoinHandle<()>) {
     let url = format!("{}/api/v1/namespaces/default/pods/demo/portforward{query}", server.address());
     let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
@@ -289,7 +270,7 @@ const FORWARDED: [&str; 11] = [
 #[tokio::test]
 async fn port_forward_over_spdy_and_through_the_tunnel() {
     let _proof = proves("two connections and a refused port", [Over::Forward, Over::Tunnel]);
-    let (open, closed) = (echo().await, closed().await);
+    let (open, closed) = (echo().await, closed_port().await);
     let servers = [
         ("node", Protocol::PortForward, "portforward.k8s.io"),
         ("node", Protocol::Tunnel, "SPDY/3.1+portforward.k8s.io"),
@@ -362,7 +343,7 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
 #[tokio::test]
 async fn our_node_forwards_for_client_go() {
     let _proof = proves("answers to client-go", [Over::Forward, Over::Tunnel]);
-    let (open, closed) = (echo().await, closed().await);
+    let (open, closed) = (echo().await, closed_port().await);
     for (transport, named) in [("spdy", "portforward.k8s.io"), ("tunnel", "SPDY/3.1+portforward.k8s.io")] {
         let node = Peer::node();
         let capture = Capture::of_server(node.address()).await;
@@ -393,7 +374,7 @@ async fn our_node_forwards_for_client_go() {
 #[tokio::test]
 async fn port_forward_in_its_old_form() {
     let _proof = proves("a connection and a refused port", [Over::Channels, Over::ChannelsV4, Over::ChannelsV4Base64]);
-    let (open, closed) = (echo().await, closed().await);
+    let (open, closed) = (echo().await, closed_port().await);
     at_once([Subprotocol::V4, Subprotocol::V4Base64, Subprotocol::Unnamed], async |subprotocol| {
         let node = Peer::node();
         let capture = Capture::of_server(node.address()).await;
