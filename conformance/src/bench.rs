@@ -2,6 +2,7 @@
 //!
 //! Owns the client's side of what nearly every case does. What is right, the cases say.
 
+use std::cmp::Reverse;
 use std::error::Error;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use kubestream::exec::{self, Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version};
+use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded, Version};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -88,18 +89,18 @@ impl Bench {
     where
         IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
-        let request = self.request(method(offers), url).await?.body(()).instead_of("a request")?;
+        let request = self.request(self.method(), url).await?.body(()).instead_of("a request")?;
         within("an answer", self.scale.patience, upgrade::connect(io, request, offers, &upgrade::Config::default()))
             .await
     }
 
     /// Asks for something that is no session, with hyper as client.
-    pub async fn ask(&self, method: Method, url: &str, headers: &[(&str, &str)]) -> Outcome<Answer> {
+    pub async fn ask(&self, method: Method, url: &str, headers: &[(&str, String)]) -> Outcome<Answer> {
         let mut request = self.request(method, url).await?;
         let authority = url.split('/').nth(2).unwrap_or_default();
         request = request.header("Host", authority);
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(*name, value);
         }
         let request = request.body(Empty::<Bytes>::new()).instead_of("a request")?;
         let io = TokioIo::new(self.dial().await?);
@@ -121,9 +122,50 @@ impl Bench {
         within("an answer", self.scale.patience, asked).await?.instead_of("an answer")
     }
 
+    /// What the column's carrier has of exec, as the server was found to have it.
+    pub fn offered_here(&self) -> impl Iterator<Item = Protocol> {
+        let carrier = self.column.protocol.carrier();
+        let exec = self.offered.iter().copied().filter(|protocol| protocol.version().is_some());
+        exec.filter(move |protocol| protocol.carrier() == carrier)
+    }
+
+    /// The newest of them, as kubectl would have it.
+    pub fn newest(&self) -> Outcome<Protocol> {
+        // Of several forms of a version the one that comes first: in bytes.
+        let newest = self.offered_here().min_by_key(|protocol| Reverse(protocol.version()));
+        newest.ok_or_else(|| Departure::NotOffered("it has none".into()))
+    }
+
+    /// kubectl's: SPDY is asked for with POST.
+    pub fn method(&self) -> Method {
+        if self.column.is_spdy() { Method::POST } else { Method::GET }
+    }
+
+    /// The headers of an upgrade that offers just these names, for who does without the library's handshake.
+    pub fn upgrade_headers(&self, names: &[&str]) -> Vec<(&'static str, String)> {
+        let mut headers = vec![("Connection", "Upgrade".to_owned())];
+        if self.column.is_spdy() {
+            headers.push(("Upgrade", "SPDY/3.1".into()));
+            headers.extend(names.iter().map(|name| ("X-Stream-Protocol-Version", (*name).to_owned())));
+        } else {
+            headers.push(("Upgrade", "websocket".into()));
+            headers.push(("Sec-WebSocket-Version", "13".into()));
+            headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==".into()));
+            if !names.is_empty() {
+                // In one line: Go's servers read no second one.
+                headers.push(("Sec-WebSocket-Protocol", names.join(", ")));
+            }
+        }
+        headers
+    }
+
     /// Where a command is run.
     pub fn exec_url(&self, command: &[&str], streams: Streams) -> String {
-        let container = self.target.pod.container.as_deref();
+        self.exec_url_in(self.target.pod.container.as_deref(), command, streams)
+    }
+
+    /// The same in another container.
+    pub fn exec_url_in(&self, container: Option<&str>, command: &[&str], streams: Streams) -> String {
         self.url(Operation::Exec, container, ExecRequest::new(command.iter().copied(), streams))
     }
 
@@ -136,6 +178,13 @@ impl Bench {
             Paths::Kubelet => request.to_kubelet_query(),
         };
         self.target.url(operation, container, &query)
+    }
+
+    /// Where ports are forwarded. Only the older form names them in the request.
+    pub fn forward_url(&self, ports: &[u16]) -> String {
+        let name = if self.target.paths == Paths::Kubelet { "port" } else { "ports" };
+        let named = ports.iter().filter(|_| self.column.names_ports()).map(|port| format!("{name}={port}"));
+        self.target.url(Operation::PortForward, None, &named.collect::<Vec<_>>().join("&"))
     }
 
     /// A session of a command.
@@ -186,8 +235,8 @@ impl Bench {
         }
     }
 
-    /// In v1 over SPDY nothing at all is a success: where none can be, it is nothing that was said.
-    pub fn said_nothing(&self, status: &ExitStatus) -> Outcome {
+    /// In v1 over SPDY nothing at all is a success: where none can be, the error has not come.
+    pub fn said_something(&self, status: &ExitStatus) -> Outcome {
         let is_v1 = self.column.is_spdy() && self.column.protocol.version() == Some(Version::V1);
         if is_v1 && status.success() { Err(late("an exit code", self.scale.patience)) } else { Ok(()) }
     }
@@ -248,12 +297,6 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// kubectl's: SPDY is asked for with POST.
-fn method(offers: &[Protocol]) -> Method {
-    let spdy = offers.iter().any(|protocol| protocol.carrier() == Carrier::Spdy);
-    if spdy { Method::POST } else { Method::GET }
-}
-
 /// Whatever it is comes in time.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> Outcome<T> {
     timeout(limit, future).await.map_err(|_| late(what, limit))
@@ -266,6 +309,19 @@ pub async fn drain(output: Option<RemoteOutput>, mut with: impl FnMut(Bytes)) ->
         with(data.instead_of("more output, or its end")?);
     }
     Ok(())
+}
+
+/// Reads stdout to its end, and how the command ended.
+pub async fn rest(
+    limit: Duration,
+    exec: &mut Exec,
+    stdout: Option<RemoteOutput>,
+    with: impl FnMut(Bytes),
+) -> Outcome<ExitStatus> {
+    let ended = async { tokio::join!(drain(stdout, with), exec.wait()) };
+    let (read, status) = within("the end of the command", limit, ended).await?;
+    read?;
+    status.instead_of("a status")
 }
 
 /// Reads an output until it has said something.

@@ -56,6 +56,12 @@ impl Column {
         self.protocol.carrier() == Carrier::Spdy
     }
 
+    /// Port-forward in its older form, where the request names the ports and there is one connection to each.
+    #[must_use]
+    pub fn names_ports(self) -> bool {
+        matches!(self.protocol, Protocol::PortChannels(_))
+    }
+
     /// The size of a terminal can be said: every WebSocket has the channel, whatever the version.
     #[must_use]
     pub fn resizes(self) -> bool {

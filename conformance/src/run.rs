@@ -14,7 +14,7 @@ use crate::bench::Bench;
 use crate::cases::{ALL, Case};
 use crate::column::{Column, Group};
 use crate::scale::Scale;
-use crate::target::{Operation, Paths, Target};
+use crate::target::Target;
 use crate::verdict::{Departure, Outcome, failed};
 
 /// What became of all of it.
@@ -167,16 +167,7 @@ fn bench(target: &Arc<Target>, scale: &Arc<Scale>, column: Column, offered: &[Pr
 
 async fn probe(bench: &Bench, group: Group) -> Found {
     let url = match group {
-        Group::Forward => {
-            let port = bench.target.pod.echo.unwrap_or(bench.target.pod.refused);
-            let name = if bench.target.paths == Paths::Kubelet { "port" } else { "ports" };
-            // Kubernetes' newer forms name no port in the request.
-            let query = match bench.column.protocol {
-                Protocol::PortChannels(_) => format!("{name}={port}"),
-                _ => String::new(),
-            };
-            bench.target.url(Operation::PortForward, None, &query)
-        }
+        Group::Forward => bench.forward_url(&[bench.target.pod.echo.unwrap_or(bench.target.pod.refused)]),
         _ => bench.exec_url(&["true"], Streams::OUTPUT),
     };
     match bench.offer(&url, &[bench.column.protocol]).await {

@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use kubestream::exec::{Output, Streams};
 use kubestream::status::ExitStatus;
 
-use crate::bench::{Bench, Session, drain, until, within};
+use crate::bench::{Bench, Session, drain, rest, until, within};
 use crate::known;
 use crate::verdict::{Instead, Outcome, expect, failed};
 
@@ -84,9 +84,7 @@ pub(super) async fn idle(bench: Bench) -> Outcome {
     tokio::time::sleep(bench.scale.idle).await;
     within("an answer to a PING", bench.scale.patience, session.mux.ping()).await?.instead_of("an answer to a PING")?;
     stdin.send(Bytes::from_static(b"late\n")).await.instead_of("stdin")?;
-    let rest = async { tokio::join!(drain(stdout, |data| said.extend_from_slice(&data)), session.exec.wait()) };
-    let (read, status) = within("the end of the command", bench.scale.patience, rest).await?;
-    read?;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    expect((said.as_str(), status.instead_of("a status")?), ("first\nlate\n", ExitStatus::Code(5)))
+    let heard = |data: Bytes| said.extend_from_slice(&data);
+    let status = rest(bench.scale.patience, &mut session.exec, stdout, heard).await?;
+    expect((String::from_utf8_lossy(&said).as_ref(), status), ("first\nlate\n", ExitStatus::Code(5)))
 }

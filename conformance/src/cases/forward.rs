@@ -6,13 +6,11 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward};
-use kubestream::upgrade::Protocol;
 use sha2::{Digest, Sha256};
 
 use super::output::{hex, sum_of_lines};
 use crate::bench::{Bench, within};
 use crate::known;
-use crate::target::{Operation, Paths};
 use crate::verdict::{Departure, Instead, Outcome, expect, failed};
 
 const LINE: &[u8] = b"through kubestream to a port\n";
@@ -21,16 +19,8 @@ fn echo_port(bench: &Bench) -> Outcome<u16> {
     bench.target.pod.echo.ok_or_else(|| Departure::NotOffered("no port was named that sends back: --echo-port".into()))
 }
 
-/// The older form names its ports in the request, and has one connection to each.
-fn is_old(bench: &Bench) -> bool {
-    matches!(bench.column.protocol, Protocol::PortChannels(_))
-}
-
 async fn session(bench: &Bench, ports: &[u16]) -> Outcome<PortForward> {
-    let name = if bench.target.paths == Paths::Kubelet { "port" } else { "ports" };
-    let query: Vec<_> = ports.iter().map(|port| format!("{name}={port}")).collect();
-    let query = if is_old(bench) { query.join("&") } else { String::new() };
-    let url = bench.target.url(Operation::PortForward, None, &query);
+    let url = bench.forward_url(ports);
     let protocol = bench.column.protocol;
     let upgraded = bench.offer(&url, &[protocol]).await?.instead_of("an upgrade")?;
     let mut config = Config::default();
@@ -57,7 +47,7 @@ struct Echoing {
 impl Echo {
     async fn new(bench: &Bench) -> Outcome<Self> {
         let port = echo_port(bench)?;
-        let shared = if is_old(bench) { None } else { Some(Arc::new(session(bench, &[port]).await?)) };
+        let shared = if bench.column.names_ports() { None } else { Some(Arc::new(session(bench, &[port]).await?)) };
         Ok(Self { bench: bench.clone(), port, shared })
     }
 
@@ -136,7 +126,7 @@ async fn there_and_back(bench: &Bench, Echoing { connection, _forward }: Echoing
 
 pub(super) async fn half_close(bench: Bench) -> Outcome {
     echo_port(&bench)?;
-    if is_old(&bench) {
+    if bench.column.names_ports() {
         return Err(Departure::NotOffered("the older form has no half-close".into()));
     }
     let echo = Echo::new(&bench).await?;

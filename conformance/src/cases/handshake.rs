@@ -6,36 +6,18 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::StatusCode;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{Carrier, Protocol, Upgraded, Version};
+use kubestream::upgrade::{Protocol, Upgraded};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::bench::{Bench, drain, within};
+use crate::bench::{Bench, rest, within};
 use crate::known;
 use crate::target::Io;
-use crate::verdict::{Departure, Instead, Outcome, expect, failed};
-
-/// The newest of the column's carrier that the server has.
-fn newest(bench: &Bench) -> Outcome<Protocol> {
-    let newest = [
-        Protocol::Channel(Subprotocol::V5),
-        Protocol::Channel(Subprotocol::V4),
-        Protocol::Channel(Subprotocol::Unnamed),
-        Protocol::Exec(Version::V4),
-        Protocol::Exec(Version::V3),
-        Protocol::Exec(Version::V2),
-        Protocol::Exec(Version::V1),
-    ];
-    let carrier = bench.column.protocol.carrier();
-    let mut there =
-        newest.into_iter().filter(|protocol| protocol.carrier() == carrier && bench.offered.contains(protocol));
-    there.next().ok_or_else(|| Departure::NotOffered("it has none".into()))
-}
+use crate::verdict::{Instead, Outcome, expect, failed};
 
 pub(super) async fn byte_by_byte(bench: Bench) -> Outcome {
-    let protocol = newest(&bench)?;
+    let protocol = bench.newest()?;
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
     let slow = Dribbling(bench.dial().await?);
     let upgraded = bench.offer_over(slow, &url, &[protocol]).await?.instead_of("an upgrade")?;
@@ -43,7 +25,7 @@ pub(super) async fn byte_by_byte(bench: Bench) -> Outcome {
 }
 
 pub(super) async fn early_bytes(bench: Bench) -> Outcome {
-    let protocol = newest(&bench)?;
+    let protocol = bench.newest()?;
     let command = ["sh", "-c", "read line; echo \"got $line\"; exit 7"];
     let url = bench.exec_url(&command, Streams::PIPES);
     let early = Early::new(&bench, &url, protocol).await?;
@@ -59,12 +41,9 @@ async fn early_session(bench: &Bench, early: Early, protocol: Protocol) -> Outco
     if let Some(stdin) = &mut stdin {
         stdin.send(Bytes::from_static(b"early\n")).await.instead_of("stdin")?;
     }
-    let mut out = Vec::new();
-    let stdout = session.exec.stdout.take();
-    let ended = async { tokio::join!(drain(stdout, |data| out.extend_from_slice(&data)), session.exec.wait()) };
-    let (read, status) = within("the end of the command", bench.scale.patience, ended).await?;
-    read?;
-    let status = status.instead_of("a status")?;
+    let (stdout, mut out) = (session.exec.stdout.take(), Vec::new());
+    let heard = |data: Bytes| out.extend_from_slice(&data);
+    let status = rest(bench.scale.patience, &mut session.exec, stdout, heard).await?;
     expect((String::from_utf8_lossy(&out).as_ref(), status), ("got early\n", ExitStatus::Code(7)))
 }
 
@@ -133,28 +112,32 @@ struct Early {
 
 impl Early {
     async fn new(bench: &Bench, url: &str, protocol: Protocol) -> Outcome<Self> {
-        let spdy = protocol.carrier() == Carrier::Spdy;
-        let method = if spdy { http::Method::POST } else { http::Method::GET };
-        let request = bench.request(method, url).await?.body(()).instead_of("a request")?;
+        let request = bench.request(bench.method(), url).await?.body(()).instead_of("a request")?;
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let host = request.uri().authority().map_or("", |authority| authority.as_str());
-        let mut head = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n", request.method());
+        let mut head = format!("{} {target} HTTP/1.1\r\nHost: {host}\r\n", request.method());
         for (name, value) in request.headers() {
             head += &format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes()));
         }
-        if spdy {
-            head += &format!("Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: {}\r\n", protocol.name());
+        let names = [protocol.name()];
+        let names = if names[0].is_empty() { &[][..] } else { &names };
+        for (name, value) in bench.upgrade_headers(names) {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if bench.column.is_spdy() {
             head += "Content-Length: 0\r\n";
-        } else {
-            head +=
-                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-            if !protocol.name().is_empty() {
-                head += &format!("Sec-WebSocket-Protocol: {}\r\n", protocol.name());
-            }
         }
         head += "\r\n";
         let (first, answer) = (BytesMut::new(), BytesMut::new());
         Ok(Self { io: bench.dial().await?, head: head.into(), first, answer, answered: false })
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.first.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.first))?;
+            self.first.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -167,19 +150,13 @@ impl AsyncWrite for Early {
             // Taken as written: it is, ahead of anything else.
             return Poll::Ready(Ok(buf.len()));
         }
-        while !this.first.is_empty() {
-            let written = ready!(Pin::new(&mut this.io).poll_write(cx, &this.first))?;
-            this.first.advance(written);
-        }
+        ready!(this.poll_first(cx))?;
         Pin::new(&mut this.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        while !this.first.is_empty() {
-            let written = ready!(Pin::new(&mut this.io).poll_write(cx, &this.first))?;
-            this.first.advance(written);
-        }
+        ready!(this.poll_first(cx))?;
         Pin::new(&mut this.io).poll_flush(cx)
     }
 

@@ -1,6 +1,6 @@
 //! Which protocol the two ends settle on.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use kubestream::exec::Streams;
 use kubestream::upgrade::{Protocol, UpgradeError};
 
@@ -22,9 +22,7 @@ pub(super) async fn alone(bench: Bench) -> Outcome {
 
 /// Those of the column's carrier that the server has and that have a name.
 fn named(bench: &Bench) -> Vec<Protocol> {
-    let carrier = bench.column.protocol.carrier();
-    let exec = bench.offered.iter().copied().filter(|protocol| protocol.version().is_some());
-    exec.filter(|protocol| protocol.carrier() == carrier && !protocol.name().is_empty()).collect()
+    bench.offered_here().filter(|protocol| !protocol.name().is_empty()).collect()
 }
 
 pub(super) async fn preference(bench: Bench) -> Outcome {
@@ -47,36 +45,11 @@ pub(super) async fn preference(bench: Bench) -> Outcome {
     Ok(())
 }
 
-/// The headers of an upgrade that offers just these names.
-fn headers<'a>(bench: &Bench, names: &[&'a str]) -> Vec<(&'static str, &'a str)> {
-    let mut headers = vec![("Connection", "Upgrade")];
-    if bench.column.is_spdy() {
-        headers.push(("Upgrade", "SPDY/3.1"));
-        headers.extend(names.iter().map(|name| ("X-Stream-Protocol-Version", *name)));
-    } else {
-        headers.push(("Upgrade", "websocket"));
-        headers.push(("Sec-WebSocket-Version", "13"));
-        headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="));
-        // In one line: Go's servers read no second one.
-        match names {
-            [] => {}
-            [name] => headers.push(("Sec-WebSocket-Protocol", name)),
-            _ => unreachable!("names are joined by their caller"),
-        }
-    }
-    headers
-}
-
-fn method(bench: &Bench) -> Method {
-    if bench.column.is_spdy() { Method::POST } else { Method::GET }
-}
-
 pub(super) async fn unknown_first(bench: Bench) -> Outcome {
     let Some(known) = named(&bench).pop() else { return Err(Departure::NotOffered("it has none".into())) };
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
-    let joined = format!("{UNKNOWN}, {}", known.name());
-    let names: &[&str] = if bench.column.is_spdy() { &[UNKNOWN, known.name()] } else { &[&joined] };
-    let answer = bench.ask(method(&bench), &url, &headers(&bench, names)).await?;
+    let headers = bench.upgrade_headers(&[UNKNOWN, known.name()]);
+    let answer = bench.ask(bench.method(), &url, &headers).await?;
     let header = if bench.column.is_spdy() { "X-Stream-Protocol-Version" } else { "Sec-WebSocket-Protocol" };
     let settled = answer.headers.get(header).and_then(|name| name.to_str().ok());
     if answer.status == StatusCode::SWITCHING_PROTOCOLS && settled == Some(known.name()) {
@@ -90,7 +63,7 @@ pub(super) async fn unknown_first(bench: Bench) -> Outcome {
 
 pub(super) async fn unknown(bench: Bench) -> Outcome {
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
-    let answer = bench.ask(method(&bench), &url, &headers(&bench, &[UNKNOWN])).await?;
+    let answer = bench.ask(bench.method(), &url, &bench.upgrade_headers(&[UNKNOWN])).await?;
     if !answer.status.is_client_error() {
         return Err(failed("a refusal, 403 or another 4xx", answer.status));
     }
@@ -116,7 +89,7 @@ pub(super) async fn none(bench: Bench) -> Outcome {
             Err(error) => Err(failed("a session without a name, or 4xx", error)),
         };
     }
-    let answer = bench.ask(method(&bench), &url, &headers(&bench, &[])).await?;
+    let answer = bench.ask(bench.method(), &url, &bench.upgrade_headers(&[])).await?;
     match answer.status {
         status if status.is_client_error() => Ok(()),
         StatusCode::OK if answer.body.is_empty() => {

@@ -1,30 +1,20 @@
 //! Requests that there is no session for.
 
 use http::Method;
-use kubestream::exec::{ExecRequest, Streams};
+use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{Protocol, UpgradeError};
+use kubestream::upgrade::UpgradeError;
 
 use super::terminal::shown;
 use crate::bench::{Answer, Bench, within};
 use crate::known;
-use crate::target::{Operation, Paths};
+use crate::target::Paths;
 use crate::verdict::{Departure, Outcome, expect, failed};
-
-/// The protocols that kubectl would offer over the column's carrier.
-fn offers(bench: &Bench) -> Vec<Protocol> {
-    let carrier = bench.column.protocol.carrier();
-    let exec = bench.offered.iter().copied().filter(|protocol| protocol.version().is_some());
-    let mut all: Vec<_> = exec.filter(|protocol| protocol.carrier() == carrier).collect();
-    all.sort_by_key(|protocol| std::cmp::Reverse(protocol.version()));
-    all.truncate(1);
-    all
-}
 
 /// It is refused, one way or another, and never a session that goes well.
 async fn refused(bench: &Bench, url: &str, streams: Streams) -> Outcome {
     const EXPECTED: &str = "a refusal, 4xx";
-    let upgraded = match bench.offer(url, &offers(bench)).await? {
+    let upgraded = match bench.offer(url, &[bench.newest()?]).await? {
         Ok(upgraded) => upgraded,
         Err(UpgradeError::Refused(refusal)) if refusal.status.is_client_error() => return Ok(()),
         Err(UpgradeError::Refused(refusal)) if refusal.status.is_server_error() => {
@@ -59,12 +49,8 @@ pub(super) async fn unknown_container(bench: Bench) -> Outcome {
         return Err(Departure::NotOffered("a bare streaming server has one container, whatever it is called".into()));
     }
     const NAME: &str = "no-such-container";
-    let request = ExecRequest::new(["true"], Streams::OUTPUT).container(NAME);
-    let query = match bench.target.paths {
-        Paths::ApiServer => request.to_query(),
-        Paths::Kubelet => request.to_kubelet_query(),
-    };
-    refused(&bench, &bench.target.url(Operation::Exec, Some(NAME), &query), Streams::OUTPUT).await
+    let url = bench.exec_url_in(Some(NAME), &["true"], Streams::OUTPUT);
+    refused(&bench, &url, Streams::OUTPUT).await
 }
 
 pub(super) async fn tty_with_stderr(bench: Bench) -> Outcome {
@@ -74,7 +60,7 @@ pub(super) async fn tty_with_stderr(bench: Bench) -> Outcome {
         Paths::ApiServer => url + "&stderr=true",
         Paths::Kubelet => url + "&error=1",
     };
-    let upgraded = match bench.offer(&url, &offers(&bench)).await? {
+    let upgraded = match bench.offer(&url, &[bench.newest()?]).await? {
         Ok(upgraded) => upgraded,
         Err(UpgradeError::Refused(refusal)) if refusal.status.is_client_error() => return Ok(()),
         Err(error) => return Err(failed("4xx, or a session", error)),
@@ -86,21 +72,12 @@ pub(super) async fn tty_with_stderr(bench: Bench) -> Outcome {
 
 pub(super) async fn wrong_method(bench: Bench) -> Outcome {
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
-    let spdy = [("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", "v4.channel.k8s.io")];
-    let websocket = [
-        ("Connection", "Upgrade"),
-        ("Upgrade", "websocket"),
-        ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ("Sec-WebSocket-Protocol", "v4.channel.k8s.io"),
-    ];
-    let headers: &[_] = if bench.column.is_spdy() { &spdy } else { &websocket };
-    turned_down(&bench.ask(Method::PUT, &url, headers).await?, "405, or another 4xx")
+    let headers = bench.upgrade_headers(&["v4.channel.k8s.io"]);
+    turned_down(&bench.ask(Method::PUT, &url, &headers).await?, "405, or another 4xx")
 }
 
 pub(super) async fn no_upgrade(bench: Bench) -> Outcome {
-    let method = if bench.column.is_spdy() { Method::POST } else { Method::GET };
-    let answer = bench.ask(method, &bench.exec_url(&["true"], Streams::OUTPUT), &[]).await?;
+    let answer = bench.ask(bench.method(), &bench.exec_url(&["true"], Streams::OUTPUT), &[]).await?;
     turned_down(&answer, "400, or another 4xx")
 }
 

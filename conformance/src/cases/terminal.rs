@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kubestream::exec::Streams;
 use kubestream::status::{ExitStatus, TerminalSize};
 
-use crate::bench::{Bench, Session, drain, until, within};
+use crate::bench::{Bench, Session, rest, until, within};
 use crate::verdict::{Departure, Instead, Outcome, expect, failed};
 
 pub(super) async fn is_one(bench: Bench) -> Outcome {
@@ -19,10 +19,9 @@ pub(super) async fn is_one(bench: Bench) -> Outcome {
 pub(super) async fn shown(bench: &Bench, mut session: Session) -> Outcome<(String, ExitStatus)> {
     let _stdin = session.exec.stdin.take();
     let (stdout, mut shown) = (session.exec.stdout.take(), Vec::new());
-    let ended = async { tokio::join!(drain(stdout, |data| shown.extend_from_slice(&data)), session.exec.wait()) };
-    let (read, status) = within("the end of the command", bench.scale.patience, ended).await?;
-    read?;
-    Ok((String::from_utf8_lossy(&shown).into_owned(), status.instead_of("a status")?))
+    let heard = |data: Bytes| shown.extend_from_slice(&data);
+    let status = rest(bench.scale.patience, &mut session.exec, stdout, heard).await?;
+    Ok((String::from_utf8_lossy(&shown).into_owned(), status))
 }
 
 pub(super) async fn keys(bench: Bench) -> Outcome {
@@ -42,10 +41,7 @@ pub(super) async fn keys(bench: Bench) -> Outcome {
         until(&mut stdout, &mut said, "over").await
     };
     within("an answer to each key", bench.scale.patience, typed).await??;
-    let rest = async { tokio::join!(drain(stdout.take(), |data| said.extend_from_slice(&data)), session.exec.wait()) };
-    let (read, status) = within("the end of the command", bench.scale.patience, rest).await?;
-    read?;
-    expect(status.instead_of("a status")?, ExitStatus::Code(9))?;
+    expect(rest(bench.scale.patience, &mut session.exec, stdout, drop).await?, ExitStatus::Code(9))?;
 
     let mut session = bench.start(&["sh", "-c", "cat; exit 4"], Streams::TTY).await?;
     let Some(mut stdin) = session.exec.stdin.take() else { return Err(failed("stdin", "none")) };
@@ -71,8 +67,5 @@ pub(super) async fn resize(bench: Bench) -> Outcome {
         let seen = until(&mut stdout, &mut said, text);
         within(&format!("{height} rows of {width} columns"), bench.scale.patience, seen).await??;
     }
-    let rest = async { tokio::join!(drain(stdout.take(), drop), session.exec.wait()) };
-    let (read, status) = within("the end of the command", bench.scale.patience, rest).await?;
-    read?;
-    expect(status.instead_of("a status")?, ExitStatus::Code(3))
+    expect(rest(bench.scale.patience, &mut session.exec, stdout, drop).await?, ExitStatus::Code(3))
 }

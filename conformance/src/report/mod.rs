@@ -12,12 +12,16 @@ pub use table::table;
 
 use crate::verdict::{Departure, Outcome};
 
+const FAIL: &str = "fail";
+const NOTE: &str = "note";
+const NOT_OFFERED: &str = "not offered";
+
 /// In one word, the same everywhere.
 fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Ok(()) => "pass",
-        Err(Departure::Failed { .. } | Departure::Unreached(_)) => "fail",
-        Err(Departure::Known { .. }) => "note",
-        Err(Departure::NotOffered(_)) => "not offered",
+        Err(Departure::Failed { .. } | Departure::Unreached(_)) => FAIL,
+        Err(Departure::Known { .. }) => NOTE,
+        Err(Departure::NotOffered(_)) => NOT_OFFERED,
     }
 }

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{ContentArrangement, Table};
 
+use super::{FAIL, NOT_OFFERED, NOTE, word};
 use crate::column::{Column, Group};
 use crate::run::{Cell, Report};
-use crate::verdict::{Departure, Outcome};
+use crate::verdict::Outcome;
 
 /// All of a report.
 #[must_use]
@@ -34,12 +35,12 @@ pub fn table(report: &Report) -> String {
     text
 }
 
+/// What is to be seen at a glance.
 fn mark(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Ok(()) => "pass",
-        Err(Departure::Failed { .. } | Departure::Unreached(_)) => "FAIL",
-        Err(Departure::Known { .. }) => "note",
-        Err(Departure::NotOffered(_)) => "–",
+    match word(outcome) {
+        FAIL => "FAIL",
+        NOT_OFFERED => "–",
+        word => word,
     }
 }
 
@@ -49,20 +50,18 @@ fn remarks(report: &Report, text: &mut String) {
     }
     let absent = |group, column| report.absent.iter().any(|(other, there, _)| (*other, *there) == (group, column));
     // Failures last, where they are seen.
-    for kind in ["not offered", "note", "FAIL"] {
+    for kind in [NOT_OFFERED, NOTE, FAIL] {
+        let title = if kind == FAIL { "FAIL" } else { kind };
         for row in &report.rows {
-            let cells = row.cells.iter().filter(|cell| kind != "not offered" || !absent(row.case.group, cell.column));
-            for (said, columns) in alike(cells, kind) {
+            let cells = row.cells.iter().filter(|cell| kind != NOT_OFFERED || !absent(row.case.group, cell.column));
+            for (said, columns) in alike(cells.filter(|cell| word(&cell.outcome) == kind)) {
                 let _ =
-                    writeln!(text, "{kind}: {} ({}), {}: {said}", row.case.name, row.case.about, columns.join(", "));
+                    writeln!(text, "{title}: {} ({}), {}: {said}", row.case.name, row.case.about, columns.join(", "));
             }
         }
     }
-    let count = |wanted: &dyn Fn(&Departure) -> bool| {
-        report.departures().filter(|(_, cell)| cell.outcome.as_ref().is_err_and(wanted)).count()
-    };
-    let notes = count(&|departure| matches!(departure, Departure::Known { .. }));
-    let not_offered = count(&|departure| matches!(departure, Departure::NotOffered(_)));
+    let count = |kind: &str| report.departures().filter(|(_, cell)| word(&cell.outcome) == kind).count();
+    let (notes, not_offered) = (count(NOTE), count(NOT_OFFERED));
     let _ = writeln!(
         text,
         "{} passed, {} failed, {notes} noted, {not_offered} not offered, in {} s",
@@ -73,18 +72,10 @@ fn remarks(report: &Report, text: &mut String) {
 }
 
 /// What there is to say of a case, once for all columns of which it is the same.
-fn alike<'a>(cells: impl Iterator<Item = &'a Cell>, kind: &str) -> Vec<(String, Vec<&'static str>)> {
+fn alike<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<(String, Vec<&'static str>)> {
     let mut said: Vec<(String, Vec<&'static str>)> = Vec::new();
     for cell in cells {
         let Err(departure) = &cell.outcome else { continue };
-        let its = match departure {
-            Departure::NotOffered(_) => "not offered",
-            Departure::Known { .. } => "note",
-            Departure::Failed { .. } | Departure::Unreached(_) => "FAIL",
-        };
-        if its != kind {
-            continue;
-        }
         let text = departure.to_string();
         match said.iter_mut().find(|(other, _)| *other == text) {
             Some((_, columns)) => columns.push(cell.column.name),
