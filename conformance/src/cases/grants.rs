@@ -50,6 +50,7 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut 
     }
     io.write_all(&out).await.instead_of("a server that reads")?;
     let (mut input, mut said, mut is_over) = (BytesMut::from(&ahead[..]), Vec::new(), false);
+    let mut goodbye = None;
     loop {
         out.clear();
         while let Some(frame) = codec.decode(&mut input).instead_of("a frame")? {
@@ -67,6 +68,7 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut 
                     }
                 }
                 Frame::RstStream { id, .. } if id.get() == STDOUT => is_over = true,
+                Frame::GoAway { status, .. } => goodbye = Some(status),
                 _ => {}
             }
         }
@@ -80,7 +82,8 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut 
         let _ = io.write_all(&out).await;
         let read = io.read_buf(&mut input).await.instead_of("a status")?;
         if read == 0 {
-            return Err(failed("a status", "the end"));
+            let goodbye = goodbye.map_or("no GOAWAY".to_owned(), |status| format!("a GOAWAY of {status:?}"));
+            return Err(failed("a status", format_args!("the end, and {goodbye}")));
         }
     }
 }
