@@ -33,7 +33,9 @@ pub struct Config {
     /// A PING is sent when nothing was received for so long; `None` sends none. Default: 30 s.
     pub keepalive_interval: Option<Duration>,
     /// The connection is dead when nothing was received for so long. The clock stops while we ourselves do not
-    /// read. Only with `keepalive_interval`. Default: 60 s.
+    /// read, and behind DATA of ours to a peer without windows: a Go server whose process does not read its stdin reads nothing
+    /// else either. `idle_timeout` is what ends such a connection where the kernel does not. Only with `keepalive_interval`.
+    /// Default: 60 s.
     pub keepalive_timeout: Duration,
     /// While a server does not read because unread bytes are over the budget, it sends a PING so often: it cannot see that
     /// its client is gone but by a write that fails. Only with `keepalive_interval`. Default: 5 s.

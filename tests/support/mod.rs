@@ -130,5 +130,9 @@ pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (near.unwrap(), far.unwrap().0)
+    let (near, far) = (near.unwrap(), far.unwrap().0);
+    for end in [&near, &far] {
+        end.set_nodelay(true).unwrap();
+    }
+    (near, far)
 }

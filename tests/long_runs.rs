@@ -1,0 +1,284 @@
+//! Months, made short: as many sessions as a proxy sees in them, through one process, and nothing of them is left behind.
+//!
+//! `KUBESTREAM_LONG=50` does fifty times as much: 100,000 exec sessions, 200,000 forwarded connections, and of every broken peer some
+//! thousands. What is left is memory as the allocator counts it, file descriptors, and tasks of the runtime.
+
+#![cfg(feature = "websocket")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/memory.rs"]
+mod memory;
+mod support;
+
+use std::future::{Future, pending};
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::ConnectionError;
+use kubestream::channel::Subprotocol;
+use kubestream::exec::{Error, Streams};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{self, PortForward, PortForwardServer};
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{self, Protocol, Upgraded, Version};
+use memory::{ALLOCATOR, grown, play, turn};
+use stats_alloc::Region;
+use support::{exec_client, exec_server, pattern, tcp_pair, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, duplex, sink, split};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+const MIB: usize = 1024 * 1024;
+/// Before anything is counted: what grows once, and stays.
+const WARM_UP: usize = 200;
+
+fn times(usual: usize) -> usize {
+    match std::env::var("KUBESTREAM_LONG") {
+        Ok(factor) => usual * factor.parse::<usize>().expect("KUBESTREAM_LONG is a factor"),
+        Err(_) => usual,
+    }
+}
+
+fn descriptors() -> usize {
+    // None are counted where there is no such folder.
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// Does something again and again, and finds nothing left of it.
+async fn leaves_nothing<F: Future<Output = ()>>(times: usize, mut does: impl FnMut(usize) -> F) {
+    for number in 0..WARM_UP.min(times) {
+        does(number).await;
+    }
+    until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+    let (open, memory) = (descriptors(), Region::new(ALLOCATOR));
+    for number in 0..times {
+        does(number).await;
+    }
+    until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+    assert!(grown(&memory) < MIB, "{} bytes are left of {times}", grown(&memory));
+    assert_eq!(descriptors(), open, "descriptors after {times}");
+}
+
+fn play_over_sockets<T>(transcript: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(transcript)
+}
+
+/// A session from its handshake to its exit code, over sockets.
+async fn exec_session(number: usize) {
+    let (near, far) = tcp_pair().await;
+    let protocols =
+        [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5), Protocol::Channel(Subprotocol::V4Base64)];
+    let protocol = protocols[number % protocols.len()];
+    let serving = async {
+        let pending = upgrade::accept(far, &upgrade::Config::default()).await.unwrap();
+        let (mux, driver) = Multiplexer::server(pending.accept(Protocol::ANY).await.unwrap(), Config::exec());
+        let serving = async move {
+            let mut server = mux.accept_exec(Streams::PIPES).await.unwrap();
+            drop(mux);
+            let said = server.stdin.as_mut().unwrap().data().await.unwrap().unwrap();
+            server.stdout.take().unwrap().send(said).await.unwrap();
+            server.exit(ExitStatus::Code(7)).await.unwrap();
+        };
+        let ((), _) = tokio::join!(serving, driver);
+    };
+    let asking = async {
+        let request = http::Request::get("http://node/exec").body(()).unwrap();
+        let upgraded = upgrade::connect(near, request, &[protocol], &upgrade::Config::default()).await.unwrap();
+        let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+        let asking = async move {
+            let mut exec = mux.exec(Streams::PIPES).await.unwrap();
+            drop(mux);
+            let said = pattern(number, 1000);
+            exec.stdin.as_mut().unwrap().send(said.clone()).await.unwrap();
+            let output = exec.wait_with_output(10_000).await.unwrap();
+            assert_eq!((output.stdout, output.status), (said, ExitStatus::Code(7)));
+        };
+        let ((), _) = tokio::join!(asking, driver);
+    };
+    tokio::join!(serving, asking);
+}
+
+#[test]
+fn of_thousands_of_exec_sessions_nothing_is_left() {
+    let _turn = turn();
+    play_over_sockets(leaves_nothing(times(2000), exec_session));
+}
+
+/// Connections one after another through one session, a few of which break off.
+async fn forwards(protocol: Protocol, connections: usize) {
+    let (near, far) = tcp_pair().await;
+    let [near, far] = [near, far].map(|io| Upgraded::new(io, Bytes::new(), Some(protocol)));
+    let (client, client_driver) = Multiplexer::client(near, Config::default());
+    let (server, server_driver) = Multiplexer::server(far, Config::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async { drop(client_driver.await) });
+    tasks.spawn(async { drop(server_driver.await) });
+    tasks.spawn(async move {
+        let mut server = PortForwardServer::new(server).unwrap();
+        let mut connections = JoinSet::new();
+        while let Some(Ok(request)) = server.accept().await {
+            connections.spawn(async move {
+                if request.port() == 1 {
+                    return request.fail("nobody listens there");
+                }
+                let (mut from, mut to) = split(request.accept());
+                // Who breaks off wants nothing back.
+                let _ = copy(&mut from, &mut to).await;
+                let _ = to.shutdown().await;
+            });
+            while connections.try_join_next().is_some() {}
+        }
+    });
+    let forward = PortForward::new(client).unwrap();
+    let one = |number: usize| {
+        let forward = &forward;
+        async move {
+            if number.is_multiple_of(50) {
+                assert!(matches!(forward.connect(1).await, Err(portforward::Error::Failed { port: 1, .. })));
+                return;
+            }
+            let mut connection = forward.connect(80).await.unwrap();
+            connection.send(pattern(number, 100)).await.unwrap();
+            if number.is_multiple_of(10) {
+                return;
+            }
+            connection.finish();
+            let mut back = Vec::new();
+            connection.read_to_end(&mut back).await.unwrap();
+            assert_eq!(back, pattern(number, 100));
+        }
+    };
+    for number in 0..WARM_UP {
+        one(number).await;
+    }
+    let (open, memory) = (descriptors(), Region::new(ALLOCATOR));
+    for number in 0..connections {
+        one(number).await;
+    }
+    until(|| forward.multiplexer().stats().streams == 0).await;
+    assert!(grown(&memory) < MIB, "{} bytes are left of {connections}", grown(&memory));
+    assert_eq!(descriptors(), open);
+    drop(forward);
+    while tasks.join_next().await.is_some() {}
+}
+
+#[test]
+fn of_thousands_of_forwarded_connections_nothing_is_left() {
+    let _turn = turn();
+    for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        play_over_sockets(forwards(protocol, times(2000)));
+    }
+}
+
+#[test]
+fn two_thousand_idle_connections_are_held_by_their_keepalive() {
+    let _turn = turn();
+    play(async {
+        let memory = Region::new(ALLOCATOR);
+        let mut held = Vec::new();
+        for number in 0..2000 {
+            let protocol = [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)][number % 2];
+            let (near, far) = duplex(64 * 1024);
+            let ((client, _), (server, _)) = (exec_client(near, protocol), exec_server(far, protocol));
+            held.push((client, server));
+        }
+        sleep(Duration::from_secs(15 * 60)).await;
+        for (client, _) in &held {
+            timeout(Duration::from_secs(1), client.ping()).await.expect("an answer").unwrap();
+        }
+        drop(held);
+        until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+        assert!(grown(&memory) < MIB, "{} bytes are left", grown(&memory));
+    });
+}
+
+/// What becomes of the way between two ends, once their session runs.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Nothing is read from it any more, at either end.
+    Blocked,
+    /// What goes in is taken, and does not arrive.
+    Hole,
+    /// It is gone.
+    Cut,
+}
+
+/// What passes each way before that happens, and what both would have sent: never so much that nobody waits.
+const PASSES: u64 = 100_000;
+const PIECES: usize = 50;
+
+/// A session in full flow, and then that. Both ends find out.
+async fn abandoned(way: Way, number: usize) {
+    let is_websocket = number % 2 == 1;
+    let protocol = if is_websocket { Protocol::Channel(Subprotocol::V5) } else { Protocol::Exec(Version::V4) };
+    let ((near, middle), (behind, far)) = (duplex(64 * 1024), duplex(64 * 1024));
+    let ((client, _), (server, _)) = (exec_client(near, protocol), exec_server(far, protocol));
+    let between = tokio::spawn(async move {
+        let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (split(middle), split(behind));
+        let (mut up, mut down) = ((&mut from_client).take(PASSES), (&mut from_server).take(PASSES));
+        let passed = tokio::try_join!(copy(&mut up, &mut to_server), copy(&mut down, &mut to_client));
+        assert_eq!(passed.unwrap(), (PASSES, PASSES), "neither end ends it");
+        match way {
+            Way::Blocked => sleep(HELD).await,
+            Way::Hole => {
+                let (mut here, mut there) = (sink(), sink());
+                let taken =
+                    async { tokio::join!(copy(&mut from_client, &mut here), copy(&mut from_server, &mut there)) };
+                let _ = timeout(HELD, taken).await;
+            }
+            Way::Cut => {}
+        }
+    });
+    let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
+    let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
+    drop((client, server));
+    let (mut stdin, mut stdout) = (exec.stdin.take().unwrap(), process.stdout.take().unwrap());
+    let (mut typed, mut shown) = (process.stdin.take().unwrap(), exec.stdout.take().unwrap());
+    let mut flow = JoinSet::new();
+    flow.spawn(async move {
+        for _ in 0..PIECES {
+            if stdin.send(pattern(number, 8000)).await.is_err() {
+                return;
+            }
+        }
+        // Nothing more to say, and more to come.
+        pending().await
+    });
+    flow.spawn(async move {
+        for _ in 0..PIECES {
+            if stdout.send(pattern(number, 8000)).await.is_err() {
+                return;
+            }
+        }
+        // Nothing more to say, and more to come.
+        pending().await
+    });
+    flow.spawn(async move { while let Some(Ok(_)) = typed.data().await {} });
+    flow.spawn(async move { while let Some(Ok(_)) = shown.data().await {} });
+    let found = timeout(HELD / 2, async { tokio::join!(exec.wait(), process.client_gone()) });
+    let (status, ()) = found.await.unwrap_or_else(|_| panic!("{way:?}, {protocol}: nobody finds out"));
+    match (way, status) {
+        (Way::Cut, Err(Error::Connection(ConnectionError::Lost | ConnectionError::Io(_)))) => {}
+        (Way::Blocked | Way::Hole, Err(Error::Connection(ConnectionError::KeepaliveTimeout(_)))) => {}
+        // Without windows a process that does not read its stdin silences its whole server: behind DATA that proves nothing.
+        (Way::Blocked | Way::Hole, Err(Error::Connection(ConnectionError::IdleTimeout(_)))) if is_websocket => {}
+        (_, status) => panic!("{way:?}, {protocol}: {status:?}"),
+    }
+    drop((exec, process));
+    // Who still writes, or still holds the way, would do so for ever.
+    flow.shutdown().await;
+    between.abort();
+    let _ = between.await;
+}
+
+/// For longer than any timer of the two.
+const HELD: Duration = Duration::from_secs(10 * 60 * 60);
+
+#[test]
+fn a_way_that_is_blocked_leads_nowhere_or_is_cut_is_found_out_at_both_ends() {
+    let _turn = turn();
+    for way in [Way::Blocked, Way::Hole, Way::Cut] {
+        play(leaves_nothing(times(100), |number| abandoned(way, number)));
+    }
+}
