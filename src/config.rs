@@ -4,6 +4,11 @@
 
 use std::time::Duration;
 
+/// What a peer's kernel has surely taken: the least that a receive buffer begins with anywhere. Of more than that a peer that is
+/// silent may still have the rest to read, and a connection that is closed meanwhile is reset when it speaks again: the kernel on
+/// this side then takes back what it had not delivered.
+pub(crate) const SURELY_TAKEN: u64 = 64 * 1024;
+
 /// How a connection behaves.
 ///
 /// The subprotocols of WebSocket have five streams and no windows: there `flow_control`, `header_compression` and the limits on frames,
@@ -49,7 +54,8 @@ pub struct Config {
     /// output, maybe, with a pager at the other end. Also the longest that a peer's end is waited for. Default: 5 min.
     pub flush_timeout: Duration,
     /// How long the peer may be silent, once all of ours is written, before its end is no longer waited for; and how long
-    /// anything is waited for after a failure. Default: 10 s.
+    /// anything is waited for after a failure. A peer that was sent more than 64 KiB since it was last heard of may still be
+    /// reading it: `flush_timeout` is its time. Default: 10 s.
     pub linger: Duration,
 }
 

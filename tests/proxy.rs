@@ -332,6 +332,27 @@ async fn a_client_that_has_said_all_is_not_cut_off() {
     }
 }
 
+/// It reads nothing for longer than the linger, and all of the tail fits into the kernels' buffers: closed then, the connection
+/// would be reset at the client's first word, and the tail with it.
+#[tokio::test]
+async fn the_tail_reaches_a_client_that_is_silent_and_then_speaks() {
+    for &by in WAYS {
+        let (mut client, mut backend, run) = sockets(by).await;
+        backend.write_all(&pattern(4, 1_000_000)).await.unwrap();
+        backend.shutdown().await.unwrap();
+        sleep(Duration::from_millis(2500)).await;
+        let mut tail = Vec::new();
+        for _ in 0..10_000 {
+            tail.push(client.read_u8().await.unwrap());
+        }
+        client.write_all(b"go on").await.unwrap();
+        timeout(PATIENCE, client.read_to_end(&mut tail)).await.unwrap().unwrap();
+        assert!(tail == pattern(4, 1_000_000), "{by:?}: {} bytes", tail.len());
+        drop((client, backend));
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+    }
+}
+
 /// The backend ends, with what the client still says unread: Go's servers do, and the tail must not go with that.
 #[tokio::test]
 async fn the_tail_reaches_a_client_that_keeps_writing() {

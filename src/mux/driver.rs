@@ -18,6 +18,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 use super::buffer::{ReadBuffer, WriteBatch};
 use super::carrier::Carrier;
 use super::shared::Shared;
+use crate::config::SURELY_TAKEN;
 use crate::error::{ConnectionError, StreamError};
 use crate::spdy::{Config, Frame, Role};
 
@@ -48,6 +49,8 @@ pub struct Driver<IO> {
     stage: Stage,
     linger: Duration,
     flush_timeout: Duration,
+    /// Bytes that were written since the peer was last heard of.
+    unheard: u64,
     /// Why nothing can be written any more. The rest of the peer's bytes is waited for until it is silent for too long.
     deaf: Option<ConnectionError>,
     /// Reading waits for somebody to read what has come.
@@ -94,6 +97,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             stage: Stage::Running,
             linger: config.linger,
             flush_timeout: config.flush_timeout,
+            unheard: 0,
             deaf: None,
             paused: false,
             eof: false,
@@ -139,6 +143,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Ok(1..) if at_most <= now => Stage::Ended,
                         // A peer that still sends may still be reading: only its silence is waited out.
                         Ok(1..) => {
+                            self.unheard = 0;
                             self.stage = Stage::Lingering { until: after(now, self.linger), at_most };
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
@@ -160,7 +165,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }
             self.input.bytes().clear();
             match poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room()) {
-                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(1..)) => self.unheard = 0,
                 Poll::Ready(Ok(0) | Err(_)) => self.eof = true,
                 Poll::Pending => return,
             }
@@ -248,6 +253,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }
             Ok(count) => {
                 self.input.filled(count);
+                self.unheard = 0;
                 self.trim_at = None;
                 // A peer that only talks while we close takes nothing.
                 if !self.closing {
@@ -323,6 +329,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.progress = now;
+            self.unheard = self.unheard.saturating_add(count as u64);
             self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
         }
     }
@@ -431,7 +438,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     fn lingering(&self, now: Instant) -> Stage {
-        Stage::Lingering { until: after(now, self.linger), at_most: after(now, self.patience()) }
+        let at_most = after(now, self.patience());
+        // It may be silent because it has yet to read, and a reset would take the rest of it back.
+        let until = if self.unheard > SURELY_TAKEN { at_most } else { after(now, self.linger) };
+        Stage::Lingering { until, at_most }
     }
 
     /// Says once a connection that an unread stream holds everything up.

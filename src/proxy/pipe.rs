@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 use super::copy::Copying;
 use super::watch::{Observer, Watched};
 use super::{IDLE_TIMEOUT, LINGER, Operation, Side, TAIL_TIMEOUT};
+use crate::config::SURELY_TAKEN;
 use crate::upgrade::{Carrier, Protocol, Version};
 
 /// How long a direction is silent before it gives its buffer back.
@@ -100,14 +101,15 @@ impl<C, B> Pipe<C, B> {
     }
 
     /// Once the backend has ended and the client has been given all of it, how long the client may be silent before both are
-    /// closed; and once the client's connection has failed, how long the backend has to take that in. Default:
-    /// [`LINGER`](super::LINGER), 10 s.
+    /// closed; and once the client's connection has failed, how long the backend has to take that in. A client that has been given
+    /// more than 64 KiB since it was last heard of may still be reading it: [`tail_timeout`](Self::tail_timeout) is its time.
+    /// Default: [`LINGER`](super::LINGER), 10 s.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.patience.linger = linger;
         self
     }
 
-    /// Once the backend has ended, how long a client may take for what is left of it, though it talks meanwhile: kubectl's
+    /// Once the backend has ended, how long a client may take for what is left of it, whether it talks meanwhile or not: kubectl's
     /// PINGs do not say that it has read anything. Default: [`TAIL_TIMEOUT`](super::TAIL_TIMEOUT), 5 min.
     pub fn tail_timeout(mut self, timeout: Duration) -> Self {
         self.patience.tail = timeout;
@@ -218,6 +220,8 @@ pub(super) struct Run<Up, Down> {
     down: Direction<Down>,
     /// When the client's connection failed, if it did.
     client_failed: Option<Instant>,
+    /// Bytes that the client had been given when it was last heard of.
+    acknowledged: u64,
     patience: Patience,
     timer: Pin<Box<Sleep>>,
     trimmed: bool,
@@ -231,6 +235,7 @@ impl<Up, Down> Run<Up, Down> {
             up: Direction::new(up, now),
             down: Direction::new(down, now),
             client_failed: None,
+            acknowledged: 0,
             patience,
             timer: Box::pin(tokio::time::sleep(TRIM_AFTER)),
             trimmed: false,
@@ -244,8 +249,12 @@ impl<Up, Down> Run<Up, Down> {
         Down: Hop<B, C>,
     {
         let before = self.last_heard();
+        let heard = self.up.heard;
         let Moved { to_backend, to_client, client: client_fault, backend: backend_fault, stopped } = &mut self.moved;
         let up = self.up.poll((client, backend), to_backend, (client_fault, backend_fault), cx);
+        if heard != self.up.heard {
+            self.acknowledged = *to_client;
+        }
         let both = up.and_then(|()| self.down.poll((backend, client), to_client, (backend_fault, client_fault), cx));
         if both.is_err() {
             *stopped = true;
@@ -296,8 +305,9 @@ impl<Up, Down> Run<Up, Down> {
         let backend_over = match (up.stage, down.stage) {
             // The backend has said all, and the kernel has it: a close with the client's bytes unread would take it back.
             (_, Stage::Over) => {
-                let silent = up.heard.max(down.since).checked_add(linger);
-                silent.min(down.since.checked_add(tail))
+                let tail = down.since.checked_add(tail);
+                let untaken = self.moved.to_client.saturating_sub(self.acknowledged);
+                if untaken > SURELY_TAKEN { tail } else { up.heard.max(down.since).checked_add(linger).min(tail) }
             }
             // It takes nothing more, and what it still says is its last: a client that does not read may hold that up.
             (Stage::Draining, _) => down.heard.max(up.since).checked_add(tail),

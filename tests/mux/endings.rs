@@ -57,6 +57,28 @@ async fn a_peer_that_falls_silent_is_not_waited_for_beyond_the_linger() {
     assert_eq!(peer.hear_all().await, [goaway(0)]);
 }
 
+/// The kernels hold the tail of a peer that has not read it yet: closed, the connection would be reset at the peer's next word,
+/// and the tail with it.
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_that_may_still_be_reading_has_the_time_of_a_tail() {
+    let (near, far) = duplex(1024 * 1024);
+    let (mux, _driver) = client(near, Config::default());
+    let mut peer = Peer::new(far);
+    let mut stream = mux.open(named("tail")).await.unwrap();
+    peer.hear_syn().await;
+    // It has no windows, and so gets all of it at once.
+    peer.say(reply(1)).await;
+    stream.send(pattern(0, 500_000)).await.unwrap();
+    let asked = Instant::now();
+    let closing = tokio::spawn(async move { mux.shutdown().await });
+    sleep(Duration::from_secs(4 * 60)).await;
+    assert!(!closing.is_finished(), "it may be reading");
+    peer.say(data(1, Bytes::from_static(b"still here"))).await;
+    closing.await.unwrap().unwrap();
+    assert_eq!(asked.elapsed().as_secs(), 4 * 60 + 10, "once it is heard of, its silence is silence");
+    assert!(carried(&peer.hear_all().await, 1).0 == pattern(0, 500_000));
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_ends_that_shut_down_at_once_with_full_pipes_both_end_well() {
     let (near, far) = duplex(1024);
