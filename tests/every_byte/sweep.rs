@@ -175,7 +175,7 @@ async fn judged(
     let name = format!("{case:?}, {leg:?}: {trouble:?}, crumbs {crumbs:?}");
     let _named = Named(&name);
     let Outcome { client, server, middle, seen } = session(case, leg, trouble, crumbs).await;
-    let mut find = |what: String| found.entry(what).or_insert((0, name.clone())).0 += 1;
+    let mut find = |what: String| found.entry(what).or_insert_with(|| (0, name.clone())).0 += 1;
     let trouble = trouble.filter(|trouble| seen.struck() && trouble.fault != Fault::Delay(A_WHILE));
     for (who, session) in [("client", client.session), ("server", server.session), ("middle", middle)] {
         match (session, trouble) {
