@@ -193,7 +193,8 @@ impl Exec {
     ///
     /// # Errors
     /// [`Error::MissingStatus`] where the error stream ends without a status from v4 on: never a success. [`Error::StatusTimeout`]
-    /// where no status comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`].
+    /// where no status, or from v2 on no whole one, comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`]:
+    /// also where the text that v1 to v3 have for a status may have been cut off.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has lost nothing of the status: call it again. What was not taken before the first
@@ -303,15 +304,19 @@ impl Exec {
 
     /// The error stream has ended, well or not.
     fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
-        if !self.progress.said_something {
+        // Of a text that was cut off nobody knows what is missing: of "exit code 127" it may be the last digit.
+        let cut = self.version < Version::V4
+            && matches!(&ended, Err(Error::Connection(error)) if !matches!(error, ConnectionError::PeerClosed { .. }));
+        if cut || !self.progress.said_something {
             ended?;
         }
         self.progress.reader.finish()?.ok_or(Error::MissingStatus)
     }
 
-    /// v1's error stream has no end of its own: what is known when the outputs are over is all there is.
+    /// v1's error stream has no end of its own: what is known when the outputs are over is all there is. The text of v2 and
+    /// v3 is whole at its end and not before.
     fn status_overdue(&self) -> Result<ExitStatus, Error> {
-        if self.version == Version::V1 || self.progress.said_something {
+        if self.version == Version::V1 || (self.version >= Version::V4 && self.progress.said_something) {
             return self.decode_status(Ok(()));
         }
         Err(Error::StatusTimeout(self.options.status_timeout))

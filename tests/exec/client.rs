@@ -288,6 +288,36 @@ async fn a_lost_connection_is_never_success_in_any_version() {
     }
 }
 
+/// A text has no end but its stream's, so that a cut one was taken for a whole: of 127 for the exit code 12. (Found by cutting
+/// the connection at every byte.)
+#[tokio::test(start_paused = true)]
+async fn the_text_of_an_error_stream_that_was_cut_off_is_no_status() {
+    for version in [Version::V1, Version::V2, Version::V3] {
+        let said = async |mut peer: Peer| {
+            for id in [3, 5] {
+                peer.say(fin(id)).await;
+            }
+            let text = b"command terminated with non-zero exit code: exit status 127";
+            let mut io = peer.into_io();
+            io.write_all(&[0, 0, 0, 1, 0, 0, 0, text.len() as u8]).await.unwrap();
+            io.write_all(&text[..text.len() - 1]).await.unwrap();
+            io
+        };
+        let (exec, peer, _driver) = outputs(version).await;
+        drop(said(peer).await);
+        let cut = exec.wait_with_output(100).await.unwrap_err();
+        assert!(matches!(cut, Error::Connection(ConnectionError::Lost)), "{version:?}: {cut:?}");
+
+        // v1's stream has no end at all, and what was said in time is taken for all of it.
+        let (exec, peer, _driver) = outputs(version).await;
+        let _io = said(peer).await;
+        match exec.wait_with_output(100).await {
+            Ok(output) => assert!(version == Version::V1 && output.status == ExitStatus::Code(12), "{version:?}"),
+            Err(error) => assert!(version > Version::V1 && matches!(error, Error::StatusTimeout(_)), "{error:?}"),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_that_never_comes_after_the_outputs_is_a_timeout() {
     for version in [Version::V2, Version::V4] {

@@ -1,0 +1,257 @@
+//! One session after the other, each with trouble at another place, and what must hold of all.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kubestream::Initiator;
+use kubestream::proxy::{self, TranslateConfig, translate};
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{self, Carrier, Protocol, Version};
+use stats_alloc::Region;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::memory::{ALLOCATOR, grown, play, turn};
+use crate::sessions::{Ended, Failure, IDLE, Streaming, Untrue, What, upgraded};
+use crate::support::until;
+use crate::wire::{Fault, Seen, Trouble, WAYS, Way, wire};
+
+/// All waits of the crate are shorter, but for the four hours after which a session is idle, and that is a hang here.
+const AN_HOUR: Duration = Duration::from_secs(3600);
+/// Shorter than every wait of the crate's: nobody may give up.
+const A_WHILE: Duration = Duration::from_secs(4);
+/// Longer than every wait of the crate's but the hours for which a session may be idle.
+const LONG: Duration = Duration::from_secs(30 * 60);
+
+/// What is between the ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Through {
+    Nothing,
+    /// Nothing, and the server is a container runtime's, from the request on.
+    Streaming,
+    /// A proxy that passes bytes, from the request on.
+    Pipe,
+    /// A translator to another protocol.
+    Translator(Protocol),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) what: What,
+    pub(crate) protocol: Protocol,
+    pub(crate) through: Through,
+    /// Its place among the cases that are alike: each has another fault at the same place.
+    pub(crate) place: usize,
+}
+
+impl Case {
+    fn has_proxy(&self) -> bool {
+        matches!(self.through, Through::Pipe | Through::Translator(_))
+    }
+}
+
+/// Which of the connections has the trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    Client,
+    Backend,
+}
+
+/// How a session went.
+struct Outcome {
+    client: Ended,
+    server: Ended,
+    middle: Result<(), Failure>,
+    /// Of the leg with the trouble.
+    seen: Arc<Seen>,
+}
+
+async fn session(case: &Case, leg: Leg, trouble: Option<Trouble>, crumbs: Option<u64>) -> Outcome {
+    let what = &case.what;
+    let on = |this: Leg| trouble.filter(|_| leg == this);
+    let (client, near, seen) = wire(on(Leg::Client), crumbs);
+    let (client, server, middle, behind) = match case.through {
+        Through::Nothing => {
+            let client = what.client(upgraded(client, case.protocol));
+            let server = what.server(upgraded(near, case.protocol), case.protocol);
+            let (client, server) = tokio::join!(bounded("client", client), bounded("server", server));
+            (client, server, Ok(()), None)
+        }
+        Through::Streaming => {
+            let streaming = Streaming::new(what, case.protocol);
+            let client = what.asking(client, &streaming.url, case.protocol);
+            let (client, server) = tokio::join!(bounded("client", client), bounded("server", streaming.serve(near)));
+            (client, server, Ok(()), None)
+        }
+        Through::Pipe => {
+            let (far, server, behind) = wire(on(Leg::Backend), crumbs.map(|seed| !seed));
+            let middle = async {
+                let pending = upgrade::accept(near, &upgrade::Config::default()).await?;
+                let request = pending.to_pass_on();
+                proxy::forward(pending, far, request).await?.idle_timeout(IDLE).run().await;
+                Ok(())
+            };
+            let client = what.asking(client, "http://proxy/exec", case.protocol);
+            let server = what.answering(server, case.protocol);
+            let (client, server, middle) =
+                tokio::join!(bounded("client", client), bounded("server", server), bounded("pipe", middle));
+            (client, server, middle, Some(behind))
+        }
+        Through::Translator(to) => {
+            let (far, server, behind) = wire(on(Leg::Backend), crumbs.map(|seed| !seed));
+            let mut config = TranslateConfig::default();
+            config.mux = Some(what.config());
+            let middle = async {
+                Ok(translate(upgraded(near, case.protocol), upgraded(far, to), what.streams(), &config).await?)
+            };
+            let client = what.client(upgraded(client, case.protocol));
+            let server = what.server(upgraded(server, to), case.protocol);
+            let (client, server, middle) =
+                tokio::join!(bounded("client", client), bounded("server", server), bounded("translator", middle));
+            (client, server, middle, Some(behind))
+        }
+    };
+    let seen = if leg == Leg::Backend { behind.unwrap_or(seen) } else { seen };
+    Outcome { client, server, middle, seen }
+}
+
+async fn bounded<T>(who: &'static str, end: impl Future<Output = T>) -> T {
+    timeout(AN_HOUR, end).await.unwrap_or_else(|_| panic!("the {who} hangs"))
+}
+
+/// What was found, by what it is: how often, and where first.
+type Findings = BTreeMap<String, (usize, String)>;
+
+/// Says, should anything panic, in which session that was.
+struct Named<'a>(&'a str);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in {}", self.0);
+        }
+    }
+}
+
+/// What an end may do though it is not right: each for what the protocol lacks.
+fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
+    // Whose client gives up before it has its streams: that is no answer in time.
+    let unanswered = trouble.way == Way::Down && matches!(trouble.fault, Fault::Silence | Fault::Delay(LONG));
+    let server = match case.through {
+        Through::Translator(to) => to,
+        _ => case.protocol,
+    };
+    match untrue {
+        // It resets them then, as Go's clients do with every stream at the end of every session: a server cannot tell it
+        // from the end of stdin (`ProcessStdin::data`). It has sent none.
+        Untrue::Truncated { what: "stdin", had: 0, .. } => unanswered && server.carrier() == Carrier::Spdy,
+        // In the old form nothing ends a connection but the end of all, and that was in good order. It has sent none.
+        Untrue::Truncated { what: "upload", had: 0, .. } => unanswered && matches!(server, Protocol::PortChannels(_)),
+        // A translator whose backend is lost says so in a status of its own.
+        Untrue::Status(ExitStatus::Failed(status)) if status.reason == "InternalError" => {
+            matches!(case.through, Through::Translator(_))
+        }
+        // v1's error stream does not end, and says nothing of a success: what it has said some time after the end of the outputs
+        // is all (`Options::status_timeout`). A server that cannot write reads on, and is as silent.
+        Untrue::Status(_) => {
+            server == Protocol::Exec(Version::V1)
+                && trouble.way == Way::Down
+                && matches!(trouble.fault, Fault::Silence | Fault::Delay(LONG) | Fault::BrokenPipe)
+        }
+        _ => false,
+    }
+}
+
+/// A session, and all that must hold of it.
+async fn judged(
+    case: &Case,
+    leg: Leg,
+    trouble: Option<Trouble>,
+    crumbs: Option<u64>,
+    found: &mut Findings,
+) -> [usize; 2] {
+    let name = format!("{case:?}, {leg:?}: {trouble:?}, crumbs {crumbs:?}");
+    let _named = Named(&name);
+    let Outcome { client, server, middle, seen } = session(case, leg, trouble, crumbs).await;
+    let mut find = |what: String| found.entry(what).or_insert_with(|| (0, name.clone())).0 += 1;
+    let trouble = trouble.filter(|trouble| seen.struck() && trouble.fault != Fault::Delay(A_WHILE));
+    for (who, session) in [("client", client.session), ("server", server.session), ("middle", middle)] {
+        match (session, trouble) {
+            (Ok(()), _) => {}
+            (Err(Failure::Typed(_, error)), None) => find(format!("the {who} failed for nothing: {error}")),
+            // Which of the two it was that closed it, `Closed` does not say.
+            (Err(Failure::Typed(Initiator::User, error)), _) if !error.contains("Connection(Closed)") => {
+                find(format!("the {who} blames its caller: {error}"));
+            }
+            (Err(Failure::Typed(..)), _) => {}
+            (Err(Failure::Untrue(untrue)), Some(trouble)) if is_documented(case, trouble, &untrue) => {}
+            (Err(Failure::Untrue(untrue)), _) => find(format!("the {who} was told what is not so: {untrue:?}")),
+        }
+    }
+    for (who, driver) in [("client", client.driver), ("server", server.driver)] {
+        if let (Err(error), None) = (driver, trouble) {
+            find(format!("the {who}'s driver failed for nothing: {error:?}"));
+        }
+    }
+    until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+    if Arc::strong_count(&seen) > 1 {
+        find("an IO is left".into());
+    }
+    WAYS.map(|way| seen.passed(way))
+}
+
+/// Every place of one leg with every fault; or else with one of them, in turn, and where there is a proxy, only some places.
+async fn swept(case: &Case, leg: Leg, found: &mut Findings) {
+    const FAULTS: [Fault; 7] = [
+        Fault::End,
+        Fault::Cut,
+        Fault::Reset,
+        Fault::BrokenPipe,
+        Fault::Silence,
+        Fault::Delay(A_WHILE),
+        Fault::Delay(LONG),
+    ];
+    let every = std::env::var_os("KUBESTREAM_EVERY").is_some();
+    let stride = if every || !case.has_proxy() { 1 } else { 11 };
+    let passed = judged(case, leg, None, None, found).await;
+    assert!(passed.iter().sum::<usize>() > 100, "{case:?}: {passed:?}");
+    let before = Region::new(ALLOCATOR);
+    let mut sessions = 0;
+    for way in WAYS {
+        for at in (0..=passed[way as usize]).step_by(stride) {
+            for (place, fault) in FAULTS.into_iter().enumerate() {
+                if every || (at / stride + case.place) % FAULTS.len() == place {
+                    judged(case, leg, Some(Trouble { way, at, fault }), None, found).await;
+                    sessions += 1;
+                }
+            }
+        }
+    }
+    for seed in 0..10 {
+        judged(case, leg, None, Some(seed), found).await;
+    }
+    // A task, a stream or a buffer that each session left would be more by far.
+    let grown = grown(&before);
+    if grown > sessions * 16 {
+        found.insert(format!("{grown} bytes are left of {sessions} sessions"), (1, format!("{case:?}, {leg:?}")));
+    }
+}
+
+/// All of it for one case.
+pub(crate) fn sweep(case: &Case) {
+    let _turn = turn();
+    let mut found = Findings::new();
+    play(async {
+        swept(case, Leg::Client, &mut found).await;
+        if case.has_proxy() {
+            swept(case, Leg::Backend, &mut found).await;
+        }
+    });
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|(what, (times, first))| format!("{what}\n    {times} times, first in {first}"))
+        .collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
