@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -17,7 +16,7 @@ use kubestream::exec::{self, Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded, Version};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::column::Column;
@@ -245,28 +244,35 @@ impl Bench {
     }
 
     /// Does something many times, some at a time, until it fails.
-    pub async fn many<F: Future<Output = Outcome>>(&self, times: usize, does: impl Fn(usize) -> F) -> Outcome {
-        stream::iter(0..times)
-            .map(|number| {
-                let done = does(number);
-                async move { done.await.map_err(|departure| departure.at(format_args!("run {number}"))) }
-            })
-            .buffer_unordered(self.scale.parallel.max(1))
-            .try_collect()
-            .await
+    pub async fn many<F>(&self, times: usize, does: impl Fn(usize) -> F) -> Outcome
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        // Each has a task of its own: within one, whoever always has something to read takes the turns of all the others, and the
+        // server sees clients that say nothing for seconds.
+        let mut running = JoinSet::new();
+        for number in 0..times {
+            if running.len() >= self.scale.parallel.max(1) {
+                ended(running.join_next().await)?;
+            }
+            let done = does(number);
+            running.spawn(async move { done.await.map_err(|departure| departure.at(format_args!("run {number}"))) });
+        }
+        while !running.is_empty() {
+            ended(running.join_next().await)?;
+        }
+        Ok(())
     }
 
     /// The same, where servers are known to answer nothing at all, once in some hundred times: more than one in a hundred is a
     /// failure, and so is whatever else is wrong.
-    pub async fn many_but_few<F: Future<Output = Outcome>>(
-        &self,
-        times: usize,
-        known: &'static Known,
-        does: impl Fn(usize) -> F,
-    ) -> Outcome {
-        let silent = Mutex::new(Vec::new());
+    pub async fn many_but_few<F>(&self, times: usize, known: &'static Known, does: impl Fn(usize) -> F) -> Outcome
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let silent = Arc::new(Mutex::new(Vec::new()));
         let forgiving = |number| {
-            let (done, silent) = (does(number), &silent);
+            let (done, silent) = (does(number), Arc::clone(&silent));
             async move {
                 match done.await {
                     Err(departure) if departure.is_late() => {
@@ -281,11 +287,20 @@ impl Bench {
             }
         };
         self.many(times, forgiving).await?;
-        let mut silent = silent.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
         let count = silent.len();
         let Some(first) = silent.pop() else { return Ok(()) };
         let first = first.at(format_args!("{times} times, {count} in vain"));
         Err(if count * 100 <= times.max(100) { first.known(known) } else { first })
+    }
+}
+
+/// What came of a task, which nobody but its set aborts.
+fn ended(task: Option<Result<Outcome, JoinError>>) -> Outcome {
+    match task {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) => Err(failed("a verdict", error)),
+        None => Ok(()),
     }
 }
 

@@ -80,9 +80,11 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut 
         }
         // A server that is gone shows in what is read.
         let _ = io.write_all(&out).await;
+        // Of a buffer that is full 64 bytes more would be read at a time.
+        input.reserve(32 * 1024);
         let read = io.read_buf(&mut input).await.instead_of("a status")?;
         if read == 0 {
-            let goodbye = goodbye.map_or("no GOAWAY".to_owned(), |status| format!("a GOAWAY of {status:?}"));
+            let goodbye = goodbye.map_or_else(|| "no GOAWAY".to_owned(), |status| format!("a GOAWAY of {status:?}"));
             return Err(failed("a status", format_args!("the end, and {goodbye}")));
         }
     }
