@@ -94,6 +94,9 @@ pub(crate) struct Arguments {
     /// Megabytes of the large transfers.
     #[arg(long, default_value = "100")]
     megabytes: NonZeroUsize,
+    /// Seconds for whatever happens at once on a server that is well: more for one that is slow, or far.
+    #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().patience.as_secs())]
+    patience: u64,
     /// Seconds for a case in one column.
     #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().deadline.as_secs())]
     deadline: u64,
@@ -112,6 +115,7 @@ impl Arguments {
         Scale {
             fast_exits: self.runs.get(),
             megabytes: self.megabytes.get(),
+            patience: Duration::from_secs(self.patience),
             deadline: Duration::from_secs(self.deadline),
             ..Scale::default()
         }
