@@ -41,17 +41,21 @@ fn opening(stream: u32, plain: &[u8]) -> Vec<u8> {
     control(1, &[&stream.to_be_bytes()[..], &[0; 6], &block].concat())
 }
 
-/// The error of these bytes, and all that was allocated on the way to it, also what was given back at once.
-fn refused(mut codec: Codec, wire: &[u8]) -> (CodecError, usize) {
-    let mut wire = BytesMut::from(wire);
-    let before = Region::new(ALLOCATOR);
-    let error = loop {
-        match codec.decode(&mut wire) {
-            Ok(frame) => assert!(frame.is_some(), "the bytes are refused before more are waited for"),
-            Err(error) => break error,
-        }
+/// The error of these bytes, and all that was allocated on the way to it, also what was given back at once. The harness's own
+/// threads allocate when they like: of several tries the least is what it takes.
+fn refused(limits: &Limits, wire: &[u8]) -> (CodecError, usize) {
+    let try_once = || {
+        let (mut codec, mut wire) = (Codec::new(limits.clone()), BytesMut::from(wire));
+        let before = Region::new(ALLOCATOR);
+        let error = loop {
+            match codec.decode(&mut wire) {
+                Ok(frame) => assert!(frame.is_some(), "the bytes are refused before more are waited for"),
+                Err(error) => break error,
+            }
+        };
+        (error, before.change().bytes_allocated)
     };
-    (error, before.change().bytes_allocated)
+    (0..5).map(|_| try_once()).min_by_key(|(_, allocated)| *allocated).unwrap()
 }
 
 /// spdystream allocated whatever a frame of a few bytes counted: entries of SETTINGS, headers, a header's length.
@@ -70,7 +74,7 @@ fn cve_2026_35469_counts_and_lengths_that_lie_allocate_nothing() {
             (opening(1, &value), long(16 * KIB)),
         ];
         for (wire, expected) in cases {
-            let (error, allocated) = refused(Codec::new(Limits::default()), &wire);
+            let (error, allocated) = refused(&Limits::default(), &wire);
             assert_eq!(error.to_string(), expected.to_string());
             assert!(allocated < 256 * KIB, "{allocated} bytes for {} of the wire: {error}", wire.len());
         }
@@ -86,13 +90,13 @@ fn cve_2026_55831_settings_of_many_ids_are_refused_though_their_count_is_true() 
     let wire = control(4, &IDS.to_be_bytes().into_iter().chain(entries).collect::<Vec<u8>>());
     assert_eq!(wire.len(), 12 + 2 * MIB);
 
-    let (error, allocated) = refused(Codec::new(Limits::default()), &wire[..8]);
+    let (error, allocated) = refused(&Limits::default(), &wire[..8]);
     assert!(matches!(error, CodecError::FrameTooLarge { limit: 65_536, .. }), "{error}");
     assert!(allocated < KIB, "{allocated} bytes");
     // Where frames may be as long as that, the entries have their own limit, and not one of them is kept.
     let mut limits = Limits::default();
     limits.max_control_frame = 4 * MIB;
-    let (error, allocated) = refused(Codec::new(limits), &wire);
+    let (error, allocated) = refused(&limits, &wire);
     assert!(matches!(error, CodecError::TooManySettings { count: 262_144, limit: 64 }), "{error}");
     assert!(allocated < KIB, "{allocated} bytes");
 }
@@ -103,7 +107,7 @@ fn cve_2026_55833_nothing_is_inflated_once_a_block_is_over_its_limit() {
     let _turn = turn();
     let bomb = opening(1, &vec![0; 12 * MIB]);
     assert!(bomb.len() < 13 * KIB, "{} bytes that stand for 12 MiB", bomb.len());
-    let (error, allocated) = refused(Codec::new(Limits::default()), &bomb);
+    let (error, allocated) = refused(&Limits::default(), &bomb);
     assert!(matches!(error, CodecError::Header(HeaderError::TooLong { limit: 65_536 })), "{error}");
     assert!(allocated < 512 * KIB, "{allocated} bytes");
 
@@ -275,7 +279,7 @@ fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
 fn rustsec_2024_0332_headers_without_end_are_refused_or_forgotten() {
     let _turn = turn();
     let head = [0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
-    let (error, allocated) = refused(Codec::new(Limits::default()), &head);
+    let (error, allocated) = refused(&Limits::default(), &head);
     assert!(matches!(error, CodecError::FrameTooLarge { length: 0xff_ffff, limit: 65_536 }), "{error}");
     assert!(allocated < KIB, "{allocated} bytes");
 
