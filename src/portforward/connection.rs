@@ -24,7 +24,8 @@ use crate::spdy::RstStatus;
 /// if the other side did not say that it failed: reading gives that as an error.
 ///
 /// Dropped before it was shut down it is reset, and the other side reads an error and no end. Dropped after, what was queued
-/// before still goes out, and then the other side hears that nobody reads on.
+/// before still goes out, and then the other side hears that nobody reads on. The old form, of WebSocket channels, can say
+/// neither: nothing ends a connection there but the end of its whole session, and a client's that was dropped reads as an end.
 pub struct Connection {
     recv: RecvHalf,
     /// `None` once it was reset by being dropped.

@@ -81,6 +81,9 @@ impl Forwarder {
     /// # Errors
     /// What the system says to an address that cannot be listened on, where it is needed; `InvalidInput` where there is
     /// nothing to listen on.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it listens on nothing any more.
     pub async fn bind(addresses: &Addresses, ports: &[PortPair]) -> io::Result<Self> {
         let (ips, all) = match addresses {
             Addresses::Localhost => (vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], false),
