@@ -25,7 +25,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::channel::Subprotocol;
-use kubestream::exec::{Error, Streams};
+use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
 use kubestream::proxy::{self, TranslateConfig, translate};
@@ -109,6 +109,13 @@ fn ends(protocol: Protocol, seed: u64) -> (Multiplexer, Multiplexer) {
     let (server, driver) = Multiplexer::server(upgraded(far, protocol), Config::default());
     tokio::spawn(driver);
     (client, server)
+}
+
+/// Both ends of a session over such a connection.
+async fn started(protocol: Protocol, seed: u64, streams: Streams) -> (Exec, ExecServer) {
+    let (client, server) = ends(protocol, seed);
+    let (exec, process) = tokio::join!(client.exec(streams), server.accept_exec(streams));
+    (exec.unwrap(), process.unwrap())
 }
 
 /// How a handshake came out, if it was not dropped.
@@ -273,10 +280,7 @@ fn what_a_session_may_call_again_loses_nothing_and_doubles_nothing() {
         let size = TerminalSize { width: 132, height: 50 };
         for protocol in Protocol::ANY.iter().copied() {
             for polls in 1..=3 {
-                let (client, server) = ends(protocol, polls as u64);
-                let (exec, process) = tokio::join!(client.exec(Streams::TTY), server.accept_exec(Streams::TTY));
-                drop((client, server));
-                let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
+                let (mut exec, mut process) = started(protocol, polls as u64, Streams::TTY).await;
                 let serving = tokio::spawn(async move {
                     if let Some(resizes) = &mut process.resize {
                         assert_eq!(pestered!(polls, resizes.next()), Some(size));
@@ -361,10 +365,7 @@ fn exit_that_was_dropped_has_said_its_status_or_none() {
         for protocol in [V4, V5] {
             let mut unsaid = 0;
             for polls in 0.. {
-                let (client, server) = ends(protocol, 4);
-                let (exec, process) = tokio::join!(client.exec(Streams::OUTPUT), server.accept_exec(Streams::OUTPUT));
-                drop((client, server));
-                let (exec, mut process) = (exec.unwrap(), process.unwrap());
+                let (exec, mut process) = started(protocol, 4, Streams::OUTPUT).await;
                 process.stdout.as_mut().unwrap().send(pattern(1, 40)).await.unwrap();
                 let (exited, output) =
                     tokio::join!(dropped_after(polls, process.exit(ExitStatus::Code(7))), exec.wait_with_output(100));
@@ -542,10 +543,7 @@ fn wait_with_output_that_was_dropped_ends_the_session() {
     play(async {
         for protocol in [V4, V5] {
             for polls in 0..30 {
-                let (client, server) = ends(protocol, 8);
-                let (exec, process) = tokio::join!(client.exec(Streams::OUTPUT), server.accept_exec(Streams::OUTPUT));
-                drop((client, server));
-                let (exec, mut process) = (exec.unwrap(), process.unwrap());
+                let (exec, mut process) = started(protocol, 8, Streams::OUTPUT).await;
                 process.stdout.as_mut().unwrap().send(pattern(1, 400)).await.unwrap();
                 // No more polls than there is news for.
                 let waiting = timeout(Duration::from_secs(1), dropped_after(polls, exec.wait_with_output(1000)));

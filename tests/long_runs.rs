@@ -24,7 +24,7 @@ use kubestream::upgrade::{self, Protocol, Upgraded, Version};
 use memory::{ALLOCATOR, grown, play, turn};
 use stats_alloc::Region;
 use support::{exec_client, exec_server, pattern, tcp_pair, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, duplex, sink, split};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex, sink, split};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -45,17 +45,25 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
-/// Does something again and again, and finds nothing left of it.
-async fn leaves_nothing<F: Future<Output = ()>>(times: usize, mut does: impl FnMut(usize) -> F) {
+fn no_task_is_left() -> bool {
+    Handle::current().metrics().num_alive_tasks() == 0
+}
+
+/// Does something again and again, and finds nothing left of it once that is `over`.
+async fn leaves_nothing<F: Future<Output = ()>>(
+    times: usize,
+    over: impl Fn() -> bool,
+    mut does: impl FnMut(usize) -> F,
+) {
     for number in 0..WARM_UP.min(times) {
         does(number).await;
     }
-    until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+    until(&over).await;
     let (open, memory) = (descriptors(), Region::new(ALLOCATOR));
     for number in 0..times {
         does(number).await;
     }
-    until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+    until(&over).await;
     assert!(grown(&memory) < MIB, "{} bytes are left of {times}", grown(&memory));
     assert_eq!(descriptors(), open, "descriptors after {times}");
 }
@@ -102,7 +110,7 @@ async fn exec_session(number: usize) {
 #[test]
 fn of_thousands_of_exec_sessions_nothing_is_left() {
     let _turn = turn();
-    play_over_sockets(leaves_nothing(times(2000), exec_session));
+    play_over_sockets(leaves_nothing(times(2000), no_task_is_left, exec_session));
 }
 
 /// Connections one after another through one session, a few of which break off.
@@ -149,16 +157,7 @@ async fn forwards(protocol: Protocol, connections: usize) {
             assert_eq!(back, pattern(number, 100));
         }
     };
-    for number in 0..WARM_UP {
-        one(number).await;
-    }
-    let (open, memory) = (descriptors(), Region::new(ALLOCATOR));
-    for number in 0..connections {
-        one(number).await;
-    }
-    until(|| forward.multiplexer().stats().streams == 0).await;
-    assert!(grown(&memory) < MIB, "{} bytes are left of {connections}", grown(&memory));
-    assert_eq!(descriptors(), open);
+    leaves_nothing(connections, || forward.multiplexer().stats().streams == 0, one).await;
     drop(forward);
     while tasks.join_next().await.is_some() {}
 }
@@ -188,7 +187,7 @@ fn two_thousand_idle_connections_are_held_by_their_keepalive() {
             timeout(Duration::from_secs(1), client.ping()).await.expect("an answer").unwrap();
         }
         drop(held);
-        until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
+        until(no_task_is_left).await;
         assert!(grown(&memory) < MIB, "{} bytes are left", grown(&memory));
     });
 }
@@ -207,6 +206,16 @@ enum Way {
 /// What passes each way before that happens, and what both would have sent: never so much that nobody waits.
 const PASSES: u64 = 100_000;
 const PIECES: usize = 50;
+
+async fn full_flow(mut to: impl AsyncWrite + Unpin, number: usize) {
+    for _ in 0..PIECES {
+        if to.write_all(&pattern(number, 8000)).await.is_err() {
+            return;
+        }
+    }
+    // Nothing more to say, and more to come.
+    pending().await
+}
 
 /// A session in full flow, and then that. Both ends find out.
 async fn abandoned(way: Way, number: usize) {
@@ -233,27 +242,11 @@ async fn abandoned(way: Way, number: usize) {
     let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
     let (mut exec, mut process) = (exec.unwrap(), process.unwrap());
     drop((client, server));
-    let (mut stdin, mut stdout) = (exec.stdin.take().unwrap(), process.stdout.take().unwrap());
+    let (stdin, stdout) = (exec.stdin.take().unwrap(), process.stdout.take().unwrap());
     let (mut typed, mut shown) = (process.stdin.take().unwrap(), exec.stdout.take().unwrap());
     let mut flow = JoinSet::new();
-    flow.spawn(async move {
-        for _ in 0..PIECES {
-            if stdin.send(pattern(number, 8000)).await.is_err() {
-                return;
-            }
-        }
-        // Nothing more to say, and more to come.
-        pending().await
-    });
-    flow.spawn(async move {
-        for _ in 0..PIECES {
-            if stdout.send(pattern(number, 8000)).await.is_err() {
-                return;
-            }
-        }
-        // Nothing more to say, and more to come.
-        pending().await
-    });
+    flow.spawn(full_flow(stdin, number));
+    flow.spawn(full_flow(stdout, number));
     flow.spawn(async move { while let Some(Ok(_)) = typed.data().await {} });
     flow.spawn(async move { while let Some(Ok(_)) = shown.data().await {} });
     let found = timeout(HELD / 2, async { tokio::join!(exec.wait(), process.client_gone()) });
@@ -279,6 +272,6 @@ const HELD: Duration = Duration::from_secs(10 * 60 * 60);
 fn a_way_that_is_blocked_leads_nowhere_or_is_cut_is_found_out_at_both_ends() {
     let _turn = turn();
     for way in [Way::Blocked, Way::Hole, Way::Cut] {
-        play(leaves_nothing(times(100), |number| abandoned(way, number)));
+        play(leaves_nothing(times(100), no_task_is_left, |number| abandoned(way, number)));
     }
 }
