@@ -143,7 +143,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Ok(1..) if at_most <= now => Stage::Ended,
                         // A peer that still sends may still be reading: only its silence is waited out.
                         Ok(1..) => {
-                            self.unheard = 0;
                             self.stage = Stage::Lingering { until: after(now, self.linger), at_most };
                             cx.waker().wake_by_ref();
                             return Poll::Pending;

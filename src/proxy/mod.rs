@@ -85,7 +85,8 @@ use crate::upgrade::{Passed, Pending};
 #[cfg(all(target_os = "linux", feature = "net"))]
 use {pipe::Run, splice::Splicing};
 
-/// How long a pipe waits for a client that is silent and has little left to read, once its backend has ended: 10 s. [`Pipe::linger`] sets another.
+/// How long a pipe waits for a client that is silent and has little left to read, once its backend has ended: 10 s.
+/// [`Pipe::linger`] sets another.
 pub const LINGER: Duration = Duration::from_secs(10);
 
 /// How long a pipe waits for a client that may still be reading, once its backend has ended: 5 min.
