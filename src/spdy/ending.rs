@@ -25,6 +25,7 @@ pub(super) enum Phase {
 pub(super) struct LastWord {
     pub(super) id: StreamId,
     pub(super) despite_reset: bool,
+    begun: bool,
 }
 
 impl Connection {
@@ -85,12 +86,13 @@ impl Connection {
 
     /// DATA on this stream is the peer's last word, as the status of a command is: from then on nothing is sent any
     /// more, because a Go server that closes its socket with bytes of ours unread takes the end of its own output with
-    /// it. What waits to be sent is dropped.
+    /// it. What waits to be sent is dropped. A peer that has windows, which is none of Go's, is granted more of them until its word
+    /// has ended.
     ///
     /// `despite_reset`: a reset of the stream does not end it. Servers of the first exec protocol reset their error
     /// stream as soon as it is made, and send the error on it all the same.
     pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
-        self.last_word = Some(LastWord { id, despite_reset });
+        self.last_word = Some(LastWord { id, despite_reset, begun: false });
     }
 
     /// Sends nothing more, for `reason`, which writers get; what the peer still sends is read to its end. For a last word
@@ -310,8 +312,18 @@ impl Connection {
         self.last_word.is_some_and(|word| word.id == id && word.despite_reset)
     }
 
-    pub(super) fn silence_if_last_word(&mut self, id: StreamId) {
-        if self.last_word.is_some_and(|word| word.id == id) {
+    /// DATA came on a stream.
+    pub(super) fn heard_on(&mut self, id: StreamId) {
+        let Some(word) = self.last_word.as_mut().filter(|word| word.id == id) else { return };
+        word.begun = true;
+        if !self.windows {
+            self.silence(StreamError::Hushed);
+        }
+    }
+
+    /// The peer has ended a stream.
+    pub(super) fn heard_all_of(&mut self, id: StreamId) {
+        if self.last_word.is_some_and(|word| word.id == id && word.begun) {
             self.silence(StreamError::Hushed);
         }
     }

@@ -183,7 +183,7 @@ impl Connection {
                 self.events.push_back(Event::Readable(id));
             }
             self.budget.moved(before, after);
-            self.silence_if_last_word(id);
+            self.heard_on(id);
         }
         if fin {
             self.on_fin(id);
@@ -206,6 +206,7 @@ impl Connection {
     fn on_fin(&mut self, id: StreamId) {
         self.end(id, End::Fin);
         self.forget_if_over(id);
+        self.heard_all_of(id);
     }
 
     fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {

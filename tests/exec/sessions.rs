@@ -68,6 +68,20 @@ async fn every_version_carries_output_and_every_kind_of_end() {
 }
 
 /// Row 40 of SECURITY.md: what a terminal makes of them is for whoever shows them to know.
+/// Once the status begins, a client says nothing more to Go's servers. One that has windows waits for more of them.
+#[tokio::test(start_paused = true)]
+async fn a_status_longer_than_a_window_arrives_whole() {
+    for &protocol in PROTOCOLS {
+        let (exec, process) = session(protocol, Streams::OUTPUT).await;
+        let message = "no such file: ".repeat(6_000);
+        let end = ExitStatus::Failed(Box::new(Status::internal_error(&message)));
+        let (output, exit) = tokio::join!(exec.wait_with_output(100), process.exit(end));
+        exit.unwrap();
+        let ExitStatus::Failed(status) = output.unwrap().status else { panic!("{protocol:?}: a success") };
+        assert!(status.to_string().contains(&message), "{protocol:?}: cut at {}", status.to_string().len());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn terminal_escapes_in_an_output_are_bytes_like_others() {
     const ESCAPES: &[u8] = b"\x1b]0;title\x07\x1b[2J\x1b[6n\x9b31m\x90q\x9c\0\x08\x7f\r\n\x1b";
