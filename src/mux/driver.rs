@@ -475,7 +475,8 @@ impl<IO> fmt::Debug for Driver<IO> {
 
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
-        let unsent = (self.stage == Stage::Flushing).then_some(ConnectionError::DriverGone);
+        let flushing = self.stage == Stage::Flushing;
+        let unsent = self.deaf.take().or_else(|| flushing.then_some(ConnectionError::DriverGone));
         // No error where it has ended before.
         let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone, unsent));
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::spdy::{Frame, GoAwayStatus, StreamId};
 use kubestream::upgrade::Upgraded;
@@ -166,6 +167,24 @@ async fn without_its_driver_every_handle_fails() {
     assert!(matches!(mux.open(named("late")).await, Err(ConnectionError::DriverGone)));
     assert!(matches!(mux.closed().await, Err(ConnectionError::DriverGone)));
     drop(far);
+}
+
+/// Whoever waits for the end is told what went wrong, and not that all was said.
+#[tokio::test(start_paused = true)]
+async fn a_driver_that_is_dropped_after_a_write_has_failed_ends_with_that() {
+    let (near, mut far) = duplex(64 * 1024);
+    let (near, broken) = WriteBroken::new(near);
+    let (mux, mut driver) = Multiplexer::client(Upgraded::from_io(near), Config::default());
+    let mut stream = mux.open(named("data")).await.unwrap();
+    assert!((&mut driver).now_or_never().is_none());
+    let mut first_flight = [0; 1000];
+    assert!(far.read(&mut first_flight).await.unwrap() > 0);
+    broken.store(true, Ordering::Relaxed);
+    stream.send(Bytes::from_static(b"lost")).await.unwrap();
+    assert!((&mut driver).now_or_never().is_none(), "what the peer has said before is still to be read");
+    assert!(mux.shutdown().now_or_never().is_none());
+    drop(driver);
+    assert!(matches!(mux.closed().await, Err(ConnectionError::Io(_))), "{:?}", mux.closed().await);
 }
 
 fn connection_error(error: StreamError) -> ConnectionError {
