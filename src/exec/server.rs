@@ -168,8 +168,8 @@ impl ExecServer {
     /// The driver has to go on until it ends: it writes what is left and waits for the client's end.
     ///
     /// # Errors
-    /// [`Error::Connection`] where the client went away before the status was given to the transport: whether it arrived, nobody
-    /// says.
+    /// [`Error::Connection`] where the client went away before the status was given to the transport, [`Error::Stream`] where it
+    /// reset the error stream before that: whether it arrived, nobody says.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, the session ends without a status.
@@ -181,24 +181,23 @@ impl ExecServer {
         }
         if let Some(mut error) = self.error.take() {
             let text = status.encode(self.version);
-            if !text.is_empty() {
-                error.send(text).await.map_err(|error| match error {
-                    StreamError::Connection(error) => Error::Connection(error),
-                    error => Error::Stream { stream: "error", error },
-                })?;
+            let silent = text.is_empty();
+            if !silent {
+                error.send(text).await.map_err(not_sent)?;
             }
             error.finish();
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
-            // A client may go, with a word or without, as soon as it has the status.
-            if let Some(error) = self.session.mux.error()
-                && !(sent.was_sent()
-                    && matches!(
-                        error,
-                        ConnectionError::Closed | ConnectionError::Lost | ConnectionError::PeerClosed { .. }
-                    ))
-            {
-                return Err(error.into());
+            match (self.session.mux.error(), sent.was_taken()) {
+                // A client may go, with a word or without, as soon as it has the status. One that is told nothing of success
+                // needs the end.
+                (
+                    Some(ConnectionError::Closed | ConnectionError::Lost | ConnectionError::PeerClosed { .. }),
+                    Ok(()),
+                ) if !silent || sent.was_sent() => {}
+                (Some(error), _) => return Err(error.into()),
+                (None, Err(error)) => return Err(not_sent(error)),
+                (None, Ok(())) => {}
             }
         }
         // FINs behind the status: a client may take them for a sign to stop reading.
@@ -208,6 +207,13 @@ impl ExecServer {
         self.session.exited = true;
         self.session.mux.go_away();
         Ok(())
+    }
+}
+
+fn not_sent(error: StreamError) -> Error {
+    match error {
+        StreamError::Connection(error) => Error::Connection(error),
+        error => Error::Stream { stream: "error", error },
     }
 }
 

@@ -411,6 +411,14 @@ impl Watch {
         self.stream.shared.look(|state| state.connection.was_sent(self.stream.id))
     }
 
+    /// Whether all bytes have been given to the transport, if not the FIN.
+    ///
+    /// # Errors
+    /// Why they will not be.
+    pub(crate) fn was_taken(&self) -> Result<(), StreamError> {
+        self.stream.shared.look(|state| state.connection.was_taken(self.stream.id))
+    }
+
     /// Ready once all bytes and the FIN have been given to the transport, or never will be.
     pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;

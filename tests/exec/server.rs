@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use kubestream::StreamError;
 use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::{Codec, Frame, Limits, RstStatus};
+use kubestream::spdy::{Codec, Frame, Limits, RstStatus, Setting, SettingId, Settings};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -272,6 +272,22 @@ async fn a_client_that_leaves_in_the_middle_of_the_output_is_an_error_of_exit() 
     let exit = process.exit(ExitStatus::Success).await;
     assert!(matches!(exit, Err(Error::Connection(_))), "{exit:?}");
     leaving.await.unwrap();
+}
+
+/// With windows of eight bytes, the status has to wait for a client that does not want it any more.
+#[tokio::test(start_paused = true)]
+async fn an_error_stream_that_is_reset_before_all_of_the_status_has_gone_is_an_error_of_exit() {
+    let (process, mut peer, _mux, _driver) = session(Version::V4, 64 * 1024).await;
+    let eight = Setting::new(0, SettingId::INITIAL_WINDOW_SIZE, 8);
+    peer.say(Frame::Settings(Settings::new(false, vec![eight]))).await;
+    sleep(Duration::from_secs(1)).await;
+    let resetting = async {
+        while carried(&[peer.hear().await.unwrap()], 1).0 != br#"{"metada"# {}
+        peer.say(rst(1, RstStatus::CANCEL)).await;
+    };
+    let (exit, ()) = tokio::join!(process.exit(ExitStatus::Success), resetting);
+    let reset = |error: &StreamError| matches!(error, StreamError::Reset(RstStatus::CANCEL));
+    assert!(matches!(&exit, Err(Error::Stream { stream: "error", error }) if reset(error)), "{exit:?}");
 }
 
 #[tokio::test(start_paused = true)]
