@@ -108,6 +108,19 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     assert_eq!(told.statuses().len(), 1);
 }
 
+/// Nothing more is told of a side that cannot be followed, nor that the other will hear nothing of it.
+#[test]
+fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
+    let headers = Headers::from_iter([("streamtype", "stdout")]);
+    let (id, associated) = (StreamId::new(2), StreamId::SESSION);
+    let stream = Frame::SynStream { id, associated, priority: 0, slot: 0, fin: true, unidirectional: true, headers };
+    let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
+    let said = [(Side::Client, version), (Side::Server, wire([stream]))];
+    let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
+    assert_eq!(told.faults().len(), 1);
+    assert_eq!([Side::Client, Side::Server].map(|side| told.ends(side, &Name::Stdout)), [0, 1]);
+}
+
 #[test]
 fn websockets_that_break_a_rule_are_faults() {
     let v5 = Protocol::Channel(Subprotocol::V5);

@@ -67,12 +67,12 @@ impl Spdy {
                 let name = if self.is_session { Name::in_session(&headers) } else { Name::in_pair(&headers) };
                 let stream = Stream { id: id.get(), name };
                 events.push_back(Event::Opened { side, stream: stream.clone() });
-                self.streams.insert(id, Known { stream, ended: Both::default() });
+                // A direction that there never was is not reported to end: the other side has not said a word.
+                let mut ended = Both::default();
+                ended[side.other()] = unidirectional;
+                self.streams.insert(id, Known { stream, ended });
                 if fin {
-                    self.end(side, id, None, session.as_deref_mut(), events);
-                }
-                if unidirectional {
-                    self.end(side.other(), id, None, session, events);
+                    self.end(side, id, None, session, events);
                 }
             }
             Frame::SynReply { id, fin: true, .. } | Frame::Headers { id, fin: true, .. } => {
