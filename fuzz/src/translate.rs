@@ -195,13 +195,17 @@ async fn be_process(plan: &Plan, mut process: ExecServer) {
         while resize.next().await.expect("a terminal without its last size") != last {}
     };
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    tokio::join!(reading, seeing, write(stdout, b'o', &plan.stdout), write(stderr, b'e', &plan.stderr));
+    let outputs = tokio::join!(reading, seeing, write(stdout, b'o', &plan.stdout), write(stderr, b'e', &plan.stderr));
+    // Not before: once all outputs have ended, a status is waited for only so long.
+    drop(outputs);
     process.exit(plan.status.clone()).await.unwrap();
 }
 
-async fn write(output: Option<ProcessOutput>, stream: u8, pieces: &[Piece]) {
-    let Some(mut output) = output else { return };
+async fn write(mut output: Option<ProcessOutput>, stream: u8, pieces: &[Piece]) -> Option<ProcessOutput> {
     for (at, piece) in pieces.iter().enumerate() {
-        output.send(piece.data(stream, at).await).await.unwrap();
+        if let Some(output) = &mut output {
+            output.send(piece.data(stream, at).await).await.unwrap();
+        }
     }
+    output
 }
