@@ -129,6 +129,8 @@ struct Mark {
     written: usize,
     paused: bool,
     made: bool,
+    /// Nothing has ended it, and neither end has said that it will.
+    open: bool,
 }
 
 struct Run {
@@ -587,11 +589,12 @@ impl Run {
     fn look(&mut self) {
         let wire = self.io.0.borrow();
         // What is read behind an end is not heard.
-        let (mut read, mut paused) = (self.marks.last().map_or(0, |mark| mark.read), false);
+        let (mut read, mut paused, mut open) = (self.marks.last().map_or(0, |mark| mark.read), false, false);
         if let Some(mux) = &self.mux {
             let stats = mux.stats();
             read = self.read_ahead + usize::try_from(stats.received).unwrap();
             paused = stats.stalled_by.is_some();
+            open = mux.takes_streams();
             assert!(read <= wire.read);
             // One batch of frames is taken whole.
             let came = wire.piece.min(wire.said.len()).max(self.read_ahead).max(4096) + 64 * 256;
@@ -600,7 +603,7 @@ impl Run {
             assert_eq!(stats.sent, wire.written.len() as u64);
             assert!(stats.streams <= 5 + self.opened, "{stats:?}");
         }
-        let mark = Mark { read, written: wire.written.len(), paused, made: self.made.is_some() };
+        let mark = Mark { read, written: wire.written.len(), paused, made: self.made.is_some(), open };
         self.marks.push(mark);
     }
 

@@ -70,7 +70,8 @@ impl Run {
             Err(ConnectionError::Lost) if heard.close.is_some() && heard.inside => {}
             Err(ConnectionError::Lost) => assert!(wire.eof && wire.read == wire.said.len()),
             Err(ConnectionError::KeepaliveTimeout(_) | ConnectionError::IdleTimeout(_)) => {
-                let last = self.marks.last().filter(|last| !last.paused && !wire.write_fails);
+                let last = self.marks.iter().rfind(|mark| mark.open);
+                let last = last.filter(|last| !last.paused && !wire.write_fails);
                 let close = last.and_then(|last| self.hear(&wire.said[..last.read]).close);
                 assert!(close.is_none(), "a Close that was not heard");
             }
