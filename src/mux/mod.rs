@@ -36,6 +36,8 @@ mod driver;
 mod messages;
 #[cfg(feature = "websocket")]
 mod ports;
+#[cfg(all(test, shuttle))]
+mod schedules;
 #[cfg(feature = "websocket")]
 mod session;
 mod shared;
