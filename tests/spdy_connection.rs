@@ -286,6 +286,15 @@ fn data_on_streams_that_were_is_ignored_and_on_streams_that_never_were_is_counte
     }
     assert_eq!((server.error(), server.says()), (None, vec![]));
     assert_eq!((server.connection.unread(), server.connection.stream_count()), (0, 0));
+    for end in [fin(1), rst(1, RstStatus::CANCEL)] {
+        let mut server = End::server(config(|_| {}));
+        server.gets(syn(1));
+        server.accepts(1);
+        server.says();
+        server.gets_all([end, data(1, vec![0; 60_000])]);
+        assert_eq!((server.error(), server.says()), (None, vec![]), "its handler is not done with it");
+        assert_eq!((server.connection.unread(), server.connection.stream_count()), (0, 1));
+    }
 
     // 256 bytes are counted for each, however short.
     (0..256).for_each(|_| server.gets(data(9, "x")));
