@@ -98,7 +98,7 @@ fn an_output_nobody_reads_costs_no_more_than_the_budget_and_a_few_buffers() {
             let flight: Vec<u8> = message.repeat(64 * KIB / message.len() + 1);
             let before = Region::new(ALLOCATOR);
             let flood = tokio::spawn(async move {
-                for _ in 0..100 * MIB / flight.len() {
+                for _ in 0..16 * MIB / flight.len() {
                     peer.raw(&flight).await;
                 }
             });

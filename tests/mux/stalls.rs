@@ -247,6 +247,7 @@ async fn a_writer_waits_for_room_and_takes_no_more_than_there_is() {
     while let Some(sent) = send.send(pattern(0, 4000)).now_or_never() {
         sent.unwrap();
         queued += 4000;
+        assert!(queued < 1 << 20, "nothing makes it wait");
         sleep(Duration::from_millis(1)).await;
     }
     // What is being written, what fills the buffer, and what it took to fill it.
