@@ -11,6 +11,7 @@ use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, HeadFault, NotSwitched, Protocol, UpgradeError, Upgraded, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
 const KUBECTL_REQUEST: &str = "POST /api/v1/namespaces/default/pods/web/exec?command=sh&command=-c&command=echo+bye%3B+exit+7&container=main&stderr=true&stdout=true HTTP/1.1\r\n\
     Host: 127.0.0.1:18006\r\n\
@@ -272,10 +273,12 @@ async fn a_refusals_body_is_cut_and_not_lost() {
         // Waits for the client to give up.
         read_all(&mut far).await
     });
+    let began = Instant::now();
     match upgrade::connect(near, post(), Protocol::EXEC, &config).await {
         Err(UpgradeError::Refused(refusal)) => assert_eq!((&refusal.body[..], refusal.truncated), (&b"slow"[..], true)),
         other => panic!("{other:?}"),
     }
+    assert_eq!(began.elapsed(), config.refusal_body_timeout);
     assert_eq!(server.await.unwrap(), "");
 }
 
@@ -552,7 +555,9 @@ async fn a_refused_peer_is_discarded_for_so_long_and_so_much() {
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let pending = upgrade::accept(far, &Config::default()).await.unwrap();
+    let began = Instant::now();
     pending.respond(Response::new(Bytes::new())).await.unwrap();
+    assert_eq!(began.elapsed(), Config::default().refusal_body_timeout);
 
     // It never stops.
     let (mut near, far) = duplex(1024);
@@ -562,7 +567,7 @@ async fn a_refused_peer_is_discarded_for_so_long_and_so_much() {
     let pending = upgrade::accept(far, &config).await.unwrap();
     let flood = tokio::spawn(async move {
         let mut sent = 0;
-        while near.write_all(&[0; 1024]).await.is_ok() {
+        while sent < 1 << 20 && near.write_all(&[0; 1024]).await.is_ok() {
             sent += 1024;
         }
         sent
