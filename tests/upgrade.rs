@@ -253,9 +253,15 @@ async fn a_refusals_body_ends_by_chunks_or_with_the_connection() {
         let lost = refused(pipe, b"HTTP/1.1 502 \r\nContent-Length: 99\r\n\r\nno ups").await;
         assert_eq!((lost.to_string(), lost.truncated), ("no ups".into(), true));
         assert_eq!(refused(pipe, b"HTTP/1.1 204 \r\n\r\n").await.to_string(), "204 No Content");
-        // Only a 101 switches.
-        let switch = KUBELET_SWITCH.replace("101 Switching Protocols", "200 OK");
-        assert_eq!(refused(pipe, switch.as_bytes()).await.status, StatusCode::OK);
+    }
+}
+
+/// Row 24: whatever else it says.
+#[tokio::test]
+async fn only_a_101_switches() {
+    for status in ["200 OK", "201 Created", "204 No Content", "403 Forbidden", "500 Internal Server Error"] {
+        let answer = KUBELET_SWITCH.replace("101 Switching Protocols", status);
+        assert_eq!(refused(1, answer.as_bytes()).await.status.as_str(), &status[..3]);
     }
 }
 
