@@ -320,6 +320,7 @@ async fn a_flood_of_pings_holds_no_memory_and_ends_no_session() {
     flood.await.unwrap();
 }
 
+/// Row 28.
 #[tokio::test(start_paused = true)]
 async fn a_message_of_any_length_is_handed_on_as_it_comes() {
     let (near, far) = duplex(16 * 1024);
@@ -338,12 +339,15 @@ async fn a_message_of_any_length_is_handed_on_as_it_comes() {
         }
     });
     let mut stdin = process.stdin;
-    let (mut read, mut most) = (Vec::new(), 0);
+    let (mut read, mut most, mut largest) = (Vec::new(), 0, 0);
     while let Some(data) = stdin.as_mut().unwrap().data().await {
-        read.extend_from_slice(&data.unwrap());
+        let data = data.unwrap();
+        largest = largest.max(data.len());
+        read.extend_from_slice(&data);
         most = most.max(mux.stats().unread);
     }
     assert!(read == sent);
+    assert!(largest < 1 << 20, "{largest} bytes of a message were kept together");
     assert!(most < 1 << 20, "{most} bytes waited unread");
     sending.await.unwrap();
 }
