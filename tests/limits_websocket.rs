@@ -11,7 +11,6 @@ mod support;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::proxy::{Event, Side, Tap, TapError};
@@ -65,22 +64,23 @@ fn a_message_that_never_comes_whole_costs_what_has_come_of_it() {
 #[test]
 fn a_peer_that_pings_and_does_not_read_costs_next_to_nothing() {
     let _turn = turn();
-    play(async {
-        let (near, far) = duplex(KIB);
-        let (mux, _driver) = exec_server(near, Subprotocol::V5);
-        let process = mux.accept_exec(Streams::PIPES).await.unwrap();
-        let mut peer = WebSocketPeer::client(far);
-        let before = Region::new(ALLOCATOR);
-        let ping = frame(0x80 | PING, &[7; 125], true);
-        let mut most = 0;
-        for _ in 0..100_000 {
-            // It is read as long as there is room for answers, and all the same when there is none.
-            assert!(peer.try_raw(&ping).await);
-            most = most.max(grown(&before));
-        }
-        assert!(most < 64 * KIB, "{most} bytes");
-        assert!(process.client_gone().now_or_never().is_none());
-    });
+    for protocol in [Protocol::Channel(Subprotocol::V5), Protocol::Tunnel] {
+        play(async {
+            let (near, far) = duplex(KIB);
+            let (mux, _driver) = exec_server(near, protocol);
+            let mut peer = WebSocketPeer::client(far);
+            let before = Region::new(ALLOCATOR);
+            let ping = frame(0x80 | PING, &[7; 125], true);
+            let mut most = 0;
+            for _ in 0..100_000 {
+                // It is read as long as there is room for answers, and all the same when there is none.
+                assert!(peer.try_raw(&ping).await);
+                most = most.max(grown(&before));
+            }
+            assert!(most < 64 * KIB, "{most} bytes, {protocol}");
+            assert!(mux.takes_streams(), "{protocol}");
+        });
+    }
 }
 
 /// Messages of a byte, each of which is charged for what its bookkeeping costs.
