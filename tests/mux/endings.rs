@@ -12,7 +12,7 @@ use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::io::WriteBroken;
+use crate::support::io::{NeverShut, WriteBroken};
 use crate::support::peer::{Peer, carried, data, fin, goaway, reply, syn};
 use crate::support::{accept, client, config, named, pattern, read_to_fin, server, tcp_pair, until};
 
@@ -78,6 +78,69 @@ async fn a_silent_peer_that_may_still_be_reading_has_the_time_of_a_tail() {
     closing.await.unwrap().unwrap();
     assert_eq!(asked.elapsed().as_secs(), 4 * 60 + 10, "once it is heard of, its silence is silence");
     assert!(carried(&peer.hear_all().await, 1).0 == pattern(0, 500_000));
+}
+
+/// Row 31: all that is left to write is with the driver, and the peer takes none of it.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_of_the_last_bytes_is_given_up() {
+    let (near, far) = duplex(1024);
+    let (mux, driver) = client(near, Config::default());
+    let mut stream = mux.open(named("tail")).await.unwrap();
+    stream.send(pattern(0, 10_000)).await.unwrap();
+    let asked = Instant::now();
+    let closed = mux.shutdown().await;
+    let patience = Config::default().flush_timeout;
+    assert!(matches!(closed, Err(ConnectionError::FlushTimeout(after)) if after == patience), "{closed:?}");
+    assert_eq!(asked.elapsed().as_secs(), patience.as_secs());
+    driver.await.unwrap().unwrap_err();
+    drop(far);
+}
+
+/// Row 31: after a failure they are not worth that much.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_breaks_the_rules_and_takes_nothing_is_given_up_at_the_linger() {
+    let (near, far) = duplex(1024);
+    let (mux, driver) = client(near, Config::default());
+    let mut peer = Peer::new(far);
+    let mut stream = mux.open(named("tail")).await.unwrap();
+    stream.send(pattern(0, 10_000)).await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    peer.say(syn(1, &[])).await;
+    let broke = Instant::now();
+    let closed = mux.closed().await;
+    assert!(matches!(closed, Err(ConnectionError::Protocol(_))), "{closed:?}");
+    assert_eq!(broke.elapsed().as_secs(), Config::default().linger.as_secs());
+    driver.await.unwrap().unwrap_err();
+}
+
+/// Row 31: the rest of what it said is waited for, but not that it says anything.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_is_silent_after_a_failed_write_is_given_up_at_the_linger() {
+    let (near, far) = duplex(16 * 1024);
+    let (near, broken) = WriteBroken::new(near);
+    let (mux, driver) = client(near, Config::default());
+    let mut peer = Peer::new(far);
+    let mut stream = mux.open(named("one way")).await.unwrap();
+    peer.hear_syn().await;
+    broken.store(true, Ordering::Relaxed);
+    stream.send(pattern(0, 10_000)).await.unwrap();
+    let failed = Instant::now();
+    let closed = mux.closed().await;
+    assert!(matches!(closed, Err(ConnectionError::Io(_))), "{closed:?}");
+    assert_eq!(failed.elapsed().as_secs(), Config::default().linger.as_secs());
+    driver.await.unwrap().unwrap_err();
+}
+
+/// Row 31.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_does_not_get_through_is_given_up_at_the_linger() {
+    let (near, far) = duplex(16 * 1024);
+    let (mux, driver) = client(NeverShut(near), Config::default());
+    let asked = Instant::now();
+    mux.shutdown().await.unwrap();
+    assert_eq!(asked.elapsed().as_secs(), Config::default().linger.as_secs());
+    driver.await.unwrap().unwrap();
+    drop(far);
 }
 
 #[tokio::test(start_paused = true)]

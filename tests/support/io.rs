@@ -59,6 +59,29 @@ impl AsyncWrite for Recorded {
     }
 }
 
+/// Never gets its end to the other side: a TLS session whose last record is not taken.
+pub(crate) struct NeverShut(pub(crate) DuplexStream);
+
+impl AsyncRead for NeverShut {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for NeverShut {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
 /// From the moment it is told to, fails every write while reads go on.
 pub(crate) struct WriteBroken {
     io: DuplexStream,
