@@ -236,6 +236,9 @@ async fn what_is_no_upgrade_of_ours_reaches_no_backend() {
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             "403",
         ),
+        // A token beside which nothing is offered.
+        #[cfg(feature = "websocket")]
+        (&WEBSOCKET.replace(", v5.channel.k8s.io, v4.channel.k8s.io", ""), "401"),
     ] {
         let (mut client, mut backend, passing) = between(asks).await;
         client.shutdown().await.unwrap();
