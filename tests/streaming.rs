@@ -221,6 +221,11 @@ async fn tokens_are_random_and_a_thousand_at_a_time() {
     assert_eq!(urls.len(), 1000);
     // 128 bits.
     assert!(urls.iter().all(|url| url.rsplit('/').next().unwrap().len() == 22));
+    // None of them the same in all: of 64 values of six bits a thousand show nearly all.
+    for at in 0..21 {
+        let seen: HashSet<u8> = urls.iter().map(|url| url.rsplit('/').next().unwrap().as_bytes()[at]).collect();
+        assert!(seen.len() > 32, "{} values at {at}", seen.len());
+    }
     let full = url().unwrap_err();
     assert!(matches!(full, RequestError::TooMany));
     let response = full.to_response();
