@@ -477,9 +477,56 @@ async fn what_does_not_move_any_more_is_given_up() {
     backend.write_all(&pattern(1, 100_000)).await.unwrap();
     drop(backend);
     let began = Instant::now();
-    run.await.unwrap();
+    timeout(proxy::IDLE_TIMEOUT * 2, run).await.expect("it is given up").unwrap();
     assert_eq!(began.elapsed().as_secs(), 4 * 60 * 60);
     drop(client);
+}
+
+/// Row 48: the backend has ended, and all that it said is with the client, which does not end: neither in silence, as one does that
+/// may be reading, nor with words that do not say that it is.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_the_tail_and_does_not_end_is_given_up_at_the_tail_timeout() {
+    for talks in [false, true] {
+        let (mut client, mut backend, passing) = between(SPDY).await;
+        head(&mut backend).await;
+        backend.write_all(SWITCHED.as_bytes()).await.unwrap();
+        let pipe = passing.await.unwrap().unwrap();
+        let run = tokio::spawn(pipe.run());
+        head(&mut client).await;
+        backend.write_all(&pattern(1, 50_000)).await.unwrap();
+        client.read_exact(&mut vec![0; 50_000]).await.unwrap();
+        backend.write_all(&pattern(2, 50_000)).await.unwrap();
+        backend.shutdown().await.unwrap();
+        let began = Instant::now();
+        let talking = tokio::spawn(async move {
+            // More often than the linger.
+            while talks && client.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(9)).await;
+            }
+            client
+        });
+        timeout(proxy::IDLE_TIMEOUT * 2, run).await.expect("it is given up").unwrap();
+        assert_eq!(began.elapsed().as_secs(), proxy::TAIL_TIMEOUT.as_secs(), "talks: {talks}");
+        talking.await.unwrap();
+        drop(backend);
+    }
+}
+
+/// Row 48: a backend that takes nothing more has only its last to say, and a client that does not read may hold that up for so long.
+#[tokio::test(start_paused = true)]
+async fn the_last_of_a_backend_that_takes_nothing_more_waits_no_longer_than_the_tail_timeout() {
+    let (mut client, mut backend, passing) = between(SPDY).await;
+    head(&mut backend).await;
+    backend.write_all(SWITCHED.as_bytes()).await.unwrap();
+    let pipe = passing.await.unwrap().unwrap();
+    let run = tokio::spawn(pipe.run());
+    backend.write_all(&pattern(1, 100_000)).await.unwrap();
+    drop(backend);
+    client.write_all(b"to nobody").await.unwrap();
+    let began = Instant::now();
+    let moved = run.await.unwrap();
+    assert_eq!(began.elapsed().as_secs(), proxy::TAIL_TIMEOUT.as_secs());
+    assert!(moved.backend.is_some() && moved.client.is_none());
 }
 
 #[tokio::test(start_paused = true)]
