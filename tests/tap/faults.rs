@@ -3,14 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use kubestream::channel::Subprotocol;
 use kubestream::proxy::{self, Event, MAX_NAME_LEN, Name, Side, Tap, TapError};
-use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
+use kubestream::spdy::{Codec, Frame, Headers, Limits, RstStatus, StreamId};
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::upgrade::{self, Protocol, Version};
 use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 
-use crate::support::peer::syn;
+use crate::support::peer::{rst, syn};
 use crate::support::websocket::{BINARY, frame};
 use crate::{Told, Watcher, told};
 
@@ -134,6 +134,11 @@ fn websockets_that_break_a_rule_are_faults() {
             vec![0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 2, 3, 4],
             "a message of more than 33554432 bytes",
         ),
+        (
+            Side::Server,
+            [frame(BINARY, b"\x01a", false), frame(0, b"", false).repeat(1024)].concat(),
+            "a message of more than 1024 fragments",
+        ),
     ] {
         let bytes = [frame(0x80 | BINARY, b"\x04", side == Side::Client), bytes].concat();
         let told = told(v5, &[], &[(side, bytes.into())], &[]);
@@ -174,6 +179,22 @@ fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
         "{seen:?}"
     );
     assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
+}
+
+/// A port-forward may have any number of them one after the other.
+#[test]
+fn streams_that_were_do_not_count() {
+    let mut limits = Limits::default();
+    limits.max_streams = 3;
+    let mut tap = Tap::new(Protocol::PortForward, &[], limits);
+    let mut seen = Told::default();
+    let headers = [("streamtype", "data"), ("port", "80"), ("requestid", "0")];
+    tap.feed(
+        Side::Client,
+        wire((0..100).flat_map(|at| [syn(2 * at + 1, &headers), rst(2 * at + 1, RstStatus::CANCEL)])),
+    );
+    seen.take(&mut tap);
+    assert_eq!((seen.faults(), seen.0.len()), (vec![], 200));
 }
 
 /// The session is followed all the same: a name is for whoever reads of it.
