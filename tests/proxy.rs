@@ -6,8 +6,10 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kubestream::Initiator;
 use kubestream::proxy::{self, Moved, PassError, Pipe};
 use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
@@ -35,7 +37,12 @@ type Passing = JoinHandle<Result<Pipe<DuplexStream, DuplexStream>, PassError>>;
 
 /// A client that has said this, and the backend that it is passed on to.
 async fn between(said: &str) -> (DuplexStream, DuplexStream, Passing) {
-    let ((mut client, near), (far, backend)) = (duplex(1 << 16), duplex(1 << 16));
+    between_by(said, 1 << 16).await
+}
+
+/// The same where each connection holds so many bytes.
+async fn between_by(said: &str, room: usize) -> (DuplexStream, DuplexStream, Passing) {
+    let ((mut client, near), (far, backend)) = (duplex(room), duplex(room));
     client.write_all(said.as_bytes()).await.unwrap();
     let passing = tokio::spawn(async move {
         let pending = upgrade::accept(near, &Config::default()).await.unwrap();
@@ -527,6 +534,39 @@ async fn the_last_of_a_backend_that_takes_nothing_more_waits_no_longer_than_the_
     let moved = run.await.unwrap();
     assert_eq!(began.elapsed().as_secs(), proxy::TAIL_TIMEOUT.as_secs());
     assert!(moved.backend.is_some() && moved.client.is_none());
+}
+
+/// Row 49: a connection that waits for its observer holds one such piece each way.
+#[tokio::test(start_paused = true)]
+async fn an_observer_is_shown_no_more_than_64_kib_at_a_time() {
+    let (mut client, mut backend, passing) = between_by(SPDY, 1 << 22).await;
+    head(&mut backend).await;
+    backend.write_all(SWITCHED.as_bytes()).await.unwrap();
+    let pipe = passing.await.unwrap().unwrap();
+    head(&mut client).await;
+    client.write_all(&pattern(1, 1 << 22)).await.unwrap();
+    backend.write_all(&pattern(2, 1 << 22)).await.unwrap();
+    let run = tokio::spawn(async move {
+        let mut largest = 0;
+        let mut observer = |_: proxy::Side, bytes: &Bytes| {
+            largest = largest.max(bytes.len());
+            ControlFlow::Continue(())
+        };
+        pipe.run_with(&mut observer).await;
+        largest
+    });
+    client.shutdown().await.unwrap();
+    backend.shutdown().await.unwrap();
+    let (heard, answer) = tokio::join!(all(&mut backend), all(&mut client));
+    assert!(heard == pattern(1, 1 << 22) && answer == pattern(2, 1 << 22));
+    let largest = run.await.unwrap();
+    assert!(largest <= 64 * 1024, "{largest} bytes at a time");
+}
+
+async fn all(io: &mut DuplexStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    io.read_to_end(&mut all).await.unwrap();
+    all
 }
 
 #[tokio::test(start_paused = true)]
