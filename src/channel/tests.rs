@@ -140,10 +140,19 @@ quickcheck! {
         TestResult::from_bool(whole && read == Ok(bytes))
     }
 
-    fn no_bytes_panic_and_no_split_matters(bytes: Vec<u8>, which: usize, step: usize) -> bool {
-        let subprotocol = Subprotocol::ALL[which % 8];
-        let step = step % (bytes.len() + 1) + 1;
-        let whole = in_pieces(Decoder::server(subprotocol), &bytes, bytes.len() + 1);
-        whole == in_pieces(Decoder::server(subprotocol), &bytes, step)
+    fn no_bytes_panic_and_no_split_matters(bytes: Vec<u8>, step: usize) -> bool {
+        Subprotocol::ALL.into_iter().all(|subprotocol| {
+            // Mostly what is nearly a message: taken as they come, hardly any bytes begin with a channel, and fewer are base64.
+            let begins = [subprotocol.channel_byte(Channel::Stdin), subprotocol.channel_byte(Channel::Resize), CLOSE];
+            let near = |(at, byte): (usize, &u8)| match at {
+                _ if *byte >= 0xfc => *byte,
+                0 => begins[usize::from(*byte) % 3],
+                _ => b"AQgw09+/abyz=\n"[usize::from(*byte) % 14],
+            };
+            let bytes: Vec<u8> = bytes.iter().enumerate().map(near).collect();
+            let step = step % (bytes.len() + 1) + 1;
+            let whole = in_pieces(Decoder::server(subprotocol), &bytes, bytes.len() + 1);
+            whole == in_pieces(Decoder::server(subprotocol), &bytes, step)
+        })
     }
 }
