@@ -7,6 +7,7 @@
 mod capture;
 mod cri;
 mod execute;
+pub mod framers;
 pub mod matrix;
 mod peer;
 mod ports;

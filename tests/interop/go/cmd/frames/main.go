@@ -1,10 +1,16 @@
 // frames reads SPDY frames from stdin with moby/spdystream's framer and prints one line of JSON for each.
 // It is the oracle for "what we encode, Go reads": it fails where the framer does, and also where the framer
 // reads more or less than the frame's length says, which spdystream itself does not check for every type.
+//
+// With -inputs it is the oracle for "what we decode, Go reads alike": stdin is inputs, each behind its length in four
+// bytes, and each is read by a framer of its own and answered in one line, {"frames": […], "error": …, "offset": …,
+// "cut": …}. An error is an answer there, and no failure: the offset is that of its frame, which is cut where the framer
+// wanted more than the input has.
 package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -22,13 +28,19 @@ import (
 	"kubestream.test/interop/internal/peer"
 )
 
-var hexLimit = flag.Int("hex-limit", 1<<20, "print the payload of DATA frames up to this many bytes")
+var (
+	hexLimit = flag.Int("hex-limit", 1<<20, "print the payload of DATA frames up to this many bytes")
+	inputs   = flag.Bool("inputs", false, "stdin is inputs, each behind its length in four bytes: a line for each")
+)
 
-// counted keeps the head of the current frame and the number of bytes read, both of which the framer hides.
+// counted keeps the head of the current frame and the number of bytes read, both of which the framer hides, and
+// whether there was nothing more to read.
 type counted struct {
-	from *bufio.Reader
-	head [8]byte
-	read int64
+	from  io.Reader
+	head  [8]byte
+	read  int64
+	start int64
+	ended bool
 }
 
 func (c *counted) Read(p []byte) (int, error) {
@@ -37,40 +49,91 @@ func (c *counted) Read(p []byte) (int, error) {
 		copy(c.head[c.read:], p[:n])
 	}
 	c.read += int64(n)
+	c.ended = c.ended || errors.Is(err, io.EOF)
 	return n, err
 }
 
 func main() {
 	peer.Start()
-	in := &counted{from: bufio.NewReaderSize(os.Stdin, 1<<20)}
+	if *inputs {
+		answer(bufio.NewReaderSize(os.Stdin, 1<<20))
+		return
+	}
+	in, framer := open(bufio.NewReaderSize(os.Stdin, 1<<20))
+	for n := 0; ; n++ {
+		line, err := next(in, framer)
+		if err != nil {
+			peer.Print(map[string]any{"error": err.Error(), "frame": n, "offset": in.start})
+			peer.Fail("frame %d at offset %d: %v", n, in.start, err)
+		}
+		if line == nil {
+			return
+		}
+		peer.Print(line)
+	}
+}
+
+func answer(stdin io.Reader) {
+	for {
+		var length uint32
+		if err := binary.Read(stdin, binary.BigEndian, &length); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			peer.Fail("the length of an input: %v", err)
+		}
+		input := make([]byte, length)
+		if _, err := io.ReadFull(stdin, input); err != nil {
+			peer.Fail("an input of %d bytes: %v", length, err)
+		}
+		in, framer := open(bytes.NewReader(input))
+		said := map[string]any{}
+		frames := []map[string]any{}
+		for {
+			line, err := next(in, framer)
+			if err != nil {
+				said["error"], said["offset"], said["cut"] = err.Error(), in.start, in.ended
+			}
+			if line == nil {
+				break
+			}
+			frames = append(frames, line)
+		}
+		said["frames"] = frames
+		peer.Print(said)
+	}
+}
+
+func open(from io.Reader) (*counted, *spdy.Framer) {
+	in := &counted{from: from}
 	framer, err := spdy.NewFramer(io.Discard, in)
 	if err != nil {
 		peer.Fail("%v", err)
 	}
-	var start int64
-	for n := 0; ; n++ {
-		in.read = 0
-		frame, err := framer.ReadFrame()
-		if errors.Is(err, io.EOF) && in.read == 0 {
-			return
-		}
-		length := int64(binary.BigEndian.Uint32(in.head[4:]) & 0xff_ffff)
-		if err == nil && in.read != 8+length {
-			err = fmt.Errorf("the length field says %d, the framer read %d", length, in.read-8)
-		}
-		if err != nil {
-			peer.Print(map[string]any{"error": err.Error(), "frame": n, "offset": start})
-			peer.Fail("frame %d at offset %d: %v", n, start, err)
-		}
-		line := describe(frame)
-		line["length"] = length
-		line["flags"] = in.head[4]
-		if in.head[0]&0x80 != 0 {
-			line["version"] = binary.BigEndian.Uint16(in.head[:]) & 0x7fff
-		}
-		peer.Print(line)
-		start += in.read
+	return in, framer
+}
+
+// next is what the next frame says, and nothing between two frames at the end.
+func next(in *counted, framer *spdy.Framer) (map[string]any, error) {
+	in.start += in.read
+	in.read = 0
+	frame, err := framer.ReadFrame()
+	if errors.Is(err, io.EOF) && in.read == 0 {
+		return nil, nil
 	}
+	length := int64(binary.BigEndian.Uint32(in.head[4:]) & 0xff_ffff)
+	if err == nil && in.read != 8+length {
+		err = fmt.Errorf("the length field says %d, the framer read %d", length, in.read-8)
+	}
+	if err != nil {
+		return nil, err
+	}
+	line := describe(frame)
+	line["length"] = length
+	line["flags"] = in.head[4]
+	if in.head[0]&0x80 != 0 {
+		line["version"] = binary.BigEndian.Uint16(in.head[:]) & 0x7fff
+	}
+	return line, nil
 }
 
 func describe(frame spdy.Frame) map[string]any {
@@ -109,7 +172,7 @@ func describe(frame spdy.Frame) map[string]any {
 }
 
 // headers gives [name, value] pairs sorted by name, names in lower case and values joined by NUL, as on the wire.
-// A value that is not UTF-8 becomes {"hex": "…"}.
+// A value that is not UTF-8 becomes {"hex": "…"}; the framer takes no such name.
 func headers(h http.Header) [][2]any {
 	pairs := [][2]any{}
 	for name, values := range h {

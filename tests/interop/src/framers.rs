@@ -1,0 +1,234 @@
+//! Framers that are not ours, moby/spdystream's and netty's: each reads any bytes, and tells what frames it finds in them.
+//!
+//! Owns the words for a frame, which our own frames are put into as well, and the life of the two processes. It must not
+//! know in what the readings may differ.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use bytes::BytesMut;
+use kubestream::spdy::{Codec, CodecError, Frame, Headers, Limits, Setting};
+use serde_json::{Map, Value, json};
+use tokio_util::codec::Decoder;
+
+use crate::{binary, java};
+
+/// How long one of them lives at most, in seconds: millions of inputs take hours.
+const LIFE: &str = "14400";
+
+/// What a frame says, in the words in which the other framers answer: headers are in the order that they came in.
+#[must_use]
+pub fn described(frame: &Frame) -> Value {
+    const VERSION: u16 = 3;
+    let fin = |fin: bool| u8::from(fin);
+    match frame {
+        Frame::SynStream { id, associated, priority, slot, fin: ends, unidirectional, headers } => json!({
+            "type": "SYN_STREAM", "version": VERSION, "flags": fin(*ends) | fin(*unidirectional) << 1,
+            "id": id.get(), "associated": associated.get(), "priority": priority, "slot": slot, "headers": pairs(headers),
+        }),
+        Frame::SynReply { id, fin: ends, headers } => json!({
+            "type": "SYN_REPLY", "version": VERSION, "flags": fin(*ends), "id": id.get(), "headers": pairs(headers),
+        }),
+        Frame::Headers { id, fin: ends, headers } => json!({
+            "type": "HEADERS", "version": VERSION, "flags": fin(*ends), "id": id.get(), "headers": pairs(headers),
+        }),
+        Frame::RstStream { id, status } => json!({
+            "type": "RST_STREAM", "version": VERSION, "flags": 0, "id": id.get(), "status": status.get(),
+        }),
+        Frame::Settings(settings) => {
+            let entry = |entry: &Setting| json!({"flags": entry.flags, "id": entry.id.get(), "value": entry.value});
+            let entries: Vec<_> = settings.entries().iter().map(entry).collect();
+            json!({"type": "SETTINGS", "version": VERSION, "flags": fin(settings.clear()), "settings": entries})
+        }
+        Frame::Ping(id) => json!({"type": "PING", "version": VERSION, "flags": 0, "id": id}),
+        Frame::GoAway { last_good, status } => json!({
+            "type": "GOAWAY", "version": VERSION, "flags": 0, "last": last_good.get(), "status": status.get(),
+        }),
+        Frame::WindowUpdate { id, delta } => json!({
+            "type": "WINDOW_UPDATE", "version": VERSION, "flags": 0, "id": id.get(), "delta": delta,
+        }),
+        Frame::Data { id, fin: ends, data } => {
+            json!({"type": "DATA", "flags": fin(*ends), "id": id.get(), "data": hex(data)})
+        }
+    }
+}
+
+fn pairs(headers: &Headers) -> Vec<Value> {
+    let text = |bytes| std::str::from_utf8(bytes).map_or_else(|_| json!({"hex": hex(bytes)}), |text| json!(text));
+    headers.iter().map(|(name, value)| json!([text(name), text(value)])).collect()
+}
+
+/// Go's framer forgets the order of headers: they are sorted by name.
+///
+/// # Panics
+/// Where that is no described frame.
+#[must_use]
+pub fn sorted(mut frame: Value) -> Value {
+    if let Some(headers) = frame.get_mut("headers") {
+        let name = |pair: &Value| pair[0].as_str().unwrap_or_default().to_owned();
+        headers.as_array_mut().expect("pairs").sort_by_cached_key(name);
+    }
+    frame
+}
+
+/// Bytes as a described frame has them.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |four: u8| char::from(DIGITS[usize::from(four)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// What a framer makes of an input, up to its first error.
+#[derive(Debug)]
+pub struct Reading<E> {
+    /// What each frame says.
+    pub frames: Vec<Value>,
+    /// What is wrong behind them, if anything is.
+    pub error: Option<E>,
+}
+
+/// What our own codec makes of an input that it has in one piece, and where each of the frames begins, and what is behind
+/// the last. DATA that is cut is none, as with the others.
+#[must_use]
+pub fn read_by_us(input: &[u8], limits: Limits) -> (Reading<CodecError>, Vec<usize>) {
+    let (mut codec, mut left) = (Codec::new(limits), BytesMut::from(input));
+    let (mut frames, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
+    let error = loop {
+        let decoded = codec.decode(&mut left);
+        at = behind_the_skipped(input, at);
+        starts.push(at);
+        match decoded {
+            Ok(Some(Frame::Data { data, .. })) if Head::at(input, at).is_some_and(|head| head.length != data.len()) => {
+                break None;
+            }
+            Ok(Some(frame)) => frames.push(described(&frame)),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+        at = input.len() - left.len();
+    };
+    (Reading { frames, error }, starts)
+}
+
+fn behind_the_skipped(input: &[u8], mut at: usize) -> usize {
+    while let Some(head) = Head::at(input, at).filter(|head| head.is_unknown() && head.version == Some(3)) {
+        at += Head::SIZE + head.length;
+    }
+    at
+}
+
+/// The first eight bytes of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// None of DATA.
+    pub version: Option<u16>,
+    /// 0 of DATA.
+    pub kind: u16,
+    /// As they came.
+    pub flags: u8,
+    /// The length field.
+    pub length: usize,
+}
+
+impl Head {
+    /// How long one is.
+    pub const SIZE: usize = 8;
+
+    /// The head at an offset, if it is all there.
+    #[must_use]
+    pub fn at(input: &[u8], at: usize) -> Option<Self> {
+        let Some(&[a, b, c, d, flags, high, middle, low]) = input.get(at..at.saturating_add(Self::SIZE)) else {
+            return None;
+        };
+        let control = a & 0x80 != 0;
+        Some(Self {
+            version: control.then_some(u16::from_be_bytes([a & 0x7f, b])),
+            kind: if control { u16::from_be_bytes([c, d]) } else { 0 },
+            flags,
+            length: usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low),
+        })
+    }
+
+    /// Whether this is a control frame of a type that SPDY/3.1 does not have, or has given up.
+    #[must_use]
+    pub fn is_unknown(self) -> bool {
+        self.version.is_some() && !matches!(self.kind, 1..=4 | 6..=9)
+    }
+}
+
+/// A framer that reads input after input, each as if it were the first.
+#[derive(Debug)]
+pub struct Framer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Framer {
+    /// moby/spdystream's.
+    #[must_use]
+    pub fn go() -> Self {
+        let mut command = Command::new(binary("frames"));
+        command.args(["-inputs", "-watchdog", &format!("{LIFE}s")]);
+        Self::start(command)
+    }
+
+    /// netty's.
+    #[must_use]
+    pub fn netty() -> Self {
+        let mut command = java("Frames");
+        command.args(["--watchdog", LIFE]);
+        Self::start(command.into_std())
+    }
+
+    fn start(mut command: Command) -> Self {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        Self { child, stdin, stdout }
+    }
+
+    /// What it makes of each of these.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    pub fn read(&mut self, inputs: &[Vec<u8>]) -> Vec<Reading<Map<String, Value>>> {
+        let (stdin, stdout) = (self.stdin.as_mut().expect("stdin is open"), &mut self.stdout);
+        let written = inputs.iter().flat_map(|input| {
+            let length = u32::try_from(input.len()).expect("an input of no more than 4 GiB");
+            [&length.to_be_bytes()[..], input].concat()
+        });
+        let written: Vec<u8> = written.collect();
+        std::thread::scope(|scope| {
+            // It answers while it reads.
+            let writing = scope.spawn(move || stdin.write_all(&written).and_then(|()| stdin.flush()));
+            let answers = inputs.iter().map(|_| {
+                let mut line = String::new();
+                stdout.read_line(&mut line).expect("a line of its answers");
+                answer(&line)
+            });
+            let answers = answers.collect();
+            writing.join().expect("no panic").expect("it reads its inputs");
+            answers
+        })
+    }
+}
+
+fn answer(line: &str) -> Reading<Map<String, Value>> {
+    let mut said: Map<String, Value> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+    let Some(Value::Array(frames)) = said.remove("frames") else { panic!("no frames: {line}") };
+    Reading { frames, error: said.contains_key("error").then_some(said) }
+}
+
+impl Drop for Framer {
+    fn drop(&mut self) {
+        // That is what tells it to end.
+        drop(self.stdin.take());
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
