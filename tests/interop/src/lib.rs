@@ -8,6 +8,7 @@ mod capture;
 mod cri;
 mod execute;
 pub mod framers;
+pub mod inputs;
 pub mod matrix;
 mod peer;
 mod ports;
