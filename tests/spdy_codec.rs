@@ -545,7 +545,7 @@ fn reserved_bits_and_unknown_flags_mean_nothing() {
 /// SECURITY row 6: the stream is refused, and since its block was read all the same, the next one is understood.
 #[test]
 fn defective_headers_cost_one_stream_and_leave_the_compression_in_step() {
-    for (name, value) in [("", &b"x"[..]), ("a", b"\0x")] {
+    for (name, value) in [("", &b"x"[..]), ("a", b"\0x"), ("a", b"x\0"), ("a", b"x\0\0y")] {
         let (mut writer, mut wire, now) = (codec(), BytesMut::new(), Instant::now());
         let with = |id: u32, name: &str, value: &[u8]| match syn(id, "stdin") {
             Frame::SynStream { id, associated, priority, slot, fin, unidirectional, mut headers } => {

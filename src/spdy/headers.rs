@@ -59,13 +59,19 @@ impl Headers {
 
     /// What makes these headers unfit to be taken from a peer: the stream is then refused, the connection lives on.
     ///
-    /// Upper case and repeated names are not among it: Go's peers send them, so both are mended on receipt.
+    /// An empty name is, and so is an empty value among several: a NUL at either end of them, or two in a row (§2.6.10).
+    /// Upper case and repeated names are not: Go's peers send them, so both are mended on receipt.
     #[must_use]
     pub fn defect(&self) -> Option<&'static str> {
-        self.pairs.iter().find_map(|(name, value)| match (name.is_empty(), value.first()) {
-            (true, _) => Some("an empty header name"),
-            (_, Some(0)) => Some("a header value that begins with NUL"),
-            _ => None,
+        let has_empty_part = |value: &Bytes| value.split(|byte| *byte == 0).any(<[u8]>::is_empty);
+        self.pairs.iter().find_map(|(name, value)| {
+            if name.is_empty() {
+                Some("an empty header name")
+            } else if !value.is_empty() && has_empty_part(value) {
+                Some("an empty header value beside another")
+            } else {
+                None
+            }
         })
     }
 
@@ -239,13 +245,19 @@ mod tests {
     }
 
     #[test]
-    fn empty_names_and_nul_leading_values_are_defects_of_the_stream_alone() {
+    fn empty_names_and_empty_values_among_several_are_defects_of_the_stream_alone() {
+        const BESIDE: Option<&str> = Some("an empty header value beside another");
         for (pairs, defect) in [
             (&[("", "x")][..], Some("an empty header name")),
-            (&[("a", "\0b")], Some("a header value that begins with NUL")),
+            (&[("a", "\0b")], BESIDE),
+            (&[("a", "b\0")], BESIDE),
+            (&[("a", "b\0\0c")], BESIDE),
+            (&[("a", "\0")], BESIDE),
+            (&[("a", "b"), ("a", "")], BESIDE),
+            (&[("a", "b\0c")], None),
             (&[("a", "")], None),
         ] {
-            assert_eq!(parse(&block(pairs)).unwrap().defect(), defect);
+            assert_eq!(parse(&block(pairs)).unwrap().defect(), defect, "{pairs:?}");
         }
     }
 
@@ -268,13 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn what_go_stops_at_is_not_sent() {
+    fn what_go_stops_at_or_netty_resets_is_not_sent() {
         let unfit = |name: &str, value: &str| Headers::from_iter([(name, value)]).unfit(&Limits::default());
         assert!(unfit("Connection", "x").is_some());
         assert!(unfit("host", "x").is_some());
         assert!(unfit("na me", "x").is_some());
         assert!(unfit("", "x").is_some());
         assert!(unfit("a", "\0x").is_some());
+        assert!(unfit("a", "x\0").is_some());
         assert!(unfit(&"n".repeat(257), "x").is_some());
         assert!(unfit("a", &"v".repeat(16 * 1024 + 1)).is_some());
         assert_eq!(unfit("streamType", "data"), None);
