@@ -79,36 +79,47 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// What a framer makes of an input, up to its first error.
+/// What one of the others makes of an input, up to its first error.
 #[derive(Debug)]
-pub struct Reading<E> {
+pub struct Reading {
     /// What each frame says.
     pub frames: Vec<Value>,
-    /// What is wrong behind them, if anything is.
-    pub error: Option<E>,
+    /// What it says of what is wrong behind them, if anything is.
+    pub error: Option<Map<String, Value>>,
 }
 
-/// What our own codec makes of an input that it has in one piece, and where each of the frames begins, and what is behind
-/// the last. DATA that is cut is none, as with the others.
-#[must_use]
-pub fn read_by_us(input: &[u8], limits: Limits) -> (Reading<CodecError>, Vec<usize>) {
-    let (mut codec, mut left) = (Codec::new(limits), BytesMut::from(input));
-    let (mut frames, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
-    let error = loop {
-        let decoded = codec.decode(&mut left);
-        at = behind_the_skipped(input, at);
-        starts.push(at);
-        match decoded {
-            Ok(Some(Frame::Data { data, .. })) if Head::at(input, at).is_some_and(|head| head.length != data.len()) => {
-                break None;
+/// What our own codec makes of one.
+#[derive(Debug)]
+pub struct Ours {
+    /// DATA that the input cuts is none, as with the others.
+    pub frames: Vec<Frame>,
+    /// What is wrong behind them.
+    pub error: Option<CodecError>,
+    /// Where each of the frames begins, and what is behind the last.
+    pub starts: Vec<usize>,
+}
+
+impl Ours {
+    /// Has it read an input in one piece.
+    #[must_use]
+    pub fn read(input: &[u8], limits: Limits) -> Self {
+        let (mut codec, mut left) = (Codec::new(limits), BytesMut::from(input));
+        let (mut frames, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
+        let error = loop {
+            let decoded = codec.decode(&mut left);
+            at = behind_the_skipped(input, at);
+            starts.push(at);
+            let length = Head::at(input, at).map(|head| head.length);
+            match decoded {
+                Ok(Some(Frame::Data { data, .. })) if length != Some(data.len()) => break None,
+                Ok(Some(frame)) => frames.push(frame),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
             }
-            Ok(Some(frame)) => frames.push(described(&frame)),
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        }
-        at = input.len() - left.len();
-    };
-    (Reading { frames, error }, starts)
+            at = input.len() - left.len();
+        };
+        Self { frames, error, starts }
+    }
 }
 
 fn behind_the_skipped(input: &[u8], mut at: usize) -> usize {
@@ -194,7 +205,7 @@ impl Framer {
     ///
     /// # Panics
     /// Where it does not answer.
-    pub fn read(&mut self, inputs: &[Vec<u8>]) -> Vec<Reading<Map<String, Value>>> {
+    pub fn read(&mut self, inputs: &[Vec<u8>]) -> Vec<Reading> {
         let (stdin, stdout) = (self.stdin.as_mut().expect("stdin is open"), &mut self.stdout);
         let written = inputs.iter().flat_map(|input| {
             let length = u32::try_from(input.len()).expect("an input of no more than 4 GiB");
@@ -216,7 +227,7 @@ impl Framer {
     }
 }
 
-fn answer(line: &str) -> Reading<Map<String, Value>> {
+fn answer(line: &str) -> Reading {
     let mut said: Map<String, Value> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
     let Some(Value::Array(frames)) = said.remove("frames") else { panic!("no frames: {line}") };
     Reading { frames, error: said.contains_key("error").then_some(said) }

@@ -9,8 +9,8 @@ use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use kubestream::spdy::{CodecError, HeaderError, Limits};
-use kubestream_interop::framers::{Framer, Head, Reading, hex, read_by_us, sorted};
+use kubestream::spdy::{CodecError, Frame, HeaderError, Limits};
+use kubestream_interop::framers::{self, Framer, Head, Reading, described, hex, sorted};
 use kubestream_interop::inputs::{DICTIONARY, Inputs};
 use kubestream_interop::matrix::{self, Foreign, Over, model_of};
 use serde_json::{Map, Value, json};
@@ -56,7 +56,7 @@ excuses! {
     NettyRefusesRepeatedNames,
     /// Go refuses HTTP's connection headers (§3.2.1). We do not send them, and leave them to who reads ours.
     GoRefusesConnectionHeaders,
-    /// netty refuses an empty name, and a value with a NUL too many (§2.6.10). With us the connection does, or who reads it.
+    /// netty refuses an empty name, and an empty value among several (§2.6.10). With us the connection does, by `Headers::defect`.
     DefectIsTheConnections,
     /// netty makes a stream's error of pairs that cannot be read. Who sends such a block is not trusted with the next by us.
     NettyForgivesBrokenPairs,
@@ -72,19 +72,28 @@ excuses! {
 
 type Checked = Result<Vec<Excuse>, String>;
 
-/// What our codec makes of an input, and where each frame begins, and what is behind the last.
+/// What our codec makes of an input, in the words of the others.
 struct Ours<'a> {
     input: &'a [u8],
     frames: Vec<Value>,
     error: Option<CodecError>,
     starts: Vec<usize>,
+    /// Whether the connection would refuse the headers of a frame.
+    defects: Vec<bool>,
 }
 
 impl<'a> Ours<'a> {
     fn new(input: &'a [u8], limits: Limits) -> Self {
-        let (Reading { frames, error }, starts) = read_by_us(input, limits);
+        let framers::Ours { frames, error, starts } = framers::Ours::read(input, limits);
         assert_eq!(starts.len(), frames.len() + 1);
-        Self { input, frames, error, starts }
+        let defect = |frame: &Frame| match frame {
+            Frame::SynStream { headers, .. } | Frame::SynReply { headers, .. } | Frame::Headers { headers, .. } => {
+                headers.defect().is_some()
+            }
+            _ => false,
+        };
+        let defects = frames.iter().map(defect).collect();
+        Self { input, frames: frames.iter().map(described).collect(), error, starts, defects }
     }
 
     fn head(&self, frame: usize) -> Option<Head> {
@@ -123,20 +132,33 @@ impl<'a> Ours<'a> {
         self.block(self.frames.len()).ends_with(&[0, 0, 0xff, 0xff])
     }
 
-    /// Whether the stream of the blocks ends in it.
-    fn ends_the_stream(&self) -> bool {
-        let blocks: Vec<u8> = (0..self.starts.len()).flat_map(|frame| self.block(frame)).copied().collect();
-        let (mut zlib, mut chunk) = (Decompress::new(true), [0; 4096]);
-        loop {
-            let rest = usize::try_from(zlib.total_in()).ok().and_then(|at| blocks.get(at..)).unwrap_or_default();
-            let before = (zlib.total_in(), zlib.total_out());
-            match zlib.decompress(rest, &mut chunk, FlushDecompress::Sync) {
-                Ok(Status::StreamEnd) => return true,
-                Ok(_) if (zlib.total_in(), zlib.total_out()) != before => {}
-                Err(error) if error.needs_dictionary().is_some() && zlib.set_dictionary(DICTIONARY).is_ok() => {}
-                _ => return false,
+    /// What a frame's block inflates to behind those before it, and whether their stream ends there.
+    fn inflated(&self, frame: usize) -> (Vec<u8>, bool) {
+        let (mut zlib, mut plain) = (Decompress::new(true), Vec::new());
+        for at in 0..=frame {
+            let (mut rest, mut chunk) = (self.block(at), [0; 4096]);
+            plain.clear();
+            loop {
+                let before = (zlib.total_in(), zlib.total_out());
+                let outcome = zlib.decompress(rest, &mut chunk, FlushDecompress::Sync);
+                let (taken, made) = (zlib.total_in() - before.0, zlib.total_out() - before.1);
+                rest = &rest[usize::try_from(taken).expect("of what is there")..];
+                plain.extend_from_slice(&chunk[..usize::try_from(made).expect("into what is there")]);
+                match outcome {
+                    Ok(Status::StreamEnd) => return (plain, true),
+                    Ok(_) if (taken, made) != (0, 0) => {}
+                    Err(error) if error.needs_dictionary().is_some() && zlib.set_dictionary(DICTIONARY).is_ok() => {}
+                    _ => break,
+                }
             }
         }
+        (plain, false)
+    }
+
+    /// Whether a frame's block has more pairs than its headers, which are names that came more than once.
+    fn is_merged(&self, frame: usize) -> bool {
+        let count = self.inflated(frame).0.first_chunk().map_or(0, |count| u32::from_be_bytes(*count));
+        count as usize > pairs(&self.frames[frame]).len()
     }
 
     /// Whether a control frame of type 0 is skipped in front of a frame.
@@ -150,9 +172,6 @@ impl<'a> Ours<'a> {
         heads.any(|head| head.is_unknown() && head.kind == 0)
     }
 }
-
-/// What one of the others makes of it: with an error comes what it says of it.
-type Theirs = Reading<Map<String, Value>>;
 
 /// No limit of ours is below those of the others.
 fn limits() -> Limits {
@@ -185,7 +204,7 @@ fn check_limits(ours: &Ours<'_>) -> Checked {
     }
 }
 
-fn check_go(ours: &Ours<'_>, go: &Theirs, netty: &Theirs) -> Checked {
+fn check_go(ours: &Ours<'_>, go: &Reading, netty: &Reading) -> Checked {
     for (at, theirs) in go.frames.iter().enumerate() {
         let Some(frame) = ours.frames.get(at) else {
             return go_reads_on(ours, theirs, netty).map(|excuse| vec![excuse]).ok_or_else(|| "it reads on".to_owned());
@@ -221,14 +240,14 @@ fn check_go(ours: &Ours<'_>, go: &Theirs, netty: &Theirs) -> Checked {
 }
 
 /// Go reads a frame where we have found an error.
-fn go_reads_on(ours: &Ours<'_>, theirs: &Value, netty: &Theirs) -> Option<Excuse> {
+fn go_reads_on(ours: &Ours<'_>, theirs: &Value, netty: &Reading) -> Option<Excuse> {
     let netty_reads_it = netty.frames.get(ours.frames.len()).is_some_and(|frame| frame["invalid"] != true);
     let excused = match ours.error.as_ref()? {
         CodecError::Version(version) => {
             return (theirs["version"] == *version && *version != 3).then_some(Excuse::GoReadsAnyVersion);
         }
         CodecError::Header(HeaderError::NotFlushed) => !ours.ends_flushed(),
-        CodecError::Header(HeaderError::StreamEnd) => ours.ends_the_stream(),
+        CodecError::Header(HeaderError::StreamEnd) => ours.inflated(ours.frames.len()).1,
         CodecError::Header(HeaderError::TrailingBytes | HeaderError::Inflate) => !netty_reads_it,
         _ => false,
     };
@@ -240,7 +259,7 @@ fn why_go_refuses(
     frame: &Value,
     at: usize,
     error: &Map<String, Value>,
-    netty: &Theirs,
+    netty: &Reading,
 ) -> Option<Excuse> {
     const CONNECTION_HEADERS: [&str; 5] = ["connection", "host", "keep-alive", "proxy-connection", "transfer-encoding"];
     // To netty names are as they came, if it has come to them.
@@ -253,9 +272,7 @@ fn why_go_refuses(
         ("header was not lowercased", _) => {
             (Excuse::GoRefusesUpperCase, names_as_they_came.is_none_or(|frame| names(frame).any(changes)))
         }
-        ("multiple headers with same name", _) => {
-            (Excuse::GoRefusesSomeRepeatedNames, values(frame).any(|value| value.contains('\0')))
-        }
+        ("multiple headers with same name", _) => (Excuse::GoRefusesSomeRepeatedNames, ours.is_merged(at)),
         ("frame contained invalid header", _) => {
             (Excuse::GoRefusesConnectionHeaders, names(frame).any(|name| CONNECTION_HEADERS.contains(&&*name)))
         }
@@ -264,7 +281,7 @@ fn why_go_refuses(
     holds.then_some(excuse)
 }
 
-fn check_netty(ours: &Ours<'_>, netty: &Theirs) -> Checked {
+fn check_netty(ours: &Ours<'_>, netty: &Reading) -> Checked {
     let mut excuses = Vec::new();
     for (at, theirs) in netty.frames.iter().enumerate() {
         let Some(frame) = ours.frames.get(at) else {
@@ -274,11 +291,12 @@ fn check_netty(ours: &Ours<'_>, netty: &Theirs) -> Checked {
         let (mut frame, mut theirs) = (as_netty_has_it(frame), with_names_folded(theirs));
         if theirs["invalid"] == true {
             // It reads on behind a stream's error, and so do we.
-            excuses.push(
-                why_netty_refuses_headers(&frame).ok_or_else(|| format!("it refuses the headers of frame {at}"))?,
-            );
+            let excuse = why_netty_refuses_headers(ours, &frame, at);
+            excuses.push(excuse.ok_or_else(|| format!("it refuses the headers of frame {at}"))?);
             theirs.as_object_mut().expect("an object").remove("invalid");
             (frame["headers"], theirs["headers"]) = (Value::Null, Value::Null);
+        } else if ours.defects[at] {
+            return Err(format!("it takes the headers of frame {at}"));
         }
         if frame != theirs {
             return Err(format!("another frame {at}"));
@@ -320,14 +338,13 @@ fn netty_reads_on(ours: &Ours<'_>, theirs: &Value) -> Option<Excuse> {
 }
 
 /// What netty has against headers that we have read.
-fn why_netty_refuses_headers(frame: &Value) -> Option<Excuse> {
-    let wrong = |value: String| value.starts_with('\0') || value.ends_with('\0') || value.contains("\0\0");
-    if names(frame).any(|name| name.is_empty()) || values(frame).any(wrong) {
+fn why_netty_refuses_headers(ours: &Ours<'_>, frame: &Value, at: usize) -> Option<Excuse> {
+    if ours.defects[at] {
         return Some(Excuse::DefectIsTheConnections);
     }
     // Two names that are not UTF-8 may be the same to it.
-    let merged = values(frame).any(|value| value.contains('\0')) || names(frame).any(|name| name.contains('\u{fffd}'));
-    merged.then_some(Excuse::NettyRefusesRepeatedNames)
+    let same = names(frame).filter(|name| name.contains('\u{fffd}')).count() > 1;
+    (same || ours.is_merged(at)).then_some(Excuse::NettyRefusesRepeatedNames)
 }
 
 fn why_netty_refuses(ours: &Ours<'_>, frame: &Value, at: usize, why: &str) -> Option<Excuse> {
@@ -352,10 +369,6 @@ fn pairs(frame: &Value) -> &[Value] {
 
 fn names(frame: &Value) -> impl Iterator<Item = String> {
     pairs(frame).iter().map(|pair| text(&pair[0]))
-}
-
-fn values(frame: &Value) -> impl Iterator<Item = String> {
-    pairs(frame).iter().map(|pair| text(&pair[1]))
 }
 
 /// As text, where it is none too: one U+FFFD for what is not UTF-8, since how many there are is anybody's choice.
