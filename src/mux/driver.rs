@@ -296,8 +296,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 match failure {
                     Some(ConnectionError::Closed) => state.connection.answer_farewell(),
-                    // All that mattered was said before, however it ends.
-                    Some(ConnectionError::PeerClosed { .. }) if state.connection.is_silent() => {
+                    // All that mattered was said before.
+                    Some(ConnectionError::PeerClosed { .. }) if state.connection.is_hushed() => {
                         state.connection.answer_farewell();
                     }
                     Some(error) => state.connection.close(error),

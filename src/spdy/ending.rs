@@ -121,6 +121,11 @@ impl Connection {
         self.silence.is_some()
     }
 
+    /// Whether that is because the peer has said its last word: however it ends, nothing that matters is missing.
+    pub(crate) fn is_hushed(&self) -> bool {
+        matches!(self.silence, Some(StreamError::Hushed))
+    }
+
     /// The orderly end that comes is none to who waits for a result: GOAWAY will say INTERNAL_ERROR.
     pub(crate) fn abandon(&mut self) {
         self.farewell = GoAwayStatus::INTERNAL_ERROR;

@@ -1,5 +1,6 @@
 //! The client's side over WebSocket, with servers made by hand that do what Go's were recorded to do.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
 
+use crate::support::io::WriteBroken;
 use crate::support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on, frame};
 use crate::support::{DriverTask, exec_client, pattern, until};
 
@@ -129,6 +131,25 @@ async fn the_older_subprotocols_carry_a_failure_as_text_and_success_as_nothing()
         let lost = exec.wait().await.unwrap_err();
         assert!(matches!(lost, Error::Connection(ConnectionError::Lost)), "{subprotocol}: {lost:?}");
     }
+}
+
+/// A client whose writes fail is silent, too, but has not heard how the command ended.
+#[tokio::test(start_paused = true)]
+async fn a_close_with_an_error_is_one_though_nothing_can_be_written_any_more() {
+    let (near, far) = duplex(64 * 1024);
+    let (near, broken) = WriteBroken::new(near);
+    let (mux, driver) = exec_client(near, Subprotocol::V1);
+    let mut peer = WebSocketPeer::server(far);
+    peer.on(1, b"").await;
+    let mut exec = mux.exec(Streams::OUTPUT).await.unwrap();
+    broken.store(true, Ordering::Relaxed);
+    peer.say(PING, b"are you there?").await;
+    sleep(Duration::from_secs(1)).await;
+    peer.on(1, b"out").await;
+    peer.say(CLOSE, b"\x03\xf3too bad").await;
+    let closed = exec.wait().await.unwrap_err();
+    assert_eq!(closed.to_string(), "the peer closed the connection with code 1011: \"too bad\"");
+    assert!(matches!(driver.await.unwrap(), Err(ConnectionError::PeerClosed { code: Some(1011), .. })));
 }
 
 #[tokio::test(start_paused = true)]
