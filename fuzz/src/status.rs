@@ -96,9 +96,16 @@ fn object(bytes: &[u8]) -> Object {
     let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
     match objects.next() {
         Some(Ok(_)) => Object::Whole(objects.byte_offset()),
-        Some(Err(error)) if error.is_eof() => Object::Part,
+        Some(Err(error)) if error.is_eof() && !ends_in_no_escape(bytes) => Object::Part,
         _ => Object::Malformed,
     }
+}
+
+/// Whether the bytes end within `\u` and something that is no number: serde_json awaits four digits before it looks at them.
+fn ends_in_no_escape(bytes: &[u8]) -> bool {
+    let from = bytes.len().saturating_sub(5);
+    let at = bytes[from..].windows(2).position(|escape| escape == b"\\u");
+    at.is_some_and(|at| !bytes[from + at + 2..].iter().all(u8::is_ascii_hexdigit))
 }
 
 fn write_and_read(version: Version, status: &ExitStatus) {
