@@ -39,9 +39,12 @@ impl Multiplexer {
     /// [`Error::NotExec`], [`Error::CreationTimeout`], or [`Error::Connection`] where the client goes away.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the streams that were taken are reset.
+    /// Dropped before it is ready, the streams that were taken are reset. Where none were, it may be called again; where it is
+    /// not, the session ends as one whose [`ExecServer`] is dropped.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
         let (protocol, version) = exec_protocol(self)?;
+        // Before v4 silence is success. What ends before `exit` is none, and over WebSocket the Close says so.
+        self.abandon();
         let mut missing: Vec<StreamType> = want.types(protocol, version).collect();
         let mut streams = Vec::with_capacity(missing.len());
         let after = options.creation_timeout;
@@ -86,23 +89,7 @@ pub struct ExecServer {
     /// The halves that only the end uses: clients from v2 on wait for the FIN on stdin.
     unused: Vec<SendHalf>,
     version: Version,
-    session: Session,
-}
-
-/// The connection, and whether it is known how the process ended.
-#[derive(Debug)]
-struct Session {
     mux: Multiplexer,
-    exited: bool,
-}
-
-impl Drop for Session {
-    /// Before v4 silence is success, and a process whose handler is gone is none: over WebSocket the Close says so.
-    fn drop(&mut self) {
-        if !self.exited {
-            self.mux.abandon();
-        }
-    }
 }
 
 impl ExecServer {
@@ -116,7 +103,7 @@ impl ExecServer {
             outputs: Vec::new(),
             unused: Vec::new(),
             version,
-            session: Session { mux, exited: false },
+            mux,
         };
         for (kind, stream) in streams {
             let (recv, send) = stream.split();
@@ -158,7 +145,7 @@ impl ExecServer {
     /// # Cancel safety
     /// Dropped, it no longer waits.
     pub async fn client_gone(&self) {
-        self.session.mux.gone().await;
+        self.mux.gone().await;
     }
 
     /// Ends the session: waits until all output has been given to the transport, sends the status behind it and closes
@@ -188,7 +175,7 @@ impl ExecServer {
             error.finish();
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
-            match (self.session.mux.error(), sent.was_taken()) {
+            match (self.mux.error(), sent.was_taken()) {
                 // A client may go, with a word or without, as soon as it has the status. One that is told nothing of success
                 // needs the end.
                 (
@@ -204,8 +191,8 @@ impl ExecServer {
         self.stdin = None;
         self.resize = None;
         self.unused.clear();
-        self.session.exited = true;
-        self.session.mux.go_away();
+        self.mux.keep_promise();
+        self.mux.go_away();
         Ok(())
     }
 }

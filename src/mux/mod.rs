@@ -286,9 +286,14 @@ impl Multiplexer {
         self.shared.with(|state| state.refuse_streams());
     }
 
-    /// The end that comes is not what was promised.
+    /// The end that comes is not what was promised, unless [`keep_promise`](Self::keep_promise) says otherwise.
     pub(crate) fn abandon(&self) {
         self.shared.with(|state| state.connection.abandon());
+    }
+
+    /// All was done that a peer could wait for.
+    pub(crate) fn keep_promise(&self) {
+        self.shared.with(|state| state.connection.keep_promise());
     }
 
     /// Nobody will ask for the streams that a client was given and has not taken.

@@ -131,6 +131,11 @@ impl Connection {
         self.farewell = GoAwayStatus::INTERNAL_ERROR;
     }
 
+    /// The end that comes is one after all: GOAWAY will say OK.
+    pub(crate) fn keep_promise(&mut self) {
+        self.farewell = GoAwayStatus::OK;
+    }
+
     /// Closes in good order: no new streams, all that is queued goes out, GOAWAY last.
     pub fn go_away(&mut self) {
         if matches!(self.phase, Phase::Open) {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::Initiator;
+#[cfg(feature = "websocket")]
+use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, Status};
@@ -291,6 +293,22 @@ async fn a_server_that_drops_the_process_gives_no_success() {
         // Over WebSocket the Close says that it is no orderly end.
         let said = matches!(missing, Error::MissingStatus) || missing.to_string().contains("with code 1011");
         assert!(said && missing.initiator() == Initiator::Remote, "{missing:?}");
+    }
+}
+
+/// Before v4 a client takes the silence of a good end for success.
+#[cfg(feature = "websocket")]
+#[tokio::test(start_paused = true)]
+async fn a_server_that_gives_up_before_it_has_its_streams_gives_no_success() {
+    for subprotocol in [Subprotocol::V1, Subprotocol::V1Base64, Subprotocol::V4, Subprotocol::V5] {
+        let (near, far) = duplex(16 * 1024);
+        let (client, _one) = exec_client(near, subprotocol);
+        let (server, _two) = exec_server(far, subprotocol);
+        // Ready or not.
+        drop(server.accept_exec(Streams::OUTPUT).now_or_never());
+        drop(server);
+        let ended = client.exec(Streams::OUTPUT).await.unwrap().wait_with_output(100).await.unwrap_err();
+        assert!(ended.to_string().contains("with code 1011"), "{subprotocol}: {ended}");
     }
 }
 
