@@ -194,7 +194,7 @@ impl Exec {
     /// # Errors
     /// [`Error::MissingStatus`] where the error stream ends without a status from v4 on: never a success. [`Error::StatusTimeout`]
     /// where no status, or from v2 on no whole one, comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`]:
-    /// also where the text that v1 to v3 have for a status may have been cut off.
+    /// also where a status was cut off, or the text that v1 to v3 have for one may have been.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has lost nothing of the status: call it again. What was not taken before the first
@@ -304,9 +304,15 @@ impl Exec {
 
     /// The error stream has ended, well or not.
     fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
-        // Of a text that was cut off nobody knows what is missing: of "exit code 127" it may be the last digit.
-        let cut = self.version < Version::V4
-            && matches!(&ended, Err(Error::Connection(error)) if !matches!(error, ConnectionError::PeerClosed { .. }));
+        let cut = match &ended {
+            // Whoever has said half a status has not said anything wrong.
+            Err(Error::Connection(_)) if self.progress.reader.is_inside() => true,
+            // Of a text that was cut off nobody knows what is missing: of "exit code 127" it may be the last digit.
+            Err(Error::Connection(error)) => {
+                self.version < Version::V4 && !matches!(error, ConnectionError::PeerClosed { .. })
+            }
+            _ => false,
+        };
         if cut || !self.progress.said_something {
             ended?;
         }

@@ -54,6 +54,11 @@ impl StatusReader {
         }
     }
 
+    /// Whether a v4 Status has begun and not ended.
+    pub(crate) fn is_inside(&self) -> bool {
+        self.scanned.is_some() && self.scanner.inside()
+    }
+
     /// The stream has ended: what it said, where [`push`](Self::push) has not told yet. `None` as in
     /// [`ExitStatus::decode`].
     ///

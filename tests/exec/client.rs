@@ -374,6 +374,21 @@ async fn what_is_no_status_is_an_error_that_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_that_a_failure_cuts_off_is_no_bad_status() {
+    for (said, is_cut) in [(&EXIT_3[..60], true), ("not JSON", false)] {
+        let (mut exec, mut peer, driver) = outputs(Version::V4).await;
+        peer.say(data(1, said)).await;
+        sleep(Duration::from_secs(1)).await;
+        driver.abort();
+        match exec.wait().await.unwrap_err() {
+            Error::Connection(ConnectionError::DriverGone) => assert!(is_cut, "{said}"),
+            Error::BadStatus(error) => assert!(!is_cut && error.to_string().contains(said), "{error}"),
+            error => panic!("{error:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_the_status_is_there_no_byte_leaves_any_more() {
     let (mut exec, mut peer, mux, driver) = terminal().await;
     let (mut stdin, mut stdout) = (exec.stdin.take().unwrap(), exec.stdout.take().unwrap());
