@@ -68,6 +68,9 @@ impl Stream {
     }
 
     /// As [`RecvHalf::data`].
+    ///
+    /// # Cancel safety
+    /// As there.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         self.recv.data().await
     }
@@ -75,6 +78,9 @@ impl Stream {
     /// As [`SendHalf::send`].
     ///
     /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
     /// As there.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.send.send(data).await

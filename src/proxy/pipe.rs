@@ -145,7 +145,8 @@ where
     /// first. It is not copied for that.
     ///
     /// # Cancel safety
-    /// Dropped, both connections are closed. What the observer was shown may not have been passed on.
+    /// Dropped, both connections are closed. What the observer was shown may not have been passed on, and of a side that had not
+    /// ended no end is said.
     pub async fn run_with<O: Observer>(mut self, observer: &mut O) -> Moved {
         let observer = Mutex::new(observer);
         let up = Watched::new(Side::Client, self.from_client, &observer);

@@ -25,12 +25,21 @@ use crate::upgrade::{self, Pending, Protocol, UpgradeError};
 pub trait Runtime: Send + Sync + 'static {
     /// Runs a command, and says with [`ExecServer::exit`] how it ended. Ask [`ExecServer::client_gone`] meanwhile: a client
     /// that goes away is nobody's to wait for.
+    ///
+    /// # Cancel safety
+    /// Its future is dropped where [`Server::stop`] ends it, or [`Server::serve`] is dropped: what it runs has to end with it.
     fn exec(&self, what: Exec, session: ExecServer) -> impl Future<Output = Result<(), exec::Error>> + Send;
 
     /// Connects a client to a container's own process. That goes on when the client does not.
+    ///
+    /// # Cancel safety
+    /// Its future is dropped as [`exec`](Self::exec)'s is; the process goes on.
     fn attach(&self, what: Attach, session: ExecServer) -> impl Future<Output = Result<(), exec::Error>> + Send;
 
-    /// Connects a client to a port of a pod, for as long as both want. Dropped when the client goes away.
+    /// Connects a client to a port of a pod, for as long as both want.
+    ///
+    /// # Cancel safety
+    /// Its future is dropped as [`exec`](Self::exec)'s is, and when the client goes away.
     fn port_forward(&self, pod_sandbox_id: &str, request: Request) -> impl Future<Output = ()> + Send;
 }
 
