@@ -23,8 +23,8 @@ use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Version};
 
-use sessions::What;
-use sweep::{Case, Through, sweep};
+use sessions::{Through, What};
+use sweep::{Case, sweep};
 
 const SPDY: [Protocol; 4] = [
     Protocol::Exec(Version::V1),
@@ -91,8 +91,15 @@ fn attach_from_its_request_on() {
 
 #[test]
 fn port_forward_from_its_request_on() {
+    all(&What::Forward, &PORT_FORWARD[..1], Through::Handshake);
+    all(&What::Forward, &PORT_FORWARD[..3], Through::Streaming);
+}
+
+#[test]
+fn port_forward_through_a_pipe() {
     all(&What::Forward, &PORT_FORWARD[..2], Through::Pipe);
 }
+
 #[test]
 fn a_command_through_a_pipe() {
     all(&What::Exec(Streams::PIPES, ExitStatus::Code(127)), &[SPDY[3], WEBSOCKET[5]], Through::Pipe);

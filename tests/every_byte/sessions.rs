@@ -3,6 +3,7 @@
 //! Owns what is said in them, and what each end must have had of it before it may call itself done.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use http::Request;
 use kubestream::exec::{self, ExecServer, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
-use kubestream::proxy::{PassError, TranslateError};
+use kubestream::proxy::{self, PassError, TranslateConfig, TranslateError, translate};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::streaming::{self, Attach, Exec, Runtime, ServeError, Server};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
@@ -356,17 +357,17 @@ pub(crate) fn upgraded(io: Io, protocol: Protocol) -> Upgraded<Io> {
 
 impl What {
     /// A peer without windows that was sent data may be silent for as long as a connection may be idle.
-    pub(crate) fn config(&self) -> Config {
+    fn config(&self) -> Config {
         let mut config = if matches!(self, Self::Forward) { Config::default() } else { Config::exec() };
         config.idle_timeout = Some(IDLE);
         config
     }
 
-    pub(crate) fn streams(&self) -> Streams {
+    fn streams(&self) -> Streams {
         if let Self::Exec(streams, _) = self { *streams } else { Streams::default() }
     }
 
-    pub(crate) async fn client(&self, upgraded: Upgraded<Io>) -> Ended {
+    async fn client(&self, upgraded: Upgraded<Io>) -> Ended {
         driven(Multiplexer::client(upgraded, self.config()), async |mux| match self {
             Self::Exec(streams, status) if *streams == Streams::OUTPUT => {
                 collected(mux, *streams, status.clone()).await
@@ -378,7 +379,7 @@ impl What {
     }
 
     /// `asked`: what the client speaks, who may not be able to end its stdin.
-    pub(crate) async fn server(&self, upgraded: Upgraded<Io>, asked: Protocol) -> Ended {
+    async fn server(&self, upgraded: Upgraded<Io>, asked: Protocol) -> Ended {
         driven(Multiplexer::server(upgraded, self.config()), async |mux| match self {
             Self::Exec(streams, status) => {
                 let ends = asked.can_end_stdin() && mux.protocol().is_some_and(Protocol::can_end_stdin);
@@ -392,7 +393,7 @@ impl What {
     }
 
     /// The client from its request on.
-    pub(crate) async fn asking(&self, io: Io, url: &str, protocol: Protocol) -> Ended {
+    async fn asking(&self, io: Io, url: &str, protocol: Protocol) -> Ended {
         let request = Request::get(url).body(()).unwrap();
         match upgrade::connect(io, request, &[protocol], &upgrade::Config::default()).await {
             Ok(upgraded) => self.client(upgraded).await,
@@ -401,7 +402,7 @@ impl What {
     }
 
     /// The server from the client's request on.
-    pub(crate) async fn answering(&self, io: Io, protocol: Protocol) -> Ended {
+    async fn answering(&self, io: Io, protocol: Protocol) -> Ended {
         let accepting = async {
             let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
             pending.accept(&[protocol]).await
@@ -413,15 +414,82 @@ impl What {
     }
 }
 
+/// What is between the ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Through {
+    /// Nothing, and both are past the handshake.
+    Nothing,
+    /// Nothing, from the request on.
+    Handshake,
+    /// The same, and the server is a container runtime's.
+    Streaming,
+    /// A proxy that passes bytes, from the request on.
+    Pipe,
+    /// A translator to another protocol.
+    Translator(Protocol),
+}
+
+impl Through {
+    pub(crate) fn has_proxy(self) -> bool {
+        matches!(self, Self::Pipe | Self::Translator(_))
+    }
+}
+
+/// The client, the server and what is between them. `behind`: the connection on the proxy's other side, where there is one.
+pub(crate) fn parts(
+    what: &What,
+    protocol: Protocol,
+    through: Through,
+    (client, near): (Io, Io),
+    behind: Option<(Io, Io)>,
+) -> (impl Future<Output = Ended>, impl Future<Output = Ended>, impl Future<Output = Result<(), Failure>>) {
+    let (server, between) = match behind {
+        Some((far, server)) => (server, Some((near, far))),
+        None => (near, None),
+    };
+    let streaming = matches!(through, Through::Streaming).then(|| Streaming::new(what, protocol));
+    // What the old form of port-forward has to know is in it.
+    let url =
+        streaming.as_ref().map_or("http://proxy/exec", |streaming| &streaming.url).to_owned() + "?port=7&port=8&port=9";
+    let client = async move {
+        match through {
+            Through::Nothing | Through::Translator(_) => what.client(upgraded(client, protocol)).await,
+            Through::Handshake | Through::Streaming | Through::Pipe => what.asking(client, &url, protocol).await,
+        }
+    };
+    let server = async move {
+        match (through, streaming) {
+            (_, Some(streaming)) => streaming.serve(server).await,
+            (Through::Nothing, _) => what.server(upgraded(server, protocol), protocol).await,
+            (Through::Translator(to), _) => what.server(upgraded(server, to), protocol).await,
+            _ => what.answering(server, protocol).await,
+        }
+    };
+    let middle = async move {
+        let Some((near, far)) = between else { return Ok(()) };
+        if let Through::Translator(to) = through {
+            let mut config = TranslateConfig::default();
+            config.mux = Some(what.config());
+            return Ok(translate(upgraded(near, protocol), upgraded(far, to), what.streams(), &config).await?);
+        }
+        let pending = upgrade::accept(near, &upgrade::Config::default()).await?;
+        let request = pending.to_pass_on();
+        proxy::forward(pending, far, request).await?.idle_timeout(IDLE).run().await;
+        Ok(())
+    };
+    (client, server, middle)
+}
+
 /// A container runtime's streaming server for one session, and its URL.
-pub(crate) struct Streaming {
+struct Streaming {
     server: Server<Once>,
     said: Arc<Mutex<Option<Result<(), Failure>>>>,
-    pub(crate) url: String,
+    url: String,
 }
 
 struct Once {
     what: What,
+    /// Whether the client can say that it has.
     ends: bool,
     said: Arc<Mutex<Option<Result<(), Failure>>>>,
 }
@@ -445,23 +513,34 @@ impl Runtime for Once {
     }
 
     async fn port_forward(&self, _: &str, request: portforward::Request) {
-        request.fail(REASON);
+        if request.port() == PORTS[2] {
+            return request.fail(REASON);
+        }
+        if let Err(failure) = forwarded(request.accept(), self.ends).await {
+            self.said.lock().unwrap().get_or_insert(Err(failure));
+        }
     }
 }
 
 impl Streaming {
-    /// For a client that attaches.
-    pub(crate) fn new(what: &What, protocol: Protocol) -> Self {
+    /// For a client that attaches, or forwards.
+    fn new(what: &What, protocol: Protocol) -> Self {
         let said = Arc::default();
-        let once = Once { what: what.clone(), ends: protocol.can_end_stdin(), said: Arc::clone(&said) };
+        let forwards = matches!(what, What::Forward);
+        let ends = if forwards { !matches!(protocol, Protocol::PortChannels(_)) } else { protocol.can_end_stdin() };
+        let once = Once { what: what.clone(), ends, said: Arc::clone(&said) };
         let mut config = streaming::Config::default();
-        config.session = what.config();
+        (config.session, config.forward) = (what.config(), what.config());
         let server = Server::new(once, "http://node:10250", config).unwrap();
-        let url = server.attach_url(Attach::new("c0ffee", what.streams())).unwrap();
-        Self { server, said, url }
+        let url = if forwards {
+            server.port_forward_url(streaming::PortForward::new("5a4db0"))
+        } else {
+            server.attach_url(Attach::new("c0ffee", what.streams()))
+        };
+        Self { server, said, url: url.unwrap() }
     }
 
-    pub(crate) async fn serve(&self, io: Io) -> Ended {
+    async fn serve(&self, io: Io) -> Ended {
         let served = self.server.serve(io).await;
         let said = self.said.lock().unwrap().take();
         match said {

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubestream::Initiator;
-use kubestream::proxy::{self, TranslateConfig, translate};
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{self, Carrier, Protocol, Version};
+use kubestream::upgrade::{Carrier, Protocol, Version};
 use stats_alloc::Region;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::memory::{ALLOCATOR, grown, play, turn};
-use crate::sessions::{Ended, Failure, IDLE, Streaming, Untrue, What, upgraded};
+use crate::sessions::{Ended, Failure, Through, Untrue, What, parts};
 use crate::support::until;
 use crate::wire::{Fault, Seen, Trouble, WAYS, Way, wire};
 
@@ -25,18 +24,6 @@ const A_WHILE: Duration = Duration::from_secs(4);
 /// Longer than every wait of the crate's but the hours for which a session may be idle.
 const LONG: Duration = Duration::from_secs(30 * 60);
 
-/// What is between the ends.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Through {
-    Nothing,
-    /// Nothing, and the server is a container runtime's, from the request on.
-    Streaming,
-    /// A proxy that passes bytes, from the request on.
-    Pipe,
-    /// A translator to another protocol.
-    Translator(Protocol),
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) what: What,
@@ -44,12 +31,6 @@ pub(crate) struct Case {
     pub(crate) through: Through,
     /// Its place among the cases that are alike: each has another fault at the same place.
     pub(crate) place: usize,
-}
-
-impl Case {
-    fn has_proxy(&self) -> bool {
-        matches!(self.through, Through::Pipe | Through::Translator(_))
-    }
 }
 
 /// Which of the connections has the trouble.
@@ -69,51 +50,14 @@ struct Outcome {
 }
 
 async fn session(case: &Case, leg: Leg, trouble: Option<Trouble>, crumbs: Option<u64>) -> Outcome {
-    let what = &case.what;
     let on = |this: Leg| trouble.filter(|_| leg == this);
     let (client, near, seen) = wire(on(Leg::Client), crumbs);
-    let (client, server, middle, behind) = match case.through {
-        Through::Nothing => {
-            let client = what.client(upgraded(client, case.protocol));
-            let server = what.server(upgraded(near, case.protocol), case.protocol);
-            let (client, server) = tokio::join!(bounded("client", client), bounded("server", server));
-            (client, server, Ok(()), None)
-        }
-        Through::Streaming => {
-            let streaming = Streaming::new(what, case.protocol);
-            let client = what.asking(client, &streaming.url, case.protocol);
-            let (client, server) = tokio::join!(bounded("client", client), bounded("server", streaming.serve(near)));
-            (client, server, Ok(()), None)
-        }
-        Through::Pipe => {
-            let (far, server, behind) = wire(on(Leg::Backend), crumbs.map(|seed| !seed));
-            let middle = async {
-                let pending = upgrade::accept(near, &upgrade::Config::default()).await?;
-                let request = pending.to_pass_on();
-                proxy::forward(pending, far, request).await?.idle_timeout(IDLE).run().await;
-                Ok(())
-            };
-            let client = what.asking(client, "http://proxy/exec", case.protocol);
-            let server = what.answering(server, case.protocol);
-            let (client, server, middle) =
-                tokio::join!(bounded("client", client), bounded("server", server), bounded("pipe", middle));
-            (client, server, middle, Some(behind))
-        }
-        Through::Translator(to) => {
-            let (far, server, behind) = wire(on(Leg::Backend), crumbs.map(|seed| !seed));
-            let mut config = TranslateConfig::default();
-            config.mux = Some(what.config());
-            let middle = async {
-                Ok(translate(upgraded(near, case.protocol), upgraded(far, to), what.streams(), &config).await?)
-            };
-            let client = what.client(upgraded(client, case.protocol));
-            let server = what.server(upgraded(server, to), case.protocol);
-            let (client, server, middle) =
-                tokio::join!(bounded("client", client), bounded("server", server), bounded("translator", middle));
-            (client, server, middle, Some(behind))
-        }
-    };
-    let seen = if leg == Leg::Backend { behind.unwrap_or(seen) } else { seen };
+    let behind = case.through.has_proxy().then(|| wire(on(Leg::Backend), crumbs.map(|seed| !seed)));
+    let (behind, seen_behind) = behind.map(|(far, server, seen)| ((far, server), seen)).unzip();
+    let (client, server, middle) = parts(&case.what, case.protocol, case.through, (client, near), behind);
+    let (client, server, middle) =
+        tokio::join!(bounded("client", client), bounded("server", server), bounded("middle", middle));
+    let seen = seen_behind.filter(|_| leg == Leg::Backend).unwrap_or(seen);
     Outcome { client, server, middle, seen }
 }
 
@@ -214,7 +158,7 @@ async fn swept(case: &Case, leg: Leg, found: &mut Findings) {
         Fault::Delay(LONG),
     ];
     let every = std::env::var_os("KUBESTREAM_EVERY").is_some();
-    let stride = if every || !case.has_proxy() { 1 } else { 11 };
+    let stride = if every || !case.through.has_proxy() { 1 } else { 11 };
     let passed = judged(case, leg, None, None, found).await;
     assert!(passed.iter().sum::<usize>() > 100, "{case:?}: {passed:?}");
     let before = Region::new(ALLOCATOR);
@@ -245,7 +189,7 @@ pub(crate) fn sweep(case: &Case) {
     let mut found = Findings::new();
     play(async {
         swept(case, Leg::Client, &mut found).await;
-        if case.has_proxy() {
+        if case.through.has_proxy() {
             swept(case, Leg::Backend, &mut found).await;
         }
     });
