@@ -22,12 +22,19 @@ mod dropping;
 
 #[path = "cancelled/exec.rs"]
 mod exec;
+#[cfg(feature = "net")]
+#[path = "cancelled/forwarder.rs"]
+mod forwarder;
 #[path = "cancelled/handshake.rs"]
 mod handshake;
 #[path = "cancelled/parts.rs"]
 mod parts;
 #[path = "cancelled/port_forward.rs"]
 mod port_forward;
+#[path = "cancelled/proxy.rs"]
+mod proxy;
+#[path = "cancelled/streaming.rs"]
+mod streaming;
 
 use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
