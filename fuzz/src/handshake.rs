@@ -253,7 +253,7 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
             let io = ios.borrow().last().cloned().unwrap();
             let (head_len, _) = check_rest(upgraded, &answer, &io);
             let head = Head::last(&answer[..head_len]);
-            assert!(head.start.starts_with(b"HTTP/1.1 101"));
+            assert!(is_switch(&head));
             assert!(head.lists("connection", "upgrade"));
             assert_eq!(chosen.carrier(), carrier);
             if carrier == Carrier::WebSocket {

@@ -2,56 +2,19 @@
 //!
 //! Owns the making of inputs, always the same ones. It looks for regressions; looking for new faults is libFuzzer's work.
 
+mod mutation;
+
 use std::path::PathBuf;
 
+use mutation::{Numbers, mutate};
+
 const INPUTS: usize = 20_000;
-
-/// xorshift64: any numbers do, as long as they are the same tomorrow.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() >> 1).unwrap().checked_rem(limit).unwrap_or(0)
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.next() >> 56).unwrap()
-    }
-}
 
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
-}
-
-/// One to four changes of the kinds that libFuzzer makes.
-fn mutate(input: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
-    const TELLING: [u8; 8] = [0, 1, 2, 3, 0x7f, 0x80, 0xfe, 0xff];
-    for _ in 0..=numbers.below(4) {
-        let at = numbers.below(input.len() + 1);
-        match numbers.below(6) {
-            0 if at < input.len() => input[at] ^= 1 << numbers.below(8),
-            1 if at < input.len() => input[at] = TELLING[numbers.below(8)],
-            2 => input.insert(at, numbers.byte()),
-            3 => drop(input.drain(at..at + numbers.below(input.len() - at + 1))),
-            4 => input.truncate(at),
-            5 => {
-                let from = numbers.below(other.len() + 1);
-                let length = numbers.below((other.len() - from).min(200) + 1);
-                drop(input.splice(at..at, other[from..from + length].iter().copied()));
-            }
-            _ => {}
-        }
-    }
 }
 
 fn replay(name: &str, target: fn(&[u8])) {

@@ -2,10 +2,14 @@
 //!
 //! Owns the making of inputs, the same ones for a seed. It must not know what a framer makes of them, nor use our own.
 
+#[path = "../../../fuzz/tests/mutation/mod.rs"]
+mod mutation;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use mutation::{Numbers, TELLING, mutate};
 
 /// The text that SPDY/3.1's blocks begin with knowing.
 pub const DICTIONARY: &[u8] = include_bytes!("../../../src/spdy/dictionary.bin");
@@ -19,9 +23,6 @@ const MARK: [u8; 12] = [0x80, 3, 0, 6, 0, 0, 0, 4, 0x5e, 0xed, 0x5e, 0xed];
 
 /// What a sync flush ends with.
 const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
-
-/// Bytes that mean something, and what is beside them.
-const TELLING: [u8; 8] = [0, 1, 2, 3, 0x7f, 0x80, 0xfe, 0xff];
 
 /// Inputs, without an end.
 #[derive(Debug)]
@@ -128,10 +129,6 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// xorshift64: any numbers do, as long as they are the same tomorrow.
-#[derive(Debug)]
-struct Numbers(u64);
-
 impl Numbers {
     fn new(seed: u64) -> Self {
         let mut numbers = Self(seed.max(1));
@@ -142,23 +139,8 @@ impl Numbers {
         numbers
     }
 
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() >> 1).expect("63 bits").checked_rem(limit).unwrap_or(0)
-    }
-
     fn one_in(&mut self, many: usize) -> bool {
         self.below(many) == 0
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.next() >> 56).expect("8 bits")
     }
 
     fn bytes(&mut self, below: usize) -> Vec<u8> {
@@ -176,26 +158,6 @@ impl Numbers {
             1 => *self.choose(&[0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_ffff, 0x00ff_ffff]),
             2 => 0,
             _ => u32::from(self.byte() % 16),
-        }
-    }
-}
-
-/// One to four changes of the kinds that libFuzzer makes.
-fn mutate(input: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
-    for _ in 0..=numbers.below(4) {
-        let at = numbers.below(input.len() + 1);
-        match numbers.below(6) {
-            0 if at < input.len() => input[at] ^= 1 << numbers.below(8),
-            1 if at < input.len() => input[at] = *numbers.choose(&TELLING),
-            2 => input.insert(at, numbers.byte()),
-            3 => drop(input.drain(at..at + numbers.below(input.len() - at + 1))),
-            4 => input.truncate(at),
-            5 => {
-                let from = numbers.below(other.len() + 1);
-                let length = numbers.below((other.len() - from).min(200) + 1);
-                drop(input.splice(at..at, other[from..from + length].iter().copied()));
-            }
-            _ => {}
         }
     }
 }
