@@ -473,14 +473,19 @@ async fn a_client_that_was_reset_frees_a_silent_backend() {
     }
 }
 
-/// The tail is in our buffer, nobody reads it, and the backend is gone: nothing else would ever end it.
-#[tokio::test(start_paused = true)]
-async fn what_does_not_move_any_more_is_given_up() {
+/// A client and a backend in memory, with a pipe between them that runs. The answer is on its way to the client.
+async fn moving() -> (DuplexStream, DuplexStream, JoinHandle<Moved>) {
     let (client, mut backend, passing) = between(SPDY).await;
     head(&mut backend).await;
     backend.write_all(SWITCHED.as_bytes()).await.unwrap();
     let pipe = passing.await.unwrap().unwrap();
-    let run = tokio::spawn(pipe.run());
+    (client, backend, tokio::spawn(pipe.run()))
+}
+
+/// The tail is in our buffer, nobody reads it, and the backend is gone: nothing else would ever end it.
+#[tokio::test(start_paused = true)]
+async fn what_does_not_move_any_more_is_given_up() {
+    let (client, mut backend, run) = moving().await;
     backend.write_all(&pattern(1, 100_000)).await.unwrap();
     drop(backend);
     let began = Instant::now();
@@ -494,11 +499,7 @@ async fn what_does_not_move_any_more_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_the_tail_and_does_not_end_is_given_up_at_the_tail_timeout() {
     for talks in [false, true] {
-        let (mut client, mut backend, passing) = between(SPDY).await;
-        head(&mut backend).await;
-        backend.write_all(SWITCHED.as_bytes()).await.unwrap();
-        let pipe = passing.await.unwrap().unwrap();
-        let run = tokio::spawn(pipe.run());
+        let (mut client, mut backend, run) = moving().await;
         head(&mut client).await;
         backend.write_all(&pattern(1, 50_000)).await.unwrap();
         client.read_exact(&mut vec![0; 50_000]).await.unwrap();
@@ -522,11 +523,7 @@ async fn a_client_that_has_the_tail_and_does_not_end_is_given_up_at_the_tail_tim
 /// Row 48: a backend that takes nothing more has only its last to say, and a client that does not read may hold that up for so long.
 #[tokio::test(start_paused = true)]
 async fn the_last_of_a_backend_that_takes_nothing_more_waits_no_longer_than_the_tail_timeout() {
-    let (mut client, mut backend, passing) = between(SPDY).await;
-    head(&mut backend).await;
-    backend.write_all(SWITCHED.as_bytes()).await.unwrap();
-    let pipe = passing.await.unwrap().unwrap();
-    let run = tokio::spawn(pipe.run());
+    let (mut client, mut backend, run) = moving().await;
     backend.write_all(&pattern(1, 100_000)).await.unwrap();
     drop(backend);
     client.write_all(b"to nobody").await.unwrap();
