@@ -393,36 +393,6 @@ impl Connection {
         }
     }
 
-    /// Whether the FIN of a stream, and so all before it, has been given to the transport; also where it never will be,
-    /// because the stream was reset.
-    #[must_use]
-    pub fn is_sent(&self, id: StreamId) -> bool {
-        let stream = self.streams.get(&id);
-        stream.is_none_or(|stream| matches!(stream.sending, Sending::Finished | Sending::Dead)) || self.is_closed()
-    }
-
-    /// Whether the FIN of a stream, and so all before it, has been given to the transport.
-    pub(crate) fn was_sent(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Finished)
-    }
-
-    /// Whether all that was written on a stream has been given to the transport, if not its FIN.
-    ///
-    /// # Errors
-    /// Why it never will be, or has not been so far.
-    pub(crate) fn was_taken(&self, id: StreamId) -> Result<(), StreamError> {
-        let stream = self.streams.get(&id);
-        if stream.is_some_and(|stream| stream.unsent.is_empty() && !stream.cut_short) {
-            return Ok(());
-        }
-        Err(match (stream.and_then(|stream| stream.end), self.closed(), &self.silence) {
-            (Some(End::Reset(status)), ..) => StreamError::Reset(status),
-            (_, Some(error), _) => error,
-            (.., Some(reason)) => reason.clone(),
-            _ => StreamError::Finished,
-        })
-    }
-
     /// Half-closes: FIN goes out behind all that is queued. Twice is no error.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)

@@ -1,7 +1,7 @@
 //! What goes out next.
 //!
 //! Owns the order: answers, then the control frames of streams in the order they were asked for, then DATA by priority
-//! and in turn, then GOAWAY. It must not decide what is owed to whom.
+//! and in turn, then GOAWAY; and what is known of what has gone. It must not decide what is owed to whom.
 
 use std::time::Instant;
 
@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::connection::{Connection, Event};
 use super::ending::Phase;
 use super::frame::{Frame, RstStatus, StreamId};
-use super::stream::Sending;
-use crate::error::ConnectionError;
+use super::stream::{End, Sending};
+use crate::error::{ConnectionError, StreamError};
 
 impl Connection {
     /// The next frame to write, if there is one.
@@ -173,6 +173,36 @@ impl Connection {
             self.forget_if_over(id);
         }
         Some(Frame::Data { id, fin, data })
+    }
+
+    /// Whether the FIN of a stream, and so all before it, has been given to the transport; also where it never will be,
+    /// because the stream was reset.
+    #[must_use]
+    pub fn is_sent(&self, id: StreamId) -> bool {
+        let stream = self.streams.get(&id);
+        stream.is_none_or(|stream| matches!(stream.sending, Sending::Finished | Sending::Dead)) || self.is_closed()
+    }
+
+    /// Whether the FIN of a stream, and so all before it, has been given to the transport.
+    pub(crate) fn was_sent(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Finished)
+    }
+
+    /// Whether all that was written on a stream has been given to the transport, if not its FIN.
+    ///
+    /// # Errors
+    /// Why it never will be, or has not been so far.
+    pub(crate) fn was_taken(&self, id: StreamId) -> Result<(), StreamError> {
+        let stream = self.streams.get(&id);
+        if stream.is_some_and(|stream| stream.unsent.is_empty() && !stream.cut_short) {
+            return Ok(());
+        }
+        Err(match (stream.and_then(|stream| stream.end), self.closed(), &self.silence) {
+            (Some(End::Reset(status)), ..) => StreamError::Reset(status),
+            (_, Some(error), _) => error,
+            (.., Some(reason)) => reason.clone(),
+            _ => StreamError::Finished,
+        })
     }
 
     /// Never before our SETTINGS: a server's come no sooner than the client's first frame.
