@@ -35,18 +35,23 @@ pub struct Config {
     /// read, because nothing else slows a Go peer down. Below 64 KiB two ends of ours, each of which waits for the other to
     /// read, can spend it before they know of each other's windows. Default: 1 MiB.
     pub receive_budget: usize,
-    /// A PING is sent when nothing was received for so long; `None` sends none. Default: 30 s.
+    /// A PING is sent when nothing was received for so long, and again after each such time; `None` sends none. A connection that is not
+    /// read because unread bytes are over the budget is pinged too. It keeps open what stands in between: some kubelets end what is
+    /// idle for 30 s, gateways what is idle for 50 s. Default: 10 s.
     pub keepalive_interval: Option<Duration>,
-    /// The connection is dead when nothing was received for so long. The clock stops while we ourselves do not
-    /// read, and behind DATA of ours to a peer without windows: a Go server whose process does not read its stdin reads nothing
-    /// else either. `idle_timeout` is what ends such a connection where the kernel does not. Only with `keepalive_interval`.
+    /// The connection is dead when nothing was received for so long and three PINGs in a row were left unanswered that a live peer
+    /// would have answered. Silence while we ourselves do not read is not counted, nor are PINGs behind DATA that a peer without windows
+    /// may not have read: a Go server whose process does not read its stdin reads nothing else either. A server judges no WebSocket
+    /// client by its silence: many answer PINGs only while their program reads. Where silence proves nothing the kernel finds out
+    /// whether the peer's host is dead, and `idle_timeout` ends what is left. `None` judges nobody. Only with `keepalive_interval`.
     /// Default: 60 s.
-    pub keepalive_timeout: Duration,
-    /// While a server does not read because unread bytes are over the budget, it sends a PING so often: it cannot see that
-    /// its client is gone but by a write that fails. Only with `keepalive_interval`. Default: 5 s.
+    pub keepalive_timeout: Option<Duration>,
+    /// While a server does not read because unread bytes are over the budget, it sends a PING so often, where that is more often than
+    /// `keepalive_interval`: it cannot see that its client is gone but by a write that fails. Only with `keepalive_interval`.
+    /// Default: 5 s.
     pub pause_probe_interval: Duration,
-    /// Ends a connection on which no byte came and no frame went for so long. As with Go, a PING is a frame: with keepalive on,
-    /// a peer that answers is never idle. Default: 4 h, as cri-streaming's.
+    /// Ends a connection on which no byte came and no frame went for so long. PINGs of ours that nobody answers do not count; with
+    /// keepalive on, a peer that answers them is never idle. Default: 4 h, as cri-streaming's.
     pub idle_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
     pub stall_timeout: Option<Duration>,
@@ -69,8 +74,8 @@ impl Default for Config {
             send_buffer: 256 * 1024,
             stream_receive_budget: 64 * 1024,
             receive_budget: 1024 * 1024,
-            keepalive_interval: Some(Duration::from_secs(30)),
-            keepalive_timeout: Duration::from_secs(60),
+            keepalive_interval: Some(Duration::from_secs(10)),
+            keepalive_timeout: Some(Duration::from_secs(60)),
             pause_probe_interval: Duration::from_secs(5),
             idle_timeout: Some(Duration::from_secs(4 * 60 * 60)),
             stall_timeout: None,

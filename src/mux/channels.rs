@@ -65,9 +65,13 @@ impl Channels {
         channels
     }
 
-    /// The subprotocols have no windows, and always the same streams.
+    /// The subprotocols have no windows, and always the same streams. Many clients answer PINGs only while their program reads, and
+    /// Kubernetes' servers ask none of them: their silence is no death.
     pub(super) fn fit(&self, mut config: Config) -> Config {
         config.flow_control = FlowControl::Off;
+        if self.websocket.role() == Role::Server {
+            config.keepalive_timeout = None;
+        }
         config.limits.max_streams = config.limits.max_streams.max(self.layout.count());
         config
     }

@@ -1,11 +1,12 @@
 //! What time does to a connection: keepalive, idleness, stalls, and the rates of what a peer may do.
 //!
-//! Owns the instants. They are handed in: nothing here asks what time it is.
+//! Owns the instants. They are handed in: nothing here asks what time it is. What a silence proves is [`liveness`](super::liveness)'s.
 
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Role};
 use super::frame::Frame;
+use super::liveness::Liveness;
 use crate::error::ConnectionError;
 
 #[derive(Debug)]
@@ -13,15 +14,12 @@ pub(super) struct Clock {
     began: Instant,
     /// When the peer's silence began, as far as it can be held against it.
     silent_since: Instant,
-    /// The last frame in either direction.
+    /// When a frame last came, or one of ours last went that was no PING.
     active: Instant,
-    /// When, since the peer was last heard of, it was sent a PING.
+    /// When, in this silence or this pause, the peer was last sent a PING.
     pinged: Option<Instant>,
-    /// DATA of ours has gone out since the peer was last heard of.
-    sent_data: bool,
+    liveness: Liveness,
     paused_since: Option<Instant>,
-    /// When, during the pause, the peer was last sent a PING.
-    probed: Option<Instant>,
     pub(super) unanswered_resets: Rate,
     pub(super) settings_frames: Rate,
 }
@@ -33,9 +31,8 @@ impl Clock {
             silent_since: now,
             active: now,
             pinged: None,
-            sent_data: false,
+            liveness: Liveness::default(),
             paused_since: None,
-            probed: None,
             unanswered_resets: Rate::default(),
             settings_frames: Rate::default(),
         }
@@ -45,12 +42,23 @@ impl Clock {
         self.silent_since = now;
         self.active = now;
         self.pinged = None;
-        self.sent_data = false;
+        self.liveness.heard();
     }
 
-    pub(super) fn sent(&mut self, now: Instant, frame: &Frame) {
+    /// A PING of ours was answered.
+    pub(super) fn answered(&mut self, id: u32) {
+        self.liveness.answered(id);
+    }
+
+    /// A frame goes out. `asks`: it is a PING of ours.
+    pub(super) fn sent(&mut self, now: Instant, frame: &Frame, asks: bool) {
+        match frame {
+            // One that nobody answers keeps nothing alive.
+            Frame::Ping(id) if asks => return self.liveness.sent_ping(*id),
+            Frame::Data { data, .. } if !data.is_empty() => self.liveness.sent_data(),
+            _ => {}
+        }
         self.active = now;
-        self.sent_data |= matches!(frame, Frame::Data { data, .. } if !data.is_empty());
     }
 }
 
@@ -84,9 +92,7 @@ impl Connection {
             return None;
         }
         let idle = self.config.idle_timeout.and_then(|idle| self.clock.active.checked_add(idle));
-        let alive = self.keepalive_deadline();
-        let stalled = self.stall_deadline();
-        [idle, alive, stalled, self.trial_deadline()].into_iter().flatten().min()
+        [idle, self.ping_due(), self.death_due(), self.stall_deadline(), self.trial_deadline()].into_iter().flatten().min()
     }
 
     /// Lets the time be `now`.
@@ -104,13 +110,14 @@ impl Connection {
         {
             return self.close(ConnectionError::Stalled { stream: stream.get(), after });
         }
-        if past(self.keepalive_deadline()) {
-            if self.clock.paused_since.is_some() {
-                self.clock.probed = Some(now);
-            } else if self.clock.pinged.is_some() {
-                return self.close(ConnectionError::KeepaliveTimeout(self.config.keepalive_timeout));
-            } else {
-                self.clock.pinged = Some(now);
+        if past(self.death_due()) {
+            let timeout = self.config.keepalive_timeout.unwrap_or_default();
+            return self.close(ConnectionError::KeepaliveTimeout(timeout));
+        }
+        if past(self.ping_due()) {
+            self.clock.pinged = Some(now);
+            if self.clock.paused_since.is_none() {
+                self.clock.liveness.asked(self.windows);
             }
             self.keepalive_ping();
         }
@@ -127,37 +134,36 @@ impl Connection {
             (true, None) => self.clock.paused_since = Some(now),
             (false, Some(_)) => {
                 self.clock.paused_since = None;
-                self.clock.probed = None;
-                self.clock.silent_since = now;
+                self.clock.received(now);
             }
             _ => {}
         }
     }
 
-    fn keepalive_deadline(&self) -> Option<Instant> {
+    /// When the peer is sent a PING, because it is silent or because it is not read. Either end does so: hops in between cut what is
+    /// idle. A server that does not read cannot see its client's end, but a write to a client that is gone fails.
+    fn ping_due(&self) -> Option<Instant> {
         let interval = self.config.keepalive_interval?;
         if self.is_silent() {
             return None;
         }
-        if let Some(paused) = self.clock.paused_since {
-            // Unread, the peer's end cannot be seen. A write to a client that is gone fails, and that can; but a server
-            // that may be finishing is left alone.
-            let server = self.role == Role::Server;
-            let since = self.clock.probed.unwrap_or(paused);
-            return server.then(|| since.checked_add(self.config.pause_probe_interval)).flatten();
-        }
-        // A Go peer whose process does not read its stdin reads nothing at all, our PING included: behind DATA of ours
-        // its silence proves nothing, and the kernel finds out whether its host is dead.
-        let Some(pinged) = self.clock.pinged else { return self.clock.silent_since.checked_add(interval) };
-        if self.clock.sent_data && !self.windows {
+        let (since, wait) = match (self.clock.paused_since, self.role) {
+            (None, _) => (self.clock.silent_since, interval),
+            (Some(paused), Role::Client) => (paused, interval),
+            (Some(paused), Role::Server) => (paused, interval.min(self.config.pause_probe_interval)),
+        };
+        self.clock.pinged.unwrap_or(since).checked_add(wait)
+    }
+
+    /// When the peer's silence is its death. Each PING has an interval for its answer, one that went out late after a halt of ours too.
+    fn death_due(&self) -> Option<Instant> {
+        let (interval, timeout) = (self.config.keepalive_interval?, self.config.keepalive_timeout?);
+        let clock = &self.clock;
+        if self.is_silent() || clock.paused_since.is_some() || !clock.liveness.is_dead_silence() {
             return None;
         }
-        // After a halt of ours the PING goes out late, and the peer has its time all the same.
-        let timeout = self.config.keepalive_timeout;
-        let answered =
-            pinged.checked_add(timeout.checked_sub(interval).filter(|left| !left.is_zero()).unwrap_or(timeout))?;
-        let heard = self.clock.silent_since.checked_add(self.config.keepalive_timeout.max(interval))?;
-        Some(answered.max(heard))
+        let answered = clock.pinged?.checked_add(interval)?;
+        Some(answered.max(clock.silent_since.checked_add(timeout)?))
     }
 
     /// A server answers in a round trip. One that does not may be waiting for more than a window's worth.

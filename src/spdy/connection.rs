@@ -544,6 +544,11 @@ impl Connection {
         }
     }
 
+    /// Whether a PING with this id is one of ours, or the answer to it: a client's are odd.
+    pub(super) fn is_our_ping(&self, id: u32) -> bool {
+        (id & 1 == 1) == (self.role == Role::Client)
+    }
+
     pub(super) fn next_id(&self) -> u32 {
         self.next_id
     }

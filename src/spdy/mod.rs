@@ -33,6 +33,7 @@ mod ending;
 mod flow;
 mod frame;
 mod headers;
+mod liveness;
 mod pieces;
 mod receive;
 mod stream;

@@ -302,8 +302,8 @@ impl Connection {
     }
 
     fn on_ping(&mut self, id: u32) -> Result<(), ConnectionError> {
-        let odd = id & 1 == 1;
-        if odd == (self.role == Role::Client) {
+        if self.is_our_ping(id) {
+            self.clock.answered(id);
             self.events.push_back(Event::Pong(id));
             return Ok(());
         }

@@ -24,7 +24,8 @@ impl Connection {
         }
         let frame = self.next_frame();
         if let Some(frame) = &frame {
-            self.clock.sent(now, frame);
+            let asks = matches!(frame, Frame::Ping(id) if self.is_our_ping(*id));
+            self.clock.sent(now, frame, asks);
         }
         frame
     }
