@@ -73,7 +73,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("mux::Config::stall_timeout", config.stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
         ("mux::Config::send_buffer", bytes(config.send_buffer)),
         ("mux::Config::keepalive_interval", time(config.keepalive_interval.unwrap())),
-        ("keepalive_timeout", time(config.keepalive_timeout)),
+        ("keepalive_timeout", time(config.keepalive_timeout.unwrap())),
         ("mux::Config::pause_probe_interval", time(config.pause_probe_interval)),
         ("mux::Config::idle_timeout", time(config.idle_timeout.unwrap())),
         ("mux::Config::flush_timeout", time(config.flush_timeout)),

@@ -77,7 +77,7 @@ impl Multiplexer {
             }
         }
         let streams = streams.into_iter().map(|(kind, stream, _)| (kind, stream));
-        Ok(Exec::new(protocol, version, options, streams))
+        Ok(Exec::new(self.clone(), protocol, version, options, streams))
     }
 }
 
@@ -97,7 +97,9 @@ pub struct Exec {
     pub resize: Option<Resizer>,
     error: Option<RecvHalf>,
     /// The two outputs, wherever they are now.
-    outputs: Vec<Watch>,
+    outputs: Vec<(&'static str, Watch)>,
+    /// What was sent to the process, wherever it is sent from.
+    stdin_sent: Option<Watch>,
     /// The sending halves of what only the server writes: finished at the end, not before, since a server may take a FIN
     /// on an output for the client's farewell.
     unused: Vec<SendHalf>,
@@ -105,6 +107,7 @@ pub struct Exec {
     version: Version,
     options: Options,
     progress: Progress,
+    mux: Multiplexer,
 }
 
 /// What is known of the ending. Kept outside of [`Exec::wait`]'s future, so that it may be dropped and called again.
@@ -113,27 +116,29 @@ struct Progress {
     reader: StatusReader,
     /// Some of the error stream has come.
     said_something: bool,
-    /// Until when a status may come.
-    status_due: Option<Instant>,
+    /// The outputs have ended.
+    after_outputs: Option<Asking>,
     status: Option<ExitStatus>,
-    /// Until when the outputs may go on.
-    outputs_due: Option<Instant>,
+    after_status: Option<Asking>,
 }
 
 impl Exec {
     fn new(
+        mux: Multiplexer,
         protocol: Protocol,
         version: Version,
         options: Options,
         streams: impl Iterator<Item = (StreamType, Stream)>,
     ) -> Self {
         let mut exec = Self {
+            mux,
             stdin: None,
             stdout: None,
             stderr: None,
             resize: None,
             error: None,
             outputs: Vec::new(),
+            stdin_sent: None,
             unused: Vec::new(),
             protocol,
             version,
@@ -141,23 +146,26 @@ impl Exec {
             progress: Progress {
                 reader: StatusReader::new(version),
                 said_something: false,
-                status_due: None,
+                after_outputs: None,
                 status: None,
-                outputs_due: None,
+                after_status: None,
             },
         };
         for (kind, stream) in streams {
             // The half that is not used is dropped: nothing comes on stdin, and Go's servers do not listen on the others.
             let (recv, send) = stream.split();
             match kind {
-                StreamType::Stdin => exec.stdin = Some(RemoteStdin(send)),
+                StreamType::Stdin => {
+                    exec.stdin_sent = Some(send.watch());
+                    exec.stdin = Some(RemoteStdin(send));
+                }
                 StreamType::Resize => exec.resize = Some(Resizer(send)),
                 StreamType::Error => {
                     exec.error = Some(recv);
                     exec.unused.push(send);
                 }
                 StreamType::Stdout | StreamType::Stderr => {
-                    exec.outputs.push(recv.watch());
+                    exec.outputs.push((kind.name(), recv.watch()));
                     exec.unused.push(send);
                     let output = Some(RemoteOutput(recv));
                     if kind == StreamType::Stdout {
@@ -187,14 +195,25 @@ impl Exec {
     /// Waits until the command has ended and says how.
     ///
     /// stdin, if it was not taken, is finished first, and outputs that were not taken are discarded, so that waiting
-    /// cannot hold the command up. Outputs that were taken have all arrived when this is ready, but for a server that
-    /// ends in another order ([`Options::output_grace`]); they may still be read. An output that was taken has to be read, or
-    /// dropped: unread beyond the receive budget, it keeps the status from being read too.
+    /// cannot hold the command up. Outputs that were taken have all arrived when this is ready; they may still be read. An output that
+    /// was taken has to be read, or dropped: unread beyond the receive budget, it keeps the status from being read too.
+    ///
+    /// A server that answers is waited for, however long the command takes ([`Options`] says when it is asked). What comes of each
+    /// ending:
+    ///
+    /// | the status | the outputs that somebody wanted | this gives |
+    /// |---|---|---|
+    /// | whole | ended by FIN, by Go's RST CANCEL, or by the server's GOAWAY or Close | the status, whatever follows |
+    /// | whole | cut: EOF without a goodbye, a reset, a failure, a server that was given up | [`Error::Incomplete`], with the status |
+    /// | none, v4 and v5 | the server said goodbye | [`Error::MissingStatus`] |
+    /// | none, v1 to v3 | the server said goodbye | success: silence is all that it says |
+    /// | none, or cut | the connection was lost or failed | [`Error::Connection`] |
     ///
     /// # Errors
-    /// [`Error::MissingStatus`] where the error stream ends without a status from v4 on: never a success. [`Error::StatusTimeout`]
-    /// where no status, or from v2 on no whole one, comes after the end of the outputs. [`Error::BadStatus`]. [`Error::Connection`]:
-    /// also where a status was cut off, or the text that v1 to v3 have for one may have been.
+    /// [`Error::Incomplete`]. [`Error::MissingStatus`] where the error stream ends without a status from v4 on: never a success.
+    /// [`Error::StatusTimeout`] where the outputs have ended and a server that may have stdin of ours unread is silent.
+    /// [`Error::BadStatus`]. [`Error::Connection`]: also where a status was cut off, or the text that v1 to v3 have for one may have
+    /// been.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has lost nothing of the status: call it again. What was not taken before the first
@@ -211,12 +230,34 @@ impl Exec {
             }
         };
         let grace = self.options.output_grace;
-        let due = *self.progress.outputs_due.get_or_insert_with(|| later(grace));
-        tokio::select! {
-            () = outputs_ended(&self.outputs) => {}
-            () = sleep_until(due) => {}
+        let asking = self.progress.after_status.get_or_insert_with(|| Asking::new(&self.mux, grace));
+        let given_up = tokio::select! {
+            biased;
+            () = outputs_ended(&self.outputs) => false,
+            () = asking.unanswered(&self.mux, || true) => true,
+        };
+        self.judge(status, given_up)
+    }
+
+    /// Whether the status counts: not where an output is missing that somebody wanted.
+    fn judge(&self, status: ExitStatus, given_up: bool) -> Result<ExitStatus, Error> {
+        let (mut missing, mut cause) = (Vec::new(), None);
+        for (name, output) in &self.outputs {
+            let error = match output.outcome() {
+                Some(Err(error)) => error,
+                None if given_up && output.is_wanted() => {
+                    let after = self.options.output_grace.saturating_mul(2);
+                    StreamError::Connection(ConnectionError::KeepaliveTimeout(after))
+                }
+                _ => continue,
+            };
+            missing.push(*name);
+            cause.get_or_insert(error);
         }
-        Ok(status)
+        match cause {
+            Some(error) => Err(Error::Incomplete { status, missing, error }),
+            None => Ok(status),
+        }
     }
 
     /// Waits for the end and collects what the command writes, up to `limit` bytes of each output.
@@ -227,50 +268,41 @@ impl Exec {
     /// # Cancel safety
     /// Dropped before it is ready, the session is dropped with it.
     pub async fn wait_with_output(mut self, limit: usize) -> Result<Output, Error> {
-        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
+        // Held until the end is judged: an output that was dropped is one that nobody misses.
+        let (mut stdout, mut stderr) = (self.stdout.take(), self.stderr.take());
         let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
-        let status = {
-            let stdout = collect("stdout", stdout, limit, &mut out);
-            let stderr = collect("stderr", stderr, limit, &mut err);
-            let collected = async { tokio::try_join!(stdout, stderr) };
-            tokio::pin!(collected);
-            tokio::select! {
-                biased;
-                outputs = &mut collected => {
-                    outputs?;
-                    self.wait().await?
-                }
-                status = self.wait() => {
-                    let status = status?;
-                    // All that came is taken; an output that outlives the status by more than its grace is not waited for.
-                    if let Poll::Ready(outputs) = poll_fn(|cx| Poll::Ready(collected.as_mut().poll(cx))).await {
-                        outputs?;
-                    }
-                    status
-                }
-            }
+        let collected = async {
+            let (stdout, stderr) = (stdout.as_mut(), stderr.as_mut());
+            tokio::try_join!(collect(stdout, limit, &mut out), collect(stderr, limit, &mut err))
         };
-        Ok(Output { status, stdout: out.freeze(), stderr: err.freeze() })
+        let waited = async { Ok(self.wait().await) };
+        let (_, status) = tokio::try_join!(collected, waited)?;
+        Ok(Output { status: status?, stdout: out.freeze(), stderr: err.freeze() })
     }
 
     async fn read_status(&mut self) -> Result<ExitStatus, Error> {
+        let half = self.options.status_timeout / 2;
         loop {
             let Some(error) = &mut self.error else { return Err(Error::MissingStatus) };
             let progress = &mut self.progress;
-            let data = match progress.status_due {
+            let data = match &mut progress.after_outputs {
                 None => tokio::select! {
                     biased;
                     data = error.data() => data,
                     () = outputs_ended(&self.outputs), if !self.outputs.is_empty() => {
-                        progress.status_due = Some(later(self.options.status_timeout));
+                        progress.after_outputs = Some(Asking::new(&self.mux, half));
                         continue;
                     }
                 },
-                Some(due) => tokio::select! {
-                    biased;
-                    data = error.data() => data,
-                    () = sleep_until(due) => return self.status_overdue(),
-                },
+                Some(asking) => {
+                    let stdin = &self.stdin_sent;
+                    let may_be_stuck = || stdin.as_ref().is_some_and(Watch::may_be_unread);
+                    tokio::select! {
+                        biased;
+                        data = error.data() => data,
+                        () = asking.unanswered(&self.mux, may_be_stuck) => return self.status_overdue(),
+                    }
+                }
             };
             match data {
                 Some(Ok(data)) => {
@@ -287,7 +319,7 @@ impl Exec {
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
                             if self.version == Version::V1
                                 && !self.outputs.is_empty()
-                                && self.outputs.iter().all(Watch::was_finished) =>
+                                && self.outputs.iter().all(|(_, output)| output.was_finished()) =>
                         {
                             Ok(())
                         }
@@ -306,7 +338,7 @@ impl Exec {
     fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
         let cut = match &ended {
             // Whoever has said half a status has not said anything wrong.
-            Err(Error::Connection(_)) if self.progress.reader.is_inside() => true,
+            Err(Error::Connection(_) | Error::MissingStatus) if self.progress.reader.is_inside() => true,
             // Of a text that was cut off nobody knows what is missing: of "exit code 127" it may be the last digit.
             Err(Error::Connection(error)) => {
                 self.version < Version::V4 && !matches!(error, ConnectionError::PeerClosed { .. })
@@ -326,6 +358,40 @@ impl Exec {
             return self.decode_status(Ok(()));
         }
         Err(Error::StatusTimeout(self.options.status_timeout))
+    }
+}
+
+/// A server that is silent, and is asked whether it is there. Kept outside of the futures that wait for it.
+#[derive(Debug)]
+struct Asking {
+    /// How long it may be silent before it is asked, and how long after that.
+    wait: Duration,
+    due: Instant,
+    /// Bytes that had come when it was looked at last, if they were read at all.
+    heard: Option<u64>,
+    asked: bool,
+}
+
+impl Asking {
+    fn new(mux: &Multiplexer, wait: Duration) -> Self {
+        Self { wait, due: later(wait), heard: mux.heard(), asked: false }
+    }
+
+    /// Ready once nothing has come though it was asked, as long as `suspect` holds.
+    async fn unanswered(&mut self, mux: &Multiplexer, suspect: impl Fn() -> bool) {
+        loop {
+            sleep_until(self.due).await;
+            let heard = mux.heard();
+            // What we do not read is no silence of the server's.
+            let silent = heard.is_some() && heard == self.heard && suspect();
+            if silent && self.asked {
+                return;
+            }
+            if silent {
+                mux.ask();
+            }
+            *self = Self { wait: self.wait, due: later(self.wait), heard, asked: silent };
+        }
     }
 }
 
@@ -447,20 +513,16 @@ fn refusal(stream: &'static str, error: StreamError) -> Error {
     }
 }
 
-async fn outputs_ended(outputs: &[Watch]) {
-    for output in outputs {
+async fn outputs_ended(outputs: &[(&'static str, Watch)]) {
+    for (_, output) in outputs {
         poll_fn(|cx| output.poll_ended(cx)).await;
     }
 }
 
-async fn collect(
-    stream: &'static str,
-    output: Option<RemoteOutput>,
-    limit: usize,
-    all: &mut BytesMut,
-) -> Result<(), Error> {
-    let Some(mut output) = output else { return Ok(()) };
-    while let Some(data) = output.data().await.transpose().map_err(|error| Error::Stream { stream, error })? {
+/// An output to its end, whatever that is: how it ended is judged with the status.
+async fn collect(output: Option<&mut RemoteOutput>, limit: usize, all: &mut BytesMut) -> Result<(), Error> {
+    let Some(output) = output else { return Ok(()) };
+    while let Some(Ok(data)) = output.data().await {
         if data.len() > limit.saturating_sub(all.len()) {
             return Err(Error::OutputTooLong { limit });
         }

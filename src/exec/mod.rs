@@ -46,7 +46,7 @@ pub use server::{ExecServer, ProcessOutput, ProcessStdin, Resizes};
 use crate::error::{ConnectionError, Initiator, StreamError};
 use crate::mux::{Multiplexer, STREAM_TYPE};
 use crate::spdy::{Headers, RstStatus};
-use crate::status::StatusError;
+use crate::status::{ExitStatus, StatusError};
 use crate::upgrade::{Carrier, Protocol, Version};
 
 /// Which streams a session has beside the error stream. Both ends have to name the same ones: the client's request says
@@ -126,10 +126,12 @@ impl StreamType {
 pub struct Options {
     /// For all streams to be made and answered. Default: 30 s, as Kubernetes' servers and clients.
     pub creation_timeout: Duration,
-    /// For the status, once all outputs have ended. Default: 10 s. A Go server that was sent stdin its process did not
-    /// read never sends one.
+    /// For a sign of life from the server, once all outputs have ended while it may have stdin of ours unread: a Go server whose
+    /// process did not read a megabyte of it never sends a status. At half of this time it is asked. Whoever answers, or was sent
+    /// no stdin, is waited for: a command may close its outputs and work on for hours. Default: 10 s.
     pub status_timeout: Duration,
-    /// For the end of the outputs, once the status is there. Default: 5 s.
+    /// For a sign of life from the server, once the status is there and outputs have not ended: after so long it is asked, and after as
+    /// long again given up. Whoever answers or sends is waited for. Default: 5 s.
     pub output_grace: Duration,
 }
 
@@ -181,9 +183,24 @@ pub enum Error {
     /// The error stream ended without a status: how the command ended is not known.
     #[error("the session ended without a status")]
     MissingStatus,
-    /// All outputs ended and no status came in [`Options::status_timeout`].
-    #[error("no status came within {0:?} of the end of the output")]
+    /// All outputs ended, no status came, and the server, which may have stdin of ours unread, was silent for
+    /// [`Options::status_timeout`].
+    #[error(
+        "no status came after the end of the output, and the server, which has not read all of stdin, was silent for {0:?}"
+    )]
     StatusTimeout(Duration),
+    /// The status came, but not all of the output: the connection broke off, or the server was silent for twice
+    /// [`Options::output_grace`]. What came of the output is there to be read.
+    #[error("{}, but the end of {} was lost: {error}", status, missing.join(" and "))]
+    Incomplete {
+        /// How the command ended.
+        status: ExitStatus,
+        /// The outputs that did not come to their end.
+        missing: Vec<&'static str>,
+        /// What became of the first of them.
+        #[source]
+        error: StreamError,
+    },
     /// The error stream carries something that is no status.
     #[error("bad status from the server: {0}")]
     BadStatus(#[from] StatusError),
@@ -201,7 +218,7 @@ impl Error {
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::Connection(error) => error.initiator(),
-            Self::Stream { error, .. } => error.initiator(),
+            Self::Stream { error, .. } | Self::Incomplete { error, .. } => error.initiator(),
             Self::NotExec(_) | Self::OutputTooLong { .. } => Initiator::User,
             Self::Refused { .. }
             | Self::CreationTimeout { .. }
@@ -225,7 +242,7 @@ impl From<Error> for io::Error {
             Error::NotExec(_) => io::ErrorKind::InvalidInput,
             Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
             Error::CreationTimeout { .. } | Error::StatusTimeout(_) => io::ErrorKind::TimedOut,
-            Error::MissingStatus => io::ErrorKind::UnexpectedEof,
+            Error::MissingStatus | Error::Incomplete { .. } => io::ErrorKind::UnexpectedEof,
             Error::BadStatus(_) => io::ErrorKind::InvalidData,
             Error::OutputTooLong { .. } => io::ErrorKind::OutOfMemory,
         };

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{Error, Options, StreamType, Streams, exec_protocol};
 use crate::error::{ConnectionError, StreamError};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
-use crate::status::{ExitStatus, ResizeDecoder, TerminalSize};
+use crate::status::{ExitStatus, ResizeDecoder, Status, TerminalSize};
 use crate::upgrade::Version;
 
 impl Multiplexer {
@@ -39,41 +39,47 @@ impl Multiplexer {
     /// [`Error::NotExec`], [`Error::CreationTimeout`], or [`Error::Connection`] where the client goes away.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the streams that were taken are reset. Where none were, it may be called again; where it is
-    /// not, the session ends as one whose [`ExecServer`] is dropped.
+    /// Dropped before it is ready, the session ends as one whose [`ExecServer`] is dropped. Where no stream was taken yet it may be
+    /// called again.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
         let (protocol, version) = exec_protocol(self)?;
         // Before v4 silence is success. What ends before `exit` is none, and over WebSocket the Close says so.
         self.abandon();
         let mut missing: Vec<StreamType> = want.types(protocol, version).collect();
-        let mut streams = Vec::with_capacity(missing.len());
+        // From here on: dropped with a part of the streams, it says so to the client.
+        let mut server = ExecServer::new(self.clone(), version);
         let after = options.creation_timeout;
         let taken = async {
             while !missing.is_empty() {
                 let incoming = self.accept().await.unwrap_or(Err(ConnectionError::Closed))?;
-                streams.extend(take(incoming, &mut missing));
+                if let Some((kind, stream)) = take(incoming, &mut missing) {
+                    server.put(kind, stream);
+                }
             }
             Ok::<(), Error>(())
         };
         match timeout(after, taken).await {
             Ok(taken) => taken?,
             Err(_) => {
+                drop(server);
                 self.go_away();
                 let missing = missing.iter().map(|kind| kind.name()).collect();
                 return Err(Error::CreationTimeout { missing, after });
             }
         }
         self.refuse_streams();
-        Ok(ExecServer::new(self.clone(), version, streams))
+        Ok(server)
     }
 }
 
 /// The ends of a process that a client runs here.
 ///
 /// Take the streams out of it and connect them to the process; say with [`exit`](Self::exit) how it ended. Ask
-/// [`client_gone`](Self::client_gone) meanwhile, and end the process when that is ready. Dropped without
-/// [`exit`](Self::exit), the session ends without a status, which clients from v4 on take for an error. Before, over SPDY, they take
-/// it for success; over WebSocket the Close says 1011, which client-go takes for an error in every version.
+/// [`client_gone`](Self::client_gone) meanwhile, and end the process when that is ready.
+///
+/// Dropped without [`exit`](Self::exit), by an early return, a panic or a future that is given up, it tells the client that the command
+/// has failed, in the words of the version, since Go's clients take an end without a word for success. For that to arrive the driver has
+/// to go on.
 #[derive(Debug)]
 pub struct ExecServer {
     /// What the client sends.
@@ -84,6 +90,14 @@ pub struct ExecServer {
     pub stderr: Option<ProcessOutput>,
     /// The sizes of the client's terminal.
     pub resize: Option<Resizes>,
+    /// What comes on stdin, wherever it is read.
+    typed: Option<Watch>,
+    ending: Ending,
+}
+
+/// What the end of a session takes. Apart, so that the streams can be moved out of their [`ExecServer`].
+#[derive(Debug)]
+struct Ending {
     error: Option<SendHalf>,
     outputs: Vec<Watch>,
     /// The halves that only the end uses: clients from v2 on wait for the FIN on stdin.
@@ -93,51 +107,47 @@ pub struct ExecServer {
 }
 
 impl ExecServer {
-    fn new(mux: Multiplexer, version: Version, streams: Vec<(StreamType, Stream)>) -> Self {
-        let mut server = Self {
-            stdin: None,
-            stdout: None,
-            stderr: None,
-            resize: None,
-            error: None,
-            outputs: Vec::new(),
-            unused: Vec::new(),
-            version,
-            mux,
-        };
-        for (kind, stream) in streams {
-            let (recv, send) = stream.split();
-            match kind {
-                StreamType::Error => server.error = Some(send),
-                StreamType::Stdin => {
-                    server.stdin = Some(ProcessStdin(recv));
-                    server.unused.push(send);
-                }
-                StreamType::Resize => {
-                    server.resize = Some(Resizes { stream: Some(recv), decoder: ResizeDecoder::default() });
-                    server.unused.push(send);
-                }
-                StreamType::Stdout | StreamType::Stderr => {
-                    server.outputs.push(send.watch());
-                    let output = Some(ProcessOutput(send));
-                    if kind == StreamType::Stdout {
-                        server.stdout = output;
-                    } else {
-                        server.stderr = output;
-                    }
+    fn new(mux: Multiplexer, version: Version) -> Self {
+        let ending = Ending { error: None, outputs: Vec::new(), unused: Vec::new(), version, mux };
+        Self { stdin: None, stdout: None, stderr: None, resize: None, typed: None, ending }
+    }
+
+    fn put(&mut self, kind: StreamType, stream: Stream) {
+        let (recv, send) = stream.split();
+        match kind {
+            StreamType::Error => self.ending.error = Some(send),
+            StreamType::Stdin => {
+                self.typed = Some(recv.watch());
+                self.stdin = Some(ProcessStdin(recv));
+                self.ending.unused.push(send);
+            }
+            StreamType::Resize => {
+                self.resize = Some(Resizes { stream: Some(recv), decoder: ResizeDecoder::default() });
+                self.ending.unused.push(send);
+            }
+            StreamType::Stdout | StreamType::Stderr => {
+                self.ending.outputs.push(send.watch());
+                let output = Some(ProcessOutput(send));
+                if kind == StreamType::Stdout {
+                    self.stdout = output;
+                } else {
+                    self.stderr = output;
                 }
             }
         }
-        server
     }
 
     /// The version of the protocol that was negotiated.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.version
+        self.ending.version
     }
 
-    /// Waits until the client has gone away: it closed the connection, or the connection failed.
+    /// Waits until the client has gone away, by closing the connection or by a failure of it, and all stdin that had come is read: a
+    /// client that can end stdin in no other way, as before v5 over WebSocket, sends it and closes. stdin that nobody has taken, or
+    /// that was dropped, is not waited for, nor is a reader that takes none of it for [`Config::linger`](crate::mux::Config::linger).
+    ///
+    /// How the client went, stdin tells: its end after a goodbye, an error where the connection was lost.
     ///
     /// Not seen while so much stdin waits unread that the socket is not read any more; then it is when a write fails: of
     /// output, or of a PING after [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
@@ -145,7 +155,15 @@ impl ExecServer {
     /// # Cancel safety
     /// Dropped, it no longer waits.
     pub async fn client_gone(&self) {
-        self.mux.gone().await;
+        self.ending.mux.gone().await;
+        let Some(typed) = self.typed.as_ref().filter(|_| self.stdin.is_none()) else { return };
+        let linger = self.ending.mux.linger();
+        let mut unread = typed.unread();
+        while timeout(linger, poll_fn(|cx| typed.poll_read_out(cx))).await.is_err() {
+            if unread == std::mem::replace(&mut unread, typed.unread()) {
+                return;
+            }
+        }
     }
 
     /// Ends the session: waits until all output has been given to the transport, sends the status behind it and closes
@@ -159,23 +177,25 @@ impl ExecServer {
     /// reset the error stream before that: whether it arrived, nobody says.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the session ends without a status.
+    /// Dropped before it is ready, the session ends as one that is dropped, unless the status was on its way.
     pub async fn exit(mut self, status: ExitStatus) -> Result<(), Error> {
         self.stdout = None;
         self.stderr = None;
-        for output in &self.outputs {
+        let ending = &mut self.ending;
+        for output in &ending.outputs {
             poll_fn(|cx| output.poll_sent(cx)).await;
         }
-        if let Some(mut error) = self.error.take() {
-            let text = status.encode(self.version);
+        if let Some(error) = &mut ending.error {
+            let text = status.encode(ending.version);
             let silent = text.is_empty();
             if !silent {
                 error.send(text).await.map_err(not_sent)?;
             }
             error.finish();
             let sent = error.watch();
+            ending.error = None;
             poll_fn(|cx| sent.poll_sent(cx)).await;
-            match (self.mux.error(), sent.was_taken()) {
+            match (ending.mux.error(), sent.was_taken()) {
                 // A client may go, with a word or without, as soon as it has the status. One that is told nothing of success
                 // needs the end.
                 (
@@ -187,13 +207,30 @@ impl ExecServer {
                 (None, Ok(())) => {}
             }
         }
-        // FINs behind the status: a client may take them for a sign to stop reading.
         self.stdin = None;
         self.resize = None;
+        self.ending.end();
+        self.ending.mux.go_away();
+        Ok(())
+    }
+}
+
+impl Ending {
+    /// FINs behind the status: a client may take them for a sign to stop reading.
+    fn end(&mut self) {
         self.unused.clear();
         self.mux.keep_promise();
-        self.mux.go_away();
-        Ok(())
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(mut error) = self.error.take() else { return };
+        let failure = Status::internal_error("the server let the session go before the command had ended");
+        // A client that is gone hears nothing.
+        let _ = error.push(ExitStatus::Failed(Box::new(failure)).encode(self.version));
+        error.finish();
+        self.end();
     }
 }
 
@@ -209,26 +246,35 @@ fn not_sent(error: StreamError) -> Error {
 pub struct ProcessStdin(RecvHalf);
 
 impl ProcessStdin {
-    /// The next bytes, without a copy; `None` once the client has ended them. A reset ends them too: Go's clients reset
-    /// every stream when they are done.
+    /// The next bytes, without a copy; `None` once the client has ended them. A reset ends them too, since Go's clients reset
+    /// every stream when they are done, and so does a client's goodbye: GOAWAY, or a WebSocket Close without a code, or with 1000 or 1001.
     ///
     /// # Errors
-    /// What the connection was lost with.
+    /// What the connection was lost with, after all that had come: what is missing nobody knows, so that it is no end.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has taken nothing.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         match self.0.data().await {
-            Some(Err(StreamError::Reset(_))) => None,
+            Some(Err(error)) if is_end_of_stdin(&error) => None,
             data => data,
         }
+    }
+}
+
+/// A client that says goodbye has sent all of its stdin; before v5 that is how it ends it over WebSocket.
+fn is_end_of_stdin(error: &StreamError) -> bool {
+    match error {
+        StreamError::Reset(_) => true,
+        StreamError::Connection(error) => error.is_farewell(),
+        _ => false,
     }
 }
 
 impl AsyncRead for ProcessStdin {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.0.poll_copy(cx, buf).map(|result| match result {
-            Err(StreamError::Reset(_)) => Ok(()),
+            Err(error) if is_end_of_stdin(&error) => Ok(()),
             result => result.map_err(Into::into),
         })
     }

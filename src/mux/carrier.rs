@@ -67,8 +67,8 @@ impl Carrier {
         }
     }
 
-    /// The stream on which the peer says its last, where the carrier knows it.
-    pub(super) fn last_word(&self) -> Option<StreamId> {
+    /// The stream on which the peer says its last, where the carrier knows it, and whether one can tell that it is whole.
+    pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         match self {
             Self::Spdy(_) => None,
             #[cfg(feature = "websocket")]

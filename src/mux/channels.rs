@@ -89,8 +89,8 @@ impl Channels {
         if self.websocket.role() == Role::Client { self.streams() } else { Vec::new() }
     }
 
-    /// The stream on which the peer says its last.
-    pub(super) fn last_word(&self) -> Option<StreamId> {
+    /// The stream on which the peer says its last, and whether one can tell that it is whole.
+    pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         match &self.layout {
             Layout::Session(session) => session.last_word(),
             Layout::Ports(_) => None,

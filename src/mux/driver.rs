@@ -32,9 +32,13 @@ const ROUNDS: usize = 4;
 /// The future that moves a connection's bytes. Poll it, or spawn it, for as long as the connection is to live.
 ///
 /// It ends once the connection has: in good order after [`Multiplexer::shutdown`](super::Multiplexer::shutdown) or after
-/// the last handle was dropped, when all that was queued is written, GOAWAY is sent, and the peer has ended or
-/// [`Config::linger`] has passed. Dropped before, it takes the connection down and every
+/// the last handle was dropped, when all that was queued is written, GOAWAY is sent, and the peer has ended or was silent for
+/// [`Config::linger`]. Dropped before, it takes the connection down and every
 /// handle gets [`ConnectionError::DriverGone`].
+///
+/// A client ends its write side behind its GOAWAY. A server keeps its own open until the client has ended or said goodbye: a hop in
+/// between that knows no half-close (nginx, HAProxy, every kube-apiserver) ends both sides at the server's end, and a client that still
+/// writes loses the tail of the output to the reset.
 ///
 /// # Errors
 /// What the connection failed with.
@@ -56,6 +60,14 @@ pub struct Driver<IO> {
     /// Reading waits for somebody to read what has come.
     paused: bool,
     eof: bool,
+    /// The peer has said GOAWAY or Close while we were ending: it waits for nothing more.
+    farewell: bool,
+    /// What still comes is no frames.
+    garbled: bool,
+    /// What goes out is the PING of one that has fallen silent.
+    asking: bool,
+    /// A frame of ours was not written to its end when we fell silent.
+    cut_short: bool,
     /// The last handle is gone, and what is queued goes out.
     closing: bool,
     /// When a byte last went in either direction, or the closing began.
@@ -65,15 +77,21 @@ pub struct Driver<IO> {
     warned: bool,
 }
 
-/// How far the ending has come. Write side first: a socket closed with bytes unread is reset by the kernel, and a reset
-/// takes with it what the peer has not read yet.
+/// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
+/// kernel, and a reset takes with it what the peer has not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Running,
     /// The last frames go out, for as long as the peer takes them: they may be the tail of somebody's output.
     Flushing,
+    /// A server has said goodbye, and leaves the end to its client: until that is silent for too long, or does not end at all.
+    Waiting {
+        until: Instant,
+        at_most: Instant,
+    },
     Shutting {
         until: Instant,
+        last: bool,
     },
     /// The peer's end is read for: until it is silent for too long, or does not end at all.
     Lingering {
@@ -81,6 +99,14 @@ enum Stage {
         at_most: Instant,
     },
     Ended,
+}
+
+/// What a peer says that nobody listens to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overheard {
+    Talk,
+    /// It says no more, or nothing that could matter.
+    End,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -101,6 +127,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             deaf: None,
             paused: false,
             eof: false,
+            farewell: false,
+            garbled: false,
+            asking: false,
+            cut_short: false,
             closing: false,
             progress: tokio::time::Instant::now().into_std(),
             timer: None,
@@ -120,8 +150,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     let patience = self.patience();
                     let (until, waits) = (after(self.progress, patience), flushed.is_pending());
                     self.stage = match ready!(flushed.or_past(self, until, cx, now)) {
-                        Ok(()) if self.is_silent() => self.lingering(now),
-                        Ok(()) => Stage::Shutting { until: after(now, self.linger) },
+                        Ok(()) if self.leaves_the_end_to_the_peer() => {
+                            let (until, at_most) = self.silence_allowed(now);
+                            Stage::Waiting { until, at_most }
+                        }
+                        Ok(()) => self.shutting(false, now),
                         Err(error) => {
                             let timed_out = waits.then_some(ConnectionError::FlushTimeout(patience));
                             self.deaf = Some(timed_out.unwrap_or_else(|| error.into()));
@@ -129,10 +162,26 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         }
                     };
                 }
-                Stage::Shutting { until } => {
+                Stage::Waiting { until, at_most } => {
+                    let heard = self.overhear(cx).map(Ok);
+                    self.stage = match ready!(heard.or_past(self, until.min(at_most), cx, now)) {
+                        Ok(Overheard::Talk) if at_most > now => {
+                            self.stage = Stage::Waiting { until: after(now, self.linger), at_most };
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Ok(Overheard::Talk) | Err(_) => self.shutting(true, now),
+                        Ok(Overheard::End) => self.shutting(self.eof, now),
+                    };
+                }
+                Stage::Shutting { until, last } => {
                     let shut = Pin::new(&mut self.io).poll_shutdown(cx);
                     self.stage = match ready!(shut.or_past(self, until, cx, now)) {
-                        Ok(()) => self.lingering(now),
+                        Ok(()) if last => Stage::Ended,
+                        Ok(()) => {
+                            let (until, at_most) = self.silence_allowed(now);
+                            Stage::Lingering { until, at_most }
+                        }
                         Err(_) => Stage::Ended,
                     };
                 }
@@ -159,17 +208,50 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// would wait for the other. That it talks does not keep it from being given up: it has to take something.
     fn drain(&mut self, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {
-            if self.eof {
+            if self.eof || self.overhear(cx).is_pending() {
                 return;
-            }
-            self.input.bytes().clear();
-            match poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room()) {
-                Poll::Ready(Ok(1..)) => self.unheard = 0,
-                Poll::Ready(Ok(0) | Err(_)) => self.eof = true,
-                Poll::Pending => return,
             }
         }
         cx.waker().wake_by_ref();
+    }
+
+    /// Reads once what nobody wants any more, but for the word that nothing more is to come.
+    fn overhear(&mut self, cx: &mut Context<'_>) -> Poll<Overheard> {
+        while !self.garbled {
+            match self.carrier.decode(self.input.bytes()) {
+                Ok(Some(Frame::GoAway { .. })) | Err(ConnectionError::Closed | ConnectionError::PeerClosed { .. }) => {
+                    // A carrier says its end again each time it is asked.
+                    (self.farewell, self.garbled) = (true, true);
+                    return Poll::Ready(Overheard::End);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => self.garbled = true,
+            }
+        }
+        if self.garbled {
+            self.input.bytes().clear();
+        }
+        Poll::Ready(match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
+            Ok(1..) => {
+                self.unheard = 0;
+                Overheard::Talk
+            }
+            Ok(0) | Err(_) => {
+                self.eof = true;
+                Overheard::End
+            }
+        })
+    }
+
+    /// Whether a client is there that has not ended yet, and is told all.
+    fn leaves_the_end_to_the_peer(&self) -> bool {
+        let told = self.shared.look(|state| {
+            let connection = &state.connection;
+            let orderly = matches!(connection.error(), Some(ConnectionError::Closed));
+            connection.role() == Role::Server && orderly && !connection.is_going_away()
+        });
+        told && !self.farewell && !self.eof
     }
 
     /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
@@ -241,15 +323,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             return Poll::Ready(());
         }
         match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
-            Ok(0) => {
-                self.eof = true;
-                let between = self.input.bytes().is_empty() && self.carrier.is_between_frames();
-                let deaf = self.deaf.take();
-                self.shared.drive(|state| match deaf {
-                    Some(error) => state.connection.close(error),
-                    None => state.connection.end_of_input(between),
-                });
-            }
+            Ok(0) => self.hear_the_end(),
             Ok(count) => {
                 self.input.filled(count);
                 self.unheard = 0;
@@ -260,13 +334,26 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 self.decode(count, now);
             }
+            // TLS without its close_notify: the peer's end, which says nothing of whether all was said.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.deaf.is_none() => self.hear_the_end(),
             Err(error) => {
                 self.eof = true;
                 let error = self.deaf.take().unwrap_or_else(|| error.into());
-                self.shared.drive(|state| state.connection.close(error));
+                self.shared.drive(|state| state.connection.lost(error));
             }
         }
         Poll::Ready(())
+    }
+
+    /// The peer's bytes are over.
+    fn hear_the_end(&mut self) {
+        self.eof = true;
+        let between = self.input.bytes().is_empty() && self.carrier.is_between_frames();
+        let deaf = self.deaf.take();
+        self.shared.drive(|state| match deaf {
+            Some(error) => state.connection.close(error),
+            None => state.connection.end_of_input(between),
+        });
     }
 
     /// Gives a batch of frames to the connection, and tells it of the bytes that were `read`. `false`: the buffer holds
@@ -297,7 +384,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 match failure {
                     Some(ConnectionError::Closed) => state.connection.answer_farewell(),
                     // All that mattered was said before.
-                    Some(ConnectionError::PeerClosed { .. }) if state.connection.is_hushed() => {
+                    Some(error) if state.connection.has_all_but(&error) => {
                         state.connection.answer_farewell();
                     }
                     Some(error) => state.connection.close(error),
@@ -311,13 +398,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Writes until nothing is left or the IO takes no more.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         loop {
-            if self.is_silent() {
-                // The rest of a frame that was begun is no loss: there is no frame after it.
+            let silent = self.is_silent();
+            if silent && !self.asking {
+                // The rest of a frame that was begun is no loss, but there can be no frame after it.
+                self.cut_short |= self.output.has_remaining();
                 self.output.clear();
-                return Poll::Ready(Ok(()));
+                if self.cut_short {
+                    return Poll::Ready(Ok(()));
+                }
             }
             if !self.output.has_remaining() {
                 self.fill(now)?;
+                self.asking = silent && self.output.has_remaining();
                 if !self.output.has_remaining() {
                     return Pin::new(&mut self.io).poll_flush(cx);
                 }
@@ -347,7 +439,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
             }
             if carrier.is_over() {
-                state.connection.answer_farewell();
+                state.connection.end_here();
             }
             Ok(())
         })
@@ -436,11 +528,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if orderly { self.flush_timeout } else { self.linger }
     }
 
-    fn lingering(&self, now: Instant) -> Stage {
+    /// `last`: the peer was waited for already, or has ended.
+    fn shutting(&self, last: bool, now: Instant) -> Stage {
+        Stage::Shutting { until: after(now, self.linger), last }
+    }
+
+    /// Until when the peer may be silent, and until when it has to end at the latest.
+    fn silence_allowed(&self, now: Instant) -> (Instant, Instant) {
         let at_most = after(now, self.patience());
         // It may be silent because it has yet to read, and a reset would take the rest of it back.
         let until = if self.unheard > SURELY_TAKEN { at_most } else { after(now, self.linger) };
-        Stage::Lingering { until, at_most }
+        (until, at_most)
     }
 
     /// Says once a connection that an unread stream holds everything up.

@@ -116,8 +116,10 @@ impl Multiplexer {
             streams.into_iter().filter_map(&mut open).collect::<Vec<_>>()
         });
         if given.is_some() {
-            if let Some(stream) = carrier.last_word() {
-                connection.hush_after(stream, false);
+            match carrier.last_word() {
+                Some((stream, true)) => connection.hush_after_all(stream),
+                Some((stream, false)) => connection.hush_after(stream, false),
+                None => {}
             }
             // Answered before a byte is read: what comes first may be the end.
             carrier.answer(&mut connection, now);
@@ -304,6 +306,21 @@ impl Multiplexer {
     /// Waits until the connection is closed, whether or not its driver is done.
     pub(crate) async fn gone(&self) {
         poll_fn(|cx| self.shared.with(|state| state.poll_gone(cx))).await;
+    }
+
+    /// Sends a PING, even once the peer has said its last word where no frame was cut short by that.
+    pub(crate) fn ask(&self) {
+        self.shared.with(|state| state.connection.ask());
+    }
+
+    /// [`Config::linger`].
+    pub(crate) fn linger(&self) -> Duration {
+        self.shared.look(|state| state.connection.linger())
+    }
+
+    /// How many bytes have come, while they are read.
+    pub(crate) fn heard(&self) -> Option<u64> {
+        self.shared.look(|state| state.connection.wants_read().then_some(state.traffic.received))
     }
 
     /// [`shutdown`](Self::shutdown), not waited for.

@@ -19,6 +19,7 @@ use super::channels::{Echoes, Wire, fin, id_at, place_of};
 use crate::channel::{Channel, ChannelError, Decoder, Event, Subprotocol};
 use crate::error::ConnectionError;
 use crate::spdy::{Frame, Headers, Role, RstStatus, StreamId};
+use crate::upgrade::Version;
 
 /// The streams of a connection, in the order of their ids: 1, 3, 5, 7, 9.
 const STREAMS: [Channel; 5] = [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];
@@ -55,9 +56,11 @@ impl Session {
         TYPES.map(|kind| Headers::from_iter([(STREAM_TYPE, kind)])).into()
     }
 
-    /// The status may come before anybody asks for the streams.
-    pub(super) fn last_word(&self) -> Option<StreamId> {
-        (self.role == Role::Client).then_some(id_of(Channel::Error))
+    /// The status may come before anybody asks for the streams. It is the last message that carries anything; the text of the versions
+    /// before v4 may take several, and only the Close says that there are no more.
+    pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
+        let can_be_whole = self.subprotocol.version() >= Version::V4;
+        (self.role == Role::Client).then_some((id_of(Channel::Error), can_be_whole))
     }
 
     pub(super) fn decode(&mut self, first: bool, last: bool, piece: Bytes) -> Result<Option<Frame>, ChannelError> {

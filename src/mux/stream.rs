@@ -287,7 +287,7 @@ impl SendHalf {
     }
 
     /// Takes the bytes whatever waits before them.
-    fn push(&mut self, data: Bytes) -> Result<(), StreamError> {
+    pub(crate) fn push(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.stream.shared.with(|state| state.connection.write_over(self.stream.id, data))
     }
 
@@ -410,6 +410,38 @@ impl Watch {
     /// Whether the peer ended the stream itself, by FIN or RST, before anything else did.
     pub(crate) fn was_finished(&self) -> bool {
         self.stream.shared.look(|state| state.connection.was_finished(self.stream.id))
+    }
+
+    /// How what the peer sends has ended. `None`: it has not, or nobody wanted the rest.
+    pub(crate) fn outcome(&self) -> Option<Result<(), StreamError>> {
+        self.stream.shared.look(|state| state.connection.outcome(self.stream.id))
+    }
+
+    /// Whether somebody still waits for what comes.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.stream.shared.look(|state| state.connection.is_wanted(self.stream.id))
+    }
+
+    /// Whether the peer may have bytes of ours unread.
+    pub(crate) fn may_be_unread(&self) -> bool {
+        self.stream.shared.look(|state| state.connection.may_be_unread(self.stream.id))
+    }
+
+    /// Bytes that came and wait to be read, each piece counted as 256 at least.
+    pub(crate) fn unread(&self) -> usize {
+        self.stream.shared.look(|state| state.connection.unread_on(self.stream.id))
+    }
+
+    /// Ready once the connection has ended and all that came on the stream was read, or nobody wants it.
+    pub(crate) fn poll_read_out(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let id = self.stream.id;
+        self.stream.shared.with(|state| {
+            if state.connection.is_closed() && state.connection.is_read_out(id) {
+                return Poll::Ready(());
+            }
+            park(&mut state.waiting(id).end, cx);
+            Poll::Pending
+        })
     }
 
     /// Whether all bytes and the FIN have been given to the transport.

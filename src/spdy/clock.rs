@@ -92,7 +92,10 @@ impl Connection {
             return None;
         }
         let idle = self.config.idle_timeout.and_then(|idle| self.clock.active.checked_add(idle));
-        [idle, self.ping_due(), self.death_due(), self.stall_deadline(), self.trial_deadline()].into_iter().flatten().min()
+        [idle, self.ping_due(), self.death_due(), self.stall_deadline(), self.trial_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Lets the time be `now`.

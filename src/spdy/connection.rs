@@ -5,7 +5,7 @@
 //! [`clock`](super::clock), and things end in [`ending`](super::ending). No IO, no clock and no waker inside: whoever drives it brings those.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -40,7 +40,8 @@ pub enum Event {
     Readable(StreamId),
     /// A writer that was told [`WriteOutcome::Blocked`] should try again.
     Writable(StreamId),
-    /// Nothing more will come on the stream; what came before may still be unread.
+    /// Nothing more will come on the stream; what came before may still be unread. Once the connection is closed it comes again when
+    /// all of it is read.
     Ended(StreamId),
     /// All that was written on the stream, and its FIN, has been given to the transport; or never will be.
     Sent(StreamId),
@@ -150,6 +151,8 @@ pub struct Connection {
     pub(super) farewell: GoAwayStatus,
     /// Why nothing is sent any more, while the peer is still read.
     pub(super) silence: Option<StreamError>,
+    /// A PING that is sent all the same.
+    pub(super) last_ask: Option<Frame>,
 
     pub(super) clock: Clock,
     next_ping: u32,
@@ -188,6 +191,7 @@ impl Connection {
             last_word: None,
             farewell: GoAwayStatus::OK,
             silence: None,
+            last_ask: None,
             clock: Clock::new(now),
             next_ping: if role == Role::Client { 1 } else { 2 },
             config,
@@ -286,14 +290,17 @@ impl Connection {
             let after = stream.charged;
             self.budget.moved(before, after);
             self.grant(id);
+            if closed.is_some() && self.is_read_out(id) {
+                self.events.push_back(Event::Ended(id));
+            }
             return Ok(ReadOutcome::Data(data));
         }
         match (stream.end, closed) {
             (Some(End::Fin), _) => Ok(ReadOutcome::Finished),
             (Some(End::Reset(status)), _) => Ok(ReadOutcome::Reset(status)),
             (Some(End::Broken(status)), _) => Err(StreamError::Broken(status)),
-            (Some(End::Cancelled), _) => Err(StreamError::Finished),
-            (None, Some(error)) => Err(error),
+            (None | Some(End::WithConnection), Some(error)) => Err(error),
+            (Some(End::Cancelled | End::WithConnection), _) => Err(StreamError::Finished),
             (None, None) => {
                 stream.reader_waits = true;
                 Ok(ReadOutcome::Blocked)
@@ -317,6 +324,45 @@ impl Connection {
     #[cfg(feature = "translate")]
     pub(crate) fn was_reset(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Reset(_))))
+    }
+
+    /// How the peer's direction of a stream ended: well by FIN, by the CANCEL that Go's servers end with, or in good order with the
+    /// whole connection. `None`: it has not ended, or nobody wanted what was still to come.
+    pub(crate) fn outcome(&self, id: StreamId) -> Option<Result<(), StreamError>> {
+        let stream = self.streams.get(&id)?;
+        match (stream.end?, self.closed()) {
+            (End::Fin | End::Reset(RstStatus::CANCEL), _) => Some(Ok(())),
+            (End::Reset(status), _) => Some(Err(StreamError::Reset(status))),
+            (End::Broken(status), _) => Some(Err(StreamError::Broken(status))),
+            (End::WithConnection, Some(StreamError::Connection(ConnectionError::Closed))) => Some(Ok(())),
+            (End::WithConnection, Some(error)) => Some(Err(error)),
+            (End::Cancelled | End::WithConnection, _) => None,
+        }
+    }
+
+    /// Bytes that came on a stream and are still to be read, each piece counted as 256 at least.
+    pub(crate) fn unread_on(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| stream.charged)
+    }
+
+    /// Whether nothing that came on a stream is still to be read.
+    pub(crate) fn is_read_out(&self, id: StreamId) -> bool {
+        self.unread_on(id) == 0
+    }
+
+    /// How long a peer may be silent at the end.
+    pub(crate) fn linger(&self) -> Duration {
+        self.config.linger
+    }
+
+    /// Whether somebody still waits for what comes on a stream.
+    pub(crate) fn is_wanted(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.end.is_none() && !stream.discard)
+    }
+
+    /// Whether the peer may have bytes of this stream unread, and so be unable to read anything else. One that has windows never is.
+    pub(crate) fn may_be_unread(&self, id: StreamId) -> bool {
+        !self.windows && self.streams.get(&id).is_some_and(|stream| stream.has_sent && stream.end.is_none())
     }
 
     /// Whether nothing more will come on the stream: it ended, or the connection did.
@@ -534,6 +580,17 @@ impl Connection {
         self.output_added = self.output_added.wrapping_add(1);
         self.replies.push_back(Frame::Ping(id));
         id
+    }
+
+    /// Sends a PING to find out whether the peer is there, behind its last word too.
+    pub(crate) fn ask(&mut self) {
+        if self.is_hushed() {
+            let id = self.queue_ping();
+            self.replies.clear();
+            self.last_ask = Some(Frame::Ping(id));
+        } else if !self.is_silent() && !self.is_closed() {
+            self.keepalive_ping();
+        }
     }
 
     /// One that still waits to be sent is enough: those of hours would fill the queue of answers.

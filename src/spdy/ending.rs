@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{Connection, Event};
+use super::connection::{Connection, Event, Role};
 use super::frame::{Frame, GoAwayStatus, RstStatus, StreamId};
 use super::stream::{End, Sending};
 use crate::error::{ConnectionError, StreamError};
@@ -25,6 +25,8 @@ pub(super) enum Phase {
 pub(super) struct LastWord {
     pub(super) id: StreamId,
     pub(super) despite_reset: bool,
+    /// Nothing else that the peer has to say comes behind it.
+    is_last: bool,
     begun: bool,
 }
 
@@ -68,6 +70,9 @@ impl Connection {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.discard = true;
             self.drop_unread(id);
+            if self.is_closed() {
+                self.events.push_back(Event::Ended(id));
+            }
         }
     }
 
@@ -92,7 +97,15 @@ impl Connection {
     /// `despite_reset`: a reset of the stream does not end it. Servers of the first exec protocol reset their error
     /// stream as soon as it is made, and send the error on it all the same.
     pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
-        self.last_word = Some(LastWord { id, despite_reset, begun: false });
+        let is_last = self.last_word.is_some_and(|word| word.id == id && word.is_last);
+        let begun = self.last_word.is_some_and(|word| word.id == id && word.begun);
+        self.last_word = Some(LastWord { id, despite_reset, is_last, begun });
+    }
+
+    /// The last word on this stream comes behind all else that the peer says, because the carrier keeps the order: once it is
+    /// there, nothing is missing however the connection ends.
+    pub(crate) fn hush_after_all(&mut self, id: StreamId) {
+        self.last_word = Some(LastWord { id, despite_reset: false, is_last: true, begun: false });
     }
 
     /// Sends nothing more, for `reason`, which writers get; what the peer still sends is read to its end. For a last word
@@ -145,6 +158,27 @@ impl Connection {
                 self.close(ConnectionError::Closed);
             }
         }
+    }
+
+    /// Resets the streams that a server leaves unfinished: its client hears that nothing more comes, ends them too, and then the
+    /// connection. What came on them may still be read. Whether there were any.
+    pub(super) fn break_off_the_rest(&mut self) -> bool {
+        if self.role == Role::Client {
+            return false;
+        }
+        let unfinished = self.streams.values().filter(|stream| stream.sending == Sending::Open);
+        let ids: Vec<StreamId> = unfinished.map(|stream| stream.id).collect();
+        for id in &ids {
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            let taken = stream.ours || stream.answered;
+            stream.control.reply = None;
+            stream.control.window_update = false;
+            // CANCEL is how Go's servers end what is whole.
+            stream.control.reset = Some(if taken { RstStatus::INTERNAL_ERROR } else { RstStatus::REFUSED_STREAM });
+            self.kill(*id);
+            self.schedule_control(*id);
+        }
+        !ids.is_empty()
     }
 
     /// What the connection ended with: [`ConnectionError::Closed`] after an orderly end.
@@ -203,12 +237,14 @@ impl Connection {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         for id in ids {
             self.kill(id);
-            if let Some(stream) = self.streams.get_mut(&id)
-                && !stream.held
-            {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            if !stream.held {
                 self.remove(id);
+            } else if !stream.discard {
+                stream.end.get_or_insert(End::WithConnection);
             }
         }
+        self.last_ask = None;
         self.events.push_back(Event::Closed);
     }
 
@@ -218,6 +254,14 @@ impl Connection {
             return;
         }
         self.gone_away.get_or_insert((self.last_taken, GoAwayStatus::OK));
+        self.end_here();
+    }
+
+    /// All is said: GOAWAY goes next, whatever is queued.
+    pub(crate) fn end_here(&mut self) {
+        if self.is_closed() {
+            return;
+        }
         self.close(ConnectionError::Closed);
         self.replies.clear();
         self.replies.push_back(Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK });
@@ -225,12 +269,44 @@ impl Connection {
 
     /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.
     pub(crate) fn end_of_input(&mut self, between_frames: bool) {
-        let error = match self.gone_away {
-            Some(_) if between_frames => ConnectionError::Closed,
-            _ if self.is_silent() && between_frames => ConnectionError::Closed,
+        self.close(match self.gone_away {
+            Some((_, GoAwayStatus::OK)) if between_frames => ConnectionError::Closed,
+            Some((last_good, status)) if between_frames => {
+                ConnectionError::GoneAway { last_good: last_good.get(), status }
+            }
+            None if between_frames && self.is_hushed() && !self.is_owed() => ConnectionError::Closed,
             _ => ConnectionError::Lost,
-        };
-        self.close(error);
+        });
+    }
+
+    /// The IO failed. A peer that had said goodbye before has lost nothing on the way.
+    pub(crate) fn lost(&mut self, error: ConnectionError) {
+        match self.gone_away {
+            Some((_, GoAwayStatus::OK)) => self.close(ConnectionError::Closed),
+            _ => self.close(error),
+        }
+    }
+
+    /// Whether a goodbye that is none, as `error` may be, changes nothing: all that mattered was said before.
+    pub(crate) fn has_all_but(&self, error: &ConnectionError) -> bool {
+        let is_close = matches!(error, ConnectionError::PeerClosed { .. });
+        is_close && self.is_hushed() && (error.is_farewell() || !self.is_owed())
+    }
+
+    /// Whether somebody waits for the end of a stream that has not come.
+    fn is_owed(&self) -> bool {
+        if self.last_word.is_some_and(|word| word.is_last && word.begun) {
+            return false;
+        }
+        self.streams.values().any(|stream| stream.held && !stream.discard && stream.end.is_none())
+    }
+
+    /// A client whose server has said goodbye, and which has nothing left to say or to hear, ends the connection: the server waits for
+    /// that.
+    pub(super) fn end_if_left(&mut self) {
+        if self.role == Role::Client && self.gone_away.is_some() && self.ours_live == 0 {
+            self.go_away();
+        }
     }
 
     pub(super) fn check_open(&self) -> Result<(), ConnectionError> {
@@ -299,6 +375,7 @@ impl Connection {
         let held = stream.held;
         if stream.ours && std::mem::replace(&mut stream.counted, false) {
             self.ours_live = self.ours_live.saturating_sub(1);
+            self.end_if_left();
             if std::mem::take(&mut self.open_waits) {
                 self.events.push_back(Event::CanOpen);
             }

@@ -46,7 +46,9 @@ impl Liveness {
     /// The peer has answered a PING.
     pub(super) fn answered(&mut self, id: u32) {
         // Before the PING that is waited for: it was sent ahead of the last DATA.
-        let Some(ahead) = self.expected.map(|expected| id.wrapping_sub(expected)).filter(|ahead| *ahead <= i32::MAX as u32) else {
+        let Some(ahead) =
+            self.expected.map(|expected| id.wrapping_sub(expected)).filter(|ahead| *ahead <= i32::MAX as u32)
+        else {
             return;
         };
         self.answered = if ahead == 0 { self.answered.saturating_add(1) } else { 1 };

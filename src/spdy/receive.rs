@@ -330,6 +330,7 @@ impl Connection {
             self.events.push_back(Event::Answered(id));
             self.forget_if_over(id);
         }
+        self.end_if_left();
     }
 
     /// The peer broke a rule on one stream: both directions end here and there.

@@ -21,6 +21,8 @@ pub(super) enum End {
     Broken(RstStatus),
     /// Our own RST_STREAM: what the peer may still send reaches nobody.
     Cancelled,
+    /// The connection ended before the stream did, and somebody waited for more.
+    WithConnection,
 }
 
 /// Our direction.
@@ -63,6 +65,8 @@ pub(super) struct Stream {
 
     pub(super) sending: Sending,
     pub(super) unsent: SendQueue,
+    /// DATA of ours has gone out on it.
+    pub(super) has_sent: bool,
     pub(super) send_window: SendWindow,
     /// Once our FIN is out, RST_STREAM follows: nobody reads what the peer would still send.
     pub(super) cancel_behind: bool,
@@ -110,6 +114,7 @@ impl Stream {
             reader_waits: false,
             sending: Sending::Open,
             unsent: SendQueue::default(),
+            has_sent: false,
             send_window: SendWindow::new(send_window),
             cancel_behind: false,
             cut_short: false,

@@ -19,10 +19,7 @@ impl Connection {
     /// Poll after every other call; frames that are not polled are not lost. Once the connection is closed this gives the
     /// last GOAWAY and then nothing.
     pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
-        if self.is_silent() {
-            return None;
-        }
-        let frame = self.next_frame();
+        let frame = if self.is_silent() { self.last_ask.take() } else { self.next_frame() };
         if let Some(frame) = &frame {
             let asks = matches!(frame, Frame::Ping(id) if self.is_our_ping(*id));
             self.clock.sent(now, frame, asks);
@@ -69,6 +66,11 @@ impl Connection {
             return Some(frame);
         }
         if matches!(self.phase, Phase::Closing) && !self.has_unsent() {
+            if self.break_off_the_rest()
+                && let Some(frame) = self.next_control()
+            {
+                return Some(frame);
+            }
             // Go reads nothing after a GOAWAY: it is the last frame there is.
             let goaway = Frame::GoAway { last_good: self.last_taken, status: self.farewell };
             self.close(ConnectionError::Closed);
@@ -157,6 +159,7 @@ impl Connection {
         } else {
             stream.unsent.take(window.min(self.config.max_data_frame.clamp(1, 0xff_ffff)))
         };
+        stream.has_sent |= !data.is_empty();
         stream.send_window.sent(data.len());
         self.send_window.sent(data.len());
         let fin = stream.sending == Sending::Finishing && stream.unsent.is_empty();

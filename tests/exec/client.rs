@@ -48,6 +48,16 @@ async fn terminal() -> (Exec, Peer, Multiplexer, DriverTask) {
     (exec.unwrap(), peer, mux, driver)
 }
 
+/// stdin and stdout.
+async fn pipes_of(version: Version) -> (Exec, Peer, Multiplexer, DriverTask) {
+    let (near, far) = duplex(8 << 20);
+    let (mux, driver) = exec_client(near, version);
+    let mut peer = Peer::new(far);
+    let streams = Streams { stderr: false, ..Streams::PIPES };
+    let (exec, ()) = tokio::join!(mux.exec(streams), answer(&mut peer, &[1, 3, 5]));
+    (exec.unwrap(), peer, mux, driver)
+}
+
 async fn answer(peer: &mut Peer, ids: &[u32]) {
     hear_types(peer, ids.len()).await;
     for id in ids {
@@ -203,10 +213,77 @@ async fn output_behind_the_status_is_waited_for_as_long_as_the_grace() {
     server.await.unwrap();
 
     let (mut exec, mut peer, _driver) = outputs(Version::V4).await;
+    let _wanted = (exec.stdout.take(), exec.stderr.take());
     peer.say(data(1, SUCCESS)).await;
     let began = Instant::now();
-    assert!(exec.wait().await.unwrap().success());
-    assert_eq!(began.elapsed().as_secs(), 5, "an output that never ends");
+    let error = exec.wait().await.unwrap_err();
+    assert!(error.to_string().starts_with("command succeeded, but the end of stdout and stderr was lost"), "{error}");
+    assert!(matches!(error, Error::Incomplete { status: ExitStatus::Success, .. }));
+    assert_eq!(began.elapsed().as_secs(), 10, "asked after five, given up after ten");
+    assert_eq!(peer.hear().await, Some(Frame::Ping(1)));
+}
+
+/// What a command leaves running writes when it likes. A server that answers is waited for.
+#[tokio::test(start_paused = true)]
+async fn output_behind_the_status_is_waited_for_as_long_as_the_server_answers() {
+    let (exec, mut peer, _driver) = outputs(Version::V4).await;
+    peer.say(data(1, SUCCESS)).await;
+    peer.say(data(3, "early ")).await;
+    let server = tokio::spawn(async move {
+        for _ in 0..100 {
+            let Some(Frame::Ping(id)) = peer.hear().await else { panic!("nothing but what asks") };
+            peer.say(Frame::Ping(id)).await;
+        }
+        peer.say(data(3, "late")).await;
+        peer.say(fin(3)).await;
+        peer.say(fin(5)).await;
+        peer
+    });
+    let began = Instant::now();
+    let output = exec.wait_with_output(100).await.unwrap();
+    assert_eq!((&output.stdout[..], output.status), (&b"early late"[..], ExitStatus::Success));
+    assert_eq!(began.elapsed().as_secs(), 995, "asked after five seconds, and each ten from then on");
+    server.await.unwrap();
+}
+
+/// Behind the status the connection breaks: what had come is read, and the status is no success.
+#[tokio::test(start_paused = true)]
+async fn a_status_whose_output_was_cut_is_incomplete() {
+    for ended in [&[][..], &[3], &[3, 5]] {
+        let (mut exec, mut peer, _driver) = outputs(Version::V4).await;
+        let mut stdout = exec.stdout.take().unwrap();
+        let _stderr = exec.stderr.take().unwrap();
+        peer.say(data(3, "half of")).await;
+        peer.say(data(1, SUCCESS)).await;
+        for id in ended {
+            peer.say(fin(*id)).await;
+        }
+        drop(peer);
+        let waited = exec.wait().await;
+        assert_eq!(stdout.data().await.unwrap().unwrap(), "half of");
+        match (waited, ended) {
+            (Ok(status), [3, 5]) => assert!(status.success(), "all of it had come"),
+            (Err(Error::Incomplete { status, missing, error }), _) => {
+                assert!(status.success() && missing.len() == 2 - ended.len(), "{missing:?}");
+                assert!(matches!(error, StreamError::Connection(ConnectionError::Lost)), "{error:?}");
+            }
+            (waited, _) => panic!("{ended:?}: {waited:?}"),
+        }
+        let end = stdout.data().await;
+        assert_eq!(end.is_none(), ended.contains(&3), "{end:?}");
+    }
+}
+
+/// An output that nobody wanted is missed by nobody.
+#[tokio::test(start_paused = true)]
+async fn a_status_whose_output_was_let_go_is_whole_without_it() {
+    let (mut exec, mut peer, _driver) = outputs(Version::V4).await;
+    peer.say(data(3, "half of")).await;
+    peer.say(data(1, EXIT_3)).await;
+    sleep(Duration::from_secs(1)).await;
+    drop((exec.stdout.take(), exec.stderr.take()));
+    drop(peer);
+    assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,28 +385,57 @@ async fn the_text_of_an_error_stream_that_was_cut_off_is_no_status() {
         let cut = exec.wait_with_output(100).await.unwrap_err();
         assert!(matches!(cut, Error::Connection(ConnectionError::Lost)), "{version:?}: {cut:?}");
 
-        // v1's stream has no end at all, and what was said in time is taken for all of it.
-        let (exec, peer, _driver) = outputs(version).await;
-        let _io = said(peer).await;
-        match exec.wait_with_output(100).await {
-            Ok(output) => assert!(version == Version::V1 && output.status == ExitStatus::Code(12), "{version:?}"),
-            Err(error) => assert!(version > Version::V1 && matches!(error, Error::StatusTimeout(_)), "{error:?}"),
+        // Cut between two frames it is no more of one.
+        let (exec, mut peer, _driver) = outputs(version).await;
+        for id in [3, 5] {
+            peer.say(fin(id)).await;
         }
+        peer.say(data(1, "command terminated with non-zero exit code: exit status 12")).await;
+        drop(peer);
+        let cut = exec.wait_with_output(100).await.unwrap_err();
+        assert!(matches!(cut, Error::Connection(ConnectionError::Lost)), "{version:?}: {cut:?}");
     }
 }
 
+/// Go's chain is wedged where the process did not read a megabyte of its stdin: the outputs end, and no status comes ever.
 #[tokio::test(start_paused = true)]
-async fn a_status_that_never_comes_after_the_outputs_is_a_timeout() {
+async fn a_server_that_is_silent_behind_unread_stdin_is_given_up_once_the_outputs_have_ended() {
     for version in [Version::V2, Version::V4] {
-        let (exec, mut peer, _driver) = outputs(version).await;
-        peer.say(data(3, "output")).await;
-        peer.say(fin(3)).await;
-        sleep(Duration::from_secs(20)).await;
-        peer.say(fin(5)).await;
-        let began = Instant::now();
-        let error = exec.wait_with_output(100).await.unwrap_err();
+        let (mut exec, mut peer, mux, _driver) = pipes_of(version).await;
+        exec.stdin.as_mut().unwrap().send(Bytes::from_static(b"unread")).await.unwrap();
+        let reader = tokio::spawn(async move {
+            sleep(Duration::from_secs(20)).await;
+            peer.say(data(5, "output")).await;
+            peer.say(fin(5)).await;
+            peer
+        });
+        let error = exec.wait().await.unwrap_err();
         assert!(matches!(error, Error::StatusTimeout(after) if after.as_secs() == 10), "{error:?}");
-        assert_eq!(began.elapsed().as_secs(), 10);
+        drop((reader.await.unwrap(), mux));
+    }
+}
+
+/// `exec >log 2>&1; sleep 3600; exit 3`: there is nothing to hear for an hour but the answers to PINGs.
+#[tokio::test(start_paused = true)]
+async fn a_command_that_closes_its_outputs_and_works_on_is_waited_for() {
+    for typed in [false, true] {
+        let (mut exec, mut peer, _mux, _driver) = pipes_of(Version::V4).await;
+        if typed {
+            exec.stdin.as_mut().unwrap().send(Bytes::from_static(b"read")).await.unwrap();
+        }
+        peer.say(fin(5)).await;
+        let server = tokio::spawn(async move {
+            let (reads, began) = (Duration::from_secs(3600), Instant::now());
+            while let Ok(frame) = tokio::time::timeout_at(began + reads, peer.hear()).await {
+                if let Some(Frame::Ping(id)) = frame {
+                    peer.say(Frame::Ping(id)).await;
+                }
+            }
+            peer.say(data(1, EXIT_3)).await;
+            peer
+        });
+        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
+        server.await.unwrap();
     }
 }
 
@@ -347,13 +453,15 @@ async fn the_timeouts_are_the_callers_to_set() {
     while !matches!(peer.hear().await, Some(Frame::RstStream { id, .. }) if id.get() == 5) {}
 
     let server = async {
-        answer(&mut peer, &[7, 9, 11]).await;
-        peer.say(fin(9)).await;
+        answer(&mut peer, &[7, 9, 11, 13]).await;
         peer.say(fin(11)).await;
+        peer.say(fin(13)).await;
     };
-    let (exec, ()) = tokio::join!(mux.exec_with(Streams::OUTPUT, options), server);
+    let (exec, ()) = tokio::join!(mux.exec_with(Streams::PIPES, options), server);
+    let mut exec = exec.unwrap();
+    exec.stdin.as_mut().unwrap().send(Bytes::from_static(b"unread")).await.unwrap();
     let began = Instant::now();
-    assert!(matches!(exec.unwrap().wait().await, Err(Error::StatusTimeout(_))));
+    assert!(matches!(exec.wait().await, Err(Error::StatusTimeout(_))));
     assert_eq!(began.elapsed().as_secs(), 2);
 }
 
@@ -459,12 +567,12 @@ async fn stdin_that_was_queued_when_the_status_came_is_dropped() {
     assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
     assert!(matches!(writer.await.unwrap(), StreamError::Hushed));
 
-    // The server reads what was on its way, and that is all.
+    // The server reads what was on its way, and the end: that is all.
     drop((exec, mux));
     let mut io = peer.into_io();
-    let mut drained = vec![0; before as usize];
-    let rest = tokio::time::timeout(Duration::from_secs(5), io.read_exact(&mut drained)).await;
-    assert!(rest.is_err(), "no more than what was in the pipe");
+    let mut drained = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), io.read_to_end(&mut drained)).await.unwrap().unwrap();
+    assert!((drained.len() as u64) < before, "no more than what was in the pipe");
     drop(io);
     driver.await.unwrap().unwrap();
 }

@@ -204,7 +204,7 @@ async fn nothing_is_written_once_the_status_has_come() {
     assert_eq!(tail, "the tail");
     assert!(exec.wait().await.unwrap().success());
     drop((exec, stdin, resize, mux));
-    assert!(peer.hear().now_or_never().is_none(), "not even an answer to the Close");
+    assert_eq!(peer.hear().await, None, "the end, and not even an answer to the Close");
     drop(peer);
     driver.await.unwrap().unwrap();
 }
@@ -230,17 +230,17 @@ async fn a_silent_server_is_pinged_and_given_up_and_data_counts_as_a_sign_of_lif
     let (mut exec, mut peer, ..) = session(Subprotocol::V5, Streams::OUTPUT).await;
     let began = Instant::now();
     for _ in 0..10 {
-        sleep(Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(9)).await;
         peer.on(1, b"x").await;
     }
     assert!(peer.hear().now_or_never().is_none(), "no PING while data comes");
-    sleep(Duration::from_secs(31)).await;
+    sleep(Duration::from_secs(11)).await;
     let (opcode, payload) = peer.hear().await.unwrap();
     assert_eq!(opcode, PING);
     peer.say(PONG, &payload).await;
     // A PONG that nobody asked for is a sign of life too.
     for _ in 0..4 {
-        sleep(Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(9)).await;
         peer.say(PONG, b"unasked").await;
     }
     assert!(peer.hear().now_or_never().is_none());
@@ -248,7 +248,7 @@ async fn a_silent_server_is_pinged_and_given_up_and_data_counts_as_a_sign_of_lif
     let dead = exec.wait().await.unwrap_err();
     assert!(matches!(dead, Error::Connection(ConnectionError::KeepaliveTimeout(_))), "{dead:?}");
     assert_eq!(heard.elapsed().as_secs(), 60);
-    assert!(began.elapsed().as_secs() > 300);
+    assert!(began.elapsed().as_secs() > 180);
 }
 
 #[tokio::test(start_paused = true)]

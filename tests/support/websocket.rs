@@ -121,6 +121,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         frames
     }
 
+    /// All frames up to the Close, or the end.
+    pub(crate) async fn hear_to_close(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.hear().await {
+            frames.push(frame);
+            if frames.last().is_some_and(|(opcode, _)| *opcode == CLOSE) {
+                break;
+            }
+        }
+        frames
+    }
+
     pub(crate) fn into_io(self) -> IO {
         self.io
     }

@@ -3,13 +3,7 @@
 //! Owns the order of the end: the status goes to the client behind all output that has come, and nothing more to the backend
 //! once it is there.
 
-use std::convert::Infallible;
-use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
-
-use tokio::time::sleep;
 
 use super::TranslateError;
 use crate::ConnectionError;
@@ -40,45 +34,41 @@ pub(super) async fn join(
         }
     };
 
-    let shown_so_far = Shown::default();
     let inputs =
         (type_on(process.stdin.take(), remote.stdin.take()), follow_size(process.resize.take(), remote.resize.take()));
-    let outputs = (
-        show(remote.stdout.take(), process.stdout.take(), &shown_so_far),
-        show(remote.stderr.take(), process.stderr.take(), &shown_so_far),
-    );
-    let mut shown = pin!(async { tokio::join!(outputs.0, outputs.1) });
-    let ended = async {
-        let mut all = false;
-        let status = loop {
-            tokio::select! {
-                _ = &mut shown, if !all => all = true,
-                status = remote.wait() => break status,
-            }
-        };
-        // A backend that does not end its outputs is waited for as long as they go on.
-        while !all {
-            let before = shown_so_far.pieces.load(Ordering::Relaxed);
-            tokio::select! {
-                _ = &mut shown => all = true,
-                () = sleep(options.output_grace) => {
-                    let silent = before == shown_so_far.pieces.load(Ordering::Relaxed);
-                    shown_so_far.over.store(silent, Ordering::Relaxed);
+    let outputs =
+        (show(remote.stdout.take(), process.stdout.take()), show(remote.stderr.take(), process.stderr.take()));
+    let mut typed = pin!(async {
+        tokio::join!(inputs.0, inputs.1);
+    });
+    let mut shown = pin!(async {
+        tokio::join!(outputs.0, outputs.1);
+    });
+    let (mut all_typed, mut all_shown) = (false, false);
+    let status = loop {
+        tokio::select! {
+            () = &mut typed, if !all_typed => all_typed = true,
+            () = &mut shown, if !all_shown => all_shown = true,
+            status = remote.wait() => break status,
+            () = process.client_gone() => {
+                // Its stdin is passed on to the last byte, and its end, where it said goodbye.
+                if is_goodbye(&client) && !all_typed {
+                    tokio::select! {
+                        () = &mut typed => {}
+                        _ = remote.wait() => {}
+                    }
                 }
+                return Err(gone(&client));
             }
         }
-        status
     };
-    let typed = async {
-        tokio::join!(inputs.0, inputs.1);
-        // The session goes on without.
-        std::future::pending::<Infallible>().await
-    };
-    let status = tokio::select! {
-        status = ended => status,
-        () = process.client_gone() => return Err(gone(&client)),
-        never = typed => match never {},
-    };
+    // The status waits for the outputs, however slow the client is.
+    if !all_shown {
+        tokio::select! {
+            () = &mut shown => {}
+            () = process.client_gone() => return Err(gone(&client)),
+        }
+    }
     drop(remote);
     drop(client);
     match status {
@@ -88,6 +78,10 @@ pub(super) async fn join(
             Err(TranslateError::Backend(error.into()))
         }
     }
+}
+
+fn is_goodbye(client: &Multiplexer) -> bool {
+    client.error().is_some_and(|error| error.is_farewell())
 }
 
 fn gone(client: &Multiplexer) -> TranslateError {
@@ -125,31 +119,12 @@ async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
     }
 }
 
-/// How far the outputs have come.
-#[derive(Default)]
-struct Shown {
-    pieces: AtomicU64,
-    /// Nothing more is waited for.
-    over: AtomicBool,
-}
-
-/// An output, to its end, or, once it is over, as much of it as is there.
-async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>, shown: &Shown) {
+/// An output, to its end. What was lost of it, the status says.
+async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
-    loop {
-        let data = poll_fn(|cx| match from.poll_data(cx) {
-            Poll::Pending if shown.over.load(Ordering::Relaxed) => Poll::Ready(None),
-            data => data,
-        });
-        match data.await {
-            Some(Ok(data)) => {
-                if to.send(data).await.is_err() {
-                    return;
-                }
-                shown.pieces.fetch_add(1, Ordering::Relaxed);
-            }
-            // What was lost with the connection, the status says.
-            None | Some(Err(_)) => return,
+    while let Some(Ok(data)) = from.data().await {
+        if to.send(data).await.is_err() {
+            return;
         }
     }
 }

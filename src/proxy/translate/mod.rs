@@ -36,8 +36,8 @@ pub struct TranslateConfig {
 ///
 /// Ends are ends and statuses statuses on either side, each in the words of its version; what one side cannot say the other
 /// does not hear: before v5 a WebSocket has no end of stdin, nor has the old form of port-forward one half-close. A session whose
-/// backend fails ends with an InternalError, as behind a kube-apiserver. A client that goes away takes its session with it: the
-/// connection to the backend is broken off as its own was.
+/// backend fails ends with an InternalError, as behind a kube-apiserver. A client that goes away takes its session with it: once
+/// all of its stdin is passed on the connection to the backend ends as its own did, in good order or broken off.
 ///
 /// It returns when both connections are closed.
 ///
@@ -89,7 +89,9 @@ where
             _ = &mut far_driver, if !far_ended => far_ended = true,
         }
     };
-    if let Err(TranslateError::Client(_)) = &joined {
+    if let Err(TranslateError::Client(error)) = &joined
+        && !error.is_goodbye()
+    {
         // What broke off there breaks off here: what the client had not sent must not look like the end of what it had.
         drop(far_driver);
         if !near_ended {
@@ -143,6 +145,13 @@ pub enum SessionError {
     /// Port-forward.
     #[error(transparent)]
     PortForward(#[from] portforward::Error),
+}
+
+impl SessionError {
+    /// Whether the client ended its session itself, in good order.
+    fn is_goodbye(&self) -> bool {
+        matches!(self, Self::Exec(sessions::Error::Connection(error)) if error.is_farewell())
+    }
 }
 
 impl TranslateError {
