@@ -58,13 +58,15 @@ async fn a_ping_fails_with_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_is_asked_after_30_seconds_and_dead_after_60() {
+async fn a_silent_peer_is_asked_each_10_seconds_and_dead_after_60() {
     let (near, far) = duplex(1 << 20);
     let (mux, driver) = client(near, Config::default());
     let began = Instant::now();
     let mut peer = Peer::new(far);
-    assert_eq!(peer.hear().await, Some(Frame::Ping(1)));
-    assert_eq!(began.elapsed().as_secs(), 30);
+    for (asked, ping) in (1..=5).zip([1, 3, 5, 7, 9]) {
+        assert_eq!(peer.hear().await, Some(Frame::Ping(ping)));
+        assert_eq!(began.elapsed().as_secs(), 10 * asked);
+    }
     assert_eq!(peer.hear().await, None);
     assert_eq!(began.elapsed().as_secs(), 60);
     let error = driver.await.unwrap().unwrap_err();
@@ -85,7 +87,7 @@ async fn a_peer_that_answers_lives_and_one_that_talks_is_not_asked() {
     let mut stream = accept(&mux).await;
     assert_eq!(peer.hear().await, Some(reply(1)));
     for _ in 0..100 {
-        sleep(Duration::from_secs(29)).await;
+        sleep(Duration::from_secs(9)).await;
         peer.say(data(1, "still here")).await;
         stream.data().await.unwrap().unwrap();
     }
@@ -148,9 +150,12 @@ async fn silence_does_not_count_while_we_ourselves_do_not_read() {
         came += unread.data().await.unwrap().unwrap().len();
     }
     let mut peer = talker.await.unwrap();
+    // What stands in between is kept open meanwhile.
+    let during: Vec<_> = std::iter::from_fn(|| peer.hear().now_or_never().flatten()).collect();
+    assert!(during.len() > 300 && during.iter().all(|frame| matches!(frame, Frame::Ping(_))), "{}", during.len());
     let resumed = Instant::now();
-    assert_eq!(peer.hear().await, Some(Frame::Ping(1)), "nothing was asked during the stall");
-    assert!((29..=31).contains(&resumed.elapsed().as_secs()));
+    assert!(matches!(peer.hear().await, Some(Frame::Ping(_))));
+    assert!((9..=11).contains(&resumed.elapsed().as_secs()));
 }
 
 #[tokio::test(start_paused = true)]
