@@ -30,7 +30,7 @@ use kubestream::{portforward, proxy};
 use memory::{ALLOCATOR, grown, play, turn};
 use quickcheck::{Arbitrary, Gen};
 use stats_alloc::Region;
-use support::peer::{Peer, data, fin, reply, resets, rst, syn, window_update};
+use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn, window_update};
 use support::{config, exec_client, exec_server, pattern, server, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
@@ -448,11 +448,16 @@ fn accept_exec_dropped_at_any_poll_resets_what_it_took_and_leaves_the_rest() {
             drop(mux);
             let frames = client.await.unwrap();
             if !done {
-                let resets = resets(&frames);
-                taken.insert(resets.iter().filter(|(_, status)| *status == RstStatus::CANCEL).count());
-                let mut ids: Vec<u32> = resets.iter().map(|(id, _)| *id).collect();
+                let refused = resets(&frames);
+                let finished: Vec<u32> = [1, 3, 5, 7].into_iter().filter(|id| carried(&frames, *id).1).collect();
+                taken.insert(finished.len());
+                let mut ids: Vec<u32> = refused.iter().map(|(id, _)| *id).chain(finished).collect();
                 ids.sort_unstable();
                 assert_eq!(ids, [1, 3, 5, 7], "{polls} polls: each of them once");
+                // client-go takes silence for success.
+                let (said, is_taken) = carried(&frames, 1);
+                let said = ExitStatus::decode(Version::V4, &said).unwrap();
+                assert!(said.is_none_or(|status| is_taken && status.code().is_none()));
             }
             done
         });
@@ -481,6 +486,7 @@ fn exit_dropped_at_any_poll_gives_the_client_the_status_or_none() {
             let exiting = tokio::spawn(async move { polled(process.exit(ExitStatus::Code(7)), polls).await.is_some() });
             let done = exiting.await.unwrap();
             match timeout(FOR_EVER, reading).await.unwrap().unwrap() {
+                Ok(output) if !done && output.status.code().is_none() => without += 1,
                 Ok(output) => assert!(output.status == ExitStatus::Code(7) && output.stdout == pattern(0, 5000)),
                 Err(Error::MissingStatus | Error::Connection(_)) if !done => without += 1,
                 Err(error) => panic!("{polls} polls: {error:?}"),

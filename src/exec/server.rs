@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -256,27 +256,27 @@ impl ProcessStdin {
     /// Dropped before it is ready, it has taken nothing.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         match self.0.data().await {
-            Some(Err(error)) if is_end_of_stdin(&error) => None,
+            Some(Err(error)) if self.is_end(&error) => None,
             data => data,
         }
     }
-}
 
-/// A client that says goodbye has sent all of its stdin; before v5 that is how it ends it over WebSocket.
-fn is_end_of_stdin(error: &StreamError) -> bool {
-    match error {
-        StreamError::Reset(_) => true,
-        StreamError::Connection(error) => error.is_farewell(),
-        _ => false,
+    /// A client that says goodbye has sent all of its stdin; before v5 that is how it ends it over WebSocket.
+    fn is_end(&self, error: &StreamError) -> bool {
+        match error {
+            StreamError::Reset(_) => true,
+            StreamError::Connection(_) => self.0.peer_said_goodbye(),
+            _ => false,
+        }
     }
 }
 
 impl AsyncRead for ProcessStdin {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.0.poll_copy(cx, buf).map(|result| match result {
-            Err(error) if is_end_of_stdin(&error) => Ok(()),
-            result => result.map_err(Into::into),
-        })
+        match ready!(self.0.poll_copy(cx, buf)) {
+            Err(error) if self.is_end(&error) => Poll::Ready(Ok(())),
+            result => Poll::Ready(result.map_err(Into::into)),
+        }
     }
 }
 

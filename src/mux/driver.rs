@@ -157,7 +157,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Ok(()) => self.shutting(false, now),
                         Err(error) => {
                             let timed_out = waits.then_some(ConnectionError::FlushTimeout(patience));
-                            self.deaf = Some(timed_out.unwrap_or_else(|| error.into()));
+                            let silent = self.is_silent();
+                            self.deaf = (!silent).then(|| timed_out.unwrap_or_else(|| error.into()));
                             Stage::Ended
                         }
                     };
@@ -397,6 +398,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Writes until nothing is left or the IO takes no more.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        let written = self.write_frames(cx, now);
+        match written {
+            // Nothing of what one that has fallen silent still says matters to anybody.
+            Poll::Ready(Err(_)) if self.is_silent() => {
+                self.cut_short = true;
+                self.output.clear();
+                Poll::Ready(Ok(()))
+            }
+            written => written,
+        }
+    }
+
+    fn write_frames(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         loop {
             let silent = self.is_silent();
             if silent && !self.asking {
@@ -522,10 +536,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// How long the peer may take none of the last bytes. After a failure they are not worth much.
+    /// How long the peer may take none of the last bytes. After a failure, or its last word, they are not worth much.
     fn patience(&self) -> Duration {
-        let orderly = self.shared.look(|state| matches!(state.connection.error(), Some(ConnectionError::Closed)));
-        if orderly { self.flush_timeout } else { self.linger }
+        let worth_it = self.shared.look(|state| {
+            matches!(state.connection.error(), Some(ConnectionError::Closed)) && !state.connection.is_silent()
+        });
+        if worth_it { self.flush_timeout } else { self.linger }
     }
 
     /// `last`: the peer was waited for already, or has ended.

@@ -313,6 +313,11 @@ impl Multiplexer {
         self.shared.with(|state| state.connection.ask());
     }
 
+    /// Whether the peer has ended the connection itself, in good order.
+    pub(crate) fn peer_said_goodbye(&self) -> bool {
+        self.shared.look(|state| state.connection.peer_said_goodbye())
+    }
+
     /// [`Config::linger`].
     pub(crate) fn linger(&self) -> Duration {
         self.shared.look(|state| state.connection.linger())

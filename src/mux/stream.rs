@@ -183,6 +183,11 @@ impl RecvHalf {
         })
     }
 
+    /// Whether the peer has ended the connection itself, in good order.
+    pub(crate) fn peer_said_goodbye(&self) -> bool {
+        self.stream.shared.look(|state| state.connection.peer_said_goodbye())
+    }
+
     /// Something that can tell when nothing more will come, while this half is read elsewhere.
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }

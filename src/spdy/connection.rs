@@ -151,8 +151,8 @@ pub struct Connection {
     pub(super) farewell: GoAwayStatus,
     /// Why nothing is sent any more, while the peer is still read.
     pub(super) silence: Option<StreamError>,
-    /// A PING that is sent all the same.
-    pub(super) last_ask: Option<Frame>,
+    /// A PING or GOAWAY that is sent all the same.
+    pub(super) last_frame: Option<Frame>,
 
     pub(super) clock: Clock,
     next_ping: u32,
@@ -191,7 +191,7 @@ impl Connection {
             last_word: None,
             farewell: GoAwayStatus::OK,
             silence: None,
-            last_ask: None,
+            last_frame: None,
             clock: Clock::new(now),
             next_ping: if role == Role::Client { 1 } else { 2 },
             config,
@@ -587,7 +587,7 @@ impl Connection {
         if self.is_hushed() {
             let id = self.queue_ping();
             self.replies.clear();
-            self.last_ask = Some(Frame::Ping(id));
+            self.last_frame = Some(Frame::Ping(id));
         } else if !self.is_silent() && !self.is_closed() {
             self.keepalive_ping();
         }

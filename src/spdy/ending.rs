@@ -244,7 +244,9 @@ impl Connection {
                 stream.end.get_or_insert(End::WithConnection);
             }
         }
-        self.last_ask = None;
+        // One that has fallen silent, and leaves with all that mattered, still says goodbye.
+        let leaves = self.is_hushed() && !failed && self.role == Role::Client;
+        self.last_frame = leaves.then_some(Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK });
         self.events.push_back(Event::Closed);
     }
 
@@ -284,6 +286,15 @@ impl Connection {
         match self.gone_away {
             Some((_, GoAwayStatus::OK)) => self.close(ConnectionError::Closed),
             _ => self.close(error),
+        }
+    }
+
+    /// Whether the peer has ended the connection itself, in good order.
+    pub(crate) fn peer_said_goodbye(&self) -> bool {
+        match self.error() {
+            Some(ConnectionError::Closed) => matches!(self.gone_away, Some((_, GoAwayStatus::OK))),
+            Some(error) => error.is_farewell(),
+            None => false,
         }
     }
 

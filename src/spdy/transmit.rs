@@ -19,7 +19,7 @@ impl Connection {
     /// Poll after every other call; frames that are not polled are not lost. Once the connection is closed this gives the
     /// last GOAWAY and then nothing.
     pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
-        let frame = if self.is_silent() { self.last_ask.take() } else { self.next_frame() };
+        let frame = if self.is_silent() { self.last_frame.take() } else { self.next_frame() };
         if let Some(frame) = &frame {
             let asks = matches!(frame, Frame::Ping(id) if self.is_our_ping(*id));
             self.clock.sent(now, frame, asks);

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Uri};
@@ -21,7 +23,8 @@ use crate::mux::Multiplexer;
 use crate::portforward::{self, PortForwardServer, Request};
 use crate::upgrade::{self, Pending, Protocol, UpgradeError};
 
-/// What does the work.
+/// What does the work. A session that it lets go without [`ExecServer::exit`], by an error, a panic, or because
+/// [`Server::stop`] drops its future, ends for the client as a command that has failed.
 pub trait Runtime: Send + Sync + 'static {
     /// Runs a command, and says with [`ExecServer::exit`] how it ended. Ask [`ExecServer::client_gone`] meanwhile: a client
     /// that goes away is nobody's to wait for.
@@ -288,11 +291,16 @@ impl<R: Runtime> Inner<R> {
         let session = async {
             let session = mux.accept_exec_with(streams, self.config.exec.clone()).await?;
             drop(mux);
-            run(session).await
+            // A runtime that panics has let the session go, of which the client is to hear. The panic goes on after that.
+            Ok(AssertUnwindSafe(run(session)).catch_unwind().await)
         };
         // The driver outlives the session, one that was stopped too: it writes what is left of it, and how it ended.
         let (session, _) = tokio::join!(self.unless_stopped(session), driver);
-        Ok(session??)
+        match session? {
+            Ok(Ok(ended)) => Ok(ended?),
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(error) => Err(ServeError::Session(error)),
+        }
     }
 
     async fn forward<IO>(&self, pending: Pending<IO>, what: PortForward) -> Result<(), ServeError>

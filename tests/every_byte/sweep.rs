@@ -82,7 +82,8 @@ impl Drop for Named<'_> {
 /// What an end may do though it is not right: each for what the protocol lacks.
 fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
     // Whose client gives up before it has its streams: that is no answer in time.
-    let unanswered = trouble.way == Way::Down && matches!(trouble.fault, Fault::Silence | Fault::Delay(LONG));
+    let unanswered =
+        trouble.way == Way::Down && matches!(trouble.fault, Fault::Silence | Fault::Delay(LONG) | Fault::BrokenPipe);
     let server = match case.through {
         Through::Translator(to) => to,
         _ => case.protocol,
@@ -90,19 +91,14 @@ fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
     match untrue {
         // It resets them then, as Go's clients do with every stream at the end of every session: a server cannot tell it
         // from the end of stdin (`ProcessStdin::data`). It has sent none.
-        Untrue::Truncated { what: "stdin", had: 0, .. } => unanswered && server.carrier() == Carrier::Spdy,
+        Untrue::Truncated { what: "stdin", had: 0, .. } => {
+            unanswered && [server, case.protocol].iter().any(|protocol| protocol.carrier() == Carrier::Spdy)
+        }
         // In the old form nothing ends a connection but the end of all, and that was in good order. It has sent none.
         Untrue::Truncated { what: "upload", had: 0, .. } => unanswered && matches!(server, Protocol::PortChannels(_)),
         // A translator whose backend is lost says so in a status of its own.
         Untrue::Status(ExitStatus::Failed(status)) if status.reason == "InternalError" => {
             matches!(case.through, Through::Translator(_))
-        }
-        // v1's error stream does not end, and says nothing of a success: what it has said some time after the end of the outputs
-        // is all (`Options::status_timeout`). A server that cannot write reads on, and is as silent.
-        Untrue::Status(_) => {
-            server == Protocol::Exec(Version::V1)
-                && trouble.way == Way::Down
-                && matches!(trouble.fault, Fault::Silence | Fault::Delay(LONG) | Fault::BrokenPipe)
         }
         _ => false,
     }

@@ -540,7 +540,7 @@ async fn once_the_status_is_there_no_byte_leaves_any_more() {
     driver.await.unwrap().unwrap();
     let mut rest = Vec::new();
     io.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest, b"");
+    assert_eq!(rest, b"\x80\x03\0\x07\0\0\0\x08\0\0\0\0\0\0\0\0", "GOAWAY, once all is there");
 }
 
 #[tokio::test(start_paused = true)]

@@ -204,7 +204,11 @@ async fn nothing_is_written_once_the_status_has_come() {
     assert_eq!(tail, "the tail");
     assert!(exec.wait().await.unwrap().success());
     drop((exec, stdin, resize, mux));
-    assert_eq!(peer.hear().await, None, "the end, and not even an answer to the Close");
+    assert_eq!(
+        peer.hear_all().await,
+        [(CLOSE, NORMAL.to_be_bytes().to_vec())],
+        "the answer to the Close, once all is there"
+    );
     drop(peer);
     driver.await.unwrap().unwrap();
 }

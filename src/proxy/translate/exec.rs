@@ -52,7 +52,7 @@ pub(super) async fn join(
             status = remote.wait() => break status,
             () = process.client_gone() => {
                 // Its stdin is passed on to the last byte, and its end, where it said goodbye.
-                if is_goodbye(&client) && !all_typed {
+                if client.peer_said_goodbye() && !all_typed {
                     tokio::select! {
                         () = &mut typed => {}
                         _ = remote.wait() => {}
@@ -78,10 +78,6 @@ pub(super) async fn join(
             Err(TranslateError::Backend(error.into()))
         }
     }
-}
-
-fn is_goodbye(client: &Multiplexer) -> bool {
-    client.error().is_some_and(|error| error.is_farewell())
 }
 
 fn gone(client: &Multiplexer) -> TranslateError {
