@@ -3,7 +3,7 @@
 //! `KUBESTREAM_LONG=50` does fifty times as much: 100,000 exec sessions, 200,000 forwarded connections, and of every broken peer some
 //! thousands. What is left is memory as the allocator counts it, file descriptors, and tasks of the runtime.
 
-#![cfg(feature = "websocket")]
+#![cfg(feature = "translate")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/memory.rs"]
@@ -19,6 +19,7 @@ use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, PortForward, PortForwardServer};
+use kubestream::proxy::{TranslateConfig, translate};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, Upgraded, Version};
 use memory::{ALLOCATOR, grown, play, turn};
@@ -113,13 +114,25 @@ fn of_thousands_of_exec_sessions_nothing_is_left() {
     play_over_sockets(leaves_nothing(times(2000), no_task_is_left, exec_session));
 }
 
-/// Connections one after another through one session, a few of which break off.
-async fn forwards(protocol: Protocol, connections: usize) {
+/// Connections one after another through one session, a few of which break off. Where the ends do not speak the same, somebody
+/// translates between them.
+async fn forwards(from: Protocol, to: Protocol, connections: usize) {
     let (near, far) = tcp_pair().await;
-    let [near, far] = [near, far].map(|io| Upgraded::new(io, Bytes::new(), Some(protocol)));
-    let (client, client_driver) = Multiplexer::client(near, Config::default());
-    let (server, server_driver) = Multiplexer::server(far, Config::default());
     let mut tasks = JoinSet::new();
+    let upgraded = |io, protocol| Upgraded::new(io, Bytes::new(), Some(protocol));
+    let far = if from == to {
+        far
+    } else {
+        let (behind, last) = tcp_pair().await;
+        let (client, backend) = (upgraded(far, from), upgraded(behind, to));
+        tasks.spawn(async {
+            let config = TranslateConfig::default();
+            translate(client, backend, Streams::PIPES, &config).await.unwrap();
+        });
+        last
+    };
+    let (client, client_driver) = Multiplexer::client(upgraded(near, from), Config::default());
+    let (server, server_driver) = Multiplexer::server(upgraded(far, to), Config::default());
     tasks.spawn(async { drop(client_driver.await) });
     tasks.spawn(async { drop(server_driver.await) });
     tasks.spawn(async move {
@@ -165,8 +178,9 @@ async fn forwards(protocol: Protocol, connections: usize) {
 #[test]
 fn of_thousands_of_forwarded_connections_nothing_is_left() {
     let _turn = turn();
-    for protocol in [Protocol::PortForward, Protocol::Tunnel] {
-        play_over_sockets(forwards(protocol, times(2000)));
+    let protocols = [Protocol::PortForward, Protocol::Tunnel];
+    for (from, to) in protocols.iter().flat_map(|from| protocols.map(|to| (*from, to))) {
+        play_over_sockets(forwards(from, to, times(2000)));
     }
 }
 

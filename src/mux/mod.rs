@@ -44,6 +44,7 @@ mod shared;
 mod stream;
 #[cfg(feature = "websocket")]
 mod tunnel;
+mod waiters;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 pub use driver::Driver;
-use shared::{Ping, Shared, park};
+use shared::{Line, Ping, Shared, State, park};
 pub(crate) use stream::Watch;
 pub use stream::{RecvHalf, SendHalf, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -160,21 +161,15 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped before it is ready, it has opened nothing.
     pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
-        poll_fn(|cx| {
-            self.shared.with(|state| match state.open(&headers) {
-                Ok(Some(id)) => {
-                    state.add_handle();
-                    Poll::Ready(Ok(id))
-                }
-                Ok(None) => {
-                    state.park_opener(cx);
-                    Poll::Pending
-                }
-                Err(error) => Poll::Ready(Err(error)),
-            })
-        })
-        .await
-        .map(|id| Stream::new(StreamRef::new(&self.shared, id)))
+        let opened = self.shared.wait(Line::Open, |state| match state.open(&headers) {
+            Ok(Some(id)) => {
+                state.add_handle();
+                Poll::Ready(Ok(id))
+            }
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        });
+        opened.await.map(|id| Stream::new(StreamRef::new(&self.shared, id)))
     }
 
     /// Waits for the next stream that the peer opens. `None`: the connection has ended in good order.
@@ -185,7 +180,7 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped before it is ready, it has accepted nothing, and the next call gets the stream.
     pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
-        let (id, headers) = match poll_fn(|cx| self.shared.with(|state| state.poll_accept(cx))).await {
+        let (id, headers) = match self.shared.wait(Line::Accept, State::poll_accept).await {
             Ok(accepted) => accepted,
             Err(error) if error.is_farewell() => return None,
             Err(error) => return Some(Err(error)),
@@ -251,7 +246,7 @@ impl Multiplexer {
     /// # Cancel safety
     /// Dropped, it no longer waits.
     pub async fn closed(&self) -> Result<(), ConnectionError> {
-        poll_fn(|cx| self.shared.with(|state| state.poll_outcome(cx))).await
+        self.shared.wait(Line::End, |state| state.poll_outcome()).await
     }
 
     /// Whether streams can still be opened: it has not ended, and neither end has said that it goes.
@@ -305,7 +300,7 @@ impl Multiplexer {
 
     /// Waits until the connection is closed, whether or not its driver is done.
     pub(crate) async fn gone(&self) {
-        poll_fn(|cx| self.shared.with(|state| state.poll_gone(cx))).await;
+        self.shared.wait(Line::End, |state| state.poll_gone()).await;
     }
 
     /// Sends a PING, even once the peer has said its last word where no frame was cut short by that.

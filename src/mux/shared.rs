@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
 #[cfg(not(all(test, shuttle)))]
 use std::sync::{Mutex, MutexGuard};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 #[cfg(all(test, shuttle))]
 use shuttle::sync::{Mutex, MutexGuard};
 
+use super::waiters::Waiters;
 use crate::error::ConnectionError;
 use crate::spdy::{Connection, Event, Headers, Role, RstStatus, StreamId};
 
@@ -35,9 +37,9 @@ pub(crate) struct State {
     /// A peer may answer the last PING for all before it: over WebSocket (RFC 6455 §5.5.3).
     one_answers_all: bool,
     streams: HashMap<StreamId, Waiting>,
-    acceptors: Vec<Waker>,
-    openers: Vec<Waker>,
-    enders: Vec<Waker>,
+    acceptors: Waiters,
+    openers: Waiters,
+    enders: Waiters,
     /// The driver, while it sleeps.
     driver: Option<Waker>,
     /// Multiplexers and streams that somebody holds.
@@ -86,9 +88,9 @@ impl Shared {
             given,
             pings: HashMap::new(),
             streams: HashMap::new(),
-            acceptors: Vec::new(),
-            openers: Vec::new(),
-            enders: Vec::new(),
+            acceptors: Waiters::default(),
+            openers: Waiters::default(),
+            enders: Waiters::default(),
             driver: None,
             handles: 0,
             outcome: None,
@@ -130,6 +132,19 @@ impl Shared {
         result
     }
 
+    /// Waits among others until `poll` is ready: it is asked whenever all of them are woken.
+    pub(crate) async fn wait<T>(&self, line: Line, mut poll: impl FnMut(&mut State) -> Poll<T>) -> T {
+        let mut place = Place { shared: self, line, number: None };
+        poll_fn(|cx| {
+            let (result, _useless) = self.with(|state| match poll(state) {
+                Poll::Pending => (Poll::Pending, state.line(line).wait(&mut place.number, cx)),
+                ready => (ready, place.number.take().and_then(|number| state.line(line).leave(number))),
+            });
+            result
+        })
+        .await
+    }
+
     /// Looks at the state, where nothing can come of it.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.lock())
@@ -154,19 +169,58 @@ impl Shared {
         }
     }
 
+    fn leave(&self, line: Line, number: u64) -> Option<Waker> {
+        self.lock().line(line).leave(number)
+    }
+
     // A panic under the lock leaves a state that is whole: every change is made by one call of the connection's.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What several tasks may wait for at once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Line {
+    /// A stream of the peer's.
+    Accept,
+    /// Room for a stream of ours.
+    Open,
+    /// The end of the connection, or of its driver.
+    End,
+}
+
+/// The place of one that waits. Dropped, it is nobody's.
+struct Place<'a> {
+    shared: &'a Shared,
+    line: Line,
+    number: Option<u64>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let _useless = self.shared.leave(self.line, number);
+        }
+    }
+}
+
 impl State {
+    fn line(&mut self, line: Line) -> &mut Waiters {
+        match line {
+            Line::Accept => &mut self.acceptors,
+            Line::Open => &mut self.openers,
+            Line::End => &mut self.enders,
+        }
+    }
+
     pub(crate) fn waiting(&mut self, id: StreamId) -> &mut Waiting {
         self.streams.entry(id).or_default()
     }
 
-    pub(crate) fn forget(&mut self, id: StreamId) {
-        self.streams.remove(&id);
+    /// Nobody has the stream any more. Who waited for it is nobody to be woken, and is to be dropped outside the lock.
+    pub(crate) fn forget(&mut self, id: StreamId) -> Option<Waiting> {
+        self.streams.remove(&id)
     }
 
     pub(crate) fn add_handle(&mut self) {
@@ -212,7 +266,7 @@ impl State {
     }
 
     /// The next stream of the peer's that is still there to be answered. It becomes a handle.
-    pub(crate) fn poll_accept(&mut self, cx: &Context<'_>) -> Poll<Result<(StreamId, Headers), ConnectionError>> {
+    pub(crate) fn poll_accept(&mut self) -> Poll<Result<(StreamId, Headers), ConnectionError>> {
         while let Some(id) = self.incoming.pop_front() {
             // Gone if the peer reset it meanwhile.
             if let Some(headers) = self.connection.take_headers(id) {
@@ -223,23 +277,12 @@ impl State {
         if let Some(error) = self.connection.error() {
             return Poll::Ready(Err(error.clone()));
         }
-        join(&mut self.acceptors, cx);
         Poll::Pending
     }
 
-    pub(crate) fn park_opener(&mut self, cx: &Context<'_>) {
-        join(&mut self.openers, cx);
-    }
-
     /// How the driver ended, once it has.
-    pub(crate) fn poll_outcome(&mut self, cx: &Context<'_>) -> Poll<Result<(), ConnectionError>> {
-        match &self.outcome {
-            Some(outcome) => Poll::Ready(outcome.clone()),
-            None => {
-                join(&mut self.enders, cx);
-                Poll::Pending
-            }
-        }
+    pub(crate) fn poll_outcome(&self) -> Poll<Result<(), ConnectionError>> {
+        self.outcome.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
     /// The driver has ended: so has everything else. `unsent`: why not all that was queued went out, which is a failure
@@ -260,12 +303,8 @@ impl State {
     }
 
     /// Whether nothing more comes or goes.
-    pub(crate) fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.connection.is_closed() || self.outcome.is_some() {
-            return Poll::Ready(());
-        }
-        join(&mut self.enders, cx);
-        Poll::Pending
+    pub(crate) fn poll_gone(&self) -> Poll<()> {
+        if self.connection.is_closed() || self.outcome.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Gives back what idle streams keep for their next bytes.
@@ -333,14 +372,6 @@ pub(crate) fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Remembers one more to wake, where several tasks may wait for the same thing. A task that asks again is not counted
-/// twice.
-fn join(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
-    if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-        waiting.push(cx.waker().clone());
-    }
-}
-
 /// Wakers to be woken once the lock is free. Most calls wake one or two, so those take no allocation.
 #[derive(Default)]
 struct Wakes {
@@ -357,10 +388,8 @@ impl Wakes {
         }
     }
 
-    fn extend(&mut self, wakers: &mut Vec<Waker>) {
-        for waker in wakers.drain(..) {
-            self.push(Some(waker));
-        }
+    fn extend(&mut self, waiters: &mut Waiters) {
+        waiters.take().for_each(|waker| self.push(Some(waker)));
     }
 
     fn wake(self) {

@@ -502,9 +502,9 @@ impl StreamRef {
 
 impl Drop for StreamRef {
     fn drop(&mut self) {
-        self.shared.with(|state| {
+        let _nobody = self.shared.with(|state| {
             state.connection.release(self.id);
-            state.forget(self.id);
+            state.forget(self.id)
         });
         self.shared.handle_dropped();
     }

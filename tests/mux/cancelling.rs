@@ -1,13 +1,18 @@
 //! Futures dropped half-way, over an IO of one byte a call: nothing is lost and nothing happens twice.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::PortForwardServer;
 use kubestream::spdy::{Frame, SettingId, Settings};
+use kubestream::upgrade::{Protocol, Upgraded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 
@@ -161,18 +166,25 @@ async fn dropped_pings_do_not_answer_for_others() {
     client.ping().await.unwrap();
 }
 
+/// Something that is woken, and is there for as long as anybody may wake it.
+#[derive(Default)]
+struct Task {
+    woken: AtomicBool,
+    _one_of: Arc<()>,
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn waiting_again_and_again_costs_no_memory() {
-    struct Counted(AtomicUsize);
-    impl Wake for Counted {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
     let (near, _far) = duplex(64);
     let (mux, _driver) = client(near, Config::default());
     let mut stream = mux.open(named("quiet")).await.unwrap();
-    let counted = Arc::new(Counted(AtomicUsize::new(0)));
+    let counted = Arc::new(Task::default());
     let waker = Waker::from(Arc::clone(&counted));
     let mut cx = Context::from_waker(&waker);
     // As in a loop that selects between these and something that happens often.
@@ -182,4 +194,52 @@ async fn waiting_again_and_again_costs_no_memory() {
         assert!(std::pin::pin!(stream.data()).poll(&mut cx).is_pending());
     }
     assert!(Arc::strong_count(&counted) < 10, "{} wakers are kept", Arc::strong_count(&counted));
+}
+
+/// A connection of days, on which tasks come and go that each wait for its end, for a stream, or to open one: none is known any
+/// more once it has stopped waiting, and who waits all along is woken at the end.
+#[tokio::test(start_paused = true)]
+async fn who_has_stopped_waiting_is_forgotten() {
+    let (near, far) = duplex(1024);
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+    let driver = tokio::spawn(driver);
+    let mut peer = Peer::new(far);
+    peer.say(Frame::Settings(Settings::single(SettingId::MAX_CONCURRENT_STREAMS, 0))).await;
+    let (rtt, ()) = tokio::join!(mux.ping(), peer.echo());
+    rtt.unwrap();
+    let server = PortForwardServer::new(mux.clone()).unwrap();
+    let waits = |kind: usize| -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        match kind {
+            0 => Box::pin(async { drop(mux.accept().await) }),
+            1 => Box::pin(async { drop(mux.open(named("refused")).await) }),
+            2 => Box::pin(async { drop(mux.closed().await) }),
+            _ => Box::pin(server.client_gone()),
+        }
+    };
+    let poll = |wait: &mut Pin<Box<dyn Future<Output = ()> + '_>>, task: &Arc<Task>| {
+        let waker = Waker::from(Arc::clone(task));
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    };
+    let mut patient = Vec::new();
+    for kind in 0..4 {
+        let (mut wait, task) = (waits(kind), Arc::new(Task::default()));
+        poll(&mut wait, &task);
+        patient.push((wait, task));
+        let hasty = Arc::new(());
+        for _ in 0..10_000 {
+            let [one, other] = [(); 2].map(|()| Arc::new(Task { _one_of: Arc::clone(&hasty), ..Task::default() }));
+            let mut wait = waits(kind);
+            // The future is moved to another task.
+            poll(&mut wait, &one);
+            poll(&mut wait, &other);
+        }
+        assert_eq!(Arc::strong_count(&hasty), 1, "tasks of kind {kind} and the one that counts them");
+    }
+    drop(peer);
+    driver.await.unwrap().unwrap_err();
+    for (kind, (wait, task)) in patient.into_iter().enumerate() {
+        assert!(task.woken.load(Ordering::Relaxed), "a task of kind {kind} sleeps on");
+        wait.await;
+    }
 }
