@@ -10,7 +10,10 @@
 mod memory;
 mod support;
 
+use std::cell::Cell;
 use std::future::{Future, pending};
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,13 +22,13 @@ use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, PortForward, PortForwardServer};
-use kubestream::proxy::{TranslateConfig, translate};
+use kubestream::proxy::{self, TranslateConfig, translate};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, Upgraded, Version};
 use memory::{ALLOCATOR, grown, play, turn};
 use stats_alloc::Region;
 use support::{exec_client, exec_server, pattern, tcp_pair, until};
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex, sink, split};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex, repeat, sink, split};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -204,6 +207,42 @@ fn two_thousand_idle_connections_are_held_by_their_keepalive() {
         until(no_task_is_left).await;
         assert!(grown(&memory) < MIB, "{} bytes are left", grown(&memory));
     });
+}
+
+/// An end that has said this and much behind it, has taken all that it was told, and is silent from then on.
+fn talked(said: &'static str) -> impl AsyncRead + AsyncWrite + Unpin {
+    let (silent, held) = duplex(1);
+    std::mem::forget(held);
+    tokio::io::join(said.as_bytes().chain(repeat(7).take(MIB as u64)).chain(silent), sink())
+}
+
+/// An hour of silence behind a megabyte each way: what is left are the timers, whether or not somebody looks on.
+#[test]
+fn an_idle_pipe_keeps_no_buffers() {
+    let _turn = turn();
+    const ASKS: &str = "POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+        X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+    const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+        X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+    for watched in [false, true] {
+        play(async {
+            let pending = upgrade::accept(talked(ASKS), &upgrade::Config::default()).await.unwrap();
+            let request = pending.to_pass_on();
+            let backend = talked(SWITCHES);
+            let memory = Region::new(ALLOCATOR);
+            let pipe = proxy::forward(pending, backend, request).await.unwrap();
+            let shown = Cell::new(0);
+            let mut observer = |_: proxy::Side, bytes: &Bytes| {
+                shown.set(shown.get() + bytes.len());
+                ControlFlow::Continue(())
+            };
+            let run = async { if watched { pipe.run_with(&mut observer).await } else { pipe.run().await } };
+            let mut run = pin!(run);
+            timeout(Duration::from_secs(3600), &mut run).await.expect_err("nobody ends");
+            assert!(grown(&memory) < 4 * 1024, "{} bytes are kept, watched: {watched}", grown(&memory));
+            assert_eq!(shown.get(), if watched { 2 * MIB } else { 0 });
+        });
+    }
 }
 
 /// What becomes of the way between two ends, once their session runs.

@@ -52,7 +52,12 @@ impl Copying {
     {
         let to = Pin::new(to);
         let written = if self.ahead.has_remaining() {
-            poll_write_buf(to, cx, &mut self.ahead)
+            let written = poll_write_buf(to, cx, &mut self.ahead);
+            // An empty slice still holds all of the buffer that it is of, which now is free to be filled again.
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
+            written
         } else if self.buffer.has_remaining() {
             poll_write_buf(to, cx, &mut self.buffer)
         } else {
@@ -81,7 +86,10 @@ impl Copying {
 
     fn poll_read<From: AsyncRead + Unpin>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.buffer.clear();
-        self.buffer.reserve(self.room);
+        // To reserve would double what it has.
+        if !self.buffer.try_reclaim(self.room) {
+            self.buffer = BytesMut::with_capacity(self.room);
+        }
         let room = self.buffer.capacity();
         let count = ready!(poll_read_buf(Pin::new(from), cx, &mut self.buffer))?;
         if count == room {
@@ -114,7 +122,7 @@ where
     }
 
     fn poll_discard(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.ahead.clear();
+        self.ahead = Bytes::new();
         self.poll_read(from, cx)
     }
 

@@ -119,6 +119,10 @@ impl Hop<TcpStream, TcpStream> for Splicing {
                 return Poll::Ready(Err(Fault::Sink(io::ErrorKind::WriteZero.into())));
             }
             self.ahead.advance(count.min(self.ahead.len()));
+            // An empty slice still holds all of the buffer that it is of.
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
             return Poll::Ready(Ok(count));
         }
         match ready!(self.poll_drain(to, cx)) {
@@ -130,7 +134,7 @@ impl Hop<TcpStream, TcpStream> for Splicing {
     fn poll_discard(&mut self, from: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // What is in the pipe is nobody's any more.
         (self.pipe, self.held) = (None, 0);
-        self.ahead.clear();
+        self.ahead = Bytes::new();
         let mut buffer = [0; 8 * 1024];
         loop {
             ready!(from.poll_read_ready(cx))?;
