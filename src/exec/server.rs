@@ -321,19 +321,43 @@ pub struct Resizes {
 
 impl Resizes {
     /// The latest size that has come since the last call; sizes in between are skipped. `None` at the end, also where
-    /// what comes is no size: resizing then ends and the session goes on, as with Go's servers.
+    /// what comes is no size: resizing then ends, behind the last size that was one, and the session goes on, as with Go's servers.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has lost nothing.
     pub async fn next(&mut self) -> Option<TerminalSize> {
-        loop {
-            match self.stream.as_mut()?.data().await {
-                Some(Ok(data)) => match self.decoder.push(&data) {
-                    Ok(Some(size)) => return Some(size),
-                    Ok(None) => {}
-                    Err(_) => self.stream = None,
-                },
-                None | Some(Err(_)) => return None,
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TerminalSize>> {
+        /// More than wait unread. Of a flood that comes as fast as it is read, some size in the middle has to do.
+        const PIECES: usize = 8 * 1024;
+        let mut latest = None;
+        for _ in 0..PIECES {
+            let Some(stream) = &mut self.stream else { return Poll::Ready(latest) };
+            match stream.poll_data(cx) {
+                Poll::Ready(Some(Ok(data))) => self.push(&data, &mut latest),
+                Poll::Ready(None | Some(Err(_))) => return Poll::Ready(latest),
+                Poll::Pending if latest.is_none() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready(latest),
+            }
+        }
+        if latest.is_none() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(latest)
+    }
+
+    /// To each brace by itself, so that it makes no difference what comes in one piece with it.
+    fn push(&mut self, data: &[u8], latest: &mut Option<TerminalSize>) {
+        for part in data.split_inclusive(|byte| *byte == b'}') {
+            match self.decoder.push(part) {
+                Ok(size) => *latest = size.or(*latest),
+                Err(_) => {
+                    self.stream = None;
+                    return;
+                }
             }
         }
     }

@@ -45,6 +45,42 @@ async fn the_latest_size_wins_and_the_end_is_the_end() {
     assert_eq!(last, Some(size(100, 50)));
 }
 
+/// A window that was dragged while the program did something else: it draws once, for the size that is, and then waits.
+#[tokio::test(start_paused = true)]
+async fn a_program_that_looks_late_sees_the_size_that_is() {
+    let (mut process, mut peer, _mux) = with_peer(64 * 1024).await;
+    let mut sizes = process.resize.take().unwrap();
+    for width in 1..=1000 {
+        peer.say(data(7, size(width, 50).encode())).await;
+    }
+    peer.say(data(7, "{\"Width\":81,\"Height\":24}\n{\"Wid")).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(sizes.next().await, Some(size(81, 24)));
+    assert_eq!(sizes.next().now_or_never(), None);
+    for crumb in ["th\":82,\"Height\":24}", "{\"Width\":83,\"Height\":24}{\"Width\":", "84}"] {
+        peer.say(data(7, crumb)).await;
+    }
+    peer.say(fin(7)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(sizes.next().await, Some(size(84, 0)));
+    assert_eq!(sizes.next().await, None);
+}
+
+/// What is no size ends resizing wherever the pieces are cut, and the last size before it counts.
+#[tokio::test(start_paused = true)]
+async fn the_last_size_counts_before_what_is_none() {
+    for pieces in [&["{\"Width\":1}{\"Width\":2}", "x"][..], &["{\"Width\":1}{\"Width\":2}x{\"Width\":3}"]] {
+        let (mut process, mut peer, _mux) = with_peer(64 * 1024).await;
+        let mut sizes = process.resize.take().unwrap();
+        for piece in pieces {
+            peer.say(data(7, *piece)).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(sizes.next().await, Some(size(2, 0)), "{pieces:?}");
+        assert_eq!(sizes.next().await, None);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn next_may_be_dropped_and_called_again() {
     let (mut exec, mut process) = session().await;
