@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt};
-use kubestream::StreamError;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::spdy::*;
 use kubestream::upgrade::Upgraded;
+use kubestream::{ConnectionError, StreamError};
 use support::peer::*;
 use support::*;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, duplex};
@@ -386,4 +386,31 @@ async fn an_echo_over_a_long_way_does_not_deadlock() {
 #[tokio::test(start_paused = true)]
 async fn an_echo_of_a_server_that_starts_late_does_not_deadlock() {
     echo_first_rtt(6 << 20, 1500).await
+}
+
+/// Row 4: each block is within its limit, and a megabyte of them would be a hundred to inflate.
+#[tokio::test(start_paused = true)]
+async fn blocks_that_inflate_a_hundredfold_end_the_connection_long_before_they_are_all_read() {
+    const LIMIT: usize = 4 << 20;
+    let (near, far) = duplex(4096);
+    let (mux, driver) = server(near, config(|config| config.limits.max_header_bytes = LIMIT));
+    let mut peer = Peer::new(far);
+    let long = "x".repeat(16 * 1024 - 100);
+    let headers = Headers::from_iter(["a", "b", "c", "d"].map(|name| (name, &long[..])));
+    peer.say(syn(1, &[])).await;
+    accept(&mux).await;
+    let bomb = |_| Frame::Headers { id: StreamId::new(1), fin: false, headers: headers.clone() };
+    let mut said = 0;
+    while mux.takes_streams() && said < 1000 {
+        peer.say(bomb(said)).await;
+        said += 1;
+    }
+    // And those that were on their way.
+    assert!(said < 64 + 2 * 64, "{said} blocks of 64 KiB");
+    drop(peer);
+    let error = driver.await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, ConnectionError::LimitExceeded { limit: "max_header_bytes", value } if value == LIMIT as u64),
+        "{error}"
+    );
 }

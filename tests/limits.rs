@@ -60,6 +60,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("spdy::Limits::max_header_name", bytes(limits.max_header_name)),
         ("max_header_value", bytes(limits.max_header_value)),
         ("spdy::Limits::max_header_block", bytes(limits.max_header_block)),
+        ("spdy::Limits::max_header_bytes", bytes(limits.max_header_bytes)),
         ("spdy::Limits::max_settings", count(limits.max_settings)),
         ("spdy::Limits::max_settings_frames", limits.max_settings_frames.to_string()),
         ("spdy::Limits::max_streams", streams),

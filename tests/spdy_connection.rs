@@ -172,6 +172,58 @@ fn settings_may_come_often_but_not_all_the_time() {
     assert_eq!(client.error().as_deref(), Some("the peer exceeded the limit `max_settings_frames` (32)"));
 }
 
+/// Row 4: blocks within their limit, of which each is inflated whatever comes of it.
+#[test]
+fn header_blocks_are_many_bytes_at_times_but_not_all_the_time() {
+    fn headers(turn: u32) -> Headers {
+        // 1,000 bytes: 4 for the count of pairs, and for each 8 beside its own. Values of one name are joined.
+        let pairs = if turn.is_multiple_of(2) { 1 } else { 4 };
+        (0..pairs).map(|_| ("a", vec![b'x'; 996 / pairs - 9])).collect()
+    }
+    let ways: [Way<Frame>; 4] = [
+        ("streams, of which one may live", |turn| match opening(2 * turn + 1, false, false) {
+            Frame::SynStream { id, associated, priority, slot, fin, unidirectional, .. } => {
+                Frame::SynStream { id, associated, priority, slot, fin, unidirectional, headers: headers(turn) }
+            }
+            other => other,
+        }),
+        ("answers for nobody", |turn| Frame::SynReply { id: id(2 * turn + 2), fin: false, headers: headers(turn) }),
+        ("headers for nobody", |turn| Frame::Headers { id: id(2 * turn + 1), fin: false, headers: headers(turn) }),
+        ("headers of a stream", |turn| Frame::Headers { id: id(1), fin: false, headers: headers(turn) }),
+    ];
+    for (way, frame) in ways {
+        let mut server = End::server(config(|config| {
+            (config.limits.max_streams, config.limits.max_header_bytes) = (1, 10_000);
+        }));
+        let mut turns = 0..;
+        for _ in 0..3 {
+            turns.by_ref().take(10).for_each(|turn| server.gets(frame(turn)));
+            assert_eq!(server.error(), None, "{way}");
+            server.passes(Duration::from_secs(30));
+            server.says();
+        }
+        turns.by_ref().take(11).for_each(|turn| server.gets(frame(turn)));
+        let error = server.error();
+        assert_eq!(error.as_deref(), Some("the peer exceeded the limit `max_header_bytes` (10000)"), "{way}");
+        assert!(matches!(server.says().last(), Some(Frame::GoAway { .. })), "{way}");
+    }
+}
+
+/// What kubectl opens for each connection of a port-forward, 5,000 times a second for as long as the rate is counted.
+#[test]
+fn no_client_that_opens_streams_comes_near_the_limit_of_header_bytes() {
+    let mut server = End::server(config(|_| {}));
+    for connection in 0..150_000u32 {
+        let number = connection.to_string();
+        for kind in ["error", "data"] {
+            let headers = Headers::from_iter([("streamtype", kind), ("port", "65535"), ("requestid", &number)]);
+            server.gets(Frame::Headers { id: id(1), fin: false, headers });
+            server.says();
+        }
+    }
+    assert_eq!(server.error(), None);
+}
+
 #[test]
 fn the_peers_maximum_of_streams_makes_us_wait_and_the_first_of_two_values_counts() {
     let mut client = End::client(config(|_| {}));

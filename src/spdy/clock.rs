@@ -22,6 +22,7 @@ pub(super) struct Clock {
     paused_since: Option<Instant>,
     pub(super) unanswered_resets: Rate,
     pub(super) settings_frames: Rate,
+    pub(super) header_bytes: Rate,
 }
 
 impl Clock {
@@ -35,6 +36,7 @@ impl Clock {
             paused_since: None,
             unanswered_resets: Rate::default(),
             settings_frames: Rate::default(),
+            header_bytes: Rate::default(),
         }
     }
 
@@ -62,7 +64,7 @@ impl Clock {
     }
 }
 
-/// How often something happened in the current window of time.
+/// How often something happened in the current window of time, or how much of it.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     window: Option<Instant>,
@@ -72,11 +74,18 @@ pub(super) struct Rate {
 impl Rate {
     /// Counts one more, and says how many there are.
     pub(super) fn count(&mut self, now: Instant, window: Duration) -> u32 {
+        self.add(1, now, window)
+    }
+
+    /// Counts so much more, and says how much there is.
+    pub(super) fn add(&mut self, more: u32, now: Instant, window: Duration) -> u32 {
         match self.window {
-            Some(began) if now.saturating_duration_since(began) < window => self.count = self.count.saturating_add(1),
+            Some(began) if now.saturating_duration_since(began) < window => {
+                self.count = self.count.saturating_add(more);
+            }
             _ => {
                 self.window = Some(now);
-                self.count = 1;
+                self.count = more;
             }
         }
         self.count

@@ -88,6 +88,18 @@ pub enum Frame {
     },
 }
 
+impl Frame {
+    /// Those that came in it.
+    pub(crate) fn headers(&self) -> Option<&Headers> {
+        match self {
+            Self::SynStream { headers, .. } | Self::SynReply { headers, .. } | Self::Headers { headers, .. } => {
+                Some(headers)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// The 31 bits that name a stream: odd ones are the client's, even ones the server's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u32);

@@ -11,16 +11,27 @@ use crate::config::Limits;
 /// The headers of a stream: lower-case names, each once, in the order they were added.
 ///
 /// Several values of one name are held as the wire has them, joined by NUL.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Headers {
     pairs: Vec<(Bytes, Bytes)>,
+    /// Bytes of the pairs in a block, before values of one name were joined.
+    taken: usize,
 }
+
+/// However they were joined.
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs == other.pairs
+    }
+}
+
+impl Eq for Headers {}
 
 impl Headers {
     /// No headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pairs: Vec::new() }
+        Self { pairs: Vec::new(), taken: 0 }
     }
 
     /// Adds a value, to those the name has already or as its first.
@@ -118,7 +129,7 @@ impl Headers {
         if count > limits.max_header_pairs || count > block.len() / 8 {
             return Err(HeaderError::TooManyPairs { count });
         }
-        let mut headers = Self { pairs: Vec::with_capacity(count) };
+        let mut headers = Self { pairs: Vec::with_capacity(count), taken: 0 };
         for _ in 0..count {
             let mut name = take_string(&mut block, limits.max_header_name)?;
             name.make_ascii_lowercase();
@@ -128,7 +139,13 @@ impl Headers {
         if block.is_empty() { Ok(headers) } else { Err(HeaderError::TrailingBytes) }
     }
 
+    /// Bytes of the block that they came in, uncompressed.
+    pub(crate) fn block_len(&self) -> usize {
+        self.taken.saturating_add(4)
+    }
+
     fn merge(&mut self, name: Bytes, value: Bytes) {
+        self.taken = self.taken.saturating_add(8).saturating_add(name.len()).saturating_add(value.len());
         match self.pairs.iter_mut().find(|(known, _)| *known == name) {
             Some((_, values)) => *values = Bytes::from([&values[..], &value[..]].join(&0)),
             None => self.pairs.push((name, value)),

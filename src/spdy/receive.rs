@@ -23,7 +23,23 @@ impl Connection {
             return;
         }
         self.clock.received(now);
+        if let Err(error) = self.count_headers(&frame, now) {
+            return self.close(error);
+        }
         self.take(frame, now);
+    }
+
+    /// All of them, of whatever stream: they have been inflated by now, which cost us what it may not have cost the peer.
+    fn count_headers(&mut self, frame: &Frame, now: Instant) -> Result<(), ConnectionError> {
+        let Some(headers) = frame.headers() else { return Ok(()) };
+        let limits = &self.config.limits;
+        let more = u32::try_from(headers.block_len()).unwrap_or(u32::MAX);
+        let counted = self.clock.header_bytes.add(more, now, limits.rate_window);
+        if counted as usize > limits.max_header_bytes {
+            let value = limits.max_header_bytes as u64;
+            return Err(ConnectionError::LimitExceeded { limit: "max_header_bytes", value });
+        }
+        Ok(())
     }
 
     /// A frame that was not heard from the peer: its carrier has said it in its place.

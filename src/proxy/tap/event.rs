@@ -151,6 +151,13 @@ pub enum TapError {
         /// The limit.
         limit: usize,
     },
+    /// The header blocks of a side have inflated to more than [`Limits::max_header_bytes`](crate::spdy::Limits::max_header_bytes)
+    /// beyond 16 times the bytes that it has said.
+    #[error("header blocks that inflate to {limit} bytes more than 16 times what was said")]
+    TooManyHeaders {
+        /// The limit.
+        limit: usize,
+    },
 }
 
 impl TapError {

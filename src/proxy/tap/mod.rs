@@ -64,7 +64,8 @@ use self::{channels::Channels, ports::Ports, tunnel::Tunnel};
 /// slice of the bytes it was fed, so that whoever keeps one keeps those, but for what a client of WebSocket has masked, and base64:
 /// that is copied. It holds the bytes that were fed and not asked about yet; the frame that is cut, if it is one of
 /// control; the streams that live; and a status until it is whole. [`Limits`] bounds each of these: control frames and headers, the
-/// streams, the length and the fragments of a message; the rates and what has to do with answers do nothing.
+/// streams, the length and the fragments of a message. A tap knows no time: [`Limits::max_header_bytes`] counts what blocks inflate to
+/// beyond 16 times the bytes that their side has said, and the other rates, and what has to do with answers, do nothing.
 ///
 /// Bytes are read as the ends of this crate read them. A peer that reads something else in them is one that it cannot follow:
 /// most of that is a [`Event::Fault`], and whoever must not miss anything ends the connection there.

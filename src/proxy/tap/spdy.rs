@@ -10,12 +10,18 @@ use bytes::Bytes;
 use super::wire::Both;
 use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
 use crate::config::Limits;
-use crate::spdy::{Frame, GoAwayStatus, Pieces, RstStatus, StreamId};
+use crate::spdy::{Frame, GoAwayStatus, Headers, Pieces, RstStatus, StreamId};
 use crate::upgrade::Protocol;
+
+/// How many bytes of headers a byte on the wire may stand for, on the whole. Kubernetes' peers come to three.
+const INFLATION: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Spdy {
     frames: Both<Pieces>,
+    /// Bytes of headers that the bytes of the wire do not account for.
+    inflated: Both<usize>,
+    max_header_bytes: usize,
     streams: HashMap<StreamId, Known>,
     is_session: bool,
     max_streams: usize,
@@ -31,7 +37,14 @@ impl Spdy {
     pub(super) fn new(protocol: Protocol, limits: &Limits) -> Self {
         let frames = Both { client: Pieces::new(limits), server: Pieces::new(limits) };
         let is_session = protocol.version().is_some();
-        Self { frames, streams: HashMap::new(), is_session, max_streams: limits.max_streams }
+        Self {
+            frames,
+            inflated: Both::default(),
+            max_header_bytes: limits.max_header_bytes,
+            streams: HashMap::new(),
+            is_session,
+            max_streams: limits.max_streams,
+        }
     }
 
     pub(super) fn step(
@@ -41,7 +54,16 @@ impl Spdy {
         session: Option<&mut Session>,
         events: &mut Events,
     ) -> Result<bool, TapError> {
-        let Some(frame) = self.frames[side].next(bytes)? else { return Ok(false) };
+        let before = bytes.len();
+        let frame = self.frames[side].next(bytes)?;
+        let paid = before.saturating_sub(bytes.len()).saturating_mul(INFLATION);
+        let inflated = &mut self.inflated[side];
+        *inflated = inflated.saturating_sub(paid);
+        let Some(frame) = frame else { return Ok(false) };
+        *inflated = inflated.saturating_add(frame.headers().map_or(0, Headers::block_len));
+        if *inflated > self.max_header_bytes {
+            return Err(TapError::TooManyHeaders { limit: self.max_header_bytes });
+        }
         self.take(side, frame, session, events)?;
         Ok(true)
     }
