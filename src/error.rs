@@ -187,6 +187,10 @@ pub enum StreamError {
     /// The stream was reset, or its send half finished, on this side before.
     #[error("the stream is closed for writing")]
     Finished,
+    /// The protocol cannot say that nothing more comes in this direction: before v5 a WebSocket has no end of stdin, nor has the old
+    /// form of port-forward a client's half-close. Nothing has ended.
+    #[error("the protocol has no half-close: nobody would hear of it")]
+    NoHalfClose,
     /// The session has its final status: what is written now would reach nobody.
     ///
     /// See [`SendHalf::send`](crate::mux::SendHalf::send).
@@ -203,7 +207,7 @@ impl StreamError {
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::Reset(_) | Self::Broken(_) | Self::Hushed => Initiator::Remote,
-            Self::Finished => Initiator::User,
+            Self::Finished | Self::NoHalfClose => Initiator::User,
             Self::Connection(error) => error.initiator(),
         }
     }
@@ -215,6 +219,7 @@ impl From<StreamError> for io::Error {
             StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
             StreamError::Broken(_) => io::ErrorKind::InvalidData,
             StreamError::Finished | StreamError::Hushed => io::ErrorKind::BrokenPipe,
+            StreamError::NoHalfClose => io::ErrorKind::Unsupported,
             StreamError::Connection(error) => error.kind(),
         };
         Self::new(kind, error)

@@ -16,11 +16,13 @@ use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
-use kubestream::{ConnectionError, Initiator};
+use kubestream::{ConnectionError, Initiator, StreamError};
 use support::fragment::Fragmented;
+#[cfg(feature = "net")]
+use support::tcp_pair;
 use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on};
 use support::{DriverTask, pattern, until};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex};
 use tokio::time::timeout;
 
 const FORMS: [Subprotocol; 3] = [Subprotocol::V4, Subprotocol::V4Base64, Subprotocol::Unnamed];
@@ -67,6 +69,87 @@ fn with_client(ports: &[u16]) -> (PortForwardServer, WebSocketPeer, DriverTask) 
 
 async fn hear(peer: &mut WebSocketPeer<DuplexStream>) -> (u8, Vec<u8>) {
     timeout(Duration::from_secs(1), peer.hear()).await.unwrap().unwrap()
+}
+
+/// There is no half-close: who wants one is told so and nothing has ended. Where it does not matter it is pretended.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_said_all_is_told_that_nobody_hears_of_it() {
+    let (forward, mut peer, driver) = with_server(&[80]).await;
+    let mut connection = forward.connect(80).await.unwrap();
+    assert!(!connection.can_half_close());
+    connection.send("all of it".into()).await.unwrap();
+    let error = connection.shutdown().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+    let error = error.downcast::<Error>().unwrap();
+    assert!(matches!(error, Error::Stream { port: 80, error: StreamError::NoHalfClose }), "{error:?}");
+    assert_eq!(error.initiator(), Initiator::User);
+    connection.send(", and more".into()).await.unwrap();
+    for said in ["all of it", ", and more"] {
+        assert_eq!(hear(&mut peer).await, (BINARY, [b"\0", said.as_bytes()].concat()));
+    }
+    peer.on(0, b"the answer").await;
+    assert_eq!(connection.data().await.unwrap().unwrap(), "the answer");
+    peer.say(CLOSE, &NORMAL).await;
+    assert!(connection.data().await.is_none());
+    connection.shutdown().await.expect("there is nobody any more who would have to hear it");
+    drop((connection, forward, peer));
+    driver.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_ways_are_copied_though_a_client_cannot_say_its_end() {
+    for pretends in [true, false] {
+        let (forward, mut peer, _driver) = with_server(&[80]).await;
+        let mut connection = forward.connect(80).await.unwrap();
+        if pretends {
+            connection.pretend_half_close();
+        }
+        let (mut user, mut local) = duplex(100);
+        let copying = tokio::spawn(async move { copy_bidirectional(&mut local, &mut connection).await });
+        user.write_all(b"the question").await.unwrap();
+        user.shutdown().await.unwrap();
+        assert_eq!(hear(&mut peer).await, (BINARY, b"\0the question".to_vec()));
+        if pretends {
+            peer.on(0, b"the answer").await;
+            peer.say(CLOSE, &NORMAL).await;
+            assert_eq!(copying.await.unwrap().unwrap(), (12, 10));
+            let mut answer = String::new();
+            user.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer, "the answer");
+        } else {
+            assert_eq!(copying.await.unwrap().unwrap_err().kind(), io::ErrorKind::Unsupported);
+        }
+    }
+}
+
+/// A local port stands for the remote one as far as the form goes: whoever ends its half there reads the answer all the same.
+#[cfg(feature = "net")]
+#[tokio::test]
+async fn a_local_program_that_ends_its_half_reads_the_answer() {
+    use kubestream::portforward::{Addresses, Forwarder, PortPair};
+
+    let (near, far) = tcp_pair().await;
+    let ((forward, _one), (mut server, _two)) =
+        (client(near, Subprotocol::V4, &[80]), server(far, Subprotocol::V4, &[80]));
+    let localhost = Addresses::These(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
+    let mut forwarder = Forwarder::bind(&localhost, &[PortPair { local: 0, remote: 80 }]).await.unwrap();
+    let (address, _) = forwarder.listening().next().unwrap();
+    let program = async {
+        let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        tcp.write_all(b"the question").await.unwrap();
+        tcp.shutdown().await.unwrap();
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "the answer");
+    };
+    let answering = async {
+        let mut connection = server.accept().await.unwrap().unwrap().accept();
+        connection.read_exact(&mut [0; 12]).await.unwrap();
+        connection.write_all(b"the answer").await.unwrap();
+        connection.shutdown().await.unwrap();
+    };
+    let forwarding = async { forwarder.accept().await.unwrap().forward(&forward).await.unwrap() };
+    tokio::join!(program, answering, forwarding);
 }
 
 /// The request says the ports, the ends agree on them, and each port has its connection; with the last of them the server

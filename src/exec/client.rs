@@ -409,6 +409,10 @@ pub struct Output {
 
 /// The stdin of a remote process. Shut down or dropped, the process reads its end, where the protocol can say it
 /// ([`Exec::can_end_stdin`]); what was written still arrives.
+///
+/// Where it cannot, over WebSocket before v5, `shutdown` fails with [`StreamError::NoHalfClose`], of kind
+/// [`Unsupported`](io::ErrorKind::Unsupported), for as long as the command runs: it would wait for the end for ever. stdin stays
+/// open, and there may be other words for it, `exit` to a shell. [`finish`](Self::finish) and dropping it are for whoever does not mind.
 #[derive(Debug)]
 pub struct RemoteStdin(SendHalf);
 
@@ -425,9 +429,16 @@ impl RemoteStdin {
         self.0.send(data).await
     }
 
-    /// Ends the process's stdin, behind all that was written, where the protocol can ([`Exec::can_end_stdin`]).
+    /// Ends the process's stdin, behind all that was written, where the protocol can ([`Exec::can_end_stdin`]). Where it cannot, nothing
+    /// more is sent and the process does not hear of it.
     pub fn finish(&mut self) {
         self.0.finish();
+    }
+
+    /// Has `shutdown` do what [`finish`](Self::finish) does, and never fail. For [`tokio::io::copy_bidirectional`] and its like, which give
+    /// up the output with the first error, and commands that do not wait for the end of stdin.
+    pub fn pretend_half_close(&mut self) {
+        self.0.pretend_half_close();
     }
 }
 
@@ -440,6 +451,7 @@ impl AsyncWrite for RemoteStdin {
         AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
     }
 
+    /// As [`finish`](RemoteStdin::finish), or `Unsupported` where that would not be heard.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }

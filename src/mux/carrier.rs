@@ -78,6 +78,17 @@ impl Carrier {
         }
     }
 
+    /// Whether this end can say of a stream that nothing more comes on it.
+    pub(super) fn half_closes(&self) -> bool {
+        match self {
+            Self::Spdy(_) => true,
+            #[cfg(feature = "websocket")]
+            Self::Channels(channels) => channels.half_closes(),
+            #[cfg(feature = "websocket")]
+            Self::Tunnel(_) => true,
+        }
+    }
+
     /// Whether nothing that could still be said at either end would reach anybody.
     pub(super) fn is_over(&self) -> bool {
         match self {

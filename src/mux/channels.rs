@@ -97,6 +97,15 @@ impl Channels {
         }
     }
 
+    /// Of a client's streams only stdin has an end, in v5. A server's all have one: that of the session, or of all pairs.
+    pub(super) fn half_closes(&self) -> bool {
+        self.websocket.role() == Role::Server
+            || match &self.layout {
+                Layout::Session(session) => session.subprotocol().has_close(),
+                Layout::Ports(_) => false,
+            }
+    }
+
     pub(super) fn echo(&mut self) -> Option<Frame> {
         self.echoes.pop_front()
     }

@@ -128,7 +128,7 @@ impl Multiplexer {
         while let Some(frame) = carrier.echo() {
             connection.take(frame, now);
         }
-        let shared = Shared::new(connection, given);
+        let shared = Shared::new(connection, given, carrier.half_closes());
         shared.handle_added();
         let driver = Driver::new(io, &read_ahead, carrier, Arc::clone(&shared), &config);
         (Self { shared, protocol, ports }, driver)

@@ -34,6 +34,8 @@ pub(crate) struct State {
     /// The streams that a client has without opening them, by their headers, until they are taken.
     given: Option<Vec<(Headers, StreamId)>>,
     pub(crate) pings: HashMap<u32, Ping>,
+    /// The carrier can say that nothing more comes on a stream.
+    half_closes: bool,
     /// A peer may answer the last PING for all before it: over WebSocket (RFC 6455 §5.5.3).
     one_answers_all: bool,
     streams: HashMap<StreamId, Waiting>,
@@ -80,12 +82,13 @@ impl Waiting {
 }
 
 impl Shared {
-    pub(crate) fn new(connection: Connection, given: Option<Vec<(Headers, StreamId)>>) -> Arc<Self> {
+    pub(crate) fn new(connection: Connection, given: Option<Vec<(Headers, StreamId)>>, half_closes: bool) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             connection,
             incoming: VecDeque::new(),
             one_answers_all: given.is_some(),
             given,
+            half_closes,
             pings: HashMap::new(),
             streams: HashMap::new(),
             acceptors: Waiters::default(),
@@ -216,6 +219,17 @@ impl State {
 
     pub(crate) fn waiting(&mut self, id: StreamId) -> &mut Waiting {
         self.streams.entry(id).or_default()
+    }
+
+    /// Whether the peer would have to hear that nothing more comes on the stream, and cannot.
+    pub(crate) fn lacks_half_close(&self, id: StreamId) -> bool {
+        let connection = &self.connection;
+        !self.half_closes && connection.is_writable(id) && !connection.has_ended(id) && !connection.is_silent()
+    }
+
+    /// Whether the carrier can say that nothing more comes on a stream.
+    pub(crate) fn half_closes(&self) -> bool {
+        self.half_closes
     }
 
     /// Nobody has the stream any more. Who waited for it is nobody to be woken, and is to be dropped outside the lock.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::shared::{Shared, park};
+use super::shared::{Shared, State, park};
 use crate::error::{ConnectionError, StreamError};
 use crate::spdy::{Headers, ReadOutcome, RstStatus, StreamId, WriteOutcome};
 
@@ -35,7 +35,7 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(stream: Arc<StreamRef>) -> Self {
         let recv = RecvHalf { stream: Arc::clone(&stream), rest: Bytes::new() };
-        Self { recv, send: SendHalf { stream, joined: true } }
+        Self { recv, send: SendHalf { stream, joined: true, pretends: false } }
     }
 
     /// The stream's id on the wire.
@@ -230,6 +230,8 @@ pub struct SendHalf {
     stream: Arc<StreamRef>,
     /// The other half is in the same hands.
     joined: bool,
+    /// Whoever shuts it down need not know whether anybody hears of it.
+    pretends: bool,
 }
 
 impl SendHalf {
@@ -258,9 +260,30 @@ impl SendHalf {
         .await
     }
 
-    /// Half-closes: FIN goes out behind what is queued. Twice is no error. To know that the bytes have left, flush first.
+    /// Half-closes: FIN goes out behind what is queued. Twice is no error. To know that the bytes have left, flush first. Where the
+    /// carrier has no half-close nothing goes out, and nobody hears of it: `shutdown` says so.
     pub fn finish(&mut self) {
         self.stream.shared.with(|state| state.connection.finish(self.stream.id));
+    }
+
+    /// [`finish`](Self::finish), where somebody hears of it or need not.
+    pub(crate) fn half_close(&mut self) -> Result<(), StreamError> {
+        let (id, pretends) = (self.stream.id, self.pretends);
+        self.stream.shared.with(|state| {
+            if !pretends && state.lacks_half_close(id) {
+                return Err(StreamError::NoHalfClose);
+            }
+            state.connection.finish(id);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn can_half_close(&self) -> bool {
+        self.stream.shared.look(State::half_closes)
+    }
+
+    pub(crate) fn pretend_half_close(&mut self) {
+        self.pretends = true;
     }
 
     /// Ends both directions at once; what is queued is dropped.
@@ -330,10 +353,11 @@ impl AsyncWrite for SendHalf {
         self.poll_flushed(cx).map_err(Into::into)
     }
 
-    /// Half-closes with FIN. What is queued before it goes out without being waited for.
+    /// Half-closes with FIN. What is queued before it goes out without being waited for. Where that cannot be said, a client's
+    /// over WebSocket before v5, it is [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), and nothing has
+    /// ended.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish();
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.half_close().map_err(Into::into))
     }
 }
 
@@ -354,8 +378,7 @@ impl futures_sink::Sink<Bytes> for SendHalf {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         ready!(self.poll_flushed(cx))?;
-        self.finish();
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.half_close())
     }
 }
 

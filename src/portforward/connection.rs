@@ -26,6 +26,8 @@ use crate::spdy::RstStatus;
 /// Dropped before it was shut down it is reset, and the other side reads an error and no end. Dropped after, what was queued
 /// before still goes out, and then the other side hears that nobody reads on. The old form, of WebSocket channels, can say
 /// neither: nothing ends a connection there but the end of its whole session, and a client's that was dropped reads as an end.
+/// `shutdown` at a client's end is [`StreamError::NoHalfClose`] there, of kind [`Unsupported`](io::ErrorKind::Unsupported), until the
+/// server has ended; [`pretend_half_close`](Self::pretend_half_close) is for whoever does not mind.
 pub struct Connection {
     recv: RecvHalf,
     /// `None` once it was reset by being dropped.
@@ -174,12 +176,31 @@ impl Connection {
         }
     }
 
-    /// Ends what is sent, behind all that was: the other direction lives on.
+    /// Whether the other side hears that nothing more comes from here, while it may go on itself: all but a client's of the old form.
+    #[must_use]
+    pub fn can_half_close(&self) -> bool {
+        self.send.as_ref().is_some_and(SendHalf::can_half_close)
+    }
+
+    /// Has `shutdown` do what [`finish`](Self::finish) does, and never fail. For [`tokio::io::copy_bidirectional`] and its like, which give
+    /// up the other direction with the first error. In the old form the connection then lasts until the server ends it.
+    pub fn pretend_half_close(&mut self) {
+        if let Some(send) = &mut self.send {
+            send.pretend_half_close();
+        }
+    }
+
+    /// Ends what is sent, behind all that was: the other direction lives on. In the old form nothing more is sent by a client, and
+    /// its server does not hear of it.
     pub fn finish(&mut self) {
         if let Some(send) = &mut self.send {
             send.finish();
-            self.finished = true;
         }
+        self.finished();
+    }
+
+    fn finished(&mut self) {
+        self.finished |= self.send.is_some();
         // Nothing has failed: a client that has read all waits to hear it.
         if let ErrorHalf::Written(error) = &mut self.error {
             error.finish();
@@ -258,9 +279,14 @@ impl AsyncWrite for Connection {
         }
     }
 
-    /// Ends what is sent. What is queued before it goes out without being waited for.
+    /// Ends what is sent. What is queued before it goes out without being waited for. Where the other side would not hear of it
+    /// ([`can_half_close`](Connection::can_half_close)) it is an error of kind `Unsupported`, and nothing has ended.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.finish();
+        let port = self.port;
+        if let Some(send) = &mut self.send {
+            send.half_close().map_err(|error| Error::stream(port, error))?;
+        }
+        self.finished();
         Poll::Ready(Ok(()))
     }
 }

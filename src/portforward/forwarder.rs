@@ -162,7 +162,8 @@ impl LocalConnection {
         self.from
     }
 
-    /// Connects it to its remote port and moves bytes until both directions have ended, each in its time.
+    /// Connects it to its remote port and moves bytes until both directions have ended, each in its time. In the old form the
+    /// server does not hear that the local side has ended its own.
     ///
     /// # Errors
     /// As [`PortForward::connect`] and reading a [`Connection`](super::Connection). An error of the local side ends it too, and is
@@ -173,6 +174,8 @@ impl LocalConnection {
     pub async fn forward(mut self, to: &PortForward) -> Result<(), Error> {
         const BUFFER: usize = 32 * 1024;
         let mut remote = to.connect(self.pair.remote).await?;
+        // The local program may wait for an answer, and gets it whether or not the server can hear that the question is over.
+        remote.pretend_half_close();
         // Small writes are somebody's keystrokes; a socket that takes no options is gone.
         let _ = self.tcp.set_nodelay(true);
         match tokio::io::copy_bidirectional_with_sizes(&mut self.tcp, &mut remote, BUFFER, BUFFER).await {

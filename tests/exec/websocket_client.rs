@@ -1,23 +1,25 @@
 //! The client's side over WebSocket, with servers made by hand that do what Go's were recorded to do.
 
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, SinkExt};
 use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::exec::{Error, Exec, Streams};
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::spdy::Headers;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream::websocket::{Fault, WebSocketError};
 use kubestream::{ConnectionError, Initiator, StreamError};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::time::{Instant, sleep};
 
 use crate::support::io::WriteBroken;
 use crate::support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on, frame};
-use crate::support::{DriverTask, exec_client, pattern, until};
+use crate::support::{DriverTask, exec_client, exec_server, pattern, until};
 
 const EXIT_3: &str = r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: exit status 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
@@ -76,12 +78,20 @@ async fn only_v5_says_that_stdin_ends() {
         assert_eq!(exec.can_end_stdin(), close);
         let mut stdin = exec.stdin.take().unwrap();
         stdin.write_all(b"ls\n").await.unwrap();
-        stdin.shutdown().await.unwrap();
+        let ended = stdin.shutdown().await;
         assert_eq!(peer.hear().await, Some((BINARY, b"\x00ls\n".to_vec())));
         if close {
+            ended.unwrap();
             assert_eq!(peer.hear().await, Some((BINARY, vec![255, 0])));
+        } else {
+            let error = ended.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            let error = error.downcast::<StreamError>().unwrap();
+            assert!(matches!(error, StreamError::NoHalfClose) && error.initiator() == Initiator::User);
+            // Nothing has ended, and there are other ways to say it.
+            stdin.write_all(b"exit\n").await.unwrap();
+            assert_eq!(peer.hear().await, Some((BINARY, b"\x00exit\n".to_vec())));
         }
-        drop(stdin);
         sleep(Duration::from_secs(1)).await;
         assert!(peer.hear().now_or_never().is_none(), "and nothing else, nor twice");
         if subprotocol != Subprotocol::Unnamed {
@@ -89,6 +99,78 @@ async fn only_v5_says_that_stdin_ends() {
         }
         peer.close(NORMAL).await;
         assert!(exec.wait().await.unwrap().success());
+        stdin.shutdown().await.expect("there is nobody any more who would have to hear it");
+    }
+}
+
+/// Dropped or finished, whoever wrote it does not ask whether the process hears of it.
+#[tokio::test(start_paused = true)]
+async fn a_stdin_that_is_finished_or_dropped_may_end_unheard() {
+    for finish in [true, false] {
+        let (mut exec, mut peer, _mux, _driver) = session(Subprotocol::V4, Streams::PIPES).await;
+        let mut stdin = exec.stdin.take().unwrap();
+        stdin.write_all(b"ls\n").await.unwrap();
+        if finish {
+            stdin.finish();
+            stdin.shutdown().await.expect("it is as it was asked for");
+            assert_eq!(stdin.write(b"more").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+        }
+        drop(stdin);
+        assert_eq!(peer.hear().await, Some((BINARY, b"\x00ls\n".to_vec())));
+        peer.on(3, SUCCESS.as_bytes()).await;
+        peer.close(NORMAL).await;
+        assert!(exec.wait().await.unwrap().success());
+    }
+}
+
+/// What copies both ways shuts down whichever side has heard the end of the other. Whoever can live without that says so.
+#[tokio::test(start_paused = true)]
+async fn both_ways_are_copied_though_the_end_of_stdin_cannot_be_said() {
+    for pretends in [true, false] {
+        let (mut exec, mut peer, _mux, _driver) = session(Subprotocol::V4, Streams::PIPES).await;
+        let (mut user, mut local) = duplex(100);
+        let mut stdin = exec.stdin.take().unwrap();
+        if pretends {
+            stdin.pretend_half_close();
+        }
+        let mut remote = tokio::io::join(exec.stdout.take().unwrap(), stdin);
+        let copying = tokio::spawn(async move { copy_bidirectional(&mut local, &mut remote).await });
+        user.write_all(b"ls\n").await.unwrap();
+        user.shutdown().await.unwrap();
+        assert_eq!(peer.hear().await, Some((BINARY, b"\x00ls\n".to_vec())));
+        if pretends {
+            peer.on(1, b"web-0\n").await;
+            peer.on(3, SUCCESS.as_bytes()).await;
+            peer.close(NORMAL).await;
+            assert_eq!(copying.await.unwrap().unwrap(), (3, 6));
+            let mut shown = String::new();
+            user.read_to_string(&mut shown).await.unwrap();
+            assert_eq!(shown, "web-0\n");
+            assert!(exec.wait().await.unwrap().success());
+        } else {
+            assert_eq!(copying.await.unwrap().unwrap_err().kind(), ErrorKind::Unsupported);
+        }
+    }
+}
+
+/// The multiplexer's own streams say no more than they can, either.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_websocket_ends_only_where_that_can_be_said() {
+    for (subprotocol, said) in [(Subprotocol::V5, true), (Subprotocol::V4, false)] {
+        let (near, far) = duplex(1024);
+        let ((client, _one), (server, _two)) = (exec_client(near, subprotocol), exec_server(far, subprotocol));
+        let mut stdin = client.open(Headers::from_iter([("streamtype", "stdin")])).await.unwrap();
+        assert_eq!(stdin.shutdown().await.is_ok(), said);
+        let (_, mut stdin) = stdin.split();
+        assert_eq!(SinkExt::<Bytes>::close(&mut stdin).await.is_ok(), said);
+        // A server's outputs end with their session, and that it says.
+        loop {
+            let mut stream = server.accept().await.unwrap().unwrap().reply();
+            stream.shutdown().await.unwrap();
+            if stream.id().get() == 9 {
+                break;
+            }
+        }
     }
 }
 
