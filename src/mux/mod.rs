@@ -42,6 +42,8 @@ mod schedules;
 mod session;
 mod shared;
 mod stream;
+#[cfg(feature = "net")]
+mod tcp;
 #[cfg(feature = "websocket")]
 mod tunnel;
 mod waiters;
@@ -55,6 +57,8 @@ pub use driver::Driver;
 use shared::{Line, Ping, Shared, State, park};
 pub(crate) use stream::Watch;
 pub use stream::{RecvHalf, SendHalf, Stream};
+#[cfg(feature = "net")]
+pub use tcp::TcpLiveness;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use carrier::Carrier;
