@@ -82,6 +82,10 @@ names! {
         CriStreaming: "cri-streaming",
         /// The API server's StreamTranslator, TunnelingHandler and UpgradeAwareHandler.
         Apiserver: "apiserver",
+        /// A gateway that ends both sides of an upgraded connection when its server ends its own.
+        Nginx: "nginx",
+        /// Another.
+        Haproxy: "haproxy",
         /// SPDY/3.1 of the Kubernetes world.
         Spdystream: "spdystream",
         /// SPDY/3.1 of Node's, with windows.

@@ -131,7 +131,7 @@ impl Peer {
         Self::start(command, |line| (line == "recording").then(|| line.to_owned()))
     }
 
-    fn start(mut command: Command, address: fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn start(mut command: Command, address: fn(&str) -> Option<String>) -> Self {
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdin = child.stdin.take();

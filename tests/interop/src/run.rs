@@ -22,8 +22,8 @@ pub enum Input {
     Null,
     /// These bytes, and then the end.
     Bytes(Vec<u8>),
-    /// A pipe or a file of the test's.
-    From(Stdio),
+    /// `yes`, which goes on until nobody reads it any more.
+    Endless,
 }
 
 /// What a command left behind.
@@ -39,10 +39,16 @@ pub struct Ended {
 
 /// Runs a command to its end. It is killed where that takes too long.
 pub async fn run(mut command: Command, input: Input) -> Ended {
+    let mut yes = None;
     let (stdin, bytes) = match input {
         Input::Null => (Stdio::null(), None),
         Input::Bytes(bytes) => (Stdio::piped(), Some(bytes)),
-        Input::From(stdin) => (stdin, None),
+        Input::Endless => {
+            let mut says = Command::new("yes").stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("yes");
+            let pipe = says.stdout.take().expect("stdout is a pipe").into_owned_fd().expect("a descriptor");
+            yes = Some(says);
+            (pipe.into(), None)
+        }
     };
     let what = format!("{:?}", command.as_std());
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -63,6 +69,10 @@ pub async fn run(mut command: Command, input: Input) -> Ended {
         out.and(err).and(status)
     };
     let status = within(&what, end).await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    if let Some(mut yes) = yes {
+        // Its pipe has no reader any more.
+        within("the end of yes", yes.wait()).await.expect("the end of yes");
+    }
     Ended { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 

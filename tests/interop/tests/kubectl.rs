@@ -129,15 +129,8 @@ async fn the_tail_of_a_fast_exit_is_never_lost(cluster: Cluster) {
 
 async fn the_tail_is_never_lost_while_stdin_is_still_being_sent(cluster: Cluster) {
     for number in 0..runs(30) {
-        let ended = unless_kubectls_own(async || {
-            let mut yes = std::process::Command::new("yes").stdout(Stdio::piped()).spawn().expect("yes");
-            let input = Input::From(yes.stdout.take().expect("stdout is a pipe").into());
-            let ended = cluster.feed(input, "head -c 3000000 /dev/zero; exit 7").await;
-            // Its pipe has no reader any more.
-            yes.wait().expect("the end of yes");
-            ended
-        })
-        .await;
+        let tail = async || cluster.feed(Input::Endless, "head -c 3000000 /dev/zero; exit 7").await;
+        let ended = unless_kubectls_own(tail).await;
         assert_eq!((ended.stdout.len(), ended.code), (3_000_000, Some(7)), "run {number}: {}", ended.stderr);
     }
 }

@@ -34,6 +34,7 @@ enum Built {
     Java,
     Busybox,
     Wireshark,
+    Gateways,
 }
 
 impl Built {
@@ -47,6 +48,7 @@ impl Built {
             Self::Java => "java",
             Self::Busybox => "busybox",
             Self::Wireshark => "wireshark",
+            Self::Gateways => "gateways",
         }
     }
 }
@@ -78,6 +80,7 @@ const fn about(peer: Foreign) -> (Built, Pinned) {
         Foreign::Crictl | Foreign::Critest => (Built::CriTools, Pinned::Go("go/cmd/crictl", "sigs.k8s.io/cri-tools")),
         Foreign::CriStreaming => (Built::Go, Pinned::Go("go", "k8s.io/cri-streaming")),
         Foreign::Apiserver => (Built::Go, Pinned::Go("go", "k8s.io/apiserver")),
+        Foreign::Nginx | Foreign::Haproxy => (Built::Gateways, Pinned::Machine),
         Foreign::Spdystream => (Built::Go, Pinned::Go("go", "github.com/moby/spdystream")),
         Foreign::SpdyTransport => (Built::Node, Pinned::Node("spdy-transport")),
         Foreign::Netty => (Built::Java, Pinned::Java("netty-codec-http")),

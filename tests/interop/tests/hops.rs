@@ -1,0 +1,177 @@
+//! The tail of an output through nginx, HAProxy and a relay, which end both of their sides when either of them has ended: what a client still
+//! sends then, be it stdin or a WINDOW_UPDATE, meets a reset that takes along what was not delivered. So they have to end last.
+//!
+//! `KUBESTREAM_RUNS=100 tests/interop/run --test hops` is the long form.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Method, Request};
+use kubestream::channel::Subprotocol;
+use kubestream::exec::{Error, ExecRequest, Output, Streams};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{self, Carrier, Protocol, Version};
+use kubestream_interop::matrix::{Foreign, NODE, Proof, client_of, hop_before, proves};
+use kubestream_interop::{Gateway, Hop, Input, Link, Peer, Scratch, example, kubectl, narrow, run, runs, within};
+use tokio::process::Command;
+
+const SCRIPT: &str = "head -c 1000000 /dev/zero; exit 7";
+const CARRIERS: [Carrier; 2] = [Carrier::Spdy, Carrier::WebSocket];
+/// So many sessions of a kind at a time.
+const AT_ONCE: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+enum Client {
+    Kubectl,
+    /// The example `exec`.
+    Exec,
+    /// In this process, on a socket of its own that takes little at a time.
+    Library,
+}
+
+/// What a client made of a session.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Whole,
+    /// It knows that it has not all of it.
+    Failed(String),
+    /// It does not.
+    False(String),
+}
+
+impl Outcome {
+    fn of(code: Option<i32>, output: &[u8], error: &str) -> Self {
+        let text = format!("exit code {code:?}, {} bytes, {}", output.len(), error.trim_end());
+        match code {
+            Some(7) if output.len() == 1_000_000 && output.iter().all(|byte| *byte == 0) => Self::Whole,
+            Some(0 | 7) => Self::False(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+fn protocol(carrier: Carrier) -> Protocol {
+    match carrier {
+        Carrier::Spdy => Protocol::Exec(Version::V4),
+        _ => Protocol::Channel(Subprotocol::V5),
+    }
+}
+
+async fn tail(client: Client, server: &str, carrier: Carrier, stdin: bool) -> Outcome {
+    let input = if stdin { Input::Endless } else { Input::Null };
+    let ended = match client {
+        Client::Kubectl => {
+            let scratch = Scratch::new();
+            let mut command = Command::new(kubectl());
+            command.arg(format!("--server={server}")).arg("exec").args(stdin.then_some("-i"));
+            command.args(["demo", "--", "sh", "-c", SCRIPT]).env_clear();
+            command.env("HOME", scratch.path()).env("PATH", std::env::var("PATH").unwrap_or_default());
+            command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", (carrier == Carrier::WebSocket).to_string());
+            run(command, input).await
+        }
+        Client::Exec => {
+            let mut command = Command::new(example("exec"));
+            let transport = if carrier == Carrier::Spdy { "spdy" } else { "websocket" };
+            command.args(["--server", server, "--transport", transport]).args(stdin.then_some("-i"));
+            command.args(["--", "sh", "-c", SCRIPT]);
+            run(command, input).await
+        }
+        Client::Library => {
+            return match within("the session", session(server, protocol(carrier), stdin)).await {
+                Ok(Output { status: ExitStatus::Failed(status), stdout, .. }) => {
+                    Outcome::of(None, &stdout, &status.to_string())
+                }
+                Ok(Output { status, stdout, .. }) => Outcome::of(status.code(), &stdout, ""),
+                Err(error) => Outcome::of(None, &[], &error.to_string()),
+            };
+        }
+    };
+    Outcome::of(ended.code, &ended.stdout, &ended.stderr)
+}
+
+async fn session(server: &str, protocol: Protocol, stdin: bool) -> Result<Output, Error> {
+    let streams = Streams { stdin, stdout: true, stderr: true, tty: false };
+    let query = ExecRequest::new(["sh", "-c", SCRIPT], streams).to_query();
+    let url = format!("{server}/api/v1/namespaces/default/pods/demo/exec?{query}");
+    let method = if protocol.carrier() == Carrier::Spdy { Method::POST } else { Method::GET };
+    let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
+    let tcp = narrow(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
+    let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
+    let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+    let driver = tokio::spawn(driver);
+    let mut exec = mux.exec(streams).await?;
+    drop(mux);
+    if let Some(mut stdin) = exec.stdin.take() {
+        let data = Bytes::from("y\n".repeat(4096));
+        tokio::spawn(async move { while stdin.send(data.clone()).await.is_ok() {} });
+    }
+    let output = exec.wait_with_output(2_000_000).await?;
+    // How the connection ends behind the status is not the session's any more.
+    let _ = driver.await;
+    Ok(output)
+}
+
+/// What came of the runs that were not whole, in words.
+async fn tails(hop: &Hop, name: &str, count: usize) -> String {
+    let link = Link::to(hop.address());
+    let mut wrong = String::new();
+    for client in [Client::Kubectl, Client::Exec, Client::Library] {
+        for carrier in CARRIERS {
+            for stdin in [false, true] {
+                let server = if matches!(client, Client::Library) { hop.address() } else { link.address() };
+                let each = stream::iter(0..count).map(|_| tail(client, server, carrier, stdin));
+                let all: Vec<Outcome> = each.buffer_unordered(AT_ONCE).collect().await;
+                let counted = |of: fn(&Outcome) -> bool| all.iter().filter(|outcome| of(outcome)).count();
+                let failed = counted(|outcome| matches!(outcome, Outcome::Failed(_)));
+                let lied = counted(|outcome| matches!(outcome, Outcome::False(_)));
+                if failed + lied != 0 {
+                    let stdin = if stdin { "yes" } else { "no stdin" };
+                    let _ = writeln!(
+                        wrong,
+                        "{client:?} over {carrier} through {name}, {stdin}: {failed} errors and {lied} false successes of {count}"
+                    );
+                }
+                for outcome in all.iter().filter(|outcome| **outcome != Outcome::Whole).take(3) {
+                    let _ = writeln!(wrong, "    {outcome:?}");
+                }
+            }
+        }
+    }
+    wrong
+}
+
+fn proof(hop: Option<Foreign>, through: &str) -> Proof {
+    let cases = "1 MB and exit 7 on a narrow link; 1 MB and exit 7 on a narrow link while stdin flows";
+    let over = CARRIERS.map(protocol);
+    let proof = proves(cases).with(Foreign::Kubectl, client_of(NODE).through(through), over);
+    match hop {
+        Some(hop) => proof.with(hop, hop_before(NODE), over),
+        None => proof,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_through_nginx() {
+    let _proof = proof(Some(Foreign::Nginx), "nginx");
+    let hop = Hop::before(Peer::node(), Gateway::Nginx);
+    let wrong = tails(&hop, "nginx", runs(4)).await;
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_through_haproxy() {
+    let _proof = proof(Some(Foreign::Haproxy), "HAProxy");
+    let hop = Hop::before(Peer::node(), Gateway::Haproxy);
+    let wrong = tails(&hop, "HAProxy", runs(4)).await;
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_through_a_relay_that_ends_both_sides_at_once() {
+    let _proof = proof(None, "a relay that ends both sides at once");
+    let hop = Hop::before(Peer::node(), Gateway::Relay);
+    let wrong = tails(&hop, "the relay", runs(4)).await;
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
