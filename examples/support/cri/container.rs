@@ -4,6 +4,7 @@
 //! [`runtime_service`](super::runtime_service)'s. There is no isolation: no root of its own, no user, no mounts, no limits.
 
 use std::ffi::OsString;
+use std::future::pending;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
@@ -16,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use kubestream::status::TerminalSize;
 use pty_process::{OwnedReadPty, OwnedWritePty, Size};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -26,7 +27,10 @@ use super::log::{Log, Records};
 use super::nanos;
 use super::sweep::{self, MARK};
 use super::v1::ContainerConfig;
-use crate::process::{Place, piece};
+use crate::process::Place;
+
+/// How long an output may be silent, all of the container's processes having been ended, before whoever still holds it is taken for none of them.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -232,6 +236,28 @@ impl Container {
         }
         self.log.write(&records.finish(SystemTime::now()));
     }
+}
+
+/// What a process writes next. `None` at the end, or once the container has ended and nothing more comes.
+async fn piece(
+    from: &mut (impl AsyncRead + Unpin),
+    buffer: &mut BytesMut,
+    exited: &mut watch::Receiver<bool>,
+) -> Option<Bytes> {
+    const READ: usize = 32 * 1024;
+    buffer.reserve(READ);
+    let abandoned = async {
+        if exited.wait_for(|exited| *exited).await.is_err() {
+            pending::<()>().await;
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    let read = tokio::select! {
+        biased;
+        read = from.read_buf(buffer) => read,
+        () = abandoned => return None,
+    };
+    matches!(read, Ok(1..)).then(|| buffer.split().freeze())
 }
 
 /// From those who are attached to the process, for as long as it lives.

@@ -17,8 +17,6 @@ use crate::process::Place;
 
 /// Bytes of each output. The kubelet takes answers of 16 MiB.
 const MOST: usize = 7 * 1024 * 1024;
-/// How long an output is waited for, once the command is gone, that something it has started holds open.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -44,23 +42,14 @@ pub(crate) async fn run(command: Vec<String>, place: Place, limit: Duration) -> 
     let group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
+    // As containerd: what the command has left running is heard to its end, too.
     let run = async {
         let outputs = async { tokio::try_join!(collect(out, &mut stdout), collect(err, &mut stderr)) };
-        tokio::pin!(outputs);
-        tokio::select! {
-            collected = &mut outputs => {
-                collected?;
-                child.wait().await
-            }
-            status = child.wait() => match timeout(LAST_WORDS, &mut outputs).await {
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(_)) | Err(_) => status,
-            },
-        }
+        tokio::try_join!(outputs, child.wait())
     };
     let ended = timeout(if limit.is_zero() { Duration::MAX } else { limit }, run).await;
     match ended {
-        Ok(Ok(status)) => {
+        Ok(Ok((_, status))) => {
             // What it has left running is the container's.
             std::mem::forget(group);
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));

@@ -11,12 +11,13 @@ use kubestream::exec::{self, ExecServer, ProcessOutput, ProcessStdin, Resizes};
 use kubestream::portforward::Request;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::streaming::{Attach, Exec, Runtime};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
 use super::container::{Container, Input};
 use super::fanout::Fanout;
 use super::store::Store;
+use crate::process::Feeding;
 use crate::{forward, process};
 
 /// How long outputs are silent before whoever has ended its stdin, and not the process's, has had its answer.
@@ -78,9 +79,13 @@ async fn attach(container: &Arc<Container>, mut session: ExecServer) -> Result<(
             Ok::<(), TooSlow>(())
         }
     };
+    let mut feeding = stdin.map(|from| {
+        let to = Arc::clone(container);
+        Feeding::start(|moved| feed(from, to, moved))
+    });
     let answered = async {
-        let Some(stdin) = stdin else { return pending().await };
-        feed(stdin, container).await;
+        let Some(feeding) = &mut feeding else { return pending().await };
+        feeding.over().await;
         if once {
             container.input(Input::End).await;
             return pending().await;
@@ -96,11 +101,16 @@ async fn attach(container: &Arc<Container>, mut session: ExecServer) -> Result<(
         () = answered => ExitStatus::Success,
         () = resized => ExitStatus::Success,
         () = session.client_gone() => {
-            if once {
-                // The process may not be reading.
-                let container = Arc::clone(container);
-                tokio::spawn(async move { container.input(Input::End).await });
-            }
+            // The process may not be reading, and what has come is its own all the same.
+            let container = Arc::clone(container);
+            tokio::spawn(async move {
+                if let Some(feeding) = &mut feeding {
+                    feeding.last().await;
+                }
+                if once {
+                    container.input(Input::End).await;
+                }
+            });
             return Ok(());
         }
     };
@@ -126,9 +136,10 @@ async fn show(
     if output.has_ended() { Ok(()) } else { Err(TooSlow) }
 }
 
-async fn feed(mut from: ProcessStdin, container: &Container) {
+async fn feed(mut from: ProcessStdin, container: Arc<Container>, moved: watch::Sender<()>) {
     while let Some(Ok(data)) = from.data().await {
         container.input(Input::Data(data)).await;
+        moved.send_replace(());
     }
 }
 

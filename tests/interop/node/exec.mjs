@@ -1,7 +1,7 @@
 // Exec over WebSocket by Kubernetes' client for JavaScript, its own Exec class and nothing beside it:
 //   node exec.mjs --server URL --pod NAME [options] -- COMMAND ARGUMENTS...
 // Options: --namespace NAME (default), --container NAME (main), --stdin (this process's stdin, to its end), --tty,
-// --resize 80x24,132x50 (300 ms apart), --result FILE, --watchdog SECONDS (120).
+// --resize 80x24,132x50 (300 ms apart), --protocol NAME (that alone is offered, by a socket the library is given), --result FILE, --watchdog SECONDS (120).
 // The outputs pass through, and the status is the exit code. The result is one line of JSON:
 // {"exitCode", "status", "protocol", "error"}, with exitCode -1, and status 1, where no exit code came.
 
@@ -9,6 +9,7 @@ import { writeFileSync } from 'node:fs'
 import { Writable } from 'node:stream'
 import { parseArgs } from 'node:util'
 import { Exec, KubeConfig } from '@kubernetes/client-node'
+import WebSocket from 'isomorphic-ws'
 
 const { values, positionals: command } = parseArgs({
   allowPositionals: true,
@@ -20,6 +21,7 @@ const { values, positionals: command } = parseArgs({
     stdin: { type: 'boolean', default: false },
     tty: { type: 'boolean', default: false },
     resize: { type: 'string' },
+    protocol: { type: 'string' },
     result: { type: 'string' },
     watchdog: { type: 'string', default: '120' }
   }
@@ -45,9 +47,11 @@ const sizes = values.resize?.split(',').map((size) => size.split('x').map(Number
 const stdout = sizes ? terminal(sizes) : process.stdout
 const stderr = values.tty ? null : process.stderr
 const stdin = values.stdin ? process.stdin : null
+const exec = new Exec(config)
+if (values.protocol) exec.handler.socketFactory = (uri, _, options) => new WebSocket(uri, [values.protocol], options)
 const onStatus = (status) => { result.status = status; result.exitCode = exitCode(status) }
 try {
-  const socket = await new Exec(config).exec(values.namespace, values.pod, values.container, command, stdout, stderr, stdin, values.tty, onStatus)
+  const socket = await exec.exec(values.namespace, values.pod, values.container, command, stdout, stderr, stdin, values.tty, onStatus)
   result.protocol = socket.protocol
   // Not the status: that the connection ends too is part of what the other side has to do.
   if (socket.readyState === socket.CLOSED) finish()

@@ -97,7 +97,10 @@ def feed(connection, arguments):
         while data := os.read(0, PIECE):
             if piece := decode(data):
                 connection.write_stdin(piece)
-    connection.close_channel(STDIN_CHANNEL)
+    if arguments.close:
+        connection.close()
+    else:
+        connection.close_channel(STDIN_CHANNEL)
 
 
 def resize(connection, sizes):
@@ -140,6 +143,7 @@ def parse():
     parser.add_argument("--container", default="main")
     parser.add_argument("--stdin", action="store_true", help="this process's stdin, to its end")
     parser.add_argument("--one-write", action="store_true", help="all of stdin in one write_stdin, one message")
+    parser.add_argument("--close", action="store_true", help="the connection and not stdin, behind stdin's last byte")
     parser.add_argument("--text", action="store_true", help="str and not bytes, the library's default: text frames")
     parser.add_argument("--tty", action="store_true")
     parser.add_argument("--resize", metavar="80x24,132x50", help="sent 300 ms apart")

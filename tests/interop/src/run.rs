@@ -126,6 +126,17 @@ impl Default for Scratch {
     }
 }
 
+/// Waits for a file that a remote command moves to its place when it is whole.
+pub async fn written(path: &Path) -> Vec<u8> {
+    let there = async {
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(&format!("{}", path.display()), there).await;
+    fs::read(path).expect("a file")
+}
+
 /// Waits until a process that is not a child of the test's is gone.
 pub async fn gone(pid: Pid) {
     let ended = async {

@@ -154,6 +154,9 @@ async fn exec_sync_answers_with_the_outputs_or_says_why_not() {
         |script: &str, timeout: u32| json!({"containerId": container, "cmd": ["sh", "-c", script], "timeout": timeout});
     let answer = runtime.call("ExecSync", sync("echo out; echo err >&2; exit 4", 10)).await;
     assert_eq!(answer, json!({"stdout": "out\n", "stderr": "err\n", "exitCode": 4}));
+    // What a command leaves running is heard to its end.
+    let answer = runtime.call("ExecSync", sync("(sleep 1; echo late) & echo early", 30)).await;
+    assert_eq!(answer["stdout"], "early\nlate\n");
     let pid = runtime.scratch.file("pid");
     let hangs = format!("echo $$ > {}; sleep 100", pid.display());
     assert_eq!(runtime.refused("ExecSync", sync(&hangs, 1)).await, "DeadlineExceeded");

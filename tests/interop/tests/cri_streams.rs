@@ -5,8 +5,9 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use kubestream::channel::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
-use kubestream_interop::{Input, Peer, Runtime, binary, digest, execute, gone, pattern, within};
+use kubestream_interop::{Input, Peer, Runtime, Spoken, binary, digest, execute, gone, pattern, within, written};
 use rustix::process::{Pid, test_kill_process};
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -106,6 +107,39 @@ async fn a_shell_whose_stdin_is_for_one_client_ends_with_it() {
         let seen = (&ended.stdout[..], &ended.stderr[..], &outcome["error"]);
         assert_eq!(seen, (&b"hello\n"[..], "", &json!("")), "{transport:?}");
         assert_eq!(runtime.exited(&shell).await["exitCode"], 0, "{transport:?}");
+    }
+}
+
+/// Before v5 that is how a client ends it. What it has sent is the process's.
+#[tokio::test]
+async fn stdin_that_came_before_a_close_reaches_the_process() {
+    let cases = "5 B, 100 kB and 5 MB of stdin before a Close, of exec and of attach";
+    let _proof = matrix::proves(cases).with(Foreign::Bytes, client_of("`cri`"), [Over::WebSocketV4]);
+    let runtime = Runtime::new().await;
+    let path = runtime.scratch.path().display();
+    let script = format!("cat >{path}/part && mv {path}/part {path}/whole");
+    let once = json!({"stdin": true, "stdinOnce": true});
+    for size in [5, 100_000, 5_000_000] {
+        for attach in [false, true] {
+            let program = ["sh", "-c", &script];
+            let url = if attach {
+                let container = runtime.start(&program, once.clone()).await;
+                runtime.url("Attach", json!({"containerId": container, "stdin": true, "stdout": true})).await
+            } else {
+                let container = runtime.start(&[], json!({})).await;
+                let request = json!({"containerId": container, "stdin": true, "stdout": true, "cmd": program});
+                runtime.url("Exec", request).await
+            };
+            let mut client = Spoken::client(&url, Subprotocol::V4).await;
+            for piece in pattern(size).chunks(30_000) {
+                client.says(0, piece).await;
+            }
+            client.closes().await;
+            let whole = runtime.scratch.file("whole");
+            assert_eq!(digest(&written(&whole).await), digest(&pattern(size)), "attach: {attach}");
+            within("the server's end", client.to_the_end()).await;
+            std::fs::remove_file(whole).expect("a file is removed");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A stock kubectl against the built-in node, over WebSocket, which is its default, and over SPDY.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{Ended, Input, Peer, Scratch, Terminal, digest, gone, kubectl, pattern, run, runs, within};
@@ -142,14 +143,57 @@ async fn unless_kubectls_own(run: impl AsyncFn() -> Ended) -> Ended {
     if ended.stderr.contains("Unknown stream id") { run().await } else { ended }
 }
 
-async fn a_process_left_behind_does_not_hold_the_session_up(cluster: Cluster) {
+async fn what_a_command_leaves_running_is_heard_to_its_end(cluster: Cluster) {
+    let ended = cluster.sh("(sleep 1; echo late; echo later >&2) & echo early; exit 3").await;
+    assert_eq!((ended.code, &ended.stdout[..]), (Some(3), &b"early\nlate\n"[..]));
+    assert_eq!(ended.stderr, "later\ncommand terminated with exit code 3\n");
+}
+
+async fn a_process_left_behind_without_an_output_is_not_waited_for(cluster: Cluster) {
+    let pid = cluster.scratch.file("pid");
     let ended =
-        cluster.sh(&format!("sleep 120 & echo $! > {}/pid; echo out; exit 3", cluster.scratch.path().display())).await;
-    // It does not matter to kubectl, nor to the node: it is only not to be waited for.
+        cluster.sh(&format!("sleep 1000 >/dev/null 2>&1 & echo $! > {}; echo out; exit 3", pid.display())).await;
     let left = cluster.scratch.pid("pid").await;
-    let _ = kill_process(left, Signal::KILL);
+    kill_process(left, Signal::KILL).expect("it goes on");
     assert_eq!((ended.code, &ended.stdout[..]), (Some(3), &b"out\n"[..]));
     gone(left).await;
+}
+
+/// It may be a daemon's only output: with its reader goes what it is heard by, and not the process.
+async fn whoever_does_not_wait_for_what_is_left_running_goes(cluster: Cluster) {
+    let path = cluster.scratch.path().display();
+    let script = format!("(while echo x; do sleep 0.05; done) & echo $! > {path}/left; echo $$ > {path}/pid");
+    let mut command = cluster.exec(["demo", "--", "sh", "-c", &script]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut kubectl = command.spawn().expect("kubectl");
+    let left = cluster.scratch.pid("left").await;
+    gone(cluster.scratch.pid("pid").await).await;
+    assert!(matches!(kubectl.try_wait(), Ok(None)), "it listens on");
+    let id = Pid::from_raw(kubectl.id().expect("it runs") as i32).expect("a process id");
+    kill_process(id, Signal::INT).expect("kubectl is interrupted");
+    within("kubectl's end", kubectl.wait()).await.expect("kubectl's status");
+    gone(left).await;
+}
+
+/// The command would take what has come for all there is. It does not end when it is told to, and what it would do then it is not to do.
+async fn a_kubectl_that_is_killed_has_not_ended_its_stdin(cluster: Cluster) {
+    let (path, sent) = (cluster.scratch.path().display(), pattern(100_000));
+    let script = format!("trap '' HUP; echo $$ >{path}/pid; cat >{path}/part && mv {path}/part {path}/whole");
+    let mut command = cluster.exec(["-i", "demo", "--", "sh", "-c", &script]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut kubectl = command.spawn().expect("kubectl");
+    kubectl.stdin.as_mut().expect("a pipe").write_all(&sent).await.expect("kubectl reads");
+    let process = cluster.scratch.pid("pid").await;
+    let part = cluster.scratch.file("part");
+    let arrived = async {
+        while std::fs::metadata(&part).is_ok_and(|part| part.len() < sent.len() as u64) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("all that was sent", arrived).await;
+    kubectl.kill().await.expect("kubectl is killed");
+    gone(process).await;
+    assert!(!cluster.scratch.file("whole").exists(), "what had come was taken for all there is");
 }
 
 async fn two_sessions_run_side_by_side(cluster: Cluster) {
@@ -301,7 +345,10 @@ over_both_transports! {
     the_end_of_stdin_reaches_the_command: "the end of stdin",
     the_tail_of_a_fast_exit_is_never_lost: "3 MB and exit 7",
     the_tail_is_never_lost_while_stdin_is_still_being_sent: "3 MB and exit 7 while stdin flows",
-    a_process_left_behind_does_not_hold_the_session_up: "a process that is left behind",
+    what_a_command_leaves_running_is_heard_to_its_end: "output of a process that is left behind",
+    a_process_left_behind_without_an_output_is_not_waited_for: "a process that is left behind",
+    whoever_does_not_wait_for_what_is_left_running_goes: "ctrl-C of the client ends the wait for a process that is left behind",
+    a_kubectl_that_is_killed_has_not_ended_its_stdin: "stdin that breaks off is no end of it",
     two_sessions_run_side_by_side: "two sessions at a time",
     a_terminal_has_kubectls_size_and_follows_it: "a terminal and its sizes",
     a_terminal_echoes_what_is_typed_and_ends_by_ctrl_d: "a terminal with keys and ctrl-D",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
 use kubestream_interop::{
-    Ended, Input, Peer, Scratch, digest, java_client, node_client, pattern, python_client, run, runs,
+    Ended, Input, Peer, Scratch, digest, java_client, node_client, pattern, python_client, run, runs, written,
 };
 use serde_json::Value;
 use tokio::process::Command;
@@ -96,6 +96,26 @@ async fn v4_carries_stdin_and_the_exit_code_too() {
         let (ended, outcome) = execute(&node, *client, &more, script, Input::Bytes(sent.clone())).await;
         let seen = (digest(&ended.stdout), &outcome["exitCode"], &outcome["protocol"]);
         assert_eq!(seen, (digest(&sent), &7.into(), &V4.into()), "{name}: {outcome}");
+    }
+}
+
+/// Their only way to end stdin before v5: what they have sent reaches the command before it is hung up.
+#[tokio::test]
+async fn whoever_closes_behind_its_stdin_has_sent_all_of_it() {
+    let clients: [(Foreign, Client, &[&str]); 2] =
+        [(Foreign::ClientNode, node_client, &[]), (Foreign::Python, python_client, &["--close"])];
+    let _proof = proof("5 B, 100 kB and 5 MB of stdin, ended by a Close", &CLIENTS[..2], Over::WebSocketV4);
+    let node = Peer::node();
+    for (name, client, closes) in clients {
+        for size in [5, 100_000, 5_000_000] {
+            let scratch = Scratch::new();
+            let (part, whole) = (scratch.file("part"), scratch.file("whole"));
+            let more = [&["--stdin", "--protocol", V4], closes].concat();
+            let script = format!("cat >{} && mv {0} {}", part.display(), whole.display());
+            let (_, outcome) = execute(&node, client, &more, &script, Input::Bytes(pattern(size))).await;
+            assert_eq!(outcome["protocol"], V4, "{name}: {outcome}");
+            assert_eq!(digest(&written(&whole).await), digest(&pattern(size)), "{name}");
+        }
     }
 }
 

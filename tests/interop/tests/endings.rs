@@ -1,0 +1,63 @@
+//! What has come before a session ends is delivered before the end is acted on: a client's stdin. The peers are a test's own: they end as no library
+//! does, and as every network may.
+
+use kubestream::channel::Subprotocol;
+use kubestream::exec::{ExecRequest, Streams};
+use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves};
+use kubestream_interop::{Peer, Scratch, Spoken, digest, gone, pattern, within, written};
+
+const PIECE: usize = 30_000;
+
+fn url(server: &str, script: &str) -> String {
+    let streams = Streams { stdin: true, stdout: true, stderr: true, tty: false };
+    let query = ExecRequest::new(["sh", "-c", script], streams).to_query();
+    format!("{server}/api/v1/namespaces/default/pods/demo/exec?{query}")
+}
+
+/// Before v5 that is the only end of stdin there is, and with v5 it may follow at once on the end.
+#[tokio::test]
+async fn stdin_that_came_before_a_close_reaches_the_command() {
+    let _proof = proves("5 B, 100 kB and 5 MB of stdin before a Close").with(
+        Foreign::Bytes,
+        client_of(NODE),
+        [Over::WebSocketV1, Over::WebSocketV4, Over::WebSocketV5],
+    );
+    let node = Peer::node();
+    for protocol in [Subprotocol::V1, Subprotocol::V4, Subprotocol::V5] {
+        for size in [5, 100_000, 5_000_000] {
+            let (scratch, sent) = (Scratch::new(), pattern(size));
+            let script = format!("cat >{0}/part && mv {0}/part {0}/whole", scratch.path().display());
+            let mut client = Spoken::client(&url(node.address(), &script), protocol).await;
+            for piece in sent.chunks(PIECE) {
+                client.says(0, piece).await;
+            }
+            if protocol == Subprotocol::V5 {
+                client.says(0xff, &[0]).await;
+            }
+            client.closes().await;
+            assert_eq!(digest(&written(&scratch.file("whole")).await), digest(&sent), "{protocol:?}");
+            within("the server's end", client.to_the_end()).await;
+        }
+    }
+}
+
+/// To the command it would be the end of a whole stdin. It cannot be told to end at once here, and what it would do then it is not to do.
+#[tokio::test]
+async fn a_client_that_is_lost_has_not_ended_its_stdin() {
+    let over = [Over::WebSocketV1, Over::WebSocketV4, Over::WebSocketV5];
+    let _proof = proves("stdin that breaks off is no end of it").with(Foreign::Bytes, client_of(NODE), over);
+    let node = Peer::node();
+    for protocol in [Subprotocol::V1, Subprotocol::V4, Subprotocol::V5] {
+        let scratch = Scratch::new();
+        let path = scratch.path().display();
+        let script = format!("trap '' HUP; echo $$ >{path}/pid; cat >{path}/part && mv {path}/part {path}/whole");
+        let mut client = Spoken::client(&url(node.address(), &script), protocol).await;
+        for piece in pattern(100_000).chunks(PIECE) {
+            client.says(0, piece).await;
+        }
+        let process = scratch.pid("pid").await;
+        client.breaks_off();
+        gone(process).await;
+        assert!(!scratch.file("whole").exists(), "{protocol:?}: what had come was taken for all there is");
+    }
+}
