@@ -21,10 +21,11 @@ mod terminal;
 mod transport;
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
+use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
@@ -127,7 +128,7 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error + Send + 
 /// What kubectl makes of -i and -t.
 fn wanted_streams(arguments: &Arguments) -> Streams {
     let mut tty = arguments.tty && arguments.stdin;
-    if tty && !std::io::stdin().is_terminal() {
+    if tty && !io::stdin().is_terminal() {
         eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
         tty = false;
     }
@@ -156,13 +157,16 @@ async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Box<d
     }
     let typing = exec.stdin.take().map(|stdin| tokio::spawn(feed(stdin)));
     let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
-    // An output that nobody reads any more ends it all, as SIGPIPE would.
-    let waited = async { exec.wait().await.map_err(Box::from) };
-    let (status, (), ()) =
+    // What has come is shown, whatever becomes of the rest. An output that nobody reads here any more ends it all, as SIGPIPE would.
+    let waited = async { Ok(exec.wait().await) };
+    let (status, out, err) =
         tokio::try_join!(waited, show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()))?;
     if let Some(typing) = typing {
         typing.abort();
     }
+    // An output that broke off is no success, and what ended the session says more of it.
+    let status = status?;
+    out.and(err)?;
     Ok(status)
 }
 
@@ -183,11 +187,16 @@ async fn feed(mut to: RemoteStdin) {
     }
 }
 
-async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Some(mut from) = from else { return Ok(()) };
+/// Shows an output to its end, and says how the session ended it. What fails here is the error.
+async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
+    let Some(mut from) = from else { return Ok(Ok(())) };
     while let Some(data) = from.data().await {
-        to.write_all(&data?).await?;
+        let data = match data {
+            Ok(data) => data,
+            Err(error) => return Ok(Err(error)),
+        };
+        to.write_all(&data).await?;
         to.flush().await?;
     }
-    Ok(())
+    Ok(Ok(()))
 }

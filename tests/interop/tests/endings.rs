@@ -1,10 +1,12 @@
-//! What has come before a session ends is delivered before the end is acted on: a client's stdin. The peers are a test's own: they end as no library
-//! does, and as every network may.
+//! What has come before a session ends is delivered before the end is acted on: a client's stdin, and an output of a server's that breaks off. The peers
+//! are a test's own: they end as no library does, and as every network may.
 
 use kubestream::channel::Subprotocol;
 use kubestream::exec::{ExecRequest, Streams};
-use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves};
-use kubestream_interop::{Peer, Scratch, Spoken, digest, gone, pattern, within, written};
+use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves, server_for};
+use kubestream_interop::{Ended, Input, Peer, Scratch, Spoken, digest, example, gone, pattern, run, within, written};
+use tokio::net::TcpListener;
+use tokio::process::Command;
 
 const PIECE: usize = 30_000;
 
@@ -59,5 +61,47 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
         client.breaks_off();
         gone(process).await;
         assert!(!scratch.file("whole").exists(), "{protocol:?}: what had come was taken for all there is");
+    }
+}
+
+/// The example `exec` at a server that a test plays.
+async fn exec(listener: &TcpListener) -> Command {
+    let mut command = Command::new(example("exec"));
+    command.args(["--server", &format!("http://{}", listener.local_addr().expect("an address"))]);
+    command.args(["--transport", "websocket", "--", "true"]);
+    command
+}
+
+fn fails(ended: &Ended, sent: &[u8]) {
+    assert_eq!((ended.code, digest(&ended.stdout)), (Some(1), digest(sent)), "{}", ended.stderr);
+    assert!(ended.stderr.starts_with("error: "), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn what_has_come_is_shown_before_an_error() {
+    let role = server_for("`exec`");
+    let _proof = proves("output and no status; output and a status, and then no Close").with(
+        Foreign::Bytes,
+        role,
+        [Over::WebSocketV5],
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    // More than a pipe holds that nobody reads yet.
+    let sent = pattern(500_000);
+    for status in [None, Some(br#"{"status":"Success"}"#)] {
+        let server = async {
+            let mut server = Spoken::server(&listener).await;
+            for piece in sent.chunks(PIECE) {
+                server.says(1, piece).await;
+            }
+            if let Some(status) = status {
+                server.says(3, status).await;
+            } else {
+                server.closes().await;
+                server.hears(0x88).await;
+            }
+        };
+        let (ended, ()) = tokio::join!(run(exec(&listener).await, Input::Null), within("the client's answer", server));
+        fails(&ended, &sent);
     }
 }
