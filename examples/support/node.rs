@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use kubestream::exec::ExecRequest;
-use kubestream::mux::{Config, Multiplexer};
+use kubestream::mux::{Config, Multiplexer, TcpLiveness};
 use kubestream::portforward::{self, PortForwardServer};
 use kubestream::upgrade::{self, Pending, Protocol, UpgradeError};
 use serde_json::{Value, json};
@@ -59,6 +59,7 @@ pub(crate) async fn serve(listener: TcpListener, log: Log) {
 
 async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main, log: Log) -> Result<(), UpgradeError> {
     tcp.set_nodelay(true)?;
+    TcpLiveness::default().apply(&tcp)?;
     let pending = upgrade::accept(tcp, config).await?;
     let path = pending.request().uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use kubestream::mux::TcpLiveness;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -46,6 +47,7 @@ async fn dial(url: &str, tls: &Tls) -> Result<Box<dyn Io>, Box<dyn Error + Send 
     let port = url.port_or_known_default().ok_or("the URL of the server is neither http nor https")?;
     let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     tcp.set_nodelay(true)?;
+    TcpLiveness::default().apply(&tcp)?;
     match url.scheme() {
         "http" => Ok(Box::new(tcp)),
         "https" => {

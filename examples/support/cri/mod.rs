@@ -20,6 +20,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use kubestream::mux::TcpLiveness;
 use kubestream::streaming::{Config, ServeError, Server};
 use kubestream::upgrade::UpgradeError;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -80,7 +81,7 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
 }
 
 async fn connection(tcp: TcpStream, streams: Server<Streams>) -> Result<(), ServeError> {
-    tcp.set_nodelay(true).map_err(UpgradeError::from)?;
+    tcp.set_nodelay(true).and_then(|()| TcpLiveness::default().apply(&tcp)).map_err(UpgradeError::from)?;
     streams.serve(tcp).await
 }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
+use kubestream::mux::TcpLiveness;
 use kubestream::proxy::{self, Moved, Pipe, PodRequest};
 use kubestream::upgrade::{self, Config, Pending};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -73,6 +74,7 @@ impl Backend {
     /// Serves one connection of a client's, which has one request.
     pub(crate) async fn answer(&self, client: TcpStream, from: SocketAddr) -> Result<(), Failure> {
         client.set_nodelay(true)?;
+        TcpLiveness::default().apply(&client)?;
         let pending = upgrade::accept(client, &self.config).await?;
         if !self.is_known(&pending) {
             let response = api::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
@@ -187,6 +189,7 @@ impl Backend {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, self.url.port_or_known_default().unwrap_or(80))).await?;
         tcp.set_nodelay(true)?;
+        TcpLiveness::default().apply(&tcp)?;
         Ok(tcp)
     }
 
