@@ -35,6 +35,12 @@ struct Parrot {
 
 impl Runtime for Parrot {
     async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), exec::Error> {
+        if what.command == ["panic"] {
+            panic!("as runtimes do");
+        }
+        if what.command == ["fail"] {
+            return Err(exec::Error::MissingStatus);
+        }
         if what.command == ["hold"] {
             session.client_gone().await;
             self.gone.fetch_add(1, Ordering::Relaxed);
@@ -304,6 +310,34 @@ async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() 
     draining.await;
     assert!(matches!(served.await.unwrap(), Err(ServeError::Stopped)));
     assert_eq!(server.serving(), 0);
+}
+
+/// client-go takes an end without a word for success: it is told.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_its_runtime_lets_go_has_failed() {
+    for protocol in [Protocol::Exec(Version::V1), Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+        for how in ["fail", "panic", "hold"] {
+            let (server, _gone) = server();
+            let url = server.exec_url(Exec::new("c", [how], Streams::OUTPUT)).unwrap();
+            let (mux, served) = connect(&server, &url, protocol).await;
+            let exec = mux.unwrap().exec(Streams::OUTPUT).await.unwrap();
+            if how == "hold" {
+                sleep(Duration::from_secs(1)).await;
+                server.stop();
+            }
+            let status = match exec.wait_with_output(100).await {
+                Ok(output) => output.status,
+                Err(exec::Error::Incomplete { status, .. }) if how == "panic" => status,
+                Err(error) => panic!("{how}: {error}"),
+            };
+            assert!(status.to_string().contains("the server let the session go"), "{how}: {status}");
+            match (how, served.await) {
+                ("panic", ended) => assert!(ended.unwrap_err().is_panic()),
+                (_, ended) => assert!(ended.unwrap().is_err(), "{how}"),
+            }
+            assert_eq!(server.serving(), 0);
+        }
+    }
 }
 
 /// A client's good end took the runtime's futures with it, and what they had not read yet.

@@ -18,6 +18,7 @@ use kubestream::proxy::{TranslateConfig, TranslateError, translate};
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
 use support::fragment::Fragmented;
+use support::websocket::WebSocketPeer;
 use support::{exec_client, exec_server, pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -361,5 +362,75 @@ async fn a_backend_that_is_lost_ends_every_connection() {
         assert!(began.elapsed() < Duration::from_secs(30), "{from}: {failed:?}");
         drop(forward);
         assert!(matches!(translating.await.unwrap(), Err(TranslateError::Backend(_))), "{from}");
+    }
+}
+
+/// The outputs are behind the status at a client that reads slowly: a pager, a thin link.
+#[tokio::test(start_paused = true)]
+async fn a_slow_client_gets_all_of_the_output() {
+    for (from, to) in [
+        (Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)),
+        (Protocol::Channel(Subprotocol::V5), Protocol::Exec(Version::V4)),
+    ] {
+        let (mut exec, mut process, translating) = session(from, to, Streams::OUTPUT).await;
+        let all = pattern(5, 8 << 20);
+        let serving = tokio::spawn({
+            let all = all.clone();
+            async move {
+                process.stdout.as_mut().unwrap().send(all).await.unwrap();
+                process.exit(ExitStatus::Code(7)).await.unwrap();
+            }
+        });
+        let mut stdout = exec.stdout.take().unwrap();
+        let reading = tokio::spawn(async move {
+            let mut read = Vec::new();
+            while let Some(data) = stdout.data().await {
+                read.extend_from_slice(&data.unwrap());
+                sleep(Duration::from_millis(200)).await;
+            }
+            read
+        });
+        let began = Instant::now();
+        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(7), "{from:?} {to:?}");
+        assert!(reading.await.unwrap() == all, "{from:?} {to:?}");
+        assert!(began.elapsed() > Duration::from_secs(30), "{from:?} {to:?}: {:?}", began.elapsed());
+        translating.await.unwrap().unwrap();
+        serving.await.unwrap();
+    }
+}
+
+/// Before v5 a client ends stdin by closing: the backend gets all of it, and its end.
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_ends_with_its_client_is_whole_at_the_backend() {
+    for from in [Subprotocol::Unnamed, Subprotocol::V4, Subprotocol::V5] {
+        for to in [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+            let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
+            let (client, server, translating) = joined(Protocol::Channel(from), to, streams, 4096);
+            let mut peer = WebSocketPeer::client(client);
+            let (server, _driver) = exec_server(server, to);
+            let sent = pattern(6, 1_000_000);
+            let uploading = tokio::spawn({
+                let sent = sent.clone();
+                async move {
+                    for part in sent.chunks(30_000) {
+                        peer.on(0, part).await;
+                    }
+                    peer.close(1000).await;
+                    peer
+                }
+            });
+            let mut process = server.accept_exec(streams).await.unwrap();
+            let mut stdin = process.stdin.take().unwrap();
+            let mut read = Vec::new();
+            while let Some(data) = stdin.data().await {
+                read.extend_from_slice(&data.unwrap());
+                sleep(Duration::from_millis(10)).await;
+            }
+            assert!(read == sent, "{from} {to:?}: {} bytes", read.len());
+            process.client_gone().await;
+            drop((process, uploading.await.unwrap()));
+            let ended = translating.await.unwrap().unwrap_err();
+            assert!(matches!(ended, TranslateError::Client(_)), "{ended}");
+        }
     }
 }

@@ -385,10 +385,14 @@ impl futures_sink::Sink<Bytes> for SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         let id = self.stream.id;
-        let cut_short = self.joined || std::thread::panicking();
+        // CANCEL is how Go's peers end what is whole.
+        let status = match (std::thread::panicking(), self.joined) {
+            (true, _) => Some(RstStatus::INTERNAL_ERROR),
+            (false, joined) => joined.then_some(RstStatus::CANCEL),
+        };
         self.stream.shared.with(|state| {
-            if cut_short && state.connection.is_writable(id) {
-                state.connection.reset(id, RstStatus::CANCEL);
+            if let Some(status) = status.filter(|_| state.connection.is_writable(id)) {
+                state.connection.reset(id, status);
             } else {
                 state.connection.finish(id);
             }

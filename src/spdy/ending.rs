@@ -43,7 +43,7 @@ impl Connection {
         if stream.end.is_some() && matches!(stream.sending, Sending::Finished | Sending::Dead) {
             return;
         }
-        stream.control.reply = None;
+        // An answer that waits goes first: taken and ended is not refused.
         stream.control.window_update = false;
         stream.control.reset = Some(status);
         self.schedule_control(id);

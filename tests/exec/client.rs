@@ -13,6 +13,7 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
 
+use crate::support::io::EndsWith;
 use crate::support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};
 use crate::support::{DriverTask, exec_client, pattern, until};
 
@@ -621,4 +622,55 @@ async fn exec_dropped_half_way_resets_the_streams_it_made() {
     drop(mux);
     let frames = peer.hear_all().await;
     assert_eq!(resets(&frames), [1, 3, 5].map(|id| (id, RstStatus::CANCEL)));
+}
+
+/// Behind the status the socket is reset, or TLS ends without its close_notify: nothing that had come is lost by it.
+#[tokio::test(start_paused = true)]
+async fn a_reset_behind_the_status_takes_nothing_that_had_come() {
+    for kind in [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::UnexpectedEof] {
+        for (ends, whole) in [(vec![fin(3), fin(5)], true), (vec![goaway(5)], true), (vec![fin(5)], false)] {
+            let (near, far) = duplex(1 << 20);
+            let (mux, _driver) = exec_client(EndsWith(near, kind), Version::V4);
+            let mut peer = Peer::new(far);
+            let (exec, ()) = tokio::join!(mux.exec(Streams::OUTPUT), answer(&mut peer, &[1, 3, 5]));
+            let mut exec = exec.unwrap();
+            let mut stdout = exec.stdout.take().unwrap();
+            peer.say(data(3, "output")).await;
+            peer.say(data(1, EXIT_3)).await;
+            for end in ends {
+                peer.say(end).await;
+            }
+            drop(peer);
+            let waited = exec.wait().await;
+            assert_eq!(stdout.data().await.unwrap().unwrap(), "output", "{kind:?}");
+            let end = stdout.data().await;
+            assert_eq!((end.is_none(), waited.is_ok()), (whole, whole), "{kind:?}: {end:?} {waited:?}");
+            match waited {
+                Ok(status) => assert_eq!(status, ExitStatus::Code(3)),
+                Err(error) => {
+                    assert!(matches!(error, Error::Incomplete { status: ExitStatus::Code(3), .. }), "{error}")
+                }
+            }
+        }
+    }
+}
+
+/// A hop holds the server's end back, as Envoy does for a second, or for ever: who has all that was due ends first.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_has_the_status_and_the_ends_of_its_outputs_ends() {
+    for goodbye in [false, true] {
+        let (exec, mut peer, driver) = outputs(Version::V4).await;
+        for frame in [data(3, "output"), fin(3), fin(5), data(1, EXIT_3), fin(1)] {
+            peer.say(frame).await;
+        }
+        if goodbye {
+            peer.say(goaway(5)).await;
+        }
+        let began = Instant::now();
+        assert_eq!(exec.wait_with_output(100).await.unwrap().status, ExitStatus::Code(3));
+        assert_eq!(peer.hear_all().await, [goaway(0)], "its goodbye and its end");
+        assert_eq!(began.elapsed().as_secs(), 0);
+        drop(peer);
+        driver.await.unwrap().unwrap();
+    }
 }

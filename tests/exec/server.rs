@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use kubestream::StreamError;
 use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::mux::Multiplexer;
@@ -314,5 +314,61 @@ async fn a_client_that_pauses_for_a_minute_after_the_command_has_ended_gets_all_
         assert_eq!(carried(&frames, 5).0.len(), 3 << 20, "paused with {left} bytes to come");
         assert_eq!(ExitStatus::decode(Version::V4, &carried(&frames, 1).0).unwrap(), Some(ExitStatus::Code(7)));
         command.await.unwrap().unwrap();
+    }
+}
+
+/// Hops without half-close end both sides at the server's end, and what the client still sends is then reset, with the tail.
+#[tokio::test(start_paused = true)]
+async fn a_server_leaves_the_end_to_its_client() {
+    for ends in ["goodbye", "end", "silence"] {
+        let (process, mut peer, mux, driver) = session(Version::V4, 1 << 20).await;
+        drop(mux);
+        process.exit(ExitStatus::Code(7)).await.unwrap();
+        while peer.hear().await != Some(goaway(7)) {}
+        // It may still be typing, and reading what the hop has not passed on yet.
+        for _ in 0..5 {
+            sleep(Duration::from_secs(5)).await;
+            peer.say(data(3, "typed")).await;
+            assert!(peer.hear().now_or_never().is_none() && !driver.is_finished());
+        }
+        let left = Instant::now();
+        match ends {
+            "goodbye" => {
+                peer.say(goaway(0)).await;
+                assert_eq!((peer.hear().await, left.elapsed().as_secs()), (None, 0));
+                drop(peer);
+            }
+            "end" => drop(peer),
+            _ => assert_eq!((peer.hear().await, left.elapsed().as_secs()), (None, 10)),
+        }
+        driver.await.unwrap().unwrap();
+        assert!(left.elapsed().as_secs() <= 10);
+    }
+}
+
+/// An early return, a panic: client-go takes an end without a word for success, over SPDY in every version.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_let_go_has_failed_in_the_words_of_its_version() {
+    for version in [Version::V1, Version::V2, Version::V3, Version::V4] {
+        for panics in [false, true] {
+            let (mut process, mut peer, mux, driver) = session(version, 1 << 20).await;
+            drop(mux);
+            process.stdout.as_mut().unwrap().send("half".into()).await.unwrap();
+            let running = tokio::spawn(async move {
+                let _process = process;
+                assert!(!panics, "as runtimes do");
+            });
+            assert_eq!(running.await.is_err(), panics);
+            let mut frames = Vec::new();
+            while frames.last() != Some(&goaway(7)) {
+                frames.push(peer.hear().await.unwrap());
+            }
+            let (said, ended) = carried(&frames, 1);
+            let status = ExitStatus::decode(version, &said).unwrap().unwrap();
+            assert!(ended && status.to_string().starts_with("Internal error occurred: the server let"), "{status}");
+            assert_eq!(carried(&frames, 5).0, b"half");
+            drop(peer);
+            driver.await.unwrap().unwrap();
+        }
     }
 }

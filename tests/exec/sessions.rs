@@ -12,7 +12,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::{Carrier, Protocol, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::fragment::Fragmented;
 use crate::support::{Settled, client, exec_client, exec_server, pattern};
@@ -324,6 +324,7 @@ async fn a_connection_that_speaks_no_exec_makes_no_session() {
 async fn both_drivers_end_well_when_the_session_has() {
     for protocol in newest() {
         let (near, far) = duplex(16 * 1024);
+        let began = Instant::now();
         let (client, one) = exec_client(near, protocol);
         let (server, two) = exec_server(far, protocol);
         let command = tokio::spawn(command(server));
@@ -333,6 +334,7 @@ async fn both_drivers_end_well_when_the_session_has() {
         command.await.unwrap();
         one.await.unwrap().unwrap();
         two.await.unwrap().unwrap();
+        assert!(began.elapsed() < Duration::from_secs(1), "neither waits for the other to close");
     }
 }
 

@@ -387,3 +387,55 @@ async fn an_idle_session_ends_with_going_away() {
     assert_eq!(began.elapsed().as_secs(), 600);
     assert!(matches!(peer.hear().await, Some((CLOSE, payload)) if payload[..2] == 1001u16.to_be_bytes()));
 }
+
+/// Before v5 a client ends stdin by closing. What it has sent reaches the process before the process is hung up.
+#[tokio::test(start_paused = true)]
+async fn stdin_is_read_to_its_end_before_the_client_is_gone() {
+    for subprotocol in [Subprotocol::Unnamed, Subprotocol::V4, Subprotocol::V5] {
+        let (mut process, mut peer, _driver) = session(subprotocol, Streams::PIPES).await;
+        let mut stdin = process.stdin.take().unwrap();
+        let sent = pattern(4, 400_000);
+        for part in sent.chunks(30_000) {
+            peer.on(0, part).await;
+        }
+        peer.close(1000).await;
+        let reading = tokio::spawn(async move {
+            let mut read = Vec::new();
+            while let Some(data) = stdin.data().await {
+                read.extend_from_slice(&data.unwrap());
+                // Slowly: longer than the linger in all, and never silent for so long.
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+            read
+        });
+        process.client_gone().await;
+        tokio::task::yield_now().await;
+        assert!(reading.await.unwrap() == sent, "{subprotocol}");
+
+        // A process that takes none of it is not waited for longer than the linger.
+        let (mut process, mut peer, _driver) = session(subprotocol, Streams::PIPES).await;
+        let _stdin = process.stdin.take().unwrap();
+        peer.on(0, b"unread").await;
+        peer.close(1000).await;
+        let closed = Instant::now();
+        process.client_gone().await;
+        assert_eq!(closed.elapsed(), Config::default().linger);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_leaves_the_end_to_its_client_and_ends_on_its_close() {
+    let (process, mut peer, driver) = session(Subprotocol::V5, Streams::PIPES).await;
+    process.exit(ExitStatus::Code(7)).await.unwrap();
+    peer.hear_to_close().await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        peer.on(0, b"typed").await;
+        assert!(peer.hear().now_or_never().is_none() && !driver.is_finished());
+    }
+    let left = Instant::now();
+    peer.close(1000).await;
+    assert_eq!((peer.hear().await, left.elapsed().as_secs()), (None, 0), "whoever answers the Close waits for the end");
+    drop(peer);
+    driver.await.unwrap().unwrap();
+}

@@ -134,7 +134,7 @@ async fn what_a_panic_cuts_short_does_not_look_like_an_end() {
     assert!(task.await.unwrap_err().is_panic());
     drop((recv, mux));
     let frames = peer.hear_all().await;
-    assert_eq!(resets(&frames), [(1, RstStatus::CANCEL)]);
+    assert_eq!(resets(&frames), [(1, RstStatus::INTERNAL_ERROR)]);
     assert!(!carried(&frames, 1).1);
 }
 

@@ -122,3 +122,33 @@ impl AsyncWrite for WriteBroken {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+/// Ends with an error where its inner one ends: a reset, or TLS without its close_notify.
+pub(crate) struct EndsWith(pub(crate) DuplexStream, pub(crate) io::ErrorKind);
+
+impl AsyncRead for EndsWith {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(cx, buf);
+        match read {
+            Poll::Ready(Ok(())) if buf.filled().len() == before && buf.remaining() > 0 => {
+                Poll::Ready(Err(self.1.into()))
+            }
+            read => read,
+        }
+    }
+}
+
+impl AsyncWrite for EndsWith {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
