@@ -12,6 +12,7 @@
 //! - [`proxy`] stands between: an upgrade passed on, and the bytes after it, which [`proxy::Tap`] reads on their way.
 //! - `streaming`, with the feature of that name, is the server of a container runtime: one-use URLs for all of these.
 //! - [`status`] is how a command ended.
+//! - [`AbortOnDrop`] is a socket of which nobody takes a break for an end.
 //! - [`spdy`], and `channel` and `websocket` with the feature of that name, are the protocols underneath, without IO.
 //!
 //! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
@@ -48,6 +49,7 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod abort;
 #[cfg(feature = "websocket")]
 pub mod channel;
 mod config;
@@ -66,6 +68,7 @@ pub mod upgrade;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
+pub use abort::{Abort, AbortOnDrop};
 pub use error::{ConnectionError, Initiator, StreamError};
 
 /// The README's example, compiled.

@@ -90,6 +90,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
         ("proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
         ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
+        ("portforward::Options::linger", time(forward.linger)),
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
         ("portforward::Options::reason_grace", time(forward.reason_grace)),
         ("portforward::MAX_REASON_LEN", bytes(portforward::MAX_REASON_LEN)),

@@ -170,16 +170,15 @@ impl RecvHalf {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready once the peer has reset the stream, though what came before is unread.
-    #[cfg(feature = "translate")]
-    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the stream has broken off, though what came before is unread: with what reading will give.
+    pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let id = self.stream.id;
-        self.stream.shared.with(|state| {
-            if state.connection.was_reset(id) {
-                return Poll::Ready(());
+        self.stream.shared.with(|state| match state.connection.broken(id) {
+            Some(error) => Poll::Ready(error),
+            None => {
+                park(&mut state.waiting(id).end, cx);
+                Poll::Pending
             }
-            park(&mut state.waiting(id).end, cx);
-            Poll::Pending
         })
     }
 
@@ -289,6 +288,12 @@ impl SendHalf {
     /// Ends both directions at once; what is queued is dropped.
     pub fn reset(self, status: RstStatus) {
         self.stream.reset(status);
+    }
+
+    /// The same behind what is queued, as far as the peer's window lets it go.
+    pub(crate) fn reset_behind(self, status: RstStatus) {
+        let stream = &self.stream;
+        stream.shared.with(|state| state.connection.reset_behind(stream.id, status));
     }
 
     /// Something that can tell when the FIN is out, while this half is written elsewhere.

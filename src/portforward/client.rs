@@ -99,7 +99,7 @@ impl PortForward {
                 return Err(Error::Failed { port, reason: reason.to_owned() });
             }
             let (error, _) = error.keep().ok_or(Error::Connection(ConnectionError::Closed))?.split();
-            Ok(Connection::client(data, error, port, self.options.reason_grace))
+            Ok(Connection::client(data, error, port, &self.options))
         };
         let after = self.options.creation_timeout;
         timeout(after, answered).await.unwrap_or(Err(Error::Timeout { port, after }))

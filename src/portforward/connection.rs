@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{Error, MAX_REASON_LEN};
+use super::{Error, MAX_REASON_LEN, Options};
 use crate::error::StreamError;
 use crate::mux::{RecvHalf, SendHalf, Stream};
 use crate::spdy::RstStatus;
@@ -23,8 +23,8 @@ use crate::spdy::RstStatus;
 /// It reads and writes as a TCP socket does. `shutdown` ends one direction and the other lives on. Its end is an end only
 /// if the other side did not say that it failed: reading gives that as an error.
 ///
-/// Dropped before it was shut down it is reset, and the other side reads an error and no end. Dropped after, what was queued
-/// before still goes out, and then the other side hears that nobody reads on. The old form, of WebSocket channels, can say
+/// Dropped before it was shut down it is reset, behind as much of what was queued as the peer's window has room for, and the other side
+/// reads an error and no end. Dropped after, what was queued before still goes out, and then the other side hears that nobody reads on. The old form, of WebSocket channels, can say
 /// neither: nothing ends a connection there but the end of its whole session, and a client's that was dropped reads as an end.
 /// `shutdown` at a client's end is [`StreamError::NoHalfClose`] there, of kind [`Unsupported`](io::ErrorKind::Unsupported), until the
 /// server has ended; [`pretend_half_close`](Self::pretend_half_close) is for whoever does not mind.
@@ -37,6 +37,9 @@ pub struct Connection {
     finished: bool,
     /// A word on the error stream concerns this connection alone.
     says_why: bool,
+    /// Dropped before it was finished, it has failed, and not only been given up.
+    pub(crate) breaks_off: bool,
+    linger: Duration,
 }
 
 /// The error stream is the server's to write.
@@ -59,21 +62,22 @@ struct Reason {
 
 impl Connection {
     /// A client's: `error` is what it reads.
-    pub(super) fn client(data: Stream, error: RecvHalf, port: u16, grace: Duration) -> Self {
+    pub(super) fn client(data: Stream, error: RecvHalf, port: u16, options: &Options) -> Self {
+        let grace = options.reason_grace;
         let reason = Reason { recv: error, said: BytesMut::new(), ended: false, well: false, grace, due: None };
-        Self::new(data, ErrorHalf::Read(reason), port)
+        Self::new(data, ErrorHalf::Read(reason), port, options.linger)
     }
 
     /// A server's: `error` is what it writes. `says_why`: a word on it concerns this connection alone.
-    pub(super) fn server(data: Stream, error: SendHalf, port: u16, says_why: bool) -> Self {
-        let mut connection = Self::new(data, ErrorHalf::Written(error), port);
+    pub(super) fn server(data: Stream, error: SendHalf, port: u16, says_why: bool, linger: Duration) -> Self {
+        let mut connection = Self::new(data, ErrorHalf::Written(error), port, linger);
         connection.says_why = says_why;
         connection
     }
 
-    fn new(data: Stream, error: ErrorHalf, port: u16) -> Self {
+    fn new(data: Stream, error: ErrorHalf, port: u16, linger: Duration) -> Self {
         let (recv, send) = data.split();
-        Self { recv, send: Some(send), error, port, finished: false, says_why: false }
+        Self { recv, send: Some(send), error, port, finished: false, says_why: false, breaks_off: false, linger }
     }
 
     /// The port of the pod.
@@ -148,10 +152,37 @@ impl Connection {
         Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
     }
 
-    /// Ready once the peer has reset it, though what came before is unread.
+    /// Sends a copy of what there is room for: how many bytes.
+    pub(super) fn poll_copy(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
+        let port = self.port;
+        let sent = match &mut self.send {
+            Some(send) => ready!(send.poll_copy_from(cx, data)),
+            None => Err(StreamError::Finished),
+        };
+        Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
+    }
+
+    /// Ready once the peer has broken it off, though what came before is unread.
     #[cfg(feature = "translate")]
-    pub(crate) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.recv.poll_reset(cx)
+    pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        self.recv.poll_broken(cx)
+    }
+
+    /// Ready once what came before, and is unread, is nobody's any more: the client of a server's end has broken it off. At a client's
+    /// end only reading tells whether it is that, or the way in which its server ends.
+    pub(super) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        match ready!(self.recv.poll_broken(cx)) {
+            error if self.is_servers() && !self.finished => Poll::Ready(Error::stream(self.port, error)),
+            _ => Poll::Pending,
+        }
+    }
+
+    pub(super) fn is_servers(&self) -> bool {
+        matches!(self.error, ErrorHalf::Written(_))
+    }
+
+    pub(super) fn linger(&self) -> Duration {
+        self.linger
     }
 
     /// A server's end that breaks off, behind all that was sent, and says why where that takes no other connection with it: in
@@ -206,23 +237,6 @@ impl Connection {
             error.finish();
         }
     }
-
-    /// What a client has read of a failure, once the connection cannot be written to any more. What else comes is passed over.
-    #[cfg(feature = "net")]
-    pub(super) async fn failure(&mut self) -> Option<Error> {
-        let ErrorHalf::Read(reason) = &self.error else { return None };
-        let grace = reason.grace;
-        let reading = async {
-            loop {
-                match self.data().await {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Some(error),
-                    None => return None,
-                }
-            }
-        };
-        tokio::time::timeout(grace.saturating_mul(2), reading).await.ok().flatten()
-    }
 }
 
 impl Reason {
@@ -264,11 +278,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let port = self.port;
-        match &mut self.send {
-            Some(send) => send.poll_copy_from(cx, buf).map_err(|error| Error::stream(port, error).into()),
-            None => Poll::Ready(Err(StreamError::Finished.into())),
-        }
+        self.poll_copy(buf, cx).map_err(Into::into)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -294,12 +304,12 @@ impl AsyncWrite for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let Some(send) = self.send.take() else { return };
-        match (&mut self.error, self.finished) {
+        match (self.finished, self.is_servers() || self.breaks_off) {
             // A reset would take what is queued before the FIN with it.
-            (_, true) => self.recv.cancel_behind(),
-            // CANCEL is how Go's servers end.
-            (ErrorHalf::Written(_), false) => send.reset(RstStatus::INTERNAL_ERROR),
-            (ErrorHalf::Read(_), false) => send.reset(RstStatus::CANCEL),
+            (true, _) => self.recv.cancel_behind(),
+            // CANCEL is how Go's servers end, and its clients behind an end of the server's.
+            (false, true) => send.reset_behind(RstStatus::INTERNAL_ERROR),
+            (false, false) => send.reset_behind(RstStatus::CANCEL),
         }
         match &mut self.error {
             ErrorHalf::Written(error) => error.finish(),

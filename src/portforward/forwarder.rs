@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use super::{Error, PortForward};
-use crate::port;
+use crate::{AbortOnDrop, port};
 
 /// A local port and the remote one it stands for, in kubectl's spelling: `8080`, `8888:80`, and `:80` or `0:80` for a
 /// free local one.
@@ -132,7 +132,8 @@ impl Forwarder {
                 let Some((listener, pair)) = self.listeners.get(at) else { continue };
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                     self.turn = at.wrapping_add(1);
-                    return Poll::Ready(accepted.map(|(tcp, from)| LocalConnection { tcp, from, pair: *pair }));
+                    let local = |(tcp, from)| LocalConnection { tcp: AbortOnDrop::new(tcp), from, pair: *pair };
+                    return Poll::Ready(accepted.map(local));
                 }
             }
             Poll::Pending
@@ -141,10 +142,10 @@ impl Forwarder {
     }
 }
 
-/// A connection that somebody has made to a local port.
+/// A connection that somebody has made to a local port. Dropped, it is reset.
 #[derive(Debug)]
 pub struct LocalConnection {
-    tcp: TcpStream,
+    tcp: AbortOnDrop<TcpStream>,
     from: SocketAddr,
     pair: PortPair,
 }
@@ -162,30 +163,23 @@ impl LocalConnection {
         self.from
     }
 
-    /// Connects it to its remote port and moves bytes until both directions have ended, each in its time. In the old form the
-    /// server does not hear that the local side has ended its own.
+    /// Connects it to its remote port and moves bytes until both directions have ended, each in its time, as
+    /// [`Connection::relay`](super::Connection::relay): what breaks off on one side is a reset on the other, and no end. In the old form the server does not hear that the local side
+    /// has ended its own.
     ///
     /// # Errors
     /// As [`PortForward::connect`] and reading a [`Connection`](super::Connection). An error of the local side ends it too, and is
     /// nobody's: `Ok`.
     ///
     /// # Cancel safety
-    /// Dropped, both ends are closed.
-    pub async fn forward(mut self, to: &PortForward) -> Result<(), Error> {
-        const BUFFER: usize = 32 * 1024;
-        let mut remote = to.connect(self.pair.remote).await?;
-        // The local program may wait for an answer, and gets it whether or not the server can hear that the question is over.
-        remote.pretend_half_close();
+    /// Dropped, both ends are reset.
+    pub async fn forward(self, to: &PortForward) -> Result<(), Error> {
+        let remote = to.connect(self.pair.remote).await?;
         // Small writes are somebody's keystrokes; a socket that takes no options is gone.
-        let _ = self.tcp.set_nodelay(true);
-        match tokio::io::copy_bidirectional_with_sizes(&mut self.tcp, &mut remote, BUFFER, BUFFER).await {
-            Ok(_) => Ok(()),
-            Err(error) => match error.downcast::<Error>() {
-                // Nobody can write to a connection that has failed: why it has, reading tells.
-                Ok(error @ Error::Stream { .. }) => Err(remote.failure().await.unwrap_or(error)),
-                Ok(error) => Err(error),
-                Err(_) => Ok(()),
-            },
+        let _ = self.tcp.get_ref().set_nodelay(true);
+        match remote.relay(self.tcp).await {
+            Err(Error::Local { .. }) => Ok(()),
+            ended => ended,
         }
     }
 }

@@ -63,6 +63,7 @@ mod connection;
 mod forwarder;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod pairing;
+mod relay;
 mod server;
 
 use std::io;
@@ -94,11 +95,19 @@ pub struct Options {
     /// For a server: pairs of which one stream has come. The next is refused. Go's clients make the two streams of each
     /// connection in two round trips, so that hundreds of connections at a time have as many halves. Default: 512.
     pub max_half_pairs: usize,
+    /// For [`Connection::relay`], and `LocalConnection::forward`, once the connection has failed: for a socket that was given more than 64 KiB since it was last
+    /// heard of to take them. And once the other side has ended and takes nothing more: for a socket to end that still sends. Default: 5 s.
+    pub linger: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { creation_timeout: Duration::from_secs(30), reason_grace: Duration::from_secs(5), max_half_pairs: 512 }
+        Self {
+            creation_timeout: Duration::from_secs(30),
+            reason_grace: Duration::from_secs(5),
+            max_half_pairs: 512,
+            linger: Duration::from_secs(5),
+        }
     }
 }
 
@@ -154,6 +163,15 @@ pub enum Error {
         #[source]
         error: StreamError,
     },
+    /// The socket failed that a connection was joined to by [`Connection::relay`].
+    #[error("port {port}: the socket failed: {error}")]
+    Local {
+        /// The remote port.
+        port: u16,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
 }
 
 impl Error {
@@ -163,7 +181,7 @@ impl Error {
         match self {
             Self::Connection(error) => error.initiator(),
             Self::Stream { error, .. } => error.initiator(),
-            Self::NotPortForward(_) | Self::NoPort | Self::NotAsked { .. } => Initiator::User,
+            Self::NotPortForward(_) | Self::NoPort | Self::NotAsked { .. } | Self::Local { .. } => Initiator::User,
             Self::Failed { .. } | Self::Refused { .. } | Self::Timeout { .. } => Initiator::Remote,
         }
     }
@@ -182,6 +200,7 @@ impl From<Error> for io::Error {
             Error::Connection(error) => Self::from(error.clone()).kind(),
             Error::Stream { error, .. } => Self::from(error.clone()).kind(),
             Error::NotPortForward(_) | Error::NoPort | Error::NotAsked { .. } => io::ErrorKind::InvalidInput,
+            Error::Local { error, .. } => error.kind(),
             Error::Failed { .. } => io::ErrorKind::ConnectionAborted,
             Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
             Error::Timeout { .. } => io::ErrorKind::TimedOut,

@@ -1,5 +1,7 @@
 //! The server's side: puts the pairs together.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::time::sleep_until;
 
@@ -16,6 +18,7 @@ pub struct PortForwardServer {
     pairing: Pairing<Arrived>,
     /// A word on an error stream concerns its connection alone.
     says_why: bool,
+    linger: Duration,
 }
 
 /// A stream of a pair. An error stream is answered at once, since clients wait for that before they make the other; a data
@@ -44,7 +47,7 @@ impl PortForwardServer {
         let pairing = Pairing::new(options.creation_timeout, options.max_half_pairs);
         // Only the old form names its ports ahead.
         let says_why = !mux.ports().is_empty();
-        Ok(Self { mux, pairing, says_why })
+        Ok(Self { mux, pairing, says_why, linger: options.linger })
     }
 
     /// Waits for the next connection that the client makes. `None`: the client has ended in good order, or, in the old form,
@@ -99,7 +102,8 @@ impl PortForwardServer {
         let now = tokio::time::Instant::now().into_std();
         match self.pairing.offer(half, arrived, now) {
             Offered::Paired(port, id, Arrived::Data(data), Arrived::Error(error)) => {
-                Some(Request { port, id, data, error, says_why: self.says_why })
+                let (says_why, linger) = (self.says_why, self.linger);
+                Some(Request { port, id, data, error, says_why, linger })
             }
             Offered::TooMany(Arrived::Data(data)) => {
                 data.refuse();
@@ -159,6 +163,7 @@ pub struct Request {
     data: Incoming,
     error: Stream,
     says_why: bool,
+    linger: Duration,
 }
 
 impl Request {
@@ -178,7 +183,7 @@ impl Request {
     #[must_use]
     pub fn accept(self) -> Connection {
         let (_, error) = self.error.split();
-        Connection::server(self.data.reply(), error, self.port, self.says_why)
+        Connection::server(self.data.reply(), error, self.port, self.says_why, self.linger)
     }
 
     /// The port could not be reached. A client of ours is told why; one of Go's sees a connection that ends at once, and its

@@ -320,10 +320,15 @@ impl Connection {
         self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Fin | End::Reset(_))))
     }
 
-    /// Whether the peer has reset the stream.
-    #[cfg(feature = "translate")]
-    pub(crate) fn was_reset(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Reset(_))))
+    /// Why nothing more will come on a stream that the peer has not finished, whatever of it is unread: it was reset, or the connection
+    /// has ended.
+    pub(crate) fn broken(&self, id: StreamId) -> Option<StreamError> {
+        match self.streams.get(&id)?.end {
+            Some(End::Fin | End::Cancelled) => None,
+            Some(End::Reset(status)) => Some(StreamError::Reset(status)),
+            Some(End::Broken(status)) => Some(StreamError::Broken(status)),
+            None => self.closed(),
+        }
     }
 
     /// How the peer's direction of a stream ended: well by FIN, by the CANCEL that Go's servers end with, or in good order with the
@@ -446,6 +451,19 @@ impl Connection {
         {
             stream.sending = Sending::Finishing;
             self.schedule(id);
+        }
+    }
+
+    /// Ends a stream in both directions, as [`reset`](Self::reset), but not before what is queued has gone: as much of it as the stream's
+    /// window has room for. What else there is waits for a peer that does not read, and is dropped.
+    pub(crate) fn reset_behind(&mut self, id: StreamId, status: RstStatus) {
+        self.discard(id);
+        match self.streams.get_mut(&id) {
+            Some(stream) if stream.sending == Sending::Open && !stream.unsent.is_empty() => {
+                stream.sending = Sending::Breaking(status);
+                self.schedule(id);
+            }
+            _ => self.reset(id, status),
         }
     }
 

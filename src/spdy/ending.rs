@@ -60,7 +60,7 @@ impl Connection {
         match stream.sending {
             Sending::Finishing => stream.cancel_behind = true,
             Sending::Finished => self.reset(id, RstStatus::CANCEL),
-            Sending::Open | Sending::Dead => {}
+            Sending::Open | Sending::Breaking(_) | Sending::Dead => {}
         }
     }
 

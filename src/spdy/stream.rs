@@ -31,6 +31,8 @@ pub(super) enum Sending {
     Open,
     /// FIN goes out behind what is queued.
     Finishing,
+    /// RST_STREAM goes out behind as much of what is queued as the stream's window lets go.
+    Breaking(RstStatus),
     Finished,
     /// Ended by RST_STREAM, ours or the peer's.
     Dead,
@@ -155,7 +157,7 @@ impl Stream {
     pub(super) fn has_output(&self) -> bool {
         match self.sending {
             Sending::Open => !self.unsent.is_empty(),
-            Sending::Finishing => true,
+            Sending::Finishing | Sending::Breaking(_) => true,
             Sending::Finished | Sending::Dead => false,
         }
     }

@@ -65,6 +65,10 @@ impl Connection {
         if let Some(frame) = self.next_data() {
             return Some(frame);
         }
+        // A stream that was to break off behind its DATA, of which nothing could go.
+        if let Some(frame) = self.next_control() {
+            return Some(frame);
+        }
         if matches!(self.phase, Phase::Closing) && !self.has_unsent() {
             if self.break_off_the_rest()
                 && let Some(frame) = self.next_control()
@@ -155,6 +159,11 @@ impl Connection {
         let data = if stream.unsent.is_empty() {
             Bytes::new()
         } else if window == 0 {
+            if let Sending::Breaking(status) = stream.sending
+                && session > 0
+            {
+                self.reset(id, status);
+            }
             return None;
         } else {
             stream.unsent.take(window.min(self.config.max_data_frame.clamp(1, 0xff_ffff)))
@@ -165,6 +174,12 @@ impl Connection {
         let fin = stream.sending == Sending::Finishing && stream.unsent.is_empty();
         if fin {
             stream.sending = Sending::Finished;
+        }
+        if let Sending::Breaking(status) = stream.sending
+            && stream.unsent.is_empty()
+        {
+            self.reset(id, status);
+            return Some(Frame::Data { id, fin, data });
         }
         if stream.unsent.len() < self.config.send_buffer && std::mem::take(&mut stream.writer_waits) {
             self.events.push_back(Event::Writable(id));

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use crate::dropping::{AN_HOUR, dropped_after, ends, nothing_is_left, play};
 use crate::support::peer::{Peer, fin, reply, rst};
 use crate::support::{pattern, until};
+use crate::wire::wire;
 
 /// An echo at every port.
 fn echo(server: Multiplexer, polls: usize) -> tokio::task::JoinHandle<usize> {
@@ -250,4 +252,70 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
             }
         }
     });
+}
+
+/// A relay takes both, and with it go both: each end sees all of it, or that it broke off.
+#[test]
+fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
+    play(async {
+        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+            let mut cut = Vec::new();
+            for polls in 0.. {
+                let (client, server) = ends(protocol, 10);
+                let (near, far, seen) = wire(None, Some(11));
+                let serving = tokio::spawn(async move {
+                    let mut server = PortForwardServer::new(server).unwrap();
+                    let connection = server.accept().await.unwrap().unwrap().accept();
+                    let relayed = dropped_after(polls, connection.relay(near)).await;
+                    echoed_by(server).await;
+                    relayed
+                });
+                // An echo, piece by piece.
+                tokio::spawn(async move {
+                    let (mut reads, mut writes) = tokio::io::split(far);
+                    // Who is between may be gone.
+                    if tokio::io::copy(&mut reads, &mut writes).await.is_ok() {
+                        let _ = writes.shutdown().await;
+                    }
+                });
+                let forward = PortForward::new(client.clone()).unwrap();
+                let (sent, mut had) = (pattern(1, 60), Vec::new());
+                let all = async {
+                    let mut connection = forward.connect(7).await?;
+                    connection.send(sent.clone()).await?;
+                    connection.finish();
+                    while let Some(data) = connection.data().await {
+                        had.extend_from_slice(&data?);
+                    }
+                    Ok::<_, portforward::Error>(())
+                };
+                let ended = all.await.is_ok();
+                assert!(sent.starts_with(&had), "{protocol} {polls}");
+                assert!(!ended || had == sent, "{protocol} {polls}: half of it has ended");
+                echoed(forward.connect(8).await.unwrap(), 1).await;
+                until(|| client.stats().streams == 0).await;
+                drop((forward, client));
+                let relayed = serving.await.unwrap();
+                nothing_is_left("relay").await;
+                assert_eq!(Arc::strong_count(&seen), 1, "{protocol} {polls}: an IO is left");
+                if let Some(relayed) = relayed {
+                    relayed.unwrap();
+                    assert!(ended);
+                    break;
+                }
+                cut.push(had.len());
+            }
+            assert!(cut.len() > 20, "{cut:?}");
+        }
+    });
+}
+
+/// One connection more.
+async fn echoed_by(mut server: PortForwardServer) {
+    let mut connection = server.accept().await.unwrap().unwrap().accept();
+    while let Some(data) = connection.data().await {
+        connection.send(data.unwrap()).await.unwrap();
+    }
+    connection.finish();
+    assert!(server.accept().await.is_none());
 }

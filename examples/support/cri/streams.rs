@@ -55,7 +55,7 @@ impl Runtime for Streams {
     async fn port_forward(&self, sandbox: &str, request: Request) {
         match self.store.sandbox(sandbox) {
             Ok(sandbox) if sandbox.ready => {
-                // Either end may break off: that is its own affair, and the other's end of it.
+                // Either end may break off: that is its own affair, and the other's to hear.
                 let _ = forward::connect(request).await;
             }
             Ok(_) => request.fail("the pod sandbox is not ready"),

@@ -13,9 +13,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
 use super::TranslateError;
-use crate::ConnectionError;
 use crate::mux::Multiplexer;
 use crate::portforward::{Connection, Error, Options, PortForward, PortForwardServer, Request};
+use crate::{ConnectionError, StreamError};
 
 pub(super) async fn join(
     client: Multiplexer,
@@ -84,6 +84,8 @@ struct Way {
 
 /// Moves bytes both ways, each piece as it came, until both have ended or either fails.
 async fn relay(mut local: Connection, mut remote: Connection, client: &Multiplexer, moved: &AtomicU64) {
+    // What the client breaks off is no end, though the backend's has come before.
+    remote.breaks_off = true;
     let (mut up, mut down) = (Way::default(), Way::default());
     let mut gone = pin!(client.gone());
     let mut client_gone = false;
@@ -96,10 +98,13 @@ async fn relay(mut local: Connection, mut remote: Connection, client: &Multiplex
             return Poll::Ready(None);
         }
         // A client that gives up is heard though a backend that takes nothing holds up what it has sent.
-        let given_up = up.held.is_some() && local.poll_reset(cx).is_ready();
+        let broken = local.poll_broken(cx);
+        let given_up = up.held.is_some() && matches!(broken, Poll::Ready(StreamError::Reset(_)));
         client_gone = client_gone || gone.as_mut().poll(cx).is_ready();
         // Of a client that has gone what it had sent is passed on, and nobody takes an answer.
         let all = up.over && (down.over || client_gone);
+        // The backend has ended and takes nothing more: whoever sends hears of it.
+        let all = all || up.deaf && down.over;
         if given_up || down.deaf || all { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;

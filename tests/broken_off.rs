@@ -1,0 +1,315 @@
+//! Forwarded connections that break off, between a local program and a port of a pod that are real sockets: nobody takes a break for an
+//! end. What breaks is the pod's socket, the program's, what carries them, or whoever forwards.
+//!
+//! Time is the clock's, since there are sockets; nothing is asked of how long anything takes.
+
+#![cfg(all(feature = "net", feature = "translate"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../examples/support/forward.rs"]
+mod forward;
+mod support;
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::channel::Subprotocol;
+use kubestream::exec::Streams;
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::{
+    Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair,
+};
+use kubestream::proxy::{TranslateConfig, translate};
+use kubestream::upgrade::{Protocol, Upgraded};
+use support::{pattern, until};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::timeout;
+
+const STREAMS: Protocol = Protocol::PortForward;
+const TUNNEL: Protocol = Protocol::Tunnel;
+const OLD: Protocol = Protocol::PortChannels(Subprotocol::V4);
+/// What a connection goes through: the client's form and the server's, with a translator between them where there are two.
+const WAYS: [&[Protocol]; 8] = [
+    &[STREAMS],
+    &[TUNNEL],
+    &[OLD],
+    &[STREAMS, STREAMS],
+    &[TUNNEL, STREAMS],
+    &[STREAMS, TUNNEL],
+    &[OLD, STREAMS],
+    &[STREAMS, OLD],
+];
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A local program and a port of a pod, and all that is between them.
+struct Chain {
+    program: TcpStream,
+    pod: TcpStream,
+    forwarding: JoinHandle<Result<(), Error>>,
+    serving: JoinHandle<()>,
+    /// The client's, the server's.
+    drivers: [AbortHandle; 2],
+    client: Multiplexer,
+    server: Multiplexer,
+}
+
+fn upgraded(io: DuplexStream, form: Protocol, port: u16) -> Upgraded<DuplexStream> {
+    Upgraded::new(io, Bytes::new(), Some(form)).with_ports(&[port])
+}
+
+/// A local program that has connected to a port that is forwarded to this one, and is accepted.
+async fn program(remote: u16) -> (TcpStream, LocalConnection) {
+    let addresses = Addresses::These(vec!["127.0.0.1".parse().unwrap()]);
+    let mut forwarder = Forwarder::bind(&addresses, &[PortPair { local: 0, remote }]).await.unwrap();
+    let (address, _) = forwarder.listening().next().unwrap();
+    let (program, local) = tokio::join!(TcpStream::connect(address), forwarder.accept());
+    (program.unwrap(), local.unwrap())
+}
+
+async fn chain(way: &[Protocol]) -> Chain {
+    let pods = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = pods.local_addr().unwrap().port();
+    let (near, mut far) = duplex(64 * 1024);
+    if let [from, to] = *way {
+        let (next, server) = duplex(64 * 1024);
+        let (client, backend) = (upgraded(far, from, port), upgraded(next, to, port));
+        tokio::spawn(async move { translate(client, backend, Streams::default(), &TranslateConfig::default()).await });
+        far = server;
+    }
+    let (server, driver) = Multiplexer::server(upgraded(far, way[way.len() - 1], port), Config::default());
+    let server_driver = tokio::spawn(driver).abort_handle();
+    let mut accepting = PortForwardServer::new(server.clone()).unwrap();
+    let serving = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        loop {
+            tokio::select! {
+                request = accepting.accept() => match request {
+                    Some(Ok(request)) => drop(connections.spawn(forward::connect(request))),
+                    _ => break,
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+        while connections.join_next().await.is_some() {}
+    });
+    let (client, driver) = Multiplexer::client(upgraded(near, way[0], port), Config::default());
+    let client_driver = tokio::spawn(driver).abort_handle();
+    let (program, local) = program(port).await;
+    let mut options = Options::default();
+    options.linger = Duration::from_millis(500);
+    let to = PortForward::with_options(client.clone(), options).unwrap();
+    let forwarding = tokio::spawn(async move { local.forward(&to).await });
+    let (pod, _) = pods.accept().await.unwrap();
+    let mut chain =
+        Chain { program, pod, forwarding, serving, drivers: [client_driver, server_driver], client, server };
+    // It stands, both ways.
+    for at in 0..2 {
+        let (from, to) = match at {
+            0 => (&mut chain.program, &mut chain.pod),
+            _ => (&mut chain.pod, &mut chain.program),
+        };
+        from.write_all(b"half of it").await.unwrap();
+        let mut half = [0; 10];
+        to.read_exact(&mut half).await.unwrap();
+        assert_eq!(half, *b"half of it", "{way:?}");
+    }
+    chain
+}
+
+/// What is left, and whether it ended there.
+async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+    let mut rest = Vec::new();
+    let read = timeout(PATIENCE, tcp.read_to_end(&mut rest)).await.expect("it hangs");
+    (rest, read.map(drop))
+}
+
+async fn broke_off(tcp: &mut TcpStream, what: &str) {
+    let (rest, end) = rest(tcp).await;
+    let error = end.expect_err(what);
+    assert_eq!((error.kind(), rest.len()), (io::ErrorKind::ConnectionReset, 0), "{what}");
+}
+
+fn reset(tcp: TcpStream) {
+    tcp.set_zero_linger().unwrap();
+    drop(tcp);
+}
+
+#[tokio::test]
+async fn a_pod_that_resets_its_connection_has_not_ended_it() {
+    for way in WAYS {
+        let Chain { mut program, pod, forwarding, .. } = chain(way).await;
+        reset(pod);
+        broke_off(&mut program, &format!("{way:?}")).await;
+        let failed = timeout(PATIENCE, forwarding).await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(failed, Error::Stream { .. } | Error::Failed { .. }), "{way:?}: {failed:?}");
+    }
+}
+
+/// In the old form a client cannot say it.
+#[tokio::test]
+async fn a_program_that_resets_its_connection_has_not_ended_it() {
+    for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
+        let Chain { program, mut pod, forwarding, server, .. } = chain(way).await;
+        reset(program);
+        broke_off(&mut pod, &format!("{way:?}")).await;
+        timeout(PATIENCE, forwarding).await.unwrap().unwrap().expect("a program that goes away is no error");
+        until(|| server.stats().streams == 0).await;
+    }
+}
+
+/// The pod has said all and waits for the rest of what it is sent: the reset that comes is none of those that end a connection.
+#[tokio::test]
+async fn a_program_that_resets_its_connection_behind_the_pods_end_has_not_ended_it() {
+    for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
+        let Chain { mut program, mut pod, .. } = chain(way).await;
+        pod.shutdown().await.unwrap();
+        assert_eq!(program.read(&mut [0]).await.unwrap(), 0, "{way:?}");
+        reset(program);
+        broke_off(&mut pod, &format!("{way:?}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_the_cluster_that_is_lost_has_ended_nothing() {
+    for way in WAYS {
+        for end in 0..2 {
+            let Chain { mut program, mut pod, forwarding, serving, drivers, .. } = chain(way).await;
+            drivers[end].abort();
+            for (tcp, name) in [(&mut program, "the program"), (&mut pod, "the pod")] {
+                broke_off(tcp, &format!("{way:?}, driver {end}: {name}")).await;
+            }
+            timeout(PATIENCE, forwarding).await.unwrap().unwrap().unwrap_err();
+            timeout(PATIENCE, serving).await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_forwards_and_is_dropped_has_ended_nothing() {
+    for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
+        for servers in [false, true] {
+            let Chain { mut program, mut pod, forwarding, serving, client, .. } = chain(way).await;
+            match servers {
+                false => forwarding.abort(),
+                true => serving.abort(),
+            }
+            for (tcp, name) in [(&mut program, "the program"), (&mut pod, "the pod")] {
+                broke_off(tcp, &format!("{way:?}, {servers}: {name}")).await;
+            }
+            // That pair alone.
+            assert!(servers || client.takes_streams());
+        }
+    }
+}
+
+/// Both before it was forwarded, and where there is nothing to forward it to.
+#[tokio::test]
+async fn a_program_that_is_forwarded_to_nothing_is_reset() {
+    let (mut tcp, local) = program(80).await;
+    drop(local);
+    broke_off(&mut tcp, "dropped").await;
+
+    let (near, far) = duplex(64 * 1024);
+    let (client, driver) = Multiplexer::client(upgraded(near, STREAMS, 80), Config::default());
+    tokio::spawn(driver);
+    let (server, driver) = Multiplexer::server(upgraded(far, STREAMS, 80), Config::default());
+    tokio::spawn(driver);
+    let mut accepting = PortForwardServer::new(server).unwrap();
+    tokio::spawn(async move { accepting.accept().await.unwrap().unwrap().fail("nobody listens") });
+    let (mut tcp, local) = program(80).await;
+    let failed = local.forward(&PortForward::new(client).unwrap()).await.unwrap_err();
+    assert!(matches!(failed, Error::Failed { .. }), "{failed:?}");
+    broke_off(&mut tcp, "refused").await;
+}
+
+/// More than a socket takes at once, and the break right behind it.
+#[tokio::test]
+async fn what_has_come_is_read_before_the_break() {
+    let (near, far) = duplex(64 * 1024);
+    let (client, driver) = Multiplexer::client(upgraded(near, STREAMS, 80), Config::default());
+    tokio::spawn(driver);
+    let (server, driver) = Multiplexer::server(upgraded(far, STREAMS, 80), Config::default());
+    tokio::spawn(driver);
+    let mut accepting = PortForwardServer::new(server).unwrap();
+    let said = pattern(1, 600_000);
+    let says = said.clone();
+    let serving = tokio::spawn(async move {
+        let mut connection = accepting.accept().await.unwrap().unwrap().accept();
+        connection.write_all(&says).await.unwrap();
+        connection.fail("it broke").await;
+        accepting
+    });
+    let (mut tcp, local) = program(80).await;
+    let to = PortForward::new(client).unwrap();
+    let forwarding = tokio::spawn(async move { local.forward(&to).await });
+    let _accepting = timeout(PATIENCE, serving).await.unwrap().unwrap();
+    let (had, end) = rest(&mut tcp).await;
+    assert_eq!((had.len(), end.unwrap_err().kind()), (said.len(), io::ErrorKind::ConnectionReset));
+    assert!(had == said);
+    timeout(PATIENCE, forwarding).await.unwrap().unwrap().unwrap_err();
+}
+
+/// And the other way: a program that is reset right behind what it has said.
+#[tokio::test]
+async fn what_a_program_has_said_is_read_before_its_break() {
+    for way in [&[STREAMS][..], &[TUNNEL], &[STREAMS, TUNNEL]] {
+        let Chain { mut program, mut pod, .. } = chain(way).await;
+        // It fits into what the kernel on the way has surely taken.
+        program.write_all(&pattern(1, 20_000)).await.unwrap();
+        reset(program);
+        let mut had = vec![0; 20_000];
+        timeout(PATIENCE, pod.read_exact(&mut had)).await.unwrap().unwrap();
+        assert!(had == pattern(1, 20_000), "{way:?}");
+        broke_off(&mut pod, &format!("{way:?}")).await;
+    }
+}
+
+/// Ends stay ends: each direction's is its own, and all of it comes.
+#[tokio::test]
+async fn an_end_is_an_end_at_either_end() {
+    for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
+        for programs_first in [true, false] {
+            let Chain { program, pod, forwarding, client, server, .. } = chain(way).await;
+            let (mut first, mut last) = if programs_first { (program, pod) } else { (pod, program) };
+            first.write_all(&pattern(2, 300_000)).await.unwrap();
+            first.shutdown().await.unwrap();
+            let (had, end) = rest(&mut last).await;
+            end.unwrap();
+            assert!(had == pattern(2, 300_000), "{way:?}");
+            last.write_all(&pattern(3, 300_000)).await.unwrap();
+            drop(last);
+            let (had, end) = rest(&mut first).await;
+            end.unwrap();
+            assert!(had == pattern(3, 300_000), "{way:?}");
+            timeout(PATIENCE, forwarding).await.unwrap().unwrap().unwrap();
+            until(|| client.stats().streams == 0 && server.stats().streams == 0).await;
+        }
+    }
+}
+
+/// A server that has answered and ends, as one does that has seen enough of an upload: the answer comes whole.
+#[tokio::test]
+async fn a_pod_that_ends_and_reads_no_more_has_its_answer_read() {
+    for way in [&[STREAMS][..], &[TUNNEL], &[STREAMS, TUNNEL]] {
+        let Chain { program, mut pod, forwarding, .. } = chain(way).await;
+        let (mut reads, mut writes) = program.into_split();
+        let uploading = tokio::spawn(async move {
+            while writes.write_all(&[1; 10_000]).await.is_ok() {}
+            writes
+        });
+        pod.read_exact(&mut vec![0; 100_000]).await.unwrap();
+        pod.write_all(&pattern(4, 50_000)).await.unwrap();
+        pod.shutdown().await.unwrap();
+        let mut had = vec![0; 50_000];
+        timeout(PATIENCE, reads.read_exact(&mut had)).await.unwrap().unwrap();
+        assert!(had == pattern(4, 50_000), "{way:?}");
+        assert_eq!(timeout(PATIENCE, reads.read(&mut [0])).await.unwrap().unwrap(), 0, "{way:?}");
+        // And whoever uploads to nobody hears of it.
+        drop(pod);
+        timeout(PATIENCE, uploading).await.unwrap_or_else(|_| panic!("{way:?}: it uploads to nobody")).unwrap();
+        let _ = timeout(PATIENCE, forwarding).await.unwrap().unwrap();
+    }
+}
