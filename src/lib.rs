@@ -55,6 +55,7 @@ pub mod channel;
 mod config;
 mod error;
 pub mod exec;
+mod given;
 pub mod mux;
 mod payload;
 mod port;

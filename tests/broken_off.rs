@@ -257,6 +257,8 @@ async fn what_has_come_is_read_before_the_break() {
 async fn what_a_program_has_said_is_read_before_its_break() {
     for way in [&[STREAMS][..], &[TUNNEL], &[STREAMS, TUNNEL]] {
         let Chain { mut program, mut pod, .. } = chain(way).await;
+        // On the way to it, so that whoever writes may be the first to hear of it.
+        pod.write_all(&pattern(2, 30_000)).await.unwrap();
         // It fits into what the kernel on the way has surely taken.
         program.write_all(&pattern(1, 20_000)).await.unwrap();
         reset(program);

@@ -38,16 +38,31 @@ pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
 pub(crate) async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
-    dial(url, tls).await.map_err(|error| error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error))
+    connect_over(url, tls, |tcp| tcp).await
 }
 
-async fn dial(url: &str, tls: &Tls) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
+/// The same over what becomes of the socket.
+pub(crate) async fn connect_over<IO: Io + 'static>(
+    url: &str,
+    tls: &Tls,
+    over: impl FnOnce(TcpStream) -> IO,
+) -> io::Result<Box<dyn Io>> {
+    let connected = dial(url, tls, over).await;
+    connected.map_err(|error| error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error))
+}
+
+async fn dial<IO: Io + 'static>(
+    url: &str,
+    tls: &Tls,
+    over: impl FnOnce(TcpStream) -> IO,
+) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
     let url = Url::parse(url)?;
     let host = url.host_str().ok_or("the URL of the server has no host")?;
     let port = url.port_or_known_default().ok_or("the URL of the server is neither http nor https")?;
     let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     tcp.set_nodelay(true)?;
     TcpLiveness::default().apply(&tcp)?;
+    let tcp = over(tcp);
     match url.scheme() {
         "http" => Ok(Box::new(tcp)),
         "https" => {

@@ -95,8 +95,8 @@ pub struct Options {
     /// For a server: pairs of which one stream has come. The next is refused. Go's clients make the two streams of each
     /// connection in two round trips, so that hundreds of connections at a time have as many halves. Default: 512.
     pub max_half_pairs: usize,
-    /// For [`Connection::relay`], and `LocalConnection::forward`, once the connection has failed: for a socket that was given more than 64 KiB since it was last
-    /// heard of to take them. And once the other side has ended and takes nothing more: for a socket to end that still sends. Default: 5 s.
+    /// For [`Connection::relay`], and `LocalConnection::forward`, once the connection has failed: for a socket that was given more than 64 KiB of
+    /// late to take the rest. And once the other side has ended and takes nothing more: for a socket to end that still sends. Default: 5 s.
     pub linger: Duration,
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::{Connection, Error};
-use crate::config::SURELY_TAKEN;
+use crate::given::Given;
 
 /// What one read of the socket takes.
 const PIECE: usize = 32 * 1024;
@@ -28,7 +28,7 @@ impl Connection {
     /// [`AbortOnDrop`](crate::AbortOnDrop) makes a reset of, behind all that had come. The connection is reset behind what the socket had said, as
     /// far as a client takes it or a server's window has room for it.
     ///
-    /// A socket that was given more than 64 KiB since it was last heard of may have yet to take it when the connection breaks off:
+    /// Of more than 64 KiB that it was given of late a socket may have yet to take some when the connection breaks off:
     /// [`Options::linger`](super::Options::linger) is its time. So it is for a socket that still sends when the other side has ended and reads no more.
     ///
     /// # Errors
@@ -89,15 +89,18 @@ struct Relay<IO> {
     /// What came for the socket, and it has not taken yet.
     held: Bytes,
     unflushed: bool,
-    /// The socket has ended, and takes no more: what it said before that is still to be read.
+    /// The socket takes no more: what it said before that is still to be read.
     io_deaf: bool,
+    /// What it failed with then, if it had not ended.
+    io_broken: Option<io::Error>,
     /// Why the connection takes no more. If something is wrong with it, reading tells.
     deaf: Option<Error>,
     /// The connection broke off, and the socket may have yet to take what came before.
     broken: Option<Error>,
-    /// Bytes that the socket was given since it was last heard of.
-    unheard: u64,
-    /// When it took some last, or the connection was found to take no more.
+    /// It has ended since, and wants no more of it.
+    io_ended: bool,
+    given: Given,
+    /// When the socket took some last, or the connection was found to take no more.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -113,9 +116,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             held: Bytes::new(),
             unflushed: false,
             io_deaf: false,
+            io_broken: None,
             deaf: None,
             broken: None,
-            unheard: 0,
+            io_ended: false,
+            given: Given::default(),
             since: Instant::now(),
             timer: None,
         }
@@ -124,10 +129,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.broken.is_none() {
             // The connection's word on what is wrong goes before the socket's.
-            match self.poll_down(cx) {
-                Poll::Ready(Err(Broken::Connection(error))) => self.broken = Some(error),
-                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
-                Poll::Ready(Ok(())) | Poll::Pending => {}
+            if let Poll::Ready(Err(error)) = self.poll_down(cx) {
+                self.broken = Some(error);
             }
         }
         if let Poll::Ready(Err(broken)) = self.poll_up(cx) {
@@ -137,8 +140,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             self.broken = self.gives_up(cx);
         }
         if self.broken.is_some() {
-            if self.unheard > SURELY_TAKEN {
-                ready!(self.poll_past(cx));
+            if !self.io_ended
+                && let Some(until) = self.given.taken_at(self.connection.linger())
+            {
+                ready!(self.poll_until(until, cx));
             }
             return Poll::Ready(self.broken.take().map_or(Ok(()), |error| Err(Broken::Connection(error))));
         }
@@ -158,19 +163,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     }
 
     /// From the connection to the socket.
-    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         for _ in 0..ROUNDS {
             if self.io_deaf {
                 self.held.clear();
             } else if !self.held.is_empty() {
                 match ready!(poll_write_buf(Pin::new(&mut self.io), cx, &mut self.held)) {
-                    Ok(0) => self.io_failed(io::ErrorKind::WriteZero.into())?,
+                    Ok(0) => self.io_failed(io::ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         self.unflushed = true;
-                        self.unheard = self.unheard.saturating_add(count as u64);
                         self.since = Instant::now();
+                        self.given.more(count, self.since, self.connection.linger());
                     }
-                    Err(error) => self.io_failed(error)?,
+                    Err(error) => self.io_failed(error),
                 }
                 continue;
             }
@@ -186,14 +191,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                 }
                 Stage::Moving => match self.connection.poll_data(cx) {
                     Poll::Pending => {
-                        ready!(self.poll_flushed(cx))?;
+                        ready!(self.poll_flushed(cx));
                         return Poll::Pending;
                     }
                     Poll::Ready(Some(Ok(data))) => self.held = data,
                     Poll::Ready(None) => self.down = Stage::Ending,
                     Poll::Ready(Some(Err(error))) => {
-                        ready!(self.poll_flushed(cx))?;
-                        return Poll::Ready(Err(Broken::Connection(error)));
+                        ready!(self.poll_flushed(cx));
+                        return Poll::Ready(Err(error));
                     }
                 },
             }
@@ -204,6 +209,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
 
     /// From the socket to the connection.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let broken = |error| Poll::Ready(Err(Broken::Local(error)));
         for _ in 0..ROUNDS {
             if self.up == Stage::Over {
                 return Poll::Ready(Ok(()));
@@ -211,9 +217,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             if self.deaf.is_some() || self.broken.is_some() {
                 self.said.clear();
             } else if !self.said.is_empty() {
-                match ready!(self.connection.poll_copy(&self.said, cx)) {
-                    Ok(count) => self.said.advance(count.min(self.said.len())),
-                    Err(error) => {
+                match self.connection.poll_copy(&self.said, cx) {
+                    Poll::Ready(Ok(count)) => self.said.advance(count.min(self.said.len())),
+                    // Who does not take it hears at least of the break.
+                    Poll::Pending => return self.io_broken.take().map_or(Poll::Pending, broken),
+                    Poll::Ready(Err(error)) => {
                         self.deaf = Some(error);
                         self.since = Instant::now();
                     }
@@ -228,17 +236,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(0)) => {
+                    if let Some(error) = self.io_broken.take() {
+                        return broken(error);
+                    }
                     match (&self.broken, &self.deaf) {
-                        // It wants no more.
-                        (Some(_), _) => self.unheard = 0,
+                        (Some(_), _) => self.io_ended = true,
                         (None, None) => self.connection.finish(),
                         (None, Some(_)) => {}
                     }
                     self.up = Stage::Over;
                 }
-                Poll::Ready(Ok(_)) if self.broken.is_some() => {}
-                Poll::Ready(Ok(_)) => self.unheard = 0,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Local(error))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return broken(error),
             }
         }
         cx.waker().wake_by_ref();
@@ -246,24 +255,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
     }
 
     /// Nothing more for now: what a TLS session holds back goes out.
-    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unflushed && !self.io_deaf {
             if let Err(error) = ready!(Pin::new(&mut self.io).poll_flush(cx)) {
-                self.io_failed(error)?;
+                self.io_failed(error);
             }
             self.unflushed = false;
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 
     /// The socket cannot be written to. A broken pipe is one that had ended before, in good order; any other failure may have been told here
     /// and be told no more, so that reading would show an end.
-    fn io_failed(&mut self, error: io::Error) -> Result<(), Broken> {
-        if error.kind() != io::ErrorKind::BrokenPipe {
-            return Err(Broken::Local(error));
-        }
+    fn io_failed(&mut self, error: io::Error) {
         self.io_deaf = true;
-        Ok(())
+        self.io_broken = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
     }
 
     /// While the socket takes nothing: whether what it is held for is nobody's any more.
@@ -279,7 +285,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
 
     /// Ready once the socket has had its time.
     fn poll_past(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(until) = self.since.checked_add(self.connection.linger()) else { return Poll::Ready(()) };
+        match self.since.checked_add(self.connection.linger()) {
+            Some(until) => self.poll_until(until, cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_until(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if timer.deadline() != until {
             timer.as_mut().reset(until);

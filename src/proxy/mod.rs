@@ -83,7 +83,7 @@ pub use watch::{Observer, Side};
 pub use crate::upgrade::{PassError, answer_for_backend};
 use crate::upgrade::{Passed, Pending};
 #[cfg(all(target_os = "linux", feature = "net"))]
-use {pipe::Run, splice::Splicing};
+use {crate::AbortOnDrop, pipe::Run, splice::Splicing};
 
 /// How long a pipe waits for a client that is silent and has little left to read, once its backend has ended: 10 s.
 /// [`Pipe::linger`] sets another.
@@ -119,17 +119,22 @@ where
 }
 
 #[cfg(all(target_os = "linux", feature = "net"))]
-impl Pipe<TcpStream, TcpStream> {
-    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and never enter user space. For plain TCP
+impl<C, B> Pipe<C, B>
+where
+    C: Into<AbortOnDrop<TcpStream>>,
+    B: Into<AbortOnDrop<TcpStream>>,
+{
+    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and never enter user space. For TCP without TLS
     /// on Linux. Each direction has a pipe of the kernel's while bytes move, two descriptors; where there are none left it
-    /// copies.
+    /// copies. A connection that breaks off is a reset for the other side.
     ///
     /// # Cancel safety
-    /// As [`run`](Self::run).
-    pub async fn splice(mut self) -> Moved {
+    /// Dropped, both connections are reset.
+    pub async fn splice(self) -> Moved {
+        let (mut client, mut backend) = (self.client.into(), self.backend.into());
         let (up, down) = (Splicing::new(self.from_client), Splicing::new(self.from_backend));
         let mut run = Run::new(up, down, self.patience);
-        poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
+        poll_fn(|cx| run.poll(&mut client, &mut backend, cx)).await;
         run.moved
     }
 }

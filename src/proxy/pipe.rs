@@ -5,6 +5,8 @@
 //! Each direction ends by itself: its end is passed on, and the other goes on. A direction that cannot be written any more is
 //! read to its end all the same, because a socket that is closed with bytes unread is reset, and the reset takes with it
 //! what the other direction has not delivered yet: the tail of an output, and the status behind it.
+//!
+//! Where a side breaks off, the other is told no end: it has its time to take what came before, and is dropped.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -21,6 +23,7 @@ use super::copy::Copying;
 use super::watch::{Observer, Watched};
 use super::{IDLE_TIMEOUT, LINGER, Operation, Side, TAIL_TIMEOUT};
 use crate::config::SURELY_TAKEN;
+use crate::given::Given;
 use crate::upgrade::{Carrier, Protocol, Version};
 
 /// How long a direction is silent before it gives its buffer back.
@@ -101,7 +104,7 @@ impl<C, B> Pipe<C, B> {
     }
 
     /// Once the backend has ended and the client has been given all of it, how long the client may be silent before both are
-    /// closed; and once the client's connection has failed, how long the backend has to take that in. A client that has been given
+    /// closed; and once either's connection has failed, how long the other has to take what came before. A client that has been given
     /// more than 64 KiB since it was last heard of may still be reading it: [`tail_timeout`](Self::tail_timeout) is its time.
     /// Default: [`LINGER`](super::LINGER), 10 s.
     pub fn linger(mut self, linger: Duration) -> Self {
@@ -132,8 +135,12 @@ where
     /// Moves bytes until both directions have ended, through two buffers of up to 64 KiB, which are given back while nothing
     /// moves.
     ///
+    /// A side that was reset, or lost in any other way, has not ended, and the other is not told that it has: it is dropped without being
+    /// shut down. [`AbortOnDrop`](crate::AbortOnDrop) makes a reset of that, and says what other IOs make of it. Of more than 64 KiB that it was
+    /// given of late the other may have yet to take some, which a reset would take back: it has the [`linger`](Self::linger) for that.
+    ///
     /// # Cancel safety
-    /// Dropped, both connections are closed.
+    /// Dropped, both connections are dropped, which is no end either.
     pub async fn run(mut self) -> Moved {
         let (up, down) = (Copying::new(self.from_client), Copying::new(self.from_backend));
         let mut run = Run::new(up, down, self.patience);
@@ -145,7 +152,7 @@ where
     /// first. It is not copied for that.
     ///
     /// # Cancel safety
-    /// Dropped, both connections are closed. What the observer was shown may not have been passed on, and of a side that had not
+    /// Dropped, both connections are dropped. What the observer was shown may not have been passed on, and of a side that had not
     /// ended no end is said.
     pub async fn run_with<O: Observer>(mut self, observer: &mut O) -> Moved {
         let observer = Mutex::new(observer);
@@ -200,6 +207,8 @@ enum Stage {
     Moving,
     /// The source has ended, which the sink is to be told.
     Ending,
+    /// The source has broken off, which the sink must not take for an end.
+    Broken,
     /// Nobody takes what comes.
     Draining,
     Over,
@@ -213,6 +222,8 @@ struct Direction<H> {
     heard: Instant,
     /// When the stage changed last.
     since: Instant,
+    /// What the sink may have yet to take.
+    given: Given,
 }
 
 /// Both directions of a pipe.
@@ -251,17 +262,19 @@ impl<Up, Down> Run<Up, Down> {
     {
         let before = self.last_heard();
         let heard = self.up.heard;
+        let linger = self.patience.linger;
         let Moved { to_backend, to_client, client: client_fault, backend: backend_fault, stopped } = &mut self.moved;
-        let up = self.up.poll((client, backend), to_backend, (client_fault, backend_fault), cx);
+        let up = self.up.poll((client, backend), (to_backend, linger), (client_fault, backend_fault), cx);
         if heard != self.up.heard {
             self.acknowledged = *to_client;
         }
-        let both = up.and_then(|()| self.down.poll((backend, client), to_client, (backend_fault, client_fault), cx));
+        let both =
+            up.and_then(|()| self.down.poll((backend, client), (to_client, linger), (backend_fault, client_fault), cx));
         if both.is_err() {
             *stopped = true;
             return Poll::Ready(());
         }
-        if self.up.stage == Stage::Over && self.down.stage == Stage::Over {
+        if self.is_over() {
             return Poll::Ready(());
         }
         let now = Instant::now();
@@ -292,6 +305,21 @@ impl<Up, Down> Run<Up, Down> {
         Poll::Pending
     }
 
+    /// Whether nobody is waited for any more.
+    fn is_over(&self) -> bool {
+        let (up, down, linger) = (&self.up, &self.down, self.patience.linger);
+        match (up.stage, down.stage) {
+            (Stage::Over, Stage::Over) => true,
+            // A backend that is still there may have yet to take what the client has said.
+            (Stage::Broken, Stage::Moving | Stage::Ending | Stage::Draining) => up.given.taken_at(linger).is_none(),
+            (Stage::Broken, Stage::Over | Stage::Broken) => true,
+            // And a client what the backend has. One that ends now wants no more of it.
+            (Stage::Over, Stage::Broken) if up.since > down.since => true,
+            (_, Stage::Broken) => down.given.taken_at(linger).is_none(),
+            _ => false,
+        }
+    }
+
     fn last_heard(&self) -> Instant {
         self.up.heard.max(self.down.heard)
     }
@@ -304,6 +332,8 @@ impl<Up, Down> Run<Up, Down> {
         // Nobody takes an answer any more, nor asks for one.
         let client_failed = self.client_failed.and_then(|failed| failed.checked_add(linger));
         let backend_over = match (up.stage, down.stage) {
+            (Stage::Broken, _) => up.given.taken_at(linger),
+            (_, Stage::Broken) => down.given.taken_at(linger),
             // The backend has said all, and the kernel has it: a close with the client's bytes unread would take it back.
             (_, Stage::Over) => {
                 let tail = down.since.checked_add(tail);
@@ -324,14 +354,14 @@ struct Stopped;
 
 impl<H> Direction<H> {
     fn new(hop: H, now: Instant) -> Self {
-        Self { hop, stage: Stage::Moving, heard: now, since: now }
+        Self { hop, stage: Stage::Moving, heard: now, since: now, given: Given::default() }
     }
 
     /// Moves what it can. `source`, `sink`: where the faults of either go.
     fn poll<From, To>(
         &mut self,
         (from, to): (&mut From, &mut To),
-        moved: &mut u64,
+        (moved, linger): (&mut u64, Duration),
         (source, sink): (&mut Option<io::Error>, &mut Option<io::Error>),
         cx: &mut Context<'_>,
     ) -> Result<(), Stopped>
@@ -344,15 +374,22 @@ impl<H> Direction<H> {
             let next = match self.stage {
                 Stage::Moving => match self.hop.poll_move(from, to, cx) {
                     Poll::Pending => return Ok(()),
+                    // A reset that a write has heard of is told but once: reading shows an end then. A broken pipe is one that had ended.
+                    Poll::Ready(Ok(0))
+                        if source.as_ref().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe) =>
+                    {
+                        Stage::Broken
+                    }
                     Poll::Ready(Ok(0)) => Stage::Ending,
                     Poll::Ready(Ok(count)) => {
                         *moved = moved.saturating_add(count as u64);
                         self.heard = Instant::now();
+                        self.given.more(count, self.heard, linger);
                         continue;
                     }
                     Poll::Ready(Err(Fault::Source(error))) => {
                         source.get_or_insert(error);
-                        Stage::Ending
+                        Stage::Broken
                     }
                     Poll::Ready(Err(Fault::Stop)) => return Err(Stopped),
                     Poll::Ready(Err(Fault::Sink(error))) => {
@@ -379,7 +416,7 @@ impl<H> Direction<H> {
                         Stage::Over
                     }
                 },
-                Stage::Over => return Ok(()),
+                Stage::Broken | Stage::Over => return Ok(()),
             };
             (self.stage, self.since) = (next, Instant::now());
         }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
 use super::pipe::{Fault, Hop};
+use crate::AbortOnDrop;
 
 /// What a pipe is to hold, and so the most that one call moves.
 const MOST: usize = 1024 * 1024;
@@ -100,16 +101,13 @@ impl Splicing {
     }
 }
 
-impl Hop<TcpStream, TcpStream> for Splicing {
-    fn poll_move(
-        &mut self,
-        from: &mut TcpStream,
-        to: &mut TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<usize, Fault>> {
+type Socket = AbortOnDrop<TcpStream>;
+
+impl Hop<Socket, Socket> for Splicing {
+    fn poll_move(&mut self, from: &mut Socket, to: &mut Socket, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>> {
         if !self.ahead.has_remaining()
             && self.held == 0
-            && ready!(self.poll_fill(from, cx)).map_err(Fault::Source)? == 0
+            && ready!(self.poll_fill(from.get_ref(), cx)).map_err(Fault::Source)? == 0
         {
             return Poll::Ready(Ok(0));
         }
@@ -125,17 +123,18 @@ impl Hop<TcpStream, TcpStream> for Splicing {
             }
             return Poll::Ready(Ok(count));
         }
-        match ready!(self.poll_drain(to, cx)) {
+        match ready!(self.poll_drain(to.get_ref(), cx)) {
             Ok(0) => Poll::Ready(Err(Fault::Sink(io::ErrorKind::WriteZero.into()))),
             drained => Poll::Ready(drained.map_err(Fault::Sink)),
         }
     }
 
-    fn poll_discard(&mut self, from: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_discard(&mut self, from: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // What is in the pipe is nobody's any more.
         (self.pipe, self.held) = (None, 0);
         self.ahead = Bytes::new();
         let mut buffer = [0; 8 * 1024];
+        let from = from.get_ref();
         loop {
             ready!(from.poll_read_ready(cx))?;
             match from.try_read(&mut buffer) {
@@ -145,7 +144,7 @@ impl Hop<TcpStream, TcpStream> for Splicing {
         }
     }
 
-    fn poll_end(&mut self, to: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_end(&mut self, to: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(to).poll_shutdown(cx)
     }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
+use kubestream::AbortOnDrop;
 use kubestream::mux::TcpLiveness;
 use kubestream::proxy::{self, Moved, Pipe, PodRequest};
 use kubestream::upgrade::{self, Config, Pending};
@@ -19,6 +20,9 @@ use url::Url;
 use crate::record::{Record, Recording};
 use crate::translate::{self, Translate};
 use crate::{api, plain, transport};
+
+/// Whose connection breaks off is no end for the other.
+type Client = AbortOnDrop<TcpStream>;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -75,7 +79,7 @@ impl Backend {
     pub(crate) async fn answer(&self, client: TcpStream, from: SocketAddr) -> Result<(), Failure> {
         client.set_nodelay(true)?;
         TcpLiveness::default().apply(&client)?;
-        let pending = upgrade::accept(client, &self.config).await?;
+        let pending = upgrade::accept(AbortOnDrop::new(client), &self.config).await?;
         if !self.is_known(&pending) {
             let response = api::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
             return Ok(pending.respond(response).await?);
@@ -110,7 +114,7 @@ impl Backend {
             #[cfg(not(target_os = "linux"))]
             return self.pass(pending, backend, request, recording, Pipe::run).await;
         }
-        let backend = match transport::connect(self.url.as_str(), &self.tls).await {
+        let backend = match transport::connect_over(self.url.as_str(), &self.tls, AbortOnDrop::new).await {
             Ok(backend) => backend,
             Err(error) => return unreachable(pending, &error).await,
         };
@@ -119,11 +123,11 @@ impl Backend {
 
     async fn pass<B, Moving>(
         &self,
-        pending: Pending<TcpStream>,
+        pending: Pending<Client>,
         backend: B,
         request: Request<()>,
         recording: Option<Recording>,
-        run: impl FnOnce(Pipe<TcpStream, B>) -> Moving,
+        run: impl FnOnce(Pipe<Client, B>) -> Moving,
     ) -> Result<(), Failure>
     where
         B: AsyncRead + AsyncWrite + Unpin,
@@ -142,12 +146,12 @@ impl Backend {
         })
     }
 
-    fn translates(&self, pending: &Pending<TcpStream>) -> Option<Translate> {
+    fn translates(&self, pending: &Pending<Client>) -> Option<Translate> {
         self.translate.filter(|to| pending.carrier() != Some(to.carrier()))
     }
 
     /// A token of a header's, or of a browser's, which has none to set.
-    fn is_known(&self, pending: &Pending<TcpStream>) -> bool {
+    fn is_known(&self, pending: &Pending<Client>) -> bool {
         let Some(token) = &self.token else { return true };
         let header = pending.request().headers().get(header::AUTHORIZATION);
         let header = header.and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
@@ -156,7 +160,7 @@ impl Backend {
     }
 
     /// Where a streaming request leads at a kubelet; at an API server it leads where it led.
-    fn location(&self, pending: &Pending<TcpStream>) -> Result<Option<String>, proxy::LocationError> {
+    fn location(&self, pending: &Pending<Client>) -> Result<Option<String>, proxy::LocationError> {
         if !self.is_kubelet {
             return Ok(None);
         }
@@ -185,16 +189,16 @@ impl Backend {
         Ok(())
     }
 
-    async fn dial(&self) -> std::io::Result<TcpStream> {
+    async fn dial(&self) -> std::io::Result<AbortOnDrop<TcpStream>> {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, self.url.port_or_known_default().unwrap_or(80))).await?;
         tcp.set_nodelay(true)?;
         TcpLiveness::default().apply(&tcp)?;
-        Ok(tcp)
+        Ok(AbortOnDrop::new(tcp))
     }
 
     /// What kubectl asks beside its sessions, where there is no API server: about the API, and what pod it is.
-    async fn answer_for_api(&self, pending: Pending<TcpStream>) -> Result<(), Failure> {
+    async fn answer_for_api(&self, pending: Pending<Client>) -> Result<(), Failure> {
         let path = pending.request().uri().path().to_owned();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let response = match parts[..] {
@@ -239,7 +243,7 @@ fn is_identity(name: &str) -> bool {
     ["impersonate-", "x-remote-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-async fn unreachable(pending: Pending<TcpStream>, error: &std::io::Error) -> Result<(), Failure> {
+async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result<(), Failure> {
     let message = format!("the backend cannot be reached: {error}");
     Ok(pending.respond(api::failure(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &message)).await?)
 }

@@ -1,0 +1,298 @@
+//! A pipe one side of which breaks off, or which is dropped half-way, between a client and a backend that are real sockets: the other side does
+//! not take it for an end.
+//!
+//! Time is the clock's, since there are sockets; nothing is asked of how long anything takes.
+
+#![cfg(feature = "net")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::AbortOnDrop;
+use kubestream::proxy::{self, Moved, Pipe, Side};
+use kubestream::upgrade::{self, Config, Protocol};
+use support::{pattern, tcp_pair};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+const ASKS: &str = "POST /exec HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+    X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+    X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
+const PATIENCE: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How a pipe moves its bytes, between sockets that are broken off when they are dropped.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Copies,
+    Shows,
+    /// Plain ones will do.
+    #[cfg(target_os = "linux")]
+    Splices,
+    #[cfg(target_os = "linux")]
+    SplicesThose,
+}
+
+const WAYS: &[By] = &[
+    By::Copies,
+    By::Shows,
+    #[cfg(target_os = "linux")]
+    By::Splices,
+    #[cfg(target_os = "linux")]
+    By::SplicesThose,
+];
+
+struct Ends {
+    client: TcpStream,
+    backend: TcpStream,
+    run: JoinHandle<Moved>,
+}
+
+async fn head(io: &mut TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.unwrap());
+    }
+}
+
+/// A client, a backend, and the pipe between.
+async fn piped<C, B>(near: C, far: B, (client, backend): (&mut TcpStream, &mut TcpStream)) -> Pipe<C, B>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let passing = async {
+        let pending = upgrade::accept(near, &Config::default()).await.unwrap();
+        let request = pending.to_pass_on();
+        proxy::forward(pending, far, request).await.unwrap()
+    };
+    let ends = async {
+        client.write_all(ASKS.as_bytes()).await.unwrap();
+        head(backend).await;
+        backend.write_all(SWITCHED.as_bytes()).await.unwrap();
+        head(client).await;
+    };
+    tokio::join!(passing, ends).0.linger(LINGER)
+}
+
+async fn ends(by: By) -> Ends {
+    let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
+    let ends = (&mut client, &mut backend);
+    let run = match by {
+        By::Copies => tokio::spawn(piped(AbortOnDrop::new(near), AbortOnDrop::new(far), ends).await.run()),
+        By::Shows => {
+            let pipe = piped(AbortOnDrop::new(near), AbortOnDrop::new(far), ends).await;
+            tokio::spawn(async move { pipe.run_with(&mut |_: Side, _: &Bytes| ControlFlow::Continue(())).await })
+        }
+        #[cfg(target_os = "linux")]
+        By::Splices => tokio::spawn(piped(near, far, ends).await.splice()),
+        #[cfg(target_os = "linux")]
+        By::SplicesThose => tokio::spawn(piped(AbortOnDrop::new(near), AbortOnDrop::new(far), ends).await.splice()),
+    };
+    // It stands, both ways.
+    for at in 0..2 {
+        let (from, to) = if at == 0 { (&mut client, &mut backend) } else { (&mut backend, &mut client) };
+        from.write_all(b"half of it").await.unwrap();
+        let mut half = [0; 10];
+        to.read_exact(&mut half).await.unwrap();
+        assert_eq!(half, *b"half of it", "{by:?}");
+    }
+    Ends { client, backend, run }
+}
+
+/// What is left, and whether it ended there.
+async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+    let mut rest = Vec::new();
+    let read = timeout(PATIENCE, tcp.read_to_end(&mut rest)).await.expect("it hangs");
+    (rest, read.map(drop))
+}
+
+async fn broke_off(tcp: &mut TcpStream, what: &str) {
+    let (rest, end) = rest(tcp).await;
+    let error = end.expect_err(what);
+    assert_eq!((error.kind(), rest.len()), (io::ErrorKind::ConnectionReset, 0), "{what}");
+}
+
+fn reset(tcp: TcpStream) {
+    tcp.set_zero_linger().unwrap();
+    drop(tcp);
+}
+
+#[tokio::test]
+async fn a_client_that_is_reset_has_not_ended_for_its_backend() {
+    for &by in WAYS {
+        let Ends { client, mut backend, run } = ends(by).await;
+        reset(client);
+        broke_off(&mut backend, &format!("{by:?}")).await;
+        let moved = timeout(PATIENCE, run).await.unwrap().unwrap();
+        assert!(moved.client.is_some() && moved.backend.is_none(), "{by:?}: {moved:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_reset_has_not_ended_for_its_client() {
+    for &by in WAYS {
+        let Ends { mut client, backend, run } = ends(by).await;
+        reset(backend);
+        broke_off(&mut client, &format!("{by:?}")).await;
+        let moved = timeout(PATIENCE, run).await.unwrap().unwrap();
+        assert!(moved.backend.is_some() && moved.client.is_none(), "{by:?}: {moved:?}");
+    }
+}
+
+/// It is heard of first by whoever writes to it, and is told but once.
+#[tokio::test]
+async fn a_backend_that_is_reset_while_it_is_written_to_has_not_ended_for_its_client() {
+    for &by in WAYS {
+        for _ in 0..20 {
+            let Ends { client, backend, run } = ends(by).await;
+            let (mut reads, mut writes) = client.into_split();
+            let writing = tokio::spawn(async move {
+                loop {
+                    if let Err(error) = writes.write_all(&[1; 1000]).await {
+                        return (error.kind(), writes);
+                    }
+                }
+            });
+            reset(backend);
+            let mut left = Vec::new();
+            let ended = timeout(PATIENCE, reads.read_to_end(&mut left)).await.unwrap();
+            // And so it is with the client's own socket.
+            let (wrote, _writes) = timeout(PATIENCE, writing).await.unwrap().unwrap();
+            let heard = ended.as_ref().map_or_else(io::Error::kind, |_| wrote);
+            assert_eq!((heard, left.len()), (io::ErrorKind::ConnectionReset, 0), "{by:?}: {ended:?} {wrote:?}");
+            timeout(PATIENCE, run).await.unwrap().unwrap();
+        }
+    }
+}
+
+/// Go's servers close with bytes of their client's unread: that is a reset, and all that they have said comes before it.
+#[tokio::test]
+async fn the_tail_of_a_backend_that_is_reset_reaches_a_client_that_takes_its_time() {
+    for &by in WAYS {
+        let Ends { mut client, mut backend, run } = ends(by).await;
+        backend.write_all(&pattern(3, 400_000)).await.unwrap();
+        client.write_all(b"unread").await.unwrap();
+        backend.peek(&mut [0]).await.unwrap();
+        // The proxy has it all.
+        sleep(Duration::from_millis(100)).await;
+        drop(backend);
+        let mut tail = vec![0; 400_000];
+        timeout(PATIENCE, client.read_exact(&mut tail)).await.unwrap().unwrap();
+        assert!(tail == pattern(3, 400_000), "{by:?}");
+        broke_off(&mut client, &format!("{by:?}")).await;
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+
+        // One that ends by itself, once it has all, is not waited for.
+        let Ends { mut client, backend, run } = ends(by).await;
+        reset(backend);
+        client.shutdown().await.unwrap();
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+    }
+}
+
+/// An upload that breaks off: what came of it is delivered, though the backend is slow.
+#[tokio::test]
+async fn what_a_client_has_said_reaches_a_backend_before_the_break() {
+    for &by in WAYS {
+        let Ends { mut client, mut backend, run } = ends(by).await;
+        client.write_all(&pattern(4, 400_000)).await.unwrap();
+        // The proxy has it all, and the backend has read none of it.
+        sleep(Duration::from_millis(100)).await;
+        reset(client);
+        let mut had = vec![0; 400_000];
+        timeout(PATIENCE, backend.read_exact(&mut had)).await.unwrap().unwrap();
+        assert!(had == pattern(4, 400_000), "{by:?}");
+        broke_off(&mut backend, &format!("{by:?}")).await;
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pipe_that_is_dropped_half_way_has_ended_for_nobody() {
+    for &by in WAYS {
+        let Ends { mut client, mut backend, run } = ends(by).await;
+        run.abort();
+        broke_off(&mut client, &format!("{by:?}: the client")).await;
+        broke_off(&mut backend, &format!("{by:?}: the backend")).await;
+    }
+    let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
+    drop(piped(AbortOnDrop::new(near), AbortOnDrop::new(far), (&mut client, &mut backend)).await);
+    broke_off(&mut client, "the client of a pipe that never ran").await;
+    broke_off(&mut backend, "its backend").await;
+}
+
+#[tokio::test]
+async fn an_observer_that_has_seen_enough_has_ended_it_for_nobody() {
+    let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
+    let pipe = piped(AbortOnDrop::new(near), AbortOnDrop::new(far), (&mut client, &mut backend)).await;
+    client.write_all(b"forbidden").await.unwrap();
+    let moved = pipe.run_with(&mut |_: Side, _: &Bytes| ControlFlow::Break(())).await;
+    assert!(moved.stopped);
+    broke_off(&mut client, "the client").await;
+    broke_off(&mut backend, "the backend").await;
+}
+
+#[tokio::test]
+async fn an_end_is_an_end_for_both() {
+    for &by in WAYS {
+        for clients_first in [true, false] {
+            let Ends { client, backend, run } = ends(by).await;
+            let (mut first, mut last) = if clients_first { (client, backend) } else { (backend, client) };
+            first.write_all(&pattern(5, 300_000)).await.unwrap();
+            first.shutdown().await.unwrap();
+            let (had, end) = rest(&mut last).await;
+            end.unwrap();
+            assert!(had == pattern(5, 300_000), "{by:?}");
+            last.write_all(b"and back").await.unwrap();
+            drop(last);
+            let (had, end) = rest(&mut first).await;
+            end.unwrap();
+            assert_eq!(had, b"and back", "{by:?}");
+            let moved = timeout(PATIENCE, run).await.unwrap().unwrap();
+            assert!(moved.client.is_none() && moved.backend.is_none(), "{by:?}: {moved:?}");
+        }
+    }
+}
+
+/// A plain socket can say nothing but an end, and it is said once nothing better can come.
+#[tokio::test]
+async fn a_plain_socket_is_closed() {
+    let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
+    let run = tokio::spawn(piped(near, far, (&mut client, &mut backend)).await.run());
+    reset(client);
+    assert_eq!(timeout(PATIENCE, backend.read(&mut [0])).await.unwrap().unwrap(), 0);
+    assert!(timeout(PATIENCE, run).await.unwrap().unwrap().client.is_some());
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_that_nobody_wants_has_not_ended() {
+    let (mut client, near) = tcp_pair().await;
+    client.write_all(ASKS.as_bytes()).await.unwrap();
+    let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
+    let upgraded = pending.accept(Protocol::EXEC).await.unwrap();
+    head(&mut client).await;
+    drop(upgraded);
+    broke_off(&mut client, "upgraded").await;
+
+    // Who is refused has its answer, and its end.
+    let (mut client, near) = tcp_pair().await;
+    client.write_all(ASKS.replace("v4.channel", "v9.channel").as_bytes()).await.unwrap();
+    let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
+    let (refused, (answer, end)) = tokio::join!(pending.accept(Protocol::EXEC), async {
+        let answer = rest(&mut client).await;
+        drop(client);
+        answer
+    });
+    refused.unwrap_err();
+    end.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 403"), "{}", answer.escape_ascii());
+}
