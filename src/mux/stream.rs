@@ -187,6 +187,19 @@ impl RecvHalf {
         self.stream.shared.look(|state| state.connection.peer_said_goodbye())
     }
 
+    /// Ready once the connection has ended.
+    #[cfg(feature = "translate")]
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let id = self.stream.id;
+        self.stream.shared.with(|state| {
+            if state.connection.is_closed() {
+                return Poll::Ready(());
+            }
+            park(&mut state.waiting(id).end, cx);
+            Poll::Pending
+        })
+    }
+
     /// Something that can tell when nothing more will come, while this half is read elsewhere.
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }

@@ -168,6 +168,12 @@ impl Connection {
         self.recv.poll_broken(cx)
     }
 
+    /// Ready once the whole connection has ended, however this one did.
+    #[cfg(feature = "translate")]
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.recv.poll_gone(cx)
+    }
+
     /// Ready once what came before, and is unread, is nobody's any more: the client of a server's end has broken it off. At a client's
     /// end only reading tells whether it is that, or the way in which its server ends.
     pub(super) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {

@@ -327,7 +327,7 @@ impl Connection {
             Some(End::Fin | End::Cancelled) => None,
             Some(End::Reset(status)) => Some(StreamError::Reset(status)),
             Some(End::Broken(status)) => Some(StreamError::Broken(status)),
-            None => self.closed(),
+            None | Some(End::WithConnection) => self.closed(),
         }
     }
 

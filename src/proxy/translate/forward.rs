@@ -2,8 +2,7 @@
 //!
 //! Owns that a connection which fails takes no other with it.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,7 +31,7 @@ pub(super) async fn join(
     let ended = loop {
         tokio::select! {
             request = server.accept() => match request {
-                Some(Ok(request)) => connections.push(connect(request, &client, &forward, &moved)),
+                Some(Ok(request)) => connections.push(connect(request, &forward, &moved)),
                 None => break Ok(()),
                 Some(Err(error)) => return Err(TranslateError::Client(error.into())),
             },
@@ -59,9 +58,9 @@ pub(super) async fn join(
     ended.map_err(|error| TranslateError::Backend(error.into()))
 }
 
-async fn connect(request: Request, client: &Multiplexer, forward: &PortForward, moved: &AtomicU64) {
+async fn connect(request: Request, forward: &PortForward, moved: &AtomicU64) {
     match forward.connect(request.port()).await {
-        Ok(remote) => relay(request.accept(), remote, client, moved).await,
+        Ok(remote) => relay(request.accept(), remote, moved).await,
         Err(error) => request.fail(&reason(&error)),
     }
 }
@@ -83,12 +82,10 @@ struct Way {
 }
 
 /// Moves bytes both ways, each piece as it came, until both have ended or either fails.
-async fn relay(mut local: Connection, mut remote: Connection, client: &Multiplexer, moved: &AtomicU64) {
+async fn relay(mut local: Connection, mut remote: Connection, moved: &AtomicU64) {
     // What the client breaks off is no end, though the backend's has come before.
     remote.breaks_off = true;
     let (mut up, mut down) = (Way::default(), Way::default());
-    let mut gone = pin!(client.gone());
-    let mut client_gone = false;
     let failed = poll_fn(|cx| {
         // The backend's word on what is wrong goes before the client's.
         if let Poll::Ready(Err(error)) = poll_way(&mut down, &mut remote, &mut local, moved, cx) {
@@ -100,7 +97,9 @@ async fn relay(mut local: Connection, mut remote: Connection, client: &Multiplex
         // A client that gives up is heard though a backend that takes nothing holds up what it has sent.
         let broken = local.poll_broken(cx);
         let given_up = up.held.is_some() && matches!(broken, Poll::Ready(StreamError::Reset(_)));
-        client_gone = client_gone || gone.as_mut().poll(cx).is_ready();
+        // Asked of the stream, which has a place for one who waits: all that wait for the connection are a list, and it would grow by one a
+        // connection.
+        let client_gone = local.poll_gone(cx).is_ready();
         // Of a client that has gone what it had sent is passed on, and nobody takes an answer.
         let all = up.over && (down.over || client_gone);
         // The backend has ended and takes nothing more: whoever sends hears of it.
