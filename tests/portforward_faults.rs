@@ -9,7 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
+use kubestream::spdy::{Frame, RstStatus, StreamId};
 use kubestream::upgrade::{Protocol, Upgraded};
+use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
 use support::{pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::time::{Instant, sleep, timeout};
@@ -133,11 +135,86 @@ async fn a_failed_write_says_of_which_port_it_was() {
     assert!(matches!(error.downcast::<Error>(), Ok(Error::Stream { port: 80, .. })));
 }
 
+/// A server ends the data stream, or resets it, and says and ends nothing on the error stream, ever.
+#[tokio::test(start_paused = true)]
+async fn an_error_stream_that_is_never_ended_is_cancelled() {
+    for (how, end) in [("FIN", fin(3)), ("RST", rst(3, RstStatus::CANCEL))] {
+        for read in [true, false] {
+            let (near, far) = duplex(1 << 20);
+            let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+            let (mux, driver) = Multiplexer::client(upgraded, Config::default());
+            tokio::spawn(driver);
+            let forward = PortForward::new(mux.clone()).unwrap();
+            let mut peer = Peer::new(far);
+            let answers = async {
+                assert_eq!((peer.hear_syn().await.0, peer.hear_syn().await.0), (1, 3));
+                peer.say(reply(1)).await;
+                peer.say(reply(3)).await;
+                peer.say(data(3, "all")).await;
+                peer.say(end.clone()).await;
+            };
+            let (connection, ()) = tokio::join!(forward.connect(80), answers);
+            let mut connection = connection.unwrap();
+            assert_eq!(connection.data().await.unwrap().unwrap(), "all");
+            if read {
+                let ended = connection.data().await;
+                // Who does not say that a reset was an end has not said so.
+                assert_eq!(ended.is_none(), how == "FIN", "{ended:?}");
+            }
+            connection.finish();
+            drop(connection);
+            until(|| mux.stats().streams == 0).await;
+            loop {
+                match peer.hear().await {
+                    Some(Frame::RstStream { id, status }) if id == StreamId::new(1) => {
+                        break assert_eq!(status, RstStatus::CANCEL);
+                    }
+                    Some(_) => {}
+                    None => panic!("{how}, {read}: it is not told"),
+                }
+            }
+            assert!(mux.takes_streams());
+        }
+    }
+}
+
+/// Its half of the error stream a client of Go's ends at once; one that does not must not fill the server's table with them.
+#[tokio::test(start_paused = true)]
+async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connection() {
+    let (near, far) = duplex(1 << 20);
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+    tokio::spawn(driver);
+    let mut server = PortForwardServer::new(mux.clone()).unwrap();
+    let mut peer = Peer::new(far);
+    for (number, fails) in (0..4).zip([false, true, false, true]) {
+        let request = number.to_string();
+        let (error, stream) = (4 * number + 1, 4 * number + 3);
+        for (id, kind) in [(error, "error"), (stream, "data")] {
+            peer.say(syn(id, &[("streamtype", kind), ("port", "80"), ("requestid", &request)])).await;
+        }
+        peer.say(fin(stream)).await;
+        let request = server.accept().await.unwrap().unwrap();
+        if fails {
+            request.fail("nobody listens");
+        } else {
+            let mut connection = request.accept();
+            assert!(connection.data().await.is_none());
+            connection.finish();
+        }
+        until(|| mux.stats().streams == 0).await;
+        let mut frames = Vec::new();
+        while !resets(&frames).contains(&(error, RstStatus::CANCEL)) {
+            frames.push(peer.hear().await.unwrap());
+        }
+        assert!(carried(&frames, error).1, "behind the end of it: {frames:?}");
+    }
+}
+
 #[cfg(feature = "net")]
 mod local {
     use kubestream::portforward::{Addresses, Backoff, Forwarder, Reconnecting};
-    use kubestream::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
-    use support::peer::{Peer, data, reply, rst};
+    use kubestream::spdy::GoAwayStatus;
     use tokio::net::TcpStream;
 
     use super::*;

@@ -303,7 +303,12 @@ impl SendHalf {
         self.stream.reset(status);
     }
 
-    /// The same behind what is queued, as far as the peer's window lets it go.
+    /// Ends what comes too, once the FIN is out.
+    pub(crate) fn cancel_behind(&self) {
+        self.stream.shared.with(|state| state.connection.cancel_behind(self.stream.id));
+    }
+
+    /// Ends both directions behind what is queued, as far as the peer's window lets it go.
     pub(crate) fn reset_behind(self, status: RstStatus) {
         let stream = &self.stream;
         stream.shared.with(|state| state.connection.reset_behind(stream.id, status));

@@ -263,6 +263,8 @@ impl Reason {
                     let due = self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
                     ready!(due.as_mut().poll(cx));
                     self.ended = true;
+                    // Left to itself it would stay as long as the whole connection.
+                    self.recv.cancel();
                 }
             }
         }
@@ -318,7 +320,13 @@ impl Drop for Connection {
             (false, false) => send.reset_behind(RstStatus::CANCEL),
         }
         match &mut self.error {
-            ErrorHalf::Written(error) => error.finish(),
+            ErrorHalf::Written(error) => {
+                error.finish();
+                // A client that has not ended its half has nothing to say there. In the old form it cannot, and a reset is an error.
+                if !self.says_why {
+                    error.cancel_behind();
+                }
+            }
             // Nobody asks any more.
             ErrorHalf::Read(reason) if !reason.ended => reason.recv.cancel(),
             ErrorHalf::Read(_) => {}

@@ -188,7 +188,7 @@ impl Request {
 
     /// The port could not be reached. A client of ours is told why; one of Go's sees a connection that ends at once, and its
     /// other connections live on.
-    pub fn fail(mut self, reason: &str) {
+    pub fn fail(self, reason: &str) {
         // A reason that is no header is not worth failing for.
         let reason: String = reason.chars().filter(|char| !char.is_control()).take(1024).collect();
         let headers = Headers::from_iter([(ERROR, &reason[..])]);
@@ -196,7 +196,7 @@ impl Request {
             data.finish();
             data.split().0.cancel_behind();
         }
-        self.error.finish();
+        end(self.error, self.says_why);
     }
 
     /// The port could not be reached, said as Go's servers do, in the words of the error stream. client-go prints them, and
@@ -209,8 +209,17 @@ impl Request {
     /// Dropped before it is ready, the client may not have heard why.
     pub async fn fail_on_error_stream(mut self, reason: &str) -> Result<(), Error> {
         let said = self.error.send(Bytes::copy_from_slice(reason.as_bytes())).await;
-        self.error.finish();
-        self.data.reply().finish();
+        end(self.error, self.says_why);
+        end(self.data.reply(), self.says_why);
         said.map_err(|error| Error::stream(self.port, error))
+    }
+}
+
+/// Ends a stream, and behind that what a client may still send on it: one that does not end its half must not fill the table with them. In the
+/// old form none can, and a reset is an error.
+fn end(mut stream: Stream, is_old: bool) {
+    stream.finish();
+    if !is_old {
+        stream.split().0.cancel_behind();
     }
 }
