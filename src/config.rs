@@ -145,7 +145,8 @@ pub struct Limits {
     pub max_settings_frames: u32,
     /// Streams of the peer that may live at a time, answered or not. The next is refused. Default: 1024.
     pub max_streams: usize,
-    /// Streams that the peer may reset before they were answered, in [`Limits::rate_window`]. Default: 200.
+    /// Streams that the peer may reset before anybody has taken them, by [`Multiplexer::accept`](crate::mux::Multiplexer::accept), in
+    /// [`Limits::rate_window`]. Those that were taken count against `max_streams` until they are let go of. Default: 200.
     pub max_unanswered_resets: u32,
     /// Bytes of all header blocks, inflated, in [`Limits::rate_window`]: one of few bytes may inflate to
     /// [`Limits::max_header_block`], over and over. Default: 64 MiB. A connection of a port-forward is two blocks of some 65 bytes, so

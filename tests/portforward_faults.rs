@@ -178,6 +178,31 @@ async fn an_error_stream_that_is_never_ended_is_cancelled() {
     }
 }
 
+/// 201 of them in 30 s ended the whole port-forward: the server had not answered them yet.
+#[tokio::test(start_paused = true)]
+async fn connects_that_are_given_up_end_no_other_connection() {
+    let Ends { mut client, mut server, forward, client_mux, server_mux, mut _accepting } = ends().await;
+    let dialling = tokio::spawn(async move {
+        let mut dialling = tokio::task::JoinSet::new();
+        while let Some(request) = _accepting.accept().await {
+            let request = request.unwrap();
+            dialling.spawn(async move {
+                sleep(Duration::from_secs(1)).await;
+                request.fail("it cannot be reached");
+            });
+        }
+    });
+    for _ in 0..1000 {
+        assert!(timeout(Duration::from_millis(10), forward.connect(81)).await.is_err(), "it was given up");
+    }
+    client.send("still here".into()).await.unwrap();
+    assert_eq!(server.data().await.unwrap().unwrap(), "still here");
+    drop((client, server));
+    until(|| server_mux.stats().streams == 0 && client_mux.stats().streams == 0).await;
+    assert!(client_mux.takes_streams());
+    dialling.abort();
+}
+
 /// Its half of the error stream a client of Go's ends at once; one that does not must not fill the server's table with them.
 #[tokio::test(start_paused = true)]
 async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connection() {

@@ -83,19 +83,38 @@ fn streams_reset_by_the_peer_count_until_their_handlers_let_go() {
 
 /// Row 9, CVE-2023-44487.
 #[test]
-fn streams_reset_before_they_are_answered_are_counted_and_others_are_not() {
-    let mut server = End::server(config(|_| {}));
+fn streams_reset_before_anybody_took_them_are_counted_and_others_are_not() {
+    type Taking = (&'static str, fn(&mut End, u32));
     // client-go resets each data stream of a port-forward when it is done, thousands a minute.
-    for stream in many_streams(10_000) {
-        server.gets(syn(stream));
+    let answered: Taking = ("answered", |server, stream| {
         server.accepts(stream);
         server.says();
-        server.gets(rst(stream, RstStatus::CANCEL));
-        server.connection.release(id(stream));
+    });
+    // What is behind a port is being dialled, and the client gives up.
+    let taken: Taking = ("taken", |server, stream| drop(server.connection.take_headers(id(stream)).unwrap()));
+    let unsent: Taking = ("answered, and the answer has not left", |server, stream| server.accepts(stream));
+    let mut server = End::server(config(|_| {}));
+    let mut stream = 1;
+    for (how, take) in [answered, taken, unsent] {
+        for _ in 0..10_000 {
+            server.gets(syn(stream));
+            take(&mut server, stream);
+            server.gets(rst(stream, RstStatus::CANCEL));
+            server.connection.release(id(stream));
+            stream += 2;
+        }
+        assert_eq!((server.error(), server.connection.stream_count()), (None, 0), "{how}");
     }
-    assert_eq!((server.error(), server.connection.stream_count()), (None, 0));
+    // Who takes them and does not let go has no more than may live.
+    let mut slow = End::server(config(|config| config.limits.max_streams = 16));
+    for stream in many_streams(1000) {
+        slow.gets(syn(stream));
+        slow.connection.take_headers(id(stream));
+        slow.gets(rst(stream, RstStatus::CANCEL));
+        slow.says();
+    }
+    assert_eq!((slow.error(), slow.connection.stream_count()), (None, 16));
 
-    let mut stream = 20_001;
     let mut resets = |server: &mut End, count: u32| {
         for _ in 0..count {
             server.gets_all([syn(stream), rst(stream, RstStatus::CANCEL)]);

@@ -227,14 +227,16 @@ impl Connection {
 
     fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
-        // An answer that has not left yet is none to the peer.
-        let unanswered = !stream.ours && (!stream.answered || stream.control.reply.is_some());
         stream.control.reply = None;
         stream.control.window_update = false;
         stream.control.reset = None;
         let ours_unanswered = stream.ours && !stream.answered;
-        // Nobody has taken it yet, and nobody will: it leaves the backlog.
-        if unanswered && stream.headers.take().is_some() {
+        // Nobody has taken it yet, and nobody will: it leaves the backlog. Such have a rate, since nothing else bounds how often a peer makes
+        // and unmakes them. Whoever has taken one counts against `max_streams` until it is let go of, answered or not, so that a
+        // peer cannot have more of them at a time whatever it resets; and a connect that is given up while its port is dialled is
+        // no crime, however often.
+        let untaken = !stream.ours && !stream.answered && stream.headers.take().is_some();
+        if untaken {
             stream.held = false;
         }
         if !self.survives_reset(id) {
@@ -249,7 +251,7 @@ impl Connection {
         }
         self.forget_if_over(id);
         let limits = &self.config.limits;
-        if unanswered && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
+        if untaken && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
             let value = u64::from(limits.max_unanswered_resets);
             return Err(ConnectionError::LimitExceeded { limit: "max_unanswered_resets", value });
         }
