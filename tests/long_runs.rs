@@ -187,14 +187,6 @@ fn of_thousands_of_forwarded_connections_nothing_is_left() {
     }
 }
 
-/// Each of them left a waker for the end of the client's connection.
-#[cfg(feature = "translate")]
-#[test]
-fn of_thousands_of_translated_connections_nothing_is_left() {
-    let _turn = turn();
-    play_over_sockets(forwards(Protocol::Tunnel, Some(Protocol::PortForward), times(2000)));
-}
-
 #[test]
 fn two_thousand_idle_connections_are_held_by_their_keepalive() {
     let _turn = turn();
