@@ -57,6 +57,26 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
     }
 }
 
+/// All that it had to say came while the backend was still being asked.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_all_at_once_and_closes_has_said_it() {
+    for to in [V4, V5] {
+        let from = Protocol::Channel(Subprotocol::V4);
+        let (client, server, translating) = joined(from, to, Streams::PIPES);
+        let (client, _driver) = exec_client(client, from);
+        let mut exec = client.exec(Streams::PIPES).await.unwrap();
+        exec.stdin.take().unwrap().send("all of it".into()).await.unwrap();
+        drop((exec, client));
+        sleep(Duration::from_secs(1)).await;
+        let (server, _driver) = exec_server(server, to);
+        let mut process = server.accept_exec(Streams::PIPES).await.unwrap();
+        let mut typed = Vec::new();
+        process.stdin.take().unwrap().read_to_end(&mut typed).await.unwrap();
+        assert_eq!(typed, b"all of it", "{to:?}");
+        assert!(matches!(translating.await.unwrap(), Err(TranslateError::Client(_))));
+    }
+}
+
 /// A server that says its status first, and goes on with its output.
 #[tokio::test(start_paused = true)]
 async fn what_comes_behind_a_status_is_shown_as_long_as_it_comes() {

@@ -20,11 +20,17 @@ pub(super) async fn join(
     // The client's first: over SPDY nothing runs for one that is not all there. A WebSocket has all its streams at once.
     let process = client.accept_exec_with(streams, options.clone()).await;
     let mut process = process.map_err(|error| TranslateError::Client(error.into()))?;
+    let mut asked = Box::pin(async move { backend.exec_with(streams, options.clone()).await });
     let remote = tokio::select! {
-        remote = backend.exec_with(streams, options.clone()) => remote,
-        () = process.client_gone() => return Err(gone(&client)),
+        remote = &mut asked => remote,
+        () = process.client_gone() => {
+            // It may have said all that it had to say.
+            if !client.peer_said_goodbye() || process.stdin.is_none() {
+                return Err(gone(&client));
+            }
+            asked.await
+        }
     };
-    drop(backend);
     let mut remote = match remote {
         Ok(remote) => remote,
         Err(error) => {
