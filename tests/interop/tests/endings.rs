@@ -4,7 +4,7 @@
 use kubestream::channel::Subprotocol;
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves, server_for};
-use kubestream_interop::{Ended, Input, Peer, Scratch, Spoken, digest, example, gone, pattern, run, within, written};
+use kubestream_interop::{Input, Peer, Scratch, Spoken, digest, example, gone, pattern, run, within, written};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -72,23 +72,17 @@ async fn exec(listener: &TcpListener) -> Command {
     command
 }
 
-fn fails(ended: &Ended, sent: &[u8]) {
-    assert_eq!((ended.code, digest(&ended.stdout)), (Some(1), digest(sent)), "{}", ended.stderr);
-    assert!(ended.stderr.starts_with("error: "), "{}", ended.stderr);
-}
-
+/// Of a server that says goodbye without a status, and of one that is gone behind its status, which over WebSocket is the last that it has to say.
 #[tokio::test]
-async fn what_has_come_is_shown_before_an_error() {
+async fn what_has_come_is_shown_before_the_end_is_acted_on() {
     let role = server_for("`exec`");
-    let _proof = proves("output and no status; output and a status, and then no Close").with(
-        Foreign::Bytes,
-        role,
-        [Over::WebSocketV5],
-    );
+    let cases = "output and no status; output and exit code 7, and no Close";
+    let _proof = proves(cases).with(Foreign::Bytes, role, [Over::WebSocketV5]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     // More than a pipe holds that nobody reads yet.
     let sent = pattern(500_000);
-    for status in [None, Some(br#"{"status":"Success"}"#)] {
+    let seven = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
+    for (status, code, said) in [(None, 1, "error: the session ended without a status"), (Some(seven), 7, "")] {
         let server = async {
             let mut server = Spoken::server(&listener).await;
             for piece in sent.chunks(PIECE) {
@@ -102,6 +96,7 @@ async fn what_has_come_is_shown_before_an_error() {
             }
         };
         let (ended, ()) = tokio::join!(run(exec(&listener).await, Input::Null), within("the client's answer", server));
-        fails(&ended, &sent);
+        assert_eq!((ended.code, digest(&ended.stdout)), (Some(code), digest(&sent)), "{}", ended.stderr);
+        assert!(ended.stderr.starts_with(said), "{}", ended.stderr);
     }
 }
