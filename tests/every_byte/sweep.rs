@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kubestream::Initiator;
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream::upgrade::{Carrier, Protocol};
 use stats_alloc::Region;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
