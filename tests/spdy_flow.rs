@@ -467,6 +467,7 @@ fn after_the_last_word_nothing_is_said_and_all_is_read() {
     assert_eq!(client.connection.stream_count(), 0, "no frame that is never sent keeps a stream");
     client.connection.go_away();
     let goodbye = goaway(0, GoAwayStatus::OK);
+    assert!(client.connection.has_output(), "a goodbye is waiting");
     assert_eq!((client.says(), client.error().as_deref()), (vec![goodbye], Some("the connection is closed")));
 }
 

@@ -36,11 +36,12 @@ impl Connection {
     /// Whether [`poll_frame`](Self::poll_frame) may have something to give.
     #[must_use]
     pub fn has_output(&self) -> bool {
+        if self.is_silent() {
+            return self.last_frame.is_some();
+        }
         let queued = !self.controls.is_empty() || self.ready.iter().any(|queue| !queue.is_empty());
         let due = self.grants_session();
-        !self.is_silent()
-            && (!self.replies.is_empty()
-                || !self.is_closed() && (queued || due || matches!(self.phase, Phase::Closing)))
+        !self.replies.is_empty() || !self.is_closed() && (queued || due || matches!(self.phase, Phase::Closing))
     }
 
     /// Changes whenever something to send was added.
