@@ -98,6 +98,8 @@ pub struct Exec {
     error: Option<RecvHalf>,
     /// The two outputs, wherever they are now.
     outputs: Vec<(&'static str, Watch)>,
+    /// Those that nobody took.
+    unmissed: Vec<&'static str>,
     /// What was sent to the process, wherever it is sent from.
     stdin_sent: Option<Watch>,
     /// The sending halves of what only the server writes: finished at the end, not before, since a server may take a FIN
@@ -138,6 +140,7 @@ impl Exec {
             resize: None,
             error: None,
             outputs: Vec::new(),
+            unmissed: Vec::new(),
             stdin_sent: None,
             unused: Vec::new(),
             protocol,
@@ -220,8 +223,10 @@ impl Exec {
     /// call is discarded all the same.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        self.stdout = None;
-        self.stderr = None;
+        for (name, untaken) in [("stdout", self.stdout.take()), ("stderr", self.stderr.take())] {
+            // However it ended, or will.
+            self.unmissed.extend(untaken.map(|_| name));
+        }
         let status = match self.progress.status.clone() {
             Some(status) => status,
             None => {
@@ -242,7 +247,7 @@ impl Exec {
     /// Whether the status counts: not where an output is missing that somebody wanted.
     fn judge(&self, status: ExitStatus, given_up: bool) -> Result<ExitStatus, Error> {
         let (mut missing, mut cause) = (Vec::new(), None);
-        for (name, output) in &self.outputs {
+        for (name, output) in self.outputs.iter().filter(|(name, _)| !self.unmissed.contains(name)) {
             let error = match output.outcome() {
                 Some(Err(error)) => error,
                 None if given_up && output.is_wanted() => {
@@ -313,11 +318,19 @@ impl Exec {
                     }
                 }
                 end => {
+                    let goodbye = self.mux.peer_said_goodbye();
                     let ended = match end {
                         None | Some(Err(StreamError::Reset(RstStatus::CANCEL))) => Ok(()),
+                        // Where we went ourselves, what would still have come may be the rest of the text.
+                        Some(Err(StreamError::Connection(error @ ConnectionError::Closed)))
+                            if self.version < Version::V4 && progress.said_something && !goodbye =>
+                        {
+                            Err(Error::Connection(error))
+                        }
                         // v1's error stream has no other end. For the rest, a connection that ended first was cut.
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
                             if self.version == Version::V1
+                                && goodbye
                                 && !self.outputs.is_empty()
                                 && self.outputs.iter().all(|(_, output)| output.was_finished()) =>
                         {

@@ -331,15 +331,15 @@ impl Connection {
         }
     }
 
-    /// How the peer's direction of a stream ended: well by FIN, by the CANCEL that Go's servers end with, or in good order with the
-    /// whole connection. `None`: it has not ended, or nobody wanted what was still to come.
+    /// How the peer's direction of a stream ended: well by FIN, by the CANCEL that Go's servers end with, or with the whole connection
+    /// where the peer ended that in good order. `None`: it has not ended, or nobody wanted what was still to come.
     pub(crate) fn outcome(&self, id: StreamId) -> Option<Result<(), StreamError>> {
         let stream = self.streams.get(&id)?;
         match (stream.end?, self.closed()) {
             (End::Fin | End::Reset(RstStatus::CANCEL), _) => Some(Ok(())),
-            (End::Reset(status), _) => Some(Err(StreamError::Reset(status))),
+            (End::Reset(status), _) => (!stream.unmissed).then_some(Err(StreamError::Reset(status))),
             (End::Broken(status), _) => Some(Err(StreamError::Broken(status))),
-            (End::WithConnection, Some(StreamError::Connection(ConnectionError::Closed))) => Some(Ok(())),
+            (End::WithConnection, Some(_)) if self.peer_has_said_all() => Some(Ok(())),
             (End::WithConnection, Some(error)) => Some(Err(error)),
             (End::Cancelled | End::WithConnection, _) => None,
         }
@@ -602,11 +602,14 @@ impl Connection {
 
     /// Sends a PING to find out whether the peer is there, behind its last word too.
     pub(crate) fn ask(&mut self) {
+        if self.is_closed() {
+            return;
+        }
         if self.is_hushed() {
             let id = self.queue_ping();
             self.replies.clear();
             self.last_frame = Some(Frame::Ping(id));
-        } else if !self.is_silent() && !self.is_closed() {
+        } else if !self.is_silent() {
             self.keepalive_ping();
         }
     }

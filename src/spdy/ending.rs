@@ -298,6 +298,17 @@ impl Connection {
         }
     }
 
+    /// Whether an orderly end of the connection has cut nothing off that the peer would have said. An end of our own making may have.
+    pub(super) fn peer_has_said_all(&self) -> bool {
+        let goodbye = matches!(self.gone_away, Some((_, GoAwayStatus::OK)));
+        matches!(self.error(), Some(ConnectionError::Closed)) && (goodbye || self.has_last_word())
+    }
+
+    /// Whether all that the peer has to say came before what it has said.
+    fn has_last_word(&self) -> bool {
+        self.last_word.is_some_and(|word| word.is_last && word.begun)
+    }
+
     /// Whether a goodbye that is none, as `error` may be, changes nothing: all that mattered was said before.
     pub(crate) fn has_all_but(&self, error: &ConnectionError) -> bool {
         let is_close = matches!(error, ConnectionError::PeerClosed { .. });
@@ -306,7 +317,7 @@ impl Connection {
 
     /// Whether somebody waits for the end of a stream that has not come.
     fn is_owed(&self) -> bool {
-        if self.last_word.is_some_and(|word| word.is_last && word.begun) {
+        if self.has_last_word() {
             return false;
         }
         self.streams.values().any(|stream| stream.held && !stream.discard && stream.end.is_none())
@@ -347,6 +358,7 @@ impl Connection {
             && stream.end.is_none()
         {
             stream.end = Some(end);
+            stream.unmissed = stream.discard;
             if std::mem::take(&mut stream.reader_waits) {
                 self.events.push_back(Event::Readable(id));
             }
@@ -424,5 +436,35 @@ impl Connection {
         if self.last_word.is_some_and(|word| word.id == id && word.begun) {
             self.silence(StreamError::Hushed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::spdy::Headers;
+
+    #[test]
+    fn a_goodbye_that_waits_is_not_given_up_for_a_question() {
+        let now = Instant::now();
+        let mut client = Connection::new(Role::Client, Config::default(), now);
+        let id = client.open(Headers::new()).unwrap().unwrap();
+        client.hush_after(id, false);
+        while client.poll_frame(now).is_some() {}
+        client.receive(Frame::SynReply { id, fin: false, headers: Headers::new() }, now);
+        client.receive(Frame::Data { id, fin: true, data: Bytes::from_static(b"{}") }, now);
+        client.ask();
+        assert_eq!(client.poll_frame(now), Some(Frame::Ping(1)));
+        client.go_away();
+        client.ask();
+        let goodbye = Frame::GoAway { last_good: StreamId::SESSION, status: GoAwayStatus::OK };
+        assert_eq!(client.poll_frame(now), Some(goodbye));
+        client.ask();
+        assert_eq!(client.poll_frame(now), None, "it is the last");
     }
 }

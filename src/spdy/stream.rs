@@ -61,6 +61,8 @@ pub(super) struct Stream {
     /// What `unread` counts against the budget.
     pub(super) charged: usize,
     pub(super) discard: bool,
+    /// When it ended, nobody wanted what was still to come.
+    pub(super) unmissed: bool,
     pub(super) receive_window: ReceiveWindow,
     /// The reader was told to wait.
     pub(super) reader_waits: bool,
@@ -112,6 +114,7 @@ impl Stream {
             gathered: BytesMut::new(),
             charged: 0,
             discard: false,
+            unmissed: false,
             receive_window: ReceiveWindow::new(receive_window, receive_window),
             reader_waits: false,
             sending: Sending::Open,

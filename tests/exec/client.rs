@@ -287,6 +287,59 @@ async fn a_status_whose_output_was_let_go_is_whole_without_it() {
     assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
 }
 
+/// Nor however it ends: before the status is asked for, or by a server that breaks it off.
+#[tokio::test(start_paused = true)]
+async fn an_output_that_nobody_took_or_kept_is_missed_by_nobody_however_it_ends() {
+    let (mut exec, mut peer, _driver) = outputs(Version::V4).await;
+    peer.say(data(3, "half of")).await;
+    peer.say(data(1, EXIT_3)).await;
+    drop(peer);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3), "nobody took them");
+
+    let (mut exec, mut peer, _driver) = outputs(Version::V4).await;
+    drop((exec.stdout.take(), exec.stderr.take()));
+    for id in [3, 5] {
+        peer.say(rst(id, RstStatus::INTERNAL_ERROR)).await;
+    }
+    peer.say(data(1, EXIT_3)).await;
+    assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3), "nobody kept them");
+
+    // One that was read to such an end was wanted, and is still missing when it is let go.
+    let (mut exec, mut peer, _driver) = outputs(Version::V4).await;
+    let (mut stdout, _stderr) = (exec.stdout.take().unwrap(), exec.stderr.take());
+    peer.say(rst(3, RstStatus::INTERNAL_ERROR)).await;
+    peer.say(fin(5)).await;
+    assert!(stdout.data().await.unwrap().is_err());
+    drop(stdout);
+    peer.say(data(1, EXIT_3)).await;
+    let waited = exec.wait().await;
+    assert!(matches!(&waited, Err(Error::Incomplete { missing, .. }) if missing[..] == ["stdout"]), "{waited:?}");
+}
+
+/// That we go ourselves does not make a whole of what had come by then.
+#[tokio::test(start_paused = true)]
+async fn what_our_own_shutdown_cuts_is_no_more_whole_than_what_the_network_cuts() {
+    let (mut exec, mut peer, mux, _driver) = pipes_of(Version::V4).await;
+    let _wanted = exec.stdout.take();
+    peer.say(data(5, "half of")).await;
+    peer.say(data(1, SUCCESS)).await;
+    sleep(Duration::from_secs(1)).await;
+    mux.shutdown().now_or_never();
+    let waited = exec.wait().await;
+    assert!(matches!(waited, Err(Error::Incomplete { status: ExitStatus::Success, .. })), "{waited:?}");
+
+    for version in [Version::V1, Version::V2, Version::V3] {
+        let (mut exec, mut peer, mux, _driver) = pipes_of(version).await;
+        peer.say(fin(5)).await;
+        peer.say(data(1, "command terminated with non-zero exit code: exit status 12")).await;
+        sleep(Duration::from_secs(1)).await;
+        mux.shutdown().now_or_never();
+        let waited = exec.wait().await;
+        assert!(matches!(waited, Err(Error::Connection(ConnectionError::Closed))), "{version:?}: {waited:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn v1s_error_text_is_read_though_the_error_stream_was_reset_before_it() {
     let text = "command terminated with non-zero exit code: error executing command [sh], exit code 42";
