@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::{Bytes, BytesMut};
+use kubestream::ConnectionError;
 use kubestream::spdy::{
     Codec, Config, Connection, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, Limits,
     ReadOutcome, Role, RstStatus, Setting, SettingId, Settings, StreamId,
@@ -87,6 +88,8 @@ struct Seen {
     window: i64,
     ended: bool,
     reset: bool,
+    /// Nothing of ours may come on it any more, or ever could.
+    over: bool,
 }
 
 struct Run {
@@ -164,7 +167,8 @@ impl Run {
             }
             Step::PeerPing(id) => self.hears(Frame::Ping(id.into())),
             Step::PeerGoAway { last_good } => {
-                self.hears(Frame::GoAway { last_good: StreamId::new(last_good.into()), status: GoAwayStatus::OK });
+                let status = if last_good < 0xc0 { GoAwayStatus::OK } else { GoAwayStatus::INTERNAL_ERROR };
+                self.hears(Frame::GoAway { last_good: StreamId::new(last_good.into()), status });
             }
             Step::Open => {
                 if let Ok(Some(id)) = self.connection.open(headers(false)) {
@@ -253,8 +257,18 @@ impl Run {
                     seen.window += i64::from(*delta);
                 }
             }
-            Frame::SynStream { id, .. } => {
-                self.seen.entry(*id).or_insert(Seen { window: self.initial_window, ..Seen::default() });
+            Frame::SynStream { id, unidirectional, .. } => {
+                let seen = Seen { window: self.initial_window, over: *unidirectional, ..Seen::default() };
+                self.seen.entry(*id).or_insert(seen);
+            }
+            Frame::RstStream { id, .. } => {
+                // One of ours may be reset before it was said.
+                let ours = id.is_client() == (self.role == Role::Client);
+                if let Some(seen) = self.seen.get_mut(id) {
+                    seen.over = true;
+                } else if ours {
+                    self.seen.insert(*id, Seen { over: true, ..Seen::default() });
+                }
             }
             Frame::Settings(settings) => {
                 if let Some(window) = settings.get(SettingId::INITIAL_WINDOW_SIZE) {
@@ -295,7 +309,11 @@ impl Run {
             let Some(frame) = self.connection.poll_frame(self.now) else { return };
             assert!(promised, "has_output did not know of {frame:?}");
             assert!(!self.gone, "{frame:?} after GOAWAY");
-            assert!(!std::mem::replace(&mut self.went_silent, self.connection.is_silent()), "{frame:?} in silence");
+            // A client that leaves with all that mattered says goodbye.
+            let goodbye = matches!(frame, Frame::GoAway { status: GoAwayStatus::OK, .. });
+            let leaves = self.role == Role::Client && matches!(self.connection.error(), Some(ConnectionError::Closed));
+            let was_silent = std::mem::replace(&mut self.went_silent, self.connection.is_silent());
+            assert!(!was_silent || leaves && goodbye, "{frame:?} in silence");
             self.writer.encode(frame.clone(), &mut self.wire).unwrap();
             let read = self.reader.decode(&mut self.wire).unwrap();
             assert_eq!(read.as_ref(), Some(&frame), "what is said can be understood");
@@ -312,7 +330,7 @@ impl Run {
                 assert!(id.get() > std::mem::replace(&mut self.last_syn, id.get()), "ids go up");
                 // Updates for a stream that was not opened yet are nobody's.
                 let seen = self.seen.entry(id).or_default();
-                *seen = Seen { window: self.initial_window, ..Seen::default() };
+                *seen = Seen { window: self.initial_window, over: seen.over, ..Seen::default() };
             }
             Frame::SynReply { id, .. } => {
                 assert_eq!(id.is_client(), self.role == Role::Server);
@@ -339,7 +357,16 @@ impl Run {
                 assert!(id == StreamId::SESSION || !self.seen[&id].reset, "a window for a stream that was reset");
             }
             Frame::Settings(_) => assert!(self.config.flow_control != FlowControl::Off),
-            Frame::GoAway { .. } => self.gone = true,
+            Frame::GoAway { status, .. } => {
+                self.gone = true;
+                let orderly = matches!(self.connection.error(), Some(ConnectionError::Closed));
+                // What a peer that goes has not taken is over without a word.
+                let tells = !self.connection.is_silent() && !self.connection.is_going_away();
+                if self.role == Role::Server && status == GoAwayStatus::OK && orderly && tells {
+                    let unfinished = self.seen.iter().find(|(_, seen)| !seen.ended && !seen.reset && !seen.over);
+                    assert!(unfinished.is_none(), "left without a word on {unfinished:?}");
+                }
+            }
             Frame::Ping(_) => {}
             Frame::Headers { .. } => panic!("HEADERS are never sent"),
         }

@@ -19,6 +19,7 @@ use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::AsyncWrite;
+use tokio::time::Instant;
 
 use self::peer::{Peer, Saying};
 use crate::channel::SUBPROTOCOLS;
@@ -133,6 +134,15 @@ struct Mark {
     open: bool,
 }
 
+/// How the command ended, to a client.
+struct Judged {
+    status: ExitStatus,
+    /// How much of the peer's bytes was read by then.
+    read: usize,
+    /// The outputs that somebody waited for.
+    wanted: [bool; 5],
+}
+
 struct Run {
     io: Io,
     role: Role,
@@ -153,9 +163,17 @@ struct Run {
     opened: usize,
     exiting: Option<Task<std::result::Result<(), Error>>>,
     exited: bool,
+    /// The user said that the command succeeded.
+    succeeded: bool,
     waiting: Option<Task<std::result::Result<ExitStatus, Error>>>,
     pings: Vec<Task<std::result::Result<Duration, ConnectionError>>>,
-    status: Option<ExitStatus>,
+    status: Option<Judged>,
+    /// What was not taken of the outputs is collected.
+    collects: bool,
+    /// When a byte of ours last went out, and whether our write side ended, and without a reason.
+    spoke: Instant,
+    shut: bool,
+    shut_early: bool,
     /// A session was asked for, or a stream: not both in one run.
     sessions: bool,
     /// Outputs stay with the session.
@@ -233,9 +251,14 @@ impl Run {
             opened: 0,
             exiting: None,
             exited: false,
+            succeeded: false,
             waiting: None,
             pings: Vec::new(),
             status: None,
+            collects: false,
+            spoke: Instant::now(),
+            shut: false,
+            shut_early: false,
             sessions: true,
             leave: wants & 0x10 != 0,
             users_first: wants & 0x20 != 0,
@@ -297,7 +320,7 @@ impl Run {
                 if let Some(Made::Client(exec)) = &mut self.made
                     && let Some(Ok(status)) = once(exec.wait())
                 {
-                    self.status = Some(status);
+                    self.judge(status);
                 }
             }
             Step::PingPeer => {
@@ -357,6 +380,20 @@ impl Run {
         self.io.0.borrow_mut().wake();
     }
 
+    /// A status that counts: all of what was wanted of the outputs has come to its end.
+    fn judge(&mut self, status: ExitStatus) {
+        let mut wanted = [false; 5];
+        for at in [1, 2] {
+            wanted[at] = self.readers[at].is_some();
+            self.read(u8::try_from(at).unwrap(), usize::MAX);
+            assert!(!wanted[at] || self.finished[at], "channel {at}: a status that is ahead of the output");
+        }
+        if self.collects {
+            wanted = [false, self.want.stdout, self.want.stderr && !self.want.tty, false, false];
+        }
+        self.status = Some(Judged { status, read: self.io.0.borrow().read, wanted });
+    }
+
     fn pick(&self, which: u8) -> Option<usize> {
         usize::from(which).checked_rem(self.raw.len())
     }
@@ -414,6 +451,7 @@ impl Run {
                     1 => ExitStatus::Failed(Box::new(Status::internal_error("no"))),
                     code => ExitStatus::Code(code.into()),
                 };
+                self.succeeded = status.success();
                 self.sent[3].extend_from_slice(&status.encode(self.subprotocol.version()));
                 self.exiting = Some(Task::new(process.exit(status)));
             }
@@ -580,7 +618,7 @@ impl Run {
         }
         if let Some(status) = self.waiting.as_mut().and_then(|waiting| waiting.poll(|| ())) {
             self.waiting = None;
-            self.status = status.ok().or(self.status.take());
+            status.into_iter().for_each(|status| self.judge(status));
         }
         self.pings.retain_mut(|ping| ping.poll(|| ()).is_none());
     }
@@ -602,6 +640,15 @@ impl Run {
             assert!(stats.unread <= self.config.receive_budget + shares + came, "over the budget: {stats:?}");
             assert_eq!(stats.sent, wire.written.len() as u64);
             assert!(stats.streams <= 5 + self.opened, "{stats:?}");
+        }
+        if self.marks.last().is_some_and(|last| last.written != wire.written.len()) {
+            self.spoke = Instant::now();
+        }
+        if wire.shut && !std::mem::replace(&mut self.shut, true) {
+            let ended = wire.eof || wire.read_fails || wire.write_fails;
+            let silent = self.spoke.elapsed() >= self.config.linger;
+            let told = self.hear(&wire.said[..wire.read]).close.is_some();
+            self.shut_early = !ended && !silent && !told;
         }
         let mark = Mark { read, written: wire.written.len(), paused, made: self.made.is_some(), open };
         self.marks.push(mark);
@@ -642,6 +689,7 @@ impl Run {
                     self.waiting = Some(if self.ending & 8 == 0 {
                         Task::new(async move { exec.wait().await })
                     } else {
+                        self.collects = self.leave;
                         Task::new(async move { Ok(exec.wait_with_output(1 << 20).await?.status) })
                     });
                 }

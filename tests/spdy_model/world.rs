@@ -80,6 +80,8 @@ struct Course {
     end_seen: bool,
     /// Somebody gave it up, so that not all of it need come.
     void: bool,
+    /// A server that went away has broken it off, behind all that was written.
+    broken_off: bool,
 }
 
 struct Side {
@@ -181,6 +183,8 @@ struct World {
     now: Instant,
     /// Somebody went away before the end, or time killed the connection.
     cut_short: bool,
+    /// The server went away.
+    server_goes: bool,
 }
 
 impl World {
@@ -192,6 +196,7 @@ impl World {
             courses: HashMap::new(),
             now,
             cut_short: false,
+            server_goes: false,
         }
     }
 
@@ -264,6 +269,7 @@ impl World {
             Operation::GoAway { server } => {
                 self.side(server).connection.go_away();
                 self.cut_short = true;
+                self.server_goes |= server;
             }
             Operation::Send { server, frames } => {
                 let now = self.now;
@@ -351,8 +357,10 @@ impl World {
             }
             Ok(None) => drop(side.writers.insert(id)),
             Err(StreamError::Finished) => {
+                // A server that goes away breaks off what it had not finished.
+                let goes = server && self.server_goes;
                 let course = self.course(id, server);
-                assert!(course.finished || course.void);
+                assert!(course.finished || course.void || goes);
             }
             Err(StreamError::Reset(_)) => self.course(id, server).void = true,
             Err(error) => assert!(side.connection.is_closed(), "{error}"),
@@ -361,6 +369,7 @@ impl World {
 
     fn read(&mut self, server: bool, id: StreamId, pieces: usize) -> bool {
         let mut progress = false;
+        let goes = self.server_goes;
         for _ in 0..pieces {
             let side = self.side(server);
             let outcome = side.connection.read(id);
@@ -389,7 +398,10 @@ impl World {
                 }
                 Ok(ReadOutcome::Reset(status)) => {
                     let refused = status == RstStatus::REFUSED_STREAM;
-                    assert!(course.void || refused, "stream {id} was reset by nobody: {status}");
+                    course.broken_off |= !course.void && !server && goes && status == RstStatus::INTERNAL_ERROR;
+                    let by_somebody = course.void || refused || course.broken_off;
+                    assert!(by_somebody, "stream {id} was reset by nobody: {status}");
+                    assert!(!course.broken_off || course.read == course.written, "broken off before the last byte");
                     progress |= !std::mem::replace(&mut course.end_seen, true);
                     course.void = true;
                     self.course(id, server).void = true;

@@ -5,10 +5,11 @@
 use kubestream::ConnectionError;
 use kubestream::channel::{Channel, Event, Subprotocol};
 use kubestream::spdy::Role;
+use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::Version;
 use kubestream::websocket::{Fault, WebSocketError};
 
-use super::Run;
+use super::{Judged, Run};
 use crate::channel::plain;
 use crate::io;
 use crate::rfc6455::{self, End, Said};
@@ -23,24 +24,32 @@ impl Run {
         for at in 0..5 {
             assert!(heard.data[at].starts_with(&self.got[at]), "channel {at}: what was read was not said");
             if self.finished[at] && self.role == Role::Server {
-                assert!(heard.closed[at] && heard.data[at] == self.got[at], "channel {at}: an end that was not said");
+                let said = heard.closed[at] || heard.farewell();
+                assert!(said && heard.data[at] == self.got[at], "channel {at}: an end that was not said");
             }
             if self.finished[at] && !self.ended {
                 assert!(heard.data[at] == self.got[at], "channel {at}: not all was read");
             }
         }
         self.check_written(&wire.written, outcome, &heard);
-        if let Some(status) = &self.status {
+        if let Some(Judged { status, read, wanted }) = &self.status {
+            let heard = self.hear(&wire.said[..*read]);
             let said = &heard.data[3];
             let normal = matches!(&heard.close, Some(Some((1000, _))));
             if self.subprotocol.version() >= Version::V4 {
                 assert!(!said.is_empty(), "{status:?} of nothing");
+            } else if wanted.contains(&true) {
+                // Of the text before v4 nobody knows that it is the last.
+                assert!(heard.farewell(), "{status:?} though the outputs were cut");
             }
             if status.success() {
                 let says = said.windows(7).any(|word| word == b"Success") || said.contains(&b'\\');
                 let success = if self.subprotocol.version() >= Version::V4 { says } else { normal && said.is_empty() };
                 assert!(success, "a success that nobody said");
             }
+        }
+        if self.role == Role::Server && outcome.is_ok() {
+            assert!(!self.shut_early, "a server that ended its side before its client did");
         }
         // A message that is none may have begun as a status.
         if !matches!(outcome, Err(ConnectionError::WebSocket(_) | ConnectionError::Channel(_))) {
@@ -100,6 +109,7 @@ impl Run {
             assert_eq!(reading.taken, written.len(), "written behind a Close");
         }
         let (mut data, mut greeted, mut closed, mut pongs) = (<[Vec<u8>; 5]>::default(), false, false, 0);
+        let mut normal = false;
         for said in &reading.said {
             match said {
                 Said::Message { text, bytes } => {
@@ -129,14 +139,23 @@ impl Run {
                     assert!(heard.pings.contains(payload), "a PONG for no PING");
                     pongs += 1;
                 }
-                Said::Close(_) => {}
+                Said::Close(reason) => normal = matches!(reason, Some((1000, _))),
             }
+        }
+        // Before v4 silence and a good end are success, which nobody may say by leaving.
+        if !client && self.sessions && greeted && normal && data[3].is_empty() && heard.close.is_none() {
+            assert!(self.succeeded, "a success that nobody said");
         }
         let exited = !client && self.exited && outcome.is_ok() && heard.close.is_none();
         assert!(greeted || !exited, "a server never said that it is there");
         assert!(pongs <= heard.pings.len());
+        // Whoever lets a session go has it say that the command failed.
+        let failure = Status::internal_error("the server let the session go before the command had ended");
+        let failure = ExitStatus::Failed(Box::new(failure)).encode(self.subprotocol.version());
+        let let_go = !client && self.sessions && !self.exited;
         for (at, (data, sent)) in data.iter().zip(&self.sent).enumerate() {
-            assert!(sent.starts_with(data), "channel {at}: what was written is not the user's");
+            let failed = at == 3 && let_go && failure.starts_with(data);
+            assert!(sent.starts_with(data) || failed, "channel {at}: what was written is not the user's");
             // Whoever says how it ended has said all before it.
             if exited {
                 assert!(sent == data, "channel {at}: lost");
@@ -163,14 +182,23 @@ impl Run {
                 low = middle + 1;
             }
         }
-        let mut after = self.marks.iter().skip_while(|mark| mark.read < low || !mark.made);
-        let Some(first) = after.next() else { return };
-        if !first.paused && self.sessions {
-            assert!(after.all(|mark| mark.written == first.written), "written behind the status");
+        let Some(first) = self.marks.iter().find(|mark| mark.read >= low && mark.made) else { return };
+        if first.paused || !self.sessions {
+            return;
         }
+        // A PING asks a server that is silent, and a Close is the goodbye of one that leaves with its status.
+        let written = self.io.0.borrow().written[first.written..].to_vec();
+        let reading = rfc6455::read(&written, true, u64::MAX, 1);
+        let allowed = reading.said.iter().all(|said| match said {
+            Said::Ping(payload) => payload.len() == 4,
+            Said::Close(reason) => matches!(reason, Some((1000, _))),
+            Said::Message { .. } | Said::Pong(_) => false,
+        });
+        assert!(allowed && !matches!(reading.end, End::Broken(_)), "written behind the status: {written:02x?}");
+        assert!(reading.end != End::Closed || reading.taken == written.len(), "written behind the goodbye");
     }
 
-    fn hear(&self, bytes: &[u8]) -> Heard {
+    pub(super) fn hear(&self, bytes: &[u8]) -> Heard {
         let (limits, server) = (&self.config.limits, self.role == Role::Server);
         let reading = rfc6455::read(bytes, server, limits.max_message, limits.max_fragments);
         let mut heard = Heard {
@@ -238,12 +266,12 @@ impl Run {
 }
 
 /// What the peer has said.
-struct Heard {
+pub(super) struct Heard {
     data: [Vec<u8>; 5],
     closed: [bool; 5],
     /// A message is none of the subprotocol's, or may turn out to be.
     bad: bool,
-    close: Option<Option<(u16, String)>>,
+    pub(super) close: Option<Option<(u16, String)>>,
     /// It is inside a message.
     inside: bool,
     pings: Vec<Vec<u8>>,
@@ -251,6 +279,11 @@ struct Heard {
 }
 
 impl Heard {
+    /// The peer has said goodbye.
+    fn farewell(&self) -> bool {
+        matches!(&self.close, Some(None | Some((1000 | 1001, _))))
+    }
+
     fn hear(&mut self, channel: Channel, data: &[u8]) {
         let at = usize::from(channel.number());
         if !self.closed[at] {
