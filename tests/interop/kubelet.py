@@ -7,6 +7,9 @@
 
 It makes a pod of its own, whose containers' commands are on this machine, and deletes it. Each check is run with kubectl over
 WebSocket and over SPDY. Prints a line a check and exits with the number of those that failed.
+
+With --pod it makes none, and looks for the tails alone, in one that is there: the example `node` is a kubelet too, behind what has
+a kubelet's certificate and takes TLS off, for a Node whose kubeletEndpoint that is and a pod with its nodeName and a container main.
 """
 import argparse
 import concurrent.futures
@@ -68,8 +71,8 @@ def manifest(node, port):
 class Kubectl:
     """One kubectl over one of its two transports."""
 
-    def __init__(self, path, transport):
-        self.path, self.transport = path, transport
+    def __init__(self, path, transport, pod=POD):
+        self.path, self.transport, self.pod = path, transport, pod
         websocket = "true" if transport == "websocket" else "false"
         names = ("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "KUBECTL_PORT_FORWARD_WEBSOCKETS")
         self.environment = {**os.environ, **dict.fromkeys(names, websocket)}
@@ -83,7 +86,18 @@ class Kubectl:
 
     def exec(self, *command, stdin=None):
         flags = () if stdin is None else ("-i",)
-        return self.run("exec", *flags, POD, "-c", "main", "--", *command, stdin=stdin or b"")
+        return self.run("exec", *flags, self.pod, "-c", "main", "--", *command, stdin=stdin or b"")
+
+    def tail(self, typing):
+        """What a command's last 3 MB and exit code 7 come to, with stdin that goes on for ever if that is wanted."""
+        yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE) if typing else None
+        command = [self.path, "exec", *(["-i"] if typing else []), self.pod, "-c", "main", "--", "sh", "-c", TAIL]
+        stdin = yes.stdout if yes else subprocess.DEVNULL
+        ended = subprocess.run(command, stdin=stdin, capture_output=True, timeout=120, env=self.environment)
+        if yes:
+            yes.stdout.close()
+            yes.wait()
+        return len(ended.stdout), ended.returncode
 
     def check(self, name, ok, seen=""):
         check(f"{self.transport}: {name}", ok, seen)
@@ -107,9 +121,19 @@ def execs(kubectl, runs):
     kubectl.check("10 MB of stdin come back, and stdin ends", same and ended.returncode == 0, len(ended.stdout))
     ended = kubectl.exec("/no/such/command")
     kubectl.check("a command that does not exist", ended.returncode == 1 and b"/no/such/command" in ended.stderr, ended)
-    tails = [kubectl.exec("sh", "-c", TAIL) for _ in range(runs)]
-    short = [(len(ended.stdout), ended.returncode) for ended in tails]
-    kubectl.check(f"{runs} tails whole, with their status", set(short) == {(3_000_000, 7)}, short)
+    tails(kubectl, runs)
+
+
+def tails(kubectl, runs):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        seen = list(pool.map(kubectl.tail, [False] * runs))
+        typed = list(pool.map(kubectl.tail, [True] * runs))
+    kubectl.check(f"{runs} tails whole, with their status", set(seen) == {(3_000_000, 7)}, seen)
+    whole = sum(one == (3_000_000, 7) for one in typed)
+    # Over WebSocket the API server translates, and resets a client whose stdin it has not read: that is an error, and its own.
+    errors = 0 if kubectl.transport == "spdy" else sum(code not in (0, 7) for _, code in typed)
+    name = f"{runs} tails while stdin flows: {whole} whole, {errors} errors, no false success"
+    kubectl.check(name, whole + errors == runs, typed)
 
 
 def shells(kubectl):
@@ -223,7 +247,12 @@ def main():
     parser.add_argument("--node", default="localhost", help="the node whose kubelet is on the example")
     parser.add_argument("--runs", type=int, default=20, help="how often the tail is looked for")
     parser.add_argument("--transport", nargs="+", choices=["websocket", "spdy"], default=["websocket", "spdy"])
+    parser.add_argument("--pod", help="one that is there, for the tails alone")
     arguments = parser.parse_args()
+    if arguments.pod:
+        for transport in arguments.transport:
+            tails(Kubectl(arguments.kubectl, transport, arguments.pod), arguments.runs)
+        return cluster.failed
     plain = Kubectl(arguments.kubectl, "websocket")
     port = free_port()
 
