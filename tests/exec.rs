@@ -9,6 +9,8 @@ mod support;
 
 #[path = "exec/client.rs"]
 mod client;
+#[path = "exec/endings.rs"]
+mod endings;
 #[path = "exec/races.rs"]
 mod races;
 #[path = "exec/resizing.rs"]

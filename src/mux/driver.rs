@@ -2,6 +2,8 @@
 //!
 //! Owns the IO, its buffers and the carrier. It must not decide anything about the protocol: that is the connection's.
 
+mod closing;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -15,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
+use closing::{Overheard, Stage};
+
 use super::buffer::{ReadBuffer, WriteBatch};
 use super::carrier::Carrier;
 use super::shared::Shared;
-use crate::config::SURELY_TAKEN;
 use crate::error::{ConnectionError, StreamError};
 use crate::spdy::{Config, Frame, Role};
 
@@ -75,38 +78,6 @@ pub struct Driver<IO> {
     timer: Option<Pin<Box<Sleep>>>,
     trim_at: Option<Instant>,
     warned: bool,
-}
-
-/// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
-/// kernel, and a reset takes with it what the peer has not read yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Running,
-    /// The last frames go out, for as long as the peer takes them: they may be the tail of somebody's output.
-    Flushing,
-    /// A server has said goodbye, and leaves the end to its client: until that is silent for too long, or does not end at all.
-    Waiting {
-        until: Instant,
-        at_most: Instant,
-    },
-    Shutting {
-        until: Instant,
-        last: bool,
-    },
-    /// The peer's end is read for: until it is silent for too long, or does not end at all.
-    Lingering {
-        until: Instant,
-        at_most: Instant,
-    },
-    Ended,
-}
-
-/// What a peer says that nobody listens to any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overheard {
-    Talk,
-    /// It says no more, or nothing that could matter.
-    End,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
@@ -203,56 +174,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Stage::Ended => return Poll::Ready(()),
             }
         }
-    }
-
-    /// Reads what nobody wants any more. The peer may be writing its last bytes too, and were they not read, each end
-    /// would wait for the other. That it talks does not keep it from being given up: it has to take something.
-    fn drain(&mut self, cx: &mut Context<'_>) {
-        for _ in 0..ROUNDS {
-            if self.eof || self.overhear(cx).is_pending() {
-                return;
-            }
-        }
-        cx.waker().wake_by_ref();
-    }
-
-    /// Reads once what nobody wants any more, but for the word that nothing more is to come.
-    fn overhear(&mut self, cx: &mut Context<'_>) -> Poll<Overheard> {
-        while !self.garbled {
-            match self.carrier.decode(self.input.bytes()) {
-                Ok(Some(Frame::GoAway { .. })) | Err(ConnectionError::Closed | ConnectionError::PeerClosed { .. }) => {
-                    // A carrier says its end again each time it is asked.
-                    (self.farewell, self.garbled) = (true, true);
-                    return Poll::Ready(Overheard::End);
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => break,
-                Err(_) => self.garbled = true,
-            }
-        }
-        if self.garbled {
-            self.input.bytes().clear();
-        }
-        Poll::Ready(match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
-            Ok(1..) => {
-                self.unheard = 0;
-                Overheard::Talk
-            }
-            Ok(0) | Err(_) => {
-                self.eof = true;
-                Overheard::End
-            }
-        })
-    }
-
-    /// Whether a client is there that has not ended yet, and is told all.
-    fn leaves_the_end_to_the_peer(&self) -> bool {
-        let told = self.shared.look(|state| {
-            let connection = &state.connection;
-            let orderly = matches!(connection.error(), Some(ConnectionError::Closed));
-            connection.role() == Role::Server && orderly && !connection.is_going_away()
-        });
-        told && !self.farewell && !self.eof
     }
 
     /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
@@ -468,18 +389,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.progress = now;
     }
 
-    /// Where to go on once the connection is closed.
-    fn closed_stage(&self) -> Option<Stage> {
-        let error = self.shared.look(|state| state.connection.error().cloned())?;
-        Some(match error {
-            _ if self.eof => Stage::Ended,
-            ConnectionError::Io(_) | ConnectionError::KeepaliveTimeout(_) | ConnectionError::FlushTimeout(_) => {
-                Stage::Ended
-            }
-            _ => Stage::Flushing,
-        })
-    }
-
     fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let (timeout, changed) = self.shared.look(|state| {
             let connection = &state.connection;
@@ -525,36 +434,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     fn is_silent(&self) -> bool {
         self.shared.look(|state| state.connection.is_silent())
-    }
-
-    /// When the peer is no longer waited for, where it is at all: after a failed write, unless our reader is the slow one,
-    /// and while closing.
-    fn gives_up_at(&self) -> Option<Instant> {
-        match &self.deaf {
-            Some(_) => (!self.paused).then(|| after(self.progress, self.linger)),
-            None => self.closing.then(|| after(self.progress, self.flush_timeout)),
-        }
-    }
-
-    /// How long the peer may take none of the last bytes. After a failure, or its last word, they are not worth much.
-    fn patience(&self) -> Duration {
-        let worth_it = self.shared.look(|state| {
-            matches!(state.connection.error(), Some(ConnectionError::Closed)) && !state.connection.is_silent()
-        });
-        if worth_it { self.flush_timeout } else { self.linger }
-    }
-
-    /// `last`: the peer was waited for already, or has ended.
-    fn shutting(&self, last: bool, now: Instant) -> Stage {
-        Stage::Shutting { until: after(now, self.linger), last }
-    }
-
-    /// Until when the peer may be silent, and until when it has to end at the latest.
-    fn silence_allowed(&self, now: Instant) -> (Instant, Instant) {
-        let at_most = after(now, self.patience());
-        // It may be silent because it has yet to read, and a reset would take the rest of it back.
-        let until = if self.unheard > SURELY_TAKEN { at_most } else { after(now, self.linger) };
-        (until, at_most)
     }
 
     /// Says once a connection that an unread stream holds everything up.

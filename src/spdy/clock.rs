@@ -178,6 +178,28 @@ impl Connection {
         Some(answered.max(clock.silent_since.checked_add(timeout)?))
     }
 
+    /// Sends a PING to find out whether the peer is there, behind its last word too.
+    pub(crate) fn ask(&mut self) {
+        if self.is_closed() {
+            return;
+        }
+        if self.is_hushed() {
+            let id = self.queue_ping();
+            self.replies.clear();
+            self.last_frame = Some(Frame::Ping(id));
+        } else if !self.is_silent() {
+            self.keepalive_ping();
+        }
+    }
+
+    /// One that still waits to be sent is enough: those of hours would fill the queue of answers.
+    pub(super) fn keepalive_ping(&mut self) {
+        let parity = self.next_ping & 1;
+        if !self.replies.iter().any(|frame| matches!(frame, Frame::Ping(id) if id & 1 == parity)) {
+            self.queue_ping();
+        }
+    }
+
     /// A server answers in a round trip. One that does not may be waiting for more than a window's worth.
     fn trial_deadline(&self) -> Option<Instant> {
         const TRIAL: Duration = Duration::from_secs(10);

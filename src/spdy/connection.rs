@@ -5,7 +5,7 @@
 //! [`clock`](super::clock), and things end in [`ending`](super::ending). No IO, no clock and no waker inside: whoever drives it brings those.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -155,7 +155,7 @@ pub struct Connection {
     pub(super) last_frame: Option<Frame>,
 
     pub(super) clock: Clock,
-    next_ping: u32,
+    pub(super) next_ping: u32,
 }
 
 impl Connection {
@@ -312,68 +312,6 @@ impl Connection {
     #[must_use]
     pub fn is_writable(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Open) && !self.is_closed()
-    }
-
-    /// Whether the peer has ended its direction, by FIN or RST.
-    #[must_use]
-    pub fn was_finished(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Fin | End::Reset(_))))
-    }
-
-    /// Why nothing more will come on a stream that the peer has not finished, whatever of it is unread: it was reset, or the connection
-    /// has ended.
-    pub(crate) fn broken(&self, id: StreamId) -> Option<StreamError> {
-        match self.streams.get(&id)?.end {
-            Some(End::Fin | End::Cancelled) => None,
-            Some(End::Reset(status)) => Some(StreamError::Reset(status)),
-            Some(End::Broken(status)) => Some(StreamError::Broken(status)),
-            None | Some(End::WithConnection) => self.closed(),
-        }
-    }
-
-    /// How the peer's direction of a stream ended: well by FIN, by the CANCEL that Go's servers end with, or with the whole connection
-    /// where the peer ended that in good order. `None`: it has not ended, or nobody wanted what was still to come.
-    pub(crate) fn outcome(&self, id: StreamId) -> Option<Result<(), StreamError>> {
-        let stream = self.streams.get(&id)?;
-        match (stream.end?, self.closed()) {
-            (End::Fin | End::Reset(RstStatus::CANCEL), _) => Some(Ok(())),
-            (End::Reset(status), _) => (!stream.unmissed).then_some(Err(StreamError::Reset(status))),
-            (End::Broken(status), _) => Some(Err(StreamError::Broken(status))),
-            (End::WithConnection, Some(_)) if self.peer_has_said_all() => Some(Ok(())),
-            (End::WithConnection, Some(error)) => Some(Err(error)),
-            (End::Cancelled | End::WithConnection, _) => None,
-        }
-    }
-
-    /// Bytes that came on a stream and are still to be read, each piece counted as 256 at least.
-    pub(crate) fn unread_on(&self, id: StreamId) -> usize {
-        self.streams.get(&id).map_or(0, |stream| stream.charged)
-    }
-
-    /// Whether nothing that came on a stream is still to be read.
-    pub(crate) fn is_read_out(&self, id: StreamId) -> bool {
-        self.unread_on(id) == 0
-    }
-
-    /// How long a peer may be silent at the end.
-    pub(crate) fn linger(&self) -> Duration {
-        self.config.linger
-    }
-
-    /// Whether somebody still waits for what comes on a stream.
-    pub(crate) fn is_wanted(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_some_and(|stream| stream.end.is_none() && !stream.discard)
-    }
-
-    /// Whether the peer may have bytes of this stream unread, and so be unable to read anything else. One that has windows never is.
-    pub(crate) fn may_be_unread(&self, id: StreamId) -> bool {
-        !self.windows && self.streams.get(&id).is_some_and(|stream| stream.has_sent && stream.end.is_none())
-    }
-
-    /// Whether nothing more will come on the stream: it ended, or the connection did.
-    #[must_use]
-    pub fn has_ended(&self, id: StreamId) -> bool {
-        self.streams.get(&id).is_none_or(|stream| stream.end.is_some()) || self.is_closed()
     }
 
     /// Queues bytes behind those that wait already; they are taken whole or not at all.
@@ -591,35 +529,13 @@ impl Connection {
         }
     }
 
-    fn queue_ping(&mut self) -> u32 {
+    pub(super) fn queue_ping(&mut self) -> u32 {
         let id = self.next_ping;
         // Past 2^32 the ids begin anew, with the same parity.
         self.next_ping = self.next_ping.wrapping_add(2);
         self.output_added = self.output_added.wrapping_add(1);
         self.replies.push_back(Frame::Ping(id));
         id
-    }
-
-    /// Sends a PING to find out whether the peer is there, behind its last word too.
-    pub(crate) fn ask(&mut self) {
-        if self.is_closed() {
-            return;
-        }
-        if self.is_hushed() {
-            let id = self.queue_ping();
-            self.replies.clear();
-            self.last_frame = Some(Frame::Ping(id));
-        } else if !self.is_silent() {
-            self.keepalive_ping();
-        }
-    }
-
-    /// One that still waits to be sent is enough: those of hours would fill the queue of answers.
-    pub(super) fn keepalive_ping(&mut self) {
-        let parity = self.next_ping & 1;
-        if !self.replies.iter().any(|frame| matches!(frame, Frame::Ping(id) if id & 1 == parity)) {
-            self.queue_ping();
-        }
     }
 
     /// Whether a PING with this id is one of ours, or the answer to it: a client's are odd.

@@ -289,23 +289,8 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has ended the connection itself, in good order.
-    pub(crate) fn peer_said_goodbye(&self) -> bool {
-        match self.error() {
-            Some(ConnectionError::Closed) => matches!(self.gone_away, Some((_, GoAwayStatus::OK))),
-            Some(error) => error.is_farewell(),
-            None => false,
-        }
-    }
-
-    /// Whether an orderly end of the connection has cut nothing off that the peer would have said. An end of our own making may have.
-    pub(super) fn peer_has_said_all(&self) -> bool {
-        let goodbye = matches!(self.gone_away, Some((_, GoAwayStatus::OK)));
-        matches!(self.error(), Some(ConnectionError::Closed)) && (goodbye || self.has_last_word())
-    }
-
     /// Whether all that the peer has to say came before what it has said.
-    fn has_last_word(&self) -> bool {
+    pub(super) fn has_last_word(&self) -> bool {
         self.last_word.is_some_and(|word| word.is_last && word.begun)
     }
 

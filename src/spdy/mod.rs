@@ -34,6 +34,7 @@ mod flow;
 mod frame;
 mod headers;
 mod liveness;
+mod outcome;
 mod pieces;
 mod receive;
 mod stream;
