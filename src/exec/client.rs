@@ -442,6 +442,12 @@ impl RemoteStdin {
         self.0.send(data).await
     }
 
+    /// It was cut off, and must not look like an end.
+    #[cfg(feature = "translate")]
+    pub(crate) fn break_off(self) {
+        self.0.reset(RstStatus::INTERNAL_ERROR);
+    }
+
     /// Ends the process's stdin, behind all that was written, where the protocol can ([`Exec::can_end_stdin`]). Where it cannot, nothing
     /// more is sent and the process does not hear of it.
     pub fn finish(&mut self) {

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{Error, Options, StreamType, Streams, exec_protocol};
 use crate::error::{ConnectionError, StreamError};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
+use crate::spdy::RstStatus;
 use crate::status::{ExitStatus, ResizeDecoder, Status, TerminalSize};
 use crate::upgrade::Version;
 
@@ -194,6 +195,7 @@ impl ExecServer {
             error.finish();
             let sent = error.watch();
             ending.error = None;
+            ending.mux.keep_promise();
             poll_fn(|cx| sent.poll_sent(cx)).await;
             match (ending.mux.error(), sent.was_taken()) {
                 // A client may go, with a word or without, as soon as it has the status. One that is told nothing of success
@@ -227,6 +229,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let Some(mut error) = self.error.take() else { return };
         let failure = Status::internal_error("the server let the session go before the command had ended");
+        error.wait_behind(&self.outputs);
         // A client that is gone hears nothing.
         let _ = error.push(ExitStatus::Failed(Box::new(failure)).encode(self.version));
         error.finish();
@@ -246,11 +249,12 @@ fn not_sent(error: StreamError) -> Error {
 pub struct ProcessStdin(RecvHalf);
 
 impl ProcessStdin {
-    /// The next bytes, without a copy; `None` once the client has ended them. A reset ends them too, since Go's clients reset
+    /// The next bytes, without a copy; `None` once the client has ended them. RST_STREAM with CANCEL ends them too, since Go's clients so end
     /// every stream when they are done, and so does a client's goodbye: GOAWAY, or a WebSocket Close without a code, or with 1000 or 1001.
     ///
     /// # Errors
-    /// What the connection was lost with, after all that had come: what is missing nobody knows, so that it is no end.
+    /// [`StreamError::Reset`] with any other status, or what the connection was lost with, after all that had come: what is missing nobody
+    /// knows, so that it is no end.
     ///
     /// # Cancel safety
     /// Dropped before it is ready, it has taken nothing.
@@ -264,7 +268,7 @@ impl ProcessStdin {
     /// A client that says goodbye has sent all of its stdin; before v5 that is how it ends it over WebSocket.
     fn is_end(&self, error: &StreamError) -> bool {
         match error {
-            StreamError::Reset(_) => true,
+            StreamError::Reset(status) => *status == RstStatus::CANCEL,
             StreamError::Connection(_) => self.0.peer_said_goodbye(),
             _ => false,
         }

@@ -56,7 +56,7 @@ pub struct Driver<IO> {
     stage: Stage,
     linger: Duration,
     flush_timeout: Duration,
-    /// Bytes that were written since the peer was last heard of.
+    /// Bytes that were written since the peer was last known to have taken all of them.
     unheard: u64,
     /// Why nothing can be written any more. The rest of the peer's bytes is waited for until it is silent for too long.
     deaf: Option<ConnectionError>,
@@ -65,6 +65,8 @@ pub struct Driver<IO> {
     eof: bool,
     /// The peer has said GOAWAY or Close while we were ending: it waits for nothing more.
     farewell: bool,
+    /// What goes out is more than answers and grants.
+    substance: bool,
     /// What still comes is no frames.
     garbled: bool,
     /// What goes out is the PING of one that has fallen silent.
@@ -99,6 +101,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             paused: false,
             eof: false,
             farewell: false,
+            substance: false,
             garbled: false,
             asking: false,
             cut_short: false,
@@ -138,7 +141,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     let heard = self.overhear(cx).map(Ok);
                     self.stage = match ready!(heard.or_past(self, until.min(at_most), cx, now)) {
                         Ok(Overheard::Talk) if at_most > now => {
-                            self.stage = Stage::Waiting { until: after(now, self.linger), at_most };
+                            // What it says does not show that it has read all.
+                            let until = until.max(after(now, self.linger));
+                            self.stage = Stage::Waiting { until, at_most };
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
@@ -164,7 +169,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Ok(1..) if at_most <= now => Stage::Ended,
                         // A peer that still sends may still be reading: only its silence is waited out.
                         Ok(1..) => {
-                            self.stage = Stage::Lingering { until: after(now, self.linger), at_most };
+                            let until = until.max(after(now, self.linger));
+                            self.stage = Stage::Lingering { until, at_most };
                             cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
@@ -248,13 +254,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Ok(0) => self.hear_the_end(),
             Ok(count) => {
                 self.input.filled(count);
-                self.unheard = 0;
                 self.trim_at = None;
                 // A peer that only talks while we close takes nothing.
                 if !self.closing {
                     self.progress = now;
                 }
                 self.decode(count, now);
+                if self.shared.look(|state| state.connection.has_taken_all()) {
+                    self.unheard = 0;
+                }
             }
             // TLS without its close_notify: the peer's end, which says nothing of whether all was said.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.deaf.is_none() => self.hear_the_end(),
@@ -354,7 +362,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.progress = now;
+            // Answers to a peer that takes nothing else are no progress of a closing.
+            if !self.closing || self.substance {
+                self.progress = now;
+            }
             self.unheard = self.unheard.saturating_add(count as u64);
             self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
         }
@@ -362,12 +373,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Takes a batch of frames from the connection.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
-        let (carrier, output) = (&mut self.carrier, &mut self.output);
+        self.substance = false;
+        let (carrier, output, substance) = (&mut self.carrier, &mut self.output, &mut self.substance);
         carrier.answer_below(output)?;
         self.shared.drive(|state| {
             while !output.is_full()
                 && let Some(frame) = state.connection.poll_frame(now)
             {
+                *substance |= matches!(frame, Frame::Data { .. } | Frame::GoAway { .. });
                 carrier.encode(frame, state.connection.error(), output)?;
                 while let Some(echo) = carrier.echo() {
                     state.connection.take(echo, now);
@@ -476,7 +489,9 @@ impl<IO> Drop for Driver<IO> {
 }
 
 fn after(instant: Instant, duration: Duration) -> Instant {
-    instant.checked_add(duration).unwrap_or(instant)
+    /// For ever.
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    instant.checked_add(duration.min(CENTURY)).unwrap_or(instant)
 }
 
 /// Something that is given up at a point in time.

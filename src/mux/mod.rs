@@ -67,6 +67,7 @@
 //! | over SPDY or in the tunnel, without: Go | after 60 s, where nothing of ours can be unread: nothing was sent before the silence, or the last five PINGs behind it were answered (50 s without DATA of ours) | the kernel |
 //! | a WebSocket server | the same | the kernel |
 //! | a WebSocket client | never: many read, and answer, only when their program asks | the kernel |
+//! | one that has said its last word, the status of a command: nothing is sent any more | by [`Exec::wait`](crate::exec::Exec::wait), which asks | the kernel |
 //! | one that we do not read, since unread bytes are over the budget | never | a write that fails; the kernel |
 //!
 //! A Go peer whose reader is blocked reads nothing at all, our PING included, so that behind DATA its silence proves nothing. The kernel

@@ -314,6 +314,12 @@ impl SendHalf {
         stream.shared.with(|state| state.connection.reset_behind(stream.id, status));
     }
 
+    /// What is written goes out once these streams are over, whoever writes them.
+    pub(crate) fn wait_behind(&mut self, others: &[Watch]) {
+        let others = others.iter().map(|other| other.stream.id).collect();
+        self.stream.shared.with(|state| state.connection.hold_behind(self.stream.id, others));
+    }
+
     /// Something that can tell when the FIN is out, while this half is written elsewhere.
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }

@@ -178,6 +178,11 @@ impl Connection {
         Some(answered.max(clock.silent_since.checked_add(timeout)?))
     }
 
+    /// Whether nothing of ours is on its way to the peer any more, as far as one can know.
+    pub(crate) fn has_taken_all(&self) -> bool {
+        self.windows || self.clock.liveness.has_taken_all()
+    }
+
     /// Sends a PING to find out whether the peer is there, behind its last word too.
     pub(crate) fn ask(&mut self) {
         if self.is_closed() {

@@ -151,6 +151,8 @@ pub struct Connection {
     pub(super) farewell: GoAwayStatus,
     /// Why nothing is sent any more, while the peer is still read.
     pub(super) silence: Option<StreamError>,
+    /// A stream whose DATA waits until others are over.
+    pub(super) held_behind: Option<(StreamId, Vec<StreamId>)>,
     /// A PING or GOAWAY that is sent all the same.
     pub(super) last_frame: Option<Frame>,
 
@@ -191,6 +193,7 @@ impl Connection {
             last_word: None,
             farewell: GoAwayStatus::OK,
             silence: None,
+            held_behind: None,
             last_frame: None,
             clock: Clock::new(now),
             next_ping: if role == Role::Client { 1 } else { 2 },
@@ -380,6 +383,11 @@ impl Connection {
                 Ok(false)
             }
         }
+    }
+
+    /// What is written on a stream goes out once the `others` are over. One stream at a time.
+    pub(crate) fn hold_behind(&mut self, id: StreamId, others: Vec<StreamId>) {
+        self.held_behind = Some((id, others));
     }
 
     /// Half-closes: FIN goes out behind all that is queued. Twice is no error.

@@ -223,7 +223,7 @@ impl Connection {
                 #[cfg(feature = "websocket")]
                 ConnectionError::WebSocket(_) | ConnectionError::Channel(_) => Some(GoAwayStatus::PROTOCOL_ERROR),
                 // A Close wants one in answer (RFC 6455 §5.5.1).
-                ConnectionError::PeerClosed { .. } => Some(GoAwayStatus::OK),
+                ConnectionError::PeerClosed { .. } | ConnectionError::GoneAway { .. } => Some(GoAwayStatus::OK),
                 ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => Some(GoAwayStatus::OK),
                 _ => None,
             };
@@ -311,8 +311,15 @@ impl Connection {
     /// A client whose server has said goodbye, and which has nothing left to say or to hear, ends the connection: the server waits for
     /// that.
     pub(super) fn end_if_left(&mut self) {
-        if self.role == Role::Client && self.gone_away.is_some() && self.ours_live == 0 {
+        let Some((last_good, status)) = self.gone_away else { return };
+        let left = self.streams.values().any(|stream| !stream.ours && !stream.is_over());
+        if self.role == Role::Server || self.ours_live > 0 || left {
+            return;
+        }
+        if status == GoAwayStatus::OK {
             self.go_away();
+        } else {
+            self.close(ConnectionError::GoneAway { last_good: last_good.get(), status });
         }
     }
 
@@ -383,7 +390,6 @@ impl Connection {
         let held = stream.held;
         if stream.ours && std::mem::replace(&mut stream.counted, false) {
             self.ours_live = self.ours_live.saturating_sub(1);
-            self.end_if_left();
             if std::mem::take(&mut self.open_waits) {
                 self.events.push_back(Event::CanOpen);
             }
@@ -391,6 +397,7 @@ impl Connection {
         if !held {
             self.remove(id);
         }
+        self.end_if_left();
     }
 
     fn remove(&mut self, id: StreamId) {
@@ -416,9 +423,10 @@ impl Connection {
         }
     }
 
-    /// The peer has ended a stream.
-    pub(super) fn heard_all_of(&mut self, id: StreamId) {
-        if self.last_word.is_some_and(|word| word.id == id && word.begun) {
+    /// The peer has ended a stream. Its last word may have overtaken others, which a peer that has windows is still granted.
+    pub(super) fn heard_all_of(&mut self) {
+        let ended = |word: LastWord| self.streams.get(&word.id).is_none_or(|stream| stream.end.is_some());
+        if self.last_word.is_some_and(|word| word.begun && ended(word)) && !(self.windows && self.is_owed()) {
             self.silence(StreamError::Hushed);
         }
     }

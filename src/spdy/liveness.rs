@@ -56,6 +56,11 @@ impl Liveness {
         self.exposed &= self.answered < WORKERS;
     }
 
+    /// Whether the peer has taken all DATA that was sent off the wire, whether or not anybody there has read it.
+    pub(super) fn has_taken_all(&self) -> bool {
+        !self.exposed || self.answered > 0
+    }
+
     /// Anything came from the peer.
     pub(super) fn heard(&mut self) {
         self.unanswered = 0;

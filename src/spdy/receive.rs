@@ -222,7 +222,7 @@ impl Connection {
     fn on_fin(&mut self, id: StreamId) {
         self.end(id, End::Fin);
         self.forget_if_over(id);
-        self.heard_all_of(id);
+        self.heard_all_of();
     }
 
     fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {
@@ -250,6 +250,7 @@ impl Connection {
             self.drop_unread(id);
         }
         self.forget_if_over(id);
+        self.heard_all_of();
         let limits = &self.config.limits;
         if untaken && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
             let value = u64::from(limits.max_unanswered_resets);

@@ -137,6 +137,10 @@ impl Connection {
                 if let Some(stream) = self.streams.get_mut(&id) {
                     stream.scheduled = false;
                 }
+                if self.is_held_back(id) {
+                    self.schedule(id);
+                    continue;
+                }
                 if let Some(frame) = self.stream_data(id, session) {
                     self.schedule(id);
                     return Some(frame);
@@ -148,6 +152,12 @@ impl Connection {
             }
         }
         None
+    }
+
+    /// Whether a stream waits for others that are not over yet.
+    fn is_held_back(&self, id: StreamId) -> bool {
+        let Some((held, others)) = &self.held_behind else { return false };
+        *held == id && others.iter().any(|other| !self.is_sent(*other))
     }
 
     fn stream_data(&mut self, id: StreamId, session: usize) -> Option<Frame> {

@@ -292,7 +292,7 @@ impl<R: Runtime> Inner<R> {
             let session = mux.accept_exec_with(streams, self.config.exec.clone()).await?;
             drop(mux);
             // A runtime that panics has let the session go, of which the client is to hear. The panic goes on after that.
-            Ok(AssertUnwindSafe(run(session)).catch_unwind().await)
+            Ok(AssertUnwindSafe(async move { run(session).await }).catch_unwind().await)
         };
         // The driver outlives the session, one that was stopped too: it writes what is left of it, and how it ended.
         let (session, _) = tokio::join!(self.unless_stopped(session), driver);

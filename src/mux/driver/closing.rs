@@ -76,10 +76,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             self.input.bytes().clear();
         }
         Poll::Ready(match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
-            Ok(1..) => {
-                self.unheard = 0;
-                Overheard::Talk
-            }
+            Ok(1..) => Overheard::Talk,
             Ok(0) | Err(_) => {
                 self.eof = true;
                 Overheard::End

@@ -4,12 +4,15 @@
 //! once it is there.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::sleep;
 
 use super::TranslateError;
-use crate::ConnectionError;
 use crate::exec::{Error, Options, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams};
 use crate::mux::Multiplexer;
 use crate::status::{ExitStatus, Status};
+use crate::{ConnectionError, StreamError};
 
 pub(super) async fn join(
     client: Multiplexer,
@@ -40,8 +43,10 @@ pub(super) async fn join(
         }
     };
 
-    let inputs =
-        (type_on(process.stdin.take(), remote.stdin.take()), follow_size(process.resize.take(), remote.resize.take()));
+    // Pieces of stdin that the backend has taken.
+    let taken = AtomicU64::new(0);
+    let typed = type_on(process.stdin.take(), remote.stdin.take(), &taken);
+    let inputs = (typed, follow_size(process.resize.take(), remote.resize.take()));
     let outputs =
         (show(remote.stdout.take(), process.stdout.take()), show(remote.stderr.take(), process.stderr.take()));
     let mut typed = pin!(async {
@@ -57,14 +62,25 @@ pub(super) async fn join(
             () = &mut shown, if !all_shown => all_shown = true,
             status = remote.wait() => break status,
             () = process.client_gone() => {
-                // Its stdin is passed on to the last byte, and its end, where it said goodbye.
-                if client.peer_said_goodbye() && !all_typed {
+                if !client.peer_said_goodbye() || all_typed {
+                    return Err(gone(&client));
+                }
+                // Its stdin is passed on to the last byte, and its end, as long as the backend takes any of it.
+                let linger = client.linger();
+                loop {
+                    let before = taken.load(Ordering::Relaxed);
                     tokio::select! {
-                        () = &mut typed => {}
-                        _ = remote.wait() => {}
+                        () = &mut typed => return Err(gone(&client)),
+                        // A command that nobody hears may have to write before it reads on.
+                        () = &mut shown, if !all_shown => all_shown = true,
+                        _ = remote.wait() => return Err(gone(&client)),
+                        () = sleep(linger) => {}
+                    }
+                    if before == taken.load(Ordering::Relaxed) {
+                        let cut = Error::Connection(ConnectionError::FlushTimeout(linger));
+                        return Err(TranslateError::Client(cut.into()));
                     }
                 }
-                return Err(gone(&client));
             }
         }
     };
@@ -96,7 +112,7 @@ fn internal(error: &Error) -> ExitStatus {
 }
 
 /// stdin, and its end. Once the process takes no more, what still comes is nobody's.
-async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>) {
+async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &AtomicU64) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     loop {
         match from.data().await {
@@ -104,8 +120,11 @@ async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>) {
                 if to.send(data).await.is_err() {
                     return;
                 }
+                taken.fetch_add(1, Ordering::Relaxed);
             }
             None => return to.finish(),
+            // It was broken off, and the session goes on.
+            Some(Err(StreamError::Reset(_))) => return to.break_off(),
             // The client is lost: its stdin did not end.
             Some(Err(_)) => return std::future::pending().await,
         }
