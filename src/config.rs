@@ -53,6 +53,13 @@ pub struct Config {
     /// Ends a connection on which no byte came and no frame went for so long. PINGs of ours that nobody answers do not count; with
     /// keepalive on, a peer that answers them is never idle. Default: 4 h, as cri-streaming's.
     pub idle_timeout: Option<Duration>,
+    /// Resets the stream with the most unread bytes, when for their sake nothing was read of the connection for so long while somebody waits for bytes of
+    /// another stream, or for the answer to one. What it holds is dropped, its reader gets [`StreamError::Stalled`](crate::StreamError::Stalled), and the
+    /// others go on. Where nobody else waits, it is left alone for as long as it likes.
+    ///
+    /// The streams of an exec or attach session are parts of one whole, of which none is given up whatever is set here. Port-forward has a time of its
+    /// own for where there is none here: [`portforward::Options::stall_timeout`](crate::portforward::Options::stall_timeout). Default: never.
+    pub stream_stall_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
     pub stall_timeout: Option<Duration>,
     /// How long the peer may take none of what is still queued while the connection closes in good order: the tail of an
@@ -78,6 +85,7 @@ impl Default for Config {
             keepalive_timeout: Some(Duration::from_secs(60)),
             pause_probe_interval: Duration::from_secs(5),
             idle_timeout: Some(Duration::from_secs(4 * 60 * 60)),
+            stream_stall_timeout: None,
             stall_timeout: None,
             flush_timeout: Duration::from_secs(300),
             linger: Duration::from_secs(10),
@@ -89,7 +97,7 @@ impl Config {
     /// For one exec or attach session, which needs five streams: 16 are allowed.
     #[must_use]
     pub fn exec() -> Self {
-        Self { limits: Limits { max_streams: 16, ..Limits::default() }, ..Self::default() }
+        Self { limits: Limits { max_streams: 16, ..Limits::default() }, stream_stall_timeout: None, ..Self::default() }
     }
 }
 

@@ -184,6 +184,13 @@ pub enum StreamError {
     /// The peer broke a rule on this stream, which was reset here for it.
     #[error("stream reset for a fault of the peer's: {0}")]
     Broken(RstStatus),
+    /// Nobody read the stream, of which more came than may be held, while others waited: it was reset here, and what was unread is dropped. See
+    /// [`Config::stream_stall_timeout`](crate::spdy::Config::stream_stall_timeout).
+    #[error("the stream was left unread for {after:?} while others waited, and was given up")]
+    Stalled {
+        /// How long reading had been paused.
+        after: Duration,
+    },
     /// The stream was reset, or its send half finished, on this side before.
     #[error("the stream is closed for writing")]
     Finished,
@@ -207,7 +214,7 @@ impl StreamError {
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::Reset(_) | Self::Broken(_) | Self::Hushed => Initiator::Remote,
-            Self::Finished | Self::NoHalfClose => Initiator::User,
+            Self::Finished | Self::NoHalfClose | Self::Stalled { .. } => Initiator::User,
             Self::Connection(error) => error.initiator(),
         }
     }
@@ -220,6 +227,7 @@ impl From<StreamError> for io::Error {
             StreamError::Broken(_) => io::ErrorKind::InvalidData,
             StreamError::Finished | StreamError::Hushed => io::ErrorKind::BrokenPipe,
             StreamError::NoHalfClose => io::ErrorKind::Unsupported,
+            StreamError::Stalled { .. } => io::ErrorKind::TimedOut,
             StreamError::Connection(error) => error.kind(),
         };
         Self::new(kind, error)

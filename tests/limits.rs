@@ -71,6 +71,8 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("spdy::Limits::max_fragments", count(limits.max_fragments as usize)),
         ("mux::Config::stream_receive_budget", bytes(config.stream_receive_budget)),
         ("mux::Config::receive_budget", bytes(config.receive_budget)),
+        ("mux::Config::stream_stall_timeout", config.stream_stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
+        ("portforward::Options::stall_timeout", time(forward.stall_timeout.unwrap())),
         ("mux::Config::stall_timeout", config.stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
         ("mux::Config::send_buffer", bytes(config.send_buffer)),
         ("mux::Config::keepalive_interval", time(config.keepalive_interval.unwrap())),

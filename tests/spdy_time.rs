@@ -6,9 +6,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{End, config, data, goaway, id, initial_window, reply, syn};
-use kubestream::ConnectionError;
-use kubestream::spdy::{Config, Frame, GoAwayStatus, ReadOutcome, Role};
+use common::{End, config, data, goaway, id, initial_window, reply, rst, syn};
+use kubestream::spdy::{Config, Frame, GoAwayStatus, ReadOutcome, Role, RstStatus};
+use kubestream::{ConnectionError, StreamError};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -214,6 +214,45 @@ fn a_stall_fails_everybody_after_its_timeout_and_names_the_stream() {
     server.passes(seconds(1));
     assert_eq!(server.error().as_deref(), Some("stream 1 was left unread for 60s and stalled the connection"));
     assert_eq!(server.connection.read(id(3)).unwrap(), ReadOutcome::Data("a bit".into()), "no byte is dropped");
+}
+
+/// Whatever had ended of it before: what is dropped must not look like all.
+#[test]
+fn a_stream_that_is_given_up_for_another_is_never_an_end() {
+    for (peers, ours) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut server = End::server(config(|config| {
+            config.receive_budget = 100_000;
+            config.keepalive_interval = None;
+            config.stream_stall_timeout = Some(seconds(20));
+        }));
+        server.gets_all([syn(1), syn(3)]);
+        for stream in [1, 3] {
+            server.accepts(stream);
+        }
+        if ours {
+            server.connection.finish(id(1));
+        }
+        server.says();
+        server.gets(Frame::Data { id: id(1), fin: peers, data: vec![0; 200_000].into() });
+        assert_eq!(server.connection.read(id(3)).unwrap(), ReadOutcome::Blocked);
+        server.passes(seconds(19));
+        assert!(!server.connection.wants_read());
+        server.passes(seconds(1));
+        assert!(server.connection.wants_read() && server.connection.unread() == 0);
+        let given_up = server.connection.read(id(1));
+        assert!(matches!(given_up, Err(StreamError::Stalled { .. })), "{peers} {ours}: {given_up:?}");
+        // A peer for which it is over is told nothing.
+        let told = if peers && ours { vec![] } else { vec![rst(1, RstStatus::INTERNAL_ERROR)] };
+        assert_eq!((server.says(), server.error()), (told, None), "{peers} {ours}");
+        server.gets(data(3, "at last"));
+        assert_eq!(server.reads(3).0, b"at last");
+        for stream in [1, 3] {
+            server.connection.reset(id(stream), RstStatus::CANCEL);
+            server.connection.release(id(stream));
+        }
+        server.says();
+        assert_eq!(server.connection.stream_count(), 0);
+    }
 }
 
 #[test]

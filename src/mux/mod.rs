@@ -160,7 +160,11 @@ impl Multiplexer {
         let ports = io.shared_ports();
         let (io, read_ahead, protocol) = io.into_parts();
         let mut carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
-        let config = carrier.fit(config);
+        let mut config = carrier.fit(config);
+        if protocol.is_some_and(|protocol| protocol.version().is_some()) {
+            // Parts of one whole, of which half would look like all.
+            config.stream_stall_timeout = None;
+        }
         let now = tokio::time::Instant::now().into_std();
         let mut connection = Connection::new(role, config.clone(), now);
         let given = carrier.given().map(|streams| {
@@ -342,6 +346,11 @@ impl Multiplexer {
     /// All was done that a peer could wait for.
     pub(crate) fn keep_promise(&self) {
         self.shared.with(|state| state.connection.keep_promise());
+    }
+
+    /// How long a stream that nobody reads may hold up others, where nothing else is configured.
+    pub(crate) fn give_up_stalled(&self, after: Option<Duration>) {
+        self.shared.with(|state| state.connection.give_up_stalled(after));
     }
 
     /// Nobody will ask for the streams that a client was given and has not taken.

@@ -62,6 +62,7 @@ impl PortForward {
     /// As [`new`](Self::new).
     pub fn with_options(mux: Multiplexer, options: Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
+        mux.give_up_stalled(options.stall_timeout);
         Ok(Self { requests: Requests::new(&mux), mux, options })
     }
 

@@ -111,7 +111,11 @@ impl Connection {
     /// stream has nothing to say; its clients reset every stream when they have read the server's end, and not before.
     fn poll_end(&mut self, cx: &mut Context<'_>, end: Result<(), StreamError>) -> Poll<Result<(), Error>> {
         let mut reset_is_end = self.finished;
-        if let ErrorHalf::Read(reason) = &mut self.error {
+        let stalled = matches!(end, Err(StreamError::Stalled { .. }));
+        if let ErrorHalf::Read(reason) = &mut self.error
+            // The server has nothing to say of what was given up here.
+            && !stalled
+        {
             ready!(reason.poll_ended(cx));
             reset_is_end = reason.well;
             if !reason.said.is_empty() {
@@ -162,25 +166,18 @@ impl Connection {
         Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
     }
 
-    /// Ready once the peer has broken it off, though what came before is unread.
-    #[cfg(feature = "translate")]
-    pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
-        self.recv.poll_broken(cx)
-    }
-
     /// Ready once the whole connection has ended, however this one did.
     #[cfg(feature = "translate")]
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.recv.poll_gone(cx)
     }
 
-    /// Ready once what came before, and is unread, is nobody's any more: the client of a server's end has broken it off. At a client's
-    /// end only reading tells whether it is that, or the way in which its server ends.
-    pub(super) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
-        match ready!(self.recv.poll_broken(cx)) {
-            error if self.is_servers() && !self.finished => Poll::Ready(Error::stream(self.port, error)),
-            _ => Poll::Pending,
-        }
+    /// Ready once what came before, and is unread, is nobody's any more: it was given up here, or the client of a server's end has broken it
+    /// off. At a client's end only reading tells whether it is that, or the way in which its server ends.
+    pub(crate) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
+        let error = ready!(self.recv.poll_broken(cx));
+        let given_up = matches!(error, StreamError::Stalled { .. }) || self.is_servers() && !self.finished;
+        if given_up { Poll::Ready(Error::stream(self.port, error)) } else { Poll::Pending }
     }
 
     pub(super) fn is_servers(&self) -> bool {

@@ -44,6 +44,7 @@ impl PortForwardServer {
     /// As [`new`](Self::new).
     pub fn with_options(mux: Multiplexer, options: &Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
+        mux.give_up_stalled(options.stall_timeout);
         let pairing = Pairing::new(options.creation_timeout, options.max_half_pairs);
         // Only the old form names its ports ahead.
         let says_why = !mux.ports().is_empty();

@@ -19,7 +19,7 @@ pub(super) struct Clock {
     /// When, in this silence or this pause, the peer was last sent a PING.
     pinged: Option<Instant>,
     liveness: Liveness,
-    paused_since: Option<Instant>,
+    pub(super) paused_since: Option<Instant>,
     pub(super) unanswered_resets: Rate,
     pub(super) settings_frames: Rate,
     pub(super) header_bytes: Rate,
@@ -101,7 +101,7 @@ impl Connection {
             return None;
         }
         let idle = self.config.idle_timeout.and_then(|idle| self.clock.active.checked_add(idle));
-        [idle, self.ping_due(), self.death_due(), self.stall_deadline(), self.trial_deadline()]
+        [idle, self.ping_due(), self.death_due(), self.stall_deadline(), self.given_up_at(), self.trial_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -116,6 +116,9 @@ impl Connection {
         let past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         if past(self.trial_deadline()) {
             self.end_trial();
+        }
+        if past(self.given_up_at()) {
+            self.give_up_fullest(now);
         }
         if past(self.stall_deadline())
             && let (Some(after), Some(stream)) = (self.config.stall_timeout, self.fullest())

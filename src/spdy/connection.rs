@@ -136,6 +136,8 @@ pub struct Connection {
     /// What all streams' windows were grown by.
     pub(super) window_growth: usize,
     pub(super) stray_data: usize,
+    /// When a stream was given up last because nobody read it.
+    pub(super) given_up: Option<Instant>,
 
     /// Frames that belong to no stream of the table: ahead of all others, and bounded.
     pub(super) replies: VecDeque<Frame>,
@@ -186,6 +188,7 @@ impl Connection {
             budget: Budget::new(config.stream_receive_budget, config.receive_budget),
             window_growth: 0,
             stray_data: 0,
+            given_up: None,
             replies: VecDeque::new(),
             output_added: 0,
             controls: VecDeque::new(),
@@ -273,6 +276,7 @@ impl Connection {
             Some(stream) if stream.answered => Some(Ok(())),
             Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
             Some(Stream { end: Some(End::Broken(status)), .. }) => Some(Err(StreamError::Broken(*status))),
+            Some(Stream { end: Some(End::Stalled(after)), .. }) => Some(Err(StreamError::Stalled { after: *after })),
             Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
             stream => self.closed().map(Err).or_else(|| stream.is_none().then_some(Err(StreamError::Finished))),
         }
@@ -302,10 +306,11 @@ impl Connection {
             (Some(End::Fin), _) => Ok(ReadOutcome::Finished),
             (Some(End::Reset(status)), _) => Ok(ReadOutcome::Reset(status)),
             (Some(End::Broken(status)), _) => Err(StreamError::Broken(status)),
+            (Some(End::Stalled(after)), _) => Err(StreamError::Stalled { after }),
             (None | Some(End::WithConnection), Some(error)) => Err(error),
             (Some(End::Cancelled | End::WithConnection), _) => Err(StreamError::Finished),
             (None, None) => {
-                stream.reader_waits = true;
+                self.begins_to_wait(id);
                 Ok(ReadOutcome::Blocked)
             }
         }
@@ -369,6 +374,7 @@ impl Connection {
             return Err(match (closed, stream.end) {
                 (_, Some(End::Reset(status))) => StreamError::Reset(status),
                 (_, Some(End::Broken(status))) => StreamError::Broken(status),
+                (_, Some(End::Stalled(after))) => StreamError::Stalled { after },
                 (Some(error), _) => error,
                 (None, _) => StreamError::Finished,
             });
@@ -502,6 +508,7 @@ impl Connection {
             (Sending::Open, _) => {}
             (Sending::Dead, Some(End::Reset(status))) => return Err(StreamError::Reset(status)),
             (Sending::Dead, Some(End::Broken(status))) => return Err(StreamError::Broken(status)),
+            (Sending::Dead, Some(End::Stalled(after))) => return Err(StreamError::Stalled { after }),
             _ => return Err(StreamError::Finished),
         }
         if stream.unsent.len() >= self.config.send_buffer {

@@ -37,6 +37,7 @@ mod liveness;
 mod outcome;
 mod pieces;
 mod receive;
+mod stalls;
 mod stream;
 mod transmit;
 

@@ -23,6 +23,7 @@ impl Connection {
             Some(End::Fin | End::Cancelled) => None,
             Some(End::Reset(status)) => Some(StreamError::Reset(status)),
             Some(End::Broken(status)) => Some(StreamError::Broken(status)),
+            Some(End::Stalled(after)) => Some(StreamError::Stalled { after }),
             None | Some(End::WithConnection) => self.closed(),
         }
     }
@@ -37,6 +38,7 @@ impl Connection {
             (End::Broken(status), _) => Some(Err(StreamError::Broken(status))),
             (End::WithConnection, Some(_)) if self.peer_has_said_all() => Some(Ok(())),
             (End::WithConnection, Some(error)) => Some(Err(error)),
+            (End::Stalled(after), _) => Some(Err(StreamError::Stalled { after })),
             (End::Cancelled | End::WithConnection, _) => None,
         }
     }

@@ -3,6 +3,7 @@
 //! Owns the two directions' states and queues. Windows of the session, budgets and ids are the connection's.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
@@ -19,6 +20,8 @@ pub(super) enum End {
     Reset(RstStatus),
     /// Our RST_STREAM in answer to a rule that the peer broke on this stream.
     Broken(RstStatus),
+    /// Our RST_STREAM because it was unread for so long, and others waited.
+    Stalled(Duration),
     /// Our own RST_STREAM: what the peer may still send reaches nobody.
     Cancelled,
     /// The connection ended before the stream did, and somebody waited for more.

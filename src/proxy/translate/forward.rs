@@ -12,9 +12,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
 use super::TranslateError;
+use crate::ConnectionError;
 use crate::mux::Multiplexer;
 use crate::portforward::{Connection, Error, Options, PortForward, PortForwardServer, Request};
-use crate::{ConnectionError, StreamError};
 
 pub(super) async fn join(
     client: Multiplexer,
@@ -94,9 +94,10 @@ async fn relay(mut local: Connection, mut remote: Connection, moved: &AtomicU64)
         if let Poll::Ready(Err(_)) = poll_way(&mut up, &mut local, &mut remote, moved, cx) {
             return Poll::Ready(None);
         }
-        // A client that gives up is heard though a backend that takes nothing holds up what it has sent.
-        let broken = local.poll_broken(cx);
-        let given_up = up.held.is_some() && matches!(broken, Poll::Ready(StreamError::Reset(_)));
+        // A client that gives up is heard though a backend that takes nothing holds up what it has sent; and either side may be given up for
+        // the others, because the other does not take what it has sent.
+        let given_up = up.held.is_some() && local.poll_given_up(cx).is_ready()
+            || down.held.is_some() && remote.poll_given_up(cx).is_ready();
         // Asked of the stream, which has a place for one who waits: all that wait for the connection are a list, and it would grow by one a
         // connection.
         let client_gone = local.poll_gone(cx).is_ready();
