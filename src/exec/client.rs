@@ -286,7 +286,7 @@ impl Exec {
     }
 
     async fn read_status(&mut self) -> Result<ExitStatus, Error> {
-        let half = self.options.status_timeout / 2;
+        let half = self.options.status_timeout.mul_f32(0.5);
         loop {
             let Some(error) = &mut self.error else { return Err(Error::MissingStatus) };
             let progress = &mut self.progress;
