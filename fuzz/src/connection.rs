@@ -348,6 +348,8 @@ impl Run {
                     assert!(self.session_window >= 0 && seen.window >= 0, "DATA beyond the window");
                 }
             }
+            // For what came before there was such a stream.
+            Frame::RstStream { status: RstStatus::INVALID_STREAM, .. } => {}
             Frame::RstStream { id, .. } => {
                 if let Some(seen) = self.seen.get_mut(&id) {
                     seen.reset = true;
