@@ -28,7 +28,8 @@ async fn stdin_that_came_before_a_close_reaches_the_command() {
     for protocol in [Subprotocol::V1, Subprotocol::V4, Subprotocol::V5] {
         for size in [5, 100_000, 5_000_000] {
             let (scratch, sent) = (Scratch::new(), pattern(size));
-            let script = format!("cat >{0}/part && mv {0}/part {0}/whole", scratch.path().display());
+            // Behind its end the command has still to make something of it.
+            let script = format!("cat >{0}/part && sleep 0.2 && mv {0}/part {0}/whole", scratch.path().display());
             let mut client = Spoken::client(&url(node.address(), &script), protocol).await;
             for piece in sent.chunks(PIECE) {
                 client.says(0, piece).await;
