@@ -286,7 +286,7 @@ impl Exec {
     }
 
     async fn read_status(&mut self) -> Result<ExitStatus, Error> {
-        let half = self.options.status_timeout.mul_f32(0.5);
+        let half = self.options.status_timeout.checked_div(2).unwrap_or_default();
         loop {
             let Some(error) = &mut self.error else { return Err(Error::MissingStatus) };
             let progress = &mut self.progress;
