@@ -281,10 +281,11 @@ impl Connection {
         });
     }
 
-    /// The IO failed. A peer that had said goodbye before has lost nothing on the way.
+    /// The IO failed. A peer that had said goodbye before, or all that mattered, has lost nothing on the way.
     pub(crate) fn lost(&mut self, error: ConnectionError) {
         match self.gone_away {
             Some((_, GoAwayStatus::OK)) => self.close(ConnectionError::Closed),
+            None if self.is_hushed() && !self.is_owed() => self.close(ConnectionError::Closed),
             _ => self.close(error),
         }
     }

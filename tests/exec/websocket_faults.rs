@@ -12,6 +12,7 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};
 
+use crate::support::io::EndsWith;
 use crate::support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, frame};
 use crate::support::{DriverTask, exec_client, exec_server};
 
@@ -74,6 +75,22 @@ async fn a_close_of_another_code_behind_the_status_is_an_end() {
         peer.say(CLOSE, code).await;
         let output = exec.wait_with_output(100).await.unwrap();
         assert_eq!((&output.stdout[..], output.status), (&b"out"[..], ExitStatus::Success), "{code:02x?}");
+    }
+}
+
+/// The status is the last word: whether an end or a reset follows makes no difference.
+#[tokio::test(start_paused = true)]
+async fn a_reset_behind_the_status_takes_nothing_that_had_come() {
+    for kind in [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::UnexpectedEof] {
+        let (near, far) = duplex(1 << 20);
+        let (mux, _driver) = exec_client(EndsWith(near, kind), Subprotocol::V5);
+        let mut peer = WebSocketPeer::server(far);
+        let exec = mux.exec(Streams::OUTPUT).await.unwrap();
+        peer.on(1, b"out").await;
+        peer.on(3, SUCCESS.as_bytes()).await;
+        drop(peer);
+        let output = exec.wait_with_output(100).await.unwrap();
+        assert_eq!((&output.stdout[..], output.status), (&b"out"[..], ExitStatus::Success), "{kind:?}");
     }
 }
 
