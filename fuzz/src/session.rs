@@ -109,8 +109,8 @@ async fn run(input: &mut Unstructured<'_>) -> Result<()> {
 }
 
 enum Made {
-    Client(Exec),
-    Server(ExecServer),
+    Client(Box<Exec>),
+    Server(Box<ExecServer>),
 }
 
 enum Reader {
@@ -411,8 +411,8 @@ impl Run {
         let (role, want) = (self.role, self.want);
         self.making = Some(Task::new(async move {
             Ok(match role {
-                Role::Client => Made::Client(mux.exec(want).await?),
-                Role::Server => Made::Server(mux.accept_exec(want).await?),
+                Role::Client => Made::Client(Box::new(mux.exec(want).await?)),
+                Role::Server => Made::Server(Box::new(mux.accept_exec(want).await?)),
             })
         }));
     }
