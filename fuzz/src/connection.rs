@@ -77,6 +77,7 @@ fn any_config(input: &mut Unstructured<'_>) -> Result<Config> {
     config.limits.max_streams = *input.choose(&[0, 2, 1024])?;
     config.limits.max_queued_replies = *input.choose(&[4, 1024])?;
     config.limits.max_unanswered_resets = *input.choose(&[2, 200])?;
+    config.stream_stall_timeout = *input.choose(&[None, Some(Duration::from_secs(20))])?;
     config.stall_timeout = *input.choose(&[None, Some(Duration::from_secs(60))])?;
     Ok(config)
 }
