@@ -62,12 +62,11 @@ pub struct Config {
     pub stream_stall_timeout: Option<Duration>,
     /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
     pub stall_timeout: Option<Duration>,
-    /// How long the peer may take none of what is still queued while the connection closes in good order: the tail of an
-    /// output, maybe, with a pager at the other end. Also the longest that a peer's end is waited for. Default: 5 min.
+    /// While the connection closes in good order: it fails once the peer has taken none of what is queued for so long. That may be
+    /// the tail of an output, with a pager at the other end. Also the longest that a peer's end is waited for. Default: 5 min.
     pub flush_timeout: Duration,
-    /// How long the peer may be silent, once all of ours is written, before its end is no longer waited for; and how long
-    /// anything is waited for after a failure. A peer that was sent more than 64 KiB since it was last heard of may still be
-    /// reading it: `flush_timeout` is its time. Default: 10 s.
+    /// Once all of ours is written: how long a silent peer's end is waited for. A peer that may have more than 64 KiB of it still to
+    /// take has `flush_timeout` instead. After a failure: how long anything is waited for. Default: 10 s.
     pub linger: Duration,
 }
 

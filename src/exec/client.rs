@@ -1,7 +1,7 @@
 //! The client's side of a session: make the streams, read the outputs, learn how the command ended.
 //!
 //! Owns the order of the ending. Bytes of ours that reach a Go server while it finishes can destroy the tail of its
-//! output, so once the status is there nothing more is written.
+//! output, so once the status is there nothing more is written, but a PING that asks a silent server.
 
 use std::future::poll_fn;
 use std::io;
@@ -198,16 +198,17 @@ impl Exec {
     /// Waits until the command has ended and says how.
     ///
     /// stdin, if it was not taken, is finished first, and outputs that were not taken are discarded, so that waiting
-    /// cannot hold the command up. Outputs that were taken have all arrived when this is ready; they may still be read. An output that
-    /// was taken has to be read, or dropped: unread beyond the receive budget, it keeps the status from being read too.
+    /// cannot hold the command up. Where this is `Ok`, each output that was taken has come whole, and may still be read. Read or drop
+    /// an output that was taken: unread beyond the receive budget, it keeps the status from being read too.
     ///
     /// A server that answers is waited for, however long the command takes ([`Options`] says when it is asked). What comes of each
     /// ending:
     ///
-    /// | the status | the outputs that somebody wanted | this gives |
+    /// | the status | how the outputs that somebody wanted, or the session, ended | this gives |
     /// |---|---|---|
-    /// | whole | ended by FIN, by Go's RST CANCEL, or by the server's GOAWAY or Close | the status, whatever follows |
-    /// | whole | cut: EOF without a goodbye, a reset, a failure, a server that was given up | [`Error::Incomplete`], with the status |
+    /// | whole | by FIN, by RST_STREAM with CANCEL, or by the server's goodbye; over WebSocket from v4 on in any way, since the status is its last message | the status, whatever follows |
+    /// | whole | otherwise: RST_STREAM with another status, EOF without a goodbye, a shutdown of ours, a failure, a server that was given up | [`Error::Incomplete`], with the status |
+    /// | none | the outputs have ended, the server may have stdin unread, and is silent | [`Error::StatusTimeout`] |
     /// | none, v4 and v5 | the server said goodbye | [`Error::MissingStatus`] |
     /// | none, v1 to v3 | the server said goodbye | success: silence is all that it says |
     /// | none, or cut | the connection was lost or failed | [`Error::Connection`] |

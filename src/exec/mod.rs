@@ -131,7 +131,7 @@ pub struct Options {
     /// no stdin, is waited for: a command may close its outputs and work on for hours. Default: 10 s.
     pub status_timeout: Duration,
     /// For a sign of life from the server, once the status is there and outputs have not ended: after so long it is asked, and after as
-    /// long again given up. Whoever answers or sends is waited for. Default: 5 s.
+    /// long again given up, so that it takes twice this. Whoever answers or sends is waited for. Default: 5 s.
     pub output_grace: Duration,
 }
 
@@ -189,15 +189,15 @@ pub enum Error {
         "no status came after the end of the output, and the server, which has not read all of stdin, was silent for {0:?}"
     )]
     StatusTimeout(Duration),
-    /// The status came, but not all of the output: the connection broke off, or the server was silent for twice
-    /// [`Options::output_grace`]. What came of the output is there to be read.
+    /// The status came, but not the end of an output: its stream was reset, the connection failed, or the server was silent for twice
+    /// [`Options::output_grace`]. What came of the output is there to be read, but for `wait_with_output`, which drops it.
     #[error("{}, but the end of {} was lost: {error}", status, missing.join(" and "))]
     Incomplete {
         /// How the command ended.
         status: ExitStatus,
         /// The outputs that did not come to their end.
         missing: Vec<&'static str>,
-        /// What became of the first of them.
+        /// Why the first of them ended early.
         #[source]
         error: StreamError,
     },

@@ -78,9 +78,9 @@ impl Multiplexer {
 /// Take the streams out of it and connect them to the process; say with [`exit`](Self::exit) how it ended. Ask
 /// [`client_gone`](Self::client_gone) meanwhile, and end the process when that is ready.
 ///
-/// Dropped without [`exit`](Self::exit), by an early return, a panic or a future that is given up, it tells the client that the command
-/// has failed, in the words of the version, since Go's clients take an end without a word for success. For that to arrive the driver has
-/// to go on.
+/// Dropped without [`exit`](Self::exit), by an early return, a panic or a future that is given up, it sends the client a failure: a
+/// `Status` from v4 on, before that a text. kubectl prints `Internal error occurred: the server let the session go before the command had
+/// ended`, and exits with 1; without it Go's clients would take the end for success. Keep the driver running, which sends it.
 #[derive(Debug)]
 pub struct ExecServer {
     /// What the client sends.
@@ -250,7 +250,7 @@ pub struct ProcessStdin(RecvHalf);
 
 impl ProcessStdin {
     /// The next bytes, without a copy; `None` once the client has ended them. RST_STREAM with CANCEL ends them too, since Go's clients so end
-    /// every stream when they are done, and so does a client's goodbye: GOAWAY, or a WebSocket Close without a code, or with 1000 or 1001.
+    /// every stream when they are done, and so does a client's goodbye: GOAWAY with status OK, or a WebSocket Close without a code, or with 1000 or 1001.
     ///
     /// # Errors
     /// [`StreamError::Reset`] with any other status, or what the connection was lost with, after all that had come: what is missing nobody

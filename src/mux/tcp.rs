@@ -31,7 +31,9 @@ pub struct TcpLiveness {
     pub idle: Duration,
     /// Between probes. Whole seconds. Default: 10 s.
     pub interval: Duration,
-    /// Probes that may go unanswered. Default: 3: an idle host is found dead after a minute.
+    /// Probes that may go unanswered. Default: 3: a dead host is found after a minute, where no byte of ours is on the way: by a client that
+    /// has its status and is silent, and by whoever sends no PINGs. Behind a PING that nobody acknowledges the kernel sends no probes:
+    /// there it is `user_timeout` that counts.
     pub probes: u32,
     /// How long bytes of ours may be on the way unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482; Linux alone). Default: `None`, as the
     /// system has it: Linux gives up after some 15 minutes of retransmission (`tcp_retries2`).
