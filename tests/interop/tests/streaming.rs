@@ -16,6 +16,11 @@ struct Processes;
 
 impl Runtime for Processes {
     async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), Error> {
+        match &what.command[0][..] {
+            "return" => return Ok(()),
+            "panic" => panic!("as runtimes do"),
+            _ => {}
+        }
         let mut child = Command::new(&what.command[0])
             .args(&what.command[1..])
             .stdin(Stdio::piped())
@@ -101,6 +106,22 @@ async fn a_one_use_url_runs_its_command_and_no_other() {
         let (_, outcome) = execute(&url, transport, "stdout=1&stderr=1", Input::Null).await;
         assert_eq!(outcome["exitCode"], -1, "{transport:?}");
         assert!(outcome["error"].as_str().is_some_and(|error| error.contains("404")), "{transport:?}: {outcome}");
+    }
+}
+
+/// An end without a word is a success to client-go.
+#[tokio::test]
+async fn a_session_that_its_runtime_lets_go_has_failed() {
+    let _proof = proves("a session that its runtime lets go is a failure", &OVER);
+    let server = start().await;
+    for transport in TRANSPORTS {
+        for how in ["return", "panic"] {
+            let url = server.exec_url(Exec::new("c", [how], Streams::OUTPUT)).expect("a URL");
+            let (_, outcome) = execute(&url, transport, "stdout=1&stderr=1", Input::Null).await;
+            assert_eq!(outcome["exitCode"], -1, "{transport:?} {how}: {outcome}");
+            let said = outcome["error"].as_str().unwrap_or_default();
+            assert!(said.contains("the server let the session go"), "{transport:?} {how}: {outcome}");
+        }
     }
 }
 
