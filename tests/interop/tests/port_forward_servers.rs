@@ -1,10 +1,12 @@
 //! Our port-forward client against Go's servers: `k8s.io/cri-streaming`'s over SPDY, and the apiserver's TunnelingHandler with it
 //! behind; and against the built-in node.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::portforward::{Error, PortForward};
+use kubestream::portforward::{Error, Options, PortForward};
 use kubestream::upgrade::{self, Carrier, Protocol};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, hop_before, server_for};
 use kubestream_interop::{Peer, digest, echo, pattern, within};
@@ -20,7 +22,9 @@ async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
     let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
     let (mux, driver) = Multiplexer::client(upgraded, Config::default());
     tokio::spawn(driver);
-    PortForward::new(mux).expect("port-forward")
+    let mut options = Options::default();
+    options.stall_timeout = Some(Duration::from_secs(1));
+    PortForward::with_options(mux, options).expect("port-forward")
 }
 
 /// Every server that has a form, with the form.
@@ -94,6 +98,40 @@ async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
             connection.send("here".into()).await.expect("it lives");
             let back = within("an echo", connection.data()).await.expect("no end").expect("an echo");
             assert_eq!(back, "here", "{name}, {protocol}");
+        }
+    }
+}
+
+/// A browser's tab that is stopped in the midst of a download, and the other tabs.
+#[tokio::test]
+async fn one_that_nobody_reads_holds_up_no_other() {
+    let _proof = proves("one that nobody reads holds up no other");
+    let (port, endless) = (echo().await, {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                tokio::spawn(async move { while tcp.write_all(&[0; 65_536]).await.is_ok() {} });
+            }
+        });
+        port
+    });
+    for (name, server, protocol) in servers() {
+        let forward = connect(&server, protocol).await;
+        let mut before = forward.connect(port).await.expect("a connection");
+        let mut unread = forward.connect(endless).await.expect("a connection");
+        // All of it is under way: what it holds is over the budget, or is held back by its window.
+        within("some of it", unread.data()).await.expect("no end").expect("some of it");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut after = within("a connection", forward.connect(port)).await.expect("a connection");
+        for connection in [&mut before, &mut after] {
+            connection.send("here".into()).await.expect("it lives");
+            let back = within("an echo", connection.data()).await.expect("no end").expect("an echo");
+            assert_eq!(back, "here", "{name}, {protocol}");
+        }
+        if name != "node" {
+            let given_up = async { while unread.data().await.expect("no end").is_ok() {} };
+            within("its error", given_up).await;
         }
     }
 }
