@@ -1,6 +1,6 @@
 //! Sockets whose close says that it is no end.
 //!
-//! Owns what a socket does when it is let go of half-way. When that is, whoever drops it decides.
+//! Owns what becomes of a socket that is let go of half-way. When that is, whoever drops it decides, or whoever kills the process.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,21 +12,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 ///
 /// With the feature `net` tokio's `TcpStream` is one: it is closed with a reset. What else can say it implements this.
 pub trait Abort {
-    /// From here on a close breaks the connection off. What the socket has taken and its peer's has not may be lost with it.
-    fn abort(&mut self);
+    /// Whether a close breaks the connection off from here on. What the socket has taken and its peer's has not may be lost with it.
+    fn abort_on_close(&mut self, abort: bool);
 }
 
 #[cfg(feature = "net")]
 impl Abort for tokio::net::TcpStream {
     /// A linger of zero: RST in place of FIN. A socket that takes no options is gone.
-    fn abort(&mut self) {
-        // A close that waits for nothing does not block. tokio has a setter of its own for that since 1.50.
+    fn abort_on_close(&mut self, abort: bool) {
+        // What is deprecated of it is to wait, and nothing is waited for. tokio has a setter of its own for that since 1.50.
         #[allow(deprecated)]
-        let _ = self.set_linger(Some(std::time::Duration::ZERO));
+        let _ = self.set_linger(abort.then_some(std::time::Duration::ZERO));
     }
 }
 
-/// A socket that is broken off when it is dropped before it was shut down, so that nobody takes half of something for all of it.
+/// A socket that is broken off when it is dropped before it was shut down, so that nobody takes half of something for all of it. So it is when
+/// the process is killed.
 ///
 /// Whatever in this crate owns an IO shuts it down for an end, and drops it for a break: an `Upgraded` that nobody wanted, a
 /// [`Pipe`](crate::proxy::Pipe) one side of which was reset, a [`Driver`](crate::mux::Driver) that is not polled any more. Any IO will do for that. What the
@@ -59,15 +60,15 @@ impl Abort for tokio::net::TcpStream {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct AbortOnDrop<S: Abort> {
+pub struct AbortOnDrop<S> {
     socket: S,
-    ended: bool,
 }
 
 impl<S: Abort> AbortOnDrop<S> {
     /// A socket that was not shut down yet.
-    pub fn new(socket: S) -> Self {
-        Self { socket, ended: false }
+    pub fn new(mut socket: S) -> Self {
+        socket.abort_on_close(true);
+        Self { socket }
     }
 
     /// The socket.
@@ -79,6 +80,12 @@ impl<S: Abort> AbortOnDrop<S> {
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.socket
     }
+
+    /// The socket as it was before.
+    pub fn into_inner(mut self) -> S {
+        self.socket.abort_on_close(false);
+        self.socket
+    }
 }
 
 impl<S: Abort> From<S> for AbortOnDrop<S> {
@@ -87,15 +94,7 @@ impl<S: Abort> From<S> for AbortOnDrop<S> {
     }
 }
 
-impl<S: Abort> Drop for AbortOnDrop<S> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.socket.abort();
-        }
-    }
-}
-
-impl<S: Abort + AsyncRead + Unpin> AsyncRead for AbortOnDrop<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for AbortOnDrop<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
@@ -125,7 +124,7 @@ impl<S: Abort + AsyncWrite + Unpin> AsyncWrite for AbortOnDrop<S> {
     /// Once it is done, the end is said, and a drop takes nothing of it back.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
-        self.ended = true;
+        self.socket.abort_on_close(false);
         Poll::Ready(Ok(()))
     }
 }

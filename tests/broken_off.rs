@@ -14,6 +14,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kubestream::AbortOnDrop;
 use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
@@ -22,7 +23,7 @@ use kubestream::portforward::{
 };
 use kubestream::proxy::{TranslateConfig, translate};
 use kubestream::upgrade::{Protocol, Upgraded};
-use support::{pattern, until};
+use support::{pattern, tcp_pair, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -203,6 +204,22 @@ async fn who_forwards_and_is_dropped_has_ended_nothing() {
             assert!(servers || client.takes_streams());
         }
     }
+}
+
+/// A process that is killed drops nothing: its sockets break off all the same, until they were shut down.
+#[tokio::test]
+async fn a_socket_is_set_to_break_off_from_the_first() {
+    let (near, mut far) = tcp_pair().await;
+    let mut near = AbortOnDrop::new(near);
+    assert_eq!(near.get_ref().linger().unwrap(), Some(Duration::ZERO));
+    near.shutdown().await.unwrap();
+    assert_eq!(near.get_ref().linger().unwrap(), None);
+    drop(near);
+    rest(&mut far).await.1.unwrap();
+
+    let (near, mut far) = tcp_pair().await;
+    drop(AbortOnDrop::new(near).into_inner());
+    rest(&mut far).await.1.unwrap();
 }
 
 /// Both before it was forwarded, and where there is nothing to forward it to.

@@ -27,15 +27,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// A socket that tells whether it was broken off.
+/// A socket that tells whether a close breaks it off.
 struct Socket {
     io: DuplexStream,
     aborted: Arc<AtomicBool>,
 }
 
 impl Abort for Socket {
-    fn abort(&mut self) {
-        self.aborted.store(true, Ordering::Relaxed);
+    fn abort_on_close(&mut self, abort: bool) {
+        self.aborted.store(abort, Ordering::Relaxed);
     }
 }
 
@@ -59,7 +59,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The socket's other end, and whether it was broken off.
+/// The socket's other end, and whether a close breaks it off.
 struct Holder {
     io: DuplexStream,
     aborted: Arc<AtomicBool>,
