@@ -8,6 +8,9 @@
 //! of the error stream at once; the server says on it why a connection failed. Over WebSocket the same streams go through a
 //! tunnel of SPDY (`Protocol::Tunnel`).
 //!
+//! A connection that breaks off is none that has ended, for whoever reads it at either end: [`Connection::relay`] joins it to a socket and
+//! keeps it so.
+//!
 //! The old form (`Protocol::PortChannels`) has no streams but channels of WebSocket, made by the request: one connection to
 //! each port that it names. A client cannot end what it sends there and only the end of all of them ends one, nor can a
 //! server end what it sends and still read: with that the connection is over.
