@@ -212,7 +212,7 @@ impl Channels {
 
     /// Whether a PING with this id is one that this end sends.
     fn is_ours(&self, id: u32) -> bool {
-        (id & 1 == 1) == (self.websocket.role() == Role::Client)
+        self.websocket.role().sends_ping(id)
     }
 }
 

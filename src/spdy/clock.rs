@@ -192,9 +192,7 @@ impl Connection {
             return;
         }
         if self.is_hushed() {
-            let id = self.queue_ping();
-            self.replies.clear();
-            self.last_frame = Some(Frame::Ping(id));
+            self.last_frame = Some(Frame::Ping(self.take_ping_id()));
         } else if !self.is_silent() {
             self.keepalive_ping();
         }
@@ -202,8 +200,7 @@ impl Connection {
 
     /// One that still waits to be sent is enough: those of hours would fill the queue of answers.
     pub(super) fn keepalive_ping(&mut self) {
-        let parity = self.next_ping & 1;
-        if !self.replies.iter().any(|frame| matches!(frame, Frame::Ping(id) if id & 1 == parity)) {
+        if !self.replies.iter().any(|frame| matches!(frame, Frame::Ping(id) if self.role.sends_ping(*id))) {
             self.queue_ping();
         }
     }

@@ -28,6 +28,13 @@ pub enum Role {
     Server,
 }
 
+impl Role {
+    /// Whether a PING with this id is one that this end sends, or the answer to it: a client's are odd (§2.6.5).
+    pub(crate) fn sends_ping(self, id: u32) -> bool {
+        (id & 1 == 1) == (self == Self::Client)
+    }
+}
+
 /// What happened that somebody may be waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -159,7 +166,7 @@ pub struct Connection {
     pub(super) last_frame: Option<Frame>,
 
     pub(super) clock: Clock,
-    pub(super) next_ping: u32,
+    next_ping: u32,
 }
 
 impl Connection {
@@ -272,14 +279,13 @@ impl Connection {
     /// # Errors
     /// [`StreamError::Reset`] where it was reset unanswered, or what the connection ended with.
     pub fn answer(&self, id: StreamId) -> Option<Result<(), StreamError>> {
-        match self.streams.get(&id).map(Box::as_ref) {
-            Some(stream) if stream.answered => Some(Ok(())),
-            Some(Stream { end: Some(End::Reset(status)), .. }) => Some(Err(StreamError::Reset(*status))),
-            Some(Stream { end: Some(End::Broken(status)), .. }) => Some(Err(StreamError::Broken(*status))),
-            Some(Stream { end: Some(End::Stalled(after)), .. }) => Some(Err(StreamError::Stalled { after: *after })),
-            Some(Stream { end: Some(End::Cancelled), .. }) => Some(Err(StreamError::Finished)),
-            stream => self.closed().map(Err).or_else(|| stream.is_none().then_some(Err(StreamError::Finished))),
-        }
+        let error = match self.streams.get(&id).map(Box::as_ref) {
+            Some(stream) if stream.answered => return Some(Ok(())),
+            Some(Stream { end: Some(End::Cancelled), .. }) => Some(StreamError::Finished),
+            Some(stream) => stream.end.and_then(End::fault).or_else(|| self.closed()),
+            None => self.closed().or(Some(StreamError::Finished)),
+        };
+        error.map(Err)
     }
 
     /// Takes the next bytes of a stream, in the pieces they came in.
@@ -305,10 +311,8 @@ impl Connection {
         match (stream.end, closed) {
             (Some(End::Fin), _) => Ok(ReadOutcome::Finished),
             (Some(End::Reset(status)), _) => Ok(ReadOutcome::Reset(status)),
-            (Some(End::Broken(status)), _) => Err(StreamError::Broken(status)),
-            (Some(End::Stalled(after)), _) => Err(StreamError::Stalled { after }),
             (None | Some(End::WithConnection), Some(error)) => Err(error),
-            (Some(End::Cancelled | End::WithConnection), _) => Err(StreamError::Finished),
+            (Some(end), _) => Err(end.fault().unwrap_or(StreamError::Finished)),
             (None, None) => {
                 self.begins_to_wait(id);
                 Ok(ReadOutcome::Blocked)
@@ -371,13 +375,7 @@ impl Connection {
         let closed = self.closed();
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(true) };
         if stream.cut_short {
-            return Err(match (closed, stream.end) {
-                (_, Some(End::Reset(status))) => StreamError::Reset(status),
-                (_, Some(End::Broken(status))) => StreamError::Broken(status),
-                (_, Some(End::Stalled(after))) => StreamError::Stalled { after },
-                (Some(error), _) => error,
-                (None, _) => StreamError::Finished,
-            });
+            return Err(stream.end.and_then(End::fault).or(closed).unwrap_or(StreamError::Finished));
         }
         if stream.unsent.is_empty() {
             return Ok(true);
@@ -506,9 +504,7 @@ impl Connection {
         let stream = self.streams.get_mut(&id).ok_or(StreamError::Finished)?;
         match (stream.sending, stream.end) {
             (Sending::Open, _) => {}
-            (Sending::Dead, Some(End::Reset(status))) => return Err(StreamError::Reset(status)),
-            (Sending::Dead, Some(End::Broken(status))) => return Err(StreamError::Broken(status)),
-            (Sending::Dead, Some(End::Stalled(after))) => return Err(StreamError::Stalled { after }),
+            (Sending::Dead, end) => return Err(end.and_then(End::fault).unwrap_or(StreamError::Finished)),
             _ => return Err(StreamError::Finished),
         }
         if stream.unsent.len() >= self.config.send_buffer {
@@ -545,17 +541,18 @@ impl Connection {
     }
 
     pub(super) fn queue_ping(&mut self) -> u32 {
-        let id = self.next_ping;
-        // Past 2^32 the ids begin anew, with the same parity.
-        self.next_ping = self.next_ping.wrapping_add(2);
-        self.output_added = self.output_added.wrapping_add(1);
+        let id = self.take_ping_id();
         self.replies.push_back(Frame::Ping(id));
         id
     }
 
-    /// Whether a PING with this id is one of ours, or the answer to it: a client's are odd.
-    pub(super) fn is_our_ping(&self, id: u32) -> bool {
-        (id & 1 == 1) == (self.role == Role::Client)
+    /// The id of the next PING, which is to be sent.
+    pub(super) fn take_ping_id(&mut self) -> u32 {
+        let id = self.next_ping;
+        // Past 2^32 the ids begin anew, with the same parity.
+        self.next_ping = self.next_ping.wrapping_add(2);
+        self.output_added = self.output_added.wrapping_add(1);
+        id
     }
 
     pub(super) fn next_id(&self) -> u32 {

@@ -97,9 +97,9 @@ impl Connection {
     /// `despite_reset`: a reset of the stream does not end it. Servers of the first exec protocol reset their error
     /// stream as soon as it is made, and send the error on it all the same.
     pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
-        let is_last = self.last_word.is_some_and(|word| word.id == id && word.is_last);
-        let begun = self.last_word.is_some_and(|word| word.id == id && word.begun);
-        self.last_word = Some(LastWord { id, despite_reset, is_last, begun });
+        let known = self.last_word.filter(|word| word.id == id);
+        let fresh = LastWord { id, despite_reset, is_last: false, begun: false };
+        self.last_word = Some(LastWord { despite_reset, ..known.unwrap_or(fresh) });
     }
 
     /// The last word on this stream comes behind all else that the peer says, because the carrier keeps the order: once it is
@@ -272,21 +272,23 @@ impl Connection {
     /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.
     pub(crate) fn end_of_input(&mut self, between_frames: bool) {
         self.close(match self.gone_away {
-            Some((_, GoAwayStatus::OK)) if between_frames => ConnectionError::Closed,
-            Some((last_good, status)) if between_frames => {
-                ConnectionError::GoneAway { last_good: last_good.get(), status }
-            }
-            None if between_frames && self.is_hushed() && !self.is_owed() => ConnectionError::Closed,
-            _ => ConnectionError::Lost,
+            _ if !between_frames => ConnectionError::Lost,
+            _ if self.lacks_nothing() => ConnectionError::Closed,
+            Some((last_good, status)) => ConnectionError::GoneAway { last_good: last_good.get(), status },
+            None => ConnectionError::Lost,
         });
     }
 
     /// The IO failed. A peer that had said goodbye before, or all that mattered, has lost nothing on the way.
     pub(crate) fn lost(&mut self, error: ConnectionError) {
+        self.close(if self.lacks_nothing() { ConnectionError::Closed } else { error });
+    }
+
+    /// Whether the peer has said goodbye, or all that mattered: an end that comes now takes nothing.
+    fn lacks_nothing(&self) -> bool {
         match self.gone_away {
-            Some((_, GoAwayStatus::OK)) => self.close(ConnectionError::Closed),
-            None if self.is_hushed() && !self.is_owed() => self.close(ConnectionError::Closed),
-            _ => self.close(error),
+            Some((_, status)) => status == GoAwayStatus::OK,
+            None => self.is_hushed() && !self.is_owed(),
         }
     }
 

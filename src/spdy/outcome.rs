@@ -21,9 +21,7 @@ impl Connection {
     pub(crate) fn broken(&self, id: StreamId) -> Option<StreamError> {
         match self.streams.get(&id)?.end {
             Some(End::Fin | End::Cancelled) => None,
-            Some(End::Reset(status)) => Some(StreamError::Reset(status)),
-            Some(End::Broken(status)) => Some(StreamError::Broken(status)),
-            Some(End::Stalled(after)) => Some(StreamError::Stalled { after }),
+            Some(end @ (End::Reset(_) | End::Broken(_) | End::Stalled(_))) => end.fault(),
             None | Some(End::WithConnection) => self.closed(),
         }
     }

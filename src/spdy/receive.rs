@@ -321,7 +321,7 @@ impl Connection {
     }
 
     fn on_ping(&mut self, id: u32) -> Result<(), ConnectionError> {
-        if self.is_our_ping(id) {
+        if self.role.sends_ping(id) {
             self.clock.answered(id);
             self.events.push_back(Event::Pong(id));
             return Ok(());

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use super::flow::{MIN_CHARGE, ReceiveWindow, SendWindow, charge};
 use super::frame::{RstStatus, StreamId};
 use super::headers::Headers;
+use crate::error::StreamError;
 
 /// How a stream stopped giving us bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,18 @@ pub(super) enum End {
     Cancelled,
     /// The connection ended before the stream did, and somebody waited for more.
     WithConnection,
+}
+
+impl End {
+    /// What a reader or a writer gets of it, where it is none that both agreed on.
+    pub(super) fn fault(self) -> Option<StreamError> {
+        match self {
+            Self::Reset(status) => Some(StreamError::Reset(status)),
+            Self::Broken(status) => Some(StreamError::Broken(status)),
+            Self::Stalled(after) => Some(StreamError::Stalled { after }),
+            Self::Fin | Self::Cancelled | Self::WithConnection => None,
+        }
+    }
 }
 
 /// Our direction.

@@ -21,7 +21,7 @@ impl Connection {
     pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
         let frame = if self.is_silent() { self.last_frame.take() } else { self.next_frame() };
         if let Some(frame) = &frame {
-            let asks = matches!(frame, Frame::Ping(id) if self.is_our_ping(*id));
+            let asks = matches!(frame, Frame::Ping(id) if self.role.sends_ping(*id));
             self.clock.sent(now, frame, asks);
         }
         frame
