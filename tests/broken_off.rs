@@ -23,6 +23,7 @@ use kubestream::portforward::{
 };
 use kubestream::proxy::{TranslateConfig, translate};
 use kubestream::upgrade::{Protocol, Upgraded};
+use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +44,6 @@ const WAYS: [&[Protocol]; 8] = [
     &[OLD, STREAMS],
     &[STREAMS, OLD],
 ];
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A local program and a port of a pod, and all that is between them.
 struct Chain {
@@ -107,35 +107,10 @@ async fn chain(way: &[Protocol]) -> Chain {
     let mut chain =
         Chain { program, pod, forwarding, serving, drivers: [client_driver, server_driver], client, server };
     // It stands, both ways.
-    for at in 0..2 {
-        let (from, to) = match at {
-            0 => (&mut chain.program, &mut chain.pod),
-            _ => (&mut chain.pod, &mut chain.program),
-        };
-        from.write_all(b"half of it").await.unwrap();
-        let mut half = [0; 10];
-        to.read_exact(&mut half).await.unwrap();
-        assert_eq!(half, *b"half of it", "{way:?}");
-    }
+    let what = format!("{way:?}");
+    passes(&mut chain.program, &mut chain.pod, &what).await;
+    passes(&mut chain.pod, &mut chain.program, &what).await;
     chain
-}
-
-/// What is left, and whether it ended there.
-async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
-    let mut rest = Vec::new();
-    let read = timeout(PATIENCE, tcp.read_to_end(&mut rest)).await.expect("it hangs");
-    (rest, read.map(drop))
-}
-
-async fn broke_off(tcp: &mut TcpStream, what: &str) {
-    let (rest, end) = rest(tcp).await;
-    let error = end.expect_err(what);
-    assert_eq!((error.kind(), rest.len()), (io::ErrorKind::ConnectionReset, 0), "{what}");
-}
-
-fn reset(tcp: TcpStream) {
-    tcp.set_zero_linger().unwrap();
-    drop(tcp);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use kubestream::AbortOnDrop;
 use kubestream::proxy::{self, Moved, Pipe, Side};
 use kubestream::upgrade::{self, Config, Protocol};
+use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,7 +27,6 @@ const ASKS: &str = "POST /exec HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
-const PATIENCE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// How a pipe moves its bytes, between sockets that are broken off when they are dropped.
@@ -98,32 +98,10 @@ async fn ends(by: By) -> Ends {
         By::SplicesThose => tokio::spawn(piped(AbortOnDrop::new(near), AbortOnDrop::new(far), ends).await.splice()),
     };
     // It stands, both ways.
-    for at in 0..2 {
-        let (from, to) = if at == 0 { (&mut client, &mut backend) } else { (&mut backend, &mut client) };
-        from.write_all(b"half of it").await.unwrap();
-        let mut half = [0; 10];
-        to.read_exact(&mut half).await.unwrap();
-        assert_eq!(half, *b"half of it", "{by:?}");
-    }
+    let what = format!("{by:?}");
+    passes(&mut client, &mut backend, &what).await;
+    passes(&mut backend, &mut client, &what).await;
     Ends { client, backend, run }
-}
-
-/// What is left, and whether it ended there.
-async fn rest(tcp: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
-    let mut rest = Vec::new();
-    let read = timeout(PATIENCE, tcp.read_to_end(&mut rest)).await.expect("it hangs");
-    (rest, read.map(drop))
-}
-
-async fn broke_off(tcp: &mut TcpStream, what: &str) {
-    let (rest, end) = rest(tcp).await;
-    let error = end.expect_err(what);
-    assert_eq!((error.kind(), rest.len()), (io::ErrorKind::ConnectionReset, 0), "{what}");
-}
-
-fn reset(tcp: TcpStream) {
-    tcp.set_zero_linger().unwrap();
-    drop(tcp);
 }
 
 #[tokio::test]

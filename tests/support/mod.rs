@@ -5,6 +5,8 @@
 // Each test binary uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+#[cfg(feature = "net")]
+pub(crate) mod breaks;
 pub(crate) mod fragment;
 pub(crate) mod io;
 pub(crate) mod peer;
