@@ -197,6 +197,16 @@ async fn a_socket_is_set_to_break_off_from_the_first() {
     rest(&mut far).await.1.unwrap();
 }
 
+/// A client and a server, with nothing between them.
+fn two_ends() -> (Multiplexer, Multiplexer) {
+    let (near, far) = duplex(64 * 1024);
+    let (client, driver) = Multiplexer::client(upgraded(near, STREAMS, 80), Config::default());
+    tokio::spawn(driver);
+    let (server, driver) = Multiplexer::server(upgraded(far, STREAMS, 80), Config::default());
+    tokio::spawn(driver);
+    (client, server)
+}
+
 /// Both before it was forwarded, and where there is nothing to forward it to.
 #[tokio::test]
 async fn a_program_that_is_forwarded_to_nothing_is_reset() {
@@ -204,11 +214,7 @@ async fn a_program_that_is_forwarded_to_nothing_is_reset() {
     drop(local);
     broke_off(&mut tcp, "dropped").await;
 
-    let (near, far) = duplex(64 * 1024);
-    let (client, driver) = Multiplexer::client(upgraded(near, STREAMS, 80), Config::default());
-    tokio::spawn(driver);
-    let (server, driver) = Multiplexer::server(upgraded(far, STREAMS, 80), Config::default());
-    tokio::spawn(driver);
+    let (client, server) = two_ends();
     let mut accepting = PortForwardServer::new(server).unwrap();
     tokio::spawn(async move { accepting.accept().await.unwrap().unwrap().fail("nobody listens") });
     let (mut tcp, local) = program(80).await;
@@ -220,11 +226,7 @@ async fn a_program_that_is_forwarded_to_nothing_is_reset() {
 /// More than a socket takes at once, and the break right behind it.
 #[tokio::test]
 async fn what_has_come_is_read_before_the_break() {
-    let (near, far) = duplex(64 * 1024);
-    let (client, driver) = Multiplexer::client(upgraded(near, STREAMS, 80), Config::default());
-    tokio::spawn(driver);
-    let (server, driver) = Multiplexer::server(upgraded(far, STREAMS, 80), Config::default());
-    tokio::spawn(driver);
+    let (client, server) = two_ends();
     let mut accepting = PortForwardServer::new(server).unwrap();
     let said = pattern(1, 600_000);
     let says = said.clone();
