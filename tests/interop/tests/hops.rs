@@ -199,7 +199,7 @@ fn proof(gateway: Gateway) -> Proof {
     let cases = "1 MB and exit 7 on a narrow link; 1 MB and exit 7 on a narrow link while stdin flows";
     let behind = std::env::var("KUBESTREAM_THROUGH").ok();
     let behind = behind.and_then(|named| THROUGH.iter().find(|(value, _)| *value == named));
-    let through = behind.map_or_else(|| name(gateway).to_owned(), |(_, said)| format!("{}, {said}", name(gateway)));
+    let through = behind.map_or_else(|| name(gateway).to_owned(), |(_, said)| format!("{} before {said}", name(gateway)));
     let proof = proves(cases).with(Foreign::Kubectl, client_of(NODE).through(&through), PROTOCOLS);
     match gateway {
         Gateway::Nginx => proof.with(Foreign::Nginx, hop_before(NODE), PROTOCOLS),
