@@ -1,7 +1,7 @@
 //! What the multiplexer costs, as ratios to plain TCP and to moby/spdystream measured in the same rounds.
 //!
 //! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` changes the number of rounds (5). Owns the
-//! choice of what is measured against what. It must not judge: no figure fails a run, and BENCHMARKS.md has the targets.
+//! choice of what is measured against what. It must not judge: no figure fails a run, and docs/benchmarks.md has the targets.
 
 mod support;
 

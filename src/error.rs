@@ -6,10 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "websocket")]
 use crate::channel::ChannelError;
 use crate::spdy::{CodecError, GoAwayStatus, RstStatus};
-#[cfg(feature = "websocket")]
 use crate::websocket::WebSocketError;
 
 /// Who caused an error.
@@ -64,11 +62,9 @@ pub enum ConnectionError {
     #[error("bad frame from the peer: {0}")]
     Codec(#[from] CodecError),
     /// The peer's bytes are not WebSocket frames within the limits.
-    #[cfg(feature = "websocket")]
     #[error("bad WebSocket frame from the peer: {0}")]
     WebSocket(#[from] WebSocketError),
     /// The peer's message is none of the subprotocol's.
-    #[cfg(feature = "websocket")]
     #[error("bad message from the peer: {0}")]
     Channel(#[from] ChannelError),
     /// The peer broke a rule of SPDY/3.1.
@@ -134,7 +130,6 @@ impl ConnectionError {
             | Self::LimitExceeded { .. }
             | Self::KeepaliveTimeout(_)
             | Self::FlushTimeout(_) => Initiator::Remote,
-            #[cfg(feature = "websocket")]
             Self::WebSocket(_) | Self::Channel(_) => Initiator::Remote,
         }
     }
@@ -155,7 +150,6 @@ impl ConnectionError {
             }
             Self::IdsExhausted => io::ErrorKind::Other,
             Self::InvalidHeader(_) | Self::NoChannel => io::ErrorKind::InvalidInput,
-            #[cfg(feature = "websocket")]
             Self::WebSocket(_) | Self::Channel(_) => io::ErrorKind::InvalidData,
         }
     }

@@ -13,7 +13,7 @@
 //! - `streaming`, with the feature of that name, is the server of a container runtime: one-use URLs for all of these.
 //! - [`status`] is how a command ended.
 //! - [`AbortOnDrop`] is a socket of which nobody takes a break for an end.
-//! - [`spdy`], and `channel` and `websocket` with the feature of that name, are the protocols underneath, without IO.
+//! - [`spdy`], [`channel`] and [`websocket`] are the protocols underneath, without IO.
 //!
 //! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
 //! needs a tokio runtime for its timers only.
@@ -41,7 +41,7 @@
 //! ```
 //!
 //! Every limit, its default and what happens beyond it:
-#![doc = include_str!("../LIMITS.md")]
+#![doc = include_str!("../docs/limits.md")]
 #![forbid(unsafe_code)]
 // Nearly all of it touches what a peer has sent.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -50,7 +50,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod abort;
-#[cfg(feature = "websocket")]
 pub mod channel;
 mod config;
 mod error;
@@ -66,13 +65,12 @@ pub mod status;
 #[cfg(feature = "streaming")]
 pub mod streaming;
 pub mod upgrade;
-#[cfg(feature = "websocket")]
 pub mod websocket;
 
 pub use abort::{Abort, AbortOnDrop};
 pub use error::{ConnectionError, Initiator, StreamError};
 
 /// The README's example, compiled.
-#[cfg(all(doctest, feature = "websocket"))]
+#[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

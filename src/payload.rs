@@ -24,7 +24,6 @@ impl Payloads {
     }
 
     /// The same of what is a slice of it already.
-    #[cfg(feature = "websocket")]
     pub(crate) fn keep(&mut self, piece: Bytes) -> Bytes {
         if piece.len() >= COPY_BELOW || piece.is_empty() { piece } else { self.copy(&piece) }
     }
@@ -43,7 +42,7 @@ impl Payloads {
     }
 }
 
-#[cfg(all(test, feature = "websocket"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 

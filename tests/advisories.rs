@@ -1,6 +1,6 @@
 //! Advisories on other implementations of what this crate does, each replayed against it and named after its number.
 //!
-//! Owns the attacks as they were published; SECURITY.md says which tests replay those that are not here. Memory is what the
+//! Owns the attacks as they were published; docs/security.md says which tests replay those that are not here. Memory is what the
 //! allocator counts, so the tests take turns, and nothing is timed.
 
 #![allow(clippy::unwrap_used)]

@@ -3,7 +3,7 @@
 //!
 //! Time is the clock's, since there are sockets; nothing is asked of how long anything takes.
 
-#![cfg(all(feature = "net", feature = "translate"))]
+#![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../examples/support/forward.rs"]

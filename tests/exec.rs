@@ -19,12 +19,9 @@ mod resizing;
 mod server;
 #[path = "exec/sessions.rs"]
 mod sessions;
-#[cfg(feature = "websocket")]
 #[path = "exec/websocket_client.rs"]
 mod websocket_client;
-#[cfg(feature = "websocket")]
 #[path = "exec/websocket_faults.rs"]
 mod websocket_faults;
-#[cfg(feature = "websocket")]
 #[path = "exec/websocket_server.rs"]
 mod websocket_server;

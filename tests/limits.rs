@@ -135,7 +135,7 @@ fn time(time: Duration) -> String {
 #[test]
 fn every_default_is_the_documented_one() {
     let mut documented = Vec::new();
-    for line in include_str!("../LIMITS.md").lines().filter(|line| line.starts_with("| ")) {
+    for line in include_str!("../docs/limits.md").lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         assert_eq!(cells.len(), 4, "{line}");
         let settings = cells[1].split(", ").filter_map(|name| name.strip_prefix('`')?.strip_suffix('`'));

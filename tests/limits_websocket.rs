@@ -1,7 +1,6 @@
 //! What a WebSocket peer may cost, counted by the allocator: rows 28 and 29 of the threats, and the budget of what nobody
 //! reads.
 
-#![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/memory.rs"]

@@ -1,4 +1,4 @@
-//! What ends up in a log, whatever its level: row 47 of SECURITY.md.
+//! What ends up in a log, whatever its level: row 47 of docs/security.md.
 //!
 //! Owns a subscriber that keeps all it is told.
 

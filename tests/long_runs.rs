@@ -3,7 +3,6 @@
 //! `KUBESTREAM_LONG=50` does fifty times as much: 100,000 exec sessions, 200,000 forwarded connections, and of every broken peer some
 //! thousands. What is left is memory as the allocator counts it, file descriptors, and tasks of the runtime.
 
-#![cfg(feature = "translate")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/memory.rs"]

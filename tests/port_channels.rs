@@ -3,7 +3,6 @@
 //!
 //! Owns, of `data/websocket/`, the two recordings of it.
 
-#![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -24,10 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::{Instant, sleep};
 
 /// Those with streams; `port_channels.rs` has the old one.
-#[cfg(feature = "websocket")]
 const FORMS: &[Protocol] = &[Protocol::Tunnel, Protocol::PortForward];
-#[cfg(not(feature = "websocket"))]
-const FORMS: &[Protocol] = &[Protocol::PortForward];
 
 fn client<IO>(io: IO, form: Protocol) -> (PortForward, Multiplexer, DriverTask)
 where
@@ -456,7 +453,6 @@ async fn a_failure_said_as_go_says_it_is_on_the_error_stream() {
     assert_eq!((&carried(&frames, 1).0[..], &carried(&frames, 3).0[..]), (&b"no such port"[..], &b""[..]));
 }
 
-#[cfg(feature = "websocket")]
 mod tunnel {
     use bytes::BytesMut;
     use kubestream::spdy::{Codec, Limits};

@@ -268,7 +268,6 @@ async fn of_a_session_no_stream_is_given_up() {
     assert_eq!(stderr.read_u8().await.unwrap(), b'h');
 }
 
-#[cfg(feature = "translate")]
 mod translated {
     use kubestream::exec::Streams;
     use kubestream::proxy::{TranslateConfig, translate};

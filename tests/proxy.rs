@@ -25,12 +25,10 @@ const SPDY: &str = "POST /api/v1/namespaces/default/pods/web/exec?command=true H
     X-Stream-Protocol-Version: v3.channel.k8s.io\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Hop: 1\r\nAudit-Id: 7\r\n\r\n";
-#[cfg(feature = "websocket")]
 const WEBSOCKET: &str = "GET /exec HTTP/1.1\r\nHost: proxy\r\nOrigin: http://proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.dDBrZW4, v5.channel.k8s.io, v4.channel.k8s.io\r\n\r\n";
 /// The answer to that key (RFC 6455 §1.3).
-#[cfg(feature = "websocket")]
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 type Passing = JoinHandle<Result<Pipe<DuplexStream, DuplexStream>, PassError>>;
@@ -106,7 +104,6 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     assert!(client.is_none() && backend.is_none());
 }
 
-#[cfg(feature = "websocket")]
 #[tokio::test(start_paused = true)]
 async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
     let (mut client, mut backend, passing) = between(WEBSOCKET).await;
@@ -195,7 +192,6 @@ async fn what_is_no_101_is_never_passed_on_as_one() {
     }
 }
 
-#[cfg(feature = "websocket")]
 #[tokio::test(start_paused = true)]
 async fn what_is_no_websocket_is_never_passed_on_as_one() {
     for lines in [
@@ -232,19 +228,16 @@ async fn what_is_no_upgrade_of_ours_reaches_no_backend() {
     for (asks, status) in [
         ("GET / HTTP/1.1\r\nHost: proxy\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", "400"),
-        #[cfg(feature = "websocket")]
         (
             "GET / HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
             "400",
         ),
-        #[cfg(feature = "websocket")]
         (
             "GET / HTTP/1.1\r\nHost: proxy\r\nOrigin: https://evil\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             "403",
         ),
         // A token beside which nothing is offered.
-        #[cfg(feature = "websocket")]
         (&WEBSOCKET.replace(", v5.channel.k8s.io, v4.channel.k8s.io", ""), "401"),
     ] {
         let (mut client, mut backend, passing) = between(asks).await;

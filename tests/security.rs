@@ -1,15 +1,15 @@
-//! SECURITY.md against LIMITS.md and against the tests that it names. That the defaults of LIMITS.md are the code's is for
+//! docs/security.md against docs/limits.md and against the tests that it names. That the defaults of docs/limits.md are the code's is for
 //! `limits.rs` to show.
 //!
-//! Owns how the tables of SECURITY.md are read. It knows no limit and no threat.
+//! Owns how the tables of docs/security.md are read. It knows no limit and no threat.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-const SECURITY: &str = include_str!("../SECURITY.md");
-const LIMITS: &str = include_str!("../LIMITS.md");
+const SECURITY: &str = include_str!("../docs/security.md");
+const LIMITS: &str = include_str!("../docs/limits.md");
 
 /// The rows of a table that begins with this cell, without its head.
 fn rows(text: &'static str, head: &str, columns: usize) -> Vec<Vec<&'static str>> {
@@ -31,7 +31,7 @@ fn advisories() -> Vec<Vec<&'static str>> {
     rows(SECURITY, "advisory", 3)
 }
 
-/// The settings of a line of LIMITS.md by their full names, each with its default.
+/// The settings of a line of docs/limits.md by their full names, each with its default.
 fn settings(line: &[&'static str]) -> Vec<(String, &'static str)> {
     let mut prefix = "";
     let mut names = Vec::new();
@@ -75,7 +75,7 @@ fn has_test(source: &str, name: &str) -> bool {
 
 fn source(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}, which SECURITY.md names: {error}"))
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}, which docs/security.md names: {error}"))
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn every_test_that_is_named_is_there() {
     let named = threats().into_iter().map(|row| row[4]).chain(advisories().into_iter().map(|row| row[2]));
     for (file, name) in named.flat_map(tests) {
         let source = sources.entry(file).or_insert_with(|| source(file));
-        assert!(has_test(source, name), "SECURITY.md names {file}::{name}, and there is no such test");
+        assert!(has_test(source, name), "docs/security.md names {file}::{name}, and there is no such test");
     }
     // It can tell a test from what is none.
     let source = &sources["tests/limits.rs"];
@@ -105,7 +105,7 @@ fn every_test_that_is_named_is_there() {
     assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn slow() {", "slow"), "a test that is not run");
 }
 
-/// Both ways: a default that SECURITY.md gives is that of LIMITS.md, and a limit that no row names has no threat.
+/// Both ways: a default that docs/security.md gives is that of docs/limits.md, and a limit that no row names has no threat.
 #[test]
 fn every_limit_has_its_row_and_every_default_is_that_of_the_limits() {
     let lines = rows(LIMITS, "what", 4);
@@ -142,6 +142,6 @@ fn every_replay_has_its_advisory() {
     let replays: Vec<&str> = source.lines().filter_map(|line| line.strip_prefix("fn ")?.strip_suffix("() {")).collect();
     assert!(replays.len() >= 10, "{replays:?}");
     for name in replays {
-        assert!(replayed.contains(&("tests/advisories.rs", name)), "SECURITY.md does not name {name}");
+        assert!(replayed.contains(&("tests/advisories.rs", name)), "docs/security.md does not name {name}");
     }
 }

@@ -3,7 +3,6 @@
 //!
 //! Owns the reading of what a tap tells. Time is the runtime's and stands still while anybody can move.
 
-#![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used)]
 
 #[path = "tap/captures.rs"]

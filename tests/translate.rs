@@ -2,7 +2,6 @@
 //!
 //! Time is the runtime's and stands still while anybody can move.
 
-#![cfg(feature = "translate")]
 #![allow(clippy::unwrap_used)]
 
 mod support;

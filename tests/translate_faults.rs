@@ -1,7 +1,6 @@
 //! Faults that a review found in the translator, each named after its cause: it was there once. What a translated session
 //! must not do is what the same session does not do directly.
 
-#![cfg(feature = "translate")]
 #![allow(clippy::unwrap_used)]
 
 mod support;

@@ -1,7 +1,6 @@
 //! The WebSocket handshake between two peers, one of them played byte for byte. What the played ones say was recorded from
 //! kubectl 1.32 and a kube-apiserver 1.34.4.
 
-#![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;

@@ -3,7 +3,6 @@
 //!
 //! Owns `data/websocket/`: what each side said, from the first byte of its head.
 
-#![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used)]
 
 mod support;

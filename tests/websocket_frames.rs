@@ -2,7 +2,6 @@
 //!
 //! A table a section; every row is read whole and byte by byte, as a server and as a client reads it.
 
-#![cfg(feature = "websocket")]
 #![allow(clippy::unwrap_used)]
 
 mod support;

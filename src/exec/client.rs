@@ -444,7 +444,6 @@ impl RemoteStdin {
     }
 
     /// It was cut off, and must not look like an end.
-    #[cfg(feature = "translate")]
     pub(crate) fn break_off(self) {
         self.0.reset(RstStatus::INTERNAL_ERROR);
     }

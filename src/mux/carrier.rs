@@ -9,9 +9,7 @@ use bytes::BytesMut;
 use tokio_util::codec::Decoder;
 
 use super::buffer::WriteBatch;
-#[cfg(feature = "websocket")]
 use super::channels::Channels;
-#[cfg(feature = "websocket")]
 use super::tunnel::Tunnel;
 use crate::config::Config;
 use crate::error::ConnectionError;
@@ -21,25 +19,19 @@ use crate::upgrade::Protocol;
 #[derive(Debug)]
 pub(super) enum Carrier {
     Spdy(Box<Codec>),
-    #[cfg(feature = "websocket")]
     Channels(Box<Channels>),
-    #[cfg(feature = "websocket")]
     Tunnel(Box<Tunnel>),
 }
 
 impl Carrier {
-    #[cfg_attr(not(feature = "websocket"), allow(unused_variables))]
     pub(super) fn new(role: Role, protocol: Option<Protocol>, ports: &[u16], config: &Config) -> Self {
         match protocol {
-            #[cfg(feature = "websocket")]
             Some(Protocol::Channel(subprotocol)) => {
                 Self::Channels(Box::new(Channels::session(role, subprotocol, &config.limits)))
             }
-            #[cfg(feature = "websocket")]
             Some(Protocol::PortChannels(subprotocol)) => {
                 Self::Channels(Box::new(Channels::ports(role, subprotocol, ports, &config.limits)))
             }
-            #[cfg(feature = "websocket")]
             Some(Protocol::Tunnel) => Self::Tunnel(Box::new(Tunnel::new(role, config))),
             _ => Self::Spdy(Box::new(Codec::with_compression(config.limits.clone(), config.header_compression))),
         }
@@ -49,9 +41,7 @@ impl Carrier {
     pub(super) fn fit(&self, config: Config) -> Config {
         match self {
             Self::Spdy(_) => config,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.fit(config),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(_) => config,
         }
     }
@@ -60,9 +50,7 @@ impl Carrier {
     pub(super) fn given(&self) -> Option<Vec<Headers>> {
         match self {
             Self::Spdy(_) => None,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => Some(channels.given()),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(_) => None,
         }
     }
@@ -71,9 +59,7 @@ impl Carrier {
     pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         match self {
             Self::Spdy(_) => None,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.last_word(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(_) => None,
         }
     }
@@ -82,9 +68,7 @@ impl Carrier {
     pub(super) fn half_closes(&self) -> bool {
         match self {
             Self::Spdy(_) => true,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.half_closes(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(_) => true,
         }
     }
@@ -93,9 +77,7 @@ impl Carrier {
     pub(super) fn is_over(&self) -> bool {
         match self {
             Self::Spdy(_) => false,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.is_over(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(_) => false,
         }
     }
@@ -108,9 +90,7 @@ impl Carrier {
     pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, ConnectionError> {
         match self {
             Self::Spdy(codec) => Ok(codec.decode(src)?),
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.decode(src),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.decode(src),
         }
     }
@@ -122,17 +102,13 @@ impl Carrier {
         ended: Option<&ConnectionError>,
         out: &mut WriteBatch,
     ) -> io::Result<()> {
-        #[cfg(not(feature = "websocket"))]
-        let _ = ended;
         match self {
             Self::Spdy(codec) => {
                 let payload = codec.encode_head(frame, out.heads());
                 out.push(payload.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?);
                 Ok(())
             }
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.encode(frame, ended, out),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.encode(frame, ended, out),
         }
     }
@@ -140,7 +116,6 @@ impl Carrier {
     /// Appends what the peer wants answered below the frames.
     pub(super) fn answer_below(&mut self, out: &mut WriteBatch) -> io::Result<()> {
         match self {
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.answer(out),
             _ => {
                 let _ = out;
@@ -162,9 +137,7 @@ impl Carrier {
     pub(super) fn echo(&mut self) -> Option<Frame> {
         match self {
             Self::Spdy(_) => None,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.echo(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(_) => None,
         }
     }
@@ -173,9 +146,7 @@ impl Carrier {
     pub(super) fn has_more(&self) -> bool {
         match self {
             Self::Spdy(_) => false,
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.has_more(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.has_more(),
         }
     }
@@ -183,9 +154,7 @@ impl Carrier {
     pub(super) fn is_between_frames(&self) -> bool {
         match self {
             Self::Spdy(codec) => codec.is_between_frames(),
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.is_between_messages(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.is_between_frames(),
         }
     }
@@ -194,9 +163,7 @@ impl Carrier {
     pub(super) fn release(&mut self) {
         match self {
             Self::Spdy(codec) => codec.release(),
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.release(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.release(),
         }
     }

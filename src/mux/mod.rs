@@ -85,22 +85,17 @@
 
 mod buffer;
 mod carrier;
-#[cfg(feature = "websocket")]
 mod channels;
 mod driver;
-#[cfg(feature = "websocket")]
 mod messages;
-#[cfg(feature = "websocket")]
 mod ports;
 #[cfg(all(test, shuttle))]
 mod schedules;
-#[cfg(feature = "websocket")]
 mod session;
 mod shared;
 mod stream;
 #[cfg(feature = "net")]
 mod tcp;
-#[cfg(feature = "websocket")]
 mod tunnel;
 mod waiters;
 

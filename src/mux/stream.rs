@@ -188,7 +188,6 @@ impl RecvHalf {
     }
 
     /// Ready once the connection has ended.
-    #[cfg(feature = "translate")]
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {
@@ -326,7 +325,6 @@ impl SendHalf {
     }
 
     /// As [`send`](Self::send), of bytes that are taken once it is ready.
-    #[cfg(feature = "translate")]
     pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         ready!(self.poll_ready(cx))?;
         Poll::Ready(self.push(data.clone()))

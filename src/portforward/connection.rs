@@ -146,7 +146,6 @@ impl Connection {
     }
 
     /// [`send`](Self::send), of bytes that are taken once it is ready.
-    #[cfg(feature = "translate")]
     pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let port = self.port;
         let sent = match &mut self.send {
@@ -167,7 +166,6 @@ impl Connection {
     }
 
     /// Ready once the whole connection has ended, however this one did.
-    #[cfg(feature = "translate")]
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.recv.poll_gone(cx)
     }

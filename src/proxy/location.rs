@@ -6,7 +6,6 @@ use http::Uri;
 
 use crate::Initiator;
 use crate::exec::{ExecRequest, RequestError};
-#[cfg(feature = "websocket")]
 use crate::upgrade::{PortsError, asked_ports};
 
 /// What a request wants of a pod.
@@ -91,7 +90,6 @@ impl PodRequest {
     }
 }
 
-#[cfg(feature = "websocket")]
 impl PodRequest {
     /// The ports that it names, in its order: those of the old form of port-forward, as a [`Tap`](super::Tap) has to know them. The
     /// newer forms name none.
@@ -182,7 +180,6 @@ mod tests {
         assert_eq!(leads("portforward?ports=80&ports=81"), "/portForward/default/web?port=80%2C81");
     }
 
-    #[cfg(feature = "websocket")]
     #[test]
     fn the_ports_of_the_old_form_are_told() {
         let ports = |path| read(path).unwrap().unwrap().ports();

@@ -60,7 +60,6 @@ mod pipe;
 #[cfg(all(target_os = "linux", feature = "net"))]
 mod splice;
 mod tap;
-#[cfg(feature = "translate")]
 mod translate;
 mod watch;
 
@@ -76,7 +75,6 @@ pub use tap::{Event, Farewell, Forwarded, MAX_NAME_LEN, Name, Stream, Tap, TapEr
 use tokio::io::{AsyncRead, AsyncWrite};
 #[cfg(all(target_os = "linux", feature = "net"))]
 use tokio::net::TcpStream;
-#[cfg(feature = "translate")]
 pub use translate::{SessionError, TranslateConfig, TranslateError, translate};
 pub use watch::{Observer, Side};
 

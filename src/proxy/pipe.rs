@@ -95,7 +95,6 @@ impl<C, B> Pipe<C, B> {
             (carrier, name, _) => Protocol::from_name(carrier, name),
         };
         match (known?, operation) {
-            #[cfg(feature = "websocket")]
             (Protocol::Channel(subprotocol), Operation::PortForward) => Some(Protocol::PortChannels(subprotocol)),
             (protocol, operation) => {
                 (protocol.is_port_forward() == (operation == Operation::PortForward)).then_some(protocol)

@@ -577,7 +577,7 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// Row 17 of SECURITY.md.
+    /// Row 17 of docs/security.md.
     #[test]
     fn ids_that_are_used_up_open_no_more_streams_and_begin_at_none_again() {
         for (role, last) in [(Role::Client, StreamId::MAX.get()), (Role::Server, StreamId::MAX.get() - 1)] {

@@ -220,7 +220,6 @@ impl Connection {
                 ConnectionError::Codec(_) | ConnectionError::Protocol(_) | ConnectionError::LimitExceeded { .. } => {
                     Some(GoAwayStatus::PROTOCOL_ERROR)
                 }
-                #[cfg(feature = "websocket")]
                 ConnectionError::WebSocket(_) | ConnectionError::Channel(_) => Some(GoAwayStatus::PROTOCOL_ERROR),
                 // A Close wants one in answer (RFC 6455 §5.5.1).
                 ConnectionError::PeerClosed { .. } | ConnectionError::GoneAway { .. } => Some(GoAwayStatus::OK),

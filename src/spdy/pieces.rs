@@ -45,7 +45,6 @@ impl Pieces {
     }
 
     /// Gives back what comes again by itself when it is needed.
-    #[cfg(feature = "websocket")]
     pub(crate) fn release(&mut self) {
         self.codec.release();
         if self.held.is_empty() {

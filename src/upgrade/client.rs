@@ -3,7 +3,6 @@
 //! Owns what may be asked and what of the answer is believed. Only a 101 that says the carrier that was asked for, and a
 //! protocol that was offered, makes an [`Upgraded`] (CVE-2018-1002105).
 
-#[cfg(feature = "websocket")]
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -14,9 +13,7 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::head::{self, HeadReader};
-#[cfg(feature = "websocket")]
 use super::ports;
-#[cfg(feature = "websocket")]
 use super::websocket;
 use super::{
     Carrier, Config, InvalidRequest, NotSwitched, Protocol, Refusal, UpgradeError, Upgraded, Version,
@@ -57,10 +54,7 @@ where
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         asked.check_switch(&response)?;
         let protocol = asked.chosen(response.headers(), offers)?;
-        #[cfg(feature = "websocket")]
         let ports = protocol.map(|protocol| asked_ports(&request, protocol)).transpose()?.flatten();
-        #[cfg(not(feature = "websocket"))]
-        let ports = None;
         return Ok(Upgraded { io, read_ahead: reader.into_rest(), protocol, ports });
     }
     Err(not_switched(&mut io, response, &mut reader, config).await)
@@ -121,7 +115,6 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
         if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
             return invalid(InvalidRequest::DuplicateOffer(*offer));
         }
-        #[cfg(feature = "websocket")]
         asked_ports(request, *offer)?;
     }
     check_reserved(request, &OFFERS)?;
@@ -180,7 +173,6 @@ fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8
 }
 
 /// What the old form of port-forward has to know.
-#[cfg(feature = "websocket")]
 fn asked_ports(request: &Request<()>, protocol: Protocol) -> Result<Option<Arc<[u16]>>, UpgradeError> {
     ports::of(request, protocol, None).map_err(|error| UpgradeError::InvalidRequest(InvalidRequest::Ports(error)))
 }
@@ -204,25 +196,18 @@ fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
 /// What a request asks for beside its path.
 pub(super) struct Asked {
     pub(super) carrier: Carrier,
-    #[cfg(feature = "websocket")]
     pub(super) key: Option<websocket::Key>,
 }
 
 impl Asked {
     fn new(offers: &[Protocol]) -> Result<Self, UpgradeError> {
         let carrier = offers.first().map_or(Carrier::Spdy, |offer| offer.carrier());
-        #[cfg(feature = "websocket")]
         let key = if carrier == Carrier::WebSocket { Some(websocket::Key::random()?) } else { None };
-        Ok(Self {
-            carrier,
-            #[cfg(feature = "websocket")]
-            key,
-        })
+        Ok(Self { carrier, key })
     }
 
     /// SPDY's offers have a line each, as Go's clients write them; WebSocket's share one, since Go's servers read no other.
     fn put_offers(&self, offers: &[Protocol], head: &mut Vec<u8>) {
-        #[cfg(feature = "websocket")]
         if let Some(key) = &self.key {
             head::put_header(head, "Sec-WebSocket-Version", websocket::VERSION.as_bytes());
             head::put_header(head, "Sec-WebSocket-Key", key.key.as_bytes());
@@ -254,7 +239,6 @@ impl Asked {
     }
 
     /// RFC 6455 §4.1, what a client checks of the answer.
-    #[cfg(feature = "websocket")]
     fn check_accept(&self, headers: &HeaderMap) -> Result<(), UpgradeError> {
         let Some(key) = &self.key else { return Ok(()) };
         let mut answers = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
@@ -265,11 +249,6 @@ impl Asked {
         if headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().any(|extension| !extension.is_empty()) {
             return Err(UpgradeError::NotSwitched(NotSwitched::Extension));
         }
-        Ok(())
-    }
-
-    #[cfg(not(feature = "websocket"))]
-    fn check_accept(&self, _: &HeaderMap) -> Result<(), UpgradeError> {
         Ok(())
     }
 

@@ -64,22 +64,18 @@ pub enum UpgradeError {
         name: String,
     },
     /// Server: the request asks for an upgrade to WebSocket that RFC 6455 does not know. It was answered 400, 405 or 426.
-    #[cfg(feature = "websocket")]
     #[error("unable to upgrade: {0}")]
     Handshake(#[from] HandshakeFault),
     /// Server: a page of another host opens a WebSocket ([`Config::origins`](super::Config::origins)). It was answered 403.
-    #[cfg(feature = "websocket")]
     #[error("unable to upgrade: the origin {origin:?} is not allowed")]
     OriginNotAllowed {
         /// What the request says.
         origin: String,
     },
     /// Server: a token among the subprotocols that is none. It was answered 401.
-    #[cfg(feature = "websocket")]
     #[error("unable to upgrade: {0}")]
     BearerToken(#[from] super::BearerTokenError),
     /// Server: the old form of port-forward, and not the ports for it. It was answered 400.
-    #[cfg(feature = "websocket")]
     #[error("unable to upgrade: {0}")]
     Ports(#[from] super::PortsError),
     /// Server: the request asks for no upgrade to a protocol that is supported. It was answered 400.
@@ -128,7 +124,6 @@ impl UpgradeError {
             | Self::BodyNotAllowed
             | Self::NoProtocol { .. }
             | Self::NoCommonProtocol { .. } => Initiator::Remote,
-            #[cfg(feature = "websocket")]
             Self::Handshake(_) | Self::OriginNotAllowed { .. } | Self::BearerToken(_) | Self::Ports(_) => {
                 Initiator::Remote
             }
@@ -157,9 +152,7 @@ impl UpgradeError {
             | Self::NotAnUpgrade
             | Self::BodyNotAllowed
             | Self::NoProtocol { .. } => io::ErrorKind::InvalidData,
-            #[cfg(feature = "websocket")]
             Self::Handshake(_) | Self::Ports(_) => io::ErrorKind::InvalidData,
-            #[cfg(feature = "websocket")]
             Self::OriginNotAllowed { .. } | Self::BearerToken(_) => io::ErrorKind::PermissionDenied,
         }
     }
@@ -190,7 +183,6 @@ pub enum HeadFault {
 }
 
 /// What is wrong with a client's WebSocket handshake.
-#[cfg(feature = "websocket")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandshakeFault {
@@ -243,7 +235,6 @@ pub enum InvalidRequest {
     #[error("the protocol {0} is offered twice")]
     DuplicateOffer(super::Protocol),
     /// The old form of port-forward is offered, and the query does not say the ports.
-    #[cfg(feature = "websocket")]
     #[error("{0}")]
     Ports(super::PortsError),
 }

@@ -27,15 +27,12 @@
 mod body;
 mod client;
 mod error;
-#[cfg(feature = "websocket")]
 mod fallback;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod head;
 mod pass;
-#[cfg(feature = "websocket")]
 mod ports;
 mod server;
-#[cfg(feature = "websocket")]
 mod websocket;
 
 use std::sync::Arc;
@@ -44,29 +41,22 @@ use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderName;
-#[cfg(feature = "websocket")]
 use http::header;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 pub use client::connect;
-#[cfg(feature = "websocket")]
 pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
-#[cfg(feature = "websocket")]
 pub use fallback::{Connected, FallbackError, connect_with_fallback};
 pub(crate) use pass::Passed;
 pub use pass::{PassError, answer_for_backend};
-#[cfg(feature = "websocket")]
 pub use ports::PortsError;
-#[cfg(feature = "websocket")]
 pub(crate) use ports::asked as asked_ports;
 #[cfg(feature = "streaming")]
 pub(crate) use server::plain;
 pub use server::{Pending, accept};
-#[cfg(feature = "websocket")]
 pub use websocket::{BearerToken, BearerTokenError, Origins};
 
-#[cfg(feature = "websocket")]
 use crate::channel::Subprotocol;
 
 use head::HeadReader;
@@ -94,7 +84,6 @@ pub enum Carrier {
     /// `Upgrade: SPDY/3.1`.
     Spdy,
     /// `Upgrade: websocket`.
-    #[cfg(feature = "websocket")]
     WebSocket,
 }
 
@@ -103,7 +92,6 @@ impl Carrier {
     fn token(self) -> &'static str {
         match self {
             Self::Spdy => "SPDY/3.1",
-            #[cfg(feature = "websocket")]
             Self::WebSocket => "websocket",
         }
     }
@@ -112,7 +100,6 @@ impl Carrier {
     fn offers(self) -> HeaderName {
         match self {
             Self::Spdy => X_STREAM_PROTOCOL_VERSION,
-            #[cfg(feature = "websocket")]
             Self::WebSocket => header::SEC_WEBSOCKET_PROTOCOL,
         }
     }
@@ -122,7 +109,6 @@ impl fmt::Display for Carrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Spdy => "SPDY",
-            #[cfg(feature = "websocket")]
             Self::WebSocket => "WebSocket",
         })
     }
@@ -135,17 +121,14 @@ pub enum Protocol {
     /// Exec and attach over SPDY/3.1, named in `X-Stream-Protocol-Version`.
     Exec(Version),
     /// Exec and attach over WebSocket, named in `Sec-WebSocket-Protocol`.
-    #[cfg(feature = "websocket")]
     Channel(Subprotocol),
     /// Port-forward over SPDY/3.1: `portforward.k8s.io`.
     PortForward,
     /// The same inside WebSocket: `SPDY/3.1+portforward.k8s.io`.
-    #[cfg(feature = "websocket")]
     Tunnel,
     /// The older form, which kubectl never spoke and the clients of Python, Node and Rust do: two channels over WebSocket for
     /// each port that the request names, and one connection to each. `v4.channel.k8s.io`, `v4.base64.channel.k8s.io` or
     /// unnamed, as exec's, so that only what a server is asked for tells them apart.
-    #[cfg(feature = "websocket")]
     PortChannels(Subprotocol),
 }
 
@@ -155,11 +138,9 @@ impl Protocol {
         &[Self::Exec(Version::V4), Self::Exec(Version::V3), Self::Exec(Version::V2), Self::Exec(Version::V1)];
 
     /// What kubectl offers over WebSocket: the one that can end stdin.
-    #[cfg(feature = "websocket")]
     pub const V5: &'static [Self] = &[Self::Channel(Subprotocol::V5)];
 
     /// What the servers of Kubernetes take over WebSocket, all of them together.
-    #[cfg(feature = "websocket")]
     pub const CHANNEL: &'static [Self] = &[
         Self::Channel(Subprotocol::V5),
         Self::Channel(Subprotocol::V4),
@@ -170,7 +151,6 @@ impl Protocol {
     ];
 
     /// All of the above: for a server that does not care what it is spoken to.
-    #[cfg(feature = "websocket")]
     pub const ANY: &'static [Self] = &[
         Self::Channel(Subprotocol::V5),
         Self::Channel(Subprotocol::V4),
@@ -185,7 +165,6 @@ impl Protocol {
     ];
 
     /// Port-forward, each of its forms: for a server that does not care which it is.
-    #[cfg(feature = "websocket")]
     pub const PORT_FORWARD: &'static [Self] = &[
         Self::Tunnel,
         Self::PortForward,
@@ -199,7 +178,6 @@ impl Protocol {
     pub fn carrier(self) -> Carrier {
         match self {
             Self::Exec(_) | Self::PortForward => Carrier::Spdy,
-            #[cfg(feature = "websocket")]
             Self::Channel(_) | Self::Tunnel | Self::PortChannels(_) => Carrier::WebSocket,
         }
     }
@@ -209,9 +187,7 @@ impl Protocol {
     pub fn version(self) -> Option<Version> {
         match self {
             Self::Exec(version) => Some(version),
-            #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) => Some(subprotocol.version()),
-            #[cfg(feature = "websocket")]
             Self::Tunnel | Self::PortChannels(_) => None,
             Self::PortForward => None,
         }
@@ -222,9 +198,7 @@ impl Protocol {
     pub fn is_port_forward(self) -> bool {
         match self {
             Self::PortForward => true,
-            #[cfg(feature = "websocket")]
             Self::Tunnel | Self::PortChannels(_) => true,
-            #[cfg(feature = "websocket")]
             Self::Channel(_) => false,
             Self::Exec(_) => false,
         }
@@ -235,9 +209,7 @@ impl Protocol {
     pub fn can_end_stdin(self) -> bool {
         match self {
             Self::Exec(version) => version >= Version::V2,
-            #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) => subprotocol.has_close(),
-            #[cfg(feature = "websocket")]
             Self::Tunnel | Self::PortChannels(_) => false,
             Self::PortForward => false,
         }
@@ -252,10 +224,8 @@ impl Protocol {
             Self::Exec(Version::V3) => "v3.channel.k8s.io",
             Self::Exec(Version::V4) => "v4.channel.k8s.io",
             Self::Exec(Version::V5) => "v5.channel.k8s.io",
-            #[cfg(feature = "websocket")]
             Self::Channel(subprotocol) | Self::PortChannels(subprotocol) => subprotocol.name(),
             Self::PortForward => "portforward.k8s.io",
-            #[cfg(feature = "websocket")]
             Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
         }
     }
@@ -269,9 +239,7 @@ impl Protocol {
                 let known = Self::EXEC.iter().copied().chain([Self::PortForward]);
                 known.into_iter().find(|protocol| protocol.name() == name)
             }
-            #[cfg(feature = "websocket")]
             Carrier::WebSocket if name == Self::Tunnel.name() => Some(Self::Tunnel),
-            #[cfg(feature = "websocket")]
             Carrier::WebSocket => Subprotocol::from_name(name).map(Self::Channel),
         }
     }
@@ -312,7 +280,6 @@ impl<IO> Upgraded<IO> {
     /// The ports that the request asked for, in its order: for whoever makes the handshake of [`Protocol::PortChannels`]
     /// elsewhere. Without them there is nothing that such a connection could forward. No other protocol has any.
     #[must_use]
-    #[cfg(feature = "websocket")]
     pub fn with_ports(self, ports: &[u16]) -> Self {
         let wants = matches!(self.protocol, Some(Protocol::PortChannels(_)));
         Self { ports: wants.then(|| ports.into()), ..self }
@@ -359,7 +326,6 @@ pub struct Config {
     /// For a client to read a refusal's body, and for a server to wait for the peer's end after its own. Default: 5 s.
     pub refusal_body_timeout: Duration,
     /// Which pages may open a WebSocket at a server. Default: those of the same host.
-    #[cfg(feature = "websocket")]
     pub origins: Origins,
 }
 
@@ -371,7 +337,6 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             max_refusal_body: 64 * 1024,
             refusal_body_timeout: Duration::from_secs(5),
-            #[cfg(feature = "websocket")]
             origins: Origins::default(),
         }
     }
@@ -418,7 +383,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "websocket")]
     #[test]
     fn a_name_means_another_protocol_on_another_carrier() {
         let (v4, v5) = (Protocol::Channel(Subprotocol::V4), Protocol::Channel(Subprotocol::V5));

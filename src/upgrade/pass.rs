@@ -11,7 +11,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::client::{Asked, exchange, not_switched, passed_head};
 use super::head::{self, HeadReader};
 use super::server::{self, Pending};
-#[cfg(feature = "websocket")]
 use super::websocket;
 use super::{Carrier, HeadFault, UpgradeError, X_STREAM_PROTOCOL_VERSION};
 
@@ -115,7 +114,6 @@ where
         if !path.is_some_and(|path| path.as_str().bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(HeadFault::StartLine.into());
         }
-        #[cfg(feature = "websocket")]
         let key = match carrier {
             Carrier::Spdy => None,
             Carrier::WebSocket => {
@@ -124,11 +122,7 @@ where
                 Some(websocket::Key { key: String::new(), answer })
             }
         };
-        Ok(Asked {
-            carrier,
-            #[cfg(feature = "websocket")]
-            key,
-        })
+        Ok(Asked { carrier, key })
     }
 }
 

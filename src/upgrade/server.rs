@@ -12,12 +12,9 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-#[cfg(feature = "websocket")]
 use super::HandshakeFault;
 use super::head::{self, HeadReader};
-#[cfg(feature = "websocket")]
 use super::ports;
-#[cfg(feature = "websocket")]
 use super::websocket::{self, BearerToken, BearerTokenError};
 use super::{
     Carrier, Config, Protocol, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, X_STREAM_PROTOCOL_VERSION,
@@ -76,20 +73,15 @@ pub struct Pending<IO> {
     request: Request<()>,
     read_ahead: Bytes,
     pub(super) config: Config,
-    #[cfg(feature = "websocket")]
     token: Result<Option<BearerToken>, BearerTokenError>,
-    #[cfg(feature = "websocket")]
     ports: Option<Arc<[u16]>>,
 }
 
 impl<IO> Pending<IO> {
-    #[cfg_attr(not(feature = "websocket"), allow(unused_mut))]
     fn new(io: IO, mut request: Request<()>, read_ahead: Bytes, config: Config) -> Self {
         Self {
-            #[cfg(feature = "websocket")]
             token: websocket::take_bearer_token(request.headers_mut()),
             io,
-            #[cfg(feature = "websocket")]
             ports: None,
             request,
             read_ahead,
@@ -100,7 +92,6 @@ impl<IO> Pending<IO> {
     /// The ports that the old form of port-forward will have, where they are known: a container runtime has them from the
     /// kubelet, and its clients' requests do not repeat them. Without this they are the query's.
     #[must_use]
-    #[cfg(feature = "websocket")]
     pub fn with_ports(mut self, ports: &[u16]) -> Self {
         self.ports = Some(ports.into());
         self
@@ -123,10 +114,7 @@ impl<IO> Pending<IO> {
     }
 
     fn carriers(&self) -> impl Iterator<Item = Carrier> {
-        #[cfg(feature = "websocket")]
         const CARRIERS: &[Carrier] = &[Carrier::Spdy, Carrier::WebSocket];
-        #[cfg(not(feature = "websocket"))]
-        const CARRIERS: &[Carrier] = &[Carrier::Spdy];
         let headers = self.request.headers();
         let upgrade = head::lists(headers, header::CONNECTION, "upgrade");
         let asked = move |carrier: &Carrier| upgrade && head::lists(headers, header::UPGRADE, carrier.token());
@@ -138,7 +126,6 @@ impl<IO> Pending<IO> {
     ///
     /// # Errors
     /// [`BearerTokenError`]: [`accept`](Self::accept) will answer 401, as Kubernetes does.
-    #[cfg(feature = "websocket")]
     pub fn bearer_token(&self) -> Result<Option<&BearerToken>, BearerTokenError> {
         self.token.as_ref().map(Option::as_ref).map_err(|error| *error)
     }
@@ -226,7 +213,6 @@ where
                 head::put_header(&mut head, "X-Stream-Protocol-Version", protocol.name().as_bytes());
                 Some(protocol)
             }
-            #[cfg(feature = "websocket")]
             Carrier::WebSocket => {
                 let answer = websocket::check_request(&self.request, &self.config.origins)?;
                 self.bearer_token()?;
@@ -240,12 +226,8 @@ where
             }
         };
         head.extend_from_slice(b"\r\n");
-        #[cfg(feature = "websocket")]
         let ports = protocol.map(|protocol| ports::of(&self.request, protocol, self.ports.as_ref()));
-        #[cfg(feature = "websocket")]
         let ports = ports.transpose()?.flatten();
-        #[cfg(not(feature = "websocket"))]
-        let ports = None;
         Ok(Chosen { protocol, ports, head })
     }
 
@@ -263,7 +245,6 @@ where
         Err(self.no_common_protocol(Carrier::Spdy, supported))
     }
 
-    #[cfg(feature = "websocket")]
     fn choose_channel(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
         let none = self.request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().all(|line| line.is_empty());
         let unnamed = || if none { find(supported, Carrier::WebSocket, "") } else { None };
@@ -318,18 +299,14 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
             }
             response
         }
-        #[cfg(feature = "websocket")]
         UpgradeError::OriginNotAllowed { .. } => text(StatusCode::FORBIDDEN, error),
-        #[cfg(feature = "websocket")]
         UpgradeError::BearerToken(_) => text(StatusCode::UNAUTHORIZED, error),
-        #[cfg(feature = "websocket")]
         UpgradeError::Handshake(HandshakeFault::Method) => {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, error);
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             response
         }
         // RFC 6455 §4.4: the version that would do goes with it.
-        #[cfg(feature = "websocket")]
         UpgradeError::Handshake(HandshakeFault::Version) => {
             let mut response = text(StatusCode::UPGRADE_REQUIRED, error);
             let version = HeaderValue::from_static(websocket::VERSION);
@@ -439,7 +416,7 @@ mod tests {
             ("Upgrade: SPDY/3.1\r\n", false),
             ("Connection: Upgrades\r\nUpgrade: SPDY/3.1\r\n", false),
             ("Connection: Upgrade\r\nUpgrade: SPDY/3.10\r\n", false),
-            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", cfg!(feature = "websocket")),
+            ("Connection: Upgrade\r\nUpgrade: websocket\r\n", true),
             ("Connection: Upgrade\r\nUpgrade: h2c\r\n", false),
         ] {
             assert_eq!(pending(headers).is_upgrade(), upgrade, "{headers}");

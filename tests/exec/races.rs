@@ -128,7 +128,6 @@ async fn a_client_of_ours_gets_all_output_and_the_status_whatever_it_types() {
     a_client_of_ours_types(Version::V4).await;
 }
 
-#[cfg(feature = "websocket")]
 mod over_websocket {
     use kubestream::channel::Subprotocol;
 

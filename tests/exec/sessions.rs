@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::Initiator;
-#[cfg(feature = "websocket")]
 use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
@@ -17,18 +16,12 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::support::fragment::Fragmented;
 use crate::support::{Settled, client, exec_client, exec_server, pattern};
 
-#[cfg(not(feature = "websocket"))]
-const PROTOCOLS: &[Protocol] = Protocol::EXEC;
-#[cfg(feature = "websocket")]
 const PROTOCOLS: &[Protocol] = Protocol::ANY;
 
 /// The newest protocol of each carrier.
 fn newest() -> impl Iterator<Item = Protocol> {
     let newest = |carrier| PROTOCOLS.iter().copied().find(|protocol| protocol.carrier() == carrier);
-    #[cfg(feature = "websocket")]
     let carriers = [Carrier::Spdy, Carrier::WebSocket];
-    #[cfg(not(feature = "websocket"))]
-    let carriers = [Carrier::Spdy];
     carriers.into_iter().filter_map(newest)
 }
 
@@ -69,7 +62,7 @@ async fn every_version_carries_output_and_every_kind_of_end() {
     }
 }
 
-/// Row 40 of SECURITY.md: what a terminal makes of them is for whoever shows them to know.
+/// Row 40 of docs/security.md: what a terminal makes of them is for whoever shows them to know.
 /// Once the status begins, a client says nothing more to Go's servers. One that has windows waits for more of them.
 #[tokio::test(start_paused = true)]
 async fn a_status_longer_than_a_window_arrives_whole() {
@@ -295,7 +288,6 @@ async fn a_server_that_drops_the_process_gives_no_success() {
 }
 
 /// Before v4 a client takes the silence of a good end for success.
-#[cfg(feature = "websocket")]
 #[tokio::test(start_paused = true)]
 async fn a_server_that_gives_up_before_it_has_its_streams_gives_no_success() {
     for subprotocol in [Subprotocol::V1, Subprotocol::V1Base64, Subprotocol::V4, Subprotocol::V5] {

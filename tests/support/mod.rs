@@ -10,7 +10,6 @@ pub(crate) mod breaks;
 pub(crate) mod fragment;
 pub(crate) mod io;
 pub(crate) mod peer;
-#[cfg(feature = "websocket")]
 pub(crate) mod websocket;
 
 use std::time::Duration;
@@ -66,7 +65,6 @@ impl Settled for Version {
     }
 }
 
-#[cfg(feature = "websocket")]
 impl Settled for kubestream::channel::Subprotocol {
     fn protocol(self) -> Protocol {
         Protocol::Channel(self)

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Side;
-#[cfg(feature = "websocket")]
 use crate::channel::ChannelError;
 use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
 use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
-#[cfg(feature = "websocket")]
 use crate::websocket::{CloseReason, WebSocketError};
 
 /// Bytes of a stream's type or request id that a [`Name`] has: the first 64.
@@ -125,7 +123,6 @@ pub enum Farewell {
     /// SPDY's GOAWAY.
     GoAway(GoAwayStatus),
     /// WebSocket's Close, and what it says. Nothing is read behind it.
-    #[cfg(feature = "websocket")]
     Close(Option<CloseReason>),
 }
 
@@ -137,11 +134,9 @@ pub enum TapError {
     #[error(transparent)]
     Codec(#[from] CodecError),
     /// They are no WebSocket frames within the limits.
-    #[cfg(feature = "websocket")]
     #[error(transparent)]
     WebSocket(#[from] WebSocketError),
     /// They are no messages of the subprotocol.
-    #[cfg(feature = "websocket")]
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// More streams live at a time than [`Limits::max_streams`](crate::spdy::Limits::max_streams); in a session all that there ever
@@ -198,7 +193,6 @@ impl Name {
     }
 
     /// Of one of the old form's channels.
-    #[cfg(feature = "websocket")]
     pub(super) fn of_channel(port: u16, channel: u8) -> Self {
         let forwarded = Forwarded { port, request: (channel / 2).to_string().into() };
         if crate::channel::ports::is_error(channel) {

@@ -32,14 +32,11 @@
 //! # Ok::<(), kubestream::spdy::CodecError>(())
 //! ```
 
-#[cfg(feature = "websocket")]
 mod channels;
 mod event;
-#[cfg(feature = "websocket")]
 mod ports;
 mod session;
 mod spdy;
-#[cfg(feature = "websocket")]
 mod tunnel;
 mod wire;
 
@@ -54,7 +51,6 @@ use super::Side;
 use crate::config::Limits;
 use crate::upgrade::Protocol;
 
-#[cfg(feature = "websocket")]
 use self::{channels::Channels, ports::Ports, tunnel::Tunnel};
 
 /// An observer of a connection past its 101: it is fed what each side says, and tells what that is.
@@ -91,11 +87,8 @@ enum Fed {
 #[derive(Debug)]
 enum Followed {
     Spdy(Box<spdy::Spdy>),
-    #[cfg(feature = "websocket")]
     Tunnel(Box<Tunnel>),
-    #[cfg(feature = "websocket")]
     Channels(Box<Channels>),
-    #[cfg(feature = "websocket")]
     Ports(Box<Ports>),
 }
 
@@ -103,16 +96,12 @@ impl Tap {
     /// For a connection on which this was settled. `ports`: those that the request asked for, where that is
     /// `Protocol::PortChannels`; else none.
     #[must_use]
-    #[cfg_attr(not(feature = "websocket"), allow(unused_variables))]
     pub fn new(protocol: Protocol, ports: &[u16], limits: Limits) -> Self {
         let session = protocol.version().map(|version| Session::new(version, protocol.carrier()));
         let followed = match protocol {
             Protocol::Exec(_) | Protocol::PortForward => Followed::Spdy(Box::new(spdy::Spdy::new(protocol, &limits))),
-            #[cfg(feature = "websocket")]
             Protocol::Tunnel => Followed::Tunnel(Box::new(Tunnel::new(&limits))),
-            #[cfg(feature = "websocket")]
             Protocol::Channel(subprotocol) => Followed::Channels(Box::new(Channels::new(subprotocol, &limits))),
-            #[cfg(feature = "websocket")]
             Protocol::PortChannels(subprotocol) => Followed::Ports(Box::new(Ports::new(subprotocol, ports, &limits))),
         };
         Self { fed: VecDeque::new(), events: Events::new(), followed, session, blind: Both::default() }
@@ -205,11 +194,8 @@ impl Followed {
     ) -> Result<bool, TapError> {
         match self {
             Self::Spdy(spdy) => spdy.step(side, bytes, session, events),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.step(side, bytes, events),
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.step(side, bytes, session, events),
-            #[cfg(feature = "websocket")]
             Self::Ports(ports) => ports.step(side, bytes, events),
         }
     }
@@ -217,11 +203,8 @@ impl Followed {
     fn is_between_frames(&self, side: Side) -> bool {
         match self {
             Self::Spdy(spdy) => spdy.is_between_frames(side),
-            #[cfg(feature = "websocket")]
             Self::Tunnel(tunnel) => tunnel.is_between_frames(side),
-            #[cfg(feature = "websocket")]
             Self::Channels(channels) => channels.is_between_messages(side),
-            #[cfg(feature = "websocket")]
             Self::Ports(ports) => ports.is_between_messages(side),
         }
     }

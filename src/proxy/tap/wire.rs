@@ -3,17 +3,13 @@
 
 use std::ops::{Index, IndexMut};
 
-#[cfg(feature = "websocket")]
 use bytes::{Bytes, BytesMut};
 
 use super::Side;
-#[cfg(feature = "websocket")]
 use crate::config::Limits;
-#[cfg(feature = "websocket")]
 use crate::websocket::{self, Piece, WebSocketError};
 
 /// One side's WebSocket frames.
-#[cfg(feature = "websocket")]
 #[derive(Debug)]
 pub(super) struct Messages {
     frames: websocket::Decoder,
@@ -22,7 +18,6 @@ pub(super) struct Messages {
     closed: bool,
 }
 
-#[cfg(feature = "websocket")]
 impl Messages {
     pub(super) fn both(limits: &Limits) -> Both<Self> {
         let new = |side| Self {

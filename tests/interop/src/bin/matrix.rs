@@ -1,4 +1,4 @@
-//! The interop matrix: what the tests have recorded, merged, checked and written into INTEROP.md. `tests/interop/run` calls it.
+//! The interop matrix: what the tests have recorded, merged, checked and written into docs/interop.md. `tests/interop/run` calls it.
 //!
 //! Owns the versions of the peers, each read where it is pinned, and the table. It must not know what a test proves but from its record.
 //!
@@ -6,7 +6,7 @@
 //! - `plan [NAME…]`: the suites of these peers, or of all, and on a second line what has to be built for them.
 //! - `tests`: of cargo's messages on stdin, the tests that are there, one a line as `PASS SUITE TEST`, where PASS is `KUBESTREAM_THROUGH`.
 //! - `show RECORD TESTS`: the table of a record, if all of it passed and each of the tests is in it.
-//! - `write RECORD TESTS INTEROP.md`: the same into that file. That something is not proven any more is an error, too.
+//! - `write RECORD TESTS docs/interop.md`: the same into that file. That something is not proven any more is an error, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
