@@ -50,25 +50,33 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod abort;
-pub mod channel;
-mod config;
-mod error;
 pub mod exec;
-mod given;
+mod initiator;
 pub mod mux;
-mod payload;
 mod port;
 pub mod portforward;
+pub mod protocol;
 pub mod proxy;
-pub mod spdy;
+pub mod session;
 pub mod status;
 #[cfg(feature = "streaming")]
 pub mod streaming;
 pub mod upgrade;
-pub mod websocket;
+pub mod wire;
+
+pub use wire::{channel, websocket};
+
+/// The names from before the floors, until all users have moved.
+#[doc(hidden)]
+pub mod spdy {
+    pub use crate::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+    pub use crate::wire::spdy::*;
+    pub use crate::wire::{HeaderCompression, Limits};
+}
 
 pub use abort::{Abort, AbortOnDrop};
-pub use error::{ConnectionError, Initiator, StreamError};
+pub use initiator::Initiator;
+pub use session::{ConnectionError, StreamError};
 
 /// The README's example, compiled.
 #[cfg(doctest)]

@@ -14,11 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Error, Options, StreamType, Streams, exec_protocol};
-use crate::error::{ConnectionError, StreamError};
 use crate::mux::{Multiplexer, RecvHalf, SendHalf, Stream, Watch};
-use crate::spdy::RstStatus;
+use crate::protocol::{Protocol, Version};
+use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, StatusReader, TerminalSize};
-use crate::upgrade::{Protocol, Version};
+use crate::wire::spdy::RstStatus;
 
 impl Multiplexer {
     /// Makes the streams of a session, as [`exec_with`](Self::exec_with) with the default [`Options`].

@@ -43,11 +43,12 @@ pub use client::{Exec, Output, RemoteOutput, RemoteStdin, Resizer};
 pub use request::{ExecRequest, RequestError};
 pub use server::{ExecServer, ProcessOutput, ProcessStdin, Resizes};
 
-use crate::error::{ConnectionError, Initiator, StreamError};
+use crate::initiator::Initiator;
 use crate::mux::{Multiplexer, STREAM_TYPE};
-use crate::spdy::{Headers, RstStatus};
+use crate::protocol::{Carrier, Protocol, Version};
+use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, StatusError};
-use crate::upgrade::{Carrier, Protocol, Version};
+use crate::wire::spdy::{Headers, RstStatus};
 
 /// Which streams a session has beside the error stream. Both ends have to name the same ones: the client's request says
 /// them in its query ([`ExecRequest`]).

@@ -13,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::{Error, Options, StreamType, Streams, exec_protocol};
-use crate::error::{ConnectionError, StreamError};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
-use crate::spdy::RstStatus;
+use crate::protocol::Version;
+use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, ResizeDecoder, Status, TerminalSize};
-use crate::upgrade::Version;
+use crate::wire::spdy::RstStatus;
 
 impl Multiplexer {
     /// Takes the streams of a session, as [`accept_exec_with`](Self::accept_exec_with) with the default [`Options`].

@@ -11,10 +11,11 @@ use tokio_util::codec::Decoder;
 use super::buffer::WriteBatch;
 use super::channels::Channels;
 use super::tunnel::Tunnel;
-use crate::config::Config;
-use crate::error::ConnectionError;
-use crate::spdy::{Codec, Connection, Frame, Headers, Role, StreamId};
-use crate::upgrade::Protocol;
+use crate::protocol::Protocol;
+use crate::session::Config;
+use crate::session::ConnectionError;
+use crate::session::{Connection, Role};
+use crate::wire::spdy::{Codec, Frame, Headers, StreamId};
 
 #[derive(Debug)]
 pub(super) enum Carrier {

@@ -14,11 +14,13 @@ use super::buffer::WriteBatch;
 use super::messages::Messages;
 use super::ports::Ports;
 use super::session::Session;
-use crate::channel::Subprotocol;
-use crate::config::{Config, FlowControl, Limits};
-use crate::error::ConnectionError;
-use crate::spdy::{Frame, Headers, Role, StreamId};
-use crate::websocket::{CloseReason, Fault, Opcode, Piece, WebSocketError};
+use crate::protocol::Subprotocol;
+use crate::session::ConnectionError;
+use crate::session::Role;
+use crate::session::{Config, FlowControl};
+use crate::wire::Limits;
+use crate::wire::spdy::{Frame, Headers, StreamId};
+use crate::wire::websocket::{CloseReason, Fault, Opcode, Piece, WebSocketError};
 
 #[derive(Debug)]
 pub(super) struct Channels {

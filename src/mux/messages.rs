@@ -7,11 +7,12 @@ use std::io;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::buffer::WriteBatch;
-use crate::channel::ChannelError;
-use crate::config::Limits;
-use crate::error::ConnectionError;
-use crate::spdy::{GoAwayStatus, Role};
-use crate::websocket::{CloseReason, Decoder, Masks, NORMAL, Opcode, Piece, close_payload, encode_head, mask};
+use crate::session::ConnectionError;
+use crate::session::Role;
+use crate::wire::Limits;
+use crate::wire::channel::ChannelError;
+use crate::wire::spdy::GoAwayStatus;
+use crate::wire::websocket::{CloseReason, Decoder, Masks, NORMAL, Opcode, Piece, close_payload, encode_head, mask};
 
 #[derive(Debug)]
 pub(super) struct Messages {

@@ -114,10 +114,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use carrier::Carrier;
 
-use crate::error::ConnectionError;
-pub use crate::spdy::{Config, FlowControl, HeaderCompression, Limits};
-use crate::spdy::{Connection, Headers, Role, RstStatus, StreamId};
-use crate::upgrade::{Protocol, Upgraded};
+use crate::protocol::Protocol;
+use crate::session::ConnectionError;
+pub use crate::session::{Config, FlowControl};
+use crate::session::{Connection, Role};
+use crate::upgrade::Upgraded;
+use crate::wire::spdy::{Headers, RstStatus, StreamId};
+pub use crate::wire::{HeaderCompression, Limits};
 use stream::StreamRef;
 
 /// The header that says which of a session's streams one is, or which of a pair's.

@@ -21,10 +21,12 @@ use bytes::Bytes;
 
 use super::channels::{Echoes, Wire, fin, id_at, place_of};
 use super::{ERROR, PORT, REQUEST_ID, STREAM_TYPE};
-use crate::channel::ports::{Decoder, greeting, is_error};
-use crate::channel::{ChannelError, Subprotocol};
-use crate::error::ConnectionError;
-use crate::spdy::{Frame, Headers, Role, RstStatus, StreamId};
+use crate::protocol::Subprotocol;
+use crate::session::ConnectionError;
+use crate::session::Role;
+use crate::wire::channel::ChannelError;
+use crate::wire::channel::ports::{Decoder, greeting, is_error};
+use crate::wire::spdy::{Frame, Headers, RstStatus, StreamId};
 
 #[derive(Debug)]
 pub(super) struct Ports {

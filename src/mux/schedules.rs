@@ -29,12 +29,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{Config, Multiplexer, Stream};
-use crate::channel::Subprotocol;
-use crate::error::{ConnectionError, StreamError};
 use crate::exec::Streams;
-use crate::spdy::{Codec, Frame, Headers, Limits, RstStatus, Setting, SettingId, Settings};
+use crate::protocol::Subprotocol;
+use crate::protocol::{Protocol, Version};
+use crate::session::{ConnectionError, StreamError};
 use crate::status::ExitStatus;
-use crate::upgrade::{Protocol, Upgraded, Version};
+use crate::upgrade::Upgraded;
+use crate::wire::Limits;
+use crate::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings};
 
 /// Orders of each kind that a transcript is played in.
 fn orders() -> usize {

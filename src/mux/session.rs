@@ -16,10 +16,12 @@ use bytes::Bytes;
 
 use super::STREAM_TYPE;
 use super::channels::{Echoes, Wire, fin, id_at, place_of};
-use crate::channel::{Channel, ChannelError, Decoder, Event, Subprotocol};
-use crate::error::ConnectionError;
-use crate::spdy::{Frame, Headers, Role, RstStatus, StreamId};
-use crate::upgrade::Version;
+use crate::protocol::Subprotocol;
+use crate::protocol::Version;
+use crate::session::ConnectionError;
+use crate::session::Role;
+use crate::wire::channel::{Channel, ChannelError, Decoder, Event};
+use crate::wire::spdy::{Frame, Headers, RstStatus, StreamId};
 
 /// The streams of a connection, in the order of their ids: 1, 3, 5, 7, 9.
 const STREAMS: [Channel; 5] = [Channel::Error, Channel::Stdin, Channel::Stdout, Channel::Stderr, Channel::Resize];

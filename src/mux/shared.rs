@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use shuttle::sync::{Mutex, MutexGuard};
 
 use super::waiters::Waiters;
-use crate::error::ConnectionError;
-use crate::spdy::{Connection, Event, Headers, Role, RstStatus, StreamId};
+use crate::session::ConnectionError;
+use crate::session::{Connection, Event, Role};
+use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
 pub(crate) struct Shared(Mutex<State>);
 

@@ -13,8 +13,9 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shared::{Shared, State, park};
-use crate::error::{ConnectionError, StreamError};
-use crate::spdy::{Headers, ReadOutcome, RstStatus, StreamId, WriteOutcome};
+use crate::session::{ConnectionError, StreamError};
+use crate::session::{ReadOutcome, WriteOutcome};
+use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
 /// A stream of a connection, both halves.
 ///

@@ -8,11 +8,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::buffer::WriteBatch;
 use super::messages::Messages;
-use crate::config::Config;
-use crate::error::ConnectionError;
-use crate::payload::Payloads;
-use crate::spdy::{Codec, Frame, Pieces, Role};
-use crate::websocket::{Fault, Opcode, Piece, WebSocketError};
+use crate::session::Config;
+use crate::session::ConnectionError;
+use crate::session::Role;
+use crate::wire::Payloads;
+use crate::wire::spdy::{Codec, Frame, Pieces};
+use crate::wire::websocket::{Fault, Opcode, Piece, WebSocketError};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {

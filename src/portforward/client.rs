@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::timeout;
 
 use super::{Connection, Error, Options, check_protocol};
-use crate::error::{ConnectionError, StreamError};
 use crate::mux::{ERROR, Multiplexer, PORT, REQUEST_ID, STREAM_TYPE, Stream};
-use crate::spdy::{Headers, RstStatus};
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::{Headers, RstStatus};
 
 /// Connections to the ports of a pod, all over one.
 #[derive(Debug)]

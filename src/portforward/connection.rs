@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::{Error, MAX_REASON_LEN, Options};
-use crate::error::StreamError;
 use crate::mux::{RecvHalf, SendHalf, Stream};
-use crate::spdy::RstStatus;
+use crate::session::StreamError;
+use crate::wire::spdy::RstStatus;
 
 /// A forwarded connection, at either end.
 ///

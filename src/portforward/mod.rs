@@ -64,6 +64,7 @@ mod client;
 mod connection;
 #[cfg(feature = "net")]
 mod forwarder;
+pub(crate) mod given;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod pairing;
 mod relay;
@@ -78,10 +79,11 @@ pub use connection::Connection;
 pub use forwarder::{Addresses, Backoff, Forwarder, InvalidPort, LocalConnection, PortPair, Reconnecting};
 pub use server::{PortForwardServer, Request};
 
-use crate::error::{ConnectionError, Initiator, StreamError};
+use crate::initiator::Initiator;
 use crate::mux::Multiplexer;
-use crate::spdy::RstStatus;
-use crate::upgrade::Protocol;
+use crate::protocol::Protocol;
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::RstStatus;
 
 /// Bytes that an error stream may say: 64 KiB. What goes beyond is cut off.
 pub const MAX_REASON_LEN: usize = 64 * 1024;

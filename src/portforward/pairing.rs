@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::port;
-use crate::spdy::{Headers, StreamId};
+use crate::wire::spdy::{Headers, StreamId};
 
 /// Bytes of a request id: clients count, in 20 digits at the most.
 const MAX_REQUEST_ID: usize = 64;

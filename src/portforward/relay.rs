@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::{Connection, Error};
-use crate::given::Given;
+use crate::portforward::given::Given;
 
 /// What one read of the socket takes.
 const PIECE: usize = 32 * 1024;

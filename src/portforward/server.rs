@@ -7,9 +7,9 @@ use tokio::time::sleep_until;
 
 use super::pairing::{Half, Kind, Offered, Pairing};
 use super::{Connection, Error, Options, check_protocol};
-use crate::error::ConnectionError;
 use crate::mux::{ERROR, Incoming, Multiplexer, Stream};
-use crate::spdy::{Headers, RstStatus};
+use crate::session::ConnectionError;
+use crate::wire::spdy::{Headers, RstStatus};
 
 /// Takes the connections that a client forwards.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 
 use http::Uri;
 
-use crate::Initiator;
 use crate::exec::{ExecRequest, RequestError};
+use crate::initiator::Initiator;
 use crate::upgrade::{PortsError, asked_ports};
 
 /// What a request wants of a pod.

@@ -22,9 +22,9 @@ use tokio::time::{Instant, Sleep};
 use super::copy::Copying;
 use super::watch::{Observer, Watched};
 use super::{IDLE_TIMEOUT, LINGER, Operation, Side, TAIL_TIMEOUT};
-use crate::config::SURELY_TAKEN;
-use crate::given::Given;
-use crate::upgrade::{Carrier, Protocol, Version};
+use crate::portforward::given::Given;
+use crate::protocol::{Carrier, Protocol, Version};
+use crate::session::SURELY_TAKEN;
 
 /// How long a direction is silent before it gives its buffer back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 
 use super::object::{ObjectScanner, Scan};
 use super::{ExitStatus, MAX_STATUS_LEN, StatusError};
-use crate::upgrade::Version;
+use crate::protocol::Version;
 
 /// Reads an error stream as it comes.
 ///

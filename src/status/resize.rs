@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::object::{ObjectScanner, Scan};
-use crate::Initiator;
+use crate::initiator::Initiator;
 
 /// Bytes that one object on a resize stream may have: 1 KiB.
 pub const MAX_RESIZE_LEN: usize = 1024;

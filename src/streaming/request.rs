@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::Initiator;
 use crate::exec::Streams;
+use crate::initiator::Initiator;
 use crate::upgrade;
 
 /// A command in a container: CRI's `ExecRequest`.

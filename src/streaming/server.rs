@@ -21,7 +21,8 @@ use super::{Attach, Config, Exec, PortForward, RequestError};
 use crate::exec::{self, ExecServer, Streams};
 use crate::mux::Multiplexer;
 use crate::portforward::{self, PortForwardServer, Request};
-use crate::upgrade::{self, Pending, Protocol, UpgradeError};
+use crate::protocol::Protocol;
+use crate::upgrade::{self, Pending, UpgradeError};
 
 /// What does the work. A session that it lets go without [`ExecServer::exit`], by an error, a panic, or because
 /// [`Server::stop`] drops its future, ends for the client as a command that has failed.

@@ -15,10 +15,8 @@ use super::body::Body;
 use super::head::{self, HeadReader};
 use super::ports;
 use super::websocket;
-use super::{
-    Carrier, Config, InvalidRequest, NotSwitched, Protocol, Refusal, UpgradeError, Upgraded, Version,
-    X_STREAM_PROTOCOL_VERSION, fill, read_head,
-};
+use super::{Config, InvalidRequest, NotSwitched, Refusal, UpgradeError, Upgraded, fill, read_head};
+use crate::protocol::{Carrier, Protocol, Version, X_STREAM_PROTOCOL_VERSION};
 
 /// Asks the server to speak one of `offers`, the preferred one first, and its carrier, which they have in common; raw SPDY
 /// where there are none. `connect_with_fallback` tries one carrier after another.

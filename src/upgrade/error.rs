@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
-use crate::Initiator;
+use crate::initiator::Initiator;
 use crate::status::Status;
 
 /// Why no upgrade came about. The IO is gone with it.
@@ -230,7 +230,7 @@ pub enum InvalidRequest {
     MixedOffers,
     /// For a fallback: there are no protocols for the carrier, or some of another.
     #[error("not all that is offered over {0} is of {0}, or nothing is")]
-    NotOfCarrier(super::Carrier),
+    NotOfCarrier(crate::protocol::Carrier),
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
     DuplicateOffer(super::Protocol),

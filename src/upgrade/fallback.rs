@@ -8,8 +8,9 @@ use std::io;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Carrier, Config, InvalidRequest, Protocol, UpgradeError, Upgraded, connect};
-use crate::Initiator;
+use super::{Config, InvalidRequest, UpgradeError, Upgraded, connect};
+use crate::initiator::Initiator;
+use crate::protocol::{Carrier, Protocol};
 
 /// A connection, and how it came about.
 #[derive(Debug)]

@@ -270,7 +270,7 @@ mod tests {
         assert!(lists(request.headers(), header::CONNECTION, "upgrade"));
         assert!(lists(request.headers(), header::UPGRADE, "spdy/3.1"));
         assert!(!announces_body(request.headers()));
-        let offers = elements(request.headers(), &super::super::X_STREAM_PROTOCOL_VERSION);
+        let offers = elements(request.headers(), &crate::protocol::X_STREAM_PROTOCOL_VERSION);
         assert_eq!(offers.collect::<Vec<_>>(), ["v5.channel.k8s.io", "v4.channel.k8s.io"]);
     }
 

@@ -41,9 +41,9 @@ use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderName;
-use http::header;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+pub use crate::protocol::{Carrier, Protocol, Version};
 pub use client::connect;
 pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
@@ -57,199 +57,7 @@ pub(crate) use server::plain;
 pub use server::{Pending, accept};
 pub use websocket::{BearerToken, BearerTokenError, Origins};
 
-use crate::channel::Subprotocol;
-
 use head::HeadReader;
-
-/// The version of the remote-command protocol, named `channel.k8s.io`, `v2.channel.k8s.io`, … on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Version {
-    /// `channel.k8s.io`: no end of stdin, and errors as text.
-    V1,
-    /// `v2.channel.k8s.io`: stdin can end.
-    V2,
-    /// `v3.channel.k8s.io`: terminals can be resized.
-    V3,
-    /// `v4.channel.k8s.io`: the end of the command comes as a JSON [`Status`](crate::status::Status).
-    V4,
-    /// `v5.channel.k8s.io`: as v4, and over WebSocket stdin can end. Over SPDY, where it always could, no server has it.
-    V5,
-}
-
-/// What the bytes past a 101 are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Carrier {
-    /// `Upgrade: SPDY/3.1`.
-    Spdy,
-    /// `Upgrade: websocket`.
-    WebSocket,
-}
-
-impl Carrier {
-    /// Its token in the `Upgrade` header.
-    fn token(self) -> &'static str {
-        match self {
-            Self::Spdy => "SPDY/3.1",
-            Self::WebSocket => "websocket",
-        }
-    }
-
-    /// The header that protocols are offered in.
-    fn offers(self) -> HeaderName {
-        match self {
-            Self::Spdy => X_STREAM_PROTOCOL_VERSION,
-            Self::WebSocket => header::SEC_WEBSOCKET_PROTOCOL,
-        }
-    }
-}
-
-impl fmt::Display for Carrier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Spdy => "SPDY",
-            Self::WebSocket => "WebSocket",
-        })
-    }
-}
-
-/// A protocol that two ends settle on, and with it what carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// Exec and attach over SPDY/3.1, named in `X-Stream-Protocol-Version`.
-    Exec(Version),
-    /// Exec and attach over WebSocket, named in `Sec-WebSocket-Protocol`.
-    Channel(Subprotocol),
-    /// Port-forward over SPDY/3.1: `portforward.k8s.io`.
-    PortForward,
-    /// The same inside WebSocket: `SPDY/3.1+portforward.k8s.io`.
-    Tunnel,
-    /// The older form, which kubectl never spoke and the clients of Python, Node and Rust do: two channels over WebSocket for
-    /// each port that the request names, and one connection to each. `v4.channel.k8s.io`, `v4.base64.channel.k8s.io` or
-    /// unnamed, as exec's, so that only what a server is asked for tells them apart.
-    PortChannels(Subprotocol),
-}
-
-impl Protocol {
-    /// All versions of exec and attach over SPDY, the newest first, as Kubernetes' streaming servers list them.
-    pub const EXEC: &'static [Self] =
-        &[Self::Exec(Version::V4), Self::Exec(Version::V3), Self::Exec(Version::V2), Self::Exec(Version::V1)];
-
-    /// What kubectl offers over WebSocket: the one that can end stdin.
-    pub const V5: &'static [Self] = &[Self::Channel(Subprotocol::V5)];
-
-    /// What the servers of Kubernetes take over WebSocket, all of them together.
-    pub const CHANNEL: &'static [Self] = &[
-        Self::Channel(Subprotocol::V5),
-        Self::Channel(Subprotocol::V4),
-        Self::Channel(Subprotocol::V4Base64),
-        Self::Channel(Subprotocol::V1),
-        Self::Channel(Subprotocol::V1Base64),
-        Self::Channel(Subprotocol::Unnamed),
-    ];
-
-    /// All of the above: for a server that does not care what it is spoken to.
-    pub const ANY: &'static [Self] = &[
-        Self::Channel(Subprotocol::V5),
-        Self::Channel(Subprotocol::V4),
-        Self::Channel(Subprotocol::V4Base64),
-        Self::Channel(Subprotocol::V1),
-        Self::Channel(Subprotocol::V1Base64),
-        Self::Channel(Subprotocol::Unnamed),
-        Self::Exec(Version::V4),
-        Self::Exec(Version::V3),
-        Self::Exec(Version::V2),
-        Self::Exec(Version::V1),
-    ];
-
-    /// Port-forward, each of its forms: for a server that does not care which it is.
-    pub const PORT_FORWARD: &'static [Self] = &[
-        Self::Tunnel,
-        Self::PortForward,
-        Self::PortChannels(Subprotocol::V4),
-        Self::PortChannels(Subprotocol::V4Base64),
-        Self::PortChannels(Subprotocol::Unnamed),
-    ];
-
-    /// What carries it.
-    #[must_use]
-    pub fn carrier(self) -> Carrier {
-        match self {
-            Self::Exec(_) | Self::PortForward => Carrier::Spdy,
-            Self::Channel(_) | Self::Tunnel | Self::PortChannels(_) => Carrier::WebSocket,
-        }
-    }
-
-    /// The version of the remote-command protocol, where it is one.
-    #[must_use]
-    pub fn version(self) -> Option<Version> {
-        match self {
-            Self::Exec(version) => Some(version),
-            Self::Channel(subprotocol) => Some(subprotocol.version()),
-            Self::Tunnel | Self::PortChannels(_) => None,
-            Self::PortForward => None,
-        }
-    }
-
-    /// Whether it is port-forward, in whatever form.
-    #[must_use]
-    pub fn is_port_forward(self) -> bool {
-        match self {
-            Self::PortForward => true,
-            Self::Tunnel | Self::PortChannels(_) => true,
-            Self::Channel(_) => false,
-            Self::Exec(_) => false,
-        }
-    }
-
-    /// Whether the end of stdin can be said. SPDY's streams end in every version, though no server of v1 listens.
-    #[must_use]
-    pub fn can_end_stdin(self) -> bool {
-        match self {
-            Self::Exec(version) => version >= Version::V2,
-            Self::Channel(subprotocol) => subprotocol.has_close(),
-            Self::Tunnel | Self::PortChannels(_) => false,
-            Self::PortForward => false,
-        }
-    }
-
-    /// The name on the wire, which says nothing of the carrier.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exec(Version::V1) => "channel.k8s.io",
-            Self::Exec(Version::V2) => "v2.channel.k8s.io",
-            Self::Exec(Version::V3) => "v3.channel.k8s.io",
-            Self::Exec(Version::V4) => "v4.channel.k8s.io",
-            Self::Exec(Version::V5) => "v5.channel.k8s.io",
-            Self::Channel(subprotocol) | Self::PortChannels(subprotocol) => subprotocol.name(),
-            Self::PortForward => "portforward.k8s.io",
-            Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
-        }
-    }
-
-    /// The protocol of a name on the wire: where exec and port-forward share one, exec's. Names are compared byte by byte, as
-    /// in Go.
-    #[must_use]
-    pub fn from_name(carrier: Carrier, name: &str) -> Option<Self> {
-        match carrier {
-            Carrier::Spdy => {
-                let known = Self::EXEC.iter().copied().chain([Self::PortForward]);
-                known.into_iter().find(|protocol| protocol.name() == name)
-            }
-            Carrier::WebSocket if name == Self::Tunnel.name() => Some(Self::Tunnel),
-            Carrier::WebSocket => Subprotocol::from_name(name).map(Self::Channel),
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// An IO past its 101, the bytes that were read from it behind the head, and the protocol settled on.
 ///
@@ -364,34 +172,11 @@ async fn fill<IO: AsyncRead + Unpin>(io: &mut IO, buffer: &mut BytesMut) -> io::
 
 const READ_CHUNK: usize = 4 * 1024;
 
-const X_STREAM_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const X_ACCEPTED_STREAM_PROTOCOL_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn protocols_are_named_as_on_the_wire() {
-        let names = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
-        assert!(Protocol::EXEC.iter().map(|protocol| protocol.name()).eq(names));
-        for protocol in Protocol::EXEC {
-            assert_eq!(Protocol::from_name(Carrier::Spdy, &protocol.to_string()), Some(*protocol));
-        }
-        for other in ["", "v1.channel.k8s.io", "v5.channel.k8s.io", "V4.channel.k8s.io", " channel.k8s.io"] {
-            assert_eq!(Protocol::from_name(Carrier::Spdy, other), None);
-        }
-    }
-
-    #[test]
-    fn a_name_means_another_protocol_on_another_carrier() {
-        let (v4, v5) = (Protocol::Channel(Subprotocol::V4), Protocol::Channel(Subprotocol::V5));
-        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v4.channel.k8s.io"), Some(v4));
-        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v5.channel.k8s.io"), Some(v5));
-        for protocol in Protocol::ANY {
-            assert_eq!(Protocol::from_name(protocol.carrier(), protocol.name()), Some(*protocol));
-        }
-    }
 
     #[test]
     fn debug_shows_no_payload() {

@@ -12,7 +12,8 @@ use super::client::{Asked, exchange, not_switched, passed_head};
 use super::head::{self, HeadReader};
 use super::server::{self, Pending};
 use super::websocket;
-use super::{Carrier, HeadFault, UpgradeError, X_STREAM_PROTOCOL_VERSION};
+use super::{HeadFault, UpgradeError};
+use crate::protocol::{Carrier, X_STREAM_PROTOCOL_VERSION};
 
 /// The two ends of a handshake that was passed on, and what each has said behind its head.
 pub(crate) struct Passed<C, B> {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::Protocol;
 use crate::port;
+use crate::protocol::Protocol;
 
 /// The ports of a request, in its order, where `protocol` is a form of port-forward that wants to know them. `known`: they
 /// need not be asked for.
@@ -69,7 +69,7 @@ pub enum PortsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::Subprotocol;
+    use crate::protocol::Subprotocol;
 
     fn ports(query: &str, subprotocol: Subprotocol) -> Result<Vec<u16>, PortsError> {
         let request = Request::get(format!("http://node/portForward/default/web?{query}")).body(()).unwrap();

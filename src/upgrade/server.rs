@@ -16,10 +16,8 @@ use super::HandshakeFault;
 use super::head::{self, HeadReader};
 use super::ports;
 use super::websocket::{self, BearerToken, BearerTokenError};
-use super::{
-    Carrier, Config, Protocol, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, X_STREAM_PROTOCOL_VERSION,
-    fill, read_head,
-};
+use super::{Config, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, fill, read_head};
+use crate::protocol::{Carrier, Protocol, X_STREAM_PROTOCOL_VERSION};
 
 /// Reads the head of a request, which may ask for an upgrade or not.
 ///

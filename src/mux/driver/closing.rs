@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use super::{Driver, ROUNDS, after};
-use crate::config::SURELY_TAKEN;
-use crate::error::ConnectionError;
-use crate::spdy::{Frame, Role};
+use crate::session::ConnectionError;
+use crate::session::Role;
+use crate::session::SURELY_TAKEN;
+use crate::wire::spdy::Frame;
 
 /// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
 /// kernel, and a reset takes with it what the peer has not read yet.

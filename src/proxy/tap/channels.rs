@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::wire::{Both, Messages};
 use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
-use crate::channel::{self, Channel, Decoder, Subprotocol};
-use crate::config::Limits;
-use crate::websocket::{Fault, NORMAL, Piece, WebSocketError};
+use crate::protocol::Subprotocol;
+use crate::wire::Limits;
+use crate::wire::channel::{self, Channel, Decoder};
+use crate::wire::websocket::{Fault, NORMAL, Piece, WebSocketError};
 
 #[derive(Debug)]
 pub(super) struct Channels {

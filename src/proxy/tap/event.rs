@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Side;
-use crate::channel::ChannelError;
 use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
-use crate::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
 use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
-use crate::websocket::{CloseReason, WebSocketError};
+use crate::wire::channel::ChannelError;
+use crate::wire::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
+use crate::wire::websocket::{CloseReason, WebSocketError};
 
 /// Bytes of a stream's type or request id that a [`Name`] has: the first 64.
 pub const MAX_NAME_LEN: usize = 64;
@@ -195,7 +195,7 @@ impl Name {
     /// Of one of the old form's channels.
     pub(super) fn of_channel(port: u16, channel: u8) -> Self {
         let forwarded = Forwarded { port, request: (channel / 2).to_string().into() };
-        if crate::channel::ports::is_error(channel) {
+        if crate::wire::channel::ports::is_error(channel) {
             Self::ForwardedError(forwarded)
         } else {
             Self::Forwarded(forwarded)

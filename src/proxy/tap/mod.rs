@@ -48,8 +48,8 @@ pub use self::event::{Event, Farewell, Forwarded, MAX_NAME_LEN, Name, Stream, Ta
 use self::session::Session;
 use self::wire::Both;
 use super::Side;
-use crate::config::Limits;
-use crate::upgrade::Protocol;
+use crate::protocol::Protocol;
+use crate::wire::Limits;
 
 use self::{channels::Channels, ports::Ports, tunnel::Tunnel};
 

@@ -5,10 +5,10 @@ use bytes::Bytes;
 use super::channels::check_text;
 use super::wire::{Both, Messages};
 use super::{Event, Events, Farewell, Name, Side, Stream, TapError};
-use crate::channel::Subprotocol;
-use crate::channel::ports::{Decoder, is_error};
-use crate::config::Limits;
-use crate::websocket::Piece;
+use crate::protocol::Subprotocol;
+use crate::wire::Limits;
+use crate::wire::channel::ports::{Decoder, is_error};
+use crate::wire::websocket::Piece;
 
 #[derive(Debug)]
 pub(super) struct Ports {

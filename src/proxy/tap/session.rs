@@ -5,9 +5,9 @@
 use bytes::Bytes;
 
 use super::{Event, Events, Name, Side};
-use crate::spdy::RstStatus;
+use crate::protocol::{Carrier, Version};
 use crate::status::{ResizeDecoder, StatusReader};
-use crate::upgrade::{Carrier, Version};
+use crate::wire::spdy::RstStatus;
 
 #[derive(Debug)]
 pub(super) struct Session {

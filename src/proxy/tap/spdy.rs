@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::wire::Both;
 use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
-use crate::config::Limits;
-use crate::spdy::{Frame, GoAwayStatus, Headers, Pieces, RstStatus, StreamId};
-use crate::upgrade::Protocol;
+use crate::protocol::Protocol;
+use crate::wire::Limits;
+use crate::wire::spdy::{Frame, GoAwayStatus, Headers, Pieces, RstStatus, StreamId};
 
 /// How many bytes of headers a byte on the wire may stand for, on the whole. Kubernetes' peers come to three.
 const INFLATION: usize = 16;

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::spdy::Spdy;
 use super::wire::{Both, Messages};
 use super::{Event, Events, Farewell, Side, TapError};
-use crate::config::Limits;
-use crate::upgrade::Protocol;
-use crate::websocket::{Fault, Piece, WebSocketError};
+use crate::protocol::Protocol;
+use crate::wire::Limits;
+use crate::wire::websocket::{Fault, Piece, WebSocketError};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {

@@ -6,8 +6,8 @@ use std::ops::{Index, IndexMut};
 use bytes::{Bytes, BytesMut};
 
 use super::Side;
-use crate::config::Limits;
-use crate::websocket::{self, Piece, WebSocketError};
+use crate::wire::Limits;
+use crate::wire::websocket::{self, Piece, WebSocketError};
 
 /// One side's WebSocket frames.
 #[derive(Debug)]

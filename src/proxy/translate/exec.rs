@@ -11,8 +11,8 @@ use tokio::time::sleep;
 use super::TranslateError;
 use crate::exec::{Error, Options, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams};
 use crate::mux::Multiplexer;
+use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, Status};
-use crate::{ConnectionError, StreamError};
 
 pub(super) async fn join(
     client: Multiplexer,

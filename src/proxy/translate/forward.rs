@@ -12,9 +12,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::timeout;
 
 use super::TranslateError;
-use crate::ConnectionError;
 use crate::mux::Multiplexer;
 use crate::portforward::{Connection, Error, Options, PortForward, PortForwardServer, Request};
+use crate::session::ConnectionError;
 
 pub(super) async fn join(
     client: Multiplexer,

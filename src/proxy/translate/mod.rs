@@ -12,10 +12,11 @@ use std::pin::pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::Initiator;
 use crate::exec::Streams;
+use crate::initiator::Initiator;
 use crate::mux::{self, Multiplexer};
-use crate::upgrade::{Protocol, Upgraded};
+use crate::protocol::Protocol;
+use crate::upgrade::Upgraded;
 use crate::{exec as sessions, portforward};
 
 /// How the two sides are driven.

@@ -6,8 +6,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::utf8::Utf8;
 use super::{FIN, MASKED, MAX_CONTROL, Opcode, RESERVED, mask};
-use crate::error::Initiator;
-use crate::payload::Payloads;
+use crate::initiator::Initiator;
+use crate::wire::Payloads;
 
 /// Reads one end's frames. An error is final: where the next frame begins is not known any more.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::headers::{HeaderError, Headers};
-use crate::config::{HeaderCompression, Limits};
+use crate::wire::{HeaderCompression, Limits};
 
 /// The text both ends know beforehand: Adler-32 0xE3C6A7C2. SPDY/2's is another one.
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");

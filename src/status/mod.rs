@@ -27,8 +27,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use reader::StatusReader;
 pub use resize::{MAX_RESIZE_LEN, ResizeDecoder, ResizeError, TerminalSize};
 
-use crate::Initiator;
-use crate::upgrade::Version;
+use crate::initiator::Initiator;
+use crate::protocol::Version;
 
 /// Bytes that an error stream, or a [`Status`] anywhere else, may have: 256 KiB. A kubelet repeats the whole command in it,
 /// and Linux allows an argument of 128 KiB.

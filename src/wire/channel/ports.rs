@@ -25,8 +25,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::ChannelError;
 use super::base64::Unwrapper;
-use super::{ChannelError, Subprotocol};
+use crate::protocol::Subprotocol;
 
 /// What a server says first on each channel of a port.
 #[must_use]

@@ -8,7 +8,7 @@ use tokio_util::codec::Decoder;
 
 use super::codec::{Codec, CodecError};
 use super::frame::Frame;
-use crate::config::Limits;
+use crate::wire::Limits;
 
 /// What one side says.
 #[derive(Debug)]

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Event};
-use super::frame::{RstStatus, StreamId};
 use super::stream::{End, Stream};
+use crate::wire::spdy::{RstStatus, StreamId};
 
 impl Connection {
     /// Has a stream that nobody reads given up after so long, where it is not configured otherwise.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::config::Limits;
+use crate::wire::Limits;
 
 /// The headers of a stream: lower-case names, each once, in the order they were added.
 ///

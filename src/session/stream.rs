@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::flow::{MIN_CHARGE, ReceiveWindow, SendWindow, charge};
-use super::frame::{RstStatus, StreamId};
-use super::headers::Headers;
-use crate::error::StreamError;
+use crate::session::StreamError;
+use crate::wire::spdy::Headers;
+use crate::wire::spdy::{RstStatus, StreamId};
 
 /// How a stream stopped giving us bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,8 +22,9 @@ use closing::{Overheard, Stage};
 use super::buffer::{ReadBuffer, WriteBatch};
 use super::carrier::Carrier;
 use super::shared::Shared;
-use crate::error::{ConnectionError, StreamError};
-use crate::spdy::{Config, Frame, Role};
+use crate::session::{Config, Role};
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::Frame;
 
 /// How long a connection is silent before it gives its buffers back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
@@ -454,7 +455,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if !std::mem::replace(&mut self.warned, true) {
             let stream = self.shared.look(|state| state.connection.stalled_by());
             #[cfg(feature = "tracing")]
-            tracing::warn!(stream = stream.map(crate::spdy::StreamId::get), "an unread stream stalls the connection");
+            tracing::warn!(
+                stream = stream.map(crate::wire::spdy::StreamId::get),
+                "an unread stream stalls the connection"
+            );
             #[cfg(not(feature = "tracing"))]
             let _ = stream;
         }

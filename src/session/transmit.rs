@@ -9,9 +9,9 @@ use bytes::Bytes;
 
 use super::connection::{Connection, Event};
 use super::ending::Phase;
-use super::frame::{Frame, RstStatus, StreamId};
 use super::stream::{End, Sending};
-use crate::error::{ConnectionError, StreamError};
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::{Frame, RstStatus, StreamId};
 
 impl Connection {
     /// The next frame to write, if there is one.

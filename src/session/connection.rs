@@ -12,11 +12,11 @@ use bytes::Bytes;
 use super::clock::Clock;
 use super::ending::{LastWord, Phase};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
-use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
-use super::headers::Headers;
 use super::stream::{Control, End, Sending, Stream};
-use crate::config::{Config, FlowControl};
-use crate::error::{ConnectionError, StreamError};
+use crate::session::{Config, FlowControl};
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::Headers;
+use crate::wire::spdy::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

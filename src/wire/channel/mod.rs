@@ -23,85 +23,13 @@
 mod base64;
 pub mod ports;
 
-use std::fmt;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use self::base64::Unwrapper;
-use crate::error::Initiator;
-use crate::upgrade::Version;
-
-/// A subprotocol of `Sec-WebSocket-Protocol` that carries exec and attach, and some of them the old form of port-forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Subprotocol {
-    /// None was asked for: as `channel.k8s.io`.
-    Unnamed,
-    /// `channel.k8s.io`: errors come as text, and stdin has no end.
-    V1,
-    /// `base64.channel.k8s.io`: the same in messages of text.
-    V1Base64,
-    /// `v2.channel.k8s.io`, which clients offer and no server of Kubernetes has: here it means what v1 does.
-    V2,
-    /// `v3.channel.k8s.io`, of which the same is true.
-    V3,
-    /// `v4.channel.k8s.io`: the end of the command comes as a JSON [`Status`](crate::status::Status).
-    V4,
-    /// `v4.base64.channel.k8s.io`: the same in messages of text.
-    V4Base64,
-    /// `v5.channel.k8s.io`: stdin can end.
-    V5,
-}
+use crate::initiator::Initiator;
+pub use crate::protocol::Subprotocol;
 
 impl Subprotocol {
-    const ALL: [Self; 8] =
-        [Self::Unnamed, Self::V1, Self::V1Base64, Self::V2, Self::V3, Self::V4, Self::V4Base64, Self::V5];
-
-    /// The name on the wire. [`Subprotocol::Unnamed`] has an empty one, which is never written.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unnamed => "",
-            Self::V1 => "channel.k8s.io",
-            Self::V1Base64 => "base64.channel.k8s.io",
-            Self::V2 => "v2.channel.k8s.io",
-            Self::V3 => "v3.channel.k8s.io",
-            Self::V4 => "v4.channel.k8s.io",
-            Self::V4Base64 => "v4.base64.channel.k8s.io",
-            Self::V5 => "v5.channel.k8s.io",
-        }
-    }
-
-    /// The subprotocol of a name on the wire. Names are compared byte by byte, as in Go.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|subprotocol| subprotocol.name() == name)
-    }
-
-    /// The version of the remote-command protocol that it carries.
-    #[must_use]
-    pub fn version(self) -> Version {
-        match self {
-            Self::Unnamed | Self::V1 | Self::V1Base64 => Version::V1,
-            Self::V2 => Version::V2,
-            Self::V3 => Version::V3,
-            Self::V4 | Self::V4Base64 => Version::V4,
-            Self::V5 => Version::V5,
-        }
-    }
-
-    /// Whether its messages are text: a digit for the channel, and base64.
-    #[must_use]
-    pub fn is_base64(self) -> bool {
-        matches!(self, Self::V1Base64 | Self::V4Base64)
-    }
-
-    /// Whether the end of stdin can be said: only v5 has a CLOSE.
-    #[must_use]
-    pub fn has_close(self) -> bool {
-        self == Self::V5
-    }
-
     /// The first byte of a message of `channel`.
     #[must_use]
     pub fn channel_byte(self, channel: Channel) -> u8 {
@@ -116,14 +44,6 @@ impl Subprotocol {
     /// The number of the channel whose message begins so.
     fn number(self, byte: u8) -> u8 {
         if self.is_base64() { byte.wrapping_sub(b'0') } else { byte }
-    }
-
-    /// How many ports one connection forwards in the old form of port-forward, which has two channels for each: a channel is
-    /// one byte, and in messages of text one ASCII character.
-    #[must_use]
-    pub fn max_ports(self) -> usize {
-        let channels = if self.is_base64() { 0x80_usize.saturating_sub(usize::from(b'0')) } else { 0x100 };
-        channels / 2
     }
 
     /// How long a message with `len` bytes of data is.
@@ -152,12 +72,6 @@ impl Subprotocol {
     #[must_use]
     pub fn encode_close(self, channel: Channel) -> Option<[u8; 2]> {
         self.has_close().then_some([CLOSE, channel.number()])
-    }
-}
-
-impl fmt::Display for Subprotocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 

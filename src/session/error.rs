@@ -6,21 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::channel::ChannelError;
-use crate::spdy::{CodecError, GoAwayStatus, RstStatus};
-use crate::websocket::WebSocketError;
-
-/// Who caused an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums)] // complete by definition: us, our caller, or the other end
-pub enum Initiator {
-    /// The caller of this crate.
-    User,
-    /// This crate: a limit or a timer of ours.
-    Library,
-    /// The peer, or the network on the way to it.
-    Remote,
-}
+use crate::initiator::Initiator;
+use crate::wire::channel::ChannelError;
+use crate::wire::spdy::{CodecError, GoAwayStatus, RstStatus};
+use crate::wire::websocket::WebSocketError;
 
 /// Why a connection ended, or refused an operation.
 ///

@@ -1,8 +1,6 @@
-//! SPDY/3.1 without IO: frames, header blocks, and the state of a connection.
+//! SPDY/3.1 frames and header blocks, without IO.
 //!
-//! Owns everything about SPDY that can be said without a socket, a task or a clock: bytes and the time
-//! come in as arguments, frames and events come out. It must not know HTTP, Kubernetes or tokio's runtime.
-//! [`mux`](crate::mux) drives it over an IO.
+//! Owns the bytes of a frame. It must not know what a frame does to a connection, nor HTTP, Kubernetes or tokio's runtime.
 //!
 //! ```
 //! use bytes::BytesMut;
@@ -26,24 +24,12 @@
 //! ```
 
 mod block;
-mod clock;
 mod codec;
-mod connection;
-mod ending;
-mod flow;
 mod frame;
 mod headers;
-mod liveness;
-mod outcome;
 mod pieces;
-mod receive;
-mod stalls;
-mod stream;
-mod transmit;
 
-pub use crate::config::{Config, FlowControl, HeaderCompression, Limits};
 pub use codec::{Codec, CodecError};
-pub use connection::{Connection, Event, ReadOutcome, Role, WriteOutcome};
 pub use frame::{Frame, GoAwayStatus, RstStatus, Setting, SettingId, Settings, StreamId};
 pub use headers::{HeaderError, Headers};
 pub(crate) use pieces::Pieces;

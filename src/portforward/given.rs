@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::SURELY_TAKEN;
+use crate::session::SURELY_TAKEN;
 
 /// Bytes that a socket was given of late.
 #[derive(Debug, Default)]

@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use super::connection::{Connection, Event, Role};
-use super::frame::{Frame, GoAwayStatus, RstStatus, StreamId};
 use super::stream::{End, Sending};
-use crate::error::{ConnectionError, StreamError};
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
 
 /// How far the connection has come.
 #[derive(Clone, Debug)]
@@ -441,8 +441,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::config::Config;
-    use crate::spdy::Headers;
+    use crate::session::Config;
+    use crate::wire::spdy::Headers;
 
     #[test]
     fn a_goodbye_that_waits_is_not_given_up_for_a_question() {

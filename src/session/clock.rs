@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Role};
-use super::frame::Frame;
 use super::liveness::Liveness;
-use crate::error::ConnectionError;
+use crate::session::ConnectionError;
+use crate::wire::spdy::Frame;
 
 #[derive(Debug)]
 pub(super) struct Clock {

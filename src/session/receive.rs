@@ -10,11 +10,11 @@ use bytes::Bytes;
 use super::connection::{Connection, Event, Role};
 use super::ending::Phase;
 use super::flow::{DEFAULT_WINDOW, MIN_CHARGE};
-use super::frame::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
-use super::headers::Headers;
 use super::stream::{End, Sending, Stream};
-use crate::config::FlowControl;
-use crate::error::ConnectionError;
+use crate::session::ConnectionError;
+use crate::session::FlowControl;
+use crate::wire::spdy::Headers;
+use crate::wire::spdy::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
 impl Connection {
     /// Takes a frame of the peer's. What it breaks shows in [`error`](Self::error) and is told to the peer.

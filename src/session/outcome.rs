@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::frame::{GoAwayStatus, RstStatus, StreamId};
 use super::stream::End;
-use crate::error::{ConnectionError, StreamError};
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
 
 impl Connection {
     /// Whether the peer has ended its direction, by FIN or RST.

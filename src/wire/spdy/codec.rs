@@ -13,8 +13,8 @@ use tokio_util::codec::{Decoder, Encoder};
 use super::block::{Deflater, Inflater};
 use super::frame::{Frame, GoAwayStatus, RstStatus, Setting, SettingId, Settings, StreamId};
 use super::headers::{HeaderError, Headers};
-use crate::config::{HeaderCompression, Limits};
-use crate::payload::Payloads;
+use crate::wire::Payloads;
+use crate::wire::{HeaderCompression, Limits};
 
 const HEAD: usize = 8;
 const CONTROL: u32 = 0x8000_0000;

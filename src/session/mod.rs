@@ -1,0 +1,22 @@
+//! The rules of one connection, without IO: which streams there are, what each may send, how much may wait, and how things end.
+//!
+//! Owns the state of a connection. Frames and the time come in as arguments; frames and events come out. It must not do IO, know
+//! what carries the frames, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
+
+mod clock;
+mod config;
+mod connection;
+mod ending;
+mod error;
+mod flow;
+mod liveness;
+mod outcome;
+mod receive;
+mod stalls;
+mod stream;
+mod transmit;
+
+pub(crate) use config::SURELY_TAKEN;
+pub use config::{Config, FlowControl};
+pub use connection::{Connection, Event, ReadOutcome, Role, WriteOutcome};
+pub use error::{ConnectionError, StreamError};

@@ -1,0 +1,13 @@
+//! Bytes to frames and messages, and back: SPDY/3.1, WebSocket, and the channel messages inside WebSocket.
+//!
+//! Owns the three formats and their limits. It must not know what a frame or a message means to a connection: that is
+//! [`session`](crate::session)'s.
+
+pub mod channel;
+mod limits;
+mod payload;
+pub mod spdy;
+pub mod websocket;
+
+pub use limits::{HeaderCompression, Limits};
+pub(crate) use payload::Payloads;
