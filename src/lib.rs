@@ -50,6 +50,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod abort;
+mod carrier;
 pub mod exec;
 mod initiator;
 pub mod mux;

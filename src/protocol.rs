@@ -6,6 +6,15 @@ use std::fmt;
 
 use http::header::{self, HeaderName};
 
+/// The header that says which of a session's streams one is, or which of a pair's.
+pub(crate) const STREAM_TYPE: &str = "streamtype";
+/// The other headers of a pair's streams.
+pub(crate) const PORT: &str = "port";
+pub(crate) const REQUEST_ID: &str = "requestid";
+/// In the answer to a pair's data stream: why there will be no connection. client-go gives up all connections when an error
+/// stream says anything, and does not look at the headers of an answer; a client of ours does.
+pub(crate) const ERROR: &str = "error";
+
 /// The header that names the protocol of SPDY.
 pub(crate) const X_STREAM_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 

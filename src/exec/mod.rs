@@ -44,7 +44,8 @@ pub use request::{ExecRequest, RequestError};
 pub use server::{ExecServer, ProcessOutput, ProcessStdin, Resizes};
 
 use crate::initiator::Initiator;
-use crate::mux::{Multiplexer, STREAM_TYPE};
+use crate::mux::Multiplexer;
+use crate::protocol::STREAM_TYPE;
 use crate::protocol::{Carrier, Protocol, Version};
 use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, StatusError};

@@ -84,19 +84,13 @@
 //! [`Config::flush_timeout`], 5 min, for the tail.
 
 mod buffer;
-mod carrier;
-mod channels;
 mod driver;
-mod messages;
-mod ports;
 #[cfg(all(test, shuttle))]
 mod schedules;
-mod session;
 mod shared;
 mod stream;
 #[cfg(feature = "net")]
 mod tcp;
-mod tunnel;
 mod waiters;
 
 use std::future::poll_fn;
@@ -112,25 +106,16 @@ pub use stream::{RecvHalf, SendHalf, Stream};
 pub use tcp::TcpLiveness;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use carrier::Carrier;
+use crate::carrier::Carrier;
 
 use crate::protocol::Protocol;
 use crate::session::ConnectionError;
 pub use crate::session::{Config, FlowControl};
-use crate::session::{Connection, Role};
+use crate::session::{Connection, Given, Role};
 use crate::upgrade::Upgraded;
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
 pub use crate::wire::{HeaderCompression, Limits};
 use stream::StreamRef;
-
-/// The header that says which of a session's streams one is, or which of a pair's.
-pub(crate) const STREAM_TYPE: &str = "streamtype";
-/// The other headers of a pair's streams.
-pub(crate) const PORT: &str = "port";
-pub(crate) const REQUEST_ID: &str = "requestid";
-/// In the answer to a pair's data stream: why there will be no connection. client-go gives up all connections when an error
-/// stream says anything, and does not look at the headers of an answer; a client of ours does.
-pub(crate) const ERROR: &str = "error";
 
 /// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
 ///
@@ -166,7 +151,7 @@ impl Multiplexer {
     {
         let ports = io.shared_ports();
         let (io, read_ahead, protocol) = io.into_parts();
-        let mut carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
+        let carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
         let mut config = carrier.fit(config);
         if protocol.is_some_and(|protocol| protocol.version().is_some()) {
             // Parts of one whole, of which half would look like all.
@@ -174,21 +159,17 @@ impl Multiplexer {
         }
         let now = tokio::time::Instant::now().into_std();
         let mut connection = Connection::new(role, config.clone(), now);
+        // Before a byte is read: what comes first may be the end.
         let given = carrier.given().map(|streams| {
-            let mut open = |headers: Headers| Some((headers.clone(), connection.open(headers).ok().flatten()?));
-            streams.into_iter().filter_map(&mut open).collect::<Vec<_>>()
+            let give = |given: Given| (given.headers.clone(), connection.give(given));
+            let streams: Vec<_> = streams.into_iter().map(give).collect();
+            // A server accepts them.
+            if role == Role::Client { streams } else { Vec::new() }
         });
-        if given.is_some() {
-            match carrier.last_word() {
-                Some((stream, true)) => connection.hush_after_all(stream),
-                Some((stream, false)) => connection.hush_after(stream, false),
-                None => {}
-            }
-            // Answered before a byte is read: what comes first may be the end.
-            carrier.answer(&mut connection, now);
-        }
-        while let Some(frame) = carrier.echo() {
-            connection.take(frame, now);
+        match carrier.last_word() {
+            Some((stream, true)) => connection.hush_after_all(stream),
+            Some((stream, false)) => connection.hush_after(stream, false),
+            None => {}
         }
         let shared = Shared::new(connection, given, carrier.half_closes());
         shared.handle_added();

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::timeout;
 
 use super::{Connection, Error, Options, check_protocol};
-use crate::mux::{ERROR, Multiplexer, PORT, REQUEST_ID, STREAM_TYPE, Stream};
+use crate::mux::{Multiplexer, Stream};
+use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::{Headers, RstStatus};
 

@@ -5,8 +5,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::port;
+use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::wire::spdy::{Headers, StreamId};
 
 /// Bytes of a request id: clients count, in 20 digits at the most.

@@ -7,7 +7,8 @@ use tokio::time::sleep_until;
 
 use super::pairing::{Half, Kind, Offered, Pairing};
 use super::{Connection, Error, Options, check_protocol};
-use crate::mux::{ERROR, Incoming, Multiplexer, Stream};
+use crate::mux::{Incoming, Multiplexer, Stream};
+use crate::protocol::ERROR;
 use crate::session::ConnectionError;
 use crate::wire::spdy::{Headers, RstStatus};
 

@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Role};
+use super::error::ConnectionError;
 use super::liveness::Liveness;
-use crate::session::ConnectionError;
-use crate::wire::spdy::Frame;
+use super::message::Message;
 
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -53,11 +53,11 @@ impl Clock {
     }
 
     /// A frame goes out. `asks`: it is a PING of ours.
-    pub(super) fn sent(&mut self, now: Instant, frame: &Frame, asks: bool) {
-        match frame {
+    pub(super) fn sent(&mut self, now: Instant, message: &Message, asks: bool) {
+        match message {
             // One that nobody answers keeps nothing alive.
-            Frame::Ping(id) if asks => return self.liveness.sent_ping(*id),
-            Frame::Data { data, .. } if !data.is_empty() => self.liveness.sent_data(),
+            Message::Ping(id) if asks => return self.liveness.sent_ping(*id),
+            Message::Data { data, .. } if !data.is_empty() => self.liveness.sent_data(),
             _ => {}
         }
         self.active = now;
@@ -192,7 +192,7 @@ impl Connection {
             return;
         }
         if self.is_hushed() {
-            self.last_frame = Some(Frame::Ping(self.take_ping_id()));
+            self.last_message = Some(Message::Ping(self.take_ping_id()));
         } else if !self.is_silent() {
             self.keepalive_ping();
         }
@@ -200,7 +200,7 @@ impl Connection {
 
     /// One that still waits to be sent is enough: those of hours would fill the queue of answers.
     pub(super) fn keepalive_ping(&mut self) {
-        if !self.replies.iter().any(|frame| matches!(frame, Frame::Ping(id) if self.role.sends_ping(*id))) {
+        if !self.replies.iter().any(|frame| matches!(frame, Message::Ping(id) if self.role.sends_ping(*id))) {
             self.queue_ping();
         }
     }

@@ -10,13 +10,14 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::clock::Clock;
+use super::config::{Config, FlowControl};
 use super::ending::{LastWord, Phase};
+use super::error::{ConnectionError, StreamError};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
+use super::message::Message;
 use super::stream::{Control, End, Sending, Stream};
-use crate::session::{Config, FlowControl};
-use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::Headers;
-use crate::wire::spdy::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
+use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
 /// Which end of the connection this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +59,19 @@ pub enum Event {
     Pong(u32),
     /// The connection is closed or failed: everybody should look again.
     Closed,
+}
+
+/// A stream that both ends have from the start.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// What it is for.
+    pub(crate) headers: Headers,
+    /// The server need not answer it.
+    pub(crate) answered: bool,
+    /// The peer listens to what this end sends on it. Else what is written fails the stream, as if the peer had reset it.
+    pub(crate) heard: bool,
+    /// The peer's direction ends with ours.
+    pub(crate) ends_with_ours: bool,
 }
 
 /// What [`Connection::read`] found.
@@ -147,7 +161,7 @@ pub struct Connection {
     pub(super) given_up: Option<Instant>,
 
     /// Frames that belong to no stream of the table: ahead of all others, and bounded.
-    pub(super) replies: VecDeque<Frame>,
+    pub(super) replies: VecDeque<Message>,
     /// How often something to send was added: what tells a driver that sleeps on a blocked IO from one that has news.
     pub(super) output_added: u64,
     /// Streams with control frames to send, in the order they were asked for.
@@ -163,7 +177,7 @@ pub struct Connection {
     /// A stream whose DATA waits until others are over.
     pub(super) held_behind: Option<(StreamId, Vec<StreamId>)>,
     /// A PING or GOAWAY that is sent all the same.
-    pub(super) last_frame: Option<Frame>,
+    pub(super) last_message: Option<Message>,
 
     pub(super) clock: Clock,
     next_ping: u32,
@@ -204,7 +218,7 @@ impl Connection {
             farewell: GoAwayStatus::OK,
             silence: None,
             held_behind: None,
-            last_frame: None,
+            last_message: None,
             clock: Clock::new(now),
             next_ping: if role == Role::Client { 1 } else { 2 },
             config,
@@ -249,6 +263,28 @@ impl Connection {
         self.streams.insert(id, Box::new(stream));
         self.schedule_control(id);
         Ok(Some(id))
+    }
+
+    /// Makes a stream that both ends have from the start, because the transport has a fixed set of them. A client's counts as opened by it; a
+    /// server's comes as [`Event::Incoming`].
+    pub(crate) fn give(&mut self, given: Given) -> StreamId {
+        let ours = self.role == Role::Client;
+        let id = StreamId::new(if ours { self.next_id } else { self.last_taken.get().saturating_add(1) | 1 });
+        let mut stream = Stream::new(id, ours, self.peer_initial_window, self.initial_window());
+        stream.unheard = !given.heard;
+        stream.ends_with_ours = given.ends_with_ours;
+        if ours {
+            self.next_id = self.next_id.saturating_add(2);
+            self.ours_live = self.ours_live.saturating_add(1);
+            stream.answered = given.answered;
+        } else {
+            self.last_taken = id;
+            self.theirs_live = self.theirs_live.saturating_add(1);
+            stream.headers = Some(given.headers);
+            self.events.push_back(Event::Incoming(id));
+        }
+        self.streams.insert(id, Box::new(stream));
+        id
     }
 
     /// Answers a stream of the peer's. Only then may DATA be written on it: Go drops what comes before the answer.
@@ -542,7 +578,7 @@ impl Connection {
 
     pub(super) fn queue_ping(&mut self) -> u32 {
         let id = self.take_ping_id();
-        self.replies.push_back(Frame::Ping(id));
+        self.replies.push_back(Message::Ping(id));
         id
     }
 
@@ -568,7 +604,7 @@ impl Connection {
     pub(super) fn announce_window(&mut self) {
         if self.config.flow_control != FlowControl::Off && !std::mem::replace(&mut self.settings_sent, true) {
             let settings = Settings::single(SettingId::INITIAL_WINDOW_SIZE, self.initial_window());
-            self.replies.push_back(Frame::Settings(settings));
+            self.replies.push_back(Message::Settings(settings));
         }
     }
 }

@@ -6,9 +6,10 @@
 use std::collections::VecDeque;
 
 use super::connection::{Connection, Event, Role};
+use super::error::{ConnectionError, StreamError};
+use super::message::Message;
 use super::stream::{End, Sending};
-use crate::session::{ConnectionError, StreamError};
-use crate::wire::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
+use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
 
 /// How far the connection has come.
 #[derive(Clone, Debug)]
@@ -227,7 +228,7 @@ impl Connection {
                 _ => None,
             };
             if let Some(status) = tell {
-                self.replies.push_back(Frame::GoAway { last_good: self.last_taken, status });
+                self.replies.push_back(Message::Goodbye { last_good: self.last_taken, status });
             }
         }
         self.phase = Phase::Closed(error);
@@ -245,7 +246,7 @@ impl Connection {
         }
         // One that has fallen silent, and leaves with all that mattered, still says goodbye.
         let leaves = self.is_hushed() && !failed && self.role == Role::Client;
-        self.last_frame = leaves.then_some(Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK });
+        self.last_message = leaves.then_some(Message::Goodbye { last_good: self.last_taken, status: GoAwayStatus::OK });
         self.events.push_back(Event::Closed);
     }
 
@@ -265,7 +266,7 @@ impl Connection {
         }
         self.close(ConnectionError::Closed);
         self.replies.clear();
-        self.replies.push_back(Frame::GoAway { last_good: self.last_taken, status: GoAwayStatus::OK });
+        self.replies.push_back(Message::Goodbye { last_good: self.last_taken, status: GoAwayStatus::OK });
     }
 
     /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.
@@ -442,7 +443,7 @@ mod tests {
 
     use super::*;
     use crate::session::Config;
-    use crate::wire::spdy::Headers;
+    use crate::wire::spdy::{Frame, Headers};
 
     #[test]
     fn a_goodbye_that_waits_is_not_given_up_for_a_question() {

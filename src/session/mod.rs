@@ -10,6 +10,7 @@ mod ending;
 mod error;
 mod flow;
 mod liveness;
+mod message;
 mod outcome;
 mod receive;
 mod stalls;
@@ -18,5 +19,7 @@ mod transmit;
 
 pub(crate) use config::SURELY_TAKEN;
 pub use config::{Config, FlowControl};
+pub(crate) use connection::Given;
 pub use connection::{Connection, Event, ReadOutcome, Role, WriteOutcome};
 pub use error::{ConnectionError, StreamError};
+pub use message::Message;

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::connection::Connection;
+use super::error::{ConnectionError, StreamError};
 use super::stream::End;
-use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
 
 impl Connection {

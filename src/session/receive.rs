@@ -1,37 +1,50 @@
-//! What the peer's frames do to a connection.
+//! What the peer's messages do to a connection.
 //!
-//! Owns the rules for each frame that comes, and the answers to those that break them. It must not choose what is sent
+//! Owns the rules for each message that comes, and the answers to those that break them. It must not choose what is sent
 //! when: answers are queued.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::config::FlowControl;
 use super::connection::{Connection, Event, Role};
 use super::ending::Phase;
+use super::error::ConnectionError;
 use super::flow::{DEFAULT_WINDOW, MIN_CHARGE};
+use super::message::Message;
 use super::stream::{End, Sending, Stream};
-use crate::session::ConnectionError;
-use crate::session::FlowControl;
 use crate::wire::spdy::Headers;
-use crate::wire::spdy::{Frame, GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
+use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
 impl Connection {
-    /// Takes a frame of the peer's. What it breaks shows in [`error`](Self::error) and is told to the peer.
-    pub fn receive(&mut self, frame: Frame, now: Instant) {
+    /// Takes a message of the peer's. What it breaks shows in [`error`](Self::error) and is told to the peer.
+    pub fn receive(&mut self, message: impl Into<Message>, now: Instant) {
         if self.is_closed() {
             return;
         }
+        let message = message.into();
         self.clock.received(now);
-        if let Err(error) = self.count_headers(&frame, now) {
+        if let Err(error) = self.count_headers(&message, now) {
             return self.close(error);
         }
-        self.take(frame, now);
+        self.note_pause(now);
+        let first = self.on_trial;
+        if self.config.flow_control == FlowControl::Strict {
+            self.announce_window();
+        }
+        if let Err(error) = self.dispatch(message, now) {
+            self.close(error);
+        }
+        if first {
+            self.end_trial();
+        }
+        self.note_pause(now);
     }
 
     /// All of them, of whatever stream: they have been inflated by now, which cost us what it may not have cost the peer.
-    fn count_headers(&mut self, frame: &Frame, now: Instant) -> Result<(), ConnectionError> {
-        let Some(headers) = frame.headers() else { return Ok(()) };
+    fn count_headers(&mut self, message: &Message, now: Instant) -> Result<(), ConnectionError> {
+        let Some(headers) = message.headers() else { return Ok(()) };
         let limits = &self.config.limits;
         let more = u32::try_from(headers.block_len()).unwrap_or(u32::MAX);
         let counted = self.clock.header_bytes.add(more, now, limits.rate_window);
@@ -40,25 +53,6 @@ impl Connection {
             return Err(ConnectionError::LimitExceeded { limit: "max_header_bytes", value });
         }
         Ok(())
-    }
-
-    /// A frame that was not heard from the peer: its carrier has said it in its place.
-    pub(crate) fn take(&mut self, frame: Frame, now: Instant) {
-        if self.is_closed() {
-            return;
-        }
-        self.note_pause(now);
-        let first = self.on_trial;
-        if self.config.flow_control == FlowControl::Strict {
-            self.announce_window();
-        }
-        if let Err(error) = self.dispatch(frame, now) {
-            self.close(error);
-        }
-        if first {
-            self.end_trial();
-        }
-        self.note_pause(now);
     }
 
     /// Bytes came from the peer, a whole frame or not: it lives.
@@ -78,26 +72,26 @@ impl Connection {
         }
     }
 
-    fn dispatch(&mut self, frame: Frame, now: Instant) -> Result<(), ConnectionError> {
-        match frame {
-            Frame::Data { id, fin, data } => self.on_data(id, fin, data),
-            Frame::SynStream { id, priority, fin, unidirectional, headers, .. } => {
-                self.on_syn_stream(id, priority, fin, unidirectional, headers)
+    fn dispatch(&mut self, message: Message, now: Instant) -> Result<(), ConnectionError> {
+        match message {
+            Message::Data { id, fin, data } => self.on_data(id, fin, data),
+            Message::Open { id, priority, fin, unidirectional, headers } => {
+                self.on_open(id, priority, fin, unidirectional, headers)
             }
-            Frame::SynReply { id, fin, headers } => self.on_syn_reply(id, fin, headers),
-            Frame::RstStream { id, status } => self.on_reset(id, status, now),
-            Frame::Headers { id, fin, headers } => self.on_headers(id, fin, &headers),
-            Frame::WindowUpdate { id, delta } => self.on_window_update(id, delta),
-            Frame::Settings(settings) => self.on_settings(&settings, now),
-            Frame::Ping(id) => self.on_ping(id),
-            Frame::GoAway { last_good, status } => {
-                self.on_go_away(last_good, status);
+            Message::Answer { id, fin, headers } => self.on_answer(id, fin, headers),
+            Message::Reset { id, status } => self.on_reset(id, status, now),
+            Message::Headers { id, fin, headers } => self.on_headers(id, fin, &headers),
+            Message::Window { id, delta } => self.on_window(id, delta),
+            Message::Settings(settings) => self.on_settings(&settings, now),
+            Message::Ping(id) => self.on_ping(id),
+            Message::Goodbye { last_good, status } => {
+                self.on_goodbye(last_good, status);
                 Ok(())
             }
         }
     }
 
-    fn on_syn_stream(
+    fn on_open(
         &mut self,
         id: StreamId,
         priority: u8,
@@ -134,7 +128,7 @@ impl Connection {
         Ok(())
     }
 
-    fn on_syn_reply(&mut self, id: StreamId, fin: bool, headers: Headers) -> Result<(), ConnectionError> {
+    fn on_answer(&mut self, id: StreamId, fin: bool, headers: Headers) -> Result<(), ConnectionError> {
         let Some(stream) = self.streams.get_mut(&id) else {
             return if self.existed(id) { Ok(()) } else { self.answer_reset(id, RstStatus::INVALID_STREAM) };
         };
@@ -219,14 +213,25 @@ impl Connection {
         Ok(())
     }
 
-    fn on_fin(&mut self, id: StreamId) {
+    pub(super) fn on_fin(&mut self, id: StreamId) {
         self.end(id, End::Fin);
         self.forget_if_over(id);
         self.heard_all_of();
     }
 
     fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let untaken = self.reset_by_peer(id, status);
+        let limits = &self.config.limits;
+        if untaken && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
+            let value = u64::from(limits.max_unanswered_resets);
+            return Err(ConnectionError::LimitExceeded { limit: "max_unanswered_resets", value });
+        }
+        Ok(())
+    }
+
+    /// Whether it was a stream of the peer's that nobody had taken yet.
+    pub(super) fn reset_by_peer(&mut self, id: StreamId, status: RstStatus) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
         stream.control.reply = None;
         stream.control.window_update = false;
         stream.control.reset = None;
@@ -251,15 +256,10 @@ impl Connection {
         }
         self.forget_if_over(id);
         self.heard_all_of();
-        let limits = &self.config.limits;
-        if untaken && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
-            let value = u64::from(limits.max_unanswered_resets);
-            return Err(ConnectionError::LimitExceeded { limit: "max_unanswered_resets", value });
-        }
-        Ok(())
+        untaken
     }
 
-    fn on_window_update(&mut self, id: StreamId, delta: u32) -> Result<(), ConnectionError> {
+    fn on_window(&mut self, id: StreamId, delta: u32) -> Result<(), ConnectionError> {
         self.peer_has_windows();
         if id == StreamId::SESSION {
             if delta == 0 || !self.send_window.update(delta) {
@@ -327,13 +327,13 @@ impl Connection {
             return Ok(());
         }
         // One answer an id is enough however often it is asked before we get to answer.
-        if self.replies.iter().any(|queued| *queued == Frame::Ping(id)) {
+        if self.replies.iter().any(|queued| *queued == Message::Ping(id)) {
             return Ok(());
         }
-        self.answer_frame(Frame::Ping(id))
+        self.queue_answer(Message::Ping(id))
     }
 
-    fn on_go_away(&mut self, last_good: StreamId, status: GoAwayStatus) {
+    fn on_goodbye(&mut self, last_good: StreamId, status: GoAwayStatus) {
         self.gone_away = Some((last_good, status));
         self.events.push_back(Event::CanOpen);
         let untaken = |stream: &Stream| stream.ours && stream.id > last_good && !stream.answered;
@@ -362,11 +362,11 @@ impl Connection {
     }
 
     fn answer_reset(&mut self, id: StreamId, status: RstStatus) -> Result<(), ConnectionError> {
-        self.answer_frame(Frame::RstStream { id, status })
+        self.queue_answer(Message::Reset { id, status })
     }
 
     /// Queues an answer. A peer that asks without reading the answers is ended: waiting for it could wait for ever.
-    fn answer_frame(&mut self, frame: Frame) -> Result<(), ConnectionError> {
+    fn queue_answer(&mut self, answer: Message) -> Result<(), ConnectionError> {
         if self.is_silent() {
             return Ok(());
         }
@@ -374,7 +374,7 @@ impl Connection {
         if self.replies.len() >= limit {
             return Err(ConnectionError::LimitExceeded { limit: "max_queued_replies", value: limit as u64 });
         }
-        self.replies.push_back(frame);
+        self.replies.push_back(answer);
         Ok(())
     }
 

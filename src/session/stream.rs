@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::error::StreamError;
 use super::flow::{MIN_CHARGE, ReceiveWindow, SendWindow, charge};
-use crate::session::StreamError;
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{RstStatus, StreamId};
 
@@ -83,6 +83,10 @@ pub(super) struct Stream {
     /// The reader was told to wait.
     pub(super) reader_waits: bool,
 
+    /// The peer does not listen to what is sent on it.
+    pub(super) unheard: bool,
+    /// The peer's direction ends with ours.
+    pub(super) ends_with_ours: bool,
     pub(super) sending: Sending,
     pub(super) unsent: SendQueue,
     /// DATA of ours has gone out on it.
@@ -133,6 +137,8 @@ impl Stream {
             unmissed: false,
             receive_window: ReceiveWindow::new(receive_window, receive_window),
             reader_waits: false,
+            unheard: false,
+            ends_with_ours: false,
             sending: Sending::Open,
             unsent: SendQueue::default(),
             has_sent: false,

@@ -9,35 +9,41 @@ use bytes::Bytes;
 
 use super::connection::{Connection, Event};
 use super::ending::Phase;
+use super::error::{ConnectionError, StreamError};
+use super::message::Message;
 use super::stream::{End, Sending};
-use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::{Frame, RstStatus, StreamId};
 
 impl Connection {
-    /// The next frame to write, if there is one.
+    /// The next message to write, if there is one.
     ///
-    /// Poll after every other call; frames that are not polled are not lost. Once the connection is closed this gives the
+    /// Poll after every other call; messages that are not polled are not lost. Once the connection is closed this gives the
     /// last GOAWAY and then nothing.
-    pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
-        let frame = if self.is_silent() { self.last_frame.take() } else { self.next_frame() };
-        if let Some(frame) = &frame {
-            let asks = matches!(frame, Frame::Ping(id) if self.role.sends_ping(*id));
-            self.clock.sent(now, frame, asks);
+    pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
+        let message = if self.is_silent() { self.last_message.take() } else { self.next_message() };
+        if let Some(message) = &message {
+            let asks = matches!(message, Message::Ping(id) if self.role.sends_ping(*id));
+            self.clock.sent(now, message, asks);
         }
-        frame
+        message
     }
 
-    /// Whether [`poll_frame`](Self::poll_frame) would first give answers the peer asked for.
+    /// The next message, as the frame that it is over SPDY.
+    pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
+        self.poll_message(now).map(Frame::from)
+    }
+
+    /// Whether [`poll_message`](Self::poll_message) would first give answers the peer asked for.
     #[must_use]
     pub fn has_replies(&self) -> bool {
         !self.replies.is_empty() && !self.is_silent()
     }
 
-    /// Whether [`poll_frame`](Self::poll_frame) may have something to give.
+    /// Whether [`poll_message`](Self::poll_message) may have something to give.
     #[must_use]
     pub fn has_output(&self) -> bool {
         if self.is_silent() {
-            return self.last_frame.is_some();
+            return self.last_message.is_some();
         }
         let queued = !self.controls.is_empty() || self.ready.iter().any(|queue| !queue.is_empty());
         let due = self.grants_session();
@@ -49,45 +55,45 @@ impl Connection {
         self.output_added
     }
 
-    fn next_frame(&mut self) -> Option<Frame> {
-        if let Some(frame) = self.replies.pop_front() {
-            return Some(frame);
+    fn next_message(&mut self) -> Option<Message> {
+        if let Some(message) = self.replies.pop_front() {
+            return Some(message);
         }
         if self.is_closed() {
             return None;
         }
         if self.grants_session() {
             let delta = self.receive_window.grant();
-            return Some(Frame::WindowUpdate { id: StreamId::SESSION, delta });
+            return Some(Message::Window { id: StreamId::SESSION, delta });
         }
-        if let Some(frame) = self.next_control() {
-            return Some(frame);
+        if let Some(message) = self.next_control() {
+            return Some(message);
         }
-        if let Some(frame) = self.next_data() {
-            return Some(frame);
+        if let Some(message) = self.next_data() {
+            return Some(message);
         }
         // A stream that was to break off behind its DATA, of which nothing could go.
-        if let Some(frame) = self.next_control() {
-            return Some(frame);
+        if let Some(message) = self.next_control() {
+            return Some(message);
         }
         if matches!(self.phase, Phase::Closing) && !self.has_unsent() {
             if self.break_off_the_rest()
-                && let Some(frame) = self.next_control()
+                && let Some(message) = self.next_control()
             {
-                return Some(frame);
+                return Some(message);
             }
-            // Go reads nothing after a GOAWAY: it is the last frame there is.
-            let goaway = Frame::GoAway { last_good: self.last_taken, status: self.farewell };
+            // Go reads nothing after a GOAWAY: it is the last message there is.
+            let goaway = Message::Goodbye { last_good: self.last_taken, status: self.farewell };
             self.close(ConnectionError::Closed);
             return Some(goaway);
         }
         None
     }
 
-    fn next_control(&mut self) -> Option<Frame> {
+    fn next_control(&mut self) -> Option<Message> {
         while let Some(&id) = self.controls.front() {
-            if let Some(frame) = self.stream_control(id) {
-                return Some(frame);
+            if let Some(message) = self.stream_control(id) {
+                return Some(message);
             }
             self.controls.pop_front();
             if let Some(stream) = self.streams.get_mut(&id) {
@@ -98,36 +104,28 @@ impl Connection {
         None
     }
 
-    fn stream_control(&mut self, id: StreamId) -> Option<Frame> {
+    fn stream_control(&mut self, id: StreamId) -> Option<Message> {
         let stream = self.streams.get_mut(&id)?;
         let control = &mut stream.control;
         if let Some(headers) = control.syn.take() {
-            let (associated, priority) = (StreamId::SESSION, stream.priority);
-            return Some(Frame::SynStream {
-                id,
-                associated,
-                priority,
-                slot: 0,
-                fin: false,
-                unidirectional: false,
-                headers,
-            });
+            let priority = stream.priority;
+            return Some(Message::Open { id, priority, fin: false, unidirectional: false, headers });
         }
         if let Some(headers) = control.reply.take() {
-            return Some(Frame::SynReply { id, fin: false, headers });
+            return Some(Message::Answer { id, fin: false, headers });
         }
         if let Some(status) = control.reset.take() {
-            return Some(Frame::RstStream { id, status });
+            return Some(Message::Reset { id, status });
         }
         if std::mem::take(&mut control.window_update) && stream.end.is_none() {
             let delta = stream.receive_window.grant();
             stream.control.window_update = delta > 0 && stream.receive_window.is_due();
-            return (delta > 0).then_some(Frame::WindowUpdate { id, delta });
+            return (delta > 0).then_some(Message::Window { id, delta });
         }
         None
     }
 
-    fn next_data(&mut self) -> Option<Frame> {
+    fn next_data(&mut self) -> Option<Message> {
         let session = if self.obeys_windows() { self.send_window.available() } else { usize::MAX };
         for priority in 0..self.ready.len() {
             let mut turns = self.ready.get(priority).map_or(0, std::collections::VecDeque::len);
@@ -141,9 +139,9 @@ impl Connection {
                     self.schedule(id);
                     continue;
                 }
-                if let Some(frame) = self.stream_data(id, session) {
+                if let Some(message) = self.stream_data(id, session) {
                     self.schedule(id);
-                    return Some(frame);
+                    return Some(message);
                 }
                 // Its own window is closed: WINDOW_UPDATE schedules it again. The session's is everybody's.
                 if session == 0 {
@@ -160,10 +158,14 @@ impl Connection {
         *held == id && others.iter().any(|other| !self.is_sent(*other))
     }
 
-    fn stream_data(&mut self, id: StreamId, session: usize) -> Option<Frame> {
+    fn stream_data(&mut self, id: StreamId, session: usize) -> Option<Message> {
         let obeys_windows = self.obeys_windows();
         let stream = self.streams.get_mut(&id)?;
         if !stream.has_output() {
+            return None;
+        }
+        if stream.unheard && !stream.unsent.is_empty() {
+            self.reset_by_peer(id, RstStatus::INVALID_STREAM);
             return None;
         }
         let window = if obeys_windows { stream.send_window.available().min(session) } else { usize::MAX };
@@ -190,7 +192,7 @@ impl Connection {
             && stream.unsent.is_empty()
         {
             self.reset(id, status);
-            return Some(Frame::Data { id, fin, data });
+            return Some(Message::Data { id, fin, data });
         }
         if stream.unsent.len() < self.config.send_buffer && std::mem::take(&mut stream.writer_waits) {
             self.events.push_back(Event::Writable(id));
@@ -200,9 +202,12 @@ impl Connection {
             if self.streams.get(&id).is_some_and(|stream| stream.cancel_behind) {
                 self.reset(id, RstStatus::CANCEL);
             }
+            if self.streams.get(&id).is_some_and(|stream| stream.ends_with_ours) {
+                self.on_fin(id);
+            }
             self.forget_if_over(id);
         }
-        Some(Frame::Data { id, fin, data })
+        Some(Message::Data { id, fin, data })
     }
 
     /// Whether the FIN of a stream, and so all before it, has been given to the transport; also where it never will be,

@@ -10,10 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use super::{Driver, ROUNDS, after};
-use crate::session::ConnectionError;
-use crate::session::Role;
-use crate::session::SURELY_TAKEN;
-use crate::wire::spdy::Frame;
+use crate::session::{ConnectionError, Message, Role, SURELY_TAKEN};
 
 /// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
 /// kernel, and a reset takes with it what the peer has not read yet.
@@ -63,7 +60,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     pub(super) fn overhear(&mut self, cx: &mut Context<'_>) -> Poll<Overheard> {
         while !self.garbled {
             match self.carrier.decode(self.input.bytes()) {
-                Ok(Some(Frame::GoAway { .. })) | Err(ConnectionError::Closed | ConnectionError::PeerClosed { .. }) => {
+                Ok(Some(Message::Goodbye { .. }))
+                | Err(ConnectionError::Closed | ConnectionError::PeerClosed { .. }) => {
                     // A carrier says its end again each time it is asked.
                     (self.farewell, self.garbled) = (true, true);
                     return Poll::Ready(Overheard::End);

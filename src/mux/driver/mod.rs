@@ -1,4 +1,4 @@
-//! The one loop that does IO: reads frames in, writes frames out, and lets time pass.
+//! The one loop that does IO: reads messages in, writes messages out, and lets time pass.
 //!
 //! Owns the IO, its buffers and the carrier. It must not decide anything about the protocol: that is the connection's.
 
@@ -19,17 +19,15 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use closing::{Overheard, Stage};
 
-use super::buffer::{ReadBuffer, WriteBatch};
-use super::carrier::Carrier;
+use super::buffer::ReadBuffer;
 use super::shared::Shared;
-use crate::session::{Config, Role};
-use crate::session::{ConnectionError, StreamError};
-use crate::wire::spdy::Frame;
+use crate::carrier::{Carrier, WriteBatch};
+use crate::session::{Config, ConnectionError, Message, Role, StreamError};
 
 /// How long a connection is silent before it gives its buffers back.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
-/// Frames that are handed to the connection under one lock. Answers to them are written before more are read.
-const FRAMES: usize = 64;
+/// Messages that are handed to the connection under one lock. Answers to them are written before more are read.
+const MESSAGES: usize = 64;
 /// Rounds in one poll before other tasks get their turn.
 const ROUNDS: usize = 4;
 
@@ -53,7 +51,7 @@ pub struct Driver<IO> {
     shared: Arc<Shared>,
     input: ReadBuffer,
     output: WriteBatch,
-    frames: Vec<Frame>,
+    messages: Vec<Message>,
     stage: Stage,
     linger: Duration,
     flush_timeout: Duration,
@@ -93,7 +91,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             shared,
             input,
             output: WriteBatch::default(),
-            frames: Vec::new(),
+            messages: Vec::new(),
             stage: Stage::Running,
             linger: config.linger,
             flush_timeout: config.flush_timeout,
@@ -287,13 +285,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         });
     }
 
-    /// Gives a batch of frames to the connection, and tells it of the bytes that were `read`. `false`: the buffer holds
+    /// Gives a batch of messages to the connection, and tells it of the bytes that were `read`. `false`: the buffer holds
     /// nothing for it.
     fn decode(&mut self, read: usize, now: Instant) -> bool {
         let mut failure = None;
-        while self.frames.len() < FRAMES {
+        while self.messages.len() < MESSAGES {
             match self.carrier.decode(self.input.bytes()) {
-                Ok(Some(frame)) => self.frames.push(frame),
+                Ok(Some(message)) => self.messages.push(message),
                 Ok(None) => break,
                 Err(error) => {
                     failure = Some(error);
@@ -301,16 +299,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
             }
         }
-        let progress = !self.frames.is_empty() || failure.is_some();
+        let progress = !self.messages.is_empty() || failure.is_some();
         if progress || read > 0 {
-            let frames = &mut self.frames;
+            let messages = &mut self.messages;
             self.shared.drive(|state| {
                 state.traffic.received = state.traffic.received.saturating_add(read as u64);
                 if read > 0 {
                     state.connection.heard(now);
                 }
-                for frame in frames.drain(..) {
-                    state.connection.receive(frame, now);
+                for message in messages.drain(..) {
+                    state.connection.receive(message, now);
                 }
                 match failure {
                     Some(ConnectionError::Closed) => state.connection.answer_farewell(),
@@ -328,7 +326,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Writes until nothing is left or the IO takes no more.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
-        let written = self.write_frames(cx, now);
+        let written = self.write_messages(cx, now);
         match written {
             // Nothing of what one that has fallen silent still says matters to anybody.
             Poll::Ready(Err(_)) if self.is_silent() => {
@@ -340,7 +338,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    fn write_frames(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+    fn write_messages(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         loop {
             let silent = self.is_silent();
             if silent && !self.asking {
@@ -372,20 +370,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// Takes a batch of frames from the connection.
+    /// Takes a batch of messages from the connection.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
         self.substance = false;
         let (carrier, output, substance) = (&mut self.carrier, &mut self.output, &mut self.substance);
         carrier.answer_below(output)?;
         self.shared.drive(|state| {
             while !output.is_full()
-                && let Some(frame) = state.connection.poll_frame(now)
+                && let Some(message) = state.connection.poll_message(now)
             {
-                *substance |= matches!(frame, Frame::Data { .. } | Frame::GoAway { .. });
-                carrier.encode(frame, state.connection.error(), output)?;
-                while let Some(echo) = carrier.echo() {
-                    state.connection.take(echo, now);
-                }
+                *substance |= matches!(message, Message::Data { .. } | Message::Goodbye { .. });
+                carrier.encode(message, state.connection.error(), output)?;
             }
             if carrier.is_over() {
                 state.connection.end_here();
@@ -442,7 +437,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.input.release();
         self.output.release();
         self.carrier.release();
-        self.frames = Vec::new();
+        self.messages = Vec::new();
         self.shared.drive(|state| state.trim());
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Side;
-use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
+use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};

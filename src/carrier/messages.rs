@@ -6,9 +6,8 @@ use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::buffer::WriteBatch;
-use crate::session::ConnectionError;
-use crate::session::Role;
+use super::batch::WriteBatch;
+use crate::session::{ConnectionError, Role};
 use crate::wire::Limits;
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::GoAwayStatus;
@@ -100,7 +99,7 @@ impl Messages {
     }
 }
 
-/// Appends a masked copy, in one pass: small steps cannot meet the copies that [`align`](super::buffer) is about, and need not
+/// Appends a masked copy, in one pass: small steps cannot meet the copies that the alignment of read buffers is about, and need not
 /// be read again to be masked.
 fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
     const STEP: usize = 64;

@@ -6,11 +6,9 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 
-use super::buffer::WriteBatch;
+use super::batch::WriteBatch;
 use super::messages::Messages;
-use crate::session::Config;
-use crate::session::ConnectionError;
-use crate::session::Role;
+use crate::session::{Config, ConnectionError, Message, Role};
 use crate::wire::Payloads;
 use crate::wire::spdy::{Codec, Frame, Pieces};
 use crate::wire::websocket::{Fault, Opcode, Piece, WebSocketError};
@@ -43,13 +41,13 @@ impl Tunnel {
         }
     }
 
-    pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Frame>, ConnectionError> {
+    pub(super) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Message>, ConnectionError> {
         loop {
             if let Some(mut frame) = self.frames.next(&mut self.payload)? {
                 if let Frame::Data { data, .. } = &mut frame {
                     *data = self.payloads.keep(std::mem::take(data));
                 }
-                return Ok(Some(frame));
+                return Ok(Some(frame.into()));
             }
             match &self.ended {
                 Some(ConnectionError::Closed) if !self.is_between_frames() => return Err(ConnectionError::Lost),
@@ -78,13 +76,13 @@ impl Tunnel {
 
     pub(super) fn encode(
         &mut self,
-        frame: Frame,
+        message: Message,
         ended: Option<&ConnectionError>,
         out: &mut WriteBatch,
     ) -> io::Result<()> {
-        let last = if let Frame::GoAway { status, .. } = &frame { Some(*status) } else { None };
+        let last = if let Message::Goodbye { status, .. } = &message { Some(*status) } else { None };
         self.heads.clear();
-        let payload = self.codec.encode_head(frame, &mut self.heads);
+        let payload = self.codec.encode_head(message.into(), &mut self.heads);
         let payload = payload.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         self.websocket.put_message(Opcode::Binary, &self.heads, payload, out)?;
         last.map_or(Ok(()), |status| self.websocket.put_close(status, ended, out))

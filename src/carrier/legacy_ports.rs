@@ -1,0 +1,233 @@
+//! The channels of legacy port-forward: two for each port.
+//!
+//! Owns what a channel message says to the session, and the channel message that each message of the session becomes. A pair's data
+//! stream has the id of its even channel, counted from 1, 5, 9, and its error stream the next odd one.
+//!
+//! | message | a client's channel message | a server's |
+//! |---|---|---|
+//! | answer | – | the channel and its port |
+//! | answer that says why there is no connection | – | the same, and the reason on the error channel |
+//! | data | the channel and its bytes | the same |
+//! | end of a data stream | nothing: it cannot be said | nothing, and the pair is over |
+//! | reset | nothing | what the stream was reset with, on the error channel |
+//!
+//! Only the server can end a pair, and what it has for that is the error, or the end of the connection: that comes once all pairs are
+//! over.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+
+use super::channels::Wire;
+use super::place::{id_at, place_of};
+use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE, Subprotocol};
+use crate::session::{ConnectionError, Given, Message, Role};
+use crate::wire::channel::ChannelError;
+use crate::wire::channel::ports::{Decoder, greeting, is_error};
+use crate::wire::spdy::{Headers, StreamId};
+
+/// Something of each channel, by its number.
+type ByChannel<T> = Box<[T; 0x100]>;
+
+/// Reads the peer's channel messages.
+#[derive(Debug)]
+pub(super) struct Reader {
+    role: Role,
+    messages: Decoder,
+    count: usize,
+    channels: ByChannel<Heard>,
+}
+
+/// What came on a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Heard {
+    /// Something, beside the port.
+    something: bool,
+    /// All that is to come: the server has said what is wrong.
+    all: bool,
+}
+
+impl Reader {
+    /// For the end with this role.
+    pub(super) fn new(role: Role, subprotocol: Subprotocol, ports: &[u16]) -> Self {
+        let messages = match role {
+            Role::Server => Decoder::server(subprotocol, ports),
+            Role::Client => Decoder::client(subprotocol, ports),
+        };
+        let channels = Box::new([Heard::default(); 0x100]);
+        Self { role, messages, count: ports.len().saturating_mul(2), channels }
+    }
+
+    /// Reads a message, or the next piece of one.
+    pub(super) fn read(
+        &mut self,
+        first: bool,
+        last: bool,
+        piece: Bytes,
+        said: &mut VecDeque<Message>,
+    ) -> Result<(), ChannelError> {
+        let Some(piece) = self.messages.decode(first, last, piece)? else { return Ok(()) };
+        let (id, channel) = (id_of(piece.channel), at(&mut self.channels, piece.channel));
+        if piece.begins {
+            said.push_back(Message::Answer { id, fin: false, headers: Headers::new() });
+        }
+        // A pair is over with its error, and what comes after that reaches nobody.
+        if !piece.data.is_empty() && !channel.all {
+            channel.something = true;
+            said.push_back(Message::Data { id, fin: false, data: piece.data });
+        }
+        if is_error(piece.channel) && piece.last && channel.something {
+            // A server that has said what is wrong has said all.
+            for channel in [piece.channel & !1, piece.channel | 1] {
+                if !std::mem::replace(&mut at(&mut self.channels, channel).all, true) {
+                    said.push_back(Message::fin(id_of(channel)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the end of the connection says: where it is a good one, it is the end of all streams.
+    pub(super) fn end(&self, ended: &ConnectionError, said: &mut VecDeque<Message>) {
+        let farewell = match self.role {
+            Role::Client => matches!(ended, ConnectionError::Closed),
+            Role::Server => ended.is_farewell(),
+        };
+        if farewell {
+            let channels = (0..=u8::MAX).zip(&self.channels[..]).take(self.count);
+            let open = channels.filter(|(number, channel)| self.hears(*number) && !channel.all);
+            said.extend(open.map(|(number, _)| Message::fin(id_of(number))));
+        }
+    }
+
+    fn hears(&self, channel: u8) -> bool {
+        self.role == Role::Client || !is_error(channel)
+    }
+}
+
+/// Writes channel messages.
+#[derive(Debug)]
+pub(super) struct Writer {
+    role: Role,
+    ports: Vec<u16>,
+    channels: ByChannel<Said>,
+}
+
+/// What was said on a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// The port.
+    port: bool,
+    /// All that a server has to say.
+    all: bool,
+}
+
+impl Writer {
+    /// For the end with this role.
+    pub(super) fn new(role: Role, ports: &[u16]) -> Self {
+        Self { role, ports: ports.to_vec(), channels: Box::new([Said::default(); 0x100]) }
+    }
+
+    /// All streams there are. The server's port on a channel is its answer to the client. There is no half-close: a client's data ends
+    /// with the server's.
+    pub(super) fn streams(&self) -> Vec<Given> {
+        let pairs = self.ports.iter().enumerate().flat_map(|(place, port)| {
+            let (port, request) = (port.to_string(), place.to_string());
+            ["data", "error"].map(|kind| Given {
+                headers: Headers::from_iter([(STREAM_TYPE, kind), (PORT, &port[..]), (REQUEST_ID, &request[..])]),
+                answered: false,
+                heard: self.role == Role::Server || kind == "data",
+                ends_with_ours: self.role == Role::Server && kind == "data",
+            })
+        });
+        pairs.collect()
+    }
+
+    /// Whether a server has said all it has to say.
+    pub(super) fn is_over(&self) -> bool {
+        self.role == Role::Server && self.channels.iter().take(self.count()).all(|channel| channel.all)
+    }
+
+    /// Appends what a message becomes.
+    pub(super) fn write(&mut self, message: Message, wire: &mut Wire<'_>) -> io::Result<()> {
+        match message {
+            Message::Data { id, fin, data } => {
+                let Some(channel) = self.channel_of(id).filter(|channel| self.sends_on(*channel)) else {
+                    return Ok(());
+                };
+                if !data.is_empty() {
+                    wire.put(channel, data)?;
+                }
+                if fin {
+                    self.finish(channel);
+                }
+            }
+            Message::Answer { id, headers, .. } => {
+                let Some(channel) = self.channel_of(id) else { return Ok(()) };
+                self.greet(channel, wire)?;
+                if let Some(reason) = headers.get(ERROR) {
+                    self.say(channel, reason, wire)?;
+                }
+            }
+            Message::Reset { id, status } if self.role == Role::Server => {
+                let Some(channel) = self.channel_of(id) else { return Ok(()) };
+                // Of a pair that was reset as a whole, either stream may come first.
+                if !at(&mut self.channels, channel & !1).all {
+                    self.greet(channel, wire)?;
+                    self.say(channel, &format!("the connection was reset: {status}"), wire)?;
+                }
+                self.finish(channel);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A server has said its last on a channel.
+    fn finish(&mut self, channel: u8) {
+        if self.role == Role::Server {
+            at(&mut self.channels, channel).all = true;
+        }
+    }
+
+    fn greet(&mut self, channel: u8, wire: &mut Wire<'_>) -> io::Result<()> {
+        let port = self.ports.get(usize::from(channel / 2)).copied().unwrap_or_default();
+        if std::mem::replace(&mut at(&mut self.channels, channel).port, true) {
+            return Ok(());
+        }
+        wire.put(channel, Bytes::copy_from_slice(&greeting(port)))
+    }
+
+    /// Says on a pair's error channel what is wrong with it.
+    fn say(&mut self, channel: u8, reason: &str, wire: &mut Wire<'_>) -> io::Result<()> {
+        let error = channel | 1;
+        if at(&mut self.channels, error).all || reason.is_empty() {
+            return Ok(());
+        }
+        self.greet(error, wire)?;
+        wire.put(error, Bytes::copy_from_slice(reason.as_bytes()))
+    }
+
+    fn count(&self) -> usize {
+        self.ports.len().saturating_mul(2)
+    }
+
+    fn channel_of(&self, id: StreamId) -> Option<u8> {
+        let place = place_of(id);
+        u8::try_from(place).ok().filter(|_| id_at(place) == id && place < self.count())
+    }
+
+    fn sends_on(&self, channel: u8) -> bool {
+        self.role == Role::Server || !is_error(channel)
+    }
+}
+
+#[allow(clippy::indexing_slicing)] // there is one for each number that a byte can be
+fn at<T>(channels: &mut ByChannel<T>, channel: u8) -> &mut T {
+    &mut channels[usize::from(channel)]
+}
+
+fn id_of(channel: u8) -> StreamId {
+    id_at(usize::from(channel))
+}
