@@ -7,10 +7,6 @@
 #![cfg(feature = "streaming")] // whose limits stand in the same table
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/memory.rs"]
-mod memory;
-mod support;
-
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
@@ -27,14 +23,17 @@ use kubestream::status::{self, ExitStatus, StatusError};
 use kubestream::streaming;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
 use kubestream::{portforward, proxy};
-use memory::{ALLOCATOR, grown, play, turn};
 use quickcheck::{Arbitrary, Gen};
 use stats_alloc::Region;
+use support::memory::{ALLOCATOR, Counting, grown, play, turn};
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn, window_update};
 use support::{config, exec_client, exec_server, pattern, server, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
 use tokio_util::codec::{Decoder, Encoder};
+
+#[global_allocator]
+static GLOBAL: &Counting = ALLOCATOR;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

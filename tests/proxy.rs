@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::ops::ControlFlow;
 use std::time::Duration;
 

@@ -6,8 +6,6 @@
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
-
 use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;

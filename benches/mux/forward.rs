@@ -12,8 +12,8 @@ use kubestream::upgrade::{Protocol, Upgraded};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::table::Sample;
-use super::{Flavor, Meter, Outcome, Plan, aligned, ends};
+use bench_support::table::Sample;
+use bench_support::{Flavor, Meter, Outcome, Plan, aligned, ends};
 
 const TAKES: u16 = 1;
 const ECHOES: u16 = 2;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use kubestream::exec::{ExecRequest, Streams};
 
-use super::table::Sample;
-use super::{Flavor, Outcome, Plan, dial, ours, serve_one, websocket};
+use crate::ours;
+use bench_support::table::Sample;
+use bench_support::{Flavor, Outcome, Plan, dial, serve_one, websocket};
 
 pub(crate) const SPDYSTREAM: &str = "spdystream";
 pub(crate) const CLIENT_GO: &str = "client-go";

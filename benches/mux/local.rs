@@ -19,8 +19,9 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::table::Sample;
-use super::{Flavor, Outcome, PAGE, Plan, Serving, aligned, aligned_mut, go, serve_one};
+use crate::go;
+use bench_support::table::Sample;
+use bench_support::{Flavor, Outcome, PAGE, Plan, Serving, aligned, aligned_mut, serve_one};
 
 pub(crate) const CLIENT_GO: &str = "client-go-forward";
 pub(crate) const CONNECTIONS: usize = 2_000;

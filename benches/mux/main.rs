@@ -3,17 +3,20 @@
 //! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` changes the number of rounds (5). Owns the
 //! choice of what is measured against what. It must not judge: no figure fails a run, and docs/benchmarks.md has the targets.
 
-mod support;
+mod forward;
+mod go;
+mod local;
+mod memory;
+mod ours;
+mod proxied;
 
 use std::alloc::System;
 
+use bench_support::table::{Case, Sample, run};
+use bench_support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
 use kubestream::upgrade::Protocol;
+use proxied::Who;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use support::proxied::Who;
-use support::table::{Case, Sample, run};
-use support::{
-    Flavor, Group, Outcome, Plan, forward, go, local, memory, ours, proxied as middle, raw, run_groups, websocket,
-};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -28,7 +31,7 @@ const GROUPS: [(&str, Group); 10] = [
     ("open", open),
     ("websocket", over_websocket),
     ("forward", port_forward),
-    ("proxy", proxied),
+    ("proxy", proxy),
     ("memory", memory::print),
     ("go", against_go),
 ];
@@ -43,28 +46,28 @@ fn main() -> Outcome<()> {
 }
 
 /// The proxy alone: its own CPU, and what passes it.
-fn proxied() -> Outcome<()> {
+fn proxy() -> Outcome<()> {
     let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
     let bare = "splice(2), a bare loop";
-    let mut cases = vec![Case::new(bare, None, move || middle::forwarded(Who::BareSplice, plan))];
+    let mut cases = vec![Case::new(bare, None, move || proxied::forwarded(Who::BareSplice, plan))];
     for (name, who) in [
         ("Pipe::splice", Who::Splice),
         ("Pipe::run", Who::Copy),
         ("copy_bidirectional, 64 KiB", Who::Tokio(64 * KIB)),
         ("copy_bidirectional, 8 KiB", Who::Tokio(8 * KIB)),
     ] {
-        cases.push(Case::new(name, Some(bare), move || middle::forwarded(who, plan)));
+        cases.push(Case::new(name, Some(bare), move || proxied::forwarded(who, plan)));
     }
-    if go::is_built(middle::GO) {
-        cases.push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || middle::forwarded(Who::Go, plan)));
+    if go::is_built(proxied::GO) {
+        cases.push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || proxied::forwarded(Who::Go, plan)));
     }
     run("proxy: an upgraded connection passed on, 1 GiB to the client", &cases)?;
 
     let plan = Plan { size: 32 * KIB, bytes: 256 << 20, ..Plan::default() };
     let theirs = "Go: StreamTranslator";
-    let ours = |base| Case::new("translate", base, move || middle::translated(Who::Copy, plan));
-    let cases = if go::is_built(middle::GO) {
-        vec![Case::new(theirs, None, move || middle::translated(Who::Go, plan)), ours(Some(theirs))]
+    let ours = |base| Case::new("translate", base, move || proxied::translated(Who::Copy, plan));
+    let cases = if go::is_built(proxied::GO) {
+        vec![Case::new(theirs, None, move || proxied::translated(Who::Go, plan)), ours(Some(theirs))]
     } else {
         vec![ours(None)]
     };

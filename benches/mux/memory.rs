@@ -16,8 +16,9 @@ use kubestream::mux::{Multiplexer, Stream};
 use tokio::io::{AsyncBufReadExt, BufReader as AsyncBufReader, stdin};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::table::median;
-use super::{Flavor, Outcome, ours, websocket};
+use crate::ours;
+use bench_support::table::median;
+use bench_support::{Flavor, Outcome, websocket};
 
 const SPDY: &str = "spdy";
 const WEBSOCKET: &str = "websocket";

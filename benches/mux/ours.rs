@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::raw::{ECHOES, WARM_UP};
-use super::table::Sample;
-use super::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, ends, latencies};
+use bench_support::raw::{ECHOES, WARM_UP};
+use bench_support::table::Sample;
+use bench_support::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, ends, latencies};
 
 pub(crate) fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     let shares = Arc::new(Shares::new(plan));

@@ -2,7 +2,7 @@
 //! took.
 //!
 //! Owns the proxies, and the two plain ends that they are tried with. What a translated session carries is
-//! [`websocket`](super::websocket)'s.
+//! [`websocket`](bench_support::websocket)'s.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -17,8 +17,9 @@ use kubestream::upgrade::{self, Config, Protocol};
 use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::table::Sample;
-use super::{Flavor, Outcome, PAGE, Plan, aligned, aligned_mut, go, serve_one, websocket};
+use crate::go;
+use bench_support::table::Sample;
+use bench_support::{Flavor, Outcome, PAGE, Plan, aligned, aligned_mut, serve_one, websocket};
 
 pub(crate) const GO: &str = "proxy";
 
@@ -85,7 +86,7 @@ pub(crate) fn translated(who: Who, plan: Plan) -> Outcome<Sample> {
     let flavor = Flavor::CurrentThread;
     let (backend, server) = serve_one(flavor, websocket::serve)?;
     let proxy = Proxy::start(who, backend, true)?;
-    let sample = super::dial(flavor, proxy.address, move |io| websocket::take(io, plan))?;
+    let sample = bench_support::dial(flavor, proxy.address, move |io| websocket::take(io, plan))?;
     server.join().map_err(|_| "the server panicked")??;
     let cpu = proxy.end()?.as_secs_f64() / (plan.bytes + plan.warm_up().bytes) as f64 * 1e9;
     Ok(sample.only(&["GB/s"]).with("CPU-s/GB", cpu))

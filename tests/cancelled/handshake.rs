@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::dropping::{AN_HOUR, Alive, dropped_after, play};
-use crate::wire::{Io, wire};
 use crate::{V4, V5};
+use support::wire::{Io, wire};
 
 /// How a handshake came out, if it was not dropped.
 type Settled = Option<Result<Upgraded<Io>, UpgradeError>>;

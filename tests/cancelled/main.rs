@@ -7,33 +7,15 @@
 #![cfg(feature = "streaming")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
-
-#[allow(dead_code)] // who is to blame, and how the drivers fare, is asked there
-#[path = "every_byte/sessions.rs"]
-mod sessions;
-#[allow(dead_code)] // nothing goes wrong here but that somebody is dropped
-#[path = "every_byte/wire.rs"]
-mod wire;
-
 #[macro_use]
-#[path = "cancelled/dropping.rs"]
 mod dropping;
-
-#[path = "cancelled/exec.rs"]
 mod exec;
 #[cfg(feature = "net")]
-#[path = "cancelled/forwarder.rs"]
 mod forwarder;
-#[path = "cancelled/handshake.rs"]
 mod handshake;
-#[path = "cancelled/parts.rs"]
 mod parts;
-#[path = "cancelled/port_forward.rs"]
 mod port_forward;
-#[path = "cancelled/proxy.rs"]
 mod proxy;
-#[path = "cancelled/streaming.rs"]
 mod streaming;
 
 use kubestream::channel::Subprotocol;

@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use crate::dropping::{AN_HOUR, dropped_after, play};
 use crate::handshake::{SWITCHED, assert_every_part, head, request};
-use crate::support::pattern;
-use crate::wire::wire;
+use support::pattern;
+use support::wire::wire;
 
 /// Passes on what a client has asked.
 async fn passed<C, B>(client: C, backend: B) -> Option<Pipe<C, B>>
@@ -161,7 +161,7 @@ fn splice_that_was_dropped_closes_both_connections_and_leaves_no_pipe_of_the_ker
     use std::cell::Cell;
 
     use crate::dropping::play_with_sockets;
-    use crate::support::tcp_pair;
+    use support::tcp_pair;
 
     play_with_sockets(async {
         let said = [pattern(1, 600), pattern(2, 700)];

@@ -7,24 +7,18 @@
 #![cfg(feature = "streaming")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/memory.rs"]
-mod memory;
-mod support;
-
-#[path = "every_byte/sessions.rs"]
-mod sessions;
-#[path = "every_byte/sweep.rs"]
 mod sweep;
-#[path = "every_byte/wire.rs"]
-mod wire;
 
 use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Version};
-
-use sessions::{Through, What};
+use support::memory::{ALLOCATOR, Counting};
+use support::sessions::{Through, What};
 use sweep::{Case, sweep};
+
+#[global_allocator]
+static GLOBAL: &Counting = ALLOCATOR;
 
 const SPDY: [Protocol; 4] = [
     Protocol::Exec(Version::V1),

@@ -10,9 +10,9 @@ use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 
-use crate::support::peer::{rst, syn};
-use crate::support::websocket::{BINARY, frame};
 use crate::{Told, Watcher, told};
+use support::peer::{rst, syn};
+use support::websocket::{BINARY, frame};
 
 fn data(id: u32, bytes: &[u8]) -> Frame {
     Frame::Data { id: StreamId::new(id), fin: false, data: Bytes::copy_from_slice(bytes) }

@@ -5,13 +5,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "tap/captures.rs"]
 mod captures;
-#[path = "tap/faults.rs"]
 mod faults;
-#[path = "tap/sessions.rs"]
 mod sessions;
-mod support;
 
 use std::ops::ControlFlow;
 

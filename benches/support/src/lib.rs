@@ -1,16 +1,11 @@
-//! What every group needs: two ends over loopback TCP, the meter, aligned buffers.
+//! What the benches share, those against libraries of others too: two ends over loopback TCP, the meter, aligned buffers, and of
+//! what is measured plain TCP and our exec over WebSocket.
 //!
-//! Owns how a case is run and measured. It must not know what is sent.
+//! Owns how a case is run and measured. It must not know what is compared.
 
-pub(crate) mod forward;
-pub(crate) mod go;
-pub(crate) mod local;
-pub(crate) mod memory;
-pub(crate) mod ours;
-pub(crate) mod proxied;
-pub(crate) mod raw;
-pub(crate) mod table;
-pub(crate) mod websocket;
+pub mod raw;
+pub mod table;
+pub mod websocket;
 
 use std::error::Error;
 use std::future::Future;
@@ -20,17 +15,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
+use stats_alloc::INSTRUMENTED_SYSTEM;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
 use table::Sample;
 
-pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-pub(crate) type Group = fn() -> Outcome<()>;
+pub type Group = fn() -> Outcome<()>;
 
 /// Runs the groups whose names are wanted, or all.
-pub(crate) fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String]) -> Outcome<()> {
+pub fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String]) -> Outcome<()> {
     if let Some(unknown) = wanted.iter().find(|word| !groups.iter().any(|(name, _)| name == word)) {
         return Err(format!("no group {unknown}: there are {:?}", groups.map(|(name, _)| name)).into());
     }
@@ -44,22 +40,22 @@ pub(crate) fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[S
 
 /// Each end's runtime: a thread of its own, or two workers of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Flavor {
+pub enum Flavor {
     CurrentThread,
     MultiThread,
 }
 
 impl Flavor {
-    pub(crate) const ALL: [Self; 2] = [Self::CurrentThread, Self::MultiThread];
+    pub const ALL: [Self; 2] = [Self::CurrentThread, Self::MultiThread];
 
-    pub(crate) fn name(self, case: &str) -> String {
+    pub fn name(self, case: &str) -> String {
         match self {
             Self::CurrentThread => format!("current_thread: {case}"),
             Self::MultiThread => format!("multi_thread: {case}"),
         }
     }
 
-    pub(crate) fn runtime(self) -> std::io::Result<Runtime> {
+    pub fn runtime(self) -> std::io::Result<Runtime> {
         match self {
             Self::CurrentThread => Builder::new_current_thread().enable_all().build(),
             Self::MultiThread => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
@@ -69,17 +65,17 @@ impl Flavor {
 
 /// A transfer in one direction.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Bytes of a write.
-    pub(crate) size: usize,
+    pub size: usize,
     /// Bytes of all writes.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// Streams that share them.
-    pub(crate) streams: usize,
+    pub streams: usize,
     /// Written through `AsyncWrite`, not handed over.
-    pub(crate) copy_out: bool,
+    pub copy_out: bool,
     /// Read through `AsyncRead`, not taken as they came.
-    pub(crate) copy_in: bool,
+    pub copy_in: bool,
 }
 
 impl Default for Plan {
@@ -90,17 +86,17 @@ impl Default for Plan {
 
 impl Plan {
     /// A part of it that goes before, unmeasured: buffers, windows and the socket's own sizes settle meanwhile.
-    pub(crate) fn warm_up(self) -> Self {
+    pub fn warm_up(self) -> Self {
         Self { bytes: (self.bytes / 8).min(64 << 20), ..self }
     }
 
-    pub(crate) fn writes(self) -> usize {
+    pub fn writes(self) -> usize {
         self.bytes / self.size
     }
 }
 
 /// Runs both ends, each on a runtime of its own, and gives what the client measured.
-pub(crate) fn ends<S, C, FS, FC>(flavor: Flavor, server: S, client: C) -> Outcome<Sample>
+pub fn ends<S, C, FS, FC>(flavor: Flavor, server: S, client: C) -> Outcome<Sample>
 where
     S: FnOnce(TcpStream) -> FS + Send + 'static,
     C: FnOnce(TcpStream) -> FC + Send + 'static,
@@ -113,10 +109,10 @@ where
     sample
 }
 
-pub(crate) type Serving = thread::JoinHandle<Outcome<()>>;
+pub type Serving = thread::JoinHandle<Outcome<()>>;
 
 /// Serves the first connection, on a thread of its own.
-pub(crate) fn serve_one<S, FS>(flavor: Flavor, server: S) -> Outcome<(SocketAddr, Serving)>
+pub fn serve_one<S, FS>(flavor: Flavor, server: S) -> Outcome<(SocketAddr, Serving)>
 where
     S: FnOnce(TcpStream) -> FS + Send + 'static,
     FS: Future<Output = Outcome<()>> + Send + 'static,
@@ -135,7 +131,7 @@ where
 }
 
 /// The client's end, on a thread of its own too, as a worker of the caller's runtime would be.
-pub(crate) fn dial<C, FC>(flavor: Flavor, address: SocketAddr, client: C) -> Outcome<Sample>
+pub fn dial<C, FC>(flavor: Flavor, address: SocketAddr, client: C) -> Outcome<Sample>
 where
     C: FnOnce(TcpStream) -> FC + Send + 'static,
     FC: Future<Output = Outcome<Sample>> + Send + 'static,
@@ -147,25 +143,25 @@ where
     })
 }
 
-/// Time, and what the whole process, both ends, took of the CPU and the allocator.
-pub(crate) struct Meter {
+/// Time, and what the whole process, both ends, took of the CPU and of the global allocator, which is to be [`INSTRUMENTED_SYSTEM`].
+pub struct Meter {
     began: Instant,
     cpu: Duration,
     allocations: usize,
 }
 
-pub(crate) struct Reading {
-    pub(crate) seconds: f64,
-    pub(crate) cpu: f64,
-    pub(crate) allocations: f64,
+pub struct Reading {
+    pub seconds: f64,
+    pub cpu: f64,
+    pub allocations: f64,
 }
 
 impl Meter {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         Self { began: Instant::now(), cpu: cpu(), allocations: allocations() }
     }
 
-    pub(crate) fn read(&self) -> Reading {
+    pub fn read(&self) -> Reading {
         Reading {
             seconds: self.began.elapsed().as_secs_f64(),
             cpu: cpu().saturating_sub(self.cpu).as_secs_f64(),
@@ -174,7 +170,7 @@ impl Meter {
     }
 
     /// The figures of a transfer that ends now.
-    pub(crate) fn transferred(&self, plan: Plan) -> Sample {
+    pub fn transferred(&self, plan: Plan) -> Sample {
         let (reading, bytes) = (self.read(), plan.bytes as f64);
         let writes = plan.writes() as f64;
         Sample::new()
@@ -191,12 +187,12 @@ fn cpu() -> Duration {
 }
 
 fn allocations() -> usize {
-    let stats = crate::ALLOCATOR.stats();
+    let stats = INSTRUMENTED_SYSTEM.stats();
     stats.allocations + stats.reallocations
 }
 
 /// Round trips one after another, as percentiles.
-pub(crate) fn latencies(mut taken: Vec<Duration>) -> Sample {
+pub fn latencies(mut taken: Vec<Duration>) -> Sample {
     taken.sort_unstable();
     let total: Duration = taken.iter().sum();
     let at = |share: usize| taken.get(taken.len() * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
@@ -204,16 +200,16 @@ pub(crate) fn latencies(mut taken: Vec<Duration>) -> Sample {
 }
 
 /// Bytes that begin on a page: an allocator puts large blocks 16 bytes past one, where copies are slow on some processors.
-pub(crate) fn aligned(size: usize) -> Bytes {
+pub fn aligned(size: usize) -> Bytes {
     let block = vec![7u8; size + PAGE];
     let skip = block.as_ptr().align_offset(PAGE);
     Bytes::from(block).slice(skip..skip + size)
 }
 
 /// The part of `block` that begins on a page; `block` is a page larger than `size`.
-pub(crate) fn aligned_mut(block: &mut [u8], size: usize) -> &mut [u8] {
+pub fn aligned_mut(block: &mut [u8], size: usize) -> &mut [u8] {
     let skip = block.as_ptr().align_offset(PAGE);
     &mut block[skip..skip + size]
 }
 
-pub(crate) const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;

@@ -16,7 +16,7 @@ use super::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, ends, late
 const READ: usize = 256 * 1024;
 
 /// Blocking calls: no runtime at all.
-pub(crate) fn std_bulk(plan: Plan) -> Outcome<Sample> {
+pub fn std_bulk(plan: Plan) -> Outcome<Sample> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || -> std::io::Result<()> {
@@ -50,7 +50,7 @@ pub(crate) fn std_bulk(plan: Plan) -> Outcome<Sample> {
     Ok(sample)
 }
 
-pub(crate) fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
+pub fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     let server = move |mut io: TcpStream| async move {
         let mut block = vec![0; READ + PAGE];
         let buffer = aligned_mut(&mut block, READ);
@@ -78,7 +78,7 @@ pub(crate) fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     })
 }
 
-pub(crate) fn echo(flavor: Flavor) -> Outcome<Sample> {
+pub fn echo(flavor: Flavor) -> Outcome<Sample> {
     let server = move |mut io: TcpStream| async move {
         let mut byte = [0];
         while io.read(&mut byte).await? > 0 {
@@ -102,7 +102,7 @@ pub(crate) fn echo(flavor: Flavor) -> Outcome<Sample> {
 }
 
 /// Connections of a byte there, a byte back and both ends' end, one after another.
-pub(crate) fn connections(flavor: Flavor, number: usize) -> Outcome<Sample> {
+pub fn connections(flavor: Flavor, number: usize) -> Outcome<Sample> {
     let server = move |mut io: TcpStream| async move {
         // The first connection only says where the others go.
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -133,5 +133,5 @@ pub(crate) fn connections(flavor: Flavor, number: usize) -> Outcome<Sample> {
     })
 }
 
-pub(crate) const WARM_UP: usize = 1_000;
-pub(crate) const ECHOES: usize = 8_000;
+pub const WARM_UP: usize = 1_000;
+pub const ECHOES: usize = 8_000;

@@ -8,22 +8,22 @@ const ROUNDS: usize = 5;
 
 /// The figures of one round of one case, by name.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sample(Vec<(&'static str, f64)>);
+pub struct Sample(Vec<(&'static str, f64)>);
 
 impl Sample {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Self::default()
     }
 
     #[must_use]
-    pub(crate) fn with(mut self, name: &'static str, value: f64) -> Self {
+    pub fn with(mut self, name: &'static str, value: f64) -> Self {
         self.0.push((name, value));
         self
     }
 
     /// Without what cannot be compared.
     #[must_use]
-    pub(crate) fn only(mut self, names: &[&str]) -> Self {
+    pub fn only(mut self, names: &[&str]) -> Self {
         self.0.retain(|(name, _)| names.contains(name));
         self
     }
@@ -34,24 +34,20 @@ impl Sample {
 }
 
 /// Something to be measured, against the case whose name is `base`.
-pub(crate) struct Case {
+pub struct Case {
     name: String,
     base: Option<String>,
     measure: Box<dyn Fn() -> Outcome<Sample>>,
 }
 
 impl Case {
-    pub(crate) fn new(
-        name: impl Into<String>,
-        base: Option<&str>,
-        measure: impl Fn() -> Outcome<Sample> + 'static,
-    ) -> Self {
+    pub fn new(name: impl Into<String>, base: Option<&str>, measure: impl Fn() -> Outcome<Sample> + 'static) -> Self {
         Self { name: name.into(), base: base.map(str::to_owned), measure: Box::new(measure) }
     }
 }
 
 /// Runs all cases in turn, round after round, and prints medians: the figure, and `×` its ratio to the base.
-pub(crate) fn run(title: &str, cases: &[Case]) -> Outcome<()> {
+pub fn run(title: &str, cases: &[Case]) -> Outcome<()> {
     let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); cases.len()];
     for _ in 0..rounds {
@@ -88,7 +84,7 @@ fn cell(name: &str, taken: &[Sample], base: Option<&Vec<Sample>>) -> String {
     }
 }
 
-pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }

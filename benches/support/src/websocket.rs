@@ -18,21 +18,21 @@ use super::table::Sample;
 use super::{Flavor, Meter, Outcome, Plan, aligned, ends, latencies};
 
 /// `read BYTES BYTES`: takes so much stdin and then says a byte, twice.
-pub(crate) fn to_server_command(plan: Plan) -> Vec<String> {
+pub fn to_server_command(plan: Plan) -> Vec<String> {
     vec!["read".to_owned(), plan.warm_up().bytes.to_string(), plan.bytes.to_string()]
 }
 
 /// `write SIZE BYTES BYTES`: waits for a byte and then writes so much to stdout, twice.
-pub(crate) fn to_client_command(plan: Plan) -> Vec<String> {
+pub fn to_client_command(plan: Plan) -> Vec<String> {
     vec!["write".to_owned(), plan.size.to_string(), plan.warm_up().bytes.to_string(), plan.bytes.to_string()]
 }
 
 /// Says what it is told, until the end of stdin.
-pub(crate) fn echo_command() -> Vec<String> {
+pub fn echo_command() -> Vec<String> {
     vec!["echo".to_owned()]
 }
 
-pub(crate) fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
+pub fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     ends(flavor, serve, move |io| async move {
         let mut session = Session::open(io, to_server_command(plan)).await?;
         let data = aligned(plan.size);
@@ -50,12 +50,12 @@ pub(crate) fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     })
 }
 
-pub(crate) fn to_client(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
+pub fn to_client(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     ends(flavor, serve, move |io| take(io, plan))
 }
 
 /// The client's end of a transfer to it.
-pub(crate) async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
+pub async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
     let mut session = Session::open(io, to_client_command(plan)).await?;
     let mut meter = Meter::start();
     for part in [plan.warm_up(), plan] {
@@ -71,7 +71,7 @@ pub(crate) async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
     Ok(sample)
 }
 
-pub(crate) fn echo(flavor: Flavor) -> Outcome<Sample> {
+pub fn echo(flavor: Flavor) -> Outcome<Sample> {
     ends(flavor, serve, move |io| async move {
         let mut session = Session::open(io, echo_command()).await?;
         let byte = Bytes::from_static(&[7]);
@@ -112,7 +112,7 @@ impl Session {
 }
 
 /// A session of a command, its driver spawned.
-pub(crate) async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
+pub async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
     let query = ExecRequest::new(command, Streams::PIPES).to_query();
     let url = format!("http://{}{}?{query}", io.peer_addr()?, PATH);
     let request = http::Request::get(url).body(())?;
@@ -122,10 +122,10 @@ pub(crate) async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec
     Ok(mux.exec(Streams::PIPES).await?)
 }
 
-pub(crate) const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
+pub const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
 
 /// The server's end, until all of it is sent; over SPDY too, where a translator asks for that.
-pub(crate) async fn serve(io: TcpStream) -> Outcome<()> {
+pub async fn serve(io: TcpStream) -> Outcome<()> {
     let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
     let request = ExecRequest::from_query(pending.request().uri().query().unwrap_or_default())?;
     let upgraded = pending.accept(Protocol::ANY).await?;

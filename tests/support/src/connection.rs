@@ -2,101 +2,81 @@
 //!
 //! Owns virtual time and the making of frames. It must not know what is right: that is for the tests to say.
 
-#![allow(dead_code, clippy::unwrap_used)] // each test file uses its share
-
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kubestream::spdy::{
-    Config, Connection, Event, Frame, GoAwayStatus, Headers, ReadOutcome, Role, RstStatus, SettingId, Settings,
-    StreamId, WriteOutcome,
+    Config, Connection, Event, Frame, GoAwayStatus, Headers, ReadOutcome, Role, SettingId, Settings, StreamId,
+    WriteOutcome,
 };
 
-pub(crate) fn config(set: impl FnOnce(&mut Config)) -> Config {
+pub use crate::frame::{data, fin, reply, rst, window_update};
+
+pub fn config(set: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
     set(&mut config);
     config
 }
 
-pub(crate) fn id(id: u32) -> StreamId {
+pub fn id(id: u32) -> StreamId {
     StreamId::new(id)
 }
 
-pub(crate) fn syn(stream: u32) -> Frame {
+pub fn syn(stream: u32) -> Frame {
     opening(stream, false, false)
 }
 
-pub(crate) fn opening(stream: u32, fin: bool, unidirectional: bool) -> Frame {
+pub fn opening(stream: u32, fin: bool, unidirectional: bool) -> Frame {
     let headers = Headers::from_iter([("streamtype", "data")]);
     Frame::SynStream { id: id(stream), associated: id(0), priority: 0, slot: 0, fin, unidirectional, headers }
 }
 
-pub(crate) fn reply(stream: u32) -> Frame {
-    Frame::SynReply { id: id(stream), fin: false, headers: Headers::new() }
-}
-
-pub(crate) fn headers(stream: u32, fin: bool) -> Frame {
+pub fn headers(stream: u32, fin: bool) -> Frame {
     Frame::Headers { id: id(stream), fin, headers: Headers::from_iter([("a", "b")]) }
 }
 
-pub(crate) fn data(stream: u32, bytes: impl Into<Bytes>) -> Frame {
-    Frame::Data { id: id(stream), fin: false, data: bytes.into() }
-}
-
-pub(crate) fn fin(stream: u32) -> Frame {
-    Frame::Data { id: id(stream), fin: true, data: Bytes::new() }
-}
-
-pub(crate) fn rst(stream: u32, status: RstStatus) -> Frame {
-    Frame::RstStream { id: id(stream), status }
-}
-
-pub(crate) fn window_update(stream: u32, delta: u32) -> Frame {
-    Frame::WindowUpdate { id: id(stream), delta }
-}
-
-pub(crate) fn initial_window(bytes: u32) -> Frame {
+pub fn initial_window(bytes: u32) -> Frame {
     Frame::Settings(Settings::single(SettingId::INITIAL_WINDOW_SIZE, bytes))
 }
 
-pub(crate) fn goaway(last_good: u32, status: GoAwayStatus) -> Frame {
+pub fn goaway(last_good: u32, status: GoAwayStatus) -> Frame {
     Frame::GoAway { last_good: id(last_good), status }
 }
 
 /// One end.
 #[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) connection: Connection,
-    pub(crate) now: Instant,
+pub struct End {
+    pub connection: Connection,
+    pub now: Instant,
 }
 
 impl End {
-    pub(crate) fn new(role: Role, config: Config) -> Self {
+    pub fn new(role: Role, config: Config) -> Self {
         let now = Instant::now();
         Self { connection: Connection::new(role, config, now), now }
     }
 
     /// A client whose first flight is out.
-    pub(crate) fn client(config: Config) -> Self {
+    pub fn client(config: Config) -> Self {
         let mut end = Self::new(Role::Client, config);
         end.says();
         end
     }
 
-    pub(crate) fn server(config: Config) -> Self {
+    pub fn server(config: Config) -> Self {
         Self::new(Role::Server, config)
     }
 
-    pub(crate) fn gets(&mut self, frame: Frame) {
+    pub fn gets(&mut self, frame: Frame) {
         self.connection.receive(frame, self.now);
     }
 
-    pub(crate) fn gets_all(&mut self, frames: impl IntoIterator<Item = Frame>) {
+    pub fn gets_all(&mut self, frames: impl IntoIterator<Item = Frame>) {
         frames.into_iter().for_each(|frame| self.gets(frame));
     }
 
     /// All that it has to say now.
-    pub(crate) fn says(&mut self) -> Vec<Frame> {
+    pub fn says(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.connection.poll_frame(self.now) {
             frames.push(frame);
@@ -104,12 +84,12 @@ impl End {
         frames
     }
 
-    pub(crate) fn events(&mut self) -> Vec<Event> {
+    pub fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.connection.poll_event()).collect()
     }
 
     /// Lets time pass, timer by timer. A timer that is due must not be due again at once, or a driver would spin.
-    pub(crate) fn passes(&mut self, time: Duration) {
+    pub fn passes(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(timer) = self.connection.poll_timeout().filter(|timer| *timer <= until) {
             self.now = self.now.max(timer);
@@ -121,25 +101,25 @@ impl End {
     }
 
     /// Accepts a stream of the peer's with an empty answer.
-    pub(crate) fn accepts(&mut self, stream: u32) {
+    pub fn accepts(&mut self, stream: u32) {
         self.connection.take_headers(id(stream)).unwrap();
         self.connection.reply(id(stream), Headers::new()).unwrap();
     }
 
-    pub(crate) fn opens(&mut self) -> u32 {
+    pub fn opens(&mut self) -> u32 {
         self.connection.open(Headers::new()).unwrap().unwrap().get()
     }
 
-    pub(crate) fn writes(&mut self, stream: u32, bytes: impl Into<Bytes>) {
+    pub fn writes(&mut self, stream: u32, bytes: impl Into<Bytes>) {
         assert_eq!(self.connection.write(id(stream), bytes.into()).unwrap(), WriteOutcome::Queued);
     }
 
-    pub(crate) fn finishes(&mut self, stream: u32) {
+    pub fn finishes(&mut self, stream: u32) {
         self.connection.finish(id(stream));
     }
 
     /// All bytes that are there to be read, and what comes behind them.
-    pub(crate) fn reads(&mut self, stream: u32) -> (Vec<u8>, ReadOutcome) {
+    pub fn reads(&mut self, stream: u32) -> (Vec<u8>, ReadOutcome) {
         let mut bytes = Vec::new();
         loop {
             match self.connection.read(id(stream)).unwrap() {
@@ -150,13 +130,13 @@ impl End {
     }
 
     /// What it ended with, in words.
-    pub(crate) fn error(&self) -> Option<String> {
+    pub fn error(&self) -> Option<String> {
         self.connection.error().map(ToString::to_string)
     }
 
     /// It ended with this error, told the peer by GOAWAY, and says nothing else.
     #[track_caller]
-    pub(crate) fn ended_by(&mut self, error: &str, last_good: u32) {
+    pub fn ended_by(&mut self, error: &str, last_good: u32) {
         assert_eq!(self.error().as_deref(), Some(error));
         assert_eq!(self.says(), [goaway(last_good, GoAwayStatus::PROTOCOL_ERROR)]);
         self.gets(Frame::Ping(if self.connection.wants_read() { 1 } else { 2 }));
@@ -165,12 +145,12 @@ impl End {
 }
 
 /// Bytes of DATA in the frames, over all streams.
-pub(crate) fn carried(frames: &[Frame]) -> usize {
+pub fn carried(frames: &[Frame]) -> usize {
     frames.iter().map(|frame| if let Frame::Data { data, .. } = frame { data.len() } else { 0 }).sum()
 }
 
 /// Carries frames both ways until nobody has anything to say. What each said is returned.
-pub(crate) fn converse(a: &mut End, b: &mut End) -> (Vec<Frame>, Vec<Frame>) {
+pub fn converse(a: &mut End, b: &mut End) -> (Vec<Frame>, Vec<Frame>) {
     let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
     loop {
         let (said_a, said_b) = (a.says(), b.says());

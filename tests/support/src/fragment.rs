@@ -8,9 +8,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::mutation::Numbers;
+
 const MOST: usize = 4096;
 
-pub(crate) struct Fragmented<IO> {
+pub struct Fragmented<IO> {
     io: IO,
     random: Random,
     most: usize,
@@ -19,12 +21,12 @@ pub(crate) struct Fragmented<IO> {
 
 impl<IO> Fragmented<IO> {
     /// 1 to `most` bytes a read or write.
-    pub(crate) fn new(io: IO, seed: u64, most: usize) -> Self {
+    pub fn new(io: IO, seed: u64, most: usize) -> Self {
         Self { io, random: Random::new(seed), most: most.clamp(1, MOST), spurious: true }
     }
 
     /// One byte a call, without needless waiting.
-    pub(crate) fn bytewise(io: IO) -> Self {
+    pub fn bytewise(io: IO) -> Self {
         Self { spurious: false, ..Self::new(io, 1, 1) }
     }
 
@@ -80,18 +82,15 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Fragmented<IO> {
     }
 }
 
-/// xorshift64: enough to split bytes with.
-pub(crate) struct Random(u64);
+/// Numbers to split bytes with.
+pub struct Random(Numbers);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    pub fn new(seed: u64) -> Self {
+        Self(Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1))
     }
 
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound.max(1)
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.0.draw() >> 11) as usize % bound.max(1)
     }
 }

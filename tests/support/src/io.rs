@@ -11,16 +11,16 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 /// The addresses and lengths of the pieces that an IO was given to write.
-pub(crate) type Pieces = Arc<Mutex<Vec<(usize, usize)>>>;
+pub type Pieces = Arc<Mutex<Vec<(usize, usize)>>>;
 
 /// Remembers where in memory each piece lay that it was given to write.
-pub(crate) struct Recorded {
+pub struct Recorded {
     io: DuplexStream,
     pieces: Pieces,
 }
 
 impl Recorded {
-    pub(crate) fn new(io: DuplexStream) -> (Self, Pieces) {
+    pub fn new(io: DuplexStream) -> (Self, Pieces) {
         let pieces = Pieces::default();
         (Self { io, pieces: Arc::clone(&pieces) }, pieces)
     }
@@ -60,7 +60,7 @@ impl AsyncWrite for Recorded {
 }
 
 /// Never gets its end to the other side: a TLS session whose last record is not taken.
-pub(crate) struct NeverShut(pub(crate) DuplexStream);
+pub struct NeverShut(pub DuplexStream);
 
 impl AsyncRead for NeverShut {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -83,14 +83,14 @@ impl AsyncWrite for NeverShut {
 }
 
 /// From the moment it is told to, fails every write while reads go on.
-pub(crate) struct WriteBroken {
+pub struct WriteBroken {
     io: DuplexStream,
     broken: Arc<AtomicBool>,
 }
 
 impl WriteBroken {
     /// The IO, and the switch that breaks it.
-    pub(crate) fn new(io: DuplexStream) -> (Self, Arc<AtomicBool>) {
+    pub fn new(io: DuplexStream) -> (Self, Arc<AtomicBool>) {
         let broken = Arc::default();
         (Self { io, broken: Arc::clone(&broken) }, broken)
     }
@@ -124,7 +124,7 @@ impl AsyncWrite for WriteBroken {
 }
 
 /// Ends with an error where its inner one ends: a reset, or TLS without its close_notify.
-pub(crate) struct EndsWith(pub(crate) DuplexStream, pub(crate) io::ErrorKind);
+pub struct EndsWith(pub DuplexStream, pub io::ErrorKind);
 
 impl AsyncRead for EndsWith {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

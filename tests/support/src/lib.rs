@@ -1,16 +1,21 @@
-//! What the integration tests share: peers made by hand, IOs that misbehave, and ends of ours with their driver running.
+//! What the integration tests and the fuzz targets share: peers made by hand, IOs that misbehave, ends of ours with their driver
+//! running, and what is tried in more than one way.
 //!
-//! Owns no expectation: what is right stands in the tests.
+//! Owns no expectation but the model's and the sessions'. What else is right stands in the tests.
 
-// Each test binary uses a part of it.
-#![allow(dead_code, unused_imports)]
-
-#[cfg(feature = "net")]
-pub(crate) mod breaks;
-pub(crate) mod fragment;
-pub(crate) mod io;
-pub(crate) mod peer;
-pub(crate) mod websocket;
+pub mod breaks;
+pub mod connection;
+pub mod fragment;
+mod frame;
+pub mod io;
+pub mod memory;
+pub mod model;
+pub mod mutation;
+pub mod peer;
+#[cfg(feature = "streaming")]
+pub mod sessions;
+pub mod websocket;
+pub mod wire;
 
 use std::time::Duration;
 
@@ -23,16 +28,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-pub(crate) type DriverTask = JoinHandle<Result<(), ConnectionError>>;
+pub type DriverTask = JoinHandle<Result<(), ConnectionError>>;
 
 /// The default configuration, changed.
-pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Config {
+pub fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
     change(&mut config);
     config
 }
 
-pub(crate) fn client<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
+pub fn client<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -40,7 +45,7 @@ where
     (mux, tokio::spawn(driver))
 }
 
-pub(crate) fn server<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
+pub fn server<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -49,7 +54,7 @@ where
 }
 
 /// What a handshake may have settled on.
-pub(crate) trait Settled {
+pub trait Settled {
     fn protocol(self) -> Protocol;
 }
 
@@ -72,7 +77,7 @@ impl Settled for kubestream::channel::Subprotocol {
 }
 
 /// A client past a handshake.
-pub(crate) fn exec_client<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
+pub fn exec_client<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -82,7 +87,7 @@ where
 }
 
 /// The server's end of the same.
-pub(crate) fn exec_server<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
+pub fn exec_server<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -92,21 +97,21 @@ where
 }
 
 /// The next stream the peer opens, answered.
-pub(crate) async fn accept(mux: &Multiplexer) -> Stream {
+pub async fn accept(mux: &Multiplexer) -> Stream {
     mux.accept().await.unwrap().unwrap().reply()
 }
 
-pub(crate) fn named(name: &str) -> Headers {
+pub fn named(name: &str) -> Headers {
     Headers::from_iter([("name", name)])
 }
 
 /// Bytes that tell their place, so that none can be lost, doubled or moved unseen.
-pub(crate) fn pattern(seed: usize, len: usize) -> Bytes {
+pub fn pattern(seed: usize, len: usize) -> Bytes {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect::<Vec<u8>>().into()
 }
 
 /// All of a stream, up to the peer's FIN.
-pub(crate) async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
+pub async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(data) = stream.data().await {
         all.extend_from_slice(&data.unwrap());
@@ -115,7 +120,7 @@ pub(crate) async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
 }
 
 /// Waits for something that other tasks bring about. The clock of the test moves meanwhile, by milliseconds.
-pub(crate) async fn until(mut what: impl FnMut() -> bool) {
+pub async fn until(mut what: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if what() {
             return;
@@ -126,7 +131,7 @@ pub(crate) async fn until(mut what: impl FnMut() -> bool) {
 }
 
 /// Two ends of a TCP connection on loopback.
-pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
+pub async fn tcp_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());

@@ -2,7 +2,7 @@
 //!
 //! Owns the model: bytes come in order, each once and all of them, an end is seen only behind the last of them, budgets
 //! are kept, nobody who waits is forgotten, and at the end nothing is left. What happens is for others to say: quickcheck in
-//! `spdy_model.rs`, and the fuzzing, which takes this file as it is.
+//! `tests/spdy_model.rs`, and the fuzz target `pair`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use kubestream::{ConnectionError, StreamError};
 use tokio_util::codec::{Decoder, Encoder};
 
 #[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    pub(crate) client: Config,
-    pub(crate) server: Config,
-    pub(crate) operations: Vec<Operation>,
+pub struct Setup {
+    pub client: Config,
+    pub server: Config,
+    pub operations: Vec<Operation>,
 }
 
 impl Setup {
     /// Who insists on windows from the first byte gets on only with who keeps to them from the first byte.
-    pub(crate) fn new(mut client: Config, mut server: Config, operations: Vec<Operation>) -> Self {
+    pub fn new(mut client: Config, mut server: Config, operations: Vec<Operation>) -> Self {
         if [client.flow_control, server.flow_control].contains(&FlowControl::Strict) {
             (client.flow_control, server.flow_control) = (FlowControl::Strict, FlowControl::Strict);
         }
@@ -32,7 +32,7 @@ impl Setup {
     }
 
     /// All of it, to an end at which nothing may be left.
-    pub(crate) fn run(&self) {
+    pub fn run(&self) {
         let mut world = World::new(self);
         for operation in &self.operations {
             world.act(operation);
@@ -43,7 +43,7 @@ impl Setup {
 
 /// What the user, the network or time does at one end. Streams are named by their place among those that are held.
 #[derive(Clone, Debug)]
-pub(crate) enum Operation {
+pub enum Operation {
     Open { server: bool },
     Accept { server: bool },
     Refuse { server: bool },

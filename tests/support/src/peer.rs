@@ -3,32 +3,33 @@
 //!
 //! Owns the frames' way onto the wire and off it.
 
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use kubestream::spdy::{Codec, Frame, GoAwayStatus, Headers, Limits, RstStatus, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_util::codec::Framed;
 
-pub(crate) struct Peer<IO = DuplexStream> {
+pub use crate::frame::{data, fin, reply, rst, window_update};
+
+pub struct Peer<IO = DuplexStream> {
     wire: Framed<IO, Codec>,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
-    pub(crate) fn new(io: IO) -> Self {
+    pub fn new(io: IO) -> Self {
         Self { wire: Framed::new(io, Codec::new(Limits::default())) }
     }
 
-    pub(crate) async fn say(&mut self, frame: Frame) {
+    pub async fn say(&mut self, frame: Frame) {
         self.wire.send(frame).await.unwrap();
     }
 
     /// As [`say`](Self::say), for one whose other end may be gone: whether it is not.
-    pub(crate) async fn try_say(&mut self, frame: Frame) -> bool {
+    pub async fn try_say(&mut self, frame: Frame) -> bool {
         self.wire.send(frame).await.is_ok()
     }
 
     /// The next frame, but for the SETTINGS that every client begins with. `None` at the end.
-    pub(crate) async fn hear(&mut self) -> Option<Frame> {
+    pub async fn hear(&mut self) -> Option<Frame> {
         loop {
             match self.wire.next().await.transpose().unwrap() {
                 Some(Frame::Settings(_)) => {}
@@ -38,7 +39,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     }
 
     /// All frames up to the end.
-    pub(crate) async fn hear_all(&mut self) -> Vec<Frame> {
+    pub async fn hear_all(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.hear().await {
             frames.push(frame);
@@ -47,7 +48,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     }
 
     /// Hears a SYN_STREAM: its id and its headers.
-    pub(crate) async fn hear_syn(&mut self) -> (u32, Headers) {
+    pub async fn hear_syn(&mut self) -> (u32, Headers) {
         match self.hear().await {
             Some(Frame::SynStream { id, headers, .. }) => (id.get(), headers),
             other => panic!("{other:?} instead of SYN_STREAM"),
@@ -55,19 +56,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     }
 
     /// Hears a PING and echoes it, which shows each end that the other has taken all before it.
-    pub(crate) async fn echo(&mut self) {
+    pub async fn echo(&mut self) {
         match self.hear().await {
             Some(Frame::Ping(id)) => self.say(Frame::Ping(id)).await,
             other => panic!("{other:?} instead of PING"),
         }
     }
 
-    pub(crate) fn into_io(self) -> IO {
+    pub fn into_io(self) -> IO {
         self.wire.into_inner()
     }
 }
 
-pub(crate) fn syn(id: u32, headers: &[(&str, &str)]) -> Frame {
+pub fn syn(id: u32, headers: &[(&str, &str)]) -> Frame {
     Frame::SynStream {
         id: StreamId::new(id),
         associated: StreamId::SESSION,
@@ -79,33 +80,12 @@ pub(crate) fn syn(id: u32, headers: &[(&str, &str)]) -> Frame {
     }
 }
 
-pub(crate) fn reply(id: u32) -> Frame {
-    Frame::SynReply { id: StreamId::new(id), fin: false, headers: Headers::new() }
-}
-
-pub(crate) fn data(id: u32, data: impl Into<Bytes>) -> Frame {
-    Frame::Data { id: StreamId::new(id), fin: false, data: data.into() }
-}
-
-/// Go's end of a stream: no bytes, and FIN.
-pub(crate) fn fin(id: u32) -> Frame {
-    Frame::Data { id: StreamId::new(id), fin: true, data: Bytes::new() }
-}
-
-pub(crate) fn rst(id: u32, status: RstStatus) -> Frame {
-    Frame::RstStream { id: StreamId::new(id), status }
-}
-
-pub(crate) fn goaway(last_good: u32) -> Frame {
+pub fn goaway(last_good: u32) -> Frame {
     Frame::GoAway { last_good: StreamId::new(last_good), status: GoAwayStatus::OK }
 }
 
-pub(crate) fn window_update(id: u32, delta: u32) -> Frame {
-    Frame::WindowUpdate { id: StreamId::new(id), delta }
-}
-
 /// What the DATA frames among these carry on one stream, and whether FIN came with the last.
-pub(crate) fn carried(frames: &[Frame], id: u32) -> (Vec<u8>, bool) {
+pub fn carried(frames: &[Frame], id: u32) -> (Vec<u8>, bool) {
     let mut all = (Vec::new(), false);
     for frame in frames {
         if let Frame::Data { id: on, fin, data } = frame
@@ -119,7 +99,7 @@ pub(crate) fn carried(frames: &[Frame], id: u32) -> (Vec<u8>, bool) {
     all
 }
 
-pub(crate) fn resets(frames: &[Frame]) -> Vec<(u32, RstStatus)> {
+pub fn resets(frames: &[Frame]) -> Vec<(u32, RstStatus)> {
     let reset = |frame: &Frame| match frame {
         Frame::RstStream { id, status } => Some((id.get(), *status)),
         _ => None,

@@ -21,17 +21,17 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
-use crate::support::pattern;
+use crate::pattern;
 use crate::wire::Io;
 
-pub(crate) const PORTS: [u16; 3] = [7, 8, 9];
-pub(crate) const IDLE: Duration = Duration::from_secs(20 * 60);
+pub const PORTS: [u16; 3] = [7, 8, 9];
+pub const IDLE: Duration = Duration::from_secs(20 * 60);
 const REASON: &str = "nobody listens";
 const SIZES: [TerminalSize; 2] = [TerminalSize { width: 80, height: 24 }, TerminalSize { width: 132, height: 50 }];
 
 /// What a session is about.
 #[derive(Clone, Debug)]
-pub(crate) enum What {
+pub enum What {
     /// A command that says on stdout what it reads, and something of its own on stderr.
     Exec(Streams, ExitStatus),
     /// Three connections: one that sends back what was sent to its end, one that only sends, and one that fails.
@@ -40,7 +40,7 @@ pub(crate) enum What {
 
 /// Why an end is not content.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// An error of the crate's.
     Typed(Initiator, String),
     /// It was told that all is well, with less than all: never right, but for what is documented.
@@ -48,7 +48,7 @@ pub(crate) enum Failure {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Untrue {
+pub enum Untrue {
     /// Bytes are missing.
     Truncated { what: &'static str, had: usize, all: usize },
     /// Bytes are not the ones that were sent.
@@ -330,9 +330,9 @@ async fn ports(mux: Multiplexer) -> Result<(), Failure> {
 }
 
 /// How an end came out: the session, and the driver of its connection.
-pub(crate) struct Ended {
-    pub(crate) session: Result<(), Failure>,
-    pub(crate) driver: Result<(), ConnectionError>,
+pub struct Ended {
+    pub session: Result<(), Failure>,
+    pub driver: Result<(), ConnectionError>,
 }
 
 impl Ended {
@@ -351,7 +351,7 @@ async fn driven(
     Ended { session, driver: driver.await.expect("a driver panicked") }
 }
 
-pub(crate) fn upgraded(io: Io, protocol: Protocol) -> Upgraded<Io> {
+pub fn upgraded(io: Io, protocol: Protocol) -> Upgraded<Io> {
     Upgraded::new(io, Bytes::new(), Some(protocol)).with_ports(&PORTS)
 }
 
@@ -416,7 +416,7 @@ impl What {
 
 /// What is between the ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Through {
+pub enum Through {
     /// Nothing, and both are past the handshake.
     Nothing,
     /// Nothing, from the request on.
@@ -430,13 +430,13 @@ pub(crate) enum Through {
 }
 
 impl Through {
-    pub(crate) fn has_proxy(self) -> bool {
+    pub fn has_proxy(self) -> bool {
         matches!(self, Self::Pipe | Self::Translator(_))
     }
 }
 
 /// The client, the server and what is between them. `behind`: the connection on the proxy's other side, where there is one.
-pub(crate) fn parts(
+pub fn parts(
     what: &What,
     protocol: Protocol,
     through: Through,

@@ -5,16 +5,16 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
-pub(crate) const TEXT: u8 = 0x1;
-pub(crate) const BINARY: u8 = 0x2;
-pub(crate) const CLOSE: u8 = 0x8;
-pub(crate) const PING: u8 = 0x9;
-pub(crate) const PONG: u8 = 0xa;
+pub const TEXT: u8 = 0x1;
+pub const BINARY: u8 = 0x2;
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xa;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A frame: its first byte as it is, and the shortest form of its length.
-pub(crate) fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+pub fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
     let mut frame = vec![first];
     match payload.len() {
@@ -37,52 +37,52 @@ pub(crate) fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     frame
 }
 
-pub(crate) struct WebSocketPeer<IO = DuplexStream> {
+pub struct WebSocketPeer<IO = DuplexStream> {
     io: IO,
     client: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
     /// One that masks.
-    pub(crate) fn client(io: IO) -> Self {
+    pub fn client(io: IO) -> Self {
         Self { io, client: true }
     }
 
-    pub(crate) fn server(io: IO) -> Self {
+    pub fn server(io: IO) -> Self {
         Self { io, client: false }
     }
 
-    pub(crate) async fn say(&mut self, opcode: u8, payload: &[u8]) {
+    pub async fn say(&mut self, opcode: u8, payload: &[u8]) {
         self.raw(&frame(0x80 | opcode, payload, self.client)).await;
     }
 
     /// A message of a channel, in bytes.
-    pub(crate) async fn on(&mut self, channel: u8, data: &[u8]) {
+    pub async fn on(&mut self, channel: u8, data: &[u8]) {
         self.say(BINARY, &[&[channel], data].concat()).await;
     }
 
-    pub(crate) async fn close(&mut self, code: u16) {
+    pub async fn close(&mut self, code: u16) {
         self.say(CLOSE, &code.to_be_bytes()).await;
     }
 
     /// Part of a message.
-    pub(crate) async fn fragment(&mut self, opcode: u8, last: bool, payload: &[u8]) {
+    pub async fn fragment(&mut self, opcode: u8, last: bool, payload: &[u8]) {
         let fin = if last { 0x80 } else { 0 };
         self.raw(&frame(fin | opcode, payload, self.client)).await;
     }
 
-    pub(crate) async fn raw(&mut self, bytes: &[u8]) {
+    pub async fn raw(&mut self, bytes: &[u8]) {
         self.io.write_all(bytes).await.unwrap();
     }
 
     /// As [`raw`](Self::raw), for one whose other end may be gone: whether it is not.
-    pub(crate) async fn try_raw(&mut self, bytes: &[u8]) -> bool {
+    pub async fn try_raw(&mut self, bytes: &[u8]) -> bool {
         self.io.write_all(bytes).await.is_ok()
     }
 
     /// The next frame: its opcode and payload. It is whole, masked as it has to be, and in the shortest form. `None` at
     /// the end.
-    pub(crate) async fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub async fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
         let first = match self.io.read_u8().await {
             Ok(first) => first,
             Err(error) => {
@@ -113,7 +113,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
     }
 
     /// All frames up to the end.
-    pub(crate) async fn hear_all(&mut self) -> Vec<(u8, Vec<u8>)> {
+    pub async fn hear_all(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut frames = Vec::new();
         while let Some(frame) = self.hear().await {
             frames.push(frame);
@@ -122,7 +122,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
     }
 
     /// All frames up to the Close, or the end.
-    pub(crate) async fn hear_to_close(&mut self) -> Vec<(u8, Vec<u8>)> {
+    pub async fn hear_to_close(&mut self) -> Vec<(u8, Vec<u8>)> {
         let mut frames = Vec::new();
         while let Some(frame) = self.hear().await {
             frames.push(frame);
@@ -133,13 +133,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         frames
     }
 
-    pub(crate) fn into_io(self) -> IO {
+    pub fn into_io(self) -> IO {
         self.io
     }
 }
 
 /// What the messages among these carry on a channel.
-pub(crate) fn carried_on(frames: &[(u8, Vec<u8>)], channel: u8) -> Vec<u8> {
+pub fn carried_on(frames: &[(u8, Vec<u8>)], channel: u8) -> Vec<u8> {
     let on = |(opcode, payload): &&(u8, Vec<u8>)| *opcode == BINARY && payload.first() == Some(&channel);
     frames.iter().filter(on).flat_map(|(_, payload)| payload[1..].to_vec()).collect()
 }

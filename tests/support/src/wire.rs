@@ -13,20 +13,20 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::time::{Sleep, sleep};
 
-use crate::support::fragment::Fragmented;
+use crate::fragment::Fragmented;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub enum Way {
     Up,
     Down,
 }
 
-pub(crate) const WAYS: [Way; 2] = [Way::Up, Way::Down];
+pub const WAYS: [Way; 2] = [Way::Up, Way::Down];
 
 /// What happens behind so many bytes of one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// The reader reads an end, and what it writes still arrives.
     End,
     /// Both read an end and can write no more.
@@ -43,21 +43,21 @@ pub(crate) enum Fault {
 
 impl Fault {
     /// Whether the connection is none any more.
-    pub(crate) fn is_fatal(self) -> bool {
+    pub fn is_fatal(self) -> bool {
         !matches!(self, Self::Delay(_))
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trouble {
-    pub(crate) way: Way,
-    pub(crate) at: usize,
-    pub(crate) fault: Fault,
+pub struct Trouble {
+    pub way: Way,
+    pub at: usize,
+    pub fault: Fault,
 }
 
 /// What is known of a connection from outside.
 #[derive(Default)]
-pub(crate) struct Seen {
+pub struct Seen {
     passed: [AtomicUsize; 2],
     struck: AtomicBool,
     cut: AtomicBool,
@@ -65,23 +65,23 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Bytes that were read off it.
-    pub(crate) fn passed(&self, way: Way) -> usize {
+    pub fn passed(&self, way: Way) -> usize {
         self.passed[way as usize].load(Relaxed)
     }
 
     /// Whether it came to the trouble.
-    pub(crate) fn struck(&self) -> bool {
+    pub fn struck(&self) -> bool {
         self.struck.load(Relaxed)
     }
 }
 
-pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Wire for IO {}
 
-pub(crate) type Io = Box<dyn Wire>;
+pub type Io = Box<dyn Wire>;
 
 /// The client's end and the server's. With a seed they take and give single bytes, and are often not ready.
-pub(crate) fn wire(trouble: Option<Trouble>, crumbs: Option<u64>) -> (Io, Io, Arc<Seen>) {
+pub fn wire(trouble: Option<Trouble>, crumbs: Option<u64>) -> (Io, Io, Arc<Seen>) {
     // All of a conversation fits in: who writes is never held up.
     let (near, far) = duplex(64 * 1024);
     let seen = Arc::<Seen>::default();
