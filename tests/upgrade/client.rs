@@ -4,10 +4,11 @@
 
 use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, NotSwitched, Protocol, UpgradeError};
+use support::read_head;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio::time::Instant;
 
-use crate::{KUBELET_SWITCH, PIPES, V1, V4, ask, post, read_all, read_request};
+use crate::{KUBELET_SWITCH, PIPES, V1, V4, ask, post, read_all};
 
 async fn refused(pipe: usize, answer: &[u8]) -> Box<upgrade::Refusal> {
     match ask(pipe, answer, Protocol::EXEC).await {
@@ -119,7 +120,7 @@ async fn a_refusals_body_is_cut_and_not_lost() {
 
     let (near, mut far) = duplex(1024);
     let server = tokio::spawn(async move {
-        read_request(&mut far).await;
+        read_head(&mut far).await;
         far.write_all(b"HTTP/1.1 500 \r\nContent-Length: 9\r\n\r\nslow").await.unwrap();
         // Waits for the client to give up.
         read_all(&mut far).await
@@ -137,7 +138,7 @@ async fn a_refusals_body_is_cut_and_not_lost() {
 async fn a_redirect_is_not_followed() {
     let (near, mut far) = duplex(1024);
     let server = tokio::spawn(async move {
-        read_request(&mut far).await;
+        read_head(&mut far).await;
         far.write_all(b"HTTP/1.1 302 Found\r\nLocation: https://evil.example/exec\r\n\r\n").await.unwrap();
         read_all(&mut far).await
     });

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::Request;
 use kubestream::upgrade::{self, Config, Protocol, UpgradeError, Upgraded, Version};
+use support::read_head;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const KUBECTL_REQUEST: &str = "POST /api/v1/namespaces/default/pods/web/exec?command=sh&command=-c&command=echo+bye%3B+exit+7&container=main&stderr=true&stdout=true HTTP/1.1\r\n\
@@ -43,14 +44,6 @@ fn post() -> Request<()> {
     Request::post("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap()
 }
 
-async fn read_request(io: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(io.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
-}
-
 async fn read_all(io: &mut (impl AsyncRead + Unpin)) -> String {
     let mut all = Vec::new();
     io.read_to_end(&mut all).await.unwrap();
@@ -62,7 +55,7 @@ async fn ask(pipe: usize, answer: &[u8], offers: &[Protocol]) -> Result<Upgraded
     let (near, mut far) = duplex(pipe);
     let answer = answer.to_vec();
     tokio::spawn(async move {
-        read_request(&mut far).await;
+        read_head(&mut far).await;
         far.write_all(&answer).await
     });
     upgrade::connect(near, post(), offers, &Config::default()).await
@@ -104,7 +97,7 @@ async fn our_client_upgrades_with_a_go_server() {
     for pipe in PIPES {
         let (near, mut far) = duplex(pipe);
         let server = tokio::spawn(async move {
-            let request = read_request(&mut far).await;
+            let request = read_head(&mut far).await;
             far.write_all(KUBELET_SWITCH.as_bytes()).await.unwrap();
             request
         });

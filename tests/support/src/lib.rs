@@ -12,6 +12,7 @@ pub mod memory;
 pub mod model;
 pub mod mutation;
 pub mod peer;
+pub mod recording;
 #[cfg(feature = "streaming")]
 pub mod sessions;
 pub mod websocket;
@@ -24,7 +25,7 @@ use kubestream::ConnectionError;
 use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
 use kubestream::spdy::Headers;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -117,6 +118,20 @@ pub async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
         all.extend_from_slice(&data.unwrap());
     }
     all
+}
+
+/// A head, to its empty line and no further. `None`: the connection ended before.
+pub async fn try_read_head(io: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// The same of a connection that does not end.
+pub async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
+    try_read_head(io).await.unwrap()
 }
 
 /// Waits for something that other tasks bring about. The clock of the test moves meanwhile, by milliseconds.
