@@ -5,13 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-#[path = "support/memory.rs"]
-mod memory;
-mod support;
-
 use bytes::BytesMut;
-use common::{End, config, data, goaway, id, reply, rst, syn, window_update};
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Config;
@@ -20,11 +14,15 @@ use kubestream::spdy::{
 };
 use kubestream::upgrade::head::HeadReader;
 use kubestream::upgrade::{self, UpgradeError};
-use memory::{ALLOCATOR, grown, play, turn};
 use stats_alloc::Region;
+use support::connection::{End, config, data, goaway, id, reply, rst, syn, window_update};
+use support::memory::{ALLOCATOR, Counting, grown, play, turn};
 use support::peer::Peer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Decoder;
+
+#[global_allocator]
+static GLOBAL: &Counting = ALLOCATOR;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -246,7 +244,7 @@ fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
         ("a window update of zero", |stream| vec![syn(stream), window_update(stream, 0)]),
         ("too much credit", |stream| vec![syn(stream), window_update(stream, StreamId::MAX.get())]),
         ("an answer to its own stream", |stream| vec![syn(stream), reply(stream)]),
-        ("headers for no stream", |stream| vec![common::headers(stream, false)]),
+        ("headers for no stream", |stream| vec![support::connection::headers(stream, false)]),
         ("headers that cannot be", |stream| {
             let mut frame = syn(stream);
             if let Frame::SynStream { headers, .. } = &mut frame {

@@ -6,10 +6,6 @@
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../examples/support/forward.rs"]
-mod forward;
-mod support;
-
 use std::io;
 use std::time::Duration;
 
@@ -19,7 +15,7 @@ use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{
-    Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair,
+    Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
 };
 use kubestream::proxy::{TranslateConfig, translate};
 use kubestream::upgrade::{Protocol, Upgraded};
@@ -70,6 +66,13 @@ async fn program(remote: u16) -> (TcpStream, LocalConnection) {
     (program.unwrap(), local.unwrap())
 }
 
+/// What a server of port-forward does: joins a connection to its port of the pod.
+async fn to_the_pod(request: Request) -> Result<(), Error> {
+    let tcp = TcpStream::connect(("127.0.0.1", request.port())).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    request.accept().relay(AbortOnDrop::new(tcp)).await
+}
+
 async fn chain(way: &[Protocol]) -> Chain {
     let pods = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = pods.local_addr().unwrap().port();
@@ -88,7 +91,7 @@ async fn chain(way: &[Protocol]) -> Chain {
         loop {
             tokio::select! {
                 request = accepting.accept() => match request {
-                    Some(Ok(request)) => drop(connections.spawn(forward::connect(request))),
+                    Some(Ok(request)) => drop(connections.spawn(to_the_pod(request))),
                     _ => break,
                 },
                 Some(_) = connections.join_next() => {}

@@ -3,8 +3,6 @@
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};

@@ -3,10 +3,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/memory.rs"]
-mod memory;
-mod support;
-
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,13 +11,16 @@ use kubestream::exec::Streams;
 use kubestream::proxy::{Event, Side, Tap, TapError};
 use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
 use kubestream::upgrade::{Protocol, Version};
-use memory::{ALLOCATOR, grown, play, turn};
 use stats_alloc::Region;
+use support::memory::{ALLOCATOR, Counting, grown, play, turn};
 use support::websocket::{BINARY, PING, WebSocketPeer, frame};
 use support::{exec_client, exec_server, until};
 use tokio::io::duplex;
 use tokio::time::sleep;
 use tokio_util::codec::Encoder;
+
+#[global_allocator]
+static GLOBAL: &Counting = ALLOCATOR;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -5,8 +5,6 @@
 #![cfg(feature = "tracing")]
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 

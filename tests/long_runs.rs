@@ -5,10 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/memory.rs"]
-mod memory;
-mod support;
-
 use std::cell::Cell;
 use std::future::{Future, pending};
 use std::ops::ControlFlow;
@@ -24,13 +20,16 @@ use kubestream::portforward::{self, PortForward, PortForwardServer};
 use kubestream::proxy::{self, TranslateConfig, translate};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, Upgraded, Version};
-use memory::{ALLOCATOR, grown, play, turn};
 use stats_alloc::Region;
+use support::memory::{ALLOCATOR, Counting, grown, play, turn};
 use support::{exec_client, exec_server, pattern, tcp_pair, until};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, duplex, repeat, sink, split};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+#[global_allocator]
+static GLOBAL: &Counting = ALLOCATOR;
 
 const MIB: usize = 1024 * 1024;
 /// Before anything is counted: what grows once, and stays.

@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::io;
 use std::time::Duration;
 
@@ -467,15 +465,11 @@ async fn without_ports_there_is_nothing_to_forward() {
 async fn a_recorded_session_is_understood_at_both_ends() {
     for (name, form) in [("ws-v4-portforward", Subprotocol::V4), ("ws-v4-base64-portforward", Subprotocol::V4Base64)] {
         for most in [1, 2, 700] {
-            let recorded = |side: &str| {
-                let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/websocket");
-                std::fs::read(format!("{data}/{name}/{side}.bin")).unwrap()
-            };
+            let recorded = |side: &str| support::recording::said(&format!("websocket/{name}"), side);
             // Our client and the server's bytes, with the key of the recording's own client.
-            let said = recorded("s2c");
-            let head = said.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+            let (_, behind) = recorded("s2c");
             let (near, mut far) = duplex(1 << 16);
-            far.write_all(&said[head..]).await.unwrap();
+            far.write_all(&behind).await.unwrap();
             let (forward, driver) = client(Fragmented::new(near, 3, most), form, &[7007]);
             let mut connection = forward.connect(7007).await.unwrap();
             let mut all = String::new();
@@ -485,8 +479,9 @@ async fn a_recorded_session_is_understood_at_both_ends() {
             driver.await.unwrap().unwrap();
 
             // Our server and the client's.
+            let (head, behind) = recorded("c2s");
             let (near, mut far) = duplex(1 << 16);
-            far.write_all(&recorded("c2s")).await.unwrap();
+            far.write_all(&[head.as_bytes(), &behind].concat()).await.unwrap();
             let pending = upgrade::accept(Fragmented::new(near, 4, most), &Default::default()).await.unwrap();
             let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
             assert_eq!((upgraded.protocol(), upgraded.ports()), (Some(Protocol::PortChannels(form)), &[7007][..]));

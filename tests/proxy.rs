@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use bytes::Bytes;
 use kubestream::Initiator;
 use kubestream::proxy::{self, Moved, PassError, Pipe};
 use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
-use support::{pattern, tcp_pair};
+use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -51,15 +49,6 @@ async fn between_by(said: &str, room: usize) -> (DuplexStream, DuplexStream, Pas
     (client, backend, passing)
 }
 
-/// A head, to its empty line and no further.
-async fn head(io: &mut DuplexStream) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(io.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
-}
-
 async fn rest(io: &mut DuplexStream) -> String {
     let mut rest = String::new();
     io.read_to_string(&mut rest).await.unwrap();
@@ -69,7 +58,7 @@ async fn rest(io: &mut DuplexStream) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     let (mut client, mut backend, passing) = between(&format!("{SPDY}early from the client")).await;
-    let asked = head(&mut backend).await.to_ascii_lowercase();
+    let asked = read_head(&mut backend).await.to_ascii_lowercase();
     for there in [
         "post /api/v1/namespaces/default/pods/web/exec?command=true http/1.1\r\nhost: proxy\r\n",
         "\r\nauthorization: bearer ours\r\n",
@@ -87,7 +76,7 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     sleep(Duration::from_secs(1)).await;
     assert!(timeout(Duration::ZERO, backend.read_u8()).await.is_err());
     backend.write_all(format!("{SWITCHED}early from the backend").as_bytes()).await.unwrap();
-    let answer = head(&mut client).await.to_ascii_lowercase();
+    let answer = read_head(&mut client).await.to_ascii_lowercase();
     assert!(answer.starts_with("http/1.1 101 ") && answer.contains("\r\naudit-id: 7\r\n"), "{answer}");
     assert!(answer.contains("\r\nx-stream-protocol-version: v4.channel.k8s.io\r\n"));
     let pipe = passing.await.unwrap().unwrap();
@@ -107,7 +96,7 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
 #[tokio::test(start_paused = true)]
 async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
     let (mut client, mut backend, passing) = between(WEBSOCKET).await;
-    let asked = head(&mut backend).await.to_ascii_lowercase();
+    let asked = read_head(&mut backend).await.to_ascii_lowercase();
     assert!(asked.contains("\r\nsec-websocket-key: dghlihnhbxbszsbub25jzq==\r\n"), "{asked}");
     assert!(asked.contains("\r\nsec-websocket-protocol: v5.channel.k8s.io, v4.channel.k8s.io\r\n"), "{asked}");
     assert!(!asked.contains("bearer.authorization") && !asked.contains("origin"), "{asked}");
@@ -116,7 +105,7 @@ async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
         Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
     );
     backend.write_all(answer.as_bytes()).await.unwrap();
-    let answer = head(&mut client).await;
+    let answer = read_head(&mut client).await;
     assert!(answer.contains(ACCEPT) && answer.contains("v5.channel.k8s.io"), "{answer}");
     assert_eq!(passing.await.unwrap().unwrap().protocol(), "v5.channel.k8s.io");
 }
@@ -124,7 +113,7 @@ async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
 /// What a client is told, what the proxy is, and that not a byte of the client's reached the backend (row 24, CVE-2018-1002105).
 async fn refused(asks: &str, answer: &str, ends: bool) -> (String, PassError) {
     let (mut client, mut backend, passing) = between(&format!("{asks}GET /secret HTTP/1.1\r\n\r\n")).await;
-    head(&mut backend).await;
+    read_head(&mut backend).await;
     backend.write_all(answer.as_bytes()).await.unwrap();
     if ends {
         backend.shutdown().await.unwrap();
@@ -156,7 +145,7 @@ async fn a_refusal_is_passed_back_and_both_are_closed() {
     // As much of it as the limit, and no more.
     let answer = format!("HTTP/1.1 500 x\r\n\r\n{}", "x".repeat(1 << 20));
     let (mut client, mut backend, passing) = between(SPDY).await;
-    head(&mut backend).await;
+    read_head(&mut backend).await;
     tokio::spawn(async move { backend.write_all(answer.as_bytes()).await });
     let said = timeout(PATIENCE, rest(&mut client)).await.expect("it is no pipe");
     assert!(said.contains("content-length: 65536\r\n") && said.len() < 70_000, "{}", said.len());
@@ -273,15 +262,9 @@ async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<Moved>) {
     };
     let ends = async {
         client.write_all(SPDY.as_bytes()).await.unwrap();
-        let mut asked = Vec::new();
-        while !asked.ends_with(b"\r\n\r\n") {
-            asked.push(backend.read_u8().await.unwrap());
-        }
+        read_head(&mut backend).await;
         backend.write_all(SWITCHED.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(client.read_u8().await.unwrap());
-        }
+        read_head(&mut client).await;
     };
     let (pipe, ()) = tokio::join!(passing, ends);
     let pipe = pipe.linger(Duration::from_secs(1));
@@ -475,7 +458,7 @@ async fn a_client_that_was_reset_frees_a_silent_backend() {
 /// A client and a backend in memory, with a pipe between them that runs. The answer is on its way to the client.
 async fn moving() -> (DuplexStream, DuplexStream, JoinHandle<Moved>) {
     let (client, mut backend, passing) = between(SPDY).await;
-    head(&mut backend).await;
+    read_head(&mut backend).await;
     backend.write_all(SWITCHED.as_bytes()).await.unwrap();
     let pipe = passing.await.unwrap().unwrap();
     (client, backend, tokio::spawn(pipe.run()))
@@ -499,7 +482,7 @@ async fn what_does_not_move_any_more_is_given_up() {
 async fn a_client_that_has_the_tail_and_does_not_end_is_given_up_at_the_tail_timeout() {
     for talks in [false, true] {
         let (mut client, mut backend, run) = moving().await;
-        head(&mut client).await;
+        read_head(&mut client).await;
         backend.write_all(&pattern(1, 50_000)).await.unwrap();
         client.read_exact(&mut vec![0; 50_000]).await.unwrap();
         backend.write_all(&pattern(2, 50_000)).await.unwrap();
@@ -536,10 +519,10 @@ async fn the_last_of_a_backend_that_takes_nothing_more_waits_no_longer_than_the_
 #[tokio::test(start_paused = true)]
 async fn an_observer_is_shown_no_more_than_64_kib_at_a_time() {
     let (mut client, mut backend, passing) = between_by(SPDY, 1 << 22).await;
-    head(&mut backend).await;
+    read_head(&mut backend).await;
     backend.write_all(SWITCHED.as_bytes()).await.unwrap();
     let pipe = passing.await.unwrap().unwrap();
-    head(&mut client).await;
+    read_head(&mut client).await;
     client.write_all(&pattern(1, 1 << 22)).await.unwrap();
     backend.write_all(&pattern(2, 1 << 22)).await.unwrap();
     let run = tokio::spawn(async move {
@@ -583,6 +566,6 @@ async fn a_request_that_cannot_be_passed_on_is_its_clients_fault() {
 async fn a_client_cannot_list_its_offers_away() {
     let asks = SPDY.replace("Upgrade, X-Hop", "Upgrade, X-Hop, X-Stream-Protocol-Version, Host");
     let (_client, mut backend, _passing) = between(&asks).await;
-    let asked = head(&mut backend).await.to_ascii_lowercase();
+    let asked = read_head(&mut backend).await.to_ascii_lowercase();
     assert!(asked.contains("x-stream-protocol-version: v4") && asked.contains("host: proxy"), "{asked}");
 }

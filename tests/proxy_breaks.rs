@@ -6,8 +6,6 @@
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support;
-
 use std::io;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -17,7 +15,7 @@ use kubestream::AbortOnDrop;
 use kubestream::proxy::{self, Moved, Pipe, Side};
 use kubestream::upgrade::{self, Config, Protocol};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
-use support::{pattern, tcp_pair};
+use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -56,13 +54,6 @@ struct Ends {
     run: JoinHandle<Moved>,
 }
 
-async fn head(io: &mut TcpStream) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(io.read_u8().await.unwrap());
-    }
-}
-
 /// A client, a backend, and the pipe between.
 async fn piped<C, B>(near: C, far: B, (client, backend): (&mut TcpStream, &mut TcpStream)) -> Pipe<C, B>
 where
@@ -76,9 +67,9 @@ where
     };
     let ends = async {
         client.write_all(ASKS.as_bytes()).await.unwrap();
-        head(backend).await;
+        read_head(backend).await;
         backend.write_all(SWITCHED.as_bytes()).await.unwrap();
-        head(client).await;
+        read_head(client).await;
     };
     tokio::join!(passing, ends).0.linger(LINGER)
 }
@@ -257,7 +248,7 @@ async fn an_upgraded_connection_that_nobody_wants_has_not_ended() {
     client.write_all(ASKS.as_bytes()).await.unwrap();
     let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
     let upgraded = pending.accept(Protocol::EXEC).await.unwrap();
-    head(&mut client).await;
+    read_head(&mut client).await;
     drop(upgraded);
     broke_off(&mut client, "upgraded").await;
 

@@ -1,5 +1,5 @@
 //! docs/security.md against docs/limits.md and against the tests that it names. That the defaults of docs/limits.md are the code's is for
-//! `limits.rs` to show.
+//! `limits_documented.rs` to show.
 //!
 //! Owns how the tables of docs/security.md are read. It knows no limit and no threat.
 
@@ -100,7 +100,7 @@ fn every_test_that_is_named_is_there() {
     // It can tell a test from what is none.
     let source = &sources["tests/limits.rs"];
     assert!(!has_test(source, "floods_leave_no_memory"), "part of a name");
-    assert!(!has_test(source, "defaults"), "a function");
+    assert!(!has_test(source, "answer"), "a function");
     assert!(!has_test(source, "property"), "a function within a test");
     assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn slow() {", "slow"), "a test that is not run");
 }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -20,27 +19,16 @@ use kubestream::spdy::{
 };
 use kubestream::upgrade::Upgraded;
 use quickcheck::{Arbitrary, Gen};
+use support::{peer, recording};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
-
-fn data_file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
 
 fn codec() -> Codec {
     Codec::new(Limits::default())
 }
 
 fn syn(id: u32, stream_type: &str) -> Frame {
-    Frame::SynStream {
-        id: StreamId::new(id),
-        associated: StreamId::SESSION,
-        priority: 0,
-        slot: 0,
-        fin: false,
-        unidirectional: false,
-        headers: Headers::from_iter([("streamtype", stream_type)]),
-    }
+    peer::syn(id, &[("streamtype", stream_type)])
 }
 
 fn data(id: u32, fin: bool, bytes: &'static [u8]) -> Frame {
@@ -104,7 +92,7 @@ fn each_frame_that_spdystream_writes_is_read_as_its_label_says() {
         ("SETTINGS maxconc=100 persist", Frame::Settings(Settings::new(false, vec![entry]))),
         ("WINDOW_UPDATE id=1 65536", Frame::WindowUpdate { id: id(1), delta: 65536 }),
     ];
-    let vectors = std::fs::read_to_string(data_file("spdystream_frames.tsv")).unwrap();
+    let vectors = std::fs::read_to_string(recording::path("spdystream_frames.tsv")).unwrap();
     let (mut go, mut ours, mut reader) = (codec(), codec(), codec());
     let mut rows = vectors.lines();
     for (label, frame) in expected {
@@ -127,10 +115,8 @@ fn each_frame_that_spdystream_writes_is_read_as_its_label_says() {
 }
 
 /// A capture's direction from behind the HTTP head.
-fn capture(name: &str, direction: &str) -> Vec<u8> {
-    let mut bytes = std::fs::read(data_file(&format!("captures/{name}/{direction}.bin"))).unwrap();
-    let head = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-    bytes.split_off(head + 4)
+fn capture(name: &str, direction: &str) -> Bytes {
+    recording::said(&format!("captures/{name}"), direction).1
 }
 
 /// Frames in the notation of `expected.tsv`.
@@ -160,8 +146,8 @@ fn notation(frames: &[Frame]) -> String {
 
 #[test]
 fn sessions_of_kubectl_and_the_api_server_are_read_at_any_chunking() {
-    let expected = std::fs::read_to_string(data_file("captures/expected.tsv")).unwrap();
-    let mut directories = std::fs::read_dir(data_file("captures")).unwrap().count();
+    let expected = std::fs::read_to_string(recording::path("captures/expected.tsv")).unwrap();
+    let mut directories = std::fs::read_dir(recording::path("captures")).unwrap().count();
     for row in expected.lines() {
         let [name, direction, frames] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
         let bytes = capture(name, direction);

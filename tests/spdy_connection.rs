@@ -3,15 +3,15 @@
 //! Owns the limits and rules that end a stream or the connection. Windows and endings are `spdy_flow.rs`'s, time is
 //! `spdy_time.rs`'s, and what holds for any course of events is `spdy_model.rs`'s.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{End, config, data, fin, goaway, headers, id, initial_window, opening, reply, rst, syn, window_update};
 use kubestream::spdy::{
     Event, FlowControl, Frame, GoAwayStatus, Headers, ReadOutcome, RstStatus, Setting, SettingId, Settings, StreamId,
 };
 use kubestream::{ConnectionError, Initiator, StreamError};
+use support::connection::{
+    End, config, data, fin, goaway, headers, id, initial_window, opening, reply, rst, syn, window_update,
+};
 
 /// A way to do harm, by its name and its frames for a stream or turn.
 type Way<T> = (&'static str, fn(u32) -> T);
@@ -322,7 +322,7 @@ fn any_initial_windows_in_any_order_never_panic_and_never_let_a_byte_too_many_go
             initial = i64::from(window);
             client.gets_all([initial_window(window), window_update(stream, delta)]);
             let _ = client.connection.write(id(stream), vec![0; usize::from(bytes)].into());
-            let sent = i64::try_from(common::carried(&client.says())).unwrap();
+            let sent = i64::try_from(support::connection::carried(&client.says())).unwrap();
             assert!(sent <= allowed.max(0), "{sent} bytes through a window of {allowed}");
             allowed -= sent;
             if client.error().is_some() {

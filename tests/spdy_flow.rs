@@ -2,16 +2,16 @@
 //!
 //! Owns flow control against each kind of peer, and how streams and connections end. Time is `spdy_time.rs`'s.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update};
 use kubestream::spdy::{
     Config, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, ReadOutcome, Role, RstStatus,
     SettingId, Settings, WriteOutcome,
 };
 use kubestream::{ConnectionError, StreamError};
+use support::connection::{
+    End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update,
+};
 
 const KIB: usize = 1024;
 

@@ -1,64 +1,69 @@
 //! Two SPDY connections under random configurations, operations, splits of the bytes and passing of time.
 //!
-//! Owns what is tried. What must hold is the model's, in `spdy_model/world.rs`.
+//! Owns what is tried. What must hold is the model's, in `support/src/model.rs`.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-mod common;
-#[path = "spdy_model/world.rs"]
-mod world;
-
 use std::time::Duration;
 
-use common::config;
 use kubestream::spdy::{Config, FlowControl, HeaderCompression};
 use quickcheck::{Arbitrary, Gen};
-use world::{Operation, Setup};
+use support::connection::config;
+use support::model::{Operation, Setup};
 
-impl Arbitrary for Operation {
+/// An operation as quickcheck chooses it.
+#[derive(Clone, Debug)]
+struct Chosen(Operation);
+
+impl Arbitrary for Chosen {
     fn arbitrary(g: &mut Gen) -> Self {
         let (server, stream) = (bool::arbitrary(g), u8::arbitrary(g));
         let mut len = || u32::arbitrary(g) >> (12 + u8::arbitrary(g) % 20);
         let len = len();
-        match u8::arbitrary(g) % 64 {
-            0..5 => Self::Open { server },
-            5..9 => Self::Accept { server },
-            9 => Self::Refuse { server },
-            10..20 => Self::Write { server, stream, len },
-            20..24 => Self::WriteSlice { server, stream, len },
-            24..34 => Self::Read { server, stream, pieces: u8::arbitrary(g) % 8 },
-            34..37 => Self::Finish { server, stream },
-            37 => Self::Reset { server, stream },
-            38 => Self::Discard { server, stream },
-            39 => Self::Release { server, stream },
-            40 => Self::Prioritise { server, stream, priority: u8::arbitrary(g) },
-            41 => Self::Ping { server },
-            42 => Self::AllowStreams { server, max: u8::arbitrary(g) % 10 + 1 },
+        Self(match u8::arbitrary(g) % 64 {
+            0..5 => Operation::Open { server },
+            5..9 => Operation::Accept { server },
+            9 => Operation::Refuse { server },
+            10..20 => Operation::Write { server, stream, len },
+            20..24 => Operation::WriteSlice { server, stream, len },
+            24..34 => Operation::Read { server, stream, pieces: u8::arbitrary(g) % 8 },
+            34..37 => Operation::Finish { server, stream },
+            37 => Operation::Reset { server, stream },
+            38 => Operation::Discard { server, stream },
+            39 => Operation::Release { server, stream },
+            40 => Operation::Prioritise { server, stream, priority: u8::arbitrary(g) },
+            41 => Operation::Ping { server },
+            42 => Operation::AllowStreams { server, max: u8::arbitrary(g) % 10 + 1 },
             // Now and then: what comes after it is another kind of run.
-            43 if u8::arbitrary(g) % 16 == 0 => Self::GoAway { server },
-            43..52 => Self::Send { server, frames: u8::arbitrary(g) },
-            52..61 => Self::Deliver { server, bytes: u16::arbitrary(g) >> (u8::arbitrary(g) % 16) },
-            61..63 => Self::Pass { milliseconds: u16::arbitrary(g) / 4 },
-            _ => Self::Trim { server },
-        }
+            43 if u8::arbitrary(g) % 16 == 0 => Operation::GoAway { server },
+            43..52 => Operation::Send { server, frames: u8::arbitrary(g) },
+            52..61 => Operation::Deliver { server, bytes: u16::arbitrary(g) >> (u8::arbitrary(g) % 16) },
+            61..63 => Operation::Pass { milliseconds: u16::arbitrary(g) / 4 },
+            _ => Operation::Trim { server },
+        })
     }
 }
 
-impl Arbitrary for Setup {
+/// All that happens to two connections, as quickcheck chooses it.
+#[derive(Clone, Debug)]
+struct Run(Setup);
+
+impl Arbitrary for Run {
     fn arbitrary(g: &mut Gen) -> Self {
         let modes = [FlowControl::Auto, FlowControl::Auto, FlowControl::Strict, FlowControl::Off];
         let (mut client, mut server) = (any_config(g), any_config(g));
         client.flow_control = *g.choose(&modes).unwrap();
         server.flow_control = *g.choose(&modes).unwrap();
-        Self::new(client, server, Vec::arbitrary(g))
+        let operations = Vec::arbitrary(g).into_iter().map(|Chosen(operation)| operation).collect();
+        Self(Setup::new(client, server, operations))
     }
 
     fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
-        let (client, server) = (self.client.clone(), self.server.clone());
-        Box::new(self.operations.shrink().map(move |operations| Self {
-            client: client.clone(),
-            server: server.clone(),
-            operations,
+        let Setup { client, server, operations } = self.0.clone();
+        let operations: Vec<Chosen> = operations.into_iter().map(Chosen).collect();
+        Box::new(operations.shrink().map(move |operations| {
+            let operations = operations.into_iter().map(|Chosen(operation)| operation).collect();
+            Self(Setup { client: client.clone(), server: server.clone(), operations })
         }))
     }
 }
@@ -79,8 +84,8 @@ fn any_config(g: &mut Gen) -> Config {
 
 #[test]
 fn bytes_come_in_order_and_all_and_nothing_is_left_behind() {
-    fn property(setup: Setup) {
+    fn property(Run(setup): Run) {
         setup.run();
     }
-    quickcheck::quickcheck(property as fn(Setup));
+    quickcheck::quickcheck(property as fn(Run));
 }

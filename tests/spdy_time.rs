@@ -2,13 +2,11 @@
 //!
 //! Owns keepalive, idleness and stalls. Which reads make a stall, and which bytes, is `spdy_connection.rs`'s.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{End, config, data, goaway, id, initial_window, reply, rst, syn};
 use kubestream::spdy::{Config, Frame, GoAwayStatus, ReadOutcome, Role, RstStatus};
 use kubestream::{ConnectionError, StreamError};
+use support::connection::{End, config, data, goaway, id, initial_window, reply, rst, syn};
 
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

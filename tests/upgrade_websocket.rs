@@ -13,7 +13,8 @@ use kubestream::upgrade::{
     self, BearerTokenError, Carrier, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins,
     Protocol, UpgradeError, Upgraded, Version, connect_with_fallback,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use support::read_head;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 const KUBECTL_REQUEST: &str = "GET /api/v1/namespaces/default/pods/web/exec?command=sh&command=-c&command=echo+bye%3B+exit+7&container=main&stderr=true&stdout=true HTTP/1.1\r\n\
     Host: 127.0.0.1:18019\r\n\
@@ -40,14 +41,6 @@ const TOKEN: &str = "base64url.bearer.authorization.k8s.io.dDBrZW4";
 
 fn get() -> Request<()> {
     Request::get("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap()
-}
-
-async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(io.read_u8().await.unwrap());
-    }
-    String::from_utf8(head).unwrap()
 }
 
 /// Our client, against a server that answers with these lines. `ACCEPT` stands for the right answer to the key.

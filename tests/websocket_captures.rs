@@ -5,10 +5,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
-use std::path::Path;
-
 use bytes::Bytes;
 use kubestream::channel::Subprotocol;
 use kubestream::exec::{Exec, ExecServer, Streams};
@@ -16,19 +12,16 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
 use support::fragment::Fragmented;
+use support::recording;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-/// What one side said: its head, and what came behind.
 fn said(name: &str, side: &str) -> (String, Bytes) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/websocket").join(name).join(side);
-    let bytes = std::fs::read(path).unwrap();
-    let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
-    (String::from_utf8(bytes[..end].to_vec()).unwrap(), bytes[end..].to_vec().into())
+    recording::said(&format!("websocket/{name}"), side)
 }
 
 /// What the server of a recording settled on.
 fn settled(name: &str) -> Protocol {
-    let (head, _) = said(name, "s2c.bin");
+    let (head, _) = said(name, "s2c");
     let line = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol:")).unwrap_or_default();
     Protocol::Channel(Subprotocol::from_name(line.trim()).unwrap())
 }
@@ -36,7 +29,7 @@ fn settled(name: &str) -> Protocol {
 /// A session of ours with the recorded server, whose bytes come whole or in crumbs.
 async fn client(name: &str, want: Streams, crumbs: bool) -> Exec {
     let (near, mut far) = duplex(4096);
-    let (_, rest) = said(name, "s2c.bin");
+    let (_, rest) = said(name, "s2c");
     tokio::spawn(async move {
         let (mut reads, mut writes) = tokio::io::split(&mut far);
         let everything = async {
@@ -55,7 +48,7 @@ async fn client(name: &str, want: Streams, crumbs: bool) -> Exec {
 /// A session of ours with the recorded client.
 async fn server(name: &str, want: Streams) -> ExecServer {
     let (near, mut far) = duplex(4096);
-    let (_, rest) = said(name, "c2s.bin");
+    let (_, rest) = said(name, "c2s");
     tokio::spawn(async move {
         let (mut reads, mut writes) = tokio::io::split(&mut far);
         let mut heard = Vec::new();

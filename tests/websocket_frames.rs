@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use bytes::BytesMut;
 use kubestream::mux::Limits;
 use kubestream::websocket::{CloseReason, Decoder, Fault, Piece, WebSocketError, close_payload, encode_head, mask};

@@ -15,8 +15,6 @@ mod status;
 mod tap;
 mod translate;
 mod websocket;
-#[path = "../../tests/spdy_model/world.rs"]
-mod world;
 
 use bytes::{Bytes, BytesMut};
 pub use channel::{base64, channel};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kubestream::spdy::{Config, FlowControl, HeaderCompression};
 
-use crate::world::{Operation, Setup};
+use support::model::{Operation, Setup};
 
 /// Two connections, whatever their users do and however bytes and time pass: what one writes the other reads, in order
 /// and whole up to a reset, neither finds that the other broke the protocol, no timer stays due, and at the end nothing is

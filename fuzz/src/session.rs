@@ -1,88 +1,30 @@
 //! A session over WebSocket, all of it but the handshake, against any peer and any use of it.
 //!
-//! Owns what may happen to it, and that it always comes to an end.
+//! Owns the state of a run, whose turn it is, and that it always comes to an end.
 
 mod check;
 pub(crate) mod peer;
+mod step;
+mod user;
 
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
+use kubestream::ConnectionError;
 use kubestream::channel::{Channel, Subprotocol};
-use kubestream::exec::{
-    Error, Exec, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams,
-};
+use kubestream::exec::{Error, Resizer, Resizes, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer, Stream};
-use kubestream::spdy::{Headers, Role, RstStatus};
-use kubestream::status::{ExitStatus, Status, TerminalSize};
+use kubestream::spdy::Role;
+use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::{ConnectionError, StreamError};
-use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use self::peer::{Peer, Saying};
+use self::peer::Peer;
+use self::step::Step;
+use self::user::{Made, Reader, Writer};
 use crate::channel::SUBPROTOCOLS;
 use crate::io::{self, Io, Task, once};
-
-/// What the peer, the user, the network or time does next.
-#[derive(Debug)]
-enum Step<'a> {
-    Peer(Saying<'a>),
-    Eof,
-    ReadFails,
-    WriteFails,
-    Room(u16),
-    Start,
-    Read { channel: u8, pieces: u8 },
-    Write { channel: u8, len: u16 },
-    WriteSlice { channel: u8, len: u16 },
-    Finish(u8),
-    Drop(u8),
-    Resize { width: u8 },
-    Exit { code: u8 },
-    Wait,
-    PingPeer,
-    GoAway,
-    DropHandle,
-    DropSession,
-    DropDriver,
-    Open(u8),
-    Accept { refuse: bool },
-    Reset(u8),
-    Pass { seconds: u8 },
-}
-
-impl<'a> Step<'a> {
-    /// One byte for what it is, the more frequent ones by several, so that a mutation changes one thing.
-    fn next(input: &mut Unstructured<'a>) -> Result<Self> {
-        Ok(match u8::arbitrary(input)? % 40 {
-            kind @ ..14 => Self::Peer(Saying::next(kind, input)?),
-            14 => Self::Eof,
-            15 => Self::ReadFails,
-            16 => Self::WriteFails,
-            17 => Self::Room(input.arbitrary()?),
-            18 => Self::Start,
-            19..=21 => Self::Read { channel: input.arbitrary()?, pieces: input.arbitrary()? },
-            22..=24 => Self::Write { channel: input.arbitrary()?, len: input.arbitrary()? },
-            25 => Self::WriteSlice { channel: input.arbitrary()?, len: input.arbitrary()? },
-            26 => Self::Finish(input.arbitrary()?),
-            27 => Self::Drop(input.arbitrary()?),
-            28 => Self::Resize { width: input.arbitrary()? },
-            29 => Self::Exit { code: input.arbitrary()? },
-            30 => Self::Wait,
-            31 => Self::PingPeer,
-            32 => Self::GoAway,
-            33 => Self::DropHandle,
-            34 => Self::DropSession,
-            35 => Self::DropDriver,
-            36 => Self::Open(input.arbitrary()?),
-            37 => Self::Accept { refuse: input.arbitrary()? },
-            38 => Self::Reset(input.arbitrary()?),
-            _ => Self::Pass { seconds: input.arbitrary()? },
-        })
-    }
-}
 
 /// Whatever a peer says and whatever is asked of a session, nothing panics, spins or hangs, the budget is kept, what is
 /// written is WebSocket and the subprotocol's, what was read is what was said, and no session ends well that the peer
@@ -106,21 +48,6 @@ async fn run(input: &mut Unstructured<'_>) -> Result<()> {
     }
     run.end().await;
     Ok(())
-}
-
-enum Made {
-    Client(Box<Exec>),
-    Server(Box<ExecServer>),
-}
-
-enum Reader {
-    Process(ProcessStdin),
-    Remote(RemoteOutput),
-}
-
-enum Writer {
-    Process(ProcessOutput),
-    Remote(RemoteStdin),
 }
 
 /// What has happened at a point in time.
@@ -276,291 +203,6 @@ impl Run {
             _ => run.sessions = false,
         }
         Ok(run)
-    }
-
-    async fn step(&mut self, step: Step<'_>) {
-        match step {
-            Step::Peer(saying) => self.peer.says(saying, &mut self.io.0.borrow_mut().said),
-            Step::Eof => self.io.0.borrow_mut().eof = true,
-            Step::ReadFails => self.io.0.borrow_mut().read_fails = true,
-            Step::WriteFails => self.io.0.borrow_mut().write_fails = true,
-            Step::Room(room) => self.io.0.borrow_mut().room = room.into(),
-            Step::Start => self.start(),
-            Step::Read { channel, pieces } => self.read(channel, pieces.into()),
-            Step::Write { channel, len } => {
-                let data = self.peer.bytes(len);
-                self.write(channel, &data);
-            }
-            Step::WriteSlice { channel, len } => {
-                let data = self.peer.bytes(len);
-                self.write_slice(usize::from(channel % 3), &data);
-            }
-            Step::Finish(channel) => match self.pick(channel) {
-                Some(at) => self.raw[at].1.finish(),
-                None => self.finish(usize::from(channel % 3)),
-            },
-            Step::Drop(channel) => match self.pick(channel) {
-                Some(at) => drop(self.raw.swap_remove(at)),
-                None if channel & 0x80 == 0 => self.writers[usize::from(channel % 3)] = None,
-                None => self.readers[usize::from(channel % 3)] = None,
-            },
-            Step::Resize { width } => {
-                if let Some(resizer) = &mut self.resizer {
-                    let size = TerminalSize { width: width.into(), height: 24 };
-                    if let Some(Ok(())) = once(resizer.resize(size)) {
-                        self.sent[4].extend_from_slice(&size.encode());
-                    }
-                }
-                if let Some(resizes) = &mut self.resizes {
-                    once(resizes.next());
-                }
-            }
-            Step::Exit { code } => self.exit(code),
-            Step::Wait => {
-                if let Some(Made::Client(exec)) = &mut self.made
-                    && let Some(Ok(status)) = once(exec.wait())
-                {
-                    self.judge(status);
-                }
-            }
-            Step::PingPeer => {
-                if let (Some(mux), true) = (self.mux.clone(), self.pings.len() < 4) {
-                    self.pings.push(Task::new(async move { mux.ping().await }));
-                }
-            }
-            Step::GoAway => {
-                self.ended = true;
-                // It waits for the driver; what it asks for is asked for at its first poll.
-                self.mux.as_ref().map(|mux| once(mux.shutdown()));
-            }
-            Step::DropHandle => {
-                self.ended = true;
-                self.mux = None;
-            }
-            Step::DropSession => self.drop_session(),
-            Step::DropDriver => {
-                self.ended = true;
-                self.driver = None;
-                // What it had ended with before, if it had.
-                let closed = self.mux.as_ref().map(|mux| once(mux.closed()).unwrap());
-                self.outcome = Some(closed.unwrap_or(Err(ConnectionError::DriverGone)));
-            }
-            Step::Open(kind) => {
-                let kind = Channel::ALL[usize::from(kind % 5)];
-                let headers = Headers::from_iter([("streamtype", name(kind))]);
-                if let (Some(mux), false) = (&self.mux, self.sessions)
-                    && let Some(Ok(stream)) = once(mux.open(headers))
-                {
-                    // A server's are refused, each as soon as it is asked for.
-                    self.opened += usize::from(self.role == Role::Server);
-                    assert!(self.role == Role::Server || self.raw.iter().all(|(other, _)| *other != kind));
-                    self.raw.push((kind, stream));
-                }
-            }
-            Step::Accept { refuse } => {
-                if let (Some(mux), false) = (&self.mux, self.sessions)
-                    && let Some(Some(Ok(incoming))) = once(mux.accept())
-                {
-                    let kind =
-                        Channel::ALL.into_iter().find(|kind| incoming.headers().get("streamtype") == Some(name(*kind)));
-                    if refuse {
-                        incoming.refuse();
-                    } else {
-                        self.raw.push((kind.unwrap(), incoming.reply()));
-                    }
-                }
-            }
-            Step::Reset(which) => {
-                if let Some(at) = self.pick(which) {
-                    self.raw.swap_remove(at).1.reset(RstStatus::CANCEL);
-                }
-            }
-            Step::Pass { seconds } => io::pass(Duration::from_secs(seconds.into())).await,
-        }
-        self.io.0.borrow_mut().wake();
-    }
-
-    /// A status that counts: all of what was wanted of the outputs has come to its end.
-    fn judge(&mut self, status: ExitStatus) {
-        let mut wanted = [false; 5];
-        for at in [1, 2] {
-            wanted[at] = self.readers[at].is_some();
-            self.read(u8::try_from(at).unwrap(), usize::MAX);
-            assert!(!wanted[at] || self.finished[at], "channel {at}: a status that is ahead of the output");
-        }
-        if self.collects {
-            wanted = [false, self.want.stdout, self.want.stderr && !self.want.tty, false, false];
-        }
-        self.status = Some(Judged { status, read: self.io.0.borrow().read, wanted });
-    }
-
-    fn pick(&self, which: u8) -> Option<usize> {
-        usize::from(which).checked_rem(self.raw.len())
-    }
-
-    fn start(&mut self) {
-        let (Some(mux), true) = (self.mux.clone(), self.sessions) else { return };
-        if self.making.is_some()
-            || self.made.is_some()
-            || self.exiting.is_some()
-            || self.waiting.is_some()
-            || self.exited
-        {
-            return;
-        }
-        let (role, want) = (self.role, self.want);
-        self.making = Some(Task::new(async move {
-            Ok(match role {
-                Role::Client => Made::Client(Box::new(mux.exec(want).await?)),
-                Role::Server => Made::Server(Box::new(mux.accept_exec(want).await?)),
-            })
-        }));
-    }
-
-    fn take(&mut self, mut made: Made) {
-        match &mut made {
-            Made::Client(exec) => {
-                assert_eq!(exec.stdin.is_some(), self.want.stdin);
-                assert_eq!(exec.stdout.is_some(), self.want.stdout);
-                assert_eq!(exec.stderr.is_some(), self.want.stderr && !self.want.tty);
-                assert_eq!(exec.resize.is_some(), self.want.tty);
-                self.resizer = exec.resize.take();
-                self.writers[0] = exec.stdin.take().map(Writer::Remote);
-                if !self.leave {
-                    self.readers[1] = exec.stdout.take().map(Reader::Remote);
-                    self.readers[2] = exec.stderr.take().map(Reader::Remote);
-                }
-            }
-            Made::Server(process) => {
-                self.resizes = process.resize.take();
-                self.readers[0] = process.stdin.take().map(Reader::Process);
-                if !self.leave {
-                    self.writers[1] = process.stdout.take().map(Writer::Process);
-                    self.writers[2] = process.stderr.take().map(Writer::Process);
-                }
-            }
-        }
-        self.made = Some(made);
-    }
-
-    fn exit(&mut self, code: u8) {
-        match self.made.take() {
-            Some(Made::Server(process)) => {
-                let status = match code {
-                    0 => ExitStatus::Success,
-                    1 => ExitStatus::Failed(Box::new(Status::internal_error("no"))),
-                    code => ExitStatus::Code(code.into()),
-                };
-                self.succeeded = status.success();
-                self.sent[3].extend_from_slice(&status.encode(self.subprotocol.version()));
-                self.exiting = Some(Task::new(process.exit(status)));
-            }
-            made => self.made = made,
-        }
-    }
-
-    fn read(&mut self, channel: u8, pieces: usize) {
-        if let Some(at) = self.pick(channel) {
-            let (channel, stream) = &mut self.raw[at];
-            let at = usize::from(channel.number());
-            for _ in 0..pieces {
-                match once(stream.data()) {
-                    Some(Some(Ok(data))) => self.got[at].extend_from_slice(&data),
-                    Some(None) => {
-                        self.finished[at] = true;
-                        break;
-                    }
-                    _ => break,
-                }
-            }
-            return;
-        }
-        let at = usize::from(channel % 3);
-        let Some(reader) = &mut self.readers[at] else { return };
-        for _ in 0..pieces {
-            let data = match reader {
-                Reader::Process(stdin) => once(stdin.data()),
-                Reader::Remote(output) => once(output.data()),
-            };
-            match data {
-                Some(Some(Ok(data))) => {
-                    assert!(!data.is_empty());
-                    self.got[at].extend_from_slice(&data);
-                }
-                Some(None) => {
-                    self.finished[at] = true;
-                    break;
-                }
-                Some(Some(Err(error))) => {
-                    assert!(matches!(error, StreamError::Connection(_)), "{error:?}");
-                    break;
-                }
-                None => break,
-            }
-        }
-    }
-
-    fn write(&mut self, channel: u8, data: &[u8]) {
-        let bytes = Bytes::copy_from_slice(data);
-        if let Some(at) = self.pick(channel) {
-            let (channel, stream) = &mut self.raw[at];
-            if let Some(Ok(())) = once(stream.send(bytes))
-                && channel.is_clients() == (self.role == Role::Client)
-                && stream.id().is_client()
-            {
-                self.sent[usize::from(channel.number())].extend_from_slice(data);
-            }
-            return;
-        }
-        let at = usize::from(channel % 3);
-        let sent = match &mut self.writers[at] {
-            Some(Writer::Process(output)) => once(output.send(bytes)),
-            Some(Writer::Remote(stdin)) => once(stdin.send(bytes)),
-            None => None,
-        };
-        if let Some(Ok(())) = sent {
-            self.sent[at].extend_from_slice(data);
-        }
-    }
-
-    fn write_slice(&mut self, at: usize, data: &[u8]) {
-        use std::pin::Pin;
-        let taken = match &mut self.writers[at] {
-            Some(Writer::Process(output)) => {
-                once(std::future::poll_fn(|cx| Pin::new(&mut *output).poll_write(cx, data)))
-            }
-            Some(Writer::Remote(stdin)) => once(std::future::poll_fn(|cx| Pin::new(&mut *stdin).poll_write(cx, data))),
-            None => None,
-        };
-        if let Some(Ok(taken)) = taken {
-            assert!(taken > 0 || data.is_empty());
-            self.sent[at].extend_from_slice(&data[..taken]);
-        }
-    }
-
-    fn finish(&mut self, at: usize) {
-        match &mut self.writers[at] {
-            Some(Writer::Process(output)) => {
-                let shut = std::future::poll_fn(|cx| std::pin::Pin::new(&mut *output).poll_shutdown(cx));
-                assert!(once(shut).is_some());
-            }
-            Some(Writer::Remote(stdin)) => stdin.finish(),
-            None => {}
-        }
-    }
-
-    fn drop_session(&mut self) {
-        self.ended = true;
-        self.making = None;
-        self.made = None;
-        self.readers = Default::default();
-        self.writers = Default::default();
-        self.resizes = None;
-        self.resizer = None;
-        self.raw = Vec::new();
-        self.exiting = None;
-        self.waiting = None;
-        self.pings = Vec::new();
     }
 
     /// Everybody who was woken gets a turn, until nobody is.
@@ -730,15 +372,5 @@ impl Run {
             assert_eq!(format!("{closed:?}"), format!("{outcome:?}"));
         }
         self.check(&outcome);
-    }
-}
-
-fn name(channel: Channel) -> &'static str {
-    match channel {
-        Channel::Stdin => "stdin",
-        Channel::Stdout => "stdout",
-        Channel::Stderr => "stderr",
-        Channel::Error => "error",
-        Channel::Resize => "resize",
     }
 }

@@ -2,11 +2,9 @@
 //!
 //! Owns the making of inputs, always the same ones. It looks for regressions; looking for new faults is libFuzzer's work.
 
-mod mutation;
-
 use std::path::PathBuf;
 
-use mutation::{Numbers, mutate};
+use support::mutation::{Numbers, mutate};
 
 const INPUTS: usize = 20_000;
 

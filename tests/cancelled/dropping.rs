@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use crate::sessions::upgraded;
-use crate::wire::wire;
+use support::sessions::upgraded;
+use support::wire::wire;
 
 pub(crate) const AN_HOUR: Duration = Duration::from_secs(3600);
 

@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::dropping::{AN_HOUR, dropped_after, ends, nothing_is_left, play};
-use crate::sessions::upgraded;
-use crate::support::{pattern, until};
-use crate::wire::wire;
 use crate::{V4, V5};
+use support::sessions::upgraded;
+use support::wire::wire;
+use support::{pattern, until};
 
 /// Both ends of a session over such a connection.
 async fn started(protocol: Protocol, seed: u64, streams: Streams) -> (Exec, ExecServer) {

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::dropping::{Alive, dropped_after, ends, nothing_is_left, play, play_with_sockets};
-use crate::support::{pattern, until};
+use support::{pattern, until};
 
 const PAIRS: [PortPair; 2] = [PortPair { local: 0, remote: 80 }, PortPair { local: 0, remote: 81 }];
 

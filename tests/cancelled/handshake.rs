@@ -7,12 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use kubestream::upgrade::{self, Config, Protocol, UpgradeError, Upgraded, Version, connect_with_fallback};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::dropping::{AN_HOUR, Alive, dropped_after, play};
-use crate::wire::{Io, wire};
 use crate::{V4, V5};
+use support::try_read_head;
+use support::wire::{Io, wire};
 
 /// How a handshake came out, if it was not dropped.
 type Settled = Option<Result<Upgraded<Io>, UpgradeError>>;
@@ -22,15 +23,6 @@ async fn to_the_end(io: &mut Io) -> Vec<u8> {
     let mut rest = Vec::new();
     timeout(AN_HOUR, io.read_to_end(&mut rest)).await.expect("it is closed").unwrap();
     rest
-}
-
-/// A head, to its empty line and no further. `None`: it ends before.
-pub(crate) async fn head(io: &mut (impl AsyncRead + Unpin)) -> Option<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(io.read_u8().await.ok()?);
-    }
-    Some(String::from_utf8(head).unwrap())
 }
 
 #[test]
@@ -175,7 +167,7 @@ fn a_fallback_that_was_dropped_leaves_neither_of_its_connections() {
                 let answer = answers[wires.len()];
                 wires.push(seen);
                 servers.push(tokio::spawn(async move {
-                    let asked = head(&mut far).await;
+                    let asked = try_read_head(&mut far).await;
                     // Whoever asked may be gone in the midst of it.
                     let _ = far.write_all(answer.as_bytes()).await;
                     (asked, to_the_end(&mut far).await)

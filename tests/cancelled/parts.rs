@@ -9,9 +9,9 @@ use kubestream::upgrade::Protocol;
 use tokio::time::timeout;
 
 use crate::dropping::{AN_HOUR, dropped_after, nothing_is_left, play};
-use crate::sessions::{Ended, Failure, Through, Untrue, What, parts};
-use crate::wire::wire;
 use crate::{V4, V5};
+use support::sessions::{Ended, Failure, Through, Untrue, What, parts};
+use support::wire::wire;
 
 /// Who is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
 use crate::dropping::{AN_HOUR, dropped_after, ends, nothing_is_left, play};
-use crate::support::peer::{Peer, fin, reply, rst};
-use crate::support::{pattern, until};
-use crate::wire::wire;
+use support::peer::{Peer, fin, reply, rst};
+use support::wire::wire;
+use support::{pattern, until};
 
 /// An echo at every port.
 fn echo(server: Multiplexer, polls: usize) -> tokio::task::JoinHandle<usize> {

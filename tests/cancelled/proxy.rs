@@ -11,9 +11,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::dropping::{AN_HOUR, dropped_after, play};
-use crate::handshake::{SWITCHED, assert_every_part, head, request};
-use crate::support::pattern;
-use crate::wire::wire;
+use crate::handshake::{SWITCHED, assert_every_part, request};
+use support::wire::wire;
+use support::{pattern, read_head, try_read_head};
 
 /// Passes on what a client has asked.
 async fn passed<C, B>(client: C, backend: B) -> Option<Pipe<C, B>>
@@ -39,7 +39,7 @@ fn forward_that_was_dropped_closes_both_connections_in_the_midst_of_a_refusal_to
                 had
             };
             let backend = async move {
-                head(&mut backend).await;
+                try_read_head(&mut backend).await;
                 let _ = backend.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 11\r\n\r\nno such pod").await;
                 assert_eq!(backend.read_to_end(&mut Vec::new()).await.unwrap(), 0);
             };
@@ -105,12 +105,12 @@ async fn talks(io: &mut (impl AsyncRead + AsyncWrite + Unpin), said: &[u8]) -> V
 
 async fn asks(io: &mut (impl AsyncRead + AsyncWrite + Unpin), said: &[u8]) -> Vec<u8> {
     io.write_all(request().as_bytes()).await.unwrap();
-    head(io).await.unwrap();
+    read_head(io).await;
     talks(io, said).await
 }
 
 async fn answers(io: &mut (impl AsyncRead + AsyncWrite + Unpin), said: &[u8]) -> Vec<u8> {
-    head(io).await.unwrap();
+    read_head(io).await;
     io.write_all(SWITCHED.as_bytes()).await.unwrap();
     talks(io, said).await
 }
@@ -161,7 +161,7 @@ fn splice_that_was_dropped_closes_both_connections_and_leaves_no_pipe_of_the_ker
     use std::cell::Cell;
 
     use crate::dropping::play_with_sockets;
-    use crate::support::tcp_pair;
+    use support::tcp_pair;
 
     play_with_sockets(async {
         let said = [pattern(1, 600), pattern(2, 700)];

@@ -15,9 +15,9 @@ use kubestream::upgrade::{self, Protocol, UpgradeError};
 use tokio::time::sleep;
 
 use crate::dropping::{Alive, dropped_after, nothing_is_left, play};
-use crate::support::pattern;
-use crate::wire::{Io, wire};
 use crate::{V4, V5};
+use support::pattern;
+use support::wire::{Io, wire};
 
 /// Says something and ends; attached to, it says it once the client has said something.
 #[derive(Clone, Default)]

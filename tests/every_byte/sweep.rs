@@ -12,10 +12,10 @@ use stats_alloc::Region;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::memory::{ALLOCATOR, grown, play, turn};
-use crate::sessions::{Ended, Failure, Through, Untrue, What, parts};
-use crate::support::until;
-use crate::wire::{Fault, Seen, Trouble, WAYS, Way, wire};
+use support::memory::{ALLOCATOR, grown, play, turn};
+use support::sessions::{Ended, Failure, Through, Untrue, What, parts};
+use support::until;
+use support::wire::{Fault, Seen, Trouble, WAYS, Way, wire};
 
 /// All waits of the crate are shorter, but for the four hours after which a session is idle, and that is a hang here.
 const AN_HOUR: Duration = Duration::from_secs(3600);

@@ -13,8 +13,8 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
 
-use crate::support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};
-use crate::support::{DriverTask, exec_client, pattern, until};
+use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};
+use support::{DriverTask, exec_client, pattern, until};
 
 pub(crate) const EXIT_3: &str = r#"{"status":"Failure","message":"command terminated with non-zero exit code: exit status 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
 pub(crate) const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;

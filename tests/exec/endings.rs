@@ -13,9 +13,9 @@ use tokio::io::duplex;
 use tokio::time::{Instant, sleep};
 
 use crate::client::{EXIT_3, SUCCESS, answer, outputs, pipes_of};
-use crate::support::exec_client;
-use crate::support::io::EndsWith;
-use crate::support::peer::{Peer, data, fin, goaway, rst};
+use support::exec_client;
+use support::io::EndsWith;
+use support::peer::{Peer, data, fin, goaway, rst};
 
 /// What a command leaves running writes when it likes. A server that answers is waited for.
 #[tokio::test(start_paused = true)]

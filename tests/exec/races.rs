@@ -12,8 +12,8 @@ use kubestream::upgrade::Version;
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
-use crate::support::peer::{Peer, carried, data, goaway, syn, window_update};
-use crate::support::{Settled, exec_client, exec_server, pattern, tcp_pair};
+use support::peer::{Peer, carried, data, goaway, syn, window_update};
+use support::{Settled, exec_client, exec_server, pattern, tcp_pair};
 
 const OUTPUT: usize = 3_000_000;
 const RUNS: usize = 200;
@@ -132,7 +132,7 @@ mod over_websocket {
     use kubestream::channel::Subprotocol;
 
     use super::*;
-    use crate::support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, carried_on, frame};
+    use support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, carried_on, frame};
 
     #[tokio::test]
     async fn a_client_that_pings_and_types_without_pause_gets_all_output_and_the_status() {

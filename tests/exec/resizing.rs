@@ -11,8 +11,8 @@ use kubestream::{Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::sleep;
 
-use crate::support::peer::{Peer, data, fin, reply, syn};
-use crate::support::{exec_client, exec_server};
+use support::peer::{Peer, data, fin, reply, syn};
+use support::{exec_client, exec_server};
 
 fn size(width: u16, height: u16) -> TerminalSize {
     TerminalSize { width, height }

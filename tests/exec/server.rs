@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
 use tokio_util::codec::{FramedRead, FramedWrite};
 
-use crate::support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst, syn};
-use crate::support::{DriverTask, exec_server, pattern};
+use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst, syn};
+use support::{DriverTask, exec_server, pattern};
 
 fn stream(id: u32, kind: &str) -> Frame {
     // As Go spells it: its writer folds the name to lower case.

@@ -13,8 +13,8 @@ use kubestream::upgrade::{Carrier, Protocol, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::fragment::Fragmented;
-use crate::support::{Settled, client, exec_client, exec_server, pattern};
+use support::fragment::Fragmented;
+use support::{Settled, client, exec_client, exec_server, pattern};
 
 const PROTOCOLS: &[Protocol] = Protocol::ANY;
 

@@ -17,9 +17,9 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::time::{Instant, sleep};
 
-use crate::support::io::WriteBroken;
-use crate::support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on, frame};
-use crate::support::{DriverTask, exec_client, exec_server, pattern, until};
+use support::io::WriteBroken;
+use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on, frame};
+use support::{DriverTask, exec_client, exec_server, pattern, until};
 
 const EXIT_3: &str = r#"{"metadata":{},"status":"Failure","message":"command terminated with non-zero exit code: exit status 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;

@@ -12,9 +12,9 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};
 
-use crate::support::io::EndsWith;
-use crate::support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, frame};
-use crate::support::{DriverTask, exec_client, exec_server};
+use support::io::EndsWith;
+use support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, frame};
+use support::{DriverTask, exec_client, exec_server};
 
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 

@@ -14,8 +14,8 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, timeout};
 
-use crate::support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on};
-use crate::support::{DriverTask, exec_server, pattern};
+use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer, carried_on};
+use support::{DriverTask, exec_server, pattern};
 
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 const NORMAL: [u8; 2] = 1000u16.to_be_bytes();

@@ -16,9 +16,9 @@ use kubestream::upgrade::{Protocol, Upgraded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 
-use crate::support::fragment::Fragmented;
-use crate::support::peer::{Peer, carried, fin, goaway, reply};
-use crate::support::{client, config, named, pattern, server};
+use support::fragment::Fragmented;
+use support::peer::{Peer, carried, fin, goaway, reply};
+use support::{client, config, named, pattern, server};
 
 /// Calls, polls once and drops, until it is ready at the first poll.
 async fn pestered<T>(mut call: impl AsyncFnMut() -> T) -> T {

@@ -6,9 +6,9 @@ use kubestream::spdy::{Codec, Limits};
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 
-use crate::support::io::Recorded;
-use crate::support::peer::{Peer, carried, fin, syn};
-use crate::support::{accept, client, named, pattern, server, until};
+use support::io::Recorded;
+use support::peer::{Peer, carried, fin, syn};
+use support::{accept, client, named, pattern, server, until};
 
 #[tokio::test(start_paused = true)]
 async fn sent_bytes_reach_the_transport_where_they_are() {
@@ -102,8 +102,8 @@ async fn a_few_kept_bytes_do_not_keep_the_buffer_they_came_in() {
     let mut peer = Peer::new(far);
     peer.say(syn(1, &[])).await;
     for seed in 0..10 {
-        peer.say(crate::support::peer::data(1, pattern(seed, 100))).await;
-        peer.say(crate::support::peer::data(1, pattern(seed, 30_000))).await;
+        peer.say(support::peer::data(1, pattern(seed, 100))).await;
+        peer.say(support::peer::data(1, pattern(seed, 30_000))).await;
     }
     peer.say(fin(1)).await;
     let mut stream = accept(&mux).await;

@@ -5,8 +5,8 @@ use kubestream::mux::{Config, Multiplexer, Stream};
 use kubestream::spdy::{Frame, RstStatus};
 use tokio::io::duplex;
 
-use crate::support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};
-use crate::support::{DriverTask, client, named, pattern, until};
+use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};
+use support::{DriverTask, client, named, pattern, until};
 
 /// A client with one stream that the peer has answered.
 async fn opened() -> (Multiplexer, DriverTask, Stream, Peer) {

@@ -12,9 +12,9 @@ use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::io::{NeverShut, WriteBroken};
-use crate::support::peer::{Peer, carried, data, fin, goaway, reply, syn};
-use crate::support::{accept, client, config, named, pattern, read_to_fin, server, tcp_pair, until};
+use support::io::{NeverShut, WriteBroken};
+use support::peer::{Peer, carried, data, fin, goaway, reply, syn};
+use support::{accept, client, config, named, pattern, read_to_fin, server, tcp_pair, until};
 
 #[tokio::test(start_paused = true)]
 async fn goaway_is_the_last_frame_and_the_peers_end_is_waited_for() {

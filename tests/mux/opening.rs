@@ -9,8 +9,8 @@ use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, duplex};
 use tokio_util::codec::Decoder;
 
-use crate::support::peer::{Peer, fin, goaway, reply, rst, syn};
-use crate::support::{accept, client, config, named, server, until};
+use support::peer::{Peer, fin, goaway, reply, rst, syn};
+use support::{accept, client, config, named, server, until};
 
 #[tokio::test(start_paused = true)]
 async fn streams_opened_together_leave_together_and_wait_for_no_reply() {
@@ -185,7 +185,7 @@ async fn after_the_peers_goaway_taken_streams_go_on_and_new_ones_fail() {
     peer.hear_syn().await;
     peer.say(reply(1)).await;
     peer.say(goaway(1)).await;
-    peer.say(crate::support::peer::data(1, "after the GOAWAY")).await;
+    peer.say(support::peer::data(1, "after the GOAWAY")).await;
     peer.say(fin(1)).await;
 
     let refused = untaken.answered().await;
@@ -195,7 +195,7 @@ async fn after_the_peers_goaway_taken_streams_go_on_and_new_ones_fail() {
     assert_eq!(taken.data().await.unwrap().unwrap(), "after the GOAWAY");
     assert!(taken.data().await.is_none());
     taken.send(Bytes::from_static(b"the other way")).await.unwrap();
-    assert_eq!(peer.hear().await, Some(crate::support::peer::data(1, "the other way")));
+    assert_eq!(peer.hear().await, Some(support::peer::data(1, "the other way")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,7 +204,7 @@ async fn what_a_peer_opened_and_sent_before_it_closed_is_still_accepted_and_read
     let (mux, driver) = server(near, Config::default());
     let mut peer = Peer::new(far);
     peer.say(syn(1, &[])).await;
-    peer.say(crate::support::peer::data(1, "all of it")).await;
+    peer.say(support::peer::data(1, "all of it")).await;
     peer.say(fin(1)).await;
     peer.say(goaway(0)).await;
     drop(peer);

@@ -6,8 +6,8 @@ use kubestream::mux::{Config, Multiplexer, Stream};
 use kubestream::{Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use crate::support::peer::{Peer, data, fin, reply, rst};
-use crate::support::{accept, client, named, pattern, read_to_fin, server};
+use support::peer::{Peer, data, fin, reply, rst};
+use support::{accept, client, named, pattern, read_to_fin, server};
 
 /// One stream between two of ours: the opener's end, the acceptor's end, and what keeps them alive.
 async fn stream_pair() -> (Stream, Stream, [Multiplexer; 2]) {

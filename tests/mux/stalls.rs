@@ -10,8 +10,8 @@ use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::peer::{Peer, data, fin, syn, window_update};
-use crate::support::{accept, client, config, named, pattern, read_to_fin, server, until};
+use support::peer::{Peer, data, fin, syn, window_update};
+use support::{accept, client, config, named, pattern, read_to_fin, server, until};
 
 /// What the budget allows to be held, with one read of the socket beyond it.
 const HELD: usize = 1024 * 1024 + 2 * 64 * 1024 + 128 * 1024;
@@ -204,7 +204,7 @@ async fn a_stall_beyond_its_timeout_fails_the_waiters_and_names_the_stream() {
     assert!(matches!(error, StreamError::Connection(ConnectionError::Stalled { .. })));
     drop((unread, waiting));
     assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Stalled { .. })));
-    assert_eq!(talker.await.unwrap().last(), Some(&crate::support::peer::goaway(3)), "the peer is told");
+    assert_eq!(talker.await.unwrap().last(), Some(&support::peer::goaway(3)), "the peer is told");
 }
 
 #[tokio::test(start_paused = true)]

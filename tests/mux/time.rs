@@ -9,8 +9,8 @@ use kubestream::{ConnectionError, Initiator};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep};
 
-use crate::support::peer::{Peer, data, goaway, reply, syn};
-use crate::support::{accept, client, config, named, pattern, server, until};
+use support::peer::{Peer, data, goaway, reply, syn};
+use support::{accept, client, config, named, pattern, server, until};
 
 #[tokio::test(start_paused = true)]
 async fn a_ping_comes_back_from_one_of_ours_with_the_time_it_took() {

@@ -8,8 +8,8 @@ use quickcheck::{Arbitrary, Gen, QuickCheck};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::timeout;
 
-use crate::support::fragment::{Fragmented, Random};
-use crate::support::{accept, client, config, named, pattern, server};
+use support::fragment::{Fragmented, Random};
+use support::{accept, client, config, named, pattern, server};
 
 /// Some streams with what each way carries on them, and how the IO splits it.
 #[derive(Clone, Debug)]

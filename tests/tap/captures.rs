@@ -1,7 +1,5 @@
 //! Recorded sessions of kubectl and raw clients with a kube-apiserver and a kubelet, whole and at any cut.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use kubestream::channel::Subprotocol;
 use kubestream::proxy::{Event, Farewell, Name, Side, TapError};
@@ -11,6 +9,7 @@ use kubestream::upgrade::{Carrier, Protocol, Version};
 use quickcheck::quickcheck;
 
 use crate::{Told, told};
+use support::recording;
 
 struct Capture {
     protocol: Protocol,
@@ -20,13 +19,8 @@ struct Capture {
 
 /// A recording, from behind its heads.
 fn capture(directory: &str, name: &str) -> Capture {
-    let read = |file: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(directory).join(name).join(file);
-        let bytes = std::fs::read(path).unwrap();
-        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
-        (String::from_utf8(bytes[..end].to_vec()).unwrap(), Bytes::copy_from_slice(&bytes[end..]))
-    };
-    let ((asked, client), (answer, server)) = (read("c2s.bin"), read("s2c.bin"));
+    let read = |side: &str| recording::said(&format!("{directory}/{name}"), side);
+    let ((asked, client), (answer, server)) = (read("c2s"), read("s2c"));
     let line =
         |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
     let protocol = if directory == "captures" {
@@ -40,8 +34,7 @@ fn capture(directory: &str, name: &str) -> Capture {
 }
 
 fn names(directory: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(directory);
-    let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
+    let entries = std::fs::read_dir(recording::path(directory)).unwrap().map(|entry| entry.unwrap());
     let mut names: Vec<_> = entries
         .filter(|entry| entry.file_type().unwrap().is_dir())
         .map(|entry| entry.file_name().into_string().unwrap())

@@ -10,9 +10,10 @@ use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 
-use crate::support::peer::{rst, syn};
-use crate::support::websocket::{BINARY, frame};
 use crate::{Told, Watcher, told};
+use support::peer::{rst, syn};
+use support::read_head;
+use support::websocket::{BINARY, frame};
 
 fn data(id: u32, bytes: &[u8]) -> Frame {
     Frame::Data { id: StreamId::new(id), fin: false, data: Bytes::copy_from_slice(bytes) }
@@ -48,15 +49,9 @@ async fn carried(said: &[(Side, Bytes); 2], protocol: Protocol) -> ([Vec<u8>; 2]
         let answer = "HTTP/1.1 101 a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
             X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
         client.write_all(head.as_bytes()).await.unwrap();
-        let mut asked = Vec::new();
-        while !asked.ends_with(b"\r\n\r\n") {
-            asked.push(server.read_u8().await.unwrap());
-        }
+        read_head(&mut server).await;
         server.write_all(answer.as_bytes()).await.unwrap();
-        let mut answered = Vec::new();
-        while !answered.ends_with(b"\r\n\r\n") {
-            answered.push(client.read_u8().await.unwrap());
-        }
+        read_head(&mut client).await;
     });
     let mut watcher = Watcher::new(protocol, &[]);
     let ends = async |io: tokio::io::DuplexStream, bytes: Bytes| {

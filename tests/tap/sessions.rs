@@ -13,9 +13,9 @@ use kubestream::upgrade::{self, Protocol, Upgraded};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
-use crate::support::fragment::Fragmented;
-use crate::support::pattern;
 use crate::{Told, Watcher};
+use support::fragment::Fragmented;
+use support::pattern;
 
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 

@@ -9,9 +9,9 @@ use kube::api::{AttachParams, AttachedProcess};
 use kube::{Api, Client, Config};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::support::raw::{ECHOES, WARM_UP};
-use crate::support::table::Sample;
-use crate::support::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, latencies, serve_one, websocket};
+use bench_support::raw::{ECHOES, WARM_UP};
+use bench_support::table::Sample;
+use bench_support::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, latencies, serve_one, websocket};
 
 /// `pipe`: how many bytes kube's pipes hold, where the user says it.
 pub(crate) fn to_server(flavor: Flavor, plan: Plan, pipe: Option<usize>) -> Outcome<Sample> {

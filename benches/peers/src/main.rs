@@ -5,15 +5,12 @@
 
 mod kube_rs;
 mod messages;
-#[allow(dead_code)] // the benches' own use the rest
-#[path = "../../support/mod.rs"]
-mod support;
 
 use std::alloc::System;
 
+use bench_support::table::{Case, Sample, run};
+use bench_support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use support::table::{Case, Sample, run};
-use support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;

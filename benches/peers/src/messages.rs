@@ -9,9 +9,9 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 
-use crate::support::raw::{ECHOES, WARM_UP};
-use crate::support::table::Sample;
-use crate::support::{Flavor, Meter, Outcome, Plan, aligned, ends, latencies};
+use bench_support::raw::{ECHOES, WARM_UP};
+use bench_support::table::Sample;
+use bench_support::{Flavor, Meter, Outcome, Plan, aligned, ends, latencies};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;

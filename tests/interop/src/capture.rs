@@ -7,6 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::process::Command;
@@ -91,6 +92,11 @@ impl Capture {
         self.searched = from + new.len() as u64;
         new.windows(mark.len()).any(|window| window == mark)
     }
+}
+
+/// Cases that have nothing to do with each other: most of the time of each is dumpcap's, who writes twice a second.
+pub async fn at_once<T>(cases: impl IntoIterator<Item = T>, test: impl AsyncFn(T)) {
+    stream::iter(cases).for_each_concurrent(4, |case| test(case)).await;
 }
 
 /// Has a client and a server say some bytes again, each its head first, and reads that as any session.

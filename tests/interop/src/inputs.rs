@@ -2,14 +2,11 @@
 //!
 //! Owns the making of inputs, the same ones for a seed. It must not know what a framer makes of them, nor use our own.
 
-#[path = "../../../fuzz/tests/mutation/mod.rs"]
-mod mutation;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use mutation::{Numbers, TELLING, mutate};
+use support::mutation::{Numbers, TELLING, mutate};
 
 /// The text that SPDY/3.1's blocks begin with knowing.
 pub const DICTIONARY: &[u8] = include_bytes!("../../../src/spdy/dictionary.bin");
@@ -56,7 +53,7 @@ impl Inputs {
                 }
             }
         }
-        Self { numbers: Numbers::new(seed), sessions, whole }
+        Self { numbers: Numbers::seeded(seed), sessions, whole }
     }
 
     fn session(&mut self) -> Vec<u8> {
@@ -127,39 +124,6 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();
     paths
-}
-
-impl Numbers {
-    fn new(seed: u64) -> Self {
-        let mut numbers = Self(seed.max(1));
-        // Seeds that are beside one another begin alike.
-        for _ in 0..8 {
-            numbers.next();
-        }
-        numbers
-    }
-
-    fn one_in(&mut self, many: usize) -> bool {
-        self.below(many) == 0
-    }
-
-    fn bytes(&mut self, below: usize) -> Vec<u8> {
-        (0..self.below(below)).map(|_| self.byte()).collect()
-    }
-
-    fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-
-    /// A number of 32 bits that is at the edge of something, mostly.
-    fn word(&mut self) -> u32 {
-        match self.below(8) {
-            0 => u32::from_be_bytes([self.byte(), self.byte(), self.byte(), self.byte()]),
-            1 => *self.choose(&[0x7fff_ffff, 0x8000_0000, 0x8000_0001, 0xffff_ffff, 0x00ff_ffff]),
-            2 => 0,
-            _ => u32::from(self.byte() % 16),
-        }
-    }
 }
 
 /// A frame in its parts.

@@ -21,7 +21,7 @@ mod transfer;
 mod windows;
 mod wire;
 
-pub use capture::{Capture, replay};
+pub use capture::{Capture, at_once, replay};
 pub use cri::{Runtime, id};
 pub use execute::execute;
 pub use hop::{Gateway, Hop, Link, NARROW, narrow};

@@ -35,6 +35,9 @@ pub struct Said {
     pub bytes: Vec<u8>,
 }
 
+/// What the largest DATA frame and the largest message carry, as Go's do.
+const LARGEST: usize = 32 * 1024;
+
 /// An upgraded connection.
 #[derive(Debug, Default)]
 pub struct Wire {
@@ -75,6 +78,17 @@ impl Wire {
     pub fn headers(&self, side: Side, on: u32) -> &BTreeMap<String, String> {
         let opened = self.all(side, on).find(|said| said.what.starts_with("SYN_"));
         &opened.unwrap_or_else(|| panic!("{side:?} has not opened {on}")).headers
+    }
+
+    /// Nothing is wrong with it, whatever it is.
+    ///
+    /// # Panics
+    /// Where something is.
+    #[track_caller]
+    pub fn assert_sound(&self, name: &str) {
+        assert_eq!(self.complaints, [""; 0], "{name}");
+        let largest = self.said.iter().map(|said| said.bytes.len()).max();
+        assert!(largest <= Some(LARGEST), "{name}: {largest:?} bytes in a frame");
     }
 
     fn all(&self, side: Side, on: u32) -> impl Iterator<Item = &Said> {

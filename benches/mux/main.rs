@@ -1,0 +1,258 @@
+//! What the multiplexer costs, as ratios to plain TCP and to moby/spdystream measured in the same rounds.
+//!
+//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` changes the number of rounds (5). Owns the
+//! choice of what is measured against what. It must not judge: no figure fails a run, and docs/benchmarks.md has the targets.
+
+mod forward;
+mod go;
+mod local;
+mod memory;
+mod ours;
+mod proxied;
+
+use std::alloc::System;
+
+use bench_support::table::{Case, Sample, run};
+use bench_support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
+use kubestream::upgrade::Protocol;
+use proxied::Who;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const KIB: usize = 1024;
+
+const GROUPS: [(&str, Group); 10] = [
+    ("bulk", bulk),
+    ("many", many),
+    ("small", small),
+    ("echo", echo),
+    ("open", open),
+    ("websocket", over_websocket),
+    ("forward", port_forward),
+    ("proxy", proxy),
+    ("memory", memory::print),
+    ("go", against_go),
+];
+
+fn main() -> Outcome<()> {
+    // Cargo says `--bench` to every bench.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if memory::is_child() {
+        return memory::child(&wanted);
+    }
+    run_groups(GROUPS, &wanted)
+}
+
+/// The proxy alone: its own CPU, and what passes it.
+fn proxy() -> Outcome<()> {
+    let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
+    let bare = "splice(2), a bare loop";
+    let mut cases = vec![Case::new(bare, None, move || proxied::forwarded(Who::BareSplice, plan))];
+    for (name, who) in [
+        ("Pipe::splice", Who::Splice),
+        ("Pipe::run", Who::Copy),
+        ("copy_bidirectional, 64 KiB", Who::Tokio(64 * KIB)),
+        ("copy_bidirectional, 8 KiB", Who::Tokio(8 * KIB)),
+    ] {
+        cases.push(Case::new(name, Some(bare), move || proxied::forwarded(who, plan)));
+    }
+    if go::is_built(proxied::GO) {
+        cases.push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || proxied::forwarded(Who::Go, plan)));
+    }
+    run("proxy: an upgraded connection passed on, 1 GiB to the client", &cases)?;
+
+    let plan = Plan { size: 32 * KIB, bytes: 256 << 20, ..Plan::default() };
+    let theirs = "Go: StreamTranslator";
+    let ours = |base| Case::new("translate", base, move || proxied::translated(Who::Copy, plan));
+    let cases = if go::is_built(proxied::GO) {
+        vec![Case::new(theirs, None, move || proxied::translated(Who::Go, plan)), ours(Some(theirs))]
+    } else {
+        vec![ours(None)]
+    };
+    run("proxy: WebSocket v5 in front of SPDY v4, stdout of 256 MiB", &cases)
+}
+
+fn bulk() -> Outcome<()> {
+    let plan = Plan { size: 32 * KIB, bytes: 768 << 20, ..Plan::default() };
+    let mut cases = vec![Case::new("std: raw TCP", None, move || raw::std_bulk(plan))];
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        let ours = |name: &str, plan: Plan| Case::new(flavor.name(name), Some(&raw), move || ours::bulk(flavor, plan));
+        cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+        cases.push(ours("send, data", plan));
+        cases.push(ours("AsyncWrite, data", Plan { copy_out: true, ..plan }));
+        cases.push(ours("AsyncWrite, AsyncRead", Plan { copy_out: true, copy_in: true, ..plan }));
+    }
+    run("bulk: one stream, 32 KiB writes, 768 MiB", &cases)
+}
+
+fn many() -> Outcome<()> {
+    let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP, one writer");
+        cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+        let many = Plan { streams: 64, ..plan };
+        cases.push(Case::new(flavor.name("64 streams"), Some(&raw), move || ours::bulk(flavor, many)));
+    }
+    run(
+        "many: 64 streams at once, 32 KiB writes, 512 MiB; share: the smallest stream's bytes at half time ÷ the largest's",
+        &cases,
+    )
+}
+
+fn small() -> Outcome<()> {
+    for (size, bytes) in [(4 * KIB, 256 << 20), (64, 64 * 400_000)] {
+        let plan = Plan { size, bytes, ..Plan::default() };
+        let mut cases = Vec::new();
+        for flavor in Flavor::ALL {
+            let raw = flavor.name("raw TCP");
+            let copy_out = Plan { copy_out: true, ..plan };
+            cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+            cases.push(Case::new(flavor.name("send"), Some(&raw), move || ours::bulk(flavor, plan)));
+            cases.push(Case::new(flavor.name("AsyncWrite"), Some(&raw), move || ours::bulk(flavor, copy_out)));
+        }
+        run(&format!("small: one stream, {size} B writes"), &cases)?;
+    }
+    Ok(())
+}
+
+fn echo() -> Outcome<()> {
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
+        cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || ours::echo(flavor)));
+    }
+    run("echo: one byte there and back", &cases)
+}
+
+fn open() -> Outcome<()> {
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP echo");
+        cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
+        for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
+            cases.push(Case::new(flavor.name(name), Some(&raw), move || ours::opens(flavor, at_once)));
+        }
+    }
+    run("open: streams opened, answered and closed from both ends", &cases)
+}
+
+/// benches/peers has the libraries of others in the same rounds.
+fn over_websocket() -> Outcome<()> {
+    type Transfer = fn(Flavor, Plan) -> Outcome<Sample>;
+    let directions: [(&str, Transfer, Transfer); 2] = [
+        ("to the server, masked", websocket::to_server, go::exec_to_server),
+        ("to the client", websocket::to_client, go::exec_to_client),
+    ];
+    let client_go = has(go::CLIENT_GO);
+    let plan = Plan { size: 32 * KIB, bytes: 768 << 20, ..Plan::default() };
+    let their_plan = Plan { bytes: 256 << 20, ..plan };
+    for (direction, ours, theirs) in directions {
+        let mut cases = Vec::new();
+        for flavor in Flavor::ALL {
+            let raw = flavor.name("raw TCP");
+            cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+            cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || ours(flavor, plan)));
+        }
+        if client_go {
+            let (flavor, raw) = (Flavor::CurrentThread, Flavor::CurrentThread.name("raw TCP"));
+            cases.push(Case::new("client-go and our server", Some(&raw), move || theirs(flavor, their_plan)));
+        }
+        run(&format!("websocket: exec v5, 32 KiB writes {direction}"), &cases)?;
+    }
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
+        cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || websocket::echo(flavor)));
+    }
+    if client_go {
+        let (flavor, raw) = (Flavor::CurrentThread, Flavor::CurrentThread.name("raw TCP"));
+        cases.push(Case::new("client-go and our server", Some(&raw), move || go::exec_echo(flavor)));
+    }
+    run("websocket: exec v5, one byte there and back", &cases)
+}
+
+fn port_forward() -> Outcome<()> {
+    let carriers = [("SPDY", Protocol::PortForward), ("tunnel", Protocol::Tunnel)];
+    let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
+    let (mut bulk, mut short) = (Vec::new(), Vec::new());
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        bulk.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
+        short.push(Case::new(&raw, None, move || raw::connections(flavor, forward::CONNECTIONS)));
+        for (carrier, protocol) in carriers {
+            let case = |name: &str| flavor.name(&format!("{carrier}{name}"));
+            bulk.push(Case::new(case(""), Some(&raw), move || forward::bulk(flavor, protocol, plan)));
+            for (name, at_once) in [("", 1), (", 16 at a time", 16)] {
+                let measure = move || forward::connections(flavor, protocol, at_once);
+                short.push(Case::new(case(name), Some(&raw), measure));
+            }
+        }
+    }
+    run("forward: one connection, 32 KiB writes", &bulk)?;
+    run("forward: connections of a byte there and back, one after another", &short)?;
+    if !has(local::CLIENT_GO) {
+        return Ok(());
+    }
+    let mut bulk = Vec::new();
+    let plan = Plan { bytes: 256 << 20, ..plan };
+    for (carrier, protocol) in carriers {
+        let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+        bulk.push(Case::new(&theirs, None, move || local::download(local::Who::ClientGo, protocol, plan)));
+        bulk.push(Case::new(ours, Some(&theirs), move || local::download(local::Who::Ours, protocol, plan)));
+    }
+    run("forward: a download through a local port, 32 KiB writes, our server", &bulk)?;
+    for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
+        let mut short = Vec::new();
+        for (carrier, protocol) in carriers {
+            let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+            let measure = move |who| local::connections(who, protocol, at_once);
+            short.push(Case::new(&theirs, None, move || measure(local::Who::ClientGo)));
+            short.push(Case::new(ours, Some(&theirs), move || measure(local::Who::Ours)));
+        }
+        run(&format!("forward: connections of a byte there and back to a local port, {name}, our server"), &short)?;
+    }
+    Ok(())
+}
+
+/// Whether a peer is built, and says so where it is not.
+fn has(program: &str) -> bool {
+    if !go::is_built(program) {
+        let path = go::path(program);
+        println!("\n## skipped: {} is not built (cd benches/go && go build -o bin/ ./...)", path.display());
+    }
+    go::is_built(program)
+}
+
+fn against_go() -> Outcome<()> {
+    if !has(go::SPDYSTREAM) {
+        return Ok(());
+    }
+    let flavor = Flavor::CurrentThread;
+    let both = "Go to Go";
+    for (size, bytes) in [(32 * KIB, 256 << 20), (4 * KIB, 128 << 20), (64, 64 * 100_000)] {
+        let plan = Plan { size, bytes, ..Plan::default() };
+        let cases = [
+            Case::new(both, None, move || go::bulk(plan)),
+            Case::new("ours to Go", Some(both), move || go::read_by_go(flavor, plan)),
+            Case::new("Go to ours", Some(both), move || go::written_by_go(flavor, plan)),
+            Case::new("ours to ours", Some(both), move || ours::bulk(flavor, plan)),
+        ];
+        run(&format!("go: moby/spdystream as peer, {size} B writes"), &cases)?;
+    }
+    let cases = [Case::new(both, None, go::echo), Case::new("ours to ours", Some(both), move || ours::echo(flavor))];
+    run("go: one byte there and back", &cases)?;
+    for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
+        let cases = [
+            Case::new(both, None, move || go::opens(at_once)),
+            Case::new("ours to ours", Some(both), move || ours::opens(flavor, at_once)),
+        ];
+        run(&format!("go: streams opened, answered and closed, {name}"), &cases)?;
+    }
+    Ok(())
+}

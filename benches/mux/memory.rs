@@ -1,0 +1,209 @@
+//! What idle connections and streams hold: two child processes, one an end, that open and then wait.
+//!
+//! Owns the children. A child is this program again, and answers a line on its stdin with a line of figures: resident
+//! bytes, as the kernel counts them, and live bytes, as the allocator does.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use kubestream::exec::Exec;
+use kubestream::mux::{Multiplexer, Stream};
+use tokio::io::{AsyncBufReadExt, BufReader as AsyncBufReader, stdin};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::ours;
+use bench_support::table::median;
+use bench_support::{Flavor, Outcome, websocket};
+
+const SPDY: &str = "spdy";
+const WEBSOCKET: &str = "websocket";
+const CHILD: &str = "KUBESTREAM_BENCH_CHILD";
+/// Past the second after which a silent connection gives its buffers back.
+const TRIMMED: Duration = Duration::from_millis(1_600);
+const ROUNDS: usize = 5;
+
+pub(crate) fn is_child() -> bool {
+    env::var_os(CHILD).is_some()
+}
+
+/// Prints the figures.
+pub(crate) fn print() -> Outcome<()> {
+    println!("\n## memory: bytes more than before, each end; medians of {ROUNDS} rounds");
+    println!("{:<38}{:>22}{:>22}{:>22}{:>22}", "", "client RSS", "server RSS", "client live", "server live");
+    for (title, carrier, connections, streams) in [
+        ("a connection, 4 streams (of 200)", SPDY, 200, 4),
+        ("a connection, 4 streams (of 1)", SPDY, 1, 4),
+        ("a stream (of 10,000)", SPDY, 1, 10_000),
+        ("an exec over WebSocket (of 200)", WEBSOCKET, 200, 4),
+        ("an exec over WebSocket (of 1)", WEBSOCKET, 1, 4),
+    ] {
+        let of = if streams > 4 { streams } else { connections };
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            rounds.push(round(carrier, connections, streams)?);
+        }
+        for (state, at) in [("at once", 0), ("after 1.6 s", 1)] {
+            let figure = |which: usize| {
+                let all = rounds.iter().filter_map(|round| Some(round.get(at)?.get(which)? / of as f64));
+                median(all.collect()).unwrap_or_default()
+            };
+            let cells: String = (0..4).map(|which| format!("{:>22.0}", figure(which))).collect();
+            println!("{:<38}{cells}", format!("{title}, {state}"));
+        }
+    }
+    Ok(())
+}
+
+/// How much more each end holds, at once and after the trim: client and server resident, client and server live.
+fn round(carrier: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
+    let mut server = Peer::start(&["server", carrier])?;
+    let address = server.line()?;
+    let mut client = Peer::start(&["client", carrier, address.trim(), &connections.to_string(), &streams.to_string()])?;
+    client.line()?;
+    thread::sleep(TRIMMED);
+    let before = figures(&mut client, &mut server)?;
+    client.ask("open")?;
+    let at_once = figures(&mut client, &mut server)?;
+    thread::sleep(TRIMMED);
+    let trimmed = figures(&mut client, &mut server)?;
+    let more = |now: [f64; 4]| std::array::from_fn(|at| now[at] - before[at]);
+    Ok([more(at_once), more(trimmed)])
+}
+
+fn figures(client: &mut Peer, server: &mut Peer) -> Outcome<[f64; 4]> {
+    let mut both = Vec::new();
+    for peer in [client, server] {
+        let line = peer.ask("figures")?;
+        both.extend(line.split_whitespace().map(str::parse::<f64>).collect::<Result<Vec<_>, _>>()?);
+    }
+    match both[..] {
+        [client, client_live, server, server_live] => Ok([client, server, client_live, server_live]),
+        _ => Err("a child has died".into()),
+    }
+}
+
+struct Peer {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(args: &[&str]) -> Outcome<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(args).env(CHILD, "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn()?;
+        let input = process.stdin.take().ok_or("no stdin")?;
+        let output = BufReader::new(process.stdout.take().ok_or("no stdout")?);
+        Ok(Self { process, input, output })
+    }
+
+    fn ask(&mut self, question: &str) -> Outcome<String> {
+        writeln!(self.input, "{question}")?;
+        self.line()
+    }
+
+    fn line(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+pub(crate) fn child(args: &[String]) -> Outcome<()> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    Flavor::CurrentThread.runtime()?.block_on(async {
+        match words[..] {
+            ["server", carrier] => serve(carrier == WEBSOCKET).await,
+            ["client", carrier, address, connections, streams] => {
+                hold(carrier == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
+            }
+            _ => Err("a child of which kind?".into()),
+        }
+    })
+}
+
+async fn serve(websocket: bool) -> Outcome<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    println!("{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        while let Ok((io, _)) = listener.accept().await {
+            if websocket {
+                tokio::spawn(websocket::serve(io));
+            } else {
+                tokio::spawn(ours::keep(io));
+            }
+        }
+    });
+    let mut lines = AsyncBufReader::new(stdin()).lines();
+    while lines.next_line().await?.is_some() {
+        say_figures()?;
+    }
+    Ok(())
+}
+
+/// What a client keeps open.
+#[derive(Default)]
+struct Held {
+    connections: Vec<Multiplexer>,
+    streams: Vec<Stream>,
+    sessions: Vec<Exec>,
+}
+
+impl Held {
+    async fn open(&mut self, websocket: bool, address: SocketAddr, streams: usize) -> Outcome<()> {
+        let io = TcpStream::connect(address).await?;
+        if websocket {
+            self.sessions.push(websocket::connect(io, vec!["hold".to_owned()]).await?);
+            return Ok(());
+        }
+        let mux = ours::client(io);
+        for number in 0..streams {
+            self.streams.push(ours::open(&mux, "open", number).await?);
+        }
+        self.connections.push(mux);
+        Ok(())
+    }
+}
+
+async fn hold(websocket: bool, address: SocketAddr, connections: usize, streams: usize) -> Outcome<()> {
+    let mut held = Held::default();
+    // What is paid once is paid by this one.
+    held.open(websocket, address, 1).await?;
+    println!("ready");
+    let mut lines = AsyncBufReader::new(stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        if line == "open" {
+            for _ in 0..connections {
+                held.open(websocket, address, streams).await?;
+            }
+            println!("{} connections", held.connections.len() + held.sessions.len());
+        } else {
+            say_figures()?;
+        }
+    }
+    Ok(())
+}
+
+fn say_figures() -> Outcome<()> {
+    let stats = crate::ALLOCATOR.stats();
+    let live = stats.bytes_allocated.saturating_sub(stats.bytes_deallocated);
+    let status = fs::read_to_string("/proc/self/status")?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    let kib: usize = resident.trim().trim_end_matches("kB").trim().parse()?;
+    println!("{} {live}", kib * 1024);
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! What the benches share, those against libraries of others too: two ends over loopback TCP, the meter, aligned buffers, and of
+//! what is measured plain TCP and our exec over WebSocket.
+//!
+//! Owns how a case is run and measured. It must not know what is compared.
+
+pub mod raw;
+pub mod table;
+pub mod websocket;
+
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rustix::time::{ClockId, clock_gettime};
+use stats_alloc::INSTRUMENTED_SYSTEM;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+
+use table::Sample;
+
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+pub type Group = fn() -> Outcome<()>;
+
+/// Runs the groups whose names are wanted, or all.
+pub fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String]) -> Outcome<()> {
+    if let Some(unknown) = wanted.iter().find(|word| !groups.iter().any(|(name, _)| name == word)) {
+        return Err(format!("no group {unknown}: there are {:?}", groups.map(|(name, _)| name)).into());
+    }
+    for (name, group) in groups {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            group()?;
+        }
+    }
+    Ok(())
+}
+
+/// Each end's runtime: a thread of its own, or two workers of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Flavor {
+    CurrentThread,
+    MultiThread,
+}
+
+impl Flavor {
+    pub const ALL: [Self; 2] = [Self::CurrentThread, Self::MultiThread];
+
+    pub fn name(self, case: &str) -> String {
+        match self {
+            Self::CurrentThread => format!("current_thread: {case}"),
+            Self::MultiThread => format!("multi_thread: {case}"),
+        }
+    }
+
+    pub fn runtime(self) -> std::io::Result<Runtime> {
+        match self {
+            Self::CurrentThread => Builder::new_current_thread().enable_all().build(),
+            Self::MultiThread => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+        }
+    }
+}
+
+/// A transfer in one direction.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Bytes of a write.
+    pub size: usize,
+    /// Bytes of all writes.
+    pub bytes: usize,
+    /// Streams that share them.
+    pub streams: usize,
+    /// Written through `AsyncWrite`, not handed over.
+    pub copy_out: bool,
+    /// Read through `AsyncRead`, not taken as they came.
+    pub copy_in: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { size: 32 * 1024, bytes: 256 << 20, streams: 1, copy_out: false, copy_in: false }
+    }
+}
+
+impl Plan {
+    /// A part of it that goes before, unmeasured: buffers, windows and the socket's own sizes settle meanwhile.
+    pub fn warm_up(self) -> Self {
+        Self { bytes: (self.bytes / 8).min(64 << 20), ..self }
+    }
+
+    pub fn writes(self) -> usize {
+        self.bytes / self.size
+    }
+}
+
+/// Runs both ends, each on a runtime of its own, and gives what the client measured.
+pub fn ends<S, C, FS, FC>(flavor: Flavor, server: S, client: C) -> Outcome<Sample>
+where
+    S: FnOnce(TcpStream) -> FS + Send + 'static,
+    C: FnOnce(TcpStream) -> FC + Send + 'static,
+    FS: Future<Output = Outcome<()>> + Send + 'static,
+    FC: Future<Output = Outcome<Sample>> + Send + 'static,
+{
+    let (address, server) = serve_one(flavor, server)?;
+    let sample = dial(flavor, address, client);
+    server.join().map_err(|_| "the server panicked")??;
+    sample
+}
+
+pub type Serving = thread::JoinHandle<Outcome<()>>;
+
+/// Serves the first connection, on a thread of its own.
+pub fn serve_one<S, FS>(flavor: Flavor, server: S) -> Outcome<(SocketAddr, Serving)>
+where
+    S: FnOnce(TcpStream) -> FS + Send + 'static,
+    FS: Future<Output = Outcome<()>> + Send + 'static,
+{
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let serving = thread::spawn(move || {
+        flavor.runtime()?.block_on(async move {
+            let (io, _) = TcpListener::from_std(listener)?.accept().await?;
+            io.set_nodelay(true)?;
+            tokio::spawn(server(io)).await?
+        })
+    });
+    Ok((address, serving))
+}
+
+/// The client's end, on a thread of its own too, as a worker of the caller's runtime would be.
+pub fn dial<C, FC>(flavor: Flavor, address: SocketAddr, client: C) -> Outcome<Sample>
+where
+    C: FnOnce(TcpStream) -> FC + Send + 'static,
+    FC: Future<Output = Outcome<Sample>> + Send + 'static,
+{
+    flavor.runtime()?.block_on(async move {
+        let io = TcpStream::connect(address).await?;
+        io.set_nodelay(true)?;
+        tokio::spawn(client(io)).await?
+    })
+}
+
+/// Time, and what the whole process, both ends, took of the CPU and of the global allocator, which is to be [`INSTRUMENTED_SYSTEM`].
+pub struct Meter {
+    began: Instant,
+    cpu: Duration,
+    allocations: usize,
+}
+
+pub struct Reading {
+    pub seconds: f64,
+    pub cpu: f64,
+    pub allocations: f64,
+}
+
+impl Meter {
+    pub fn start() -> Self {
+        Self { began: Instant::now(), cpu: cpu(), allocations: allocations() }
+    }
+
+    pub fn read(&self) -> Reading {
+        Reading {
+            seconds: self.began.elapsed().as_secs_f64(),
+            cpu: cpu().saturating_sub(self.cpu).as_secs_f64(),
+            allocations: (allocations() - self.allocations) as f64,
+        }
+    }
+
+    /// The figures of a transfer that ends now.
+    pub fn transferred(&self, plan: Plan) -> Sample {
+        let (reading, bytes) = (self.read(), plan.bytes as f64);
+        let writes = plan.writes() as f64;
+        Sample::new()
+            .with("GB/s", bytes / reading.seconds / 1e9)
+            .with("CPU-s/GB", reading.cpu / bytes * 1e9)
+            .with("writes/s", writes / reading.seconds)
+            .with("allocs/write", reading.allocations / writes)
+    }
+}
+
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn allocations() -> usize {
+    let stats = INSTRUMENTED_SYSTEM.stats();
+    stats.allocations + stats.reallocations
+}
+
+/// Round trips one after another, as percentiles.
+pub fn latencies(mut taken: Vec<Duration>) -> Sample {
+    taken.sort_unstable();
+    let total: Duration = taken.iter().sum();
+    let at = |share: usize| taken.get(taken.len() * share / 100).map_or(0.0, |time| time.as_secs_f64() * 1e6);
+    Sample::new().with("p50 µs", at(50)).with("p99 µs", at(99)).with("ops/s", taken.len() as f64 / total.as_secs_f64())
+}
+
+/// Bytes that begin on a page: an allocator puts large blocks 16 bytes past one, where copies are slow on some processors.
+pub fn aligned(size: usize) -> Bytes {
+    let block = vec![7u8; size + PAGE];
+    let skip = block.as_ptr().align_offset(PAGE);
+    Bytes::from(block).slice(skip..skip + size)
+}
+
+/// The part of `block` that begins on a page; `block` is a page larger than `size`.
+pub fn aligned_mut(block: &mut [u8], size: usize) -> &mut [u8] {
+    let skip = block.as_ptr().align_offset(PAGE);
+    &mut block[skip..skip + size]
+}
+
+pub const PAGE: usize = 4096;

@@ -1,0 +1,193 @@
+//! The crate at either end of an exec over WebSocket, v5: 32 KiB to the server on stdin, or to the client on stdout.
+//!
+//! Owns what a command does at the server, so that other clients can ask for the same. Each is done twice, to warm up first.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use kubestream::exec::{
+    Exec, ExecRequest, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Streams,
+};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::status::ExitStatus;
+use kubestream::upgrade::{self, Protocol};
+use tokio::net::TcpStream;
+
+use super::raw::{ECHOES, WARM_UP};
+use super::table::Sample;
+use super::{Flavor, Meter, Outcome, Plan, aligned, ends, latencies};
+
+/// `read BYTES BYTES`: takes so much stdin and then says a byte, twice.
+pub fn to_server_command(plan: Plan) -> Vec<String> {
+    vec!["read".to_owned(), plan.warm_up().bytes.to_string(), plan.bytes.to_string()]
+}
+
+/// `write SIZE BYTES BYTES`: waits for a byte and then writes so much to stdout, twice.
+pub fn to_client_command(plan: Plan) -> Vec<String> {
+    vec!["write".to_owned(), plan.size.to_string(), plan.warm_up().bytes.to_string(), plan.bytes.to_string()]
+}
+
+/// Says what it is told, until the end of stdin.
+pub fn echo_command() -> Vec<String> {
+    vec!["echo".to_owned()]
+}
+
+pub fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
+    ends(flavor, serve, move |io| async move {
+        let mut session = Session::open(io, to_server_command(plan)).await?;
+        let data = aligned(plan.size);
+        let mut meter = Meter::start();
+        for part in [plan.warm_up(), plan] {
+            meter = Meter::start();
+            for _ in 0..part.writes() {
+                session.stdin.send(data.clone()).await?;
+            }
+            session.stdout.data().await.ok_or("no answer")??;
+        }
+        let sample = meter.transferred(plan);
+        session.end().await?;
+        Ok(sample)
+    })
+}
+
+pub fn to_client(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
+    ends(flavor, serve, move |io| take(io, plan))
+}
+
+/// The client's end of a transfer to it.
+pub async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
+    let mut session = Session::open(io, to_client_command(plan)).await?;
+    let mut meter = Meter::start();
+    for part in [plan.warm_up(), plan] {
+        meter = Meter::start();
+        session.stdin.send(Bytes::from_static(&[1])).await?;
+        let mut left = part.bytes;
+        while left > 0 {
+            left -= session.stdout.data().await.ok_or("stdout ended")??.len();
+        }
+    }
+    let sample = meter.transferred(plan);
+    session.end().await?;
+    Ok(sample)
+}
+
+pub fn echo(flavor: Flavor) -> Outcome<Sample> {
+    ends(flavor, serve, move |io| async move {
+        let mut session = Session::open(io, echo_command()).await?;
+        let byte = Bytes::from_static(&[7]);
+        let mut taken = Vec::new();
+        for trip in 0..WARM_UP + ECHOES {
+            let began = Instant::now();
+            session.stdin.send(byte.clone()).await?;
+            session.stdout.data().await.ok_or("the echo ended")??;
+            if trip >= WARM_UP {
+                taken.push(began.elapsed());
+            }
+        }
+        session.end().await?;
+        Ok(latencies(taken))
+    })
+}
+
+/// The client's end.
+struct Session {
+    exec: Exec,
+    stdin: RemoteStdin,
+    stdout: RemoteOutput,
+}
+
+impl Session {
+    async fn open(io: TcpStream, command: Vec<String>) -> Outcome<Self> {
+        let mut exec = connect(io, command).await?;
+        let stdin = exec.stdin.take().ok_or("no stdin")?;
+        let stdout = exec.stdout.take().ok_or("no stdout")?;
+        Ok(Self { exec, stdin, stdout })
+    }
+
+    async fn end(mut self) -> Outcome<()> {
+        drop((self.stdin, self.stdout));
+        let status = self.exec.wait().await?;
+        if status.success() { Ok(()) } else { Err(format!("the command: {status:?}").into()) }
+    }
+}
+
+/// A session of a command, its driver spawned.
+pub async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
+    let query = ExecRequest::new(command, Streams::PIPES).to_query();
+    let url = format!("http://{}{}?{query}", io.peer_addr()?, PATH);
+    let request = http::Request::get(url).body(())?;
+    let upgraded = upgrade::connect(io, request, Protocol::V5, &upgrade::Config::default()).await?;
+    let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+    tokio::spawn(driver);
+    Ok(mux.exec(Streams::PIPES).await?)
+}
+
+pub const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
+
+/// The server's end, until all of it is sent; over SPDY too, where a translator asks for that.
+pub async fn serve(io: TcpStream) -> Outcome<()> {
+    let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
+    let request = ExecRequest::from_query(pending.request().uri().query().unwrap_or_default())?;
+    let upgraded = pending.accept(Protocol::ANY).await?;
+    let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
+    let driver = tokio::spawn(driver);
+    let session = mux.accept_exec(request.streams).await?;
+    drop(mux);
+    let words: Vec<&str> = request.command.iter().map(String::as_str).collect();
+    act(session, &words).await?;
+    // The client may not wait for the Close: it has the status.
+    let _ = driver.await?;
+    Ok(())
+}
+
+async fn act(mut session: ExecServer, command: &[&str]) -> Outcome<()> {
+    let stdin = session.stdin.take().ok_or("no stdin")?;
+    let stdout = session.stdout.take().ok_or("no stdout")?;
+    match *command {
+        ["hold"] => return hold(session).await,
+        ["read", warm_up, bytes] => read(stdin, stdout, [warm_up.parse()?, bytes.parse()?]).await?,
+        ["write", size, warm_up, bytes] => {
+            write(stdin, stdout, size.parse()?, [warm_up.parse()?, bytes.parse()?]).await?;
+        }
+        ["echo"] => say_again(stdin, stdout).await?,
+        _ => return Err("an unknown command".into()),
+    }
+    // A client that goes without a word once it has the status, as kube does, is no failure: it has measured what it wanted.
+    let _ = session.exit(ExitStatus::Success).await;
+    Ok(())
+}
+
+/// Keeps what an idle session has.
+async fn hold(session: ExecServer) -> Outcome<()> {
+    session.client_gone().await;
+    Ok(())
+}
+
+async fn read(mut stdin: ProcessStdin, mut stdout: ProcessOutput, parts: [usize; 2]) -> Outcome<()> {
+    for bytes in parts {
+        let mut left = bytes;
+        while left > 0 {
+            left -= stdin.data().await.ok_or("stdin ended")??.len();
+        }
+        stdout.send(Bytes::from_static(&[1])).await?;
+    }
+    Ok(())
+}
+
+async fn write(mut stdin: ProcessStdin, mut stdout: ProcessOutput, size: usize, parts: [usize; 2]) -> Outcome<()> {
+    let data = aligned(size);
+    for bytes in parts {
+        stdin.data().await.ok_or("stdin ended")??;
+        for _ in 0..bytes / size {
+            stdout.send(data.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn say_again(mut stdin: ProcessStdin, mut stdout: ProcessOutput) -> Outcome<()> {
+    while let Some(data) = stdin.data().await.transpose()? {
+        stdout.send(data).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! The table of docs/limits.md against the code: every default is the documented one.
+//!
+//! Owns the list of the settings, in the order of the table. What a limit does is for the tests of its part to show.
+
+#![cfg(feature = "streaming")] // whose limits stand in the same table
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use kubestream::exec::Options;
+use kubestream::mux::Config;
+use kubestream::{portforward, proxy, status, streaming, upgrade};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Every setting of the table, in its order, as the code has it.
+fn defaults() -> Vec<(&'static str, String)> {
+    let (config, exec, handshake, session) =
+        (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
+    let limits = &config.limits;
+    let (forward, streaming) = (portforward::Options::default(), streaming::Config::default());
+    assert_eq!(limits.rate_window, Duration::from_secs(30), "the rows that count say so in their first column");
+    let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
+    vec![
+        ("spdy::Limits::max_control_frame", bytes(limits.max_control_frame)),
+        ("spdy::Limits::max_header_pairs", count(limits.max_header_pairs)),
+        ("spdy::Limits::max_header_name", bytes(limits.max_header_name)),
+        ("max_header_value", bytes(limits.max_header_value)),
+        ("spdy::Limits::max_header_block", bytes(limits.max_header_block)),
+        ("spdy::Limits::max_header_bytes", bytes(limits.max_header_bytes)),
+        ("spdy::Limits::max_settings", count(limits.max_settings)),
+        ("spdy::Limits::max_settings_frames", limits.max_settings_frames.to_string()),
+        ("spdy::Limits::max_streams", streams),
+        ("spdy::Limits::max_unanswered_resets", limits.max_unanswered_resets.to_string()),
+        ("spdy::Limits::max_queued_replies", count(limits.max_queued_replies)),
+        ("spdy::Limits::max_stray_data", bytes(limits.max_stray_data)),
+        ("spdy::Limits::max_message", bytes(usize::try_from(limits.max_message).unwrap())),
+        ("spdy::Limits::max_fragments", count(limits.max_fragments as usize)),
+        ("mux::Config::stream_receive_budget", bytes(config.stream_receive_budget)),
+        ("mux::Config::receive_budget", bytes(config.receive_budget)),
+        ("mux::Config::stream_stall_timeout", config.stream_stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
+        ("portforward::Options::stall_timeout", time(forward.stall_timeout.unwrap())),
+        ("mux::Config::stall_timeout", config.stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
+        ("mux::Config::send_buffer", bytes(config.send_buffer)),
+        ("mux::Config::keepalive_interval", time(config.keepalive_interval.unwrap())),
+        ("keepalive_timeout", time(config.keepalive_timeout.unwrap())),
+        ("mux::Config::pause_probe_interval", time(config.pause_probe_interval)),
+        ("mux::Config::idle_timeout", time(config.idle_timeout.unwrap())),
+        ("mux::Config::flush_timeout", time(config.flush_timeout)),
+        ("mux::Config::linger", time(config.linger)),
+        ("upgrade::Config::max_head", bytes(handshake.max_head)),
+        ("max_headers", count(handshake.max_headers)),
+        ("upgrade::Config::head_timeout", time(handshake.head_timeout)),
+        ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
+        ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
+        ("upgrade::Config::origins", origins(&handshake)),
+        ("proxy::LINGER", time(proxy::LINGER)),
+        ("proxy::TAIL_TIMEOUT", time(proxy::TAIL_TIMEOUT)),
+        ("proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
+        ("proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
+        ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
+        ("portforward::Options::linger", time(forward.linger)),
+        ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
+        ("portforward::Options::reason_grace", time(forward.reason_grace)),
+        ("portforward::MAX_REASON_LEN", bytes(portforward::MAX_REASON_LEN)),
+        ("streaming::Config::token_ttl", time(streaming.token_ttl)),
+        ("streaming::Config::max_tokens", count(streaming.max_tokens)),
+        ("exec::Options::creation_timeout", time(session.creation_timeout)),
+        ("exec::Options::status_timeout", time(session.status_timeout)),
+        ("exec::Options::output_grace", time(session.output_grace)),
+        ("status::MAX_STATUS_LEN", bytes(status::MAX_STATUS_LEN)),
+        ("MAX_CAUSES", count(status::MAX_CAUSES)),
+        ("status::MAX_RESIZE_LEN", bytes(status::MAX_RESIZE_LEN)),
+    ]
+}
+
+fn origins(config: &upgrade::Config) -> String {
+    assert_eq!(config.origins, upgrade::Origins::SameHost);
+    "the `Host`'s own".to_owned()
+}
+
+fn bytes(bytes: usize) -> String {
+    match bytes {
+        MIB.. if bytes.is_multiple_of(MIB) => format!("{} MiB", bytes / MIB),
+        KIB.. if bytes.is_multiple_of(KIB) => format!("{} KiB", bytes / KIB),
+        _ => format!("{bytes} B"),
+    }
+}
+
+fn count(count: usize) -> String {
+    if count < 1000 { count.to_string() } else { format!("{},{:03}", count / 1000, count % 1000) }
+}
+
+fn time(time: Duration) -> String {
+    match time.as_secs() {
+        hours if hours >= 3600 => format!("{} h", hours / 3600),
+        minutes if minutes > 60 && minutes.is_multiple_of(60) => format!("{} min", minutes / 60),
+        seconds => format!("{seconds} s"),
+    }
+}
+
+#[test]
+fn every_default_is_the_documented_one() {
+    let mut documented = Vec::new();
+    for line in include_str!("../docs/limits.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        assert_eq!(cells.len(), 4, "{line}");
+        let settings = cells[1].split(", ").filter_map(|name| name.strip_prefix('`')?.strip_suffix('`'));
+        documented.extend(settings.zip(cells[2].split(", ").map(str::to_owned)));
+    }
+    assert_eq!(documented, defaults());
+}

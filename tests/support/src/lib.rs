@@ -1,0 +1,158 @@
+//! What the integration tests and the fuzz targets share: peers made by hand, IOs that misbehave, ends of ours with their driver
+//! running, and what is tried in more than one way.
+//!
+//! Owns no expectation but the model's and the sessions'. What else is right stands in the tests.
+
+pub mod breaks;
+pub mod connection;
+pub mod fragment;
+mod frame;
+pub mod io;
+pub mod memory;
+pub mod model;
+pub mod mutation;
+pub mod peer;
+pub mod recording;
+#[cfg(feature = "streaming")]
+pub mod sessions;
+pub mod websocket;
+pub mod wire;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::ConnectionError;
+use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
+use kubestream::spdy::Headers;
+use kubestream::upgrade::{Protocol, Upgraded, Version};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+pub type DriverTask = JoinHandle<Result<(), ConnectionError>>;
+
+/// The default configuration, changed.
+pub fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::default();
+    change(&mut config);
+    config
+}
+
+pub fn client<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mux, driver) = Multiplexer::client(Upgraded::from_io(io), config);
+    (mux, tokio::spawn(driver))
+}
+
+pub fn server<IO>(io: IO, config: Config) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mux, driver) = Multiplexer::server(Upgraded::from_io(io), config);
+    (mux, tokio::spawn(driver))
+}
+
+/// What a handshake may have settled on.
+pub trait Settled {
+    fn protocol(self) -> Protocol;
+}
+
+impl Settled for Protocol {
+    fn protocol(self) -> Protocol {
+        self
+    }
+}
+
+impl Settled for Version {
+    fn protocol(self) -> Protocol {
+        Protocol::Exec(self)
+    }
+}
+
+impl Settled for kubestream::channel::Subprotocol {
+    fn protocol(self) -> Protocol {
+        Protocol::Channel(self)
+    }
+}
+
+/// A client past a handshake.
+pub fn exec_client<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(settled.protocol()));
+    let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+    (mux, tokio::spawn(driver))
+}
+
+/// The server's end of the same.
+pub fn exec_server<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(settled.protocol()));
+    let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
+    (mux, tokio::spawn(driver))
+}
+
+/// The next stream the peer opens, answered.
+pub async fn accept(mux: &Multiplexer) -> Stream {
+    mux.accept().await.unwrap().unwrap().reply()
+}
+
+pub fn named(name: &str) -> Headers {
+    Headers::from_iter([("name", name)])
+}
+
+/// Bytes that tell their place, so that none can be lost, doubled or moved unseen.
+pub fn pattern(seed: usize, len: usize) -> Bytes {
+    (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect::<Vec<u8>>().into()
+}
+
+/// All of a stream, up to the peer's FIN.
+pub async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(data) = stream.data().await {
+        all.extend_from_slice(&data.unwrap());
+    }
+    all
+}
+
+/// A head, to its empty line and no further. `None`: the connection ended before.
+pub async fn try_read_head(io: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(io.read_u8().await.ok()?);
+    }
+    Some(String::from_utf8(head).unwrap())
+}
+
+/// The same of a connection that does not end.
+pub async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
+    try_read_head(io).await.unwrap()
+}
+
+/// Waits for something that other tasks bring about. The clock of the test moves meanwhile, by milliseconds.
+pub async fn until(mut what: impl FnMut() -> bool) {
+    for _ in 0..10_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("waited in vain");
+}
+
+/// Two ends of a TCP connection on loopback.
+pub async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (near, far) = (near.unwrap(), far.unwrap().0);
+    for end in [&near, &far] {
+        end.set_nodelay(true).unwrap();
+    }
+    (near, far)
+}

@@ -1,0 +1,108 @@
+//! A peer made by hand: it says and hears frames, and keeps to no rule but those of their bytes. Like Go's it has no
+//! windows and answers nothing by itself.
+//!
+//! Owns the frames' way onto the wire and off it.
+
+use futures_util::{SinkExt, StreamExt};
+use kubestream::spdy::{Codec, Frame, GoAwayStatus, Headers, Limits, RstStatus, StreamId};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio_util::codec::Framed;
+
+pub use crate::frame::{data, fin, reply, rst, window_update};
+
+pub struct Peer<IO = DuplexStream> {
+    wire: Framed<IO, Codec>,
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
+    pub fn new(io: IO) -> Self {
+        Self { wire: Framed::new(io, Codec::new(Limits::default())) }
+    }
+
+    pub async fn say(&mut self, frame: Frame) {
+        self.wire.send(frame).await.unwrap();
+    }
+
+    /// As [`say`](Self::say), for one whose other end may be gone: whether it is not.
+    pub async fn try_say(&mut self, frame: Frame) -> bool {
+        self.wire.send(frame).await.is_ok()
+    }
+
+    /// The next frame, but for the SETTINGS that every client begins with. `None` at the end.
+    pub async fn hear(&mut self) -> Option<Frame> {
+        loop {
+            match self.wire.next().await.transpose().unwrap() {
+                Some(Frame::Settings(_)) => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    /// All frames up to the end.
+    pub async fn hear_all(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.hear().await {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Hears a SYN_STREAM: its id and its headers.
+    pub async fn hear_syn(&mut self) -> (u32, Headers) {
+        match self.hear().await {
+            Some(Frame::SynStream { id, headers, .. }) => (id.get(), headers),
+            other => panic!("{other:?} instead of SYN_STREAM"),
+        }
+    }
+
+    /// Hears a PING and echoes it, which shows each end that the other has taken all before it.
+    pub async fn echo(&mut self) {
+        match self.hear().await {
+            Some(Frame::Ping(id)) => self.say(Frame::Ping(id)).await,
+            other => panic!("{other:?} instead of PING"),
+        }
+    }
+
+    pub fn into_io(self) -> IO {
+        self.wire.into_inner()
+    }
+}
+
+pub fn syn(id: u32, headers: &[(&str, &str)]) -> Frame {
+    Frame::SynStream {
+        id: StreamId::new(id),
+        associated: StreamId::SESSION,
+        priority: 0,
+        slot: 0,
+        fin: false,
+        unidirectional: false,
+        headers: headers.iter().copied().collect(),
+    }
+}
+
+pub fn goaway(last_good: u32) -> Frame {
+    Frame::GoAway { last_good: StreamId::new(last_good), status: GoAwayStatus::OK }
+}
+
+/// What the DATA frames among these carry on one stream, and whether FIN came with the last.
+pub fn carried(frames: &[Frame], id: u32) -> (Vec<u8>, bool) {
+    let mut all = (Vec::new(), false);
+    for frame in frames {
+        if let Frame::Data { id: on, fin, data } = frame
+            && on.get() == id
+        {
+            assert!(!all.1, "DATA after FIN");
+            all.0.extend_from_slice(data);
+            all.1 = *fin;
+        }
+    }
+    all
+}
+
+pub fn resets(frames: &[Frame]) -> Vec<(u32, RstStatus)> {
+    let reset = |frame: &Frame| match frame {
+        Frame::RstStream { id, status } => Some((id.get(), *status)),
+        _ => None,
+    };
+    frames.iter().filter_map(reset).collect()
+}
