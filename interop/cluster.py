@@ -3,7 +3,7 @@
 
     kubectl proxy --port 8222 --disable-filter &
     cargo build --release --example exec
-    tests/interop/cluster.py --runs 200 -- --server http://127.0.0.1:8222 --pod web -c main
+    interop/cluster.py --runs 200 -- --server http://127.0.0.1:8222 --pod web -c main
 
 What follows `--` is handed to the exec example: for a kubelet, `--server https://127.0.0.1:10250 --kubelet` and its certificates.
 The container needs a shell, head, wc and stty. Prints a line a check and exits with the number of those that failed.

@@ -3,7 +3,7 @@
 
     cargo build --example cri && target/debug/examples/cri --listen unix:///tmp/cri.sock &
     (a cluster whose kubelet has `containerRuntimeEndpoint: unix:///tmp/cri.sock`)
-    KUBECONFIG=... tests/interop/kubelet.py --kubectl kubectl --node localhost
+    KUBECONFIG=... interop/kubelet.py --kubectl kubectl --node localhost
 
 It makes a pod of its own, whose containers' commands are on this machine, and deletes it. Each check is run with kubectl over
 WebSocket and over SPDY. Prints a line a check and exits with the number of those that failed.

@@ -132,7 +132,7 @@ async fn bound() -> UdpSocket {
 }
 
 fn lua() -> String {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tools/k8s_channels.lua");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tools/k8s_channels.lua");
     format!("lua_script:{}", script.display())
 }
 

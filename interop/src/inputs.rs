@@ -2,7 +2,7 @@
 //!
 //! Owns the making of inputs, the same ones for a seed. It must not know what a framer makes of them, nor use our own.
 
-#[path = "../../../fuzz/tests/mutation/mod.rs"]
+#[path = "../../fuzz/tests/mutation/mod.rs"]
 mod mutation;
 
 use std::fs;
@@ -12,7 +12,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use mutation::{Numbers, TELLING, mutate};
 
 /// The text that SPDY/3.1's blocks begin with knowing.
-pub const DICTIONARY: &[u8] = include_bytes!("../../../src/spdy/dictionary.bin");
+pub const DICTIONARY: &[u8] = include_bytes!("../../src/spdy/dictionary.bin");
 const SYN_STREAM: u8 = 1;
 const SYN_REPLY: u8 = 2;
 const SETTINGS: u8 = 4;
@@ -40,7 +40,7 @@ impl Inputs {
     /// Where a session cannot be read.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut sessions: Vec<_> =
             files(&root.join("fuzz/corpus/frame")).iter().map(|path| fs::read(path).expect("a seed")).collect();
         for path in files(&root.join("fuzz/corpus/header_block")) {

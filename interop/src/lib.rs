@@ -2,7 +2,7 @@
 //!
 //! Owns the life of every process that a test starts: none outlives its test. It must not know what a test expects.
 //!
-//! `tests/interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
+//! `interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
 
 mod capture;
 mod cri;

@@ -60,7 +60,7 @@ macro_rules! names {
 }
 
 names! {
-    /// A peer that is not ours. `tests/interop/run NAME` runs the suites whose sources say `Foreign::` and one of these.
+    /// A peer that is not ours. `interop/run NAME` runs the suites whose sources say `Foreign::` and one of these.
     Foreign {
         /// The command.
         Kubectl: "kubectl",

@@ -243,7 +243,7 @@ pub fn asciinema() -> tokio::process::Command {
 #[must_use]
 pub fn example(name: &str) -> PathBuf {
     let examples = std::env::var_os("KUBESTREAM_EXAMPLES");
-    built(examples.map_or_else(|| suite("../../target/debug/examples"), PathBuf::from).join(name))
+    built(examples.map_or_else(|| suite("../target/debug/examples"), PathBuf::from).join(name))
 }
 
 /// The conformance runner, which is built beside them.
@@ -259,7 +259,7 @@ pub fn kubectl() -> PathBuf {
 }
 
 fn built(path: PathBuf) -> PathBuf {
-    assert!(path.exists(), "{} is not built: tests/interop/run does that", path.display());
+    assert!(path.exists(), "{} is not built: interop/run does that", path.display());
     path
 }
 

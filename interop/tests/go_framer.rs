@@ -134,7 +134,7 @@ fn headers(g: &mut Gen) -> Headers {
 /// A frame of each type, as moby/spdystream writes them: one compressor made all of them.
 fn recorded() -> (Vec<Frame>, Vec<u8>) {
     let mut wire = Vec::new();
-    for line in include_str!("../../data/spdystream_frames.tsv").lines() {
+    for line in include_str!("../../tests/data/spdystream_frames.tsv").lines() {
         let (_, bytes) = line.split_once('\t').expect("a name and a frame");
         let byte = |at| u8::from_str_radix(&bytes[at..at + 2], 16).expect("hex");
         wire.extend((0..bytes.len()).step_by(2).map(byte));

@@ -1,7 +1,7 @@
 //! The tail of an output through nginx, HAProxy and a relay, which end both of their sides when either of them has ended: what a client still
 //! sends then, be it stdin or a WINDOW_UPDATE, meets a reset that takes along what was not delivered. So they have to end last.
 //!
-//! `KUBESTREAM_RUNS=100 tests/interop/run --test hops` is the long form.
+//! `KUBESTREAM_RUNS=100 interop/run --test hops` is the long form.
 
 use std::fmt::Write as _;
 use std::process::Stdio;
@@ -199,7 +199,8 @@ fn proof(gateway: Gateway) -> Proof {
     let cases = "1 MB and exit 7 on a narrow link; 1 MB and exit 7 on a narrow link while stdin flows";
     let behind = std::env::var("KUBESTREAM_THROUGH").ok();
     let behind = behind.and_then(|named| THROUGH.iter().find(|(value, _)| *value == named));
-    let through = behind.map_or_else(|| name(gateway).to_owned(), |(_, said)| format!("{} before {said}", name(gateway)));
+    let through =
+        behind.map_or_else(|| name(gateway).to_owned(), |(_, said)| format!("{} before {said}", name(gateway)));
     let proof = proves(cases).with(Foreign::Kubectl, client_of(NODE).through(&through), PROTOCOLS);
     match gateway {
         Gateway::Nginx => proof.with(Foreign::Nginx, hop_before(NODE), PROTOCOLS),

@@ -419,7 +419,7 @@ async fn port_forward_in_its_old_form() {
 
 /// What was recorded of Kubernetes' own: both sides, heads first.
 fn recorded(name: &str) -> (Vec<u8>, Vec<u8>) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(name);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
     let side = |side| std::fs::read(directory.join(side)).unwrap_or_else(|error| panic!("{name}: {error}"));
     (side("c2s.bin"), side("s2c.bin"))
 }
@@ -432,7 +432,7 @@ async fn recorded_spdy_reads_as_the_codec_reads_it() {
         "21 sessions, as our codec reads them",
         Protocol::EXEC.iter().chain([&Protocol::PortForward]).copied(),
     );
-    let rows = include_str!("../../data/captures/expected.tsv").lines();
+    let rows = include_str!("../../tests/data/captures/expected.tsv").lines();
     let rows: Vec<[&str; 3]> = rows.map(|row| row.split('\t').collect::<Vec<_>>().try_into().expect("three")).collect();
     let wires = stream::iter(rows.chunks(2).map(|pair| async move {
         let (client, server) = recorded(&format!("captures/{}", pair[0][0]));

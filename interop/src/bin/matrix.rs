@@ -1,4 +1,4 @@
-//! The interop matrix: what the tests have recorded, merged, checked and written into docs/interop.md. `tests/interop/run` calls it.
+//! The interop matrix: what the tests have recorded, merged, checked and written into docs/interop.md. `interop/run` calls it.
 //!
 //! Owns the versions of the peers, each read where it is pinned, and the table. It must not know what a test proves but from its record.
 //!
@@ -19,7 +19,7 @@ use kubestream_interop::kubectl;
 use kubestream_interop::matrix::{Foreign, NOTHING, Over, THROUGH};
 use serde_json::Value;
 
-const BEGIN: &str = "<!-- The matrix: written by tests/interop/run, not by hand. -->";
+const BEGIN: &str = "<!-- The matrix: written by interop/run, not by hand. -->";
 const END: &str = "<!-- The end of the matrix. -->";
 const HEAD: &str = "| peer | version | role | protocol | through | what passes |\n|---|---|---|---|---|---|\n";
 

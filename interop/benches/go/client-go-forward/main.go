@@ -1,7 +1,7 @@
 // client-go-forward is client-go's port-forward, as a peer to be measured with: benches/support/local.rs has the server and the
 // clients of its local ports.
 //
-//	cd benches/go && go build -o bin/ ./...
+//	cd interop/benches/go && go build -o bin/ ./...
 //
 // It prints one line, its local ports, and forwards until stdin closes.
 package main

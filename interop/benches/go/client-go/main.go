@@ -1,7 +1,7 @@
 // client-go is its WebSocket executor, as a peer to be measured with. The query of the URL says what the server does, as in
 // benches/support/websocket.rs: each transfer twice, to warm up first, and only the second is measured.
 //
-//	cd benches/go && go build -o bin/ ./...
+//	cd interop/benches/go && go build -o bin/ ./...
 //
 // It prints one line: the seconds of a transfer; p50 and p99 in µs and round trips a second of an echo.
 package main

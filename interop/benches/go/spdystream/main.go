@@ -1,7 +1,7 @@
 // spdystream is moby/spdystream on a raw TCP connection, as a peer to be measured with and against. A stream's header
 // `do` says what the accepting side does with it, as in benches/support/ours.rs.
 //
-//	cd benches/go && go build -o bin/ ./...
+//	cd interop/benches/go && go build -o bin/ ./...
 //
 // -dial prints one line: the seconds of a write; p50 and p99 in µs and round trips a second of an echo; opens a second.
 package main

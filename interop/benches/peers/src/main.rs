@@ -1,12 +1,12 @@
 //! Exec over WebSocket v5, by the crate and by others, in the same rounds.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml` runs all, `-- to-server` some; `ROUNDS=9` changes the number of
+//! `cargo run --release --package kubestream-peers` runs all, `-- to-server` some; `ROUNDS=9` changes the number of
 //! rounds (5). A crate of its own: kube brings over a hundred others, which the tests need not build.
 
 mod kube_rs;
 mod messages;
 #[allow(dead_code)] // the benches' own use the rest
-#[path = "../../support/mod.rs"]
+#[path = "../../../../benches/support/mod.rs"]
 mod support;
 
 use std::alloc::System;
