@@ -1,4 +1,4 @@
-//! Go's peers, moby/spdystream and client-go: the programs of benches/go, where they are built.
+//! Go's peers, moby/spdystream and client-go: the programs of interop/benches/go, where they are built.
 //!
 //! Owns their processes.
 
@@ -17,7 +17,7 @@ pub(crate) const SPDYSTREAM: &str = "spdystream";
 pub(crate) const CLIENT_GO: &str = "client-go";
 
 pub(crate) fn path(program: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/go/bin").join(program)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("interop/benches/go/bin").join(program)
 }
 
 pub(crate) fn is_built(program: &str) -> bool {

@@ -141,7 +141,7 @@ fn open() -> Outcome<()> {
     run("open: streams opened, answered and closed from both ends", &cases)
 }
 
-/// benches/peers has the libraries of others in the same rounds.
+/// interop/benches/peers has the libraries of others in the same rounds.
 fn over_websocket() -> Outcome<()> {
     type Transfer = fn(Flavor, Plan) -> Outcome<Sample>;
     let directions: [(&str, Transfer, Transfer); 2] = [
@@ -224,7 +224,7 @@ fn port_forward() -> Outcome<()> {
 fn has(program: &str) -> bool {
     if !go::is_built(program) {
         let path = go::path(program);
-        println!("\n## skipped: {} is not built (cd benches/go && go build -o bin/ ./...)", path.display());
+        println!("\n## skipped: {} is not built (cd interop/benches/go && go build -o bin/ ./...)", path.display());
     }
     go::is_built(program)
 }

@@ -1,6 +1,6 @@
 //! The crate at either end.
 //!
-//! Owns what the streams do: the header `do` says it, as benches/go has it too.
+//! Owns what the streams do: the header `do` says it, as interop/benches/go has it too.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,0 +1,91 @@
+//! Exec over WebSocket v5, by the crate and by others, in the same rounds.
+//!
+//! `cargo run --release --package kubestream-peers` runs all, `-- to-server` some; `ROUNDS=9` changes the number of
+//! rounds (5). A crate of its own: kube brings over a hundred others, which the tests need not build.
+
+mod kube_rs;
+mod messages;
+
+use std::alloc::System;
+
+use bench_support::table::{Case, Sample, run};
+use bench_support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const GROUPS: [(&str, Group); 3] = [("to-server", to_server), ("to-client", to_client), ("echo", echo)];
+
+const PLAN: Plan = Plan { size: 32 * 1024, bytes: 512 << 20, streams: 1, copy_out: false, copy_in: false };
+/// For what is slower by far: ratios are of rates.
+const SHORT: Plan = Plan { bytes: 128 << 20, ..PLAN };
+/// Bytes of kube's pipes. Without a word from the user they have 1 KiB.
+const PIPE: Option<usize> = Some(256 * 1024);
+
+fn main() -> Outcome<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    run_groups(GROUPS, &wanted)
+}
+
+/// The cases of both runtimes, each against what is ours there.
+fn cases<const N: usize>(of: impl Fn(Flavor) -> [(&'static str, Measure); N]) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let ours = flavor.name(OURS);
+        for (name, measure) in of(flavor) {
+            let base = (name != OURS).then_some(&ours[..]);
+            cases.push(Case::new(flavor.name(name), base, measure));
+        }
+    }
+    cases
+}
+
+type Measure = Box<dyn Fn() -> Outcome<Sample>>;
+const OURS: &str = "ours";
+const RAW: &str = "raw TCP";
+const TUNGSTENITE: &str = "tungstenite";
+const WEBSOCKETS: &str = "tokio-websockets";
+const KUBE: &str = "kube, our server";
+const KUBE_AS_IT_IS: &str = "kube, 1 KiB pipes";
+
+fn to_server() -> Outcome<()> {
+    let cases = cases(|flavor| -> [(_, Measure); 6] {
+        [
+            (OURS, Box::new(move || websocket::to_server(flavor, PLAN))),
+            (RAW, Box::new(move || raw::bulk(flavor, PLAN))),
+            (TUNGSTENITE, Box::new(move || messages::tungstenite_to_server(flavor, PLAN))),
+            (WEBSOCKETS, Box::new(move || messages::websockets_to_server(flavor, PLAN))),
+            (KUBE, Box::new(move || kube_rs::to_server(flavor, SHORT, PIPE))),
+            (KUBE_AS_IT_IS, Box::new(move || kube_rs::to_server(flavor, SHORT, None))),
+        ]
+    });
+    run("to the server, masked: exec v5, 32 KiB writes; ×: of ours", &cases)
+}
+
+fn to_client() -> Outcome<()> {
+    let cases = cases(|flavor| -> [(_, Measure); 6] {
+        [
+            (OURS, Box::new(move || websocket::to_client(flavor, PLAN))),
+            (RAW, Box::new(move || raw::bulk(flavor, PLAN))),
+            (TUNGSTENITE, Box::new(move || messages::tungstenite_to_client(flavor, PLAN))),
+            (WEBSOCKETS, Box::new(move || messages::websockets_to_client(flavor, PLAN))),
+            (KUBE, Box::new(move || kube_rs::to_client(flavor, SHORT, PIPE))),
+            (KUBE_AS_IT_IS, Box::new(move || kube_rs::to_client(flavor, SHORT, None))),
+        ]
+    });
+    run("to the client: exec v5, 32 KiB writes; ×: of ours", &cases)
+}
+
+fn echo() -> Outcome<()> {
+    let cases = cases(|flavor| -> [(_, Measure); 5] {
+        [
+            (OURS, Box::new(move || websocket::echo(flavor))),
+            (RAW, Box::new(move || raw::echo(flavor))),
+            (TUNGSTENITE, Box::new(move || messages::tungstenite_echo(flavor))),
+            (WEBSOCKETS, Box::new(move || messages::websockets_echo(flavor))),
+            (KUBE, Box::new(move || kube_rs::echo(flavor))),
+        ]
+    });
+    run("echo: exec v5, one byte there and back; ×: of ours", &cases)
+}

@@ -1,0 +1,147 @@
+//! What passes over a port of loopback's, recorded by dumpcap and read by tshark with the dissector of `tools/`.
+//!
+//! Owns that nothing of a session is missing: a recording has begun before anything is said, and ends when it has it all.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::process::Command;
+
+use crate::wire::Wire;
+use crate::{Input, Peer, Scratch, run, within};
+
+/// A recording.
+#[derive(Debug)]
+pub struct Capture {
+    dumpcap: Peer,
+    port: u16,
+    scratch: Scratch,
+    from: UdpSocket,
+    _to: UdpSocket,
+    searched: u64,
+}
+
+impl Capture {
+    /// Begins to record what passes over a TCP port.
+    ///
+    /// # Panics
+    /// Where it does not come to that: dumpcap has to be allowed to capture.
+    pub async fn of(port: u16) -> Self {
+        let scratch = Scratch::new();
+        let (from, to) = (bound().await, bound().await);
+        let marked = to.local_addr().expect("an address");
+        from.connect(marked).await.expect("a way on loopback");
+        let filter = format!("tcp port {port} or udp port {}", marked.port());
+        let dumpcap = Peer::dumpcap(&filter, &scratch.file(FILE));
+        let mut capture = Self { dumpcap, port, scratch, from, _to: to, searched: 0 };
+        capture.mark(b"kubestream: it has begun").await;
+        capture
+    }
+
+    /// The same of a server at a URL.
+    ///
+    /// # Panics
+    /// As above, and where the URL has no port.
+    pub async fn of_server(url: &str) -> Self {
+        let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        Self::of(port.unwrap_or_else(|| panic!("{url} has no port"))).await
+    }
+
+    /// Ends, and has the upgraded connection read.
+    ///
+    /// # Panics
+    /// Where that is not one, where something of it was not recorded, and where tshark fails.
+    pub async fn end(mut self) -> Wire {
+        self.mark(b"kubestream: it is over").await;
+        let file = self.scratch.file(FILE);
+        drop(self.dumpcap);
+        let mut tshark = Command::new("tshark");
+        // Not with the settings of whoever runs the tests. One pass alone: at a second look Wireshark's SPDY inflates again.
+        tshark.env("WIRESHARK_CONFIG_DIR", self.scratch.path()).args(["-n", "-l", "-T", "pdml"]).args(["-J", LAYERS]);
+        tshark.args(["-Y", &format!("tcp.port == {}", self.port)]).arg("-X").arg(lua()).arg("-r").arg(file);
+        let ended = run(tshark, Input::Null).await;
+        assert!(ended.code == Some(0) && !ended.stderr.contains("Lua"), "tshark: {}", ended.stderr);
+        Wire::read(&String::from_utf8(ended.stdout).expect("XML in UTF-8"), self.port)
+    }
+
+    /// Sends a datagram until the recording has it, and so what came before.
+    async fn mark(&mut self, mark: &[u8]) {
+        let recorded = async {
+            loop {
+                self.from.send(mark).await.expect("a datagram on loopback");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if self.has(mark) {
+                    return;
+                }
+            }
+        };
+        within("a recording of loopback: may dumpcap capture?", recorded).await;
+    }
+
+    fn has(&mut self, mark: &[u8]) -> bool {
+        let Ok(mut file) = File::open(self.scratch.file(FILE)) else { return false };
+        // What was there the last time can have ended within the mark.
+        let from = self.searched.saturating_sub(mark.len() as u64);
+        let mut new = Vec::new();
+        file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut new)).expect("the recording is read");
+        self.searched = from + new.len() as u64;
+        new.windows(mark.len()).any(|window| window == mark)
+    }
+}
+
+/// Cases that have nothing to do with each other: most of the time of each is dumpcap's, who writes twice a second.
+pub async fn at_once<T>(cases: impl IntoIterator<Item = T>, test: impl AsyncFn(T)) {
+    stream::iter(cases).for_each_concurrent(4, |case| test(case)).await;
+}
+
+/// Has a client and a server say some bytes again, each its head first, and reads that as any session.
+///
+/// # Panics
+/// Where the bytes do not begin with a head, and as a [`Capture`] does.
+pub async fn replay(client: &[u8], server: &[u8]) -> Wire {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let capture = Capture::of(address.port()).await;
+    let mut near = TcpStream::connect(address).await.expect("a connection");
+    let mut far = listener.accept().await.expect("a connection").0;
+    let (client, server) = (client.split_at(head(client)), server.split_at(head(server)));
+    pass(&mut near, &mut far, client.0).await;
+    pass(&mut far, &mut near, server.0).await;
+    pass(&mut near, &mut far, client.1).await;
+    pass(&mut far, &mut near, server.1).await;
+    drop((near, far));
+    capture.end().await
+}
+
+async fn pass(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
+    let mut heard = vec![0; bytes.len()];
+    // Wireshark takes apart no packet of 500 layers, and a small message is two.
+    for (bytes, heard) in bytes.chunks(512).zip(heard.chunks_mut(512)) {
+        let passed = async { tokio::try_join!(from.write_all(bytes), to.read_exact(heard)) };
+        within("bytes on loopback", passed).await.expect("they pass");
+    }
+}
+
+/// How long the head is, with the empty line behind it.
+fn head(bytes: &[u8]) -> usize {
+    const END: &[u8] = b"\r\n\r\n";
+    bytes.windows(END.len()).position(|end| end == END).expect("a head") + END.len()
+}
+
+async fn bound() -> UdpSocket {
+    UdpSocket::bind("127.0.0.1:0").await.expect("a port")
+}
+
+fn lua() -> String {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tools/k8s_channels.lua");
+    format!("lua_script:{}", script.display())
+}
+
+const FILE: &str = "wire.pcapng";
+/// What tshark is to write out; of the rest it writes a line. A failure of the dissector itself is text.
+const LAYERS: &str = "tcp http websocket k8s_channel k8s_tunnel spdy _ws.malformed text";

@@ -1,0 +1,45 @@
+//! The harness of the interop suite: foreign peers, started and ended, and what the transfers with them carry.
+//!
+//! Owns the life of every process that a test starts: none outlives its test. It must not know what a test expects.
+//!
+//! `interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
+
+mod capture;
+mod cri;
+mod execute;
+pub mod framers;
+mod hop;
+pub mod inputs;
+pub mod matrix;
+mod peer;
+mod ports;
+mod run;
+mod scenario;
+mod spoken;
+mod terminal;
+mod transfer;
+mod windows;
+mod wire;
+
+pub use capture::{Capture, at_once, replay};
+pub use cri::{Runtime, id};
+pub use execute::execute;
+pub use hop::{Gateway, Hop, Link, NARROW, narrow};
+pub use peer::{Peer, asciinema, binary, conformance, example, java, java_client, kubectl, node_client, python_client};
+pub use ports::{closed_port, echo};
+pub use run::{Ended, Input, Scratch, gone, run, within, written};
+pub use scenario::serve;
+pub use spoken::Spoken;
+pub use terminal::Terminal;
+pub use transfer::{digest, pattern, read_all, read_pattern, send_pattern};
+pub use windows::{Watched, Windows};
+pub use wire::{Said, Side, Wire};
+
+/// How often a race is run: `KUBESTREAM_RUNS`, or `usual`.
+#[must_use]
+pub fn runs(usual: usize) -> usize {
+    match std::env::var("KUBESTREAM_RUNS") {
+        Ok(number) => number.parse().expect("KUBESTREAM_RUNS is a number"),
+        Err(_) => usual,
+    }
+}

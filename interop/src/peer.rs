@@ -1,0 +1,277 @@
+//! Servers that are not ours, and our own node: started, asked for their address, ended.
+//!
+//! Owns where the binaries are. Every server ends when its stdin closes, so that not even a test that is killed leaves one
+//! behind.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A server on loopback.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+    /// What it stands in front of, where it does.
+    _backend: Option<Box<Self>>,
+}
+
+impl Peer {
+    /// One of the Go peers, which says in its first line where it listens.
+    #[must_use]
+    pub fn go(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary(name));
+        command.arg("-stdin-guard").args(arguments);
+        Self::start(command, from_json)
+    }
+
+    /// client-go's port-forward, which ends when stdin closes as it is. [`ports`](Self::ports) says where it listens.
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    #[must_use]
+    pub fn forward_client(url: &str, transport: &str, ports: &[u16]) -> Self {
+        let ports: Vec<_> = ports.iter().map(|remote| format!("0:{remote}")).collect();
+        let mut command = Command::new(binary("forward-client"));
+        command.args(["-url", url, "-transport", transport, "-ports", &ports.join(",")]);
+        Self::start(command, from_json)
+    }
+
+    /// Node's spdy-transport as server.
+    #[must_use]
+    pub fn spdy_transport(arguments: &[&str]) -> Self {
+        let mut command = Command::new("node");
+        command.arg(suite("node/peer.js")).args(["listen", "--stdin-guard"]).args(arguments);
+        Self::start(command, from_json)
+    }
+
+    /// netty as server of SPDY.
+    #[must_use]
+    pub fn netty(arguments: &[&str]) -> Self {
+        let mut command = java("Netty");
+        command.arg("--stdin-guard").args(arguments).arg("listen");
+        Self::start(command.into_std(), from_json)
+    }
+
+    /// The built-in node. It has no guard of its own; a shell lends it one.
+    #[must_use]
+    pub fn node() -> Self {
+        Self::node_with_path(std::env::var_os("PATH").unwrap_or_default())
+    }
+
+    /// The same, whose "containers" find their commands on another PATH.
+    #[must_use]
+    pub fn node_with_path(path: impl AsRef<OsStr>) -> Self {
+        const GUARD: &str = r#"PATH="$1" "$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD]).arg(example("node")).arg(path.as_ref());
+        let node = Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned));
+        match std::env::var("KUBESTREAM_THROUGH").as_deref() {
+            Err(_) => node,
+            Ok("proxy") => node.behind_proxy("--backend", &[]),
+            Ok("spdy") => node.behind_proxy("--backend", &["--translate", "spdy"]),
+            Ok("apiserver") => {
+                let mut apiserver = Self::go("translator", &["-backend", node.address()]);
+                apiserver._backend = Some(Box::new(node));
+                apiserver
+            }
+            Ok("websocket") => node.behind_proxy("--backend", &["--translate", "websocket"]),
+            Ok(other) => panic!("KUBESTREAM_THROUGH is {other:?}, not proxy, spdy, websocket or apiserver"),
+        }
+    }
+
+    /// The example proxy in front of a server: `--backend`, or `--kubelet`.
+    #[must_use]
+    pub fn behind_proxy(self, as_what: &str, arguments: &[&str]) -> Self {
+        let mut proxy = Self::proxy(as_what, self.address(), arguments);
+        proxy._backend = Some(Box::new(self));
+        proxy
+    }
+
+    /// The same in front of what a test has at that URL.
+    #[must_use]
+    pub fn proxy(as_what: &str, url: &str, arguments: &[&str]) -> Self {
+        const GUARD: &str =
+            r#"proxy=$1; shift; "$proxy" --listen 127.0.0.1:0 "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh"]).arg(example("proxy")).args([as_what, url]).args(arguments);
+        Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
+    }
+
+    /// The example container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
+    #[must_use]
+    pub fn runtime(socket: &Path) -> Self {
+        Self::runtime_with(socket, std::env::var_os("PATH").unwrap_or_default(), &[])
+    }
+
+    /// The same, whose containers find their commands on another PATH, with more arguments.
+    #[must_use]
+    pub fn runtime_with(socket: &Path, path: impl AsRef<OsStr>, arguments: &[String]) -> Self {
+        const GUARD: &str = r#"socket=$1 path=$2; shift 2
+            PATH="$path" "$0" --listen "unix://$socket" "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD]).arg(example("cri")).arg(socket).arg(path.as_ref()).args(arguments);
+        Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
+    }
+
+    /// dumpcap, which records what a filter lets through on loopback until it is ended. A shell lends it a guard too.
+    #[must_use]
+    pub fn dumpcap(filter: &str, file: &Path) -> Self {
+        // The socket's buffer is large enough for what the machine does not come to at once.
+        const GUARD: &str = r#"echo recording; dumpcap -q -i lo -B 64 -f "$0" -w "$1" </dev/null >"$1.log" 2>&1 &
+            cat >/dev/null; kill $!; wait"#;
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, filter]).arg(file);
+        Self::start(command, |line| (line == "recording").then(|| line.to_owned()))
+    }
+
+    pub(crate) fn start(mut command: Command, address: fn(&str) -> Option<String>) -> Self {
+        let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = started.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let mut peer = Self { child, stdin, stdout, address: String::new(), _backend: None };
+        let line = peer.line();
+        peer.address = address(&line).unwrap_or_else(|| panic!("{command:?} says {line:?}, not where it listens"));
+        peer
+    }
+
+    /// Where it listens: a URL or an address, as the peer says it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The same server, asked for by another name of loopback's.
+    #[must_use]
+    pub fn by_name(mut self, name: &str) -> Self {
+        self.address = self.address.replace("127.0.0.1", name);
+        self
+    }
+
+    /// The local ports of a peer that forwards.
+    ///
+    /// # Panics
+    /// Where it listens on none.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        serde_json::from_str(&self.address).unwrap_or_else(|error| panic!("{:?} are no ports: {error}", self.address))
+    }
+
+    /// Waits for the next line it prints, as JSON. The peer's own watchdog ends the wait.
+    pub fn report(&mut self) -> Value {
+        let line = self.line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the peer says {line:?}: {error}"))
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("the peer's stdout is text");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        const GUARD_TAKES: Duration = Duration::from_secs(10);
+        drop(self.stdin.take());
+        let start = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if start.elapsed() > GUARD_TAKES {
+                // It may be gone by now.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A Go peer's binary.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    built(suite("bin").join(name))
+}
+
+/// One of Node's clients, `exec` or `forward`, to be told what to do.
+#[must_use]
+pub fn node_client(what: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("node");
+    command.arg(suite("node").join(what).with_extension("mjs"));
+    command
+}
+
+/// One of Python's, to be told what to do.
+#[must_use]
+pub fn python_client(what: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(built(suite("python/.venv/bin/python")));
+    command.arg(suite("python").join(what).with_extension("py"));
+    command
+}
+
+/// One of the programs of Java's official client, to be told what to do.
+#[must_use]
+pub fn java_client(what: &str) -> tokio::process::Command {
+    java(if what == "exec" { "OfficialExec" } else { "OfficialForward" })
+}
+
+/// One of Java's peers, to be told what to do: none of them lives long enough for more than a machine that starts fast.
+#[must_use]
+pub fn java(class: &str) -> tokio::process::Command {
+    let mut path = built(suite("java/target/classes")).into_os_string();
+    path.push(":");
+    path.push(suite("java/target/lib/*"));
+    let mut command = tokio::process::Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]).arg(path).arg(class);
+    command
+}
+
+/// asciinema, to be told what to do.
+#[must_use]
+pub fn asciinema() -> tokio::process::Command {
+    tokio::process::Command::new(built(suite("python/.venv/bin/asciinema")))
+}
+
+/// An example of ours.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let examples = std::env::var_os("KUBESTREAM_EXAMPLES");
+    built(examples.map_or_else(|| suite("../target/debug/examples"), PathBuf::from).join(name))
+}
+
+/// The conformance runner, which is built beside them.
+#[must_use]
+pub fn conformance() -> PathBuf {
+    built(example("").join("../conformance"))
+}
+
+/// kubectl: `KUBESTREAM_KUBECTL`, or the one that is built here. The one on the PATH is of any version.
+#[must_use]
+pub fn kubectl() -> PathBuf {
+    std::env::var_os("KUBESTREAM_KUBECTL").map_or_else(|| binary("kubectl"), |path| built(path.into()))
+}
+
+fn built(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is not built: interop/run does that", path.display());
+    path
+}
+
+fn suite(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn from_json(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    match &line["listening"] {
+        Value::String(address) => Some(address.clone()),
+        ports @ Value::Array(_) => Some(ports.to_string()),
+        _ => None,
+    }
+}

@@ -1,0 +1,177 @@
+//! What we encode, moby/spdystream's framer reads: its `frames` is the oracle, and tells what each frame says.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use bytes::{Bytes, BytesMut};
+use kubestream::spdy::{
+    Codec, Frame, GoAwayStatus, HeaderCompression, Headers, Limits, RstStatus, Setting, SettingId, Settings, StreamId,
+};
+use kubestream_interop::binary;
+use kubestream_interop::framers::{described, sorted};
+use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of, writer_of};
+use quickcheck::{Arbitrary, Gen, QuickCheck};
+use serde_json::Value;
+use tokio_util::codec::{Decoder, Encoder};
+
+fn proves(cases: &str) -> Proof {
+    matrix::proves(cases).with(Foreign::Spdystream, reader_of("what we encode"), [Over::RawSpdy])
+}
+
+/// What the framer makes of some bytes: a value a frame, without the length, which compression decides.
+fn read_by_go(wire: &[u8]) -> Vec<Value> {
+    let mut command = Command::new(binary("frames"));
+    let mut framer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the framer");
+    let mut stdin = framer.stdin.take().expect("stdin is a pipe");
+    let output = std::thread::scope(|scope| {
+        // It answers while it reads; a framer that gives up early says so in its status.
+        scope.spawn(move || {
+            let _ = stdin.write_all(wire);
+        });
+        framer.wait_with_output().expect("the framer's output")
+    });
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{}", stdout.lines().last().unwrap_or_default());
+    let parse = |line| {
+        let mut frame: Value = serde_json::from_str(line).expect("JSON");
+        frame.as_object_mut().expect("an object").remove("length");
+        frame
+    };
+    stdout.lines().map(parse).collect()
+}
+
+fn encode(frames: &[Frame], compression: HeaderCompression) -> BytesMut {
+    let mut codec = Codec::with_compression(Limits::default(), compression);
+    let mut wire = BytesMut::new();
+    for frame in frames {
+        codec.encode(frame.clone(), &mut wire).expect("a frame that fits");
+    }
+    wire
+}
+
+/// What the framer should say of a frame.
+fn expected(frame: &Frame) -> Value {
+    sorted(described(frame))
+}
+
+/// Frames that Go's framer takes. It refuses: the stream 0 but for windows, a PING or an RST_STREAM of 0, and HTTP's
+/// connection headers.
+#[derive(Clone, Debug)]
+struct Frames(Vec<Frame>);
+
+impl Arbitrary for Frames {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let count = usize::arbitrary(g) % 40;
+        Self((0..count).map(|_| frame(g)).collect())
+    }
+
+    fn shrink(&self) -> Box<dyn Iterator<Item = Self>> {
+        let all = self.0.clone();
+        let without = move |at| [&all[..at], &all[at + 1..]].concat();
+        Box::new((0..self.0.len()).map(move |at| Self(without(at))))
+    }
+}
+
+fn frame(g: &mut Gen) -> Frame {
+    let id = stream_id(g);
+    let fin = bool::arbitrary(g);
+    match u8::arbitrary(g) % 9 {
+        0 => Frame::SynStream {
+            id,
+            associated: StreamId::new(u32::arbitrary(g)),
+            priority: u8::arbitrary(g) % 8,
+            slot: u8::arbitrary(g),
+            fin,
+            unidirectional: bool::arbitrary(g),
+            headers: headers(g),
+        },
+        1 => Frame::SynReply { id, fin, headers: headers(g) },
+        2 => Frame::Headers { id, fin, headers: headers(g) },
+        3 => Frame::RstStream { id, status: RstStatus::new(u32::arbitrary(g).max(1)) },
+        4 => {
+            let count = u8::arbitrary(g) % 5;
+            let entries = (0..count).map(|_| {
+                Setting::new(u8::arbitrary(g), SettingId::new(u32::arbitrary(g) & 0xff_ffff), u32::arbitrary(g))
+            });
+            let entries = entries.collect();
+            Frame::Settings(Settings::new(fin, entries))
+        }
+        5 => Frame::Ping(u32::arbitrary(g).max(1)),
+        6 => {
+            Frame::GoAway { last_good: StreamId::new(u32::arbitrary(g)), status: GoAwayStatus::new(u32::arbitrary(g)) }
+        }
+        7 => {
+            let id = if fin { StreamId::SESSION } else { id };
+            Frame::WindowUpdate { id, delta: u32::arbitrary(g) & 0x7fff_ffff }
+        }
+        _ => Frame::Data { id, fin, data: Bytes::from(Vec::arbitrary(g)) },
+    }
+}
+
+fn stream_id(g: &mut Gen) -> StreamId {
+    StreamId::new(u32::arbitrary(g).clamp(1, StreamId::MAX.get()))
+}
+
+fn headers(g: &mut Gen) -> Headers {
+    const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789-_.:!#$%&'*+^`|~";
+    let mut headers = Headers::new();
+    for _ in 0..u8::arbitrary(g) % 6 {
+        let length = 1 + usize::arbitrary(g) % 20;
+        let name: String = (0..length).map(|_| char::from(*g.choose(LETTERS).expect("letters"))).collect();
+        // The words that the dictionary has, and HTTP's, come up as well.
+        let name = if bool::arbitrary(g) {
+            name
+        } else {
+            (*g.choose(&["streamtype", "port", "x-a"]).expect("names")).to_owned()
+        };
+        if !["host", "connection", "keep-alive"].contains(&&*name) {
+            headers.append(&name, &Vec::arbitrary(g));
+        }
+    }
+    headers
+}
+
+/// A frame of each type, as moby/spdystream writes them: one compressor made all of them.
+fn recorded() -> (Vec<Frame>, Vec<u8>) {
+    let mut wire = Vec::new();
+    for line in include_str!("../../tests/data/spdystream_frames.tsv").lines() {
+        let (_, bytes) = line.split_once('\t').expect("a name and a frame");
+        let byte = |at| u8::from_str_radix(&bytes[at..at + 2], 16).expect("hex");
+        wire.extend((0..bytes.len()).step_by(2).map(byte));
+    }
+    let (mut codec, mut left) = (Codec::new(Limits::default()), BytesMut::from(&wire[..]));
+    let mut frames = Vec::new();
+    while let Some(frame) = codec.decode_eof(&mut left).expect("frames") {
+        frames.push(frame);
+    }
+    (frames, wire)
+}
+
+#[test]
+fn gos_own_frames_mean_to_us_what_they_mean_to_it() {
+    let _proof =
+        matrix::proves("every type of frame").with(Foreign::Spdystream, writer_of("what we read"), [Over::RawSpdy]);
+    let (frames, wire) = recorded();
+    assert_eq!(frames.len(), 16);
+    assert_eq!(frames.iter().map(expected).collect::<Vec<_>>(), read_by_go(&wire));
+}
+
+#[test]
+fn gos_own_frames_encoded_again_are_read_by_go() {
+    let _proof = proves("every type of frame, compressed and not");
+    let (frames, wire) = recorded();
+    for compression in [HeaderCompression::Deflate, HeaderCompression::Stored] {
+        assert_eq!(read_by_go(&encode(&frames, compression)), read_by_go(&wire), "{compression:?}");
+    }
+}
+
+#[test]
+fn any_frames_that_we_encode_are_read_by_go() {
+    let _proof = proves("200 times random frames");
+    fn property(frames: Frames, stored: bool) {
+        let compression = if stored { HeaderCompression::Stored } else { HeaderCompression::Deflate };
+        let expected: Vec<_> = frames.0.iter().map(expected).collect();
+        assert_eq!(read_by_go(&encode(&frames.0, compression)), expected);
+    }
+    QuickCheck::new().tests(200).quickcheck(property as fn(Frames, bool));
+}
