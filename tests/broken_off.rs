@@ -6,8 +6,6 @@
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../examples/support/forward.rs"]
-mod forward;
 mod support;
 
 use std::io;
@@ -19,7 +17,7 @@ use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{
-    Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair,
+    Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
 };
 use kubestream::proxy::{TranslateConfig, translate};
 use kubestream::upgrade::{Protocol, Upgraded};
@@ -70,6 +68,13 @@ async fn program(remote: u16) -> (TcpStream, LocalConnection) {
     (program.unwrap(), local.unwrap())
 }
 
+/// The server's side of a forwarded connection: to a port of this machine, as the programs have it.
+async fn connect(request: Request) -> Result<(), Error> {
+    let tcp = TcpStream::connect(("127.0.0.1", request.port())).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    request.accept().relay(AbortOnDrop::new(tcp)).await
+}
+
 async fn chain(way: &[Protocol]) -> Chain {
     let pods = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = pods.local_addr().unwrap().port();
@@ -88,7 +93,7 @@ async fn chain(way: &[Protocol]) -> Chain {
         loop {
             tokio::select! {
                 request = accepting.accept() => match request {
-                    Some(Ok(request)) => drop(connections.spawn(forward::connect(request))),
+                    Some(Ok(request)) => drop(connections.spawn(connect(request))),
                     _ => break,
                 },
                 Some(_) = connections.join_next() => {}

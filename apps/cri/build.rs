@@ -1,25 +1,15 @@
-//! Makes `examples/support/cri/v1.rs`: of CRI v1 the calls that the example answers, and their messages.
+//! Makes the Rust code of CRI v1 that the program needs: the calls that it answers, and their messages.
 //!
-//! Run by hand, when a version of CRI is to be followed, and the result is committed: no crate has CRI v1 without asking for
-//! protoc, and a build script of ours would be every user's. protox reads the definition, so that this needs no protoc either.
-//!
-//! ```sh
-//! api=$(cd tests/interop/go && go list -m -f '{{.Dir}}' k8s.io/cri-api)/pkg/apis/runtime/v1/api.proto
-//! cargo run --manifest-path tests/interop/cri-v1/Cargo.toml -- "$api" examples/support/cri/v1.rs
-//! ```
+//! `proto/api.proto` is Kubernetes' definition, unchanged, under the Apache License 2.0 that it begins with: `pkg/apis/runtime/v1/api.proto` of
+//! `k8s.io/cri-api` v0.37.2. protox reads it, so that no protoc is needed.
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::fs;
-use std::path::Path;
 
 use prost_types::{DescriptorProto, FileDescriptorProto};
 
-const HEAD: &str = "\
-// CRI v1, made by tests/interop/cri-v1 from k8s.io/cri-api, which is under the Apache License 2.0. Do not edit.
-#![allow(clippy::all, dead_code, missing_docs, unreachable_pub, unused_qualifications, elided_lifetimes_in_paths)]
-
-";
+const FOLDER: &str = "proto";
+const DEFINITION: &str = "api.proto";
 
 /// All others are answered with UNIMPLEMENTED, as calls are that a runtime does not know.
 const CALLS: &[&str] = &[
@@ -55,14 +45,10 @@ const CALLS: &[&str] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(definition), Some(to)) = (arguments.next(), arguments.next()) else {
-        return Err("cri-v1 API.PROTO TO.RS".into());
-    };
-    let definition = Path::new(&definition);
-    let mut set = protox::compile([definition], [definition.parent().ok_or("the definition is no file")?])?;
+    println!("cargo::rerun-if-changed={FOLDER}");
+    let mut set = protox::compile([DEFINITION], [FOLDER])?;
     for file in &mut set.file {
-        // Their comments are theirs.
+        // Its comments would become Rust's, and be read as such.
         file.source_code_info = None;
         for service in &mut file.service {
             service.method.retain(|method| CALLS.contains(&method.name()));
@@ -72,10 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         file.message_type.retain(|message| wanted.contains(&format!(".{package}.{}", message.name())));
         file.enum_type.retain(|kind| wanted.contains(&format!(".{package}.{}", kind.name())));
     }
-    let made = tempfile::tempdir()?;
-    tonic_prost_build::configure().build_client(false).out_dir(made.path()).compile_fds(set)?;
-    let code = fs::read_to_string(made.path().join("runtime.v1.rs"))?;
-    Ok(fs::write(to, format!("{HEAD}{code}"))?)
+    Ok(tonic_prost_build::configure().build_client(false).compile_fds(set)?)
 }
 
 /// The messages and enums that the calls need.

@@ -10,11 +10,12 @@ use conformance::scale::Scale;
 use conformance::target::{Paths, Pod, Target};
 use kube::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kubestream_apps::Failure;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::task::JoinSet;
 
-use crate::{Failure, local};
+use crate::local;
 
 /// Judges a server of kubectl exec, attach and port-forward: what it speaks, and where it departs.
 ///

@@ -6,10 +6,9 @@ use std::net::IpAddr;
 
 use conformance::echo;
 use conformance::target::{Pod, Target};
+use kubestream_apps::{Failure, node};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-
-use crate::{Failure, node};
 
 /// The node, until it is dropped.
 pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {

@@ -2,21 +2,10 @@
 //!
 //! Owns the command line, and what there is before and after a run.
 
-#[path = "../../examples/support/api.rs"]
-mod api;
 mod arguments;
-#[path = "../../examples/support/attach.rs"]
-mod attach;
-#[path = "../../examples/support/forward.rs"]
-mod forward;
 mod local;
-#[path = "../../examples/support/node.rs"]
-mod node;
-#[path = "../../examples/support/process.rs"]
-mod process;
 mod progress;
 
-use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -30,11 +19,10 @@ use conformance::report::{json, junit, table};
 use conformance::run::{Cell, run};
 use conformance::target::Target;
 use conformance::verdict::Departure;
+use kubestream_apps::Failure;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Judged};
-
-type Failure = Box<dyn Error + Send + Sync>;
 
 /// For an API server's answer.
 const ANSWERED: Duration = Duration::from_secs(30);

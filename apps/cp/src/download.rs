@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use kubestream::exec::RemoteOutput;
+use kubestream_apps::Failure;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipe::{PipeReader, pipe};
 use crate::place::Destination;
-use crate::pod::{Failure, Interrupted, Pod, complaints, ended, lost};
+use crate::pod::{Interrupted, Pod, complaints, ended, lost};
 use crate::progress;
 use crate::spec::RemotePath;
 use crate::unpack::unpack;

@@ -1,42 +1,19 @@
 //! `kubectl cp`, small: files and folders into a pod and out of it.
 //!
-//! `cargo run --example cp -- Cargo.toml demo:/tmp/` copies to a node of its own, on loopback; `--server http://127.0.0.1:8001` takes it to
+//! `cargo run --bin cp -- Cargo.toml demo:/tmp/` copies to a node of its own, on loopback; `--server http://127.0.0.1:8001` takes it to
 //! another server. The container needs tar, and for an upload `test`, `mv`, `rm` and, to fill a folder that is there, a `cp` that can link.
 //!
 //! What differs from kubectl, since kubectl loses data there: whatever goes wrong is an error, and no file has its name before it is whole (but for
 //! `--in-place`). A download keeps modes and times, and the content of hard links. Nothing is resumed.
 
-#[path = "support/api.rs"]
-mod api;
-#[path = "support/attach.rs"]
-mod attach;
-#[path = "support/cp/download.rs"]
 mod download;
-#[path = "support/forward.rs"]
-mod forward;
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/cp/pack.rs"]
 mod pack;
-#[path = "support/cp/pipe.rs"]
 mod pipe;
-#[path = "support/cp/place.rs"]
 mod place;
-#[path = "support/cp/pod.rs"]
 mod pod;
-#[path = "support/process.rs"]
-mod process;
-#[path = "support/cp/progress.rs"]
 mod progress;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/cp/spec.rs"]
 mod spec;
-#[path = "support/transport.rs"]
-mod transport;
-#[path = "support/cp/unpack.rs"]
 mod unpack;
-#[path = "support/cp/upload.rs"]
 mod upload;
 
 use std::ffi::OsString;
@@ -44,12 +21,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tokio::net::TcpListener;
+use kubestream_apps::session::Transport;
+use kubestream_apps::transport::Tls;
+use kubestream_apps::{Failure, node};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::pod::{CommandError, Failure, Interrupted, Pod};
-use crate::session::Transport;
+use crate::pod::{CommandError, Interrupted, Pod};
 use crate::spec::{Remote, Spec, SpecError};
 use crate::upload::Upload;
 
@@ -78,7 +56,7 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     transport: Transport,
     #[command(flatten)]
-    tls: transport::Tls,
+    tls: Tls,
     /// What is copied.
     source: OsString,
     /// Where to.
@@ -151,12 +129,7 @@ async fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Re
     let Arguments { server, container, transport, tls, .. } = arguments;
     let server = match server {
         Some(server) => server.trim_end_matches('/').to_owned(),
-        None => {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let server = format!("http://{}", listener.local_addr()?);
-            tokio::spawn(node::serve(listener, |line| eprintln!("{line}")));
-            server
-        }
+        None => node::start().await?,
     };
     let namespace = namespace.unwrap_or(arguments.namespace);
     let url = format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/exec");

@@ -8,12 +8,10 @@ use std::fmt;
 use kubestream::exec::{self, Exec, ExecRequest, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
+use kubestream_apps::Failure;
+use kubestream_apps::session::{self, Transport};
+use kubestream_apps::transport::Tls;
 use tokio::task::JoinHandle;
-
-use crate::session::{self, Transport};
-use crate::transport::Tls;
-
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// Of what a command complains, this much is kept.
 const COMPLAINTS: usize = 16 * 1024;

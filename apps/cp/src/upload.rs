@@ -13,13 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use kubestream::exec::RemoteStdin;
+use kubestream_apps::Failure;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::pack::{PackError, pack, total};
 use crate::pipe::{PipeWriter, pipe};
-use crate::pod::{CommandError, Failure, Interrupted, Pod, complaints, ended, lost};
+use crate::pod::{CommandError, Interrupted, Pod, complaints, ended, lost};
 use crate::progress;
 use crate::spec::RemotePath;
 

@@ -1,7 +1,7 @@
 //! A container: one local process with its children, from its start to the last byte of its outputs.
 //!
 //! Owns the process and its ends. Its outputs go to its [`Log`] and to whoever is attached; who asks for it is
-//! [`runtime_service`](super::runtime_service)'s. There is no isolation: no root of its own, no user, no mounts, no limits.
+//! [`runtime_service`](crate::runtime_service)'s. There is no isolation: no root of its own, no user, no mounts, no limits.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use kubestream::status::TerminalSize;
+use kubestream_apps::process::Place;
 use pty_process::{OwnedReadPty, OwnedWritePty, Size};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,12 +23,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::fanout::Fanout;
-use super::log::{Log, Records};
-use super::nanos;
-use super::sweep::{self, MARK};
-use super::v1::ContainerConfig;
-use crate::process::Place;
+use crate::fanout::Fanout;
+use crate::log::{Log, Records};
+use crate::sweep::{self, MARK};
+use crate::time::nanos;
+use crate::v1::ContainerConfig;
 
 /// How long an output may be silent, all of the container's processes having been ended, before whoever still holds it is taken for none of them.
 const LAST_WORDS: Duration = Duration::from_millis(500);

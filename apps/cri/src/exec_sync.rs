@@ -7,13 +7,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
+use kubestream_apps::process::Place;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::v1::ExecSyncResponse;
-use crate::process::Place;
+use crate::v1::ExecSyncResponse;
 
 /// Bytes of each output. The kubelet takes answers of 16 MiB.
 const MOST: usize = 7 * 1024 * 1024;

@@ -1,6 +1,6 @@
 //! CRI's image service: every image is there, since none is ever opened.
 //!
-//! Owns what an image is called. Its name is its id.
+//! What an image is called is [`image`](crate::image)'s. Its name is its id.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use std::time::SystemTime;
 
 use tonic::{Request, Response, Status};
 
-use super::nanos;
-use super::store::Store;
-use super::v1::image_service_server::ImageService;
-use super::v1::{
+use crate::image::name;
+use crate::store::Store;
+use crate::time::nanos;
+use crate::v1::image_service_server::ImageService;
+use crate::v1::{
     FilesystemIdentifier, FilesystemUsage, Image, ImageFsInfoRequest, ImageFsInfoResponse, ImageSpec,
     ImageStatusRequest, ImageStatusResponse, ListImagesRequest, ListImagesResponse, PullImageRequest,
     PullImageResponse, RemoveImageRequest, RemoveImageResponse, UInt64Value,
@@ -85,29 +86,5 @@ fn named(image: Option<ImageSpec>) -> Result<String, Status> {
     match image.map(|image| name(&image.image)).filter(|name| !name.is_empty()) {
         Some(name) => Ok(name),
         None => Err(Status::invalid_argument("an image has to have a name")),
-    }
-}
-
-/// The name of an image, with its tag.
-pub(crate) fn name(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or_default();
-    if image.is_empty() || last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::name;
-
-    #[test]
-    fn an_image_without_a_tag_is_the_latest() {
-        for (image, full) in [
-            ("busybox", "busybox:latest"),
-            ("busybox:1", "busybox:1"),
-            ("localhost:5000/busybox", "localhost:5000/busybox:latest"),
-            ("busybox@sha256:0123", "busybox@sha256:0123"),
-            ("", ""),
-        ] {
-            assert_eq!((name(image), name(&name(image))), (full.to_owned(), full.to_owned()));
-        }
     }
 }

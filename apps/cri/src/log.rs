@@ -1,6 +1,6 @@
 //! A container's log, in the form that the kubelet reads: `<time> <stream> <F or P> <text>`, a record a line.
 //!
-//! Owns the records and the file. What a process writes comes from [`container`](super::container).
+//! Owns the records and the file. What a process writes comes from [`container`](crate::container).
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -1,6 +1,6 @@
 //! A container runtime for a kubelet or crictl, whose containers are local processes and whose streams are the library's.
 //!
-//! `cargo run --example cri -- --listen unix:///tmp/cri.sock`, then
+//! `cargo run --bin cri -- --listen unix:///tmp/cri.sock`, then
 //! `kubelet --container-runtime-endpoint=unix:///tmp/cri.sock …`.
 //!
 //! It shows [`kubestream::streaming`] where it belongs: exec, attach and port-forward answer with its URLs. As a runtime it is a
@@ -8,12 +8,20 @@
 //! says of its image, or sleeps, and nothing is isolated: no root, user, mounts, addresses or limits of its own. Whoever reaches the
 //! socket can run anything as whoever started this.
 
-#[path = "support/cri/mod.rs"]
-mod cri;
-#[path = "support/forward.rs"]
-mod forward;
-#[path = "support/process.rs"]
-mod process;
+mod container;
+mod exec_sync;
+mod fanout;
+mod image;
+mod image_service;
+mod log;
+mod runtime_service;
+mod serve;
+mod store;
+mod streams;
+mod sweep;
+mod time;
+mod v1;
+mod views;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -68,7 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ = terminate.recv() => {}
         }
     };
-    let served = cri::serve(calls, connections, arguments.images, stopped).await;
+    let served = serve::serve(calls, connections, arguments.images, stopped).await;
     std::fs::remove_file(&arguments.listen)?;
     served
 }

@@ -1,6 +1,6 @@
 //! CRI's runtime service: what a kubelet asks of sandboxes, containers and their streams.
 //!
-//! Owns how a call is answered. What is done is [`store`](super::store)'s and [`container`](super::container)'s; the calls that are
+//! Owns how a call is answered. What is done is [`store`](crate::store)'s and [`container`](crate::container)'s; the calls that are
 //! not here are answered as unimplemented.
 
 use std::collections::HashMap;
@@ -11,12 +11,12 @@ use kubestream::exec::Streams as Wanted;
 use kubestream::streaming::{Attach, Exec, PortForward, RequestError, Server};
 use tonic::{Code, Request, Response, Status};
 
-use super::exec_sync;
-use super::nanos;
-use super::store::Store;
-use super::streams::Streams;
-use super::v1::runtime_service_server::RuntimeService;
-use super::v1::{
+use crate::exec_sync;
+use crate::store::Store;
+use crate::streams::Streams;
+use crate::time::nanos;
+use crate::v1::runtime_service_server::RuntimeService;
+use crate::v1::{
     AttachRequest, AttachResponse, CgroupDriver, ContainerStatsRequest, ContainerStatsResponse, ContainerStatusRequest,
     ContainerStatusResponse, CreateContainerRequest, CreateContainerResponse, ExecRequest, ExecResponse,
     ExecSyncRequest, ExecSyncResponse, LinuxRuntimeConfiguration, ListContainerStatsRequest,

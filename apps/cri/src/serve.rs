@@ -1,24 +1,11 @@
 //! A container runtime for a kubelet, whose containers are local processes.
 //!
 //! Owns what CRI v1 asks of a runtime, as far as it is about processes and streams. Exec, attach and port-forward answer with URLs
-//! of [`kubestream::streaming`]: [`streams`] is what is behind them.
-
-mod container;
-mod exec_sync;
-mod fanout;
-mod image_service;
-mod log;
-mod runtime_service;
-mod store;
-mod streams;
-mod sweep;
-#[rustfmt::skip]
-mod v1;
-mod views;
+//! of [`kubestream::streaming`]: [`streams`](crate::streams) is what is behind them.
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use kubestream::mux::TcpLiveness;
 use kubestream::streaming::{Config, ServeError, Server};
@@ -26,12 +13,12 @@ use kubestream::upgrade::UpgradeError;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
-use image_service::Images;
-use runtime_service::Sandboxes;
-use store::Store;
-use streams::Streams;
-use v1::image_service_server::ImageServiceServer;
-use v1::runtime_service_server::RuntimeServiceServer;
+use crate::image_service::Images;
+use crate::runtime_service::Sandboxes;
+use crate::store::Store;
+use crate::streams::Streams;
+use crate::v1::image_service_server::ImageServiceServer;
+use crate::v1::runtime_service_server::RuntimeServiceServer;
 
 /// Serves until `stopped` is, and ends what it has started. `images` are names, and what a shell runs for each.
 pub(crate) async fn serve(
@@ -83,10 +70,4 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
 async fn connection(tcp: TcpStream, streams: Server<Streams>) -> Result<(), ServeError> {
     tcp.set_nodelay(true).and_then(|()| TcpLiveness::default().apply(&tcp)).map_err(UpgradeError::from)?;
     streams.serve(tcp).await
-}
-
-/// Nanoseconds of Unix time.
-fn nanos(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

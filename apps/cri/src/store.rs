@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 use tokio::task::JoinSet;
 use tonic::Status;
 
-use super::container::{Container, State};
-use super::image_service::name;
-use super::nanos;
-use super::v1::{ContainerConfig, PodSandboxConfig};
+use crate::container::{Container, State};
+use crate::image::name;
+use crate::time::nanos;
+use crate::v1::{ContainerConfig, PodSandboxConfig};
 
 /// What a container does where nobody says.
 const PAUSE: [&str; 2] = ["sleep", "infinity"];
@@ -209,8 +209,8 @@ fn id() -> Result<String, Status> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::v1::ImageSpec;
     use super::*;
+    use crate::v1::ImageSpec;
 
     #[test]
     fn a_container_runs_its_own_command_or_its_images_or_sleeps() {

@@ -11,14 +11,14 @@ use kubestream::exec::{self, ExecServer, ProcessOutput, ProcessStdin, Resizes};
 use kubestream::portforward::Request;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::streaming::{Attach, Exec, Runtime};
+use kubestream_apps::process::Feeding;
+use kubestream_apps::{forward, process};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use super::container::{Container, Input};
-use super::fanout::Fanout;
-use super::store::Store;
-use crate::process::Feeding;
-use crate::{forward, process};
+use crate::container::{Container, Input};
+use crate::fanout::Fanout;
+use crate::store::Store;
 
 /// How long outputs are silent before whoever has ended its stdin, and not the process's, has had its answer.
 const ANSWERED: Duration = Duration::from_millis(200);

@@ -1,9 +1,9 @@
 //! Sandboxes and containers as CRI's answers show them, and its filters.
 
-use super::container::{Container, State};
-use super::image_service::name;
-use super::store::{Sandbox, selects};
-use super::v1::{
+use crate::container::{Container, State};
+use crate::image::name;
+use crate::store::{Sandbox, selects};
+use crate::v1::{
     self, ContainerAttributes, ContainerFilter, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatus,
     LinuxPodSandboxStatus, Namespace, PodSandbox, PodSandboxAttributes, PodSandboxFilter, PodSandboxNetworkStatus,
     PodSandboxState, PodSandboxStats, PodSandboxStatsFilter, PodSandboxStatus,

@@ -1,26 +1,10 @@
 //! `kubectl exec`, small: runs a command over WebSocket or SPDY/3.1 and ends with its exit code.
 //!
-//! `cargo run --example exec -- sh -c 'echo out; echo err >&2; exit 7'` runs it on a node of its own, on loopback;
+//! `cargo run --bin exec -- sh -c 'echo out; echo err >&2; exit 7'` runs it on a node of its own, on loopback;
 //! `--server http://127.0.0.1:8001` on another server.
 
-#[path = "support/api.rs"]
-mod api;
-#[path = "support/attach.rs"]
-mod attach;
-#[path = "support/forward.rs"]
-mod forward;
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/process.rs"]
-mod process;
-#[path = "support/session.rs"]
-mod session;
-#[path = "support/terminal.rs"]
 mod terminal;
-#[path = "support/transport.rs"]
-mod transport;
 
-use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -29,10 +13,10 @@ use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
+use kubestream_apps::session::{self, Transport};
+use kubestream_apps::transport::Tls;
+use kubestream_apps::{Failure, node};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
-
-use crate::session::Transport;
 
 /// Runs a command in a container, as kubectl exec does.
 #[derive(Parser)]
@@ -65,7 +49,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
     #[command(flatten)]
-    tls: transport::Tls,
+    tls: Tls,
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -100,15 +84,10 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(arguments: Arguments) -> Result<ExitStatus, Box<dyn Error + Send + Sync>> {
+async fn run(arguments: Arguments) -> Result<ExitStatus, Failure> {
     let server = match &arguments.server {
         Some(server) => server.clone(),
-        None => {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let server = format!("http://{}", listener.local_addr()?);
-            tokio::spawn(node::serve(listener, |line| eprintln!("{line}")));
-            server
-        }
+        None => node::start().await?,
     };
     let streams = wanted_streams(&arguments);
     let url = target(&arguments, &server, streams);
@@ -150,7 +129,7 @@ fn target(arguments: &Arguments, server: &str, streams: Streams) -> String {
 }
 
 /// Connects the session to this process's own descriptors until the command has ended.
-async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Box<dyn Error + Send + Sync>> {
+async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failure> {
     let _raw = if streams.tty { Some(terminal::RawMode::enter()?) } else { None };
     if let Some(resizer) = exec.resize.take() {
         tokio::spawn(terminal::follow_size(resizer));

@@ -1,26 +1,16 @@
 //! The built-in node: what stands between kubectl and a process, all in one.
 //!
-//! `cargo run --example node -- --listen 127.0.0.1:8001`, then
+//! `cargo run --bin node -- --listen 127.0.0.1:8001`, then
 //! `kubectl --server=http://127.0.0.1:8001 exec demo -- echo hello`.
 //!
 //! It runs whatever it is asked to, as whoever started it, and asks nobody who they are: keep it on loopback.
-
-#[path = "support/api.rs"]
-mod api;
-#[path = "support/attach.rs"]
-mod attach;
-#[path = "support/forward.rs"]
-mod forward;
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/process.rs"]
-mod process;
 
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 
 use clap::Parser;
+use kubestream_apps::node;
 use tokio::net::TcpListener;
 
 /// Runs commands on this machine for any client that speaks Kubernetes' exec.

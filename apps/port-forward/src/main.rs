@@ -1,22 +1,8 @@
 //! `kubectl port-forward`, small: local ports that stand for those of a pod.
 //!
-//! `cargo run --example port_forward -- 8080:80` forwards to a node of its own, on loopback; `--server
+//! `cargo run --bin port-forward -- 8080:80` forwards to a node of its own, on loopback; `--server
 //! http://127.0.0.1:8001` to another server. When the connection to it is lost it is made again.
 
-#[path = "support/api.rs"]
-mod api;
-#[path = "support/attach.rs"]
-mod attach;
-#[path = "support/forward.rs"]
-mod forward;
-#[path = "support/node.rs"]
-mod node;
-#[path = "support/process.rs"]
-mod process;
-#[path = "support/transport.rs"]
-mod transport;
-
-use std::error::Error;
 use std::io::Write;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,9 +11,8 @@ use clap::Parser;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Addresses, Backoff, Forwarder, PortForward, PortPair, Reconnecting};
 use kubestream::upgrade::{self, Protocol, connect_with_fallback};
-use tokio::net::TcpListener;
-
-type Failure = Box<dyn Error + Send + Sync>;
+use kubestream_apps::transport::{self, Tls};
+use kubestream_apps::{Failure, node};
 
 /// Forwards local ports to a pod, as kubectl port-forward does.
 #[derive(Parser)]
@@ -45,7 +30,7 @@ struct Arguments {
     #[arg(long, value_delimiter = ',')]
     address: Vec<IpAddr>,
     #[command(flatten)]
-    tls: transport::Tls,
+    tls: Tls,
     /// LOCAL:REMOTE, REMOTE for the same, or :REMOTE for a free local port.
     #[arg(required = true)]
     ports: Vec<PortPair>,
@@ -56,12 +41,7 @@ async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     let server = match &arguments.server {
         Some(server) => server.trim_end_matches('/').to_owned(),
-        None => {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
-            let server = format!("http://{}", listener.local_addr()?);
-            tokio::spawn(node::serve(listener, |line| eprintln!("{line}")));
-            server
-        }
+        None => node::start().await?,
     };
     let Arguments { namespace, pod, tls, .. } = &arguments;
     let url = format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/portforward");
@@ -108,7 +88,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// Through the tunnel, or over SPDY where WebSocket is refused.
-async fn connect(url: &str, tls: &transport::Tls) -> Result<PortForward, Failure> {
+async fn connect(url: &str, tls: &Tls) -> Result<PortForward, Failure> {
     let request = http::Request::get(url).header("User-Agent", "kubestream").body(())?;
     let dial = || transport::connect(url, tls);
     let config = upgrade::Config::default();

@@ -3,7 +3,6 @@
 //! Owns the credentials: the client's end here, and the backend gets the proxy's own. What passes once both have switched is the
 //! library's.
 
-use std::error::Error;
 use std::net::SocketAddr;
 
 use clap::Args;
@@ -13,18 +12,18 @@ use kubestream::AbortOnDrop;
 use kubestream::mux::TcpLiveness;
 use kubestream::proxy::{self, Moved, Pipe, PodRequest};
 use kubestream::upgrade::{self, Config, Pending};
+use kubestream_apps::transport::{self, Tls};
+use kubestream_apps::{Failure, api};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
+use crate::plain;
 use crate::record::{Record, Recording};
 use crate::translate::{self, Translate};
-use crate::{api, plain, transport};
 
 /// Whose connection breaks off is no end for the other.
 type Client = AbortOnDrop<TcpStream>;
-
-pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 #[derive(Args)]
 pub(crate) struct Target {
@@ -52,7 +51,7 @@ pub(crate) struct Target {
     )]
     translate: Option<Translate>,
     #[command(flatten)]
-    tls: transport::Tls,
+    tls: Tls,
 }
 
 pub(crate) struct Backend {
@@ -61,7 +60,7 @@ pub(crate) struct Backend {
     token: Option<String>,
     credentials: Option<HeaderValue>,
     translate: Option<Translate>,
-    tls: transport::Tls,
+    tls: Tls,
     config: Config,
     record: Record,
 }

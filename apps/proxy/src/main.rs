@@ -1,23 +1,14 @@
 //! What stands between kubectl and a cluster: a bastion, or the streaming half of a kube-apiserver.
 //!
-//! `cargo run --example proxy -- --listen 127.0.0.1:8002 --backend http://127.0.0.1:8001`, then
+//! `cargo run --bin proxy -- --listen 127.0.0.1:8002 --backend http://127.0.0.1:8001`, then
 //! `kubectl --server=http://127.0.0.1:8002 exec demo -- echo hello`. With `--kubelet https://127.0.0.1:10250` it stands where the
 //! API server stands. With `--record DIR` each exec and attach session is written down, for `asciinema play`.
 
-#[path = "support/api.rs"]
-mod api;
-#[path = "support/proxy/asciicast.rs"]
 mod asciicast;
-#[path = "support/proxy/backend.rs"]
 mod backend;
-#[path = "support/proxy/plain.rs"]
 mod plain;
-#[path = "support/proxy/record.rs"]
 mod record;
-#[path = "support/proxy/translate.rs"]
 mod translate;
-#[path = "support/transport.rs"]
-mod transport;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -25,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
+use kubestream_apps::Failure;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -44,7 +36,7 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), backend::Failure> {
+async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     arguments.record.check().map_err(|error| format!("--record: {error}"))?;
     let backend = Arc::new(Backend::new(arguments.backend, arguments.record)?);

@@ -7,11 +7,9 @@ use std::time::Duration;
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, StatusCode};
 use kubestream::upgrade::Pending;
+use kubestream_apps::{Failure, api};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
-
-use crate::api;
-use crate::backend::Failure;
 
 /// Passes a request on, with its body, and the answer back.
 pub(crate) async fn pass<C, B>(client: Pending<C>, mut backend: B, mut request: Request<()>) -> Result<(), Failure>

@@ -24,13 +24,12 @@ use kubestream::proxy::{Event, Moved, Name, Observer, Operation, Pipe, PodReques
 use kubestream::spdy::Limits;
 use kubestream::status::TerminalSize;
 use kubestream::upgrade::{Pending, Protocol};
+use kubestream_apps::{Failure, api};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_write_buf;
 
-use crate::api;
 use crate::asciicast::{self, Kind, Text};
-use crate::backend::Failure;
 
 /// What a recording begins with. A client that has a terminal says its own size at once.
 const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };

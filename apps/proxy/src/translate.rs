@@ -6,10 +6,8 @@ use http::{Method, Request, StatusCode};
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream::proxy::{self, TranslateConfig, TranslateError};
 use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol};
+use kubestream_apps::{Failure, api};
 use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::api;
-use crate::backend::Failure;
 
 /// What carries the sessions at the backend.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

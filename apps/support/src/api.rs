@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 /// The answer to a question about the API itself.
-pub(crate) fn discovery(path: &[&str]) -> Option<Response<Bytes>> {
+pub fn discovery(path: &[&str]) -> Option<Response<Bytes>> {
     Some(ok(&match path {
         ["version"] => json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}),
         ["api"] => json!({"kind": "APIVersions", "versions": ["v1"]}),
@@ -28,12 +28,12 @@ fn resources() -> Value {
     ]})
 }
 
-pub(crate) fn ok(value: &Value) -> Response<Bytes> {
+pub fn ok(value: &Value) -> Response<Bytes> {
     response(StatusCode::OK, "application/json", value.to_string())
 }
 
 /// A refusal, as Kubernetes words it.
-pub(crate) fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
+pub fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
     let status = json!({
         "kind": "Status",
         "apiVersion": "v1",
@@ -46,7 +46,7 @@ pub(crate) fn failure(code: StatusCode, reason: &str, message: &str) -> Response
     response(code, "application/json", status.to_string())
 }
 
-pub(crate) fn response(code: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
+pub fn response(code: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -7,7 +7,7 @@ use kubestream::portforward::{Error, Request};
 use tokio::net::TcpStream;
 
 /// Connects what a client forwards to a port, until both have ended or either breaks off.
-pub(crate) async fn connect(request: Request) -> Result<(), Error> {
+pub async fn connect(request: Request) -> Result<(), Error> {
     let port = request.port();
     let tcp = match TcpStream::connect(("127.0.0.1", port)).await {
         Ok(tcp) => tcp,

@@ -5,6 +5,7 @@
 //! [`process`](crate::process)'s.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +29,18 @@ use crate::process::{self, Place};
 const CONTAINER: &str = "main";
 
 /// What is told of a client that things went wrong with, and that is no concern of the others.
-pub(crate) type Log = fn(fmt::Arguments<'_>);
+pub type Log = fn(fmt::Arguments<'_>);
+
+/// A node of this process's own, on loopback: its URL. It serves for as long as the process lives, and says on stderr what goes wrong.
+pub async fn start() -> io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(serve(listener, |line| eprintln!("{line}")));
+    Ok(url)
+}
 
 /// Serves until the future is dropped, which ends every session.
-pub(crate) async fn serve(listener: TcpListener, log: Log) {
+pub async fn serve(listener: TcpListener, log: Log) {
     let config = Arc::new(upgrade::Config::default());
     let main = Arc::new(Main::default());
     let mut connections = JoinSet::new();

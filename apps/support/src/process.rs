@@ -31,14 +31,14 @@ const HANG_UP: Duration = Duration::from_secs(1);
 
 /// Where a command runs: as this program itself does, unless it says otherwise.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Place {
-    pub(crate) directory: Option<PathBuf>,
+pub struct Place {
+    pub directory: Option<PathBuf>,
     /// All of it.
-    pub(crate) environment: Option<Vec<(String, OsString)>>,
+    pub environment: Option<Vec<(String, OsString)>>,
 }
 
 /// Runs a command for a client, and says how it ended once all its output is out: its own, and that of what it has left running with it.
-pub(crate) async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecServer) -> Result<(), Error> {
+pub async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecServer) -> Result<(), Error> {
     let (leave, left) = watch::channel(false);
     let mut copies = JoinSet::new();
     let started = if tty {
@@ -180,7 +180,8 @@ async fn drain(mut from: impl AsyncRead + Unpin, mut to: ProcessOutput, mut left
 }
 
 /// What carries a client's bytes to a process, on a task of its own that ends with this, and whether it still moves.
-pub(crate) struct Feeding<T> {
+#[derive(Debug)]
+pub struct Feeding<T> {
     /// [`None`] once it has said how it ended.
     task: Option<JoinHandle<T>>,
     moved: watch::Receiver<()>,
@@ -188,20 +189,20 @@ pub(crate) struct Feeding<T> {
 
 impl<T: Send + 'static> Feeding<T> {
     /// `feed` says whenever something has moved.
-    pub(crate) fn start<F: Future<Output = T> + Send + 'static>(feed: impl FnOnce(watch::Sender<()>) -> F) -> Self {
+    pub fn start<F: Future<Output = T> + Send + 'static>(feed: impl FnOnce(watch::Sender<()>) -> F) -> Self {
         let (moves, moved) = watch::channel(());
         Self { task: Some(tokio::spawn(feed(moves))), moved }
     }
 
     /// Waits until it is over. [`None`] where that was said before.
-    pub(crate) async fn over(&mut self) -> Option<T> {
+    pub async fn over(&mut self) -> Option<T> {
         let fed = self.task.as_mut()?.await;
         self.task = None;
         fed.ok()
     }
 
     /// The same, the client gone: [`None`] also where nothing moves for [`UNREAD`].
-    pub(crate) async fn last(&mut self) -> Option<T> {
+    pub async fn last(&mut self) -> Option<T> {
         let mut moved = self.moved.clone();
         let still = async {
             while let Ok(changed) = timeout(UNREAD, moved.changed()).await {

@@ -9,15 +9,15 @@ use kubestream::upgrade::{self, Carrier, Protocol, Upgraded};
 
 use crate::transport::{self, Io, Tls};
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Transport {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
     Websocket,
     Spdy,
     Auto,
 }
 
 /// Upgrades a connection of its own, with the usual protocols or the one that is named.
-pub(crate) async fn upgrade(
+pub async fn upgrade(
     url: &str,
     transport: Transport,
     name: Option<&str>,

@@ -18,8 +18,8 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsErro
 use url::Url;
 
 /// Files, PEM, as kubectl's options of the same names.
-#[derive(Args)]
-pub(crate) struct Tls {
+#[derive(Debug, Args)]
+pub struct Tls {
     /// The certificate of the authority that a https server is signed by.
     #[arg(long, value_name = "FILE")]
     certificate_authority: Option<PathBuf>,
@@ -34,15 +34,15 @@ pub(crate) struct Tls {
     client_key: Option<PathBuf>,
 }
 
-pub(crate) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-pub(crate) async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
+pub async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
     connect_over(url, tls, |tcp| tcp).await
 }
 
 /// The same over what becomes of the socket.
-pub(crate) async fn connect_over<IO: Io + 'static>(
+pub async fn connect_over<IO: Io + 'static>(
     url: &str,
     tls: &Tls,
     over: impl FnOnce(TcpStream) -> IO,

@@ -2,7 +2,6 @@
 //!
 //! Owns which cases those are. Were a case to pass whatever a server does, or to fail for what it is not about, it shows here.
 
-#[path = "broken/server.rs"]
 mod server;
 
 use std::collections::BTreeSet;
