@@ -2,6 +2,8 @@
 //!
 //! Owns no case: those judge servers, and this judges the judge's manners.
 
+#![allow(clippy::expect_used)]
+
 use std::net::TcpListener;
 use std::process::{Command, Output};
 

@@ -2,6 +2,8 @@
 //!
 //! Owns which cases those are. Were a case to pass whatever a server does, or to fail for what it is not about, it shows here.
 
+#![allow(clippy::expect_used)]
+
 mod server;
 
 use std::collections::BTreeSet;
