@@ -2,10 +2,10 @@
 """Our client against a real cluster, by hand: exec over SPDY, v1 to v4, and over WebSocket, and the tail of an output.
 
     kubectl proxy --port 8222 --disable-filter &
-    cargo build --release --example exec
+    cargo build --release --bin exec
     interop/cluster.py --runs 200 -- --server http://127.0.0.1:8222 --pod web -c main
 
-What follows `--` is handed to the exec example: for a kubelet, `--server https://127.0.0.1:10250 --kubelet` and its certificates.
+What follows `--` is handed to the program exec: for a kubelet, `--server https://127.0.0.1:10250 --kubelet` and its certificates.
 The container needs a shell, head, wc and stty. Prints a line a check and exits with the number of those that failed.
 """
 import argparse
@@ -87,11 +87,11 @@ def falls_back(base):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--exec", default="target/release/examples/exec", help="the exec example, built")
+    parser.add_argument("--exec", default="target/release/exec", help="the program exec, built")
     parser.add_argument("--runs", type=int, default=200, help="how often the tail is looked for")
     parser.add_argument("--transport", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS))
     parser.add_argument("--protocol", nargs="+", help="only these: a kubelet has no v5 before 1.36")
-    parser.add_argument("target", nargs="+", help="arguments of the exec example that say where")
+    parser.add_argument("target", nargs="+", help="arguments of the program exec that say where")
     arguments = parser.parse_args()
     base = [arguments.exec, *arguments.target]
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""A real kubelet on the example `cri`, by hand: stock kubectl through kube-apiserver and kubelet to our streaming server.
+"""A real kubelet on the program `cri`, by hand: stock kubectl through kube-apiserver and kubelet to our streaming server.
 
-    cargo build --example cri && target/debug/examples/cri --listen unix:///tmp/cri.sock &
+    cargo build --bin cri && target/debug/cri --listen unix:///tmp/cri.sock &
     (a cluster whose kubelet has `containerRuntimeEndpoint: unix:///tmp/cri.sock`)
     KUBECONFIG=... interop/kubelet.py --kubectl kubectl --node localhost
 
 It makes a pod of its own, whose containers' commands are on this machine, and deletes it. Each check is run with kubectl over
 WebSocket and over SPDY. Prints a line a check and exits with the number of those that failed.
 
-With --pod it makes none, and looks for the tails alone, in one that is there: the example `node` is a kubelet too, behind what has
+With --pod it makes none, and looks for the tails alone, in one that is there: the program `node` is a kubelet too, behind what has
 a kubelet's certificate and takes TLS off, for a Node whose kubeletEndpoint that is and a pod with its nodeName and a container main.
 """
 import argparse
@@ -244,7 +244,7 @@ def copies(kubectl, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kubectl", default="kubectl")
-    parser.add_argument("--node", default="localhost", help="the node whose kubelet is on the example")
+    parser.add_argument("--node", default="localhost", help="the node whose kubelet is on the program cri")
     parser.add_argument("--runs", type=int, default=20, help="how often the tail is looked for")
     parser.add_argument("--transport", nargs="+", choices=["websocket", "spdy"], default=["websocket", "spdy"])
     parser.add_argument("--pod", help="one that is there, for the tails alone")

@@ -1,4 +1,4 @@
-//! The example container runtime, and the kubelet's client of it.
+//! The program that is a container runtime, and the kubelet's client of it.
 //!
 //! Owns how it is called. What comes of it is the test's.
 

@@ -25,7 +25,7 @@ pub use capture::{Capture, at_once, replay};
 pub use cri::{Runtime, id};
 pub use execute::execute;
 pub use hop::{Gateway, Hop, Link, NARROW, narrow};
-pub use peer::{Peer, asciinema, binary, conformance, example, java, java_client, kubectl, node_client, python_client};
+pub use peer::{Peer, app, asciinema, binary, java, java_client, kubectl, node_client, python_client};
 pub use ports::{closed_port, echo};
 pub use run::{Ended, Input, Scratch, gone, run, within, written};
 pub use scenario::serve;

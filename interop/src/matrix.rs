@@ -12,7 +12,7 @@ use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
 use serde_json::json;
 
-/// The example `node`: what a test starts by [`Peer::node`](crate::Peer::node), behind what `KUBESTREAM_THROUGH` says.
+/// The program `node`: what a test starts by [`Peer::node`](crate::Peer::node), behind what `KUBESTREAM_THROUGH` says.
 pub const NODE: &str = "`node`";
 /// Where nothing stands between.
 pub const NOTHING: &str = "–";

@@ -70,7 +70,7 @@ impl Peer {
     pub fn node_with_path(path: impl AsRef<OsStr>) -> Self {
         const GUARD: &str = r#"PATH="$1" "$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD]).arg(example("node")).arg(path.as_ref());
+        command.args(["-c", GUARD]).arg(app("node")).arg(path.as_ref());
         let node = Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned));
         match std::env::var("KUBESTREAM_THROUGH").as_deref() {
             Err(_) => node,
@@ -86,7 +86,7 @@ impl Peer {
         }
     }
 
-    /// The example proxy in front of a server: `--backend`, or `--kubelet`.
+    /// The program proxy in front of a server: `--backend`, or `--kubelet`.
     #[must_use]
     pub fn behind_proxy(self, as_what: &str, arguments: &[&str]) -> Self {
         let mut proxy = Self::proxy(as_what, self.address(), arguments);
@@ -100,11 +100,11 @@ impl Peer {
         const GUARD: &str =
             r#"proxy=$1; shift; "$proxy" --listen 127.0.0.1:0 "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD, "sh"]).arg(example("proxy")).args([as_what, url]).args(arguments);
+        command.args(["-c", GUARD, "sh"]).arg(app("proxy")).args([as_what, url]).args(arguments);
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
-    /// The example container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
+    /// The program that is a container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
     #[must_use]
     pub fn runtime(socket: &Path) -> Self {
         Self::runtime_with(socket, std::env::var_os("PATH").unwrap_or_default(), &[])
@@ -116,7 +116,7 @@ impl Peer {
         const GUARD: &str = r#"socket=$1 path=$2; shift 2
             PATH="$path" "$0" --listen "unix://$socket" "$@" </dev/null & cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
-        command.args(["-c", GUARD]).arg(example("cri")).arg(socket).arg(path.as_ref()).args(arguments);
+        command.args(["-c", GUARD]).arg(app("cri")).arg(socket).arg(path.as_ref()).args(arguments);
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
@@ -239,17 +239,11 @@ pub fn asciinema() -> tokio::process::Command {
     tokio::process::Command::new(built(suite("python/.venv/bin/asciinema")))
 }
 
-/// An example of ours.
+/// One of our programs.
 #[must_use]
-pub fn example(name: &str) -> PathBuf {
-    let examples = std::env::var_os("KUBESTREAM_EXAMPLES");
-    built(examples.map_or_else(|| suite("../target/debug/examples"), PathBuf::from).join(name))
-}
-
-/// The conformance runner, which is built beside them.
-#[must_use]
-pub fn conformance() -> PathBuf {
-    built(example("").join("../conformance"))
+pub fn app(name: &str) -> PathBuf {
+    let apps = std::env::var_os("KUBESTREAM_APPS");
+    built(apps.map_or_else(|| suite("../target/debug"), PathBuf::from).join(name))
 }
 
 /// kubectl: `KUBESTREAM_KUBECTL`, or the one that is built here. The one on the PATH is of any version.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use kubestream::upgrade::Protocol;
 use kubestream_interop::matrix::{Foreign, Over, client_of, hop_before, proves, server_for};
-use kubestream_interop::{Peer, Scratch, conformance};
+use kubestream_interop::{Peer, Scratch, app};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -20,7 +20,7 @@ const SIZE: [&str; 4] = ["--runs", "100", "--megabytes", "10"];
 async fn judged(server: &Peer, arguments: &[&str]) -> Value {
     let scratch = Scratch::new();
     let file = scratch.path().join("result.json");
-    let mut command = Command::new(conformance());
+    let mut command = Command::new(app("conformance"));
     command.args(["--server", server.address()]).args(arguments).args(SIZE).arg("--json").arg(&file);
     // Every case of it has a deadline of its own.
     let ended = command.kill_on_drop(true).output().await.expect("it runs");

@@ -1,4 +1,4 @@
-//! The example `cp` against the tar of this machine, behind the built-in node: whole copies over both transports, and what becomes of those that break
+//! The program `cp` against the tar of this machine, behind the built-in node: whole copies over both transports, and what becomes of those that break
 //! off. What a hostile pod can do is in `cp_hostile.rs`.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, hop_before, in_the_container_of, model_of, server_for};
-use kubestream_interop::{Ended, Input, Peer, Scratch, digest, example, kubectl, pattern, run, within};
+use kubestream_interop::{Ended, Input, Peer, Scratch, app, digest, kubectl, pattern, run, within};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -31,7 +31,7 @@ fn megabytes() -> usize {
 }
 
 fn command(node: &Peer, scratch: &Scratch, transport: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(example("cp"));
+    let mut command = Command::new(app("cp"));
     command.args(["--server", node.address(), "--transport", transport]).args(arguments).current_dir(scratch.path());
     command
 }

@@ -1,4 +1,4 @@
-//! The example `cp` against a pod that lies: a script in the place of tar prints archives that no tar makes, made here byte by byte. Whatever
+//! The program `cp` against a pod that lies: a script in the place of tar prints archives that no tar makes, made here byte by byte. Whatever
 //! they say, nothing is written outside of the destination, nothing through a link, and what is not whole has no name.
 
 use std::fs::{self, Permissions};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, in_the_container_of};
-use kubestream_interop::{Ended, Input, Peer, Scratch, example, run};
+use kubestream_interop::{Ended, Input, Peer, Scratch, app, run};
 use tokio::process::Command;
 
 const FILE: u8 = b'0';
@@ -82,7 +82,7 @@ impl Pod {
     }
 
     async fn cp(&self) -> Ended {
-        let mut command = Command::new(example("cp"));
+        let mut command = Command::new(app("cp"));
         command.args(["--server", self.node.address(), "demo:/src", "here"]).current_dir(self.scratch.path());
         run(command, Input::Null).await
     }
@@ -281,7 +281,7 @@ async fn an_upload_that_tar_does_not_read_is_an_error() {
     for (code, expected) in [(0, 1), (5, 5)] {
         let pod = Pod::new(b"", code);
         fs::write(pod.scratch.file("bin/up"), vec![0; 50_000_000]).expect("a file");
-        let mut command = Command::new(example("cp"));
+        let mut command = Command::new(app("cp"));
         let to = format!("demo:{}", pod.scratch.file("here").display());
         command.args(["--server", pod.node.address(), "up", &to]).current_dir(pod.scratch.file("bin"));
         let ended = run(command, Input::Null).await;

@@ -1,4 +1,4 @@
-//! The kubelet's client of a container runtime at the example `cri`: pods, containers and images.
+//! The kubelet's client of a container runtime at the program `cri`: pods, containers and images.
 
 use std::fs;
 

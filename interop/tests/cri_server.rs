@@ -9,7 +9,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version, connect_with_fallback};
 use kubestream_interop::matrix::{self, Foreign, NODE, Proof, hop_before, server_for};
-use kubestream_interop::{Input, Peer, digest, example, pattern, run, runs, within};
+use kubestream_interop::{Input, Peer, app, digest, pattern, run, runs, within};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -238,11 +238,11 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 }
 
 #[tokio::test]
-async fn the_example_is_a_kubectl_exec() {
-    let _proof = cri_proves("the example exec", Protocol::EXEC[..3].iter().copied());
+async fn the_program_is_a_kubectl_exec() {
+    let _proof = cri_proves("the program exec", Protocol::EXEC[..3].iter().copied());
     let server = Peer::go("cri-server", &[]);
     for protocol in ["v2.channel.k8s.io", "v3.channel.k8s.io", "v4.channel.k8s.io"] {
-        let mut command = Command::new(example("exec"));
+        let mut command = Command::new(app("exec"));
         command.args(["--server", server.address(), "--transport", "spdy", "--protocol", protocol, "-i", "--"]);
         command.args(["sh", "-c", "cat; echo err >&2; exit 7"]);
         let ended = run(command, Input::Bytes(pattern(1_000_000))).await;
@@ -268,7 +268,7 @@ async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
         assert!(connected.refused.is_some_and(|error| error.to_string().contains(reason)));
         assert_eq!(connected.upgraded.protocol(), Some(Protocol::Exec(Version::V4)));
 
-        let mut command = Command::new(example("exec"));
+        let mut command = Command::new(app("exec"));
         command.args(["--server", server.address(), "-i", "--", "sh", "-c", "cat; exit 7"]);
         let ended = run(command, Input::Bytes(pattern(1_000_000))).await;
         assert_eq!((digest(&ended.stdout), ended.code), (digest(&pattern(1_000_000)), Some(7)), "{}", ended.stderr);

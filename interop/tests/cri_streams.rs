@@ -1,4 +1,4 @@
-//! client-go's executors and port-forward at the URLs of the example `cri`.
+//! client-go's executors and port-forward at the URLs of the program `cri`.
 //!
 //! What critest asks of streams is asked here too, on more carriers and of more of it.
 

@@ -1,4 +1,4 @@
-//! crictl at the example `cri`, its streams over SPDY, which is its default, and over WebSocket.
+//! crictl at the program `cri`, its streams over SPDY, which is its default, and over WebSocket.
 //!
 //! It falls back on nothing: what one transport does not do fails.
 

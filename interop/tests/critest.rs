@@ -1,4 +1,4 @@
-//! critest's cases of streaming at the example `cri`, and those of pods and containers as such.
+//! critest's cases of streaming at the program `cri`, and those of pods and containers as such.
 //!
 //! Its containers run this machine's busybox, and so does the web server that it asks for its page. The ports are critest's choice,
 //! port 80 among them, which is root's where `net.ipv4.ip_unprivileged_port_start` does not say otherwise.

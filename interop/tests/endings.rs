@@ -4,7 +4,7 @@
 use kubestream::channel::Subprotocol;
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves, server_for};
-use kubestream_interop::{Input, Peer, Scratch, Spoken, digest, example, gone, pattern, run, within, written};
+use kubestream_interop::{Input, Peer, Scratch, Spoken, app, digest, gone, pattern, run, within, written};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -65,9 +65,9 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
     }
 }
 
-/// The example `exec` at a server that a test plays.
+/// The program `exec` at a server that a test plays.
 async fn exec(listener: &TcpListener) -> Command {
-    let mut command = Command::new(example("exec"));
+    let mut command = Command::new(app("exec"));
     command.args(["--server", &format!("http://{}", listener.local_addr().expect("an address"))]);
     command.args(["--transport", "websocket", "--", "true"]);
     command

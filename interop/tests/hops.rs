@@ -14,7 +14,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Carrier, Protocol, Version};
 use kubestream_interop::matrix::{Foreign, NODE, Proof, THROUGH, client_of, hop_before, proves, server_for};
-use kubestream_interop::{Gateway, Hop, Input, Link, Peer, Scratch, example, kubectl, narrow, run, runs, within};
+use kubestream_interop::{Gateway, Hop, Input, Link, Peer, Scratch, app, kubectl, narrow, run, runs, within};
 use tokio::process::Command;
 
 const SCRIPT: &str = "head -c 1000000 /dev/zero; exit 7";
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 8;
 #[derive(Clone, Copy, Debug)]
 enum Client {
     Kubectl,
-    /// The example `exec`.
+    /// The program `exec`.
     Exec,
     /// In this process, on a socket of its own that takes little at a time.
     Library,
@@ -72,7 +72,7 @@ async fn tail(client: Client, server: &str, protocol: Protocol, stdin: bool) -> 
             run(command, input).await
         }
         Client::Exec => {
-            let mut command = Command::new(example("exec"));
+            let mut command = Command::new(app("exec"));
             let transport = if websocket { "websocket" } else { "spdy" };
             command.args(["--server", server, "--transport", transport, "--protocol", protocol.name()]);
             command.args(stdin.then_some("-i")).args(["--", "sh", "-c", SCRIPT]);

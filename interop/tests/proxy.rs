@@ -1,4 +1,4 @@
-//! The example proxy where the API server stands: a stock kubectl in front, and behind it, as kubelet, `k8s.io/cri-streaming`,
+//! The program proxy where the API server stands: a stock kubectl in front, and behind it, as kubelet, `k8s.io/cri-streaming`,
 //! or the apiserver's StreamTranslator and TunnelingHandler, which a kubelet of 1.36 has too. With the built-in node
 //! behind it all the other suites are run: `interop/run` does.
 

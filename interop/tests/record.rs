@@ -1,4 +1,4 @@
-//! What the example proxy records: a stock kubectl in front of it and the built-in node behind, over WebSocket and over SPDY; and
+//! What the program proxy records: a stock kubectl in front of it and the built-in node behind, over WebSocket and over SPDY; and
 //! asciinema, which reads the recordings.
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ use kubestream::portforward::PortForward;
 use kubestream::upgrade::{self, Carrier, Protocol};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of, reader_of};
 use kubestream_interop::{
-    Capture, Ended, Input, Peer, Side, Terminal, Wire, at_once, closed_port, echo, example, kubectl, pattern, run,
+    Capture, Ended, Input, Peer, Side, Terminal, Wire, app, at_once, closed_port, echo, kubectl, pattern, run,
     within,
 };
 use serde_json::{Value, json};
@@ -31,15 +31,15 @@ fn server(who: &str) -> Peer {
     if who == "node" { Peer::node() } else { Peer::go(who, &[]) }
 }
 
-/// The example exec's command line for a server.
+/// The program exec's command line for a server.
 fn arguments<'a>(server: &'a Peer, carrier: &'a str, protocol: &'a str, script: &'a str) -> [&'a str; 9] {
     ["--server", server.address(), "--transport", carrier, "--protocol", protocol, "sh", "-c", script]
 }
 
-/// A session of the example exec's, and what it was on the wire.
+/// A session of the program exec's, and what it was on the wire.
 async fn exec(server: &Peer, carrier: &str, protocol: &str, script: &str, stdin: Vec<u8>) -> (Ended, Wire) {
     let capture = Capture::of_server(server.address()).await;
-    let mut command = Command::new(example("exec"));
+    let mut command = Command::new(app("exec"));
     command.arg("-i").args(arguments(server, carrier, protocol, script));
     let ended = run(command, Input::Bytes(stdin)).await;
     (ended, capture.end().await)
@@ -192,7 +192,7 @@ async fn a_terminal_says_its_sizes() {
         let capture = Capture::of_server(node.address()).await;
         let script = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; echo first $(stty size);
              until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; echo then $(stty size)";
-        let command = pty_process::Command::new(example("exec"));
+        let command = pty_process::Command::new(app("exec"));
         let mut terminal = Terminal::start(command.arg("-it").args(arguments(&node, carrier, protocol, script)));
         terminal.shows("first 24 80").await;
         terminal.resize(50, 132);

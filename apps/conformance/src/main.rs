@@ -1,0 +1,150 @@
+//! What a server of `kubectl exec`, `attach` and `port-forward` speaks, and where it departs.
+//!
+//! Owns the command line, and what there is before and after a run.
+
+mod arguments;
+mod local;
+mod progress;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use conformance::cases::{ALL, Case};
+use conformance::column::{Column, Group};
+use conformance::created::Created;
+use conformance::report::{json, junit, table};
+use conformance::run::{Cell, run};
+use conformance::target::Target;
+use conformance::verdict::Departure;
+use kubestream_apps::Failure;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::arguments::{Arguments, Judged};
+
+/// For an API server's answer.
+const ANSWERED: Duration = Duration::from_secs(30);
+/// As a shell has it for SIGINT.
+const INTERRUPTED: u8 = 130;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for case in ALL {
+            println!("{:24} {}", case.name, case.about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    match judge(Arc::new(arguments)).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
+    let unknown = |name: &&String| !ALL.iter().any(|case| names(name, case));
+    if let Some(name) = arguments.only.iter().find(unknown) {
+        return Err(format!("there is no case {name:?}: --list says which there are").into());
+    }
+    let columns = || Group::ALL.iter().flat_map(|group| group.columns());
+    if let Some(name) = arguments.column.iter().find(|name| columns().all(|column| column.name != **name)) {
+        return Err(format!("there is no column {name:?}: the table has their names").into());
+    }
+    match arguments.judged().await? {
+        Judged::There(target, _tasks) => report(&arguments, target).await,
+        Judged::Create { mut config, namespace } => {
+            config.read_timeout = Some(ANSWERED);
+            let client = kube::Client::try_from((*config).clone())?;
+            let node = arguments.node.as_deref();
+            let created = Arc::new(Created::named(client, &namespace, &arguments.image, node)?);
+            let mut interrupted = Interrupted::new()?;
+            // A task of its own: not even a panic keeps the pod from being removed.
+            let judging = tokio::spawn({
+                let (arguments, created) = (Arc::clone(&arguments), Arc::clone(&created));
+                async move {
+                    created.make().await?;
+                    eprintln!("created the pod {}", created.name());
+                    let pod = created.started(&namespace).await?;
+                    report(&arguments, Target::new(&config, pod)?).await
+                }
+            });
+            let stop = judging.abort_handle();
+            let judged = tokio::select! {
+                judged = judging => judged.unwrap_or_else(|panic| Err(panic.into())),
+                () = interrupted.next() => Ok(ExitCode::from(INTERRUPTED)),
+            };
+            stop.abort();
+            // Who interrupts that as well wants no more of it.
+            tokio::select! {
+                removed = created.remove() => match removed {
+                    Ok(()) => eprintln!("removed the pod {}", created.name()),
+                    Err(error) => eprintln!("error: {error}"),
+                },
+                () = interrupted.next() => eprintln!("error: the pod {} is left behind", created.name()),
+            }
+            judged
+        }
+    }
+}
+
+/// Whatever asks a program to end.
+struct Interrupted([Signal; 3]);
+
+impl Interrupted {
+    /// From now on they do nothing else.
+    fn new() -> std::io::Result<Self> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        let [interrupt, terminate, hangup] = kinds.map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+fn names(name: &str, case: &Case) -> bool {
+    case.name == name || case.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))
+}
+
+async fn report(arguments: &Arguments, mut target: Target) -> Result<ExitCode, Failure> {
+    target.strict |= arguments.strict;
+    let wanted = |case: &Case, column: Column| {
+        (arguments.only.is_empty() || arguments.only.iter().any(|name| names(name, case)))
+            && (arguments.column.is_empty() || arguments.column.iter().any(|name| name == column.name))
+    };
+    let mut progress = progress::Progress::new();
+    let report = run(Arc::new(target), Arc::new(arguments.scale()), wanted, |event| progress.show(&event)).await;
+    progress.end();
+    let files = [
+        arguments.json.as_ref().map(|file| std::fs::write(file, format!("{:#}\n", json(&report)))),
+        arguments
+            .junit
+            .as_ref()
+            .map(|file| junit(&report).map_err(std::io::Error::other).and_then(|text| std::fs::write(file, text))),
+    ];
+    // Who reads no more of it has seen enough.
+    let _ = write!(std::io::stdout(), "{}", table(&report));
+    for written in files.into_iter().flatten() {
+        written?;
+    }
+    if report.failures().next().is_some() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let tried = |cell: &Cell| !matches!(cell.outcome, Err(Departure::NotOffered(_)));
+    if !report.rows.iter().flat_map(|row| &row.cells).any(tried) {
+        return Err("nothing was tried: the server has none of it, or there are no such cases in these columns".into());
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,78 @@
+//! From a pod: `tar cf -` there, files here.
+//!
+//! Owns the order of the ending. A file that was asked for has its name only once tar says that it was read well; of a folder each
+//! file does once its bytes are there, so that what tar complains of in the end fails the copy but takes no file away.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use kubestream::exec::RemoteOutput;
+use kubestream_apps::Failure;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::pipe::{PipeReader, pipe};
+use crate::place::Destination;
+use crate::pod::{Interrupted, Pod, complaints, ended, lost};
+use crate::progress;
+use crate::spec::RemotePath;
+use crate::unpack::unpack;
+
+pub(crate) async fn download(
+    pod: &Pod,
+    from: &RemotePath,
+    to: PathBuf,
+    preserve: bool,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let command = ["tar", "cf", "-", &from.argument()].map(str::to_owned);
+    let bar = progress::bar();
+    let name = from.split().map(|(_, name)| name.into());
+    let destination = Destination { path: to, name, preserve };
+    let mut session = tokio::select! {
+        session = pod.start(&command, false) => session?,
+        () = stop.cancelled() => return Err(Interrupted.into()),
+    };
+    let (chunks, unpacked) = pipe();
+    let unpacking = {
+        let (member, bar) = (from.member(), bar.clone());
+        tokio::task::spawn_blocking(move || unpack(PipeReader::new(unpacked), &member, &destination, &bar))
+    };
+    let (stdout, stderr) = (session.exec.stdout.take(), session.exec.stderr.take());
+    let talk = async {
+        let relayed = relay(stdout, chunks);
+        let complaints = async { Ok(complaints(stderr).await) };
+        let status = async { Ok(session.exec.wait().await) };
+        tokio::try_join!(relayed, complaints, status)
+    };
+    let talked = tokio::select! {
+        talked = talk => Some(talked),
+        () = stop.cancelled() => None,
+    };
+    // With nothing more to come it ends soon, and takes what is not whole with it.
+    let unpacked = unpacking.await?;
+    bar.finish_and_clear();
+    let Some(talked) = talked else { return Err(Interrupted.into()) };
+    let Ok(((), complaints, status)) = talked else {
+        return Err(unpacked.err().map_or_else(|| "the archive goes on behind its end".into(), Into::into));
+    };
+    let said = ended(&command, status.map_err(lost)?, complaints)?;
+    eprint!("{}", progress::harmless(&said));
+    if let Some(whole) = unpacked? {
+        whole.persist()?;
+    }
+    session.close().await;
+    Ok(())
+}
+
+/// Nobody takes the archive any more.
+struct NotTaken;
+
+/// To the archive's end, or the connection's: which it was the status tells.
+async fn relay(stdout: Option<RemoteOutput>, to: mpsc::Sender<Bytes>) -> Result<(), NotTaken> {
+    let Some(mut stdout) = stdout else { return Ok(()) };
+    while let Some(Ok(data)) = stdout.data().await {
+        to.send(data).await.map_err(|_| NotTaken)?;
+    }
+    Ok(())
+}

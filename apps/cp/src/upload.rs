@@ -1,0 +1,228 @@
+//! Into a pod: an archive made here, `tar -xmf -` there.
+//!
+//! Owns when the copy has its name. tar writes under a temporary one, and when all of it has come and tar is content, one command gives it
+//! the final one: `mv` for what is new, `cp -alf` for a folder that is there already, which links each whole file into it. A copy that breaks off has changed
+//! nothing but for what the temporary name holds, and that is removed if the pod can still be reached.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use indicatif::ProgressBar;
+use kubestream::exec::RemoteStdin;
+use kubestream_apps::Failure;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::pack::{PackError, pack, total};
+use crate::pipe::{PipeWriter, pipe};
+use crate::pod::{CommandError, Interrupted, Pod, complaints, ended, lost};
+use crate::progress;
+use crate::spec::RemotePath;
+
+/// What is sent, and how.
+pub(crate) struct Upload<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) source: PathBuf,
+    pub(crate) to: RemotePath,
+    pub(crate) preserve: bool,
+    /// tar writes under the final names.
+    pub(crate) in_place: bool,
+}
+
+/// Where tar writes, and what makes it the copy.
+struct Plan {
+    /// tar's folder.
+    folder: RemotePath,
+    /// The source's name in the archive; empty for a folder whose content goes into tar's.
+    name: PathBuf,
+    temporary: Option<RemotePath>,
+    /// The commands, once it is whole.
+    finish: Vec<Vec<String>>,
+}
+
+impl Upload<'_> {
+    pub(crate) async fn run(&self, stop: &CancellationToken) -> Result<(), Failure> {
+        let plan = stoppable(stop, self.plan()).await?;
+        let copied = stoppable(stop, self.copy(&plan)).await;
+        if let (Err(_), Some(temporary)) = (&copied, &plan.temporary) {
+            const PATIENCE: Duration = Duration::from_secs(10);
+            let remove = [["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec()];
+            let removed = tokio::time::timeout(PATIENCE, self.commands(&remove)).await;
+            if !matches!(removed, Ok(Ok(()))) {
+                eprintln!("warning: what has come of it may be left in the pod, as {temporary}");
+            }
+        }
+        copied
+    }
+
+    async fn plan(&self) -> Result<Plan, Failure> {
+        let source = self.source.display();
+        let metadata = std::fs::metadata(&self.source).map_err(|error| format!("{source}: {error}"))?;
+        if !metadata.is_dir() && !metadata.is_file() {
+            return Err(format!("{source} is neither a file nor a folder").into());
+        }
+        let is_folder = metadata.is_dir();
+        let base = self.source.file_name();
+        if !self.folder_is_there(&self.to).await? {
+            // A file whose name in the pod ends with a slash makes the folder that it is in.
+            let below = base.filter(|_| !is_folder && self.to.means_folder());
+            return self.new_name(&self.to, below);
+        }
+        let Some(base) = base else { return Ok(self.merge(&self.to)) };
+        let base = base.to_str().ok_or_else(|| format!("{base:?} is not UTF-8, as a path in a pod has to be"))?;
+        let target = self.to.join(base);
+        match (self.folder_is_there(&target).await?, is_folder) {
+            (true, true) => Ok(self.merge(&target)),
+            (true, false) => Err(format!("{target} is a folder in the pod, and {base} is none").into()),
+            (false, _) => self.new_name(&target, None),
+        }
+    }
+
+    /// For what is not there, or is a file that is replaced.
+    fn new_name(&self, target: &RemotePath, below: Option<&OsStr>) -> Result<Plan, Failure> {
+        let (folder, name) = target.split().ok_or_else(|| format!("{target} is no folder in the pod"))?;
+        if self.in_place {
+            return Ok(Plan { folder, name: path(name, below), temporary: None, finish: Vec::new() });
+        }
+        let stage = stage();
+        let temporary = folder.join(&stage);
+        let finish = ["mv", "-f", &temporary.argument(), &target.without_slash().argument()];
+        let finish = vec![finish.map(str::to_owned).to_vec()];
+        Ok(Plan { folder, name: path(&stage, below), temporary: Some(temporary), finish })
+    }
+
+    /// For a folder that is there.
+    fn merge(&self, target: &RemotePath) -> Plan {
+        let folder = target.clone();
+        if self.in_place {
+            return Plan { folder, name: PathBuf::new(), temporary: None, finish: Vec::new() };
+        }
+        let stage = stage();
+        let temporary = target.join(&stage);
+        let link = ["cp", "-alf", &temporary.join(".").argument(), &target.argument()].map(str::to_owned).to_vec();
+        let remove = ["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec();
+        Plan { folder, name: stage.into(), temporary: Some(temporary), finish: vec![link, remove] }
+    }
+
+    async fn folder_is_there(&self, path: &RemotePath) -> Result<bool, Failure> {
+        match self.pod.run(&["test", "-d", &path.argument()].map(str::to_owned)).await {
+            Ok(()) => Ok(true),
+            Err(error) => match error.downcast_ref::<CommandError>() {
+                Some(ended) if ended.status.code() == Some(1) => Ok(false),
+                // kubectl too takes it for none then.
+                Some(ended) if ended.is_missing() && self.in_place => Ok(false),
+                Some(ended) if ended.is_missing() => Err(needed(ended)),
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn copy(&self, plan: &Plan) -> Result<(), Failure> {
+        self.send(plan).await?;
+        self.commands(&plan.finish).await
+    }
+
+    async fn commands(&self, commands: &[Vec<String>]) -> Result<(), Failure> {
+        for command in commands {
+            self.pod.run(command).await.map_err(|error| match error.downcast_ref::<CommandError>() {
+                Some(ended) if ended.is_missing() => needed(ended),
+                _ => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn send(&self, plan: &Plan) -> Result<(), Failure> {
+        let mut command = vec!["tar"];
+        if !self.preserve {
+            command.extend(["--no-same-permissions", "--no-same-owner"]);
+        }
+        let folder = plan.folder.argument();
+        command.extend(["-xmf", "-", "-C", &folder]);
+        let command: Vec<String> = command.into_iter().map(str::to_owned).collect();
+
+        let mut session = self.pod.start(&command, true).await?;
+        if !session.exec.can_end_stdin() {
+            return Err("the server speaks a protocol in which stdin has no end".into());
+        }
+        let bar = progress::bar();
+        let (chunks, packed) = pipe();
+        let packing = self.pack(plan.name.clone(), PipeWriter::new(chunks), bar.clone());
+        let (stdin, stderr) = (session.exec.stdin.take(), session.exec.stderr.take());
+        let fed = feed(packed, packing, stdin);
+        let complaints = async { Ok(complaints(stderr).await) };
+        let status = async { Ok(session.exec.wait().await) };
+        let talked = tokio::try_join!(fed, complaints, status);
+        bar.finish_and_clear();
+        let (stopped, complaints, status) = talked?;
+        let at = |error: Failure| match &stopped {
+            Some(path) => format!("{error} (it had come to {})", path.display()).into(),
+            None => error,
+        };
+        let status = status.map_err(lost).map_err(at)?;
+        eprint!("{}", progress::harmless(&ended(&command, status, complaints)?));
+        if stopped.is_some() {
+            return Err(at("tar ended before it had read all".into()));
+        }
+        session.close().await;
+        Ok(())
+    }
+
+    fn pack(&self, name: PathBuf, to: PipeWriter, bar: ProgressBar) -> JoinHandle<Result<(), PackError>> {
+        let source = self.source.clone();
+        tokio::task::spawn_blocking(move || {
+            if !bar.is_hidden() {
+                progress::set_total(&bar, total(&source));
+            }
+            pack(&source, &name, to, &bar)
+        })
+    }
+}
+
+/// Sends the archive and its end. Where the command takes no more of it, says how far it came; an archive that could not be made is an
+/// error, and has no end.
+async fn feed(
+    mut packed: mpsc::Receiver<Bytes>,
+    packing: JoinHandle<Result<(), PackError>>,
+    stdin: Option<RemoteStdin>,
+) -> Result<Option<PathBuf>, Failure> {
+    let mut stdin = stdin.ok_or("the session has no stdin")?;
+    let mut taken = true;
+    while let (true, Some(chunk)) = (taken, packed.recv().await) {
+        taken = stdin.send(chunk).await.is_ok();
+    }
+    drop(packed);
+    match packing.await? {
+        Ok(()) if taken => {
+            stdin.finish();
+            Ok(None)
+        }
+        Ok(()) => Ok(Some(PathBuf::from("its end"))),
+        Err(stopped) if !taken => Ok(Some(stopped.path)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn needed(missing: &CommandError) -> Failure {
+    format!("{missing} (--in-place does without it, and without what it is for)").into()
+}
+
+fn path(name: &str, below: Option<&OsStr>) -> PathBuf {
+    [OsStr::new(name)].into_iter().chain(below).collect()
+}
+
+fn stage() -> String {
+    format!(".kubestream-cp-{:016x}", RandomState::new().build_hasher().finish())
+}
+
+async fn stoppable<T>(stop: &CancellationToken, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = stop.cancelled() => Err(Interrupted.into()),
+    }
+}

@@ -1,0 +1,73 @@
+//! A container runtime for a kubelet, whose containers are local processes.
+//!
+//! Owns what CRI v1 asks of a runtime, as far as it is about processes and streams. Exec, attach and port-forward answer with URLs
+//! of [`kubestream::streaming`]: [`streams`](crate::streams) is what is behind them.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kubestream::mux::TcpLiveness;
+use kubestream::streaming::{Config, ServeError, Server};
+use kubestream::upgrade::UpgradeError;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::task::JoinSet;
+
+use crate::image_service::Images;
+use crate::runtime_service::Sandboxes;
+use crate::store::Store;
+use crate::streams::Streams;
+use crate::v1::image_service_server::ImageServiceServer;
+use crate::v1::runtime_service_server::RuntimeServiceServer;
+
+/// Serves until `stopped` is, and ends what it has started. `images` are names, and what a shell runs for each.
+pub(crate) async fn serve(
+    calls: UnixListener,
+    connections: TcpListener,
+    images: Vec<(String, String)>,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), Box<dyn Error>> {
+    let store = Arc::new(Store::new(images));
+    let base = format!("http://{}", connections.local_addr()?);
+    let streams = Server::new(Streams::new(Arc::clone(&store)), &base, Config::default())?;
+    let runtime = RuntimeServiceServer::new(Sandboxes::new(Arc::clone(&store), streams.clone()));
+    let images = ImageServiceServer::new(Images::new(Arc::clone(&store)));
+    let incoming =
+        futures_util::stream::poll_fn(move |cx| calls.poll_accept(cx).map(|call| Some(call.map(|(unix, _)| unix))));
+    let grpc =
+        tonic::transport::Server::builder().add_service(runtime).add_service(images).serve_with_incoming(incoming);
+    let served = tokio::select! {
+        served = grpc => served.map_err(Into::into),
+        () = accept(connections, &streams) => Ok(()),
+        () = stopped => Ok(()),
+    };
+    streams.stop();
+    store.end(Duration::from_secs(2)).await;
+    served
+}
+
+async fn accept(listener: TcpListener, streams: &Server<Streams>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => {
+                    let streams = streams.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = connection(tcp, streams).await {
+                            eprintln!("cri: session: {error}");
+                        }
+                    });
+                }
+                // Gone before it was accepted; or there is no descriptor for it, and it is tried again.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(tcp: TcpStream, streams: Server<Streams>) -> Result<(), ServeError> {
+    tcp.set_nodelay(true).and_then(|()| TcpLiveness::default().apply(&tcp)).map_err(UpgradeError::from)?;
+    streams.serve(tcp).await
+}

@@ -1,0 +1,158 @@
+//! What is behind the URLs: commands in containers, containers' own processes, and ports.
+//!
+//! Owns what a client is connected to, and for how long. The URLs and the carriers are the library's.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kubestream::exec::{self, ExecServer, ProcessOutput, ProcessStdin, Resizes};
+use kubestream::portforward::Request;
+use kubestream::status::{ExitStatus, Status};
+use kubestream::streaming::{Attach, Exec, Runtime};
+use kubestream_apps::process::Feeding;
+use kubestream_apps::{forward, process};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
+
+use crate::container::{Container, Input};
+use crate::fanout::Fanout;
+use crate::store::Store;
+
+/// How long outputs are silent before whoever has ended its stdin, and not the process's, has had its answer.
+const ANSWERED: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(crate) struct Streams {
+    store: Arc<Store>,
+}
+
+impl Streams {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl Runtime for Streams {
+    async fn exec(&self, what: Exec, session: ExecServer) -> Result<(), exec::Error> {
+        match self.store.running(&what.container_id) {
+            Ok(container) => {
+                let tty = what.streams.tty;
+                process::run(&what.command, tty, &container.place(tty), session).await
+            }
+            Err(status) => session.exit(failed(status.message())).await,
+        }
+    }
+
+    async fn attach(&self, what: Attach, session: ExecServer) -> Result<(), exec::Error> {
+        match self.store.running(&what.container_id) {
+            Ok(container) => attach(&container, session).await,
+            Err(status) => session.exit(failed(status.message())).await,
+        }
+    }
+
+    async fn port_forward(&self, sandbox: &str, request: Request) {
+        match self.store.sandbox(sandbox) {
+            Ok(sandbox) if sandbox.ready => {
+                // Either end may break off: that is its own affair, and the other's to hear.
+                let _ = forward::connect(request).await;
+            }
+            Ok(_) => request.fail("the pod sandbox is not ready"),
+            Err(status) => request.fail(status.message()),
+        }
+    }
+}
+
+/// Until the process has ended, or whoever is attached goes away, or has said all and had its answer.
+async fn attach(container: &Arc<Container>, mut session: ExecServer) -> Result<(), exec::Error> {
+    let spoke = Notify::new();
+    let stdin = session.stdin.take().filter(|_| container.config.stdin);
+    let once = stdin.is_some() && container.config.stdin_once && !container.config.tty;
+    let shown = {
+        let stdout = session.stdout.take().map(|to| (container.stdout.view(), to));
+        let stderr = session.stderr.take().map(|to| (container.stderr.view(), to));
+        let spoke = &spoke;
+        async move {
+            tokio::try_join!(show(&container.stdout, stdout, spoke), show(&container.stderr, stderr, spoke))?;
+            container.ended().await;
+            Ok::<(), TooSlow>(())
+        }
+    };
+    let mut feeding = stdin.map(|from| {
+        let to = Arc::clone(container);
+        Feeding::start(|moved| feed(from, to, moved))
+    });
+    let answered = async {
+        let Some(feeding) = &mut feeding else { return pending().await };
+        feeding.over().await;
+        if once {
+            container.input(Input::End).await;
+            return pending().await;
+        }
+        while timeout(ANSWERED, spoke.notified()).await.is_ok() {}
+    };
+    let resized = resize(session.resize.take(), container);
+    let status = tokio::select! {
+        shown = shown => match shown {
+            Ok(()) => ExitStatus::Success,
+            Err(TooSlow) => failed("detached: the outputs were not read for too long"),
+        },
+        () = answered => ExitStatus::Success,
+        () = resized => ExitStatus::Success,
+        () = session.client_gone() => {
+            // The process may not be reading, and what has come is its own all the same.
+            let container = Arc::clone(container);
+            tokio::spawn(async move {
+                if let Some(feeding) = &mut feeding {
+                    feeding.last().await;
+                }
+                if once {
+                    container.input(Input::End).await;
+                }
+            });
+            return Ok(());
+        }
+    };
+    session.exit(status).await
+}
+
+/// One output was let go of before its end.
+struct TooSlow;
+
+async fn show(
+    output: &Fanout,
+    viewed: Option<(mpsc::Receiver<Bytes>, ProcessOutput)>,
+    spoke: &Notify,
+) -> Result<(), TooSlow> {
+    let Some((mut from, mut to)) = viewed else { return Ok(()) };
+    while let Some(data) = from.recv().await {
+        spoke.notify_one();
+        if to.send(data).await.is_err() {
+            // It does not want it, or it is gone.
+            return Ok(());
+        }
+    }
+    if output.has_ended() { Ok(()) } else { Err(TooSlow) }
+}
+
+async fn feed(mut from: ProcessStdin, container: Arc<Container>, moved: watch::Sender<()>) {
+    while let Some(Ok(data)) = from.data().await {
+        container.input(Input::Data(data)).await;
+        moved.send_replace(());
+    }
+}
+
+/// Never ends: a terminal that is not resized any more stays as it is.
+async fn resize(sizes: Option<Resizes>, container: &Container) {
+    if let Some(mut sizes) = sizes {
+        while let Some(size) = sizes.next().await {
+            container.input(Input::Size(size)).await;
+        }
+    }
+    pending().await
+}
+
+fn failed(message: &str) -> ExitStatus {
+    ExitStatus::Failed(Box::new(Status::internal_error(format!("error in the container runtime: {message}"))))
+}

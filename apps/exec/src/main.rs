@@ -1,0 +1,181 @@
+//! `kubectl exec`, small: runs a command over WebSocket or SPDY/3.1 and ends with its exit code.
+//!
+//! `cargo run --bin exec -- sh -c 'echo out; echo err >&2; exit 7'` runs it on a node of its own, on loopback;
+//! `--server http://127.0.0.1:8001` on another server.
+
+mod terminal;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use clap::Parser;
+use kubestream::StreamError;
+use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::status::ExitStatus;
+use kubestream_apps::session::{self, Transport};
+use kubestream_apps::transport::Tls;
+use kubestream_apps::{Failure, node};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Runs a command in a container, as kubectl exec does.
+#[derive(Parser)]
+struct Arguments {
+    /// The server: a kube-apiserver, a kubelet, or whatever speaks like one. Without it, a node of our own.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Talk to a kubelet: its path and query instead of the API server's.
+    #[arg(long)]
+    kubelet: bool,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+    /// The pod.
+    #[arg(long, default_value = "demo")]
+    pod: String,
+    /// The container.
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Pass stdin to the command.
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Run it on a terminal. Needs -i, and a terminal here.
+    #[arg(short, long)]
+    tty: bool,
+    /// What carries the session: WebSocket, SPDY, or SPDY where WebSocket is refused.
+    #[arg(long, value_enum, default_value_t = Transport::Auto)]
+    transport: Transport,
+    /// Offer this protocol alone; over WebSocket an empty name asks for none.
+    #[arg(long, value_name = "NAME")]
+    protocol: Option<String>,
+    #[command(flatten)]
+    tls: Tls,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    // Interrupted, the session is dropped, and with it what it runs.
+    let interrupted = async { tokio::signal::ctrl_c().await.map(|()| ExitStatus::Code(130)).map_err(Box::from) };
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = run(arguments) => ended,
+            interrupted = interrupted => interrupted,
+        }
+    });
+    let code = match ended {
+        Ok(ExitStatus::Failed(status)) => fail(&*status),
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(error) => fail(&*error),
+    };
+    // A read of stdin cannot be taken back: its thread is left behind.
+    runtime.shutdown_background();
+    code
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: Arguments) -> Result<ExitStatus, Failure> {
+    let server = match &arguments.server {
+        Some(server) => server.clone(),
+        None => node::start().await?,
+    };
+    let streams = wanted_streams(&arguments);
+    let url = target(&arguments, &server, streams);
+    let protocol = arguments.protocol.as_deref();
+    let upgraded = session::upgrade(&url, arguments.transport, protocol, &arguments.tls).await?;
+    let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
+    let driver = tokio::spawn(driver);
+    let mut exec = mux.exec(streams).await?;
+    drop(mux);
+    let status = converse(&mut exec, streams).await?;
+    // The server's own end is waited for: a socket closed too early looks to it like a client that broke off.
+    drop(exec);
+    let _ = driver.await?;
+    Ok(status)
+}
+
+/// What kubectl makes of -i and -t.
+fn wanted_streams(arguments: &Arguments) -> Streams {
+    let mut tty = arguments.tty && arguments.stdin;
+    if tty && !io::stdin().is_terminal() {
+        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+        tty = false;
+    }
+    Streams { stdin: arguments.stdin, stdout: true, stderr: !tty, tty }
+}
+
+fn target(arguments: &Arguments, server: &str, streams: Streams) -> String {
+    let Arguments { namespace, pod, container, command, kubelet, .. } = arguments;
+    let server = server.trim_end_matches('/');
+    let mut request = ExecRequest::new(command, streams);
+    if *kubelet {
+        let container = container.as_deref().unwrap_or("main");
+        return format!("{server}/exec/{namespace}/{pod}/{container}?{}", request.to_kubelet_query());
+    }
+    if let Some(container) = container {
+        request = request.container(container);
+    }
+    format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/exec?{}", request.to_query())
+}
+
+/// Connects the session to this process's own descriptors until the command has ended.
+async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failure> {
+    let _raw = if streams.tty { Some(terminal::RawMode::enter()?) } else { None };
+    if let Some(resizer) = exec.resize.take() {
+        tokio::spawn(terminal::follow_size(resizer));
+    }
+    let typing = exec.stdin.take().map(|stdin| tokio::spawn(feed(stdin)));
+    let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
+    // What has come is shown, whatever becomes of the rest. An output that nobody reads here any more ends it all, as SIGPIPE would.
+    let waited = async { Ok(exec.wait().await) };
+    let (status, out, err) =
+        tokio::try_join!(waited, show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()))?;
+    if let Some(typing) = typing {
+        typing.abort();
+    }
+    // An output that broke off is no success, and what ended the session says more of it.
+    let status = status?;
+    out.and(err)?;
+    Ok(status)
+}
+
+async fn feed(mut to: RemoteStdin) {
+    let mut from = tokio::io::stdin();
+    let mut buffer = bytes::BytesMut::new();
+    loop {
+        buffer.reserve(32 * 1024);
+        match from.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                // The command may have ended, or have closed its stdin: neither is an error of ours.
+                if to.send(buffer.split().freeze()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Shows an output to its end, and says how the session ended it. What fails here is the error.
+async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
+    let Some(mut from) = from else { return Ok(Ok(())) };
+    while let Some(data) = from.data().await {
+        let data = match data {
+            Ok(data) => data,
+            Err(error) => return Ok(Err(error)),
+        };
+        to.write_all(&data).await?;
+        to.flush().await?;
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,72 @@
+//! What stands between kubectl and a cluster: a bastion, or the streaming half of a kube-apiserver.
+//!
+//! `cargo run --bin proxy -- --listen 127.0.0.1:8002 --backend http://127.0.0.1:8001`, then
+//! `kubectl --server=http://127.0.0.1:8002 exec demo -- echo hello`. With `--kubelet https://127.0.0.1:10250` it stands where the
+//! API server stands. With `--record DIR` each exec and attach session is written down, for `asciinema play`.
+
+mod asciicast;
+mod backend;
+mod plain;
+mod record;
+mod translate;
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use kubestream_apps::Failure;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::backend::{Backend, Target};
+use crate::record::Record;
+
+/// Passes kubectl's requests on, and asks who they are from.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to listen. Port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8002")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    backend: Target,
+    #[command(flatten)]
+    record: Record,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let arguments = Arguments::parse();
+    arguments.record.check().map_err(|error| format!("--record: {error}"))?;
+    let backend = Arc::new(Backend::new(arguments.backend, arguments.record)?);
+    let listener = TcpListener::bind(arguments.listen).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    tokio::select! {
+        () = serve(listener, &backend) => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
+}
+
+/// Serves until the future is dropped, which ends every session.
+async fn serve(listener: TcpListener, backend: &Arc<Backend>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, from)) => {
+                    let backend = Arc::clone(backend);
+                    connections.spawn(async move {
+                        if let Err(error) = backend.answer(tcp, from).await {
+                            eprintln!("proxy: {from}: {error}");
+                        }
+                    });
+                }
+                // Descriptors run out, and come back.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Ordinary requests on their way: one a connection, and its answer to the end.
+//!
+//! Owns that no second request follows the first: whether it may was not asked.
+
+use std::time::Duration;
+
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Request, StatusCode};
+use kubestream::upgrade::Pending;
+use kubestream_apps::{Failure, api};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
+use tokio::time::timeout;
+
+/// Passes a request on, with its body, and the answer back.
+pub(crate) async fn pass<C, B>(client: Pending<C>, mut backend: B, mut request: Request<()>) -> Result<(), Failure>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let headers = client.request().headers();
+    let lengths: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::to_str).collect();
+    let length = match &lengths[..] {
+        [] => Some(0),
+        [Ok(length)] if length.bytes().all(|byte| byte.is_ascii_digit()) => length.parse::<u64>().ok(),
+        _ => None,
+    };
+    let Some(length) = length.filter(|_| !headers.contains_key(header::TRANSFER_ENCODING)) else {
+        let message = "this proxy passes on bodies of a known length alone";
+        let response = api::failure(StatusCode::LENGTH_REQUIRED, "BadRequest", message);
+        return Ok(client.respond(response).await?);
+    };
+    if length > 0 {
+        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    let (mut client, ahead) = client.into_io();
+    let (mut reads, mut writes) = tokio::io::split(&mut backend);
+    let (mut from_client, mut to_client) = tokio::io::split(&mut client);
+    const REST: Duration = Duration::from_secs(5);
+    let answered = {
+        let up = async {
+            writes.write_all(&head(&request, "HTTP/1.1")).await?;
+            let mut body = ahead.chain(&mut from_client).take(length);
+            copy(&mut body, &mut writes).await?;
+            writes.flush().await?;
+            // A client that is gone wants no answer; one that says more is not heard.
+            match from_client.read(&mut [0]).await {
+                Ok(0) => Ok(()),
+                Ok(_) => std::future::pending().await,
+                Err(error) => Err(error),
+            }
+        };
+        let down = async {
+            copy(&mut reads, &mut to_client).await?;
+            to_client.shutdown().await
+        };
+        let (up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+        tokio::select! {
+            done = &mut down => done,
+            // A backend may refuse a body, and say why.
+            sent = up => match sent {
+                Ok(()) => return Ok(()),
+                Err(_) => timeout(REST, down).await?,
+            },
+        }
+    };
+    answered?;
+    // A close on what is unread would take the answer back.
+    let _ = timeout(REST, copy(&mut from_client, &mut sink())).await;
+    Ok(())
+}
+
+/// Asks for JSON, 16 MiB of it at the most.
+pub(crate) async fn get_json<B>(mut backend: B, request: &Request<()>) -> Result<serde_json::Value, Failure>
+where
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    const MOST: u64 = 16 * 1024 * 1024;
+    let mut answer = Vec::new();
+    let asking = async {
+        // HTTP/1.0 has no chunks, and ends with the connection.
+        backend.write_all(&head(request, "HTTP/1.0")).await?;
+        backend.take(MOST).read_to_end(&mut answer).await
+    };
+    timeout(Duration::from_secs(10), asking).await??;
+    let end = answer.windows(4).position(|end| end == b"\r\n\r\n").ok_or("an answer without a head")?;
+    let (head, body) = answer.split_at(end);
+    let status = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    if status != b"200" {
+        return Err(format!("{}: {}", status.escape_ascii(), body.trim_ascii().escape_ascii()).into());
+    }
+    Ok(serde_json::from_slice(body)?)
+}
+
+/// `http`'s types cannot hold a line's end.
+fn head(request: &Request<()>, version: &str) -> Vec<u8> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let mut head = format!("{} {path} {version}\r\nConnection: close\r\n", request.method()).into_bytes();
+    let line = |head: &mut Vec<u8>, name: &HeaderName, value: &[u8]| {
+        head.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
+    };
+    for (name, value) in request.headers() {
+        line(&mut head, name, value.as_bytes());
+    }
+    head.extend(b"\r\n");
+    head
+}

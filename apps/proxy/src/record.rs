@@ -1,0 +1,362 @@
+//! Sessions written down as they happen, for who has to know afterwards what was done.
+//!
+//! Owns that nothing passes before it is written: a session waits for its disk, however long that takes, and is closed where its recording
+//! cannot be written any more. Written is what the system has taken: the end of a recording alone is on the disk for sure. It must not know how bytes become streams, nor hold a session up for anything else: what cannot be followed passes
+//! all the same, and the recording says so.
+//!
+//! A recording is a file of its own from the start, and readable at any time. Its last line is a marker that says how the session
+//! ended; one without it was cut off: the proxy has ended, or could not write.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Instant, SystemTime};
+
+use bytes::{Buf, Bytes, BytesMut};
+use clap::Args;
+use http::{Response, StatusCode, Uri};
+use kubestream::exec::ExecRequest;
+use kubestream::proxy::{Event, Moved, Name, Observer, Operation, Pipe, PodRequest, Side, Tap};
+use kubestream::spdy::Limits;
+use kubestream::status::TerminalSize;
+use kubestream::upgrade::{Pending, Protocol};
+use kubestream_apps::{Failure, api};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_util::io::poll_write_buf;
+
+use crate::asciicast::{self, Kind, Text};
+
+/// What a recording begins with. A client that has a terminal says its own size at once.
+const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
+
+#[derive(Args)]
+pub(crate) struct Record {
+    /// Record each exec and attach session into a file of this directory, in asciicast v2. Upgrades that are none of kubectl's
+    /// are refused then.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Record what is typed too.
+    #[arg(long, requires = "record")]
+    record_input: bool,
+}
+
+impl Record {
+    /// Whether there is where to write: a server that records nothing is not to start.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.record.as_ref().map_or(Ok(()), |directory| std::fs::read_dir(directory).map(drop))
+    }
+
+    /// What is to be recorded of a request, or what to refuse it with: an upgrade that is not known to be one of kubectl's could be
+    /// any of them in another spelling.
+    pub(crate) fn begin<IO>(&self, asked: &Pending<IO>) -> Result<Option<Recording>, Box<Response<Bytes>>> {
+        let Some(directory) = self.record.as_deref().filter(|_| asked.is_upgrade()) else { return Ok(None) };
+        let uri = asked.request().uri();
+        let refused = |message: &str| Box::new(api::failure(StatusCode::FORBIDDEN, "Forbidden", message));
+        let request = PodRequest::from_api(uri).map_err(|error| refused(&error.to_string()))?;
+        let unknown = || refused("this proxy records, and passes on no upgrade that it does not know");
+        self.open(directory, &request.ok_or_else(unknown)?, uri).map_err(|error| {
+            let message = format!("the session cannot be recorded: {error}");
+            Box::new(api::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message))
+        })
+    }
+
+    fn open(&self, directory: &Path, request: &PodRequest, uri: &Uri) -> io::Result<Option<Recording>> {
+        let what = match request.operation {
+            Operation::Exec => "exec",
+            Operation::Attach => "attach",
+            Operation::PortForward => return Ok(None),
+        };
+        let now = SystemTime::now();
+        let container = request.container.as_deref().unwrap_or("-");
+        let title = format!("{what} {}/{}/{container}", request.namespace, request.pod);
+        let command = if request.operation == Operation::Exec {
+            ExecRequest::from_query(uri.query().unwrap_or_default()).map(|asked| asked.command.join(" "))
+        } else {
+            Ok(String::new())
+        };
+        let time = humantime::format_rfc3339_seconds(now).to_string().replace([':', '-'], "");
+        // `PodRequest` has checked the names: no slash is in them, and no dot before them. A file's name has 255 bytes at the most.
+        let part = |name: &str| name.get(..63).unwrap_or(name).to_owned();
+        let prefix = format!("{time}_{}_{}_{}_", part(&request.namespace), part(&request.pod), part(container));
+        let mut builder = tempfile::Builder::new();
+        let file = builder.prefix(&prefix).suffix(".cast").rand_bytes(12).tempfile_in(directory)?;
+        let header = asciicast::header(SIZE, now, &title, &command.unwrap_or_default());
+        Ok(Some(Recording { file, header, operation: request.operation, input: self.record_input }))
+    }
+}
+
+/// A recording of a session that may not come about: its file goes with it then.
+pub(crate) struct Recording {
+    file: NamedTempFile,
+    header: Vec<u8>,
+    operation: Operation,
+    input: bool,
+}
+
+impl Recording {
+    /// Passes a session on, and writes it down.
+    pub(crate) async fn run<C, B>(self, pipe: Pipe<C, B>) -> Result<Moved, Failure>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (file, path) = self.file.keep()?;
+        let mut recorder = Recorder::new(file, &self.header, self.input, pipe.settled(self.operation));
+        if recorder.tap.is_none() {
+            recorder.give_up(format!("not followed: the protocol {:?}", pipe.protocol()));
+        }
+        let moved = pipe.run_with(&mut recorder).await;
+        let finished = async { recorder.finish().await?.sync_data().await };
+        match finished.await {
+            Ok(()) => Ok(moved),
+            Err(error) => Err(format!("the recording {}: {error}: the session was closed", path.display()).into()),
+        }
+    }
+}
+
+struct Recorder {
+    file: tokio::fs::File,
+    /// Lines that are not written yet: those of one piece each way at the most.
+    waiting: BytesMut,
+    failed: Option<io::Error>,
+    /// `None`: the protocol is none that is known.
+    tap: Option<Tap>,
+    began: Instant,
+    input: bool,
+    /// By their streams.
+    texts: HashMap<(Side, u32), (Kind, Text)>,
+    /// How it ends, as far as is known: what was wrong counts more than how the command ended.
+    ending: Option<String>,
+    /// The last line says it.
+    is_said: bool,
+}
+
+impl Recorder {
+    fn new(file: File, header: &[u8], input: bool, protocol: Option<Protocol>) -> Self {
+        Self {
+            file: tokio::fs::File::from_std(file),
+            waiting: BytesMut::from(header),
+            failed: None,
+            tap: protocol.map(|protocol| Tap::new(protocol, &[], Limits::default())),
+            began: Instant::now(),
+            input,
+            texts: HashMap::new(),
+            ending: None,
+            is_said: false,
+        }
+    }
+
+    /// What was said since, in lines.
+    fn read(&mut self) {
+        while let Some(event) = self.tap.as_mut().and_then(Tap::poll_event) {
+            match event {
+                Event::Data { side, stream, data } => {
+                    let kind = match (side, &stream.name) {
+                        (Side::Server, Name::Stdout | Name::Stderr) => Kind::Output,
+                        (Side::Client, Name::Stdin) if self.input => Kind::Input,
+                        _ => continue,
+                    };
+                    let (_, text) = self.texts.entry((side, stream.id)).or_insert_with(|| (kind, Text::default()));
+                    let text = text.push(&data);
+                    self.say(kind, &text);
+                }
+                Event::Resize(Ok(TerminalSize { width, height })) => {
+                    self.say(Kind::Resize, &format!("{width}x{height}"))
+                }
+                Event::Status(status) => {
+                    let ending = status.map_or_else(|error| format!("no status: {error}"), |status| status.to_string());
+                    self.ending.get_or_insert_with(|| format!("ended: {ending}"));
+                }
+                Event::Fault { side, error } => {
+                    self.give_up(format!("not followed: the {side}: {error}"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Says what is missing from here on, and once more at the end.
+    fn give_up(&mut self, why: String) {
+        self.say(Kind::Marker, &why);
+        self.ending = Some(why);
+        self.is_said = true;
+    }
+
+    fn say(&mut self, kind: Kind, text: &str) {
+        if !text.is_empty() {
+            self.waiting.extend_from_slice(&asciicast::event(self.began.elapsed(), kind, text));
+            self.is_said = false;
+        }
+    }
+
+    /// The rest: characters that were cut, and how it ended.
+    async fn finish(mut self) -> io::Result<tokio::fs::File> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        for (kind, mut text) in std::mem::take(&mut self.texts).into_values() {
+            self.say(kind, &text.finish());
+        }
+        if !self.is_said {
+            let ending = self.ending.take();
+            self.say(Kind::Marker, ending.as_deref().unwrap_or("ended: without a status"));
+        }
+        self.file.write_all_buf(&mut self.waiting).await?;
+        self.file.flush().await?;
+        Ok(self.file)
+    }
+
+    /// Writes what waits, and waits until it is written.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.waiting.has_remaining() {
+            ready!(poll_write_buf(Pin::new(&mut self.file), cx, &mut self.waiting))?;
+        }
+        Pin::new(&mut self.file).poll_flush(cx)
+    }
+}
+
+impl Observer for Recorder {
+    fn observe(&mut self, side: Side, bytes: &Bytes) -> ControlFlow<()> {
+        if let Some(tap) = &mut self.tap {
+            tap.feed(side, bytes.clone());
+        }
+        self.read();
+        ControlFlow::Continue(())
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
+        match ready!(self.poll_written(cx)) {
+            Ok(()) => Poll::Ready(ControlFlow::Continue(())),
+            Err(error) => {
+                self.failed.get_or_insert(error);
+                Poll::Ready(ControlFlow::Break(()))
+            }
+        }
+    }
+
+    fn end(&mut self, side: Side) {
+        if let Some(tap) = &mut self.tap {
+            tap.end(side);
+        }
+        self.read();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Duration;
+
+    use kubestream::proxy;
+    use kubestream::upgrade::{self, Config};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const STDOUT: &[u8] = b"\x82\x06\x01hello";
+
+    /// A client and a server past their handshake, over WebSocket, and the pipe between.
+    async fn between() -> (DuplexStream, DuplexStream, Pipe<DuplexStream, DuplexStream>) {
+        let ((near, client_side), (backend_side, far)) = (duplex(1000), duplex(1000));
+        let v5 = Protocol::V5;
+        let asking = async {
+            let request = http::Request::get("http://a/exec").body(()).unwrap();
+            upgrade::connect(near, request, v5, &Config::default()).await.unwrap()
+        };
+        let serving = async { upgrade::accept(far, &Config::default()).await.unwrap().accept(v5).await.unwrap() };
+        let passing = async {
+            let pending = upgrade::accept(client_side, &Config::default()).await.unwrap();
+            let request = pending.to_pass_on();
+            proxy::forward(pending, backend_side, request).await.unwrap()
+        };
+        let (client, server, pipe) = tokio::join!(asking, serving, passing);
+        (client.into_parts().0, server.into_parts().0, pipe)
+    }
+
+    fn recording(directory: &Path) -> Recording {
+        let file = tempfile::Builder::new().suffix(".cast").tempfile_in(directory).unwrap();
+        Recording { file, header: b"{}\n".to_vec(), operation: Operation::Exec, input: false }
+    }
+
+    fn markers(text: &str) -> Vec<serde_json::Value> {
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line[1] == "m").map(|line| line[2].clone()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_followed_passes_and_the_last_line_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut client, mut server, pipe) = between().await;
+        let running = tokio::spawn(recording(directory.path()).run(pipe));
+        // A client that does not mask, and a server that goes on.
+        client.write_all(b"\x82\x02\x00a").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"\x82\x02\x00a");
+        server.write_all(STDOUT).await.unwrap();
+        server.shutdown().await.unwrap();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.ends_with(STDOUT));
+        running.await.unwrap().unwrap();
+        let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.contains("\"o\",\"hello\""), "{text}");
+        let why = "not followed: the client: a frame of a client that is not masked";
+        assert_eq!(markers(&text), [why, why]);
+        assert!(text.ends_with(&format!("\"m\",\"{why}\"]\n")));
+    }
+
+    /// A session waits for its disk, and nothing is lost; nothing passes that is not written.
+    #[tokio::test]
+    async fn a_slow_disk_slows_the_session_down() {
+        let (mut disk, file) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(file));
+        let (mut client, mut server, pipe) = between().await;
+        let mut recorder = Recorder::new(file, b"", false, Some(Protocol::V5[0]));
+        let running = tokio::spawn(async move {
+            pipe.run_with(&mut recorder).await;
+            recorder.finish().await
+        });
+        const COUNT: usize = 20_000;
+        let sending = tokio::spawn(async move {
+            for _ in 0..COUNT {
+                server.write_all(STDOUT).await.unwrap();
+            }
+            server.shutdown().await.unwrap();
+        });
+        let mut heard = Vec::new();
+        let waited = tokio::time::timeout(Duration::from_millis(300), client.read_to_end(&mut heard)).await;
+        assert!(waited.is_err() && heard.len() < COUNT * STDOUT.len() / 2, "{}", heard.len());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            disk.read_to_string(&mut text).unwrap();
+            text
+        });
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard.len(), COUNT * STDOUT.len());
+        drop(client);
+        sending.await.unwrap();
+        running.await.unwrap().unwrap();
+        let text = reading.await.unwrap();
+        assert_eq!(text.matches("hello").count(), COUNT);
+        assert!(text.ends_with("\"m\",\"ended: without a status\"]\n"));
+    }
+
+    #[tokio::test]
+    async fn a_recording_that_cannot_be_written_ends_the_session() {
+        let file = File::open("/dev/null").unwrap();
+        let (mut client, mut server, pipe) = between().await;
+        let mut recorder = Recorder::new(file, b"{}\n", false, Some(Protocol::V5[0]));
+        let _ = server.write_all(STDOUT).await;
+        let moved = pipe.run_with(&mut recorder).await;
+        assert!(moved.stopped && moved.to_client == 0);
+        recorder.finish().await.unwrap_err();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    }
+}

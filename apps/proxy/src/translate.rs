@@ -1,0 +1,90 @@
+//! A client on one carrier, and a backend that is spoken to over another.
+//!
+//! Owns the two handshakes: the backend's first, so that the client hears its refusal and no 101.
+
+use http::{Method, Request, StatusCode};
+use kubestream::exec::{ExecRequest, Streams};
+use kubestream::proxy::{self, TranslateConfig, TranslateError};
+use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol};
+use kubestream_apps::{Failure, api};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What carries the sessions at the backend.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Translate {
+    Spdy,
+    Websocket,
+}
+
+impl Translate {
+    pub(crate) fn carrier(self) -> Carrier {
+        match self {
+            Self::Spdy => Carrier::Spdy,
+            Self::Websocket => Carrier::WebSocket,
+        }
+    }
+}
+
+/// `request` is what the backend would have got untranslated.
+pub(crate) async fn pass<C, B>(
+    client: Pending<C>,
+    backend: B,
+    mut request: Request<()>,
+    to: Translate,
+) -> Result<(), Failure>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    // The request to the backend is one of ours, and would make good what was wrong with the client's.
+    let method = client.request().method();
+    if ![Method::GET, Method::POST].contains(method) {
+        let message = format!("the server does not allow {method} here");
+        let response = api::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message);
+        return Ok(client.respond(response).await?);
+    }
+    // The API server's path ends with it, and the kubelet's begins so.
+    let path = client.request().uri().path();
+    let forwards = path.ends_with("/portforward") || path.starts_with("/portForward/");
+    let streams = if forwards { Ok(Streams::default()) } else { streams(client.request()) };
+    let streams = match streams {
+        Ok(streams) => streams,
+        Err(error) => {
+            let response = api::failure(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string());
+            return Ok(client.respond(response).await?);
+        }
+    };
+    let (supported, offers): (_, &[Protocol]) = match (forwards, to) {
+        (true, Translate::Spdy) => (Protocol::PORT_FORWARD, &[Protocol::PortForward]),
+        (true, Translate::Websocket) => (Protocol::PORT_FORWARD, &[Protocol::Tunnel]),
+        (false, Translate::Spdy) => (Protocol::ANY, Protocol::EXEC),
+        (false, Translate::Websocket) => (Protocol::ANY, Protocol::CHANNEL),
+    };
+    // What the one carrier's handshake is made of is none of the other's.
+    let foreign: Vec<_> = request.headers().keys().filter(|name| is_handshake(name.as_str())).cloned().collect();
+    for name in foreign {
+        request.headers_mut().remove(name);
+    }
+    *request.method_mut() = if to == Translate::Spdy { Method::POST } else { Method::GET };
+    let backend = match upgrade::connect(backend, request, offers, &Config::default()).await {
+        Ok(backend) => backend,
+        Err(error) => {
+            client.respond(upgrade::answer_for_backend(&error)).await?;
+            return Err(error.into());
+        }
+    };
+    let client = client.accept(supported).await?;
+    match proxy::translate(client, backend, streams, &TranslateConfig::default()).await {
+        // Clients that go away are no news.
+        Ok(()) | Err(TranslateError::Client(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn streams(request: &Request<()>) -> Result<Streams, kubestream::exec::RequestError> {
+    Ok(ExecRequest::from_query(request.uri().query().unwrap_or_default())?.streams)
+}
+
+fn is_handshake(name: &str) -> bool {
+    name.starts_with("sec-websocket-") || name == "x-stream-protocol-version"
+}

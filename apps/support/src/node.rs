@@ -1,0 +1,190 @@
+//! The node's HTTP side: which request gets which answer.
+//!
+//! Owns the paths of a kube-apiserver that kubectl needs for exec, attach and port-forward, and the kubelet's own, over SPDY and
+//! over WebSocket. The process is
+//! [`process`](crate::process)'s.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use kubestream::exec::ExecRequest;
+use kubestream::mux::{Config, Multiplexer, TcpLiveness};
+use kubestream::portforward::{self, PortForwardServer};
+use kubestream::upgrade::{self, Pending, Protocol, UpgradeError};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::api::{self, failure, ok, response};
+use crate::attach::Main;
+use crate::forward;
+use crate::process::{self, Place};
+
+/// The one container of every pod here.
+const CONTAINER: &str = "main";
+
+/// What is told of a client that things went wrong with, and that is no concern of the others.
+pub type Log = fn(fmt::Arguments<'_>);
+
+/// A node of this process's own, on loopback: its URL. It serves for as long as the process lives, and says on stderr what goes wrong.
+pub async fn start() -> io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(serve(listener, |line| eprintln!("{line}")));
+    Ok(url)
+}
+
+/// Serves until the future is dropped, which ends every session.
+pub async fn serve(listener: TcpListener, log: Log) {
+    let config = Arc::new(upgrade::Config::default());
+    let main = Arc::new(Main::default());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                // A connection that was gone before it was accepted is its client's business; one for which there is no descriptor
+                // is tried again.
+                if accepted.is_err() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                if let Ok((tcp, _)) = accepted {
+                    let (config, main) = (Arc::clone(&config), Arc::clone(&main));
+                    connections.spawn(async move {
+                        if let Err(error) = answer(tcp, &config, &main, log).await {
+                            log(format_args!("node: {error}"));
+                        }
+                    });
+                }
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main, log: Log) -> Result<(), UpgradeError> {
+    tcp.set_nodelay(true)?;
+    TcpLiveness::default().apply(&tcp)?;
+    let pending = upgrade::accept(tcp, config).await?;
+    let path = pending.request().uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    match parts[..] {
+        ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(&pod(namespace, name))).await,
+        ["api", "v1", "namespaces", _, "pods", _, "exec"]
+        | ["exec", _, _, CONTAINER]
+        | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None, log).await,
+        ["api", "v1", "namespaces", _, "pods", _, "attach"]
+        | ["attach", _, _, CONTAINER]
+        | ["attach", _, _, _, CONTAINER] => session(pending, parts[..].get(5), Some(main), log).await,
+        ["api", "v1", "namespaces", _, "pods", _, "portforward"] | ["portForward", _, _] | ["portForward", _, _, _] => {
+            port_forward(pending, log).await
+        }
+        _ => {
+            if let Some(known) = api::discovery(&parts) {
+                return pending.respond(known).await;
+            }
+            let message = format!("the server could not find the requested resource: {path}");
+            pending.respond(failure(StatusCode::NOT_FOUND, "NotFound", &message)).await
+        }
+    }
+}
+
+/// Exec, or attach to the main process.
+async fn session(
+    pending: Pending<TcpStream>,
+    pod: Option<&&str>,
+    main: Option<&Main>,
+    log: Log,
+) -> Result<(), UpgradeError> {
+    let request = pending.request();
+    if ![Method::GET, Method::POST].contains(request.method()) {
+        let message = format!("the server does not allow {} here", request.method());
+        return pending.respond(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message)).await;
+    }
+    let wanted = match ExecRequest::from_query(request.uri().query().unwrap_or_default()) {
+        Ok(wanted) => wanted,
+        Err(error) => return pending.respond(text(StatusCode::BAD_REQUEST, &error.to_string())).await,
+    };
+    if let Some(container) = wanted.container.as_deref().filter(|name| *name != CONTAINER) {
+        let message = format!("container {container} is not valid for pod {}", pod.unwrap_or(&"demo"));
+        return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", &message)).await;
+    }
+    if wanted.command.is_empty() && main.is_none() {
+        return pending.respond(text(StatusCode::BAD_REQUEST, "you must specify a command")).await;
+    }
+    if !pending.is_upgrade() {
+        return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
+    }
+    let upgraded = pending.accept(Protocol::ANY).await?;
+    let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
+    let session = async move {
+        match mux.accept_exec(wanted.streams).await {
+            Ok(server) => match main {
+                Some(main) => main.attach(server).await,
+                None => process::run(&wanted.command, wanted.streams.tty, &Place::default(), server).await,
+            },
+            Err(error) => Err(error),
+        }
+    };
+    // The driver outlives the session: it writes what is left of it.
+    let (session, _) = tokio::join!(session, driver);
+    if let Err(error) = session {
+        log(format_args!("node: session: {error}"));
+    }
+    Ok(())
+}
+
+async fn port_forward(pending: Pending<TcpStream>, log: Log) -> Result<(), UpgradeError> {
+    if !pending.is_upgrade() {
+        return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
+    }
+    let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+    let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+    let (forwarded, _) = tokio::join!(forward(mux), driver);
+    match forwarded {
+        // kubectl ends by closing its connection.
+        Ok(()) | Err(portforward::Error::Connection(_)) => {}
+        Err(error) => log(format_args!("node: port-forward: {error}")),
+    }
+    Ok(())
+}
+
+/// Forwards until the client goes away, and with it whatever was forwarded.
+async fn forward(mux: Multiplexer) -> Result<(), portforward::Error> {
+    let mut server = PortForwardServer::new(mux)?;
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            request = server.accept() => match request.transpose()? {
+                Some(request) => drop(connections.spawn(forward::connect(request))),
+                // It has ended in good order, and what it has sent may not be through yet.
+                None => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    const LAST_BYTES: Duration = Duration::from_secs(10);
+    let _ = timeout(LAST_BYTES, async { while connections.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+fn pod(namespace: &str, name: &str) -> Value {
+    json!({
+        "kind": "Pod",
+        "apiVersion": "v1",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"containers": [{"name": CONTAINER, "image": "localhost/none"}]},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [{"name": CONTAINER, "ready": true, "state": {"running": {}}}],
+        },
+    })
+}
+
+fn text(code: StatusCode, message: &str) -> Response<Bytes> {
+    response(code, "text/plain; charset=utf-8", format!("{message}\n"))
+}

@@ -1,0 +1,139 @@
+//! TCP, or TLS over it: the crate takes any IO, and leaves both to its users.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use kubestream::mux::TcpLiveness;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme};
+use url::Url;
+
+/// Files, PEM, as kubectl's options of the same names.
+#[derive(Debug, Args)]
+pub struct Tls {
+    /// The certificate of the authority that a https server is signed by.
+    #[arg(long, value_name = "FILE")]
+    certificate_authority: Option<PathBuf>,
+    /// Take any certificate of a https server's, as if it were the right one: who is in between can read and change everything.
+    #[arg(long, conflicts_with = "certificate_authority")]
+    insecure_skip_tls_verify: bool,
+    /// Our certificate.
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// Its key.
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+}
+
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+pub async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
+    connect_over(url, tls, |tcp| tcp).await
+}
+
+/// The same over what becomes of the socket.
+pub async fn connect_over<IO: Io + 'static>(
+    url: &str,
+    tls: &Tls,
+    over: impl FnOnce(TcpStream) -> IO,
+) -> io::Result<Box<dyn Io>> {
+    let connected = dial(url, tls, over).await;
+    connected.map_err(|error| error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error))
+}
+
+async fn dial<IO: Io + 'static>(
+    url: &str,
+    tls: &Tls,
+    over: impl FnOnce(TcpStream) -> IO,
+) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
+    let url = Url::parse(url)?;
+    let host = url.host_str().ok_or("the URL of the server has no host")?;
+    let port = url.port_or_known_default().ok_or("the URL of the server is neither http nor https")?;
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
+    tcp.set_nodelay(true)?;
+    TcpLiveness::default().apply(&tcp)?;
+    let tcp = over(tcp);
+    match url.scheme() {
+        "http" => Ok(Box::new(tcp)),
+        "https" => {
+            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+            Ok(Box::new(TlsConnector::from(Arc::new(tls.config()?)).connect(name, tcp).await?))
+        }
+        other => Err(format!("a server is reached by http or https, not {other}").into()),
+    }
+}
+
+impl Tls {
+    fn config(&self) -> Result<ClientConfig, Box<dyn Error + Send + Sync>> {
+        let provider = Arc::new(ring::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+        let config = if self.insecure_skip_tls_verify {
+            config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        } else {
+            let authority = self.certificate_authority.as_ref();
+            let authority = authority.ok_or("https needs --certificate-authority, or --insecure-skip-tls-verify")?;
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(authority)? {
+                roots.add(certificate?)?;
+            }
+            config.with_root_certificates(roots)
+        };
+        Ok(match (&self.client_certificate, &self.client_key) {
+            (Some(certificate), Some(key)) => {
+                let chain = CertificateDer::pem_file_iter(certificate)?.collect::<Result<_, _>>()?;
+                config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?
+            }
+            _ => config.with_no_client_auth(),
+        })
+    }
+}
+
+/// Believes whatever a certificate says, but not that somebody has its key who has not.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
