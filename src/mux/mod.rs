@@ -120,11 +120,13 @@ use crate::spdy::{Connection, Headers, Role, RstStatus, StreamId};
 use crate::upgrade::{Protocol, Upgraded};
 use stream::StreamRef;
 
-/// The header that says which of a session's streams one is, or which of a pair's.
-pub(crate) const STREAM_TYPE: &str = "streamtype";
-/// The other headers of a pair's streams.
-pub(crate) const PORT: &str = "port";
-pub(crate) const REQUEST_ID: &str = "requestid";
+/// The header of a stream that says what the stream is for: `stdin` or `error` of a session, `data` or `error` of a forwarded
+/// connection.
+pub const STREAM_TYPE: &str = "streamtype";
+/// The header of a port-forward stream that names the port.
+pub const PORT: &str = "port";
+/// The header of a port-forward stream that its connection's data stream and error stream have in common.
+pub const REQUEST_ID: &str = "requestid";
 /// In the answer to a pair's data stream: why there will be no connection. client-go gives up all connections when an error
 /// stream says anything, and does not look at the headers of an answer; a client of ours does.
 pub(crate) const ERROR: &str = "error";
@@ -318,7 +320,8 @@ impl Multiplexer {
     }
 
     /// What the connection ended with, if it has.
-    pub(crate) fn error(&self) -> Option<ConnectionError> {
+    #[must_use]
+    pub fn error(&self) -> Option<ConnectionError> {
         self.shared.look(|state| state.connection.error().cloned())
     }
 
@@ -362,8 +365,12 @@ impl Multiplexer {
         self.shared.with(|state| state.release_given());
     }
 
-    /// Waits until the connection is closed, whether or not its driver is done.
-    pub(crate) async fn gone(&self) {
+    /// Waits until the connection has ended or failed. Its driver may still have to write what is queued:
+    /// [`closed`](Self::closed) waits for that too.
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer waits.
+    pub async fn gone(&self) {
         self.shared.wait(Line::End, |state| state.poll_gone()).await;
     }
 
@@ -372,8 +379,9 @@ impl Multiplexer {
         self.shared.with(|state| state.connection.ask());
     }
 
-    /// Whether the peer has ended the connection itself, in good order.
-    pub(crate) fn peer_said_goodbye(&self) -> bool {
+    /// Whether the peer has ended the connection itself, in good order: by GOAWAY with status OK, or by Close.
+    #[must_use]
+    pub fn peer_said_goodbye(&self) -> bool {
         self.shared.look(|state| state.connection.peer_said_goodbye())
     }
 

@@ -1,4 +1,6 @@
-//! Moving bytes through a buffer: for any two connections.
+//! Moving bytes through a buffer, between any two connections.
+//!
+//! This module owns the buffer: when it grows and when it is given back. It must not look at the bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -8,29 +10,29 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use super::pipe::{Fault, Hop};
+use crate::hop::{Fault, Hop};
 
-/// What a buffer begins with, and how far it grows while reads fill it.
+/// The size that a buffer begins with. It doubles, up to [`MOST`], each time that one read fills it.
 const LEAST: usize = 8 * 1024;
 const MOST: usize = 64 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Copying {
-    /// What was read ahead of the pipe: it goes first.
+pub(crate) struct Copying {
+    /// Bytes that go before those in the buffer: what was read before the pipe began, or a piece of the buffer.
     ahead: Bytes,
     buffer: BytesMut,
     room: usize,
-    /// The sink has bytes that it may not have sent on.
+    /// The sink has taken bytes that it may not have sent yet.
     unflushed: bool,
 }
 
 impl Copying {
-    pub(super) fn new(ahead: Bytes) -> Self {
+    pub(crate) fn new(ahead: Bytes) -> Self {
         Self { ahead, buffer: BytesMut::new(), room: LEAST, unflushed: false }
     }
 
-    /// Reads the next piece out of the buffer: none at the end. It is what goes next.
-    pub(super) fn poll_piece<From>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>
+    /// Reads the next piece, which is the next that is written. It is empty at the end of the source.
+    pub(crate) fn poll_piece<From>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>
     where
         From: AsyncRead + Unpin,
     {
@@ -39,21 +41,21 @@ impl Copying {
         Poll::Ready(Ok(self.put(piece)))
     }
 
-    /// What goes next.
-    pub(super) fn put(&mut self, piece: Bytes) -> Bytes {
+    /// Sets the piece that is written next.
+    pub(crate) fn put(&mut self, piece: Bytes) -> Bytes {
         self.ahead = piece;
         self.ahead.clone()
     }
 
-    /// Writes what waits: `None` where nothing does.
-    pub(super) fn poll_written<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>>
+    /// Writes bytes that wait, and tells how many. `None`: no bytes wait.
+    pub(crate) fn poll_written<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>>
     where
         To: AsyncWrite + Unpin,
     {
         let to = Pin::new(to);
         let written = if self.ahead.has_remaining() {
             let written = poll_write_buf(to, cx, &mut self.ahead);
-            // An empty slice still holds all of the buffer that it is of, which now is free to be filled again.
+            // An empty slice would still keep the whole buffer from being filled again.
             if self.ahead.is_empty() {
                 self.ahead = Bytes::new();
             }
@@ -72,8 +74,8 @@ impl Copying {
         }
     }
 
-    /// Nothing more for now: what a TLS session holds back goes out.
-    pub(super) fn poll_flushed<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    /// Has the sink send what it holds back, as a TLS session does. For when nothing more is there to be written for now.
+    pub(crate) fn poll_flushed<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         To: AsyncWrite + Unpin,
     {
@@ -86,7 +88,7 @@ impl Copying {
 
     fn poll_read<From: AsyncRead + Unpin>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.buffer.clear();
-        // To reserve would double what it has.
+        // `reserve` would double the capacity.
         if !self.buffer.try_reclaim(self.room) {
             self.buffer = BytesMut::with_capacity(self.room);
         }

@@ -1,62 +1,37 @@
-//! Moving bytes through a buffer, and showing them to somebody on the way.
+//! Moving bytes through a buffer and showing them to an observer on the way.
 //!
-//! Owns the order: nothing is passed on that was not shown before, and nothing is read or passed on while the observer is not ready.
+//! This module owns the order: a piece is shown before it is passed on, and nothing is read or passed on while the observer is not
+//! ready. It must not change a byte.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::{fmt, io};
+use std::io;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::copy::Copying;
-use super::pipe::{Fault, Hop};
+use crate::copy::Copying;
+use crate::hop::{Fault, Hop};
+use crate::side::Side;
 
-/// An end of a connection that is passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums)] // a connection has two ends
-pub enum Side {
-    /// Who has asked for it.
-    Client,
-    /// Who has answered: the backend.
-    Server,
-}
-
-impl Side {
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Client => "client",
-            Self::Server => "server",
-        })
-    }
-}
-
-/// Who is shown what passes through a [`Pipe`](super::Pipe). A closure that takes a side and its bytes is one.
+/// Is shown what passes through a [`Pipe`](crate::Pipe), by [`Pipe::run_with`](crate::Pipe::run_with). A closure that takes a side
+/// and its bytes is an observer.
 pub trait Observer {
-    /// A side has said this, and it is passed on next: once [`poll_ready`](Self::poll_ready) says so. [`ControlFlow::Break`]: it is
-    /// not, and both connections are closed.
+    /// Is called with each piece that a side has sent, before the piece is passed on. The piece is passed on once
+    /// [`poll_ready`](Self::poll_ready) is ready. [`ControlFlow::Break`] stops the pipe: the piece is not passed on, and both
+    /// connections are closed.
     fn observe(&mut self, side: Side, bytes: &Bytes) -> ControlFlow<()>;
 
-    /// Whether what was shown may be passed on, and more be read, which is asked before each of both. Who is not ready has the
-    /// connection wait, and wakes the task. [`ControlFlow::Break`] as above.
+    /// Is called before each read and before each write. [`Poll::Pending`] pauses the pipe: no piece is read or passed on, and the
+    /// observer must wake the task when it is ready. [`ControlFlow::Break`] stops the pipe as in [`observe`](Self::observe).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let _ = cx;
         Poll::Ready(ControlFlow::Continue(()))
     }
 
-    /// Nothing more of a side is passed on: it has ended or failed, or nobody takes it. Said once of each.
+    /// Is called once for each side, when nothing more of it is passed on: it has ended or failed, or the other side takes no
+    /// more.
     fn end(&mut self, side: Side) {
         let _ = side;
     }
@@ -71,23 +46,23 @@ where
     }
 }
 
-/// One direction. Both are polled by one task, so that nobody ever waits for the observer's lock.
-pub(super) struct Watched<'a, O> {
+/// One direction of a pipe that is observed. One task polls both directions, so neither ever waits for the observer's lock.
+pub(crate) struct Watched<'a, O> {
     side: Side,
     copying: Copying,
-    /// What was read ahead of the pipe, and not shown yet.
+    /// Bytes that were read before the pipe began and that the observer has not been shown yet.
     unseen: Bytes,
     observer: &'a Mutex<&'a mut O>,
     ended: bool,
 }
 
 impl<'a, O: Observer> Watched<'a, O> {
-    pub(super) fn new(side: Side, ahead: Bytes, observer: &'a Mutex<&'a mut O>) -> Self {
+    pub(crate) fn new(side: Side, ahead: Bytes, observer: &'a Mutex<&'a mut O>) -> Self {
         Self { side, copying: Copying::new(Bytes::new()), unseen: ahead, observer, ended: false }
     }
 
-    /// Nothing more passes.
-    pub(super) fn end(&mut self) {
+    /// Tells the observer once that nothing more passes.
+    pub(crate) fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             self.with(|observer| observer.end(self.side));
         }
@@ -97,7 +72,7 @@ impl<'a, O: Observer> Watched<'a, O> {
         look(&mut self.observer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Shows the next piece: none at the end.
+    /// Reads the next piece, shows it and tells its length. 0: the source has ended.
     fn poll_show<From>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>>
     where
         From: AsyncRead + Unpin,

@@ -1,48 +1,49 @@
-//! Where a request to a kube-apiserver leads: the kubelet's path and query for it.
+//! A streaming request in the form of the kube-apiserver's API, and the kubelet's path and query for it.
 //!
-//! Owns the two forms and the checks between them. Which node a pod is on, and its containers, is the caller's to know.
+//! This module owns both forms and the checks between them. It must not look up a pod's node or its containers: the caller knows
+//! those.
 
 use http::Uri;
 
-use crate::Initiator;
-use crate::exec::{ExecRequest, RequestError};
-use crate::upgrade::{PortsError, asked_ports};
+use kubestream::Initiator;
+use kubestream::exec::{ExecRequest, RequestError};
+use kubestream::upgrade::{PortsError, asked_ports};
 
-/// What a request wants of a pod.
+/// What a streaming request asks of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums)] // the streaming API has these three
 pub enum Operation {
     /// A command in a container.
     Exec,
-    /// A container's own process.
+    /// The main process of a container.
     Attach,
-    /// Connections to ports.
+    /// Connections to ports of the pod.
     PortForward,
 }
 
-/// A streaming request in the API's form: `/api/v1/namespaces/{namespace}/pods/{pod}/exec?…`.
+/// A streaming request in the form of the kube-apiserver's API: `/api/v1/namespaces/{namespace}/pods/{pod}/exec?…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PodRequest {
-    /// What it wants. Whether the client may is asked as `create` of `pods/exec`, `pods/attach` or `pods/portforward`, whatever
-    /// the method: a WebSocket is a GET (kubernetes#78741).
+    /// What it asks for. Authorise it with the verb `create` on `pods/exec`, `pods/attach` or `pods/portforward`, whatever the
+    /// method is: a WebSocket is a GET (kubernetes#78741).
     pub operation: Operation,
     /// The namespace.
     pub namespace: String,
     /// The pod.
     pub pod: String,
-    /// The container, for exec and attach. Where the request has none the caller sets the pod's only one.
+    /// The container, for exec and attach. If the request names none, the caller sets the pod's only container.
     pub container: Option<String>,
-    /// The kubelet's query.
+    /// The query for the kubelet.
     query: String,
 }
 
 impl PodRequest {
-    /// Reads a request. `None`: its path is of something else.
+    /// Reads a request. `None` if its path is not that of exec, attach or port-forward.
     ///
     /// # Errors
-    /// [`LocationError`]: a kube-apiserver or a kubelet answers the same with 400.
-    pub fn from_api(uri: &Uri) -> Result<Option<Self>, LocationError> {
+    /// [`PodRequestError`], for a request that a kube-apiserver or a kubelet answers with 400.
+    pub fn from_api(uri: &Uri) -> Result<Option<Self>, PodRequestError> {
         let parts: Vec<&str> = uri.path().split('/').collect();
         let ["", "api", "v1", "namespaces", namespace, "pods", pod, operation] = parts[..] else { return Ok(None) };
         let operation = match operation {
@@ -57,7 +58,7 @@ impl PodRequest {
         } else {
             let mut request = ExecRequest::from_query(query)?;
             match operation {
-                Operation::Exec if request.command.is_empty() => return Err(LocationError::NoCommand),
+                Operation::Exec if request.command.is_empty() => return Err(PodRequestError::NoCommand),
                 Operation::Exec => {}
                 _ => request.command.clear(),
             }
@@ -70,17 +71,17 @@ impl PodRequest {
         Ok(Some(Self { operation, namespace: namespace.to_owned(), pod: pod.to_owned(), container, query }))
     }
 
-    /// The path and query that a kubelet has for it.
+    /// The path and query of the kubelet for this request.
     ///
     /// # Errors
-    /// [`LocationError::NoContainer`] for exec and attach without one, and [`LocationError::Name`] where a name that was set
-    /// since is none.
-    pub fn to_kubelet(&self) -> Result<String, LocationError> {
+    /// [`PodRequestError::NoContainer`] for exec and attach without a container, and [`PodRequestError::Name`] if a name was set
+    /// since that is not valid.
+    pub fn to_kubelet(&self) -> Result<String, PodRequestError> {
         let Self { namespace, pod, query, .. } = self;
         for name in [Some(namespace), Some(pod), self.container.as_ref()].into_iter().flatten() {
             check_name(name)?;
         }
-        let container = || self.container.as_ref().ok_or_else(|| LocationError::NoContainer { pod: pod.clone() });
+        let container = || self.container.as_ref().ok_or_else(|| PodRequestError::NoContainer { pod: pod.clone() });
         let path = match self.operation {
             Operation::Exec => format!("/exec/{namespace}/{pod}/{}", container()?),
             Operation::Attach => format!("/attach/{namespace}/{pod}/{}", container()?),
@@ -88,21 +89,19 @@ impl PodRequest {
         };
         Ok(if query.is_empty() { path } else { format!("{path}?{query}") })
     }
-}
 
-impl PodRequest {
-    /// The ports that it names, in its order: those of the old form of port-forward, as a [`Tap`](super::Tap) has to know them. The
-    /// newer forms name none.
+    /// The ports that a legacy port-forward request names, in its order. [`Tap::new`](crate::Tap::new) needs them. The newer forms
+    /// of port-forward name none.
     ///
     /// # Errors
-    /// [`PortsError::Invalid`].
+    /// [`PortsError::Invalid`] if it names something that is not a port.
     pub fn ports(&self) -> Result<Vec<u16>, PortsError> {
         let asked = self.operation == Operation::PortForward && !self.query.is_empty();
-        if asked { Ok(asked_ports(&self.query)?.to_vec()) } else { Ok(Vec::new()) }
+        if asked { asked_ports(&self.query) } else { Ok(Vec::new()) }
     }
 }
 
-/// The ports that the old form of port-forward names: one list for the kubelet.
+/// The kubelet's query for the ports that a legacy port-forward request names: one list.
 fn ports(query: &str) -> String {
     let ports: Vec<_> = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, value)| matches!(&name[..], "ports" | "port") && !value.is_empty())
@@ -114,38 +113,38 @@ fn ports(query: &str) -> String {
     form_urlencoded::Serializer::new(String::new()).append_pair("port", &ports.join(",")).finish()
 }
 
-/// Names go into a path as they are: what is no name of Kubernetes could lead elsewhere.
-fn check_name(name: &str) -> Result<(), LocationError> {
+/// Names become part of a path unchanged, so one that is not valid in Kubernetes could change where the path leads.
+fn check_name(name: &str) -> Result<(), PodRequestError> {
     let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let fits = name.len() <= 253
         && name.bytes().all(|byte| letter(byte) || matches!(byte, b'-' | b'.'))
         && name.as_bytes().first().copied().is_some_and(letter)
         && name.as_bytes().last().copied().is_some_and(letter);
-    if fits { Ok(()) } else { Err(LocationError::Name(name.to_owned())) }
+    if fits { Ok(()) } else { Err(PodRequestError::Name(name.to_owned())) }
 }
 
-/// Why a request leads nowhere: the client's fault.
+/// Why a streaming request has no path at a kubelet. The client caused it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum LocationError {
-    /// It asks for no stream.
+pub enum PodRequestError {
+    /// The request asks for no stream.
     #[error(transparent)]
     Request(#[from] RequestError),
-    /// Exec without a command.
+    /// An exec request names no command.
     #[error("you must specify a command")]
     NoCommand,
-    /// The request names no container, and nobody has set one.
+    /// The request names no container, and the caller has set none.
     #[error("a container name must be specified for pod {pod}")]
     NoContainer {
         /// The pod.
         pod: String,
     },
-    /// A namespace, pod or container that cannot be one.
-    #[error("{0:?} is no name")]
+    /// The name of a namespace, pod or container is not valid in Kubernetes.
+    #[error("{0:?} is not a valid name")]
     Name(String),
 }
 
-impl LocationError {
+impl PodRequestError {
     /// Who caused the error: always the client.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
@@ -157,7 +156,7 @@ impl LocationError {
 mod tests {
     use super::*;
 
-    fn read(path: &str) -> Result<Option<PodRequest>, LocationError> {
+    fn read(path: &str) -> Result<Option<PodRequest>, PodRequestError> {
         PodRequest::from_api(&format!("/api/v1/namespaces/default/pods/web/{path}").parse().unwrap())
     }
 
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ports_of_the_old_form_are_told() {
+    fn the_ports_of_legacy_port_forward_are_told() {
         let ports = |path| read(path).unwrap().unwrap().ports();
         assert_eq!(ports("portforward?ports=80&ports=443"), Ok(vec![80, 443]));
         assert_eq!(ports("portforward"), Ok(vec![]));
@@ -197,7 +196,7 @@ mod tests {
         request.container = Some("only".to_owned());
         assert_eq!(request.to_kubelet().unwrap(), "/exec/default/web/only?command=true&output=1");
         request.container = Some("../../run".to_owned());
-        assert_eq!(request.to_kubelet(), Err(LocationError::Name("../../run".to_owned())));
+        assert_eq!(request.to_kubelet(), Err(PodRequestError::Name("../../run".to_owned())));
     }
 
     #[test]
@@ -216,12 +215,12 @@ mod tests {
             read("exec?command=true").unwrap_err().to_string(),
             "you must specify at least 1 of stdin, stdout, stderr"
         );
-        assert_eq!(read("exec?stdout=true"), Err(LocationError::NoCommand));
+        assert_eq!(read("exec?stdout=true"), Err(PodRequestError::NoCommand));
         for name in ["..", "%2e%2e", "a%2Fb", "-a", "A", ""] {
             let uri = format!("/api/v1/namespaces/default/pods/{name}/portforward").parse().unwrap();
-            assert_eq!(PodRequest::from_api(&uri), Err(LocationError::Name(name.to_owned())), "{name}");
+            assert_eq!(PodRequest::from_api(&uri), Err(PodRequestError::Name(name.to_owned())), "{name}");
         }
         let container = read("exec?command=true&stdout&container=..%2F..");
-        assert_eq!(container, Err(LocationError::Name("../..".to_owned())));
+        assert_eq!(container, Err(PodRequestError::Name("../..".to_owned())));
     }
 }

@@ -1,7 +1,7 @@
-//! Moving bytes by `splice(2)`: from socket to socket through a pipe of the kernel's, and never into user space.
+//! Moving bytes by `splice(2)`: from socket to socket through a pipe in the kernel, without copying them to user space.
 //!
-//! Owns the pipe, which is there while bytes move: the kernel counts a user's pipes, and makes small ones of those that are too
-//! many. Linux alone has splice, and plain sockets alone can: through TLS bytes have to be seen.
+//! This module owns that kernel pipe. It exists only while bytes move, because the kernel counts a user's pipes and shrinks new ones
+//! above a limit. It must not be used for TLS, whose bytes have to be read in user space. Only Linux has `splice`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,49 +13,50 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use super::pipe::{Fault, Hop};
-use crate::AbortOnDrop;
+use kubestream::AbortOnDrop;
 
-/// What a pipe is to hold, and so the most that one call moves.
+use crate::hop::{Fault, Hop};
+
+/// The capacity that is asked of a kernel pipe, and so the most that one call moves.
 const MOST: usize = 1024 * 1024;
-/// What is read where there is no pipe to be had.
+/// How much one read takes where the kernel gives no pipe.
 const COPIED: usize = 16 * 1024;
 
 #[derive(Default)]
-pub(super) struct Splicing {
-    /// What was read by other means: it goes first, by an ordinary write.
+pub(crate) struct Splicing {
+    /// Bytes that were read into user space. An ordinary write sends them, before those in the pipe.
     ahead: Bytes,
-    pipe: Option<Pipe>,
+    pipe: Option<KernelPipe>,
     /// Bytes in the pipe.
     held: usize,
 }
 
-struct Pipe {
+struct KernelPipe {
     reads: OwnedFd,
     writes: OwnedFd,
 }
 
-impl Pipe {
-    /// `None` where there are no descriptors left.
+impl KernelPipe {
+    /// `None` if no file descriptors are left.
     fn new() -> Option<Self> {
         let (reads, writes) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // A smaller one will do where it may not be as large.
+        // If it may not be this large, a smaller one will do.
         let _ = fcntl_setpipe_size(&writes, MOST);
         Some(Self { reads, writes })
     }
 }
 
 impl Splicing {
-    pub(super) fn new(ahead: Bytes) -> Self {
+    pub(crate) fn new(ahead: Bytes) -> Self {
         Self { ahead, ..Self::default() }
     }
 
-    /// Fills the pipe, or what stands in for it: how many bytes came, 0 at the end.
+    /// Fills the pipe, or `ahead` if there is no pipe, and tells how many bytes came. 0: the source has ended.
     fn poll_fill(&mut self, from: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(from.poll_read_ready(cx))?;
             if self.pipe.is_none() {
-                self.pipe = Pipe::new();
+                self.pipe = KernelPipe::new();
             }
             let Some(pipe) = &self.pipe else {
                 let mut copied = BytesMut::with_capacity(COPIED);
@@ -81,7 +82,7 @@ impl Splicing {
         }
     }
 
-    /// Empties the pipe, some of it: how many bytes went.
+    /// Moves some bytes out of the pipe and tells how many.
     fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(0)) };
         loop {
@@ -117,7 +118,7 @@ impl Hop<Socket, Socket> for Splicing {
                 return Poll::Ready(Err(Fault::Sink(io::ErrorKind::WriteZero.into())));
             }
             self.ahead.advance(count.min(self.ahead.len()));
-            // An empty slice still holds all of the buffer that it is of.
+            // An empty slice would still keep the whole buffer.
             if self.ahead.is_empty() {
                 self.ahead = Bytes::new();
             }
@@ -130,7 +131,7 @@ impl Hop<Socket, Socket> for Splicing {
     }
 
     fn poll_discard(&mut self, from: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // What is in the pipe is nobody's any more.
+        // Nothing takes the bytes in the pipe any more.
         (self.pipe, self.held) = (None, 0);
         self.ahead = Bytes::new();
         let mut buffer = [0; 8 * 1024];

@@ -1,33 +1,42 @@
-//! The streaming server of a container runtime: one-use URLs, and what is behind them.
+//! The streaming server of a container runtime: one-use URLs for exec, attach and port-forward.
 //!
-//! A kubelet asks its runtime, over the Container Runtime Interface, to prepare exec, attach or port-forward, and gets a URL.
-//! It connects to that URL, or sends its client there, and the session runs. This is that server, as `cri-streaming` is Go's:
-//! [`Server::exec_url`] and its like make the URLs, [`Server::serve`] answers a connection, and a [`Runtime`] does the work.
+//! A kubelet asks its container runtime, over the Container Runtime Interface (CRI), to prepare exec, attach or port-forward, and gets a
+//! URL. The kubelet connects to that URL, or the kube-apiserver does, and the session runs over that connection. This crate is the
+//! server behind these URLs, as `cri-streaming` is in Go: [`Server::exec_url`], [`Server::attach_url`] and
+//! [`Server::port_forward_url`] make the URLs, [`Server::serve`] serves a connection, and your [`Runtime`] runs the commands and opens the
+//! ports.
 //!
-//! Owns the tokens, what a request must be, and which session a token stands for. It must not listen, accept TLS or
-//! spawn: the caller does, and gives it any IO. Nothing but the token says who a client is: 128 random bits that are
-//! good once and for a minute.
+//! This crate must not listen, speak TLS or spawn: the caller does. Only the token in the URL authenticates a client: 128 random bits
+//! that can be used once and for a minute.
 //!
 //! ```
 //! use kubestream::exec::{self, ExecServer, Streams};
 //! use kubestream::portforward::Request;
 //! use kubestream::status::ExitStatus;
-//! use kubestream::streaming::{Attach, Config, Exec, Runtime, Server};
+//! use kubestream_runtime::{Runtime, RuntimeConfig, Server};
 //! use tokio::io::AsyncWriteExt;
 //!
 //! struct Parrot;
 //!
 //! impl Runtime for Parrot {
-//!     async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), exec::Error> {
+//!     async fn exec(
+//!         &self,
+//!         _container_id: String,
+//!         command: Vec<String>,
+//!         _streams: Streams,
+//!         mut session: ExecServer,
+//!     ) -> Result<(), exec::Error> {
 //!         if let Some(mut stdout) = session.stdout.take() {
-//!             // A client that has gone needs no answer.
-//!             let _ = stdout.write_all(what.command.join(" ").as_bytes()).await;
+//!             // If the client has gone, there is no one to tell.
+//!             let _ = stdout.write_all(command.join(" ").as_bytes()).await;
 //!         }
 //!         session.exit(ExitStatus::Success).await
 //!     }
-//!     async fn attach(&self, _: Attach, session: ExecServer) -> Result<(), exec::Error> {
+//!
+//!     async fn attach(&self, _: String, _: Streams, session: ExecServer) -> Result<(), exec::Error> {
 //!         session.exit(ExitStatus::Code(1)).await
 //!     }
+//!
 //!     async fn port_forward(&self, _: &str, request: Request) {
 //!         request.fail("parrots have no ports");
 //!     }
@@ -36,7 +45,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-//! let server = Server::new(Parrot, &format!("http://{}", listener.local_addr()?), Config::default())?;
+//! let server = Server::new(Parrot, &format!("http://{}", listener.local_addr()?), RuntimeConfig::default())?;
 //! tokio::spawn({
 //!     let server = server.clone();
 //!     async move {
@@ -47,54 +56,24 @@
 //!     }
 //! });
 //!
-//! let url = server.exec_url(Exec::new("c0ffee", ["hello"], Streams::OUTPUT))?;
+//! let url = server.exec_url("c0ffee", ["hello"], Streams::OUTPUT)?;
 //! assert!(url.starts_with("http://127.0.0.1:") && url.contains("/exec/"));
 //! # Ok(())
 //! # }
 //! ```
+#![forbid(unsafe_code)]
+// Nearly all of this code handles what a peer has sent.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented))]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-mod request;
+mod config;
+mod error;
+mod runtime;
 mod server;
 mod tokens;
 
-use std::time::Duration;
-
-pub use request::{Attach, Exec, PortForward, RequestError};
-pub use server::{Runtime, ServeError, Server};
-
-use crate::{exec, mux, portforward, upgrade};
-
-/// What a server allows, and how long it waits.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Config {
-    /// How long a URL is good. Default: 60 s, as Go's.
-    pub token_ttl: Duration,
-    /// URLs that were given out and neither used nor have expired. Default: 1000, as Go's.
-    pub max_tokens: usize,
-    /// For the request that uses one.
-    pub upgrade: upgrade::Config,
-    /// For connections of exec and attach, which have five streams. Their
-    /// [`idle_timeout`](mux::Config::idle_timeout) is 4 h by default, as Go's.
-    pub session: mux::Config,
-    /// For connections of port-forward.
-    pub forward: mux::Config,
-    /// How long the streams of a session are waited for.
-    pub exec: exec::Options,
-    /// How long, and how many, halves of forwarded connections are waited for.
-    pub port_forward: portforward::Options,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            token_ttl: Duration::from_secs(60),
-            max_tokens: 1000,
-            upgrade: upgrade::Config::default(),
-            session: mux::Config::exec(),
-            forward: mux::Config::default(),
-            exec: exec::Options::default(),
-            port_forward: portforward::Options::default(),
-        }
-    }
-}
+pub use config::RuntimeConfig;
+pub use error::{ServeError, UrlError};
+pub use runtime::Runtime;
+pub use server::Server;

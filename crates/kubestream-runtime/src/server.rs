@@ -1,4 +1,7 @@
-//! The server: gives URLs out, and answers who comes with one.
+//! The streaming server: it makes URLs and serves the connections that come with one.
+//!
+//! This module owns which requests are answered, which session a token stands for, and how the server stops. It must not listen,
+//! speak TLS or spawn: the caller does, and hands over any IO.
 
 use std::fmt;
 use std::future::Future;
@@ -12,41 +15,20 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Uri};
+use kubestream::exec::{self, ExecServer, Streams};
+use kubestream::mux::Multiplexer;
+use kubestream::portforward::PortForwardServer;
+use kubestream::upgrade::{self, Pending, Protocol};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::tokens::Tokens;
-use super::{Attach, Config, Exec, PortForward, RequestError};
-use crate::exec::{self, ExecServer, Streams};
-use crate::mux::Multiplexer;
-use crate::portforward::{self, PortForwardServer, Request};
-use crate::upgrade::{self, Pending, Protocol, UpgradeError};
+use crate::config::RuntimeConfig;
+use crate::error::{ServeError, UrlError, plain};
+use crate::runtime::Runtime;
+use crate::tokens::Tokens;
 
-/// What does the work. A session that it lets go without [`ExecServer::exit`], by an error, a panic, or because
-/// [`Server::stop`] drops its future, ends for the client as a command that has failed.
-pub trait Runtime: Send + Sync + 'static {
-    /// Runs a command, and says with [`ExecServer::exit`] how it ended. Ask [`ExecServer::client_gone`] meanwhile: a client
-    /// that goes away is nobody's to wait for.
-    ///
-    /// # Cancel safety
-    /// Its future is dropped where [`Server::stop`] ends it, or [`Server::serve`] is dropped: what it runs has to end with it.
-    fn exec(&self, what: Exec, session: ExecServer) -> impl Future<Output = Result<(), exec::Error>> + Send;
-
-    /// Connects a client to a container's own process. That goes on when the client does not.
-    ///
-    /// # Cancel safety
-    /// Its future is dropped as [`exec`](Self::exec)'s is; the process goes on.
-    fn attach(&self, what: Attach, session: ExecServer) -> impl Future<Output = Result<(), exec::Error>> + Send;
-
-    /// Connects a client to a port of a pod, for as long as both want.
-    ///
-    /// # Cancel safety
-    /// Its future is dropped as [`exec`](Self::exec)'s is, and when the client goes away.
-    fn port_forward(&self, pod_sandbox_id: &str, request: Request) -> impl Future<Output = ()> + Send;
-}
-
-/// Gives out one-use URLs and serves them. Clones are the same server.
+/// Makes one-use URLs for sessions and serves them. A clone is a handle of the same server.
 pub struct Server<R> {
     inner: Arc<Inner<R>>,
 }
@@ -54,14 +36,14 @@ pub struct Server<R> {
 struct Inner<R> {
     runtime: R,
     base: String,
-    /// What of the base is in every path.
+    /// The path of the base, which every path begins with.
     prefix: String,
-    config: Config,
+    config: RuntimeConfig,
     tokens: Mutex<Tokens<Prepared>>,
     state: watch::Sender<State>,
 }
 
-/// How far the server has come, and how many connections it serves.
+/// Whether the server stops, and how many connections it serves.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     stopping: Stopping,
@@ -72,40 +54,40 @@ struct State {
 enum Stopping {
     #[default]
     No,
-    /// What runs goes on, and nothing else begins.
+    /// Connections that are being served go on, and no other begins.
     Draining,
-    /// What runs is ended.
+    /// Connections that are being served are ended.
     Now,
 }
 
 /// What a token stands for.
 #[derive(Debug)]
 enum Prepared {
-    Exec(Exec),
-    Attach(Attach),
-    PortForward(PortForward),
+    Exec { container_id: String, command: Vec<String>, streams: Streams },
+    Attach { container_id: String, streams: Streams },
+    PortForward { pod_sandbox_id: String, ports: Vec<u16> },
 }
 
 impl Prepared {
-    /// What its path begins with.
+    /// The first segment of its path.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Exec(_) => "exec",
-            Self::Attach(_) => "attach",
-            Self::PortForward(_) => "portforward",
+            Self::Exec { .. } => "exec",
+            Self::Attach { .. } => "attach",
+            Self::PortForward { .. } => "portforward",
         }
     }
 }
 
 impl<R: Runtime> Server<R> {
-    /// A server whose URLs begin with `base`: the scheme and address under which kubelet and API server reach it, and maybe
-    /// a path.
+    /// Makes a server whose URLs begin with `base`: the scheme and the address under which the kubelet or the kube-apiserver reaches
+    /// it, and optionally a path.
     ///
     /// # Errors
-    /// `InvalidInput` where `base` is no such URL.
-    pub fn new(runtime: R, base: &str, config: Config) -> io::Result<Self> {
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `base` is not such a URL.
+    pub fn new(runtime: R, base: &str, config: RuntimeConfig) -> io::Result<Self> {
         let base = base.trim_end_matches('/');
-        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{base:?} is no URL of http or https"));
+        let invalid = || io::Error::new(io::ErrorKind::InvalidInput, format!("{base:?} is not an http or https URL"));
         let uri: Uri = base.parse().map_err(|_| invalid())?;
         if !matches!(uri.scheme_str(), Some("http" | "https"))
             || uri.host().is_none_or(str::is_empty)
@@ -124,43 +106,58 @@ impl<R: Runtime> Server<R> {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// A URL under which this command runs, once.
+    /// Makes a URL under which a command runs once: CRI's `Exec`.
     ///
     /// # Errors
-    /// [`RequestError`]: what is wrong with it, or that there are too many.
-    pub fn exec_url(&self, what: Exec) -> Result<String, RequestError> {
-        what.check()?;
-        self.inner.prepare(Prepared::Exec(what))
+    /// [`UrlError`]: a part of the request is not valid, too many URLs wait to be used, or the server is stopping.
+    pub fn exec_url<S: Into<String>>(
+        &self,
+        container_id: impl Into<String>,
+        command: impl IntoIterator<Item = S>,
+        streams: Streams,
+    ) -> Result<String, UrlError> {
+        let container_id = container_id.into();
+        check(&container_id, streams)?;
+        let command = command.into_iter().map(Into::into).collect();
+        self.inner.prepare(Prepared::Exec { container_id, command, streams })
     }
 
-    /// A URL under which one client is attached, once.
+    /// Makes a URL under which one client attaches once to the main process of a container: CRI's `Attach`.
     ///
     /// # Errors
     /// As [`exec_url`](Self::exec_url).
-    pub fn attach_url(&self, what: Attach) -> Result<String, RequestError> {
-        what.check()?;
-        self.inner.prepare(Prepared::Attach(what))
+    pub fn attach_url(&self, container_id: impl Into<String>, streams: Streams) -> Result<String, UrlError> {
+        let container_id = container_id.into();
+        check(&container_id, streams)?;
+        self.inner.prepare(Prepared::Attach { container_id, streams })
     }
 
-    /// A URL under which one client forwards any number of connections, once.
+    /// Makes a URL under which one client forwards any number of connections, once: CRI's `PortForward`.
+    ///
+    /// `ports` is CRI's `port`. A kubelet fills it in for clients of legacy port-forward, which name their ports in the request to
+    /// the kubelet; all other clients name a port with each connection. If it is empty, a client of legacy port-forward names its
+    /// ports in the query of the URL.
     ///
     /// # Errors
     /// As [`exec_url`](Self::exec_url).
-    pub fn port_forward_url(&self, what: PortForward) -> Result<String, RequestError> {
-        what.check()?;
-        self.inner.prepare(Prepared::PortForward(what))
+    pub fn port_forward_url(&self, pod_sandbox_id: impl Into<String>, ports: &[u16]) -> Result<String, UrlError> {
+        let pod_sandbox_id = pod_sandbox_id.into();
+        if pod_sandbox_id.is_empty() {
+            return Err(UrlError::NoSandbox);
+        }
+        self.inner.prepare(Prepared::PortForward { pod_sandbox_id, ports: ports.to_vec() })
     }
 
-    /// Serves one connection, after TLS if there is any: reads its request, and runs the session behind its token to the
-    /// end. Over SPDY and WebSocket alike.
+    /// Serves one connection, after TLS if there is any: reads its request and runs the session of its token to the end. The session
+    /// may use SPDY or WebSocket.
     ///
-    /// A token that is unknown, was used, has expired or is of another kind is answered with 404; any of these uses it up.
+    /// A token that is unknown, used, expired or of another kind is answered with 404. Every request uses its token up.
     ///
     /// # Errors
-    /// What went wrong, for a log: whatever could be answered was.
+    /// [`ServeError`] says what went wrong, for a log. The client has been answered where that was possible.
     ///
     /// # Cancel safety
-    /// Dropped, it ends the session at once, and the runtime's future with it.
+    /// Dropping the future ends the session at once and drops the runtime's future.
     pub async fn serve<IO>(&self, io: IO) -> Result<(), ServeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
@@ -171,10 +168,10 @@ impl<R: Runtime> Server<R> {
         inner.answer(pending).await
     }
 
-    /// Begins nothing more, and waits until all that runs has ended.
+    /// Stops taking requests and waits until every connection that is being served has ended.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits; nothing more is begun all the same.
+    /// Dropping the future ends the wait. The server still takes no requests.
     pub async fn drain(&self) {
         self.inner.state.send_if_modified(|state| {
             let draining = state.stopping == Stopping::No;
@@ -183,16 +180,16 @@ impl<R: Runtime> Server<R> {
             }
             draining
         });
-        // The sender is ours: it cannot be gone.
+        // It cannot fail: the server holds the sender.
         let _ = self.inner.state.subscribe().wait_for(|state| state.serving == 0).await;
     }
 
-    /// Ends all that runs, and begins nothing more. [`drain`](Self::drain) waits until it has ended.
+    /// Stops taking requests and ends every connection that is being served. [`drain`](Self::drain) waits until they have ended.
     pub fn stop(&self) {
         self.inner.state.send_modify(|state| state.stopping = Stopping::Now);
     }
 
-    /// Connections that are being served.
+    /// How many connections are being served.
     #[must_use]
     pub fn serving(&self) -> usize {
         self.inner.state.borrow().serving
@@ -200,26 +197,26 @@ impl<R: Runtime> Server<R> {
 }
 
 impl<R: Runtime> Inner<R> {
-    fn prepare(&self, what: Prepared) -> Result<String, RequestError> {
+    fn prepare(&self, what: Prepared) -> Result<String, UrlError> {
         if self.is_stopping() {
-            return Err(RequestError::Stopping);
+            return Err(UrlError::Stopping);
         }
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| RequestError::NoRandomness(error.into()))?;
+        getrandom::fill(&mut random).map_err(|error| UrlError::NoRandomness(error.into()))?;
         let token = BASE64_URL_SAFE_NO_PAD.encode(random);
         let url = format!("{}/{}/{token}", self.base, what.kind());
         let now = tokio::time::Instant::now().into_std();
         if self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token, what, now) {
             Ok(url)
         } else {
-            Err(RequestError::TooMany)
+            Err(UrlError::TooMany)
         }
     }
 
-    /// Waits for something, for as long as what runs may go on.
+    /// Waits for `future` until the server is stopped.
     async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, ServeError> {
         let mut state = self.state.subscribe();
-        // What it gives is a lock, which must not be held while anything is dropped.
+        // `wait_for` returns a lock guard, which must not be held while anything else is dropped.
         let stopped = async { drop(state.wait_for(|state| state.stopping == Stopping::Now).await) };
         tokio::select! {
             biased;
@@ -232,7 +229,7 @@ impl<R: Runtime> Inner<R> {
         self.state.borrow().stopping != Stopping::No
     }
 
-    /// What the token in a path stands for. Whoever asks has used it up.
+    /// What the token in a path stands for. This uses the token up.
     fn redeem(&self, path: &str) -> Option<Prepared> {
         let mut parts = path.strip_prefix(&self.prefix)?.strip_prefix('/')?.split('/');
         let (kind, token) = (parts.next()?, parts.next()?);
@@ -250,28 +247,26 @@ impl<R: Runtime> Inner<R> {
     {
         let request = pending.request();
         if self.is_stopping() {
-            pending.respond(RequestError::Stopping.to_response()).await?;
+            pending.respond(UrlError::Stopping.to_response()).await?;
             return Err(ServeError::Stopped);
         }
         if ![Method::GET, Method::POST].contains(request.method()) {
-            let mut response = upgrade::plain(StatusCode::METHOD_NOT_ALLOWED, "405: GET or POST");
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "405: GET or POST");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, POST"));
             return Ok(pending.respond(response).await?);
         }
         let Some(prepared) = self.redeem(request.uri().path()) else {
-            pending.respond(upgrade::plain(StatusCode::NOT_FOUND, "404 page not found")).await?;
+            pending.respond(plain(StatusCode::NOT_FOUND, "404 page not found")).await?;
             return Err(ServeError::NoSuchToken);
         };
         match prepared {
-            Prepared::Exec(what) => {
-                let streams = what.streams;
-                self.session(pending, streams, |session| self.runtime.exec(what, session)).await
+            Prepared::Exec { container_id, command, streams } => {
+                self.session(pending, streams, |session| self.runtime.exec(container_id, command, streams, session)).await
             }
-            Prepared::Attach(what) => {
-                let streams = what.streams;
-                self.session(pending, streams, |session| self.runtime.attach(what, session)).await
+            Prepared::Attach { container_id, streams } => {
+                self.session(pending, streams, |session| self.runtime.attach(container_id, streams, session)).await
             }
-            Prepared::PortForward(what) => self.forward(pending, what).await,
+            Prepared::PortForward { pod_sandbox_id, ports } => self.forward(pending, &pod_sandbox_id, &ports).await,
         }
     }
 
@@ -291,10 +286,10 @@ impl<R: Runtime> Inner<R> {
         let session = async {
             let session = mux.accept_exec_with(streams, self.config.exec.clone()).await?;
             drop(mux);
-            // A runtime that panics has let the session go, of which the client is to hear. The panic goes on after that.
+            // A runtime that panics has dropped the session, and the client has to hear of that. The panic is resumed afterwards.
             Ok(AssertUnwindSafe(async move { run(session).await }).catch_unwind().await)
         };
-        // The driver outlives the session, one that was stopped too: it writes what is left of it, and how it ended.
+        // The driver outlives the session, even one that was stopped: it writes what is left, and how the session ended.
         let (session, _) = tokio::join!(self.unless_stopped(session), driver);
         match session? {
             Ok(Ok(ended)) => Ok(ended?),
@@ -303,12 +298,11 @@ impl<R: Runtime> Inner<R> {
         }
     }
 
-    async fn forward<IO>(&self, pending: Pending<IO>, what: PortForward) -> Result<(), ServeError>
+    async fn forward<IO>(&self, pending: Pending<IO>, sandbox: &str, ports: &[u16]) -> Result<(), ServeError>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let sandbox = &what.pod_sandbox_id;
-        let pending = if what.ports.is_empty() { pending } else { pending.with_ports(&what.ports) };
+        let pending = if ports.is_empty() { pending } else { pending.with_ports(ports) };
         let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.forward.clone());
         let mut server = PortForwardServer::with_options(mux, &self.config.port_forward)?;
@@ -318,9 +312,9 @@ impl<R: Runtime> Inner<R> {
                 tokio::select! {
                     request = server.accept() => match request {
                         Some(Ok(request)) => connections.push(self.runtime.port_forward(sandbox, request)),
-                        // It has ended in good order, and what it has sent may not be read yet.
+                        // The client ended in good order, and what it sent may not have been read yet.
                         None => break,
-                        // With a client that is lost goes all that it has forwarded.
+                        // The client is lost, and every connection that it forwarded with it.
                         Some(Err(_)) => return,
                     },
                     Some(()) = connections.next() => {}
@@ -334,7 +328,7 @@ impl<R: Runtime> Inner<R> {
     }
 }
 
-/// Counts one connection for as long as it is served.
+/// Counts one connection while it is served.
 struct Serving<'a>(&'a watch::Sender<State>);
 
 impl<'a> Serving<'a> {
@@ -350,25 +344,18 @@ impl Drop for Serving<'_> {
     }
 }
 
-/// Why a connection was not served to a good end.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// There is no such token, or not any more. It was answered 404.
-    #[error("no such token, or it was used, or has expired")]
-    NoSuchToken,
-    /// The server stops: [`Server::drain`] or [`Server::stop`].
-    #[error("the streaming server is stopping")]
-    Stopped,
-    /// The handshake failed.
-    #[error(transparent)]
-    Upgrade(#[from] UpgradeError),
-    /// The session failed.
-    #[error(transparent)]
-    Session(#[from] exec::Error),
-    /// Port-forward failed, all of it.
-    #[error(transparent)]
-    PortForward(#[from] portforward::Error),
+/// cri-streaming's checks of exec and attach.
+fn check(container_id: &str, streams: Streams) -> Result<(), UrlError> {
+    let Streams { stdin, stdout, stderr, tty } = streams;
+    if container_id.is_empty() {
+        Err(UrlError::NoContainer)
+    } else if tty && stderr {
+        Err(UrlError::TtyAndStderr)
+    } else if !(stdin || stdout || stderr) {
+        Err(UrlError::NoStreams)
+    } else {
+        Ok(())
+    }
 }
 
 impl<R> Clone for Server<R> {
@@ -378,7 +365,7 @@ impl<R> Clone for Server<R> {
 }
 
 impl<R> fmt::Debug for Server<R> {
-    /// Shows no token.
+    /// It must not show a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("base", &self.inner.base).finish_non_exhaustive()
     }

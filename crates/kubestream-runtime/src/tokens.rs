@@ -1,32 +1,33 @@
-//! One-use tokens, without IO and without a clock.
+//! One-use tokens.
 //!
-//! Owns how many there are, how long each is good, and that none is good twice. What one stands for makes no difference to it.
+//! This module owns how many tokens there may be, how long each can be used, and that each can be used once. It must not do IO or read
+//! a clock, nor depend on what a token stands for.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 #[derive(Debug)]
-pub(super) struct Tokens<T> {
+pub(crate) struct Tokens<T> {
     live: HashMap<String, (Instant, T)>,
-    /// In the order in which they expire. Those that were used are still among them.
+    /// All tokens in the order in which they expire, including used ones.
     order: VecDeque<(Instant, String)>,
     ttl: Duration,
     most: usize,
 }
 
 impl<T> Tokens<T> {
-    pub(super) fn new(ttl: Duration, most: usize) -> Self {
+    pub(crate) fn new(ttl: Duration, most: usize) -> Self {
         Self { live: HashMap::new(), order: VecDeque::new(), ttl, most }
     }
 
-    /// `false`: there are too many.
+    /// `false`: there are too many tokens already.
     #[must_use]
-    pub(super) fn insert(&mut self, token: String, what: T, now: Instant) -> bool {
+    pub(crate) fn insert(&mut self, token: String, what: T, now: Instant) -> bool {
         self.expire(now);
         if self.live.len() >= self.most {
             return false;
         }
-        // A century is for ever, and more may be more than the clock can hold.
+        // A century is as good as for ever, and the clock may not be able to represent more.
         const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         let until = now.checked_add(self.ttl.min(CENTURY)).unwrap_or(now);
         self.order.push_back((until, token.clone()));
@@ -34,8 +35,8 @@ impl<T> Tokens<T> {
         true
     }
 
-    /// What a token stands for, once.
-    pub(super) fn take(&mut self, token: &str, now: Instant) -> Option<T> {
+    /// What a token stands for. The token is used up.
+    pub(crate) fn take(&mut self, token: &str, now: Instant) -> Option<T> {
         self.expire(now);
         self.live.remove(token).map(|(_, what)| what)
     }
@@ -47,7 +48,7 @@ impl<T> Tokens<T> {
                 self.live.remove(&token);
             }
         }
-        // Used ones leave too, before they are more than the others.
+        // Used tokens are removed too, before they outnumber the others.
         if self.order.len() > self.live.len().saturating_mul(2).saturating_add(16) {
             let live = &self.live;
             self.order.retain(|(_, token)| live.contains_key(token));
@@ -64,7 +65,7 @@ mod tests {
     const TTL: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_token_is_good_once_and_for_so_long() {
+    fn a_token_can_be_used_once_and_until_it_expires() {
         let now = Instant::now();
         let mut tokens = Tokens::new(TTL, 10);
         assert!(tokens.insert("a".to_owned(), 1, now) && tokens.insert("b".to_owned(), 2, now));
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_live_at_a_time() {
+    fn the_number_of_live_tokens_is_limited() {
         let now = Instant::now();
         let mut tokens = Tokens::new(TTL, 2);
         assert!(tokens.insert("a".to_owned(), (), now) && tokens.insert("b".to_owned(), (), now));

@@ -1,19 +1,23 @@
-//! The five channels of exec and attach.
+//! The five channels of exec and attach over WebSocket.
+//!
+//! This module owns which channels have been used. It must not know what a status or a size means.
 
 use bytes::Bytes;
+use kubestream::channel::{self, Channel, Decoder, Subprotocol};
+use kubestream::spdy::Limits;
+use kubestream::websocket::{Fault, NORMAL, Piece, WebSocketError};
 
-use super::wire::{Both, Messages};
-use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
-use crate::channel::{self, Channel, Decoder, Subprotocol};
-use crate::config::Limits;
-use crate::websocket::{Fault, NORMAL, Piece, WebSocketError};
+use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
+use super::framing::Messages;
+use super::session::Session;
+use crate::side::{Both, Side};
 
 #[derive(Debug)]
 pub(super) struct Channels {
     subprotocol: Subprotocol,
     messages: Both<Messages>,
     decoders: Both<Decoder>,
-    /// On which of them something was said.
+    /// The channels that have been used.
     begun: Vec<Channel>,
 }
 
@@ -39,7 +43,7 @@ impl Channels {
                     Some(channel::Event::Data { channel, data }) => self.data(side, channel, data, session, events),
                     Some(channel::Event::Close(channel)) => {
                         let stream = self.stream(side, channel, events);
-                        events.push_back(Event::End { side, stream, reset: None });
+                        events.push_back(TapEvent::End { side, stream, reset: None });
                     }
                 }
             }
@@ -51,7 +55,7 @@ impl Channels {
                     let normal = reason.as_ref().is_some_and(|reason| reason.code == NORMAL);
                     session.finish(normal && self.is_between_messages(side), events);
                 }
-                events.push_back(Event::Farewell { side, said: Farewell::Close(reason) });
+                events.push_back(TapEvent::Close { side, reason });
             }
         }
         Ok(true)
@@ -63,30 +67,31 @@ impl Channels {
 
     fn data(&mut self, side: Side, channel: Channel, data: Bytes, session: Option<&mut Session>, events: &mut Events) {
         let stream = self.stream(side, channel, events);
-        events.push_back(Event::Data { side, stream: stream.clone(), data: data.clone() });
+        events.push_back(TapEvent::Data { side, stream: stream.clone(), data: data.clone() });
         if let Some(session) = session {
             session.push(side, &stream.name, &data, events);
         }
     }
 
-    fn stream(&mut self, side: Side, channel: Channel, events: &mut Events) -> Stream {
+    fn stream(&mut self, side: Side, channel: Channel, events: &mut Events) -> TapStream {
         let name = match channel {
-            Channel::Stdin => Name::Stdin,
-            Channel::Stdout => Name::Stdout,
-            Channel::Stderr => Name::Stderr,
-            Channel::Error => Name::Error,
-            Channel::Resize => Name::Resize,
+            Channel::Stdin => StreamName::Stdin,
+            Channel::Stdout => StreamName::Stdout,
+            Channel::Stderr => StreamName::Stderr,
+            Channel::Error => StreamName::Error,
+            Channel::Resize => StreamName::Resize,
         };
-        let stream = Stream { id: channel.number().into(), name };
+        let stream = TapStream { id: channel.number().into(), name };
         if !self.begun.contains(&channel) {
             self.begun.push(channel);
-            events.push_back(Event::Opened { side, stream: stream.clone() });
+            events.push_back(TapEvent::Opened { side, stream: stream.clone() });
         }
         stream
     }
 }
 
-/// Go's servers take either kind from anybody, and nobody's server sends text where bytes were agreed on.
+/// A client may send text or binary messages, because Go's servers take both. A server must not send text unless base64 was
+/// negotiated.
 pub(super) fn check_text(text: bool, side: Side, subprotocol: Subprotocol) -> Result<(), WebSocketError> {
     if text && side == Side::Server && !subprotocol.is_base64() { Err(Fault::Text.into()) } else { Ok(()) }
 }

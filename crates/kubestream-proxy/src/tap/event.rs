@@ -1,72 +1,89 @@
-//! What a tap tells.
+//! What a tap reports.
+//!
+//! This module owns the events and the names of streams. What is reported when, the modules of the protocols decide.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use kubestream::Initiator;
+use kubestream::channel::{ChannelError, ports};
+use kubestream::mux::{PORT, REQUEST_ID, STREAM_TYPE};
+use kubestream::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
+use kubestream::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
+use kubestream::upgrade::Protocol;
+use kubestream::websocket::{CloseReason, WebSocketError};
 
-use super::Side;
-use crate::channel::ChannelError;
-use crate::mux::{PORT, REQUEST_ID, STREAM_TYPE};
-use crate::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
-use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
-use crate::websocket::{CloseReason, WebSocketError};
+use crate::side::Side;
 
-/// Bytes of a stream's type or request id that a [`Name`] has: the first 64.
+/// How many bytes of a stream's type or request id a [`StreamName`] keeps: the first 64.
 pub const MAX_NAME_LEN: usize = 64;
 
-/// Something that passes.
+/// The events of one step: a few at most.
+pub(super) type Events = VecDeque<TapEvent>;
+
+/// Something that passes between the two sides.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Event {
-    /// A stream begins. Over WebSocket, where all are there from the start, it does with the first that is said on it.
+pub enum TapEvent {
+    /// A stream begins. Over WebSocket all streams exist from the start, and this is reported with the first bytes of each.
     Opened {
-        /// Who opened it, or spoke first.
+        /// The side that opened the stream or sent its first bytes.
         side: Side,
         /// The stream.
-        stream: Stream,
+        stream: TapStream,
     },
-    /// Bytes on a stream: never none. Those of the error and the resize stream too, which are told once more when they are read.
+    /// Bytes of a stream, at least one. The bytes of the error and the resize stream are reported too, and what they say is
+    /// reported again as [`Status`](Self::Status) and [`Resize`](Self::Resize).
     Data {
-        /// Who says them.
+        /// The side that sent the bytes.
         side: Side,
         /// The stream.
-        stream: Stream,
-        /// The bytes: some of them, where more have come than these.
+        stream: TapStream,
+        /// The bytes.
         data: Bytes,
     },
-    /// A side says that nothing more comes from it on a stream. Some say it twice, and some talk on.
+    /// A side ends its direction of a stream. Some peers end it twice, and some send more bytes after they have ended it.
     End {
-        /// Who says it.
+        /// The side that ended its direction.
         side: Side,
         /// The stream.
-        stream: Stream,
-        /// What it was reset with, if it was: then it is over both ways.
+        stream: TapStream,
+        /// The status of the reset that ended it, if it was reset. A reset ends both directions.
         reset: Option<RstStatus>,
     },
-    /// The client's terminal has a size, or the client says something else on its stream: then no other follows.
+    /// The client's terminal has this size. An error means that the resize stream carries something else. No other size follows an
+    /// error.
     Resize(Result<TerminalSize, ResizeError>),
-    /// How the command has ended, once: or that the error stream says something else. A session that ends without this has
-    /// no status.
+    /// How the command ended. An error means that the error stream carries something else. It is reported at most once. A session
+    /// that ends without it has no status.
     Status(Result<ExitStatus, StatusError>),
-    /// A side says that it goes.
-    Farewell {
-        /// Who.
+    /// A side says GOAWAY: it ends the SPDY connection.
+    GoAway {
+        /// The side that said it.
         side: Side,
-        /// What it says.
-        said: Farewell,
+        /// Why it ends the connection.
+        status: GoAwayStatus,
     },
-    /// A side's bytes have ended, as [`Tap::end`](super::Tap::end) was told.
-    Over {
-        /// Whose.
+    /// A side sends a Close: it ends the WebSocket. Bytes that it sends after that are not read.
+    Close {
+        /// The side that sent it.
         side: Side,
-        /// In the middle of a frame or a message.
+        /// The code and the text, if the Close has any.
+        reason: Option<CloseReason>,
+    },
+    /// The bytes of a side have ended: [`Tap::end`](crate::Tap::end) was called.
+    Over {
+        /// The side whose bytes have ended.
+        side: Side,
+        /// Whether they ended in the middle of a frame or a message.
         cut: bool,
     },
-    /// A side's bytes cannot be followed: the last that is reported of it, and with
-    /// [`TooManyStreams`](TapError::TooManyStreams) of the other.
+    /// The tap cannot read the bytes of a side. It reports nothing more of that side, and after
+    /// [`TooManyStreams`](TapError::TooManyStreams) nothing more of the other side either.
     Fault {
-        /// Whose.
+        /// The side whose bytes cannot be read.
         side: Side,
         /// Why.
         error: TapError,
@@ -76,17 +93,17 @@ pub enum Event {
 /// A stream, as its events name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Stream {
-    /// What tells it from others of its name: SPDY's id, or the number of the channel.
+pub struct TapStream {
+    /// Tells streams of the same name apart: the stream id of SPDY, or the number of the channel.
     pub id: u32,
-    /// What it carries.
-    pub name: Name,
+    /// What the stream carries.
+    pub name: StreamName,
 }
 
 /// What a stream carries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Name {
+pub enum StreamName {
     /// What the command reads.
     Stdin,
     /// What the command writes, or its terminal shows.
@@ -97,58 +114,51 @@ pub enum Name {
     Error,
     /// The sizes of the terminal.
     Resize,
-    /// The bytes of a connection to a port, both ways.
-    Forwarded(Forwarded),
-    /// What a server says is wrong with that connection.
-    ForwardedError(Forwarded),
-    /// Anything else, by the type that it says.
+    /// The bytes of a forwarded connection, both ways.
+    Forwarded {
+        /// The port of the pod.
+        port: u16,
+        /// The request id, which is the client's name for the connection and may be empty. In legacy port-forward it is the
+        /// position of the port among those that the request asked for.
+        request: Arc<str>,
+    },
+    /// What the server says went wrong with a forwarded connection.
+    ForwardedError {
+        /// The port of the pod.
+        port: u16,
+        /// The request id, as in [`Forwarded`](Self::Forwarded).
+        request: Arc<str>,
+    },
+    /// Any other type of stream, by the type in its headers.
     Other(Arc<str>),
 }
 
-/// A connection to a port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Forwarded {
-    /// The port.
-    pub port: u16,
-    /// What the client calls the connection; maybe nothing. In the old form of port-forward it is the place of the port among
-    /// those that were asked for.
-    pub request: Arc<str>,
-}
-
-/// How a side says that it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Farewell {
-    /// SPDY's GOAWAY.
-    GoAway(GoAwayStatus),
-    /// WebSocket's Close, and what it says. Nothing is read behind it.
-    Close(Option<CloseReason>),
-}
-
-/// Why bytes cannot be followed.
+/// Why a tap cannot read bytes.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TapError {
-    /// They are no SPDY frames within the limits.
+    /// They are not SPDY frames within the limits.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// They are no WebSocket frames within the limits.
+    /// They are not WebSocket frames within the limits.
     #[error(transparent)]
     WebSocket(#[from] WebSocketError),
-    /// They are no messages of the subprotocol.
+    /// They are not messages of the subprotocol.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// More streams live at a time than [`Limits::max_streams`](crate::spdy::Limits::max_streams); in a session all that there ever
-    /// were count.
-    #[error("more streams than {limit}")]
+    /// A tap of this version does not know the protocol.
+    #[error("a tap does not know the protocol {0:?}")]
+    UnknownProtocol(Protocol),
+    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::spdy::Limits::max_streams). In a session every
+    /// stream that was ever opened counts.
+    #[error("more than {limit} streams")]
     TooManyStreams {
         /// The limit.
         limit: usize,
     },
-    /// The header blocks of a side have inflated to more than [`Limits::max_header_bytes`](crate::spdy::Limits::max_header_bytes)
-    /// beyond 16 times the bytes that it has said.
-    #[error("header blocks that inflate to {limit} bytes more than 16 times what was said")]
+    /// The header blocks of a side have inflated to more than 16 times the bytes that it sent, plus
+    /// [`Limits::max_header_bytes`](kubestream::spdy::Limits::max_header_bytes).
+    #[error("header blocks that inflate to more than 16 times the bytes that were sent, plus {limit} bytes")]
     TooManyHeaders {
         /// The limit.
         limit: usize,
@@ -156,20 +166,23 @@ pub enum TapError {
 }
 
 impl TapError {
-    /// Who caused the error: always who said the bytes.
+    /// Who caused the error: the side that sent the bytes, or, for [`UnknownProtocol`](Self::UnknownProtocol), the caller.
     #[must_use]
-    pub fn initiator(&self) -> crate::Initiator {
-        crate::Initiator::Remote
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::UnknownProtocol(_) => Initiator::User,
+            _ => Initiator::Remote,
+        }
     }
 
-    /// Whether the other side cannot be followed either.
+    /// Whether the other side cannot be read any more either.
     pub(super) fn is_of_both(&self) -> bool {
         matches!(self, Self::TooManyStreams { .. })
     }
 }
 
-impl Name {
-    /// Of a session's stream.
+impl StreamName {
+    /// The name of a session's stream.
     pub(super) fn in_session(headers: &Headers) -> Self {
         match headers.get_bytes(STREAM_TYPE).unwrap_or_default() {
             b"stdin" => Self::Stdin,
@@ -181,29 +194,29 @@ impl Name {
         }
     }
 
-    /// Of one of a pair's.
-    pub(super) fn in_pair(headers: &Headers) -> Self {
+    /// The name of a port-forward stream.
+    pub(super) fn in_port_forward(headers: &Headers) -> Self {
         let port = headers.get(PORT).and_then(|port| port.parse().ok());
-        let forwarded = |port| Forwarded { port, request: text(headers.get_bytes(REQUEST_ID).unwrap_or_default()) };
+        let request = || text(headers.get_bytes(REQUEST_ID).unwrap_or_default());
         match (headers.get_bytes(STREAM_TYPE).unwrap_or_default(), port) {
-            (b"data", Some(port)) => Self::Forwarded(forwarded(port)),
-            (b"error", Some(port)) => Self::ForwardedError(forwarded(port)),
+            (b"data", Some(port)) => Self::Forwarded { port, request: request() },
+            (b"error", Some(port)) => Self::ForwardedError { port, request: request() },
             (other, _) => Self::Other(text(other)),
         }
     }
 
-    /// Of one of the old form's channels.
+    /// The name of a channel of legacy port-forward.
     pub(super) fn of_channel(port: u16, channel: u8) -> Self {
-        let forwarded = Forwarded { port, request: (channel / 2).to_string().into() };
-        if crate::channel::ports::is_error(channel) {
-            Self::ForwardedError(forwarded)
+        let request = (channel / 2).to_string().into();
+        if ports::is_error(channel) {
+            Self::ForwardedError { port, request }
         } else {
-            Self::Forwarded(forwarded)
+            Self::Forwarded { port, request }
         }
     }
 }
 
-impl fmt::Display for Name {
+impl fmt::Display for StreamName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stdin => f.write_str("stdin"),
@@ -211,10 +224,8 @@ impl fmt::Display for Name {
             Self::Stderr => f.write_str("stderr"),
             Self::Error => f.write_str("error"),
             Self::Resize => f.write_str("resize"),
-            Self::Forwarded(Forwarded { port, request }) => write!(f, "port {port}, connection {request}"),
-            Self::ForwardedError(Forwarded { port, request }) => {
-                write!(f, "port {port}, error of connection {request}")
-            }
+            Self::Forwarded { port, request } => write!(f, "port {port}, connection {request}"),
+            Self::ForwardedError { port, request } => write!(f, "port {port}, error of connection {request}"),
             Self::Other(kind) => write!(f, "{kind:?}"),
         }
     }

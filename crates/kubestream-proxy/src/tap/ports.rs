@@ -1,29 +1,33 @@
-//! The old form of port-forward: two channels for each port.
+//! The channels of legacy port-forward: two for each port.
+//!
+//! This module owns which of them have been used and which the server has ended. It must not change the order of what it reports.
 
 use bytes::Bytes;
+use kubestream::channel::Subprotocol;
+use kubestream::channel::ports::{Decoder, is_error};
+use kubestream::spdy::Limits;
+use kubestream::websocket::Piece;
 
 use super::channels::check_text;
-use super::wire::{Both, Messages};
-use super::{Event, Events, Farewell, Name, Side, Stream, TapError};
-use crate::channel::Subprotocol;
-use crate::channel::ports::{Decoder, is_error};
-use crate::config::Limits;
-use crate::websocket::Piece;
+use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
+use super::framing::Messages;
+use crate::side::{Both, Side};
 
 #[derive(Debug)]
 pub(super) struct Ports {
     subprotocol: Subprotocol,
     messages: Both<Messages>,
     decoders: Both<Decoder>,
-    /// By their numbers.
+    /// Indexed by their numbers.
     channels: Vec<Channel>,
 }
 
 #[derive(Debug)]
 struct Channel {
-    stream: Stream,
+    stream: TapStream,
+    /// [`TapTapEvent::Opened`] was reported.
     begun: bool,
-    /// The server has said something on it beside the port.
+    /// The server has sent bytes on it beyond the port.
     heard: bool,
     ended: bool,
 }
@@ -35,7 +39,7 @@ impl Ports {
         let decoders = Both { client, server };
         let numbers = ports.iter().flat_map(|port| [*port; 2]).zip(0u8..=u8::MAX);
         let channels = numbers.map(|(port, number)| Channel {
-            stream: Stream { id: number.into(), name: Name::of_channel(port, number) },
+            stream: TapStream { id: number.into(), name: StreamName::of_channel(port, number) },
             begun: false,
             heard: false,
             ended: false,
@@ -51,29 +55,29 @@ impl Ports {
                 let Some(piece) = self.decoders[side].decode(first, last, payload)? else { return Ok(true) };
                 let Some(channel) = self.channels.get_mut(usize::from(piece.channel)) else { return Ok(true) };
                 if (piece.begins || !piece.data.is_empty()) && !std::mem::replace(&mut channel.begun, true) {
-                    events.push_back(Event::Opened { side, stream: channel.stream.clone() });
+                    events.push_back(TapEvent::Opened { side, stream: channel.stream.clone() });
                 }
                 if !piece.data.is_empty() {
                     channel.heard |= side == Side::Server;
-                    events.push_back(Event::Data { side, stream: channel.stream.clone(), data: piece.data });
+                    events.push_back(TapEvent::Data { side, stream: channel.stream.clone(), data: piece.data });
                 }
                 if side == Side::Server && is_error(piece.channel) && piece.last && channel.heard {
                     self.end_pair(piece.channel, events);
                 }
             }
             Some(Piece::Ping(_) | Piece::Pong(_)) => {}
-            Some(Piece::Close(reason)) => events.push_back(Event::Farewell { side, said: Farewell::Close(reason) }),
+            Some(Piece::Close(reason)) => events.push_back(TapEvent::Close { side, reason }),
         }
         Ok(true)
     }
 
-    /// A server that has said what is wrong has said all.
+    /// A server that has said what went wrong sends nothing more for that port.
     fn end_pair(&mut self, channel: u8, events: &mut Events) {
         for number in [channel & !1, channel | 1] {
             if let Some(channel) = self.channels.get_mut(usize::from(number))
                 && !std::mem::replace(&mut channel.ended, true)
             {
-                events.push_back(Event::End { side: Side::Server, stream: channel.stream.clone(), reset: None });
+                events.push_back(TapEvent::End { side: Side::Server, stream: channel.stream.clone(), reset: None });
             }
         }
     }

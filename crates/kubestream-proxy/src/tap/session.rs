@@ -1,24 +1,26 @@
 //! What the error and the resize stream of a session say.
 //!
-//! Owns when that is told. Which stream it is, the protocols know.
+//! This module owns when a status and a size are reported. It must not know frames or messages: the modules of the protocols read
+//! those, and tell it which stream the bytes are of.
 
 use bytes::Bytes;
+use kubestream::spdy::RstStatus;
+use kubestream::status::{ResizeDecoder, StatusReader};
+use kubestream::upgrade::{Carrier, Version};
 
-use super::{Event, Events, Name, Side};
-use crate::spdy::RstStatus;
-use crate::status::{ResizeDecoder, StatusReader};
-use crate::upgrade::{Carrier, Version};
+use super::event::{Events, StreamName, TapEvent};
+use crate::side::Side;
 
 #[derive(Debug)]
 pub(super) struct Session {
     version: Version,
     carrier: Carrier,
-    /// `None` once the status is told.
+    /// `None` once the status has been reported.
     status: Option<StatusReader>,
-    said_something: bool,
-    /// `None` once something was no size.
+    error_has_bytes: bool,
+    /// `None` once the resize stream carried something that is not a size.
     resize: Option<ResizeDecoder>,
-    /// What of the resize stream is not read yet.
+    /// Bytes of the resize stream that have not been read yet.
     sizes: Bytes,
 }
 
@@ -28,28 +30,28 @@ impl Session {
             version,
             carrier,
             status: Some(StatusReader::new(version)),
-            said_something: false,
+            error_has_bytes: false,
             resize: Some(ResizeDecoder::default()),
             sizes: Bytes::new(),
         }
     }
 
-    /// A side says something on a stream.
-    pub(super) fn push(&mut self, side: Side, stream: &Name, data: &Bytes, events: &mut Events) {
+    /// A side sends bytes on a stream.
+    pub(super) fn push(&mut self, side: Side, stream: &StreamName, data: &Bytes, events: &mut Events) {
         match (side, stream) {
-            (Side::Server, Name::Error) => self.push_error(data, events),
-            (Side::Client, Name::Resize) if self.resize.is_some() => self.sizes = data.clone(),
+            (Side::Server, StreamName::Error) => self.push_error(data, events),
+            (Side::Client, StreamName::Resize) if self.resize.is_some() => self.sizes = data.clone(),
             _ => {}
         }
     }
 
     fn push_error(&mut self, bytes: &[u8], events: &mut Events) {
         let Some(reader) = &mut self.status else { return };
-        self.said_something = true;
-        // To each brace by itself, so that it makes no difference what comes in one piece with it.
+        self.error_has_bytes = true;
+        // Up to one brace at a time, so that the result does not depend on how the bytes were cut.
         for piece in bytes.split_inclusive(|byte| *byte == b'}') {
-            if let Some(said) = reader.push(piece).transpose() {
-                events.push_back(Event::Status(said));
+            if let Some(status) = reader.push(piece).transpose() {
+                events.push_back(TapEvent::Status(status));
                 self.status = None;
                 return;
             }
@@ -58,43 +60,45 @@ impl Session {
 
     /// The server ends the error stream.
     pub(super) fn end_error(&mut self, reset: Option<RstStatus>, events: &mut Events) {
-        // v1's servers reset it as soon as all streams are made, and send the error all the same.
-        if reset.is_none() || !self.ends_by_farewell() {
+        // Servers of v1 over SPDY reset it as soon as all streams are made, and send the error all the same.
+        if reset.is_none() || !self.ends_by_goaway() {
             self.finish(reset.is_none_or(|status| status == RstStatus::CANCEL), events);
         }
     }
 
     /// The server says GOAWAY.
-    pub(super) fn farewell(&mut self, well: bool, events: &mut Events) {
-        if self.ends_by_farewell() {
-            self.finish(well, events);
+    pub(super) fn goaway(&mut self, orderly: bool, events: &mut Events) {
+        if self.ends_by_goaway() {
+            self.finish(orderly, events);
         }
     }
 
-    fn ends_by_farewell(&self) -> bool {
+    /// Whether GOAWAY ends the session, and not the end of the error stream.
+    fn ends_by_goaway(&self) -> bool {
         (self.version, self.carrier) == (Version::V1, Carrier::Spdy)
     }
 
-    /// The server says no more. Silence is a success up to v3, but for a server that was cut off: `well`, it was not.
-    pub(super) fn finish(&mut self, well: bool, events: &mut Events) {
-        let Some(reader) = self.status.take_if(|_| well || self.said_something) else { return };
-        if let Some(said) = reader.finish().transpose() {
-            events.push_back(Event::Status(said));
+    /// The server sends nothing more on the error stream. Up to v3 an empty error stream means success, but only if the server ended
+    /// it in an `orderly` way and was not cut off.
+    pub(super) fn finish(&mut self, orderly: bool, events: &mut Events) {
+        let Some(reader) = self.status.take_if(|_| orderly || self.error_has_bytes) else { return };
+        if let Some(status) = reader.finish().transpose() {
+            events.push_back(TapEvent::Status(status));
         }
     }
 
-    /// The next size of those that have come: each of them, and not the last alone.
-    pub(super) fn poll_size(&mut self) -> Option<Event> {
+    /// The next of the sizes that have come. Every size is reported, not only the last.
+    pub(super) fn poll_size(&mut self) -> Option<TapEvent> {
         while !self.sizes.is_empty() {
             let decoder = self.resize.as_mut()?;
             let end = self.sizes.iter().position(|byte| *byte == b'}');
             let end = end.map_or(self.sizes.len(), |end| end.saturating_add(1));
             match decoder.push(&self.sizes.split_to(end)).transpose() {
-                Some(Ok(size)) => return Some(Event::Resize(Ok(size))),
+                Some(Ok(size)) => return Some(TapEvent::Resize(Ok(size))),
                 Some(Err(error)) => {
                     self.resize = None;
                     self.sizes = Bytes::new();
-                    return Some(Event::Resize(Err(error)));
+                    return Some(TapEvent::Resize(Err(error)));
                 }
                 None => {}
             }

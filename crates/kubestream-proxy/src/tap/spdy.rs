@@ -1,25 +1,26 @@
-//! The streams of a SPDY connection, by what its frames say of them.
+//! The streams of a SPDY connection.
 //!
-//! Owns which there are. A session's are remembered to its end, since some of Go's servers talk on after a reset, and clients
-//! could; a pair's until both sides have ended it.
+//! This module owns the table of streams. A session's streams stay in it to the end of the session, because some Go servers send more
+//! after a reset. A port-forward stream stays until both sides have ended it. The module must not answer a frame.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use kubestream::spdy::{Frame, GoAwayStatus, Headers, Limits, RstStatus, StreamId};
+use kubestream::upgrade::Protocol;
 
-use super::wire::Both;
-use super::{Event, Events, Farewell, Name, Session, Side, Stream, TapError};
-use crate::config::Limits;
-use crate::spdy::{Frame, GoAwayStatus, Headers, Pieces, RstStatus, StreamId};
-use crate::upgrade::Protocol;
+use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
+use super::framing::Frames;
+use super::session::Session;
+use crate::side::{Both, Side};
 
-/// How many bytes of headers a byte on the wire may stand for, on the whole. Kubernetes' peers come to three.
+/// How many bytes of headers one byte on the wire may inflate to, on average. The peers of Kubernetes reach three.
 const INFLATION: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Spdy {
-    frames: Both<Pieces>,
-    /// Bytes of headers that the bytes of the wire do not account for.
+    frames: Both<Frames>,
+    /// Bytes of headers beyond [`INFLATION`] times the bytes on the wire.
     inflated: Both<usize>,
     max_header_bytes: usize,
     streams: HashMap<StreamId, Known>,
@@ -29,16 +30,15 @@ pub(super) struct Spdy {
 
 #[derive(Debug)]
 struct Known {
-    stream: Stream,
+    stream: TapStream,
     ended: Both<bool>,
 }
 
 impl Spdy {
     pub(super) fn new(protocol: Protocol, limits: &Limits) -> Self {
-        let frames = Both { client: Pieces::new(limits), server: Pieces::new(limits) };
         let is_session = protocol.version().is_some();
         Self {
-            frames,
+            frames: Frames::both(limits),
             inflated: Both::default(),
             max_header_bytes: limits.max_header_bytes,
             streams: HashMap::new(),
@@ -80,16 +80,20 @@ impl Spdy {
         events: &mut Events,
     ) -> Result<(), TapError> {
         match frame {
-            // A second one of the same id is an error of that stream's, and opens none.
+            // A second SYN_STREAM with the same id is an error of that stream and opens none.
             Frame::SynStream { id, .. } if self.streams.contains_key(&id) => {}
             Frame::SynStream { id, headers, fin, unidirectional, .. } => {
                 if self.streams.len() >= self.max_streams {
                     return Err(TapError::TooManyStreams { limit: self.max_streams });
                 }
-                let name = if self.is_session { Name::in_session(&headers) } else { Name::in_pair(&headers) };
-                let stream = Stream { id: id.get(), name };
-                events.push_back(Event::Opened { side, stream: stream.clone() });
-                // A direction that there never was is not reported to end: the other side has not said a word.
+                let name = if self.is_session {
+                    StreamName::in_session(&headers)
+                } else {
+                    StreamName::in_port_forward(&headers)
+                };
+                let stream = TapStream { id: id.get(), name };
+                events.push_back(TapEvent::Opened { side, stream: stream.clone() });
+                // The other direction of a unidirectional stream never existed, so its end is not reported.
                 let mut ended = Both::default();
                 ended[side.other()] = unidirectional;
                 self.streams.insert(id, Known { stream, ended });
@@ -104,7 +108,7 @@ impl Spdy {
                 if let Some(Known { stream, .. }) = self.streams.get(&id)
                     && !data.is_empty()
                 {
-                    events.push_back(Event::Data { side, stream: stream.clone(), data: data.clone() });
+                    events.push_back(TapEvent::Data { side, stream: stream.clone(), data: data.clone() });
                     if let Some(session) = session.as_deref_mut() {
                         session.push(side, &stream.name, &data, events);
                     }
@@ -118,9 +122,9 @@ impl Spdy {
                 if let Some(session) = session
                     && side == Side::Server
                 {
-                    session.farewell(status == GoAwayStatus::OK, events);
+                    session.goaway(status == GoAwayStatus::OK, events);
                 }
-                events.push_back(Event::Farewell { side, said: Farewell::GoAway(status) });
+                events.push_back(TapEvent::GoAway { side, status });
             }
             _ => {}
         }
@@ -136,9 +140,9 @@ impl Spdy {
         events: &mut Events,
     ) {
         let Some(known) = self.streams.get_mut(&id) else { return };
-        events.push_back(Event::End { side, stream: known.stream.clone(), reset });
+        events.push_back(TapEvent::End { side, stream: known.stream.clone(), reset });
         if let Some(session) = session
-            && (side, &known.stream.name) == (Side::Server, &Name::Error)
+            && (side, &known.stream.name) == (Side::Server, &StreamName::Error)
         {
             session.end_error(reset, events);
         }

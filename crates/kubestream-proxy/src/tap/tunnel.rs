@@ -1,18 +1,21 @@
-//! SPDY inside WebSocket: the bytes of frames in messages, wherever they are cut.
+//! SPDY inside WebSocket, as port-forward has it: the messages carry the bytes of frames, cut anywhere.
+//!
+//! This module owns the bytes of a message that have not been read as frames yet. It must not know streams.
 
 use bytes::Bytes;
+use kubestream::spdy::Limits;
+use kubestream::upgrade::Protocol;
+use kubestream::websocket::{Fault, Piece, WebSocketError};
 
+use super::event::{Events, TapError, TapEvent};
+use super::framing::Messages;
 use super::spdy::Spdy;
-use super::wire::{Both, Messages};
-use super::{Event, Events, Farewell, Side, TapError};
-use crate::config::Limits;
-use crate::upgrade::Protocol;
-use crate::websocket::{Fault, Piece, WebSocketError};
+use crate::side::{Both, Side};
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
     messages: Both<Messages>,
-    /// What came in a message and is not read yet.
+    /// Bytes that came in a message and have not been read yet.
     carried: Both<Bytes>,
     spdy: Spdy,
 }
@@ -29,11 +32,11 @@ impl Tunnel {
         }
         match self.messages[side].next(bytes)? {
             None => return Ok(false),
-            // Go's servers say so that something went wrong, and close.
+            // A Go server sends text to say that something went wrong, and closes.
             Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
             Some(Piece::Data { payload, .. }) => self.carried[side] = payload,
             Some(Piece::Ping(_) | Piece::Pong(_)) => {}
-            Some(Piece::Close(reason)) => events.push_back(Event::Farewell { side, said: Farewell::Close(reason) }),
+            Some(Piece::Close(reason)) => events.push_back(TapEvent::Close { side, reason }),
         }
         Ok(true)
     }

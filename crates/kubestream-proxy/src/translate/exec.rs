@@ -1,33 +1,38 @@
-//! Exec and attach, joined.
+//! Joins two exec or attach sessions.
 //!
-//! Owns the order of the end: the status goes to the client behind all output that has come, and nothing more to the backend
-//! once it is there.
+//! This module owns the order of the end: the status goes to the client behind all output, and once the status is there nothing more
+//! goes to the backend.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use kubestream::exec::{
+    Error, Options, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams,
+};
+use kubestream::mux::Multiplexer;
+use kubestream::status::{ExitStatus, Status};
+use kubestream::{ConnectionError, StreamError};
 use tokio::time::sleep;
 
-use super::TranslateError;
-use crate::exec::{Error, Options, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams};
-use crate::mux::Multiplexer;
-use crate::status::{ExitStatus, Status};
-use crate::{ConnectionError, StreamError};
+use super::error::TranslateError;
+use crate::side::Side;
 
 pub(super) async fn join(
     client: Multiplexer,
     backend: Multiplexer,
     streams: Streams,
     options: &Options,
+    linger: Duration,
 ) -> Result<(), TranslateError> {
-    // The client's first: over SPDY nothing runs for one that is not all there. A WebSocket has all its streams at once.
+    // The client's streams first: over SPDY nothing may run before the client has made all of them. A WebSocket has all at once.
     let process = client.accept_exec_with(streams, options.clone()).await;
-    let mut process = process.map_err(|error| TranslateError::Client(error.into()))?;
+    let mut process = process.map_err(client_failed)?;
     let mut asked = Box::pin(async move { backend.exec_with(streams, options.clone()).await });
     let remote = tokio::select! {
         remote = &mut asked => remote,
         () = process.client_gone() => {
-            // It may have said all that it had to say.
+            // The client may have sent everything before it went.
             if !client.peer_said_goodbye() || process.stdin.is_none() {
                 return Err(gone(&client));
             }
@@ -37,13 +42,13 @@ pub(super) async fn join(
     let mut remote = match remote {
         Ok(remote) => remote,
         Err(error) => {
-            // The client may be gone too, and the first error says more.
+            // If the client is gone too, the first error says more.
             let _ = process.exit(internal(&error)).await;
-            return Err(TranslateError::Backend(error.into()));
+            return Err(backend_failed(error));
         }
     };
 
-    // Pieces of stdin that the backend has taken.
+    // Counts the pieces of stdin that the backend has taken.
     let taken = AtomicU64::new(0);
     let typed = type_on(process.stdin.take(), remote.stdin.take(), &taken);
     let inputs = (typed, follow_size(process.resize.take(), remote.resize.take()));
@@ -65,26 +70,25 @@ pub(super) async fn join(
                 if !client.peer_said_goodbye() || all_typed {
                     return Err(gone(&client));
                 }
-                // Its stdin is passed on to the last byte, and its end, as long as the backend takes any of it.
-                let linger = client.linger();
+                // All of its stdin and its end are passed on, as long as the backend takes any of it.
                 loop {
                     let before = taken.load(Ordering::Relaxed);
                     tokio::select! {
                         () = &mut typed => return Err(gone(&client)),
-                        // A command that nobody hears may have to write before it reads on.
+                        // The command may have to write before it reads on, although no client reads its output.
                         () = &mut shown, if !all_shown => all_shown = true,
                         _ = remote.wait() => return Err(gone(&client)),
                         () = sleep(linger) => {}
                     }
                     if before == taken.load(Ordering::Relaxed) {
                         let cut = Error::Connection(ConnectionError::FlushTimeout(linger));
-                        return Err(TranslateError::Client(cut.into()));
+                        return Err(client_failed(cut));
                     }
                 }
             }
         }
     };
-    // The status waits for the outputs, however slow the client is.
+    // The status waits for all output to reach the client, however slow the client is.
     if !all_shown {
         tokio::select! {
             () = &mut shown => {}
@@ -94,24 +98,32 @@ pub(super) async fn join(
     drop(remote);
     drop(client);
     match status {
-        Ok(status) => process.exit(status).await.map_err(|error| TranslateError::Client(error.into())),
+        Ok(status) => process.exit(status).await.map_err(client_failed),
         Err(error) => {
             let _ = process.exit(internal(&error)).await;
-            Err(TranslateError::Backend(error.into()))
+            Err(backend_failed(error))
         }
     }
 }
 
-fn gone(client: &Multiplexer) -> TranslateError {
-    TranslateError::Client(Error::Connection(client.error().unwrap_or(ConnectionError::Closed)).into())
+fn client_failed(error: Error) -> TranslateError {
+    TranslateError::Exec { side: Side::Client, error }
 }
 
-/// What kube-apiserver's translator says of a backend that fails.
+fn backend_failed(error: Error) -> TranslateError {
+    TranslateError::Exec { side: Side::Server, error }
+}
+
+fn gone(client: &Multiplexer) -> TranslateError {
+    client_failed(Error::Connection(client.error().unwrap_or(ConnectionError::Closed)))
+}
+
+/// The status that kube-apiserver's translator sends if the backend fails.
 fn internal(error: &Error) -> ExitStatus {
     ExitStatus::Failed(Box::new(Status::internal_error(error.to_string())))
 }
 
-/// stdin, and its end. Once the process takes no more, what still comes is nobody's.
+/// Passes on stdin and its end. Once the process takes no more, the rest is dropped.
 async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &AtomicU64) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     loop {
@@ -123,14 +135,15 @@ async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &At
                 taken.fetch_add(1, Ordering::Relaxed);
             }
             None => return to.finish(),
-            // It was broken off, and the session goes on.
+            // The client broke stdin off, and the session goes on.
             Some(Err(StreamError::Reset(_))) => return to.break_off(),
-            // The client is lost: its stdin did not end.
+            // The client is lost, and its stdin did not end.
             Some(Err(_)) => return std::future::pending().await,
         }
     }
 }
 
+/// Passes on the sizes of the terminal.
 async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     while let Some(size) = from.next().await {
@@ -140,7 +153,7 @@ async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
     }
 }
 
-/// An output, to its end. What was lost of it, the status says.
+/// Passes on an output to its end. If some of it was lost, [`Exec::wait`](kubestream::exec::Exec::wait) fails and tells the client.
 async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     while let Some(Ok(data)) = from.data().await {

@@ -1,6 +1,6 @@
-//! Port-forward, joined: each connection of the client's is one to the backend.
+//! Joins two port-forward connections: each forwarded connection of the client becomes one to the backend.
 //!
-//! Owns that a connection which fails takes no other with it.
+//! This module owns how the two directions of a forwarded connection end. A connection that fails must not affect the others.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use kubestream::ConnectionError;
+use kubestream::mux::Multiplexer;
+use kubestream::portforward::{Connection, Error, Options, PortForward, PortForwardServer, Request};
 use tokio::time::timeout;
 
-use super::TranslateError;
-use crate::ConnectionError;
-use crate::mux::Multiplexer;
-use crate::portforward::{Connection, Error, Options, PortForward, PortForwardServer, Request};
+use super::error::TranslateError;
+use crate::side::Side;
 
 pub(super) async fn join(
     client: Multiplexer,
@@ -22,10 +23,8 @@ pub(super) async fn join(
     options: &Options,
     patience: Duration,
 ) -> Result<(), TranslateError> {
-    let mut server = PortForwardServer::with_options(client.clone(), options)
-        .map_err(|error| TranslateError::Client(error.into()))?;
-    let forward = PortForward::with_options(backend.clone(), options.clone())
-        .map_err(|error| TranslateError::Backend(error.into()))?;
+    let mut server = PortForwardServer::with_options(client.clone(), options).map_err(client_failed)?;
+    let forward = PortForward::with_options(backend.clone(), options.clone()).map_err(backend_failed)?;
     let moved = AtomicU64::new(0);
     let mut connections = FuturesUnordered::new();
     let ended = loop {
@@ -33,17 +32,17 @@ pub(super) async fn join(
             request = server.accept() => match request {
                 Some(Ok(request)) => connections.push(connect(request, &forward, &moved)),
                 None => break Ok(()),
-                Some(Err(error)) => return Err(TranslateError::Client(error.into())),
+                Some(Err(error)) => return Err(client_failed(error)),
             },
             Some(()) = connections.next() => {}
             () = backend.gone() => match backend.error() {
-                // A backend of the old form ends once all its connections have.
+                // With legacy port-forward a backend ends once all its connections have ended.
                 None | Some(ConnectionError::Closed) => break Ok(()),
                 Some(error) => break Err(Error::Connection(error)),
             },
         }
     };
-    // One side has ended, and what it has said may not be through yet: as long as that moves, it is waited for.
+    // One side has ended, and what it sent may not be passed on yet. Wait for that as long as bytes move.
     while !connections.is_empty() {
         let before = moved.load(Ordering::Relaxed);
         match timeout(patience, connections.next()).await {
@@ -51,11 +50,19 @@ pub(super) async fn join(
             Err(_) if moved.load(Ordering::Relaxed) != before => {}
             Err(_) => {
                 let cut = Error::Connection(ConnectionError::FlushTimeout(patience));
-                return Err(TranslateError::Backend(ended.err().unwrap_or(cut).into()));
+                return Err(backend_failed(ended.err().unwrap_or(cut)));
             }
         }
     }
-    ended.map_err(|error| TranslateError::Backend(error.into()))
+    ended.map_err(backend_failed)
+}
+
+fn client_failed(error: Error) -> TranslateError {
+    TranslateError::PortForward { side: Side::Client, error }
+}
+
+fn backend_failed(error: Error) -> TranslateError {
+    TranslateError::PortForward { side: Side::Server, error }
 }
 
 async fn connect(request: Request, forward: &PortForward, moved: &AtomicU64) {
@@ -76,36 +83,36 @@ fn reason(error: &Error) -> String {
 #[derive(Default)]
 struct Way {
     held: Option<Bytes>,
-    /// Nobody takes what comes: it is read all the same, so that it does not hold up the others.
-    deaf: bool,
+    /// The sink takes no more. What comes is still read, and dropped, so that it does not hold up other connections.
+    discards: bool,
     over: bool,
 }
 
-/// Moves bytes both ways, each piece as it came, until both have ended or either fails.
+/// Moves bytes both ways, each piece as it came, until both directions have ended or one fails.
 async fn relay(mut local: Connection, mut remote: Connection, moved: &AtomicU64) {
-    // What the client breaks off is no end, though the backend's has come before.
-    remote.breaks_off = true;
+    // If the client breaks off, the backend must read an error and not an end, even if the backend's own end came before.
+    remote.fail_on_drop();
     let (mut up, mut down) = (Way::default(), Way::default());
     let failed = poll_fn(|cx| {
-        // The backend's word on what is wrong goes before the client's.
+        // What the backend says went wrong takes precedence over the client's error.
         if let Poll::Ready(Err(error)) = poll_way(&mut down, &mut remote, &mut local, moved, cx) {
             return Poll::Ready(Some(error));
         }
         if let Poll::Ready(Err(_)) = poll_way(&mut up, &mut local, &mut remote, moved, cx) {
             return Poll::Ready(None);
         }
-        // A client that gives up is heard though a backend that takes nothing holds up what it has sent; and either side may be given up for
-        // the others, because the other does not take what it has sent.
+        // While a sink takes nothing, its source is not read, so ask whether the source was given up: a client that breaks off, and on
+        // either side a connection that was reset because it held up others.
         let given_up = up.held.is_some() && local.poll_given_up(cx).is_ready()
             || down.held.is_some() && remote.poll_given_up(cx).is_ready();
-        // Asked of the stream, which has a place for one who waits: all that wait for the connection are a list, and it would grow by one a
+        // Asked of this stream and not of the multiplexer: the multiplexer keeps a list of wakers, which would grow with each forwarded
         // connection.
         let client_gone = local.poll_gone(cx).is_ready();
-        // Of a client that has gone what it had sent is passed on, and nobody takes an answer.
+        // What a client sent before it went is passed on, and no answer is waited for.
         let all = up.over && (down.over || client_gone);
-        // The backend has ended and takes nothing more: whoever sends hears of it.
-        let all = all || up.deaf && down.over;
-        if given_up || down.deaf || all { Poll::Ready(None) } else { Poll::Pending }
+        // The backend has ended and takes nothing more. A client that still sends has to hear of it.
+        let all = all || up.discards && down.over;
+        if given_up || down.discards || all { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
     match failed {
@@ -122,7 +129,7 @@ fn poll_way(
     moved: &AtomicU64,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Error>> {
-    /// Pieces in one poll before other connections get their turn.
+    /// Pieces in one poll, before other connections get their turn.
     const ROUNDS: usize = 32;
     for _ in 0..ROUNDS {
         if way.over {
@@ -135,13 +142,13 @@ fn poll_way(
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(())) => drop(moved.fetch_add(1, Ordering::Relaxed)),
-                // Why, the other direction tells.
-                Poll::Ready(Err(_)) => way.deaf = true,
+                // The other direction tells why.
+                Poll::Ready(Err(_)) => way.discards = true,
             }
         }
         match from.poll_data(cx) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Some(Ok(_))) if way.deaf => {}
+            Poll::Ready(Some(Ok(_))) if way.discards => {}
             Poll::Ready(Some(Ok(data))) => way.held = Some(data),
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
             Poll::Ready(None) => {

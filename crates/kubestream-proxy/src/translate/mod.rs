@@ -1,51 +1,54 @@
-//! A session on one carrier as the same session on another.
+//! Joins two connections that speak different protocols: the same session on another carrier or in another version.
 //!
-//! Owns which end of one side becomes what on the other. The protocols are those of [`exec`](crate::exec) and
-//! [`portforward`](crate::portforward): it is a server of ours towards the client, and a client of ours towards the
-//! backend, with their streams joined. Nothing of what passes is copied but where the carrier's own framing asks for it: masks
-//! and base64.
+//! This module owns what the end of one side becomes on the other side. It must not frame anything itself: towards the client it is a
+//! server of [`kubestream::exec`] or [`kubestream::portforward`], towards the backend a client of theirs, and it joins their streams.
+//! It copies bytes only where the framing needs it: for WebSocket masks and base64.
 
+mod error;
 mod exec;
 mod forward;
 
 use std::pin::pin;
 
+use kubestream::exec::Streams;
+use kubestream::mux::{self, Multiplexer};
+use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::{exec as sessions, portforward};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::Initiator;
-use crate::exec::Streams;
-use crate::mux::{self, Multiplexer};
-use crate::upgrade::{Protocol, Upgraded};
-use crate::{exec as sessions, portforward};
+pub use self::error::TranslateError;
 
-/// How the two sides are driven.
+/// What a caller can set on a translation.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TranslateConfig {
-    /// Towards the client, and towards the backend. Default, `None`: [`mux::Config::default`] for port-forward,
-    /// [`mux::Config::exec`] for sessions.
+    /// For both connections. Default: `None`, which is [`mux::Config::default`] for port-forward and [`mux::Config::exec`] for
+    /// exec and attach.
     pub mux: Option<mux::Config>,
-    /// How long a session waits for what, on either side.
+    /// The timeouts of exec and attach, for both sides.
     pub exec: sessions::Options,
-    /// The same for port-forward.
+    /// The timeouts and limits of port-forward, for both sides.
     pub port_forward: portforward::Options,
 }
 
-/// Joins two connections past their handshakes, whatever carries them: exec and attach in any version, with the `streams` that
-/// the request asked for, or port-forward in any form.
+/// Joins two connections whose handshakes are over, on any carriers: exec and attach in any version, with the `streams` that the
+/// request asked for, or port-forward in any form.
 ///
-/// Ends are ends and statuses statuses on either side, each in the words of its version; what one side cannot say the other
-/// does not hear: before v5 a WebSocket has no end of stdin, nor has the old form of port-forward one half-close. A session whose
-/// backend fails ends with an InternalError, as behind a kube-apiserver. A client that goes away takes its session with it: once
-/// all of its stdin is passed on the connection to the backend ends as its own did, in good order or broken off.
+/// An end on one side becomes an end on the other side, and a status becomes a status, each in the form of that side's version. What
+/// one side's protocol cannot express does not reach the other side: over WebSocket stdin can end from v5 only, and legacy
+/// port-forward has no half-close.
+///
+/// If the backend fails, the client's session ends with an InternalError, as behind a kube-apiserver. If the client goes away, its
+/// session ends: once all of its stdin is passed on, the connection to the backend ends as the client's did, in good order or by a
+/// break.
 ///
 /// It returns when both connections are closed.
 ///
 /// # Errors
-/// [`TranslateError`]: which side failed. The other was told.
+/// [`TranslateError`] says which side failed. The other side was told.
 ///
 /// # Cancel safety
-/// Dropped, both connections are closed.
+/// Dropping the future closes both connections.
 pub async fn translate<C, B>(
     client: Upgraded<C>,
     backend: Upgraded<B>,
@@ -68,38 +71,36 @@ where
         None if is_forward => mux::Config::default(),
         None => mux::Config::exec(),
     };
-    let patience = mux.flush_timeout;
+    let (patience, linger) = (mux.flush_timeout, mux.linger);
     let (near, near_driver) = Multiplexer::server(client, mux.clone());
     let (far, far_driver) = Multiplexer::client(backend, mux);
     let joined = async {
         if is_forward {
             forward::join(near, far, &config.port_forward, patience).await
         } else {
-            exec::join(near, far, streams, &config.exec).await
+            exec::join(near, far, streams, &config.exec, linger).await
         }
     };
     let (mut joined, mut near_driver, mut far_driver) = (pin!(joined), pin!(near_driver), Box::pin(far_driver));
     let (mut near_ended, mut far_ended) = (false, false);
     let joined = loop {
         tokio::select! {
-            // First: what it has dropped must not be written as an end, if it was none.
+            // First, because the drivers must not write an end for a stream that was dropped without one.
             biased;
             joined = &mut joined => break joined,
             _ = &mut near_driver, if !near_ended => near_ended = true,
             _ = &mut far_driver, if !far_ended => far_ended = true,
         }
     };
-    if let Err(TranslateError::Client(error)) = &joined
-        && !error.is_goodbye()
-    {
-        // What broke off there breaks off here: what the client had not sent must not look like the end of what it had.
+    if joined.as_ref().is_err_and(TranslateError::is_lost_client) {
+        // The client's break becomes a break of the backend's connection: the backend must not take what it has for all of it.
         drop(far_driver);
         if !near_ended {
             let _ = near_driver.await;
         }
         return joined;
     }
-    // The drivers outlive what was joined: they write what is left of it, and wait for each end.
+    // The drivers go on: they write what is left, and wait for the end of each connection.
     tokio::join!(
         async {
             if !near_ended {
@@ -113,57 +114,4 @@ where
         }
     );
     joined
-}
-
-/// Why two sides could not be joined to a good end.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TranslateError {
-    /// They speak of different things, or one of them of nothing known.
-    #[error("{client:?} and {backend:?} have no session in common")]
-    Mismatch {
-        /// What the client speaks.
-        client: Option<Protocol>,
-        /// What the backend speaks.
-        backend: Option<Protocol>,
-    },
-    /// The client's side failed, or the client has gone away.
-    #[error("the client: {0}")]
-    Client(#[source] SessionError),
-    /// The backend's side failed. The client was told.
-    #[error("the backend: {0}")]
-    Backend(#[source] SessionError),
-}
-
-/// What a side failed with.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// Exec or attach.
-    #[error(transparent)]
-    Exec(#[from] sessions::Error),
-    /// Port-forward.
-    #[error(transparent)]
-    PortForward(#[from] portforward::Error),
-}
-
-impl SessionError {
-    /// Whether the client ended its session itself, in good order.
-    fn is_goodbye(&self) -> bool {
-        matches!(self, Self::Exec(sessions::Error::Connection(error)) if error.is_farewell())
-    }
-}
-
-impl TranslateError {
-    /// Who caused the error.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        match self {
-            Self::Mismatch { .. } => Initiator::User,
-            Self::Client(SessionError::Exec(error)) | Self::Backend(SessionError::Exec(error)) => error.initiator(),
-            Self::Client(SessionError::PortForward(error)) | Self::Backend(SessionError::PortForward(error)) => {
-                error.initiator()
-            }
-        }
-    }
 }
