@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::AbortOnDrop;
-use kubestream::proxy::{self, Moved, Pipe, Side};
 use kubestream::upgrade::{self, Config, Protocol};
+use kubestream_proxy::{self as proxy, Pipe, PipeOutcome, Side};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -53,7 +53,7 @@ const WAYS: &[By] = &[
 struct Ends {
     client: TcpStream,
     backend: TcpStream,
-    run: JoinHandle<Moved>,
+    run: JoinHandle<PipeOutcome>,
 }
 
 async fn head(io: &mut TcpStream) {

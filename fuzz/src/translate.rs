@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::exec::{Exec, ExecServer, ProcessOutput, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::proxy::{TranslateConfig, translate as join};
+use kubestream_proxy::{TranslateConfig, translate as join};
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
 use tokio::io::{DuplexStream, duplex};

@@ -20,8 +20,7 @@ pub(super) fn of(
     known: Option<&Arc<[u16]>>,
 ) -> Result<Option<Arc<[u16]>>, PortsError> {
     let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
-    let ports =
-        known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
+    let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
     if ports.contains(&0) {
         return Err(PortsError::Invalid("0".to_owned()));
     }

@@ -3,10 +3,10 @@
 //! This module owns the order: a piece is shown before it is passed on, and nothing is read or passed on while the observer is not
 //! ready. It must not change a byte.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::io;
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};

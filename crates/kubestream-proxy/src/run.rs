@@ -115,7 +115,8 @@ impl<Up, Down> Run<Up, Down> {
         let before = self.last_heard();
         let heard = self.up.heard;
         let linger = self.patience.linger;
-        let PipeOutcome { to_backend, to_client, client: client_fault, backend: backend_fault, stopped } = &mut self.outcome;
+        let PipeOutcome { to_backend, to_client, client: client_fault, backend: backend_fault, stopped } =
+            &mut self.outcome;
         let up = self.up.poll((client, backend), (to_backend, linger), (client_fault, backend_fault), cx);
         if heard != self.up.heard {
             self.acknowledged = *to_client;
@@ -163,7 +164,9 @@ impl<Up, Down> Run<Up, Down> {
         match (up.stage, down.stage) {
             (Stage::Over, Stage::Over) => true,
             // The backend may not have received yet what the client sent before it failed.
-            (Stage::Broken, Stage::Moving | Stage::Ending | Stage::Draining) => up.unconfirmed.received_at(linger).is_none(),
+            (Stage::Broken, Stage::Moving | Stage::Ending | Stage::Draining) => {
+                up.unconfirmed.received_at(linger).is_none()
+            }
             (Stage::Broken, Stage::Over | Stage::Broken) => true,
             // Likewise the client. A client that has ended since then wants no more of it.
             (Stage::Over, Stage::Broken) if up.since > down.since => true,

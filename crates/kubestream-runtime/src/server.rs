@@ -261,7 +261,8 @@ impl<R: Runtime> Inner<R> {
         };
         match prepared {
             Prepared::Exec { container_id, command, streams } => {
-                self.session(pending, streams, |session| self.runtime.exec(container_id, command, streams, session)).await
+                self.session(pending, streams, |session| self.runtime.exec(container_id, command, streams, session))
+                    .await
             }
             Prepared::Attach { container_id, streams } => {
                 self.session(pending, streams, |session| self.runtime.attach(container_id, streams, session)).await

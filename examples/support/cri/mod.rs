@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kubestream::mux::TcpLiveness;
-use kubestream::streaming::{Config, ServeError, Server};
 use kubestream::upgrade::UpgradeError;
+use kubestream_runtime::{RuntimeConfig, ServeError, Server};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
@@ -42,7 +42,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Box<dyn Error>> {
     let store = Arc::new(Store::new(images));
     let base = format!("http://{}", connections.local_addr()?);
-    let streams = Server::new(Streams::new(Arc::clone(&store)), &base, Config::default())?;
+    let streams = Server::new(Streams::new(Arc::clone(&store)), &base, RuntimeConfig::default())?;
     let runtime = RuntimeServiceServer::new(Sandboxes::new(Arc::clone(&store), streams.clone()));
     let images = ImageServiceServer::new(Images::new(Arc::clone(&store)));
     let incoming =

@@ -63,9 +63,7 @@ impl TranslateError {
     pub(super) fn is_lost_client(&self) -> bool {
         match self {
             Self::Mismatch { .. } => false,
-            Self::Exec { side, error: exec::Error::Connection(error) } => {
-                *side == Side::Client && !error.is_farewell()
-            }
+            Self::Exec { side, error: exec::Error::Connection(error) } => *side == Side::Client && !error.is_farewell(),
             Self::Exec { side, .. } | Self::PortForward { side, .. } => *side == Side::Client,
         }
     }
