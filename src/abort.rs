@@ -30,7 +30,7 @@ impl Abort for tokio::net::TcpStream {
 /// the process is killed.
 ///
 /// Whatever in this crate owns an IO shuts it down for an end, and drops it for a break: an `Upgraded` that nobody wanted, a
-/// [`Pipe`](crate::proxy::Pipe) one side of which was reset, a [`Driver`](crate::mux::Driver) that is not polled any more. Any IO will do for that. What the
+/// pipe of `kubestream-proxy` one side of which was reset, a [`Driver`](crate::mux::Driver) that is not polled any more. Any IO will do for that. What the
 /// peer sees of a break depends on which it is:
 ///
 /// | IO | dropped half-way, the peer reads |

@@ -9,11 +9,12 @@
 //! - [`exec`] is a session on it: [`exec::Exec`] is shaped after [`std::process::Child`], [`exec::ExecServer`] is what the
 //!   process gets, for `channel.k8s.io` to `v5.channel.k8s.io`. Which carrier it has makes no difference.
 //! - [`portforward`] is connections to the ports of a pod.
-//! - [`proxy`] stands between: an upgrade passed on, and the bytes after it, which [`proxy::Tap`] reads on their way.
-//! - `streaming`, with the feature of that name, is the server of a container runtime: one-use URLs for all of these.
 //! - [`status`] is how a command ended.
 //! - [`AbortOnDrop`] is a socket of which nobody takes a break for an end.
 //! - [`spdy`], [`channel`] and [`websocket`] are the protocols underneath, without IO.
+//!
+//! Two roles have crates of their own: [kubestream-proxy](https://docs.rs/kubestream-proxy) stands between a client and a
+//! backend, and [kubestream-runtime](https://docs.rs/kubestream-runtime) is the streaming server of a container runtime.
 //!
 //! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
 //! needs a tokio runtime for its timers only.
@@ -57,11 +58,8 @@ pub mod mux;
 mod port;
 pub mod portforward;
 pub mod protocol;
-pub mod proxy;
 pub mod session;
 pub mod status;
-#[cfg(feature = "streaming")]
-pub mod streaming;
 pub mod upgrade;
 pub mod wire;
 

@@ -6,12 +6,14 @@ use std::fmt;
 
 use http::header::{self, HeaderName};
 
-/// The header that says which of a session's streams one is, or which of a pair's.
-pub(crate) const STREAM_TYPE: &str = "streamtype";
-/// The other headers of a pair's streams.
-pub(crate) const PORT: &str = "port";
-pub(crate) const REQUEST_ID: &str = "requestid";
-/// In the answer to a pair's data stream: why there will be no connection. client-go gives up all connections when an error
+/// The header of a stream that says what the stream is for: `stdin` or `error` of a session, `data` or `error` of a forwarded
+/// connection.
+pub const STREAM_TYPE: &str = "streamtype";
+/// The header of a port-forward stream that names the port.
+pub const PORT: &str = "port";
+/// The header of a port-forward stream that its connection's data stream and error stream have in common.
+pub const REQUEST_ID: &str = "requestid";
+/// The header in the answer to a data stream that says why there will be no connection. client-go gives up all connections when an error
 /// stream says anything, and does not look at the headers of an answer; a client of ours does.
 pub(crate) const ERROR: &str = "error";
 

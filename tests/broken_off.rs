@@ -17,8 +17,8 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{
     Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
 };
-use kubestream::proxy::{TranslateConfig, translate};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream_proxy::{TranslateConfig, translate};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};

@@ -2,14 +2,15 @@
 //!
 //! Owns the list of the settings, in the order of the table. What a limit does is for the tests of its part to show.
 
-#![cfg(feature = "streaming")] // whose limits stand in the same table
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use kubestream::exec::Options;
 use kubestream::mux::Config;
-use kubestream::{portforward, proxy, status, streaming, upgrade};
+use kubestream::{portforward, status, upgrade};
+use kubestream_proxy as proxy;
+use kubestream_runtime::RuntimeConfig;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -19,7 +20,7 @@ fn defaults() -> Vec<(&'static str, String)> {
     let (config, exec, handshake, session) =
         (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
     let limits = &config.limits;
-    let (forward, streaming) = (portforward::Options::default(), streaming::Config::default());
+    let (forward, streaming) = (portforward::Options::default(), RuntimeConfig::default());
     assert_eq!(limits.rate_window, Duration::from_secs(30), "the rows that count say so in their first column");
     let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
     vec![
@@ -55,17 +56,17 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
         ("upgrade::Config::origins", origins(&handshake)),
-        ("proxy::LINGER", time(proxy::LINGER)),
-        ("proxy::TAIL_TIMEOUT", time(proxy::TAIL_TIMEOUT)),
-        ("proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
-        ("proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
+        ("kubestream_proxy::LINGER", time(proxy::LINGER)),
+        ("kubestream_proxy::TAIL_TIMEOUT", time(proxy::TAIL_TIMEOUT)),
+        ("kubestream_proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
+        ("kubestream_proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
         ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
         ("portforward::Options::linger", time(forward.linger)),
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),
         ("portforward::Options::reason_grace", time(forward.reason_grace)),
         ("portforward::MAX_REASON_LEN", bytes(portforward::MAX_REASON_LEN)),
-        ("streaming::Config::token_ttl", time(streaming.token_ttl)),
-        ("streaming::Config::max_tokens", count(streaming.max_tokens)),
+        ("kubestream_runtime::RuntimeConfig::token_ttl", time(streaming.token_ttl)),
+        ("kubestream_runtime::RuntimeConfig::max_tokens", count(streaming.max_tokens)),
         ("exec::Options::creation_timeout", time(session.creation_timeout)),
         ("exec::Options::status_timeout", time(session.status_timeout)),
         ("exec::Options::output_grace", time(session.output_grace)),

@@ -268,7 +268,7 @@ async fn of_a_session_no_stream_is_given_up() {
 
 mod translated {
     use kubestream::exec::Streams;
-    use kubestream::proxy::{TranslateConfig, translate};
+    use kubestream_proxy::{TranslateConfig, translate};
 
     use super::*;
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::Initiator;
-use kubestream::proxy::{self, Moved, PassError, Pipe};
+use kubestream::upgrade::PassError;
 use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
+use kubestream_proxy::{self as proxy, Pipe, PipeOutcome};
 use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
@@ -88,7 +89,7 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     backend.write_all(b", and the tail").await.unwrap();
     backend.shutdown().await.unwrap();
     assert_eq!(rest(&mut client).await, "early from the backend, and the tail");
-    let Moved { to_backend, to_client, client, backend, .. } = run.await.unwrap();
+    let PipeOutcome { to_backend, to_client, client, backend, .. } = run.await.unwrap();
     assert_eq!((to_backend, to_client), (32, 36));
     assert!(client.is_none() && backend.is_none());
 }
@@ -253,7 +254,7 @@ const WAYS: &[By] = &[
 ];
 
 /// A client, a backend, and the pipe between, that gives up after 1 s.
-async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<Moved>) {
+async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<PipeOutcome>) {
     let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
     let passing = async {
         let pending = upgrade::accept(near, &Config::default()).await.unwrap();
@@ -456,7 +457,7 @@ async fn a_client_that_was_reset_frees_a_silent_backend() {
 }
 
 /// A client and a backend in memory, with a pipe between them that runs. The answer is on its way to the client.
-async fn moving() -> (DuplexStream, DuplexStream, JoinHandle<Moved>) {
+async fn moving() -> (DuplexStream, DuplexStream, JoinHandle<PipeOutcome>) {
     let (client, mut backend, passing) = between(SPDY).await;
     read_head(&mut backend).await;
     backend.write_all(SWITCHED.as_bytes()).await.unwrap();

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::AbortOnDrop;
-use kubestream::proxy::{self, Moved, Pipe, Side};
 use kubestream::upgrade::{self, Config, Protocol};
+use kubestream_proxy::{self as proxy, Pipe, PipeOutcome, Side};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -51,7 +51,7 @@ const WAYS: &[By] = &[
 struct Ends {
     client: TcpStream,
     backend: TcpStream,
-    run: JoinHandle<Moved>,
+    run: JoinHandle<PipeOutcome>,
 }
 
 /// A client, a backend, and the pipe between.

@@ -2,7 +2,6 @@
 //!
 //! Time is the runtime's and stands still while anybody can move.
 
-#![cfg(feature = "streaming")]
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -17,8 +16,8 @@ use kubestream::exec::{self, ExecServer, Streams};
 use kubestream::mux::{Config as MuxConfig, Multiplexer};
 use kubestream::portforward::{PortForward as Client, Request};
 use kubestream::status::ExitStatus;
-use kubestream::streaming::{Attach, Config, Exec, PortForward, RequestError, Runtime, ServeError, Server};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server, UrlError};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -32,27 +31,33 @@ struct Parrot {
 }
 
 impl Runtime for Parrot {
-    async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), exec::Error> {
-        if what.command == ["panic"] {
+    async fn exec(
+        &self,
+        container_id: String,
+        command: Vec<String>,
+        _: Streams,
+        mut session: ExecServer,
+    ) -> Result<(), exec::Error> {
+        if command == ["panic"] {
             panic!("as runtimes do");
         }
-        if what.command == ["fail"] {
+        if command == ["fail"] {
             return Err(exec::Error::MissingStatus);
         }
-        if what.command == ["hold"] {
+        if command == ["hold"] {
             session.client_gone().await;
             self.gone.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        let said = format!("{}: {}", what.container_id, what.command.join(" "));
+        let said = format!("{container_id}: {}", command.join(" "));
         session.stdout.as_mut().unwrap().write_all(said.as_bytes()).await.unwrap();
         session.exit(ExitStatus::Code(7)).await
     }
 
-    async fn attach(&self, what: Attach, mut session: ExecServer) -> Result<(), exec::Error> {
+    async fn attach(&self, container_id: String, _: Streams, mut session: ExecServer) -> Result<(), exec::Error> {
         let mut typed = String::new();
         session.stdin.take().unwrap().read_to_string(&mut typed).await.unwrap();
-        let said = format!("{} heard {typed}", what.container_id);
+        let said = format!("{container_id} heard {typed}");
         session.stdout.as_mut().unwrap().write_all(said.as_bytes()).await.unwrap();
         session.exit(ExitStatus::Success).await
     }
@@ -79,7 +84,7 @@ impl Runtime for Parrot {
 fn server() -> (Server<Parrot>, Arc<AtomicUsize>) {
     let parrot = Parrot::default();
     let gone = Arc::clone(&parrot.gone);
-    (Server::new(parrot, "http://10.0.0.1:10010/cri/", Config::default()).unwrap(), gone)
+    (Server::new(parrot, "http://10.0.0.1:10010/cri/", RuntimeConfig::default()).unwrap(), gone)
 }
 
 type Served = JoinHandle<Result<(), ServeError>>;
@@ -121,7 +126,7 @@ const CARRIERS: [Protocol; 3] =
 async fn a_url_runs_its_command_over_either_carrier() {
     let (server, _) = server();
     for protocol in CARRIERS {
-        let url = server.exec_url(Exec::new("c0ffee", ["say", "hello"], Streams::OUTPUT)).unwrap();
+        let url = server.exec_url("c0ffee", ["say", "hello"], Streams::OUTPUT).unwrap();
         assert!(url.starts_with("http://10.0.0.1:10010/cri/exec/"), "{url}");
         let (mux, served) = connect(&server, &url, protocol).await;
         let output = mux.unwrap().exec(Streams::OUTPUT).await.unwrap().wait_with_output(100).await.unwrap();
@@ -136,7 +141,7 @@ async fn a_url_attaches_and_forwards() {
     let (server, _) = server();
     let want = Streams { stdin: true, ..Streams::OUTPUT };
     for protocol in &CARRIERS[..2] {
-        let url = server.attach_url(Attach::new("c0ffee", want)).unwrap();
+        let url = server.attach_url("c0ffee", want).unwrap();
         let (mux, served) = connect(&server, &url, *protocol).await;
         let mut exec = mux.unwrap().exec(want).await.unwrap();
         exec.stdin.as_mut().unwrap().write_all(b"hello").await.unwrap();
@@ -144,7 +149,7 @@ async fn a_url_attaches_and_forwards() {
         served.await.unwrap().unwrap();
     }
     for protocol in [Protocol::Tunnel, Protocol::PortForward] {
-        let url = server.port_forward_url(PortForward::new("sandbox")).unwrap();
+        let url = server.port_forward_url("sandbox", &[]).unwrap();
         let (mux, served) = connect(&server, &url, protocol).await;
         let client = Client::new(mux.unwrap()).unwrap();
         for port in [80, 81] {
@@ -163,9 +168,7 @@ async fn a_url_attaches_and_forwards() {
 async fn a_url_forwards_the_ports_that_the_kubelet_has_named() {
     let (server, _) = server();
     for (ports, query) in [(vec![80, 1, 81], "?port=80,1,81"), (vec![], "?port=80,1&ports=81"), (vec![80], "?port=1")] {
-        let mut what = PortForward::new("sandbox");
-        what.ports = ports.clone();
-        let url = server.port_forward_url(what).unwrap() + query;
+        let url = server.port_forward_url("sandbox", &ports).unwrap() + query;
         let (mux, served) = connect(&server, &url, Protocol::PortChannels(Subprotocol::V4)).await;
         let client = Client::new(mux.unwrap()).unwrap();
         if ports == [80] {
@@ -191,7 +194,7 @@ async fn a_url_forwards_the_ports_that_the_kubelet_has_named() {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_good_once_for_a_minute_and_for_what_it_was_given_for() {
     let (server, _) = server();
-    let url = || server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT)).unwrap();
+    let url = || server.exec_url("c", ["x"], Streams::OUTPUT).unwrap();
     let once = url();
     let (mux, _served) = connect(&server, &once, CARRIERS[0]).await;
     mux.unwrap();
@@ -220,7 +223,7 @@ async fn a_token_is_good_once_for_a_minute_and_for_what_it_was_given_for() {
 #[tokio::test(start_paused = true)]
 async fn tokens_are_random_and_a_thousand_at_a_time() {
     let (server, _) = server();
-    let url = || server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT));
+    let url = || server.exec_url("c", ["x"], Streams::OUTPUT);
     let urls: HashSet<String> = (0..1000).map(|_| url().unwrap()).collect();
     assert_eq!(urls.len(), 1000);
     // 128 bits.
@@ -231,7 +234,7 @@ async fn tokens_are_random_and_a_thousand_at_a_time() {
         assert!(seen.len() > 32, "{} values at {at}", seen.len());
     }
     let full = url().unwrap_err();
-    assert!(matches!(full, RequestError::TooMany));
+    assert!(matches!(full, UrlError::TooMany));
     let response = full.to_response();
     assert_eq!(
         (response.status(), &response.headers()["retry-after"]),
@@ -251,17 +254,17 @@ async fn tokens_are_random_and_a_thousand_at_a_time() {
 #[test]
 fn what_cannot_be_is_refused_in_gos_words() {
     let (server, _) = server();
-    let exec = |container: &str, streams| server.exec_url(Exec::new(container, ["x"], streams)).unwrap_err();
+    let exec = |container: &str, streams| server.exec_url(container, ["x"], streams).unwrap_err();
     let tty = Streams { tty: true, ..Streams::PIPES };
     assert_eq!(exec("", Streams::OUTPUT).to_string(), "missing required container_id");
     assert_eq!(exec("c", tty).to_string(), "tty and stderr cannot both be true");
     assert_eq!(exec("c", Streams::default()).to_string(), "one of stdin, stdout, or stderr must be set");
-    let attach = server.attach_url(Attach::new("c", tty)).unwrap_err();
+    let attach = server.attach_url("c", tty).unwrap_err();
     assert_eq!(attach.to_response().status(), StatusCode::BAD_REQUEST);
-    let forward = server.port_forward_url(PortForward::new("")).unwrap_err();
+    let forward = server.port_forward_url("", &[]).unwrap_err();
     assert_eq!(forward.to_string(), "missing required pod_sandbox_id");
     for base in ["", "10.0.0.1:80", "ftp://a", "http://", "http://a?b=c", "http://a#b", "http://user:secret@a"] {
-        assert!(Server::new(Parrot::default(), base, Config::default()).is_err(), "{base:?}");
+        assert!(Server::new(Parrot::default(), base, RuntimeConfig::default()).is_err(), "{base:?}");
     }
 }
 
@@ -269,7 +272,7 @@ fn what_cannot_be_is_refused_in_gos_words() {
 async fn the_runtime_is_told_at_once_that_its_client_is_gone() {
     let (server, gone) = server();
     for (number, protocol) in CARRIERS.into_iter().enumerate() {
-        let url = server.exec_url(Exec::new("c", ["hold"], Streams::PIPES)).unwrap();
+        let url = server.exec_url("c", ["hold"], Streams::PIPES).unwrap();
         let (mux, served) = connect(&server, &url, protocol).await;
         let exec = mux.unwrap().exec(Streams::PIPES).await.unwrap();
         assert_eq!((server.serving(), gone.load(Ordering::Relaxed)), (1, number));
@@ -284,7 +287,7 @@ async fn the_runtime_is_told_at_once_that_its_client_is_gone() {
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_streams_never_come_is_given_up() {
     let (server, _) = server();
-    let url = server.exec_url(Exec::new("c", ["hold"], Streams::PIPES)).unwrap();
+    let url = server.exec_url("c", ["hold"], Streams::PIPES).unwrap();
     let (_mux, served) = connect(&server, &url, CARRIERS[0]).await;
     let error = served.await.unwrap().unwrap_err();
     assert!(matches!(error, ServeError::Session(exec::Error::CreationTimeout { .. })), "{error:?}");
@@ -293,13 +296,13 @@ async fn a_session_whose_streams_never_come_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() {
     let (server, _gone) = server();
-    let held = server.exec_url(Exec::new("c", ["hold"], Streams::PIPES)).unwrap();
-    let unused = server.exec_url(Exec::new("c", ["x"], Streams::PIPES)).unwrap();
+    let held = server.exec_url("c", ["hold"], Streams::PIPES).unwrap();
+    let unused = server.exec_url("c", ["x"], Streams::PIPES).unwrap();
     let (mux, served) = connect(&server, &held, CARRIERS[1]).await;
     let _exec = mux.unwrap().exec(Streams::PIPES).await.unwrap();
     let mut draining = Box::pin(server.drain());
     assert!(draining.as_mut().now_or_never().is_none());
-    let refused = server.exec_url(Exec::new("c", ["x"], Streams::PIPES)).unwrap_err();
+    let refused = server.exec_url("c", ["x"], Streams::PIPES).unwrap_err();
     assert_eq!(refused.to_response().status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(status(&server, &unused).await, StatusCode::SERVICE_UNAVAILABLE);
     sleep(Duration::from_secs(100)).await;
@@ -316,7 +319,7 @@ async fn a_session_that_its_runtime_lets_go_has_failed() {
     for protocol in [Protocol::Exec(Version::V1), Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
         for how in ["fail", "panic", "hold"] {
             let (server, _gone) = server();
-            let url = server.exec_url(Exec::new("c", [how], Streams::OUTPUT)).unwrap();
+            let url = server.exec_url("c", [how], Streams::OUTPUT).unwrap();
             let (mux, served) = connect(&server, &url, protocol).await;
             let exec = mux.unwrap().exec(Streams::OUTPUT).await.unwrap();
             if how == "hold" {
@@ -343,8 +346,8 @@ async fn a_session_that_its_runtime_lets_go_has_failed() {
 async fn what_an_orderly_client_has_sent_is_read_to_its_end() {
     let parrot = Parrot::default();
     let discarded = Arc::clone(&parrot.discarded);
-    let server = Server::new(parrot, "http://a", Config::default()).unwrap();
-    let url = server.port_forward_url(PortForward::new("sandbox")).unwrap();
+    let server = Server::new(parrot, "http://a", RuntimeConfig::default()).unwrap();
+    let url = server.port_forward_url("sandbox", &[]).unwrap();
     let (mux, served) = connect(&server, &url, Protocol::PortForward).await;
     let mux = mux.unwrap();
     let client = Client::new(mux.clone()).unwrap();
@@ -370,20 +373,20 @@ async fn a_runtime_may_ask_the_server_while_it_is_being_stopped() {
         }
     }
     impl Runtime for Asks {
-        async fn exec(&self, _: Exec, session: ExecServer) -> Result<(), exec::Error> {
+        async fn exec(&self, _: String, _: Vec<String>, _: Streams, session: ExecServer) -> Result<(), exec::Error> {
             let _asks = self.clone();
             std::future::pending::<()>().await;
             session.exit(ExitStatus::Success).await
         }
-        async fn attach(&self, _: Attach, session: ExecServer) -> Result<(), exec::Error> {
+        async fn attach(&self, _: String, _: Streams, session: ExecServer) -> Result<(), exec::Error> {
             session.exit(ExitStatus::Success).await
         }
         async fn port_forward(&self, _: &str, _: Request) {}
     }
     let asks = Asks::default();
-    let server = Server::new(asks.clone(), "http://a", Config::default()).unwrap();
+    let server = Server::new(asks.clone(), "http://a", RuntimeConfig::default()).unwrap();
     asks.0.set(server.clone()).unwrap();
-    let path = server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT)).unwrap();
+    let path = server.exec_url("c", ["x"], Streams::OUTPUT).unwrap();
     let (near, far) = duplex(64 * 1024);
     let served = tokio::spawn({
         let server = server.clone();
@@ -402,10 +405,10 @@ async fn a_runtime_may_ask_the_server_while_it_is_being_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_token_for_ever_is_good() {
-    let mut config = Config::default();
+    let mut config = RuntimeConfig::default();
     config.token_ttl = Duration::MAX;
     let server = Server::new(Parrot::default(), "http://a", config).unwrap();
-    let url = server.exec_url(Exec::new("c", ["x"], Streams::OUTPUT)).unwrap();
+    let url = server.exec_url("c", ["x"], Streams::OUTPUT).unwrap();
     sleep(Duration::from_secs(365 * 24 * 60 * 60)).await;
     connect(&server, &url, CARRIERS[0]).await.0.unwrap();
 }

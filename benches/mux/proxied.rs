@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use kubestream::exec::Streams;
-use kubestream::proxy::{self, TranslateConfig};
 use kubestream::upgrade::{self, Config, Protocol};
+use kubestream_proxy::{self as proxy, TranslateConfig};
 use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::time::{ClockId, clock_gettime};
 

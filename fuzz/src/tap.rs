@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use kubestream::channel::{self, ChannelError, Subprotocol};
-use kubestream::proxy::{Event, Side, Tap, TapError};
 use kubestream::spdy::{Codec, Frame, Limits};
 use kubestream::upgrade::{Protocol, Version};
 use kubestream::websocket::{self, Fault, Piece, WebSocketError};
+use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use tokio_util::codec::Decoder;
 
 use crate::channel::SUBPROTOCOLS;
@@ -103,7 +103,8 @@ fn side_of(event: &Event) -> Side {
         Event::Opened { side, .. }
         | Event::Data { side, .. }
         | Event::End { side, .. }
-        | Event::Farewell { side, .. }
+        | Event::GoAway { side, .. }
+        | Event::Close { side, .. }
         | Event::Over { side, .. }
         | Event::Fault { side, .. } => *side,
         Event::Resize(_) => Side::Client,

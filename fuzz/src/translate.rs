@@ -8,9 +8,9 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::exec::{Exec, ExecServer, ProcessOutput, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::proxy::{TranslateConfig, translate as join};
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream_proxy::{TranslateConfig, translate as join};
 use tokio::io::{DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
 

@@ -5,9 +5,9 @@ use std::process::Stdio;
 use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::portforward::Request;
 use kubestream::status::ExitStatus;
-use kubestream::streaming::{Attach, Config, Exec, Runtime, Server};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Input, digest, execute, pattern};
+use kubestream_runtime::{Runtime, RuntimeConfig, Server};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
@@ -15,14 +15,14 @@ use tokio::process::Command;
 struct Processes;
 
 impl Runtime for Processes {
-    async fn exec(&self, what: Exec, mut session: ExecServer) -> Result<(), Error> {
-        match &what.command[0][..] {
+    async fn exec(&self, _: String, command: Vec<String>, _: Streams, mut session: ExecServer) -> Result<(), Error> {
+        match &command[0][..] {
             "return" => return Ok(()),
             "panic" => panic!("as runtimes do"),
             _ => {}
         }
-        let mut child = Command::new(&what.command[0])
-            .args(&what.command[1..])
+        let mut child = Command::new(&command[0])
+            .args(&command[1..])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -51,7 +51,7 @@ impl Runtime for Processes {
         session.exit(ExitStatus::Code(status.expect("a status").code().unwrap_or(255))).await
     }
 
-    async fn attach(&self, _: Attach, session: ExecServer) -> Result<(), Error> {
+    async fn attach(&self, _: String, _: Streams, session: ExecServer) -> Result<(), Error> {
         session.exit(ExitStatus::Success).await
     }
 
@@ -63,7 +63,7 @@ impl Runtime for Processes {
 async fn start() -> Server<Processes> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let base = format!("http://{}", listener.local_addr().expect("an address"));
-    let server = Server::new(Processes, &base, Config::default()).expect("a server");
+    let server = Server::new(Processes, &base, RuntimeConfig::default()).expect("a server");
     tokio::spawn({
         let server = server.clone();
         async move {
@@ -95,7 +95,7 @@ async fn a_one_use_url_runs_its_command_and_no_other() {
     let server = start().await;
     for transport in TRANSPORTS {
         let command = ["sh", "-c", "echo out; echo err >&2; exit 7"];
-        let url = server.exec_url(Exec::new("c", command, Streams::OUTPUT)).expect("a URL");
+        let url = server.exec_url("c", command, Streams::OUTPUT).expect("a URL");
         let (ended, outcome) = execute(&url, transport, "stdout=1&stderr=1", Input::Null).await;
         let stderr = ended.stderr.lines().next();
         assert_eq!(
@@ -116,7 +116,7 @@ async fn a_session_that_its_runtime_lets_go_has_failed() {
     let server = start().await;
     for transport in TRANSPORTS {
         for how in ["return", "panic"] {
-            let url = server.exec_url(Exec::new("c", [how], Streams::OUTPUT)).expect("a URL");
+            let url = server.exec_url("c", [how], Streams::OUTPUT).expect("a URL");
             let (_, outcome) = execute(&url, transport, "stdout=1&stderr=1", Input::Null).await;
             assert_eq!(outcome["exitCode"], -1, "{transport:?} {how}: {outcome}");
             let said = outcome["error"].as_str().unwrap_or_default();
@@ -132,7 +132,7 @@ async fn ten_megabytes_come_back_the_same() {
     let sent = pattern(10_000_000);
     let want = Streams { stdin: true, stdout: true, stderr: false, tty: false };
     for transport in &TRANSPORTS[..2] {
-        let url = server.exec_url(Exec::new("c", ["cat"], want)).expect("a URL");
+        let url = server.exec_url("c", ["cat"], want).expect("a URL");
         let (ended, outcome) = execute(&url, transport, "stdin=1&stdout=1", Input::Bytes(sent.clone())).await;
         assert_eq!(
             (digest(&ended.stdout), &outcome["exitCode"]),

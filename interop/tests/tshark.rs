@@ -10,8 +10,7 @@ use kubestream::portforward::PortForward;
 use kubestream::upgrade::{self, Carrier, Protocol};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of, reader_of};
 use kubestream_interop::{
-    Capture, Ended, Input, Peer, Side, Terminal, Wire, app, at_once, closed_port, echo, kubectl, pattern, run,
-    within,
+    Capture, Ended, Input, Peer, Side, Terminal, Wire, app, at_once, closed_port, echo, kubectl, pattern, run, within,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

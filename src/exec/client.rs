@@ -443,8 +443,8 @@ impl RemoteStdin {
         self.0.send(data).await
     }
 
-    /// It was cut off, and must not look like an end.
-    pub(crate) fn break_off(self) {
+    /// Resets stdin, for input that was cut off: the process must not take what it has read for all of it.
+    pub fn break_off(self) {
         self.0.reset(RstStatus::INTERNAL_ERROR);
     }
 

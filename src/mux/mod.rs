@@ -302,7 +302,8 @@ impl Multiplexer {
     }
 
     /// What the connection ended with, if it has.
-    pub(crate) fn error(&self) -> Option<ConnectionError> {
+    #[must_use]
+    pub fn error(&self) -> Option<ConnectionError> {
         self.shared.look(|state| state.connection.error().cloned())
     }
 
@@ -346,8 +347,12 @@ impl Multiplexer {
         self.shared.with(|state| state.release_given());
     }
 
-    /// Waits until the connection is closed, whether or not its driver is done.
-    pub(crate) async fn gone(&self) {
+    /// Waits until the connection has ended or failed. Its driver may still have to write what is queued:
+    /// [`closed`](Self::closed) waits for that too.
+    ///
+    /// # Cancel safety
+    /// Dropped, it no longer waits.
+    pub async fn gone(&self) {
         self.shared.wait(Line::End, |state| state.poll_gone()).await;
     }
 
@@ -356,8 +361,9 @@ impl Multiplexer {
         self.shared.with(|state| state.connection.ask());
     }
 
-    /// Whether the peer has ended the connection itself, in good order.
-    pub(crate) fn peer_said_goodbye(&self) -> bool {
+    /// Whether the peer has ended the connection itself, in good order: by GOAWAY with status OK, or by Close.
+    #[must_use]
+    pub fn peer_said_goodbye(&self) -> bool {
         self.shared.look(|state| state.connection.peer_said_goodbye())
     }
 

@@ -38,7 +38,7 @@ pub struct Connection {
     /// A word on the error stream concerns this connection alone.
     says_why: bool,
     /// Dropped before it was finished, it has failed, and not only been given up.
-    pub(crate) breaks_off: bool,
+    pub(super) breaks_off: bool,
     linger: Duration,
 }
 
@@ -98,7 +98,11 @@ impl Connection {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    /// [`data`](Self::data) as a poll.
+    ///
+    /// # Errors
+    /// As [`data`](Self::data).
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let end = match ready!(self.recv.poll_data(cx)) {
             Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
             None => Ok(()),
@@ -145,8 +149,11 @@ impl Connection {
         sent.map_err(|error| Error::stream(self.port, error))
     }
 
-    /// [`send`](Self::send), of bytes that are taken once it is ready.
-    pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    /// [`send`](Self::send) as a poll: all of `data` is taken once it is ready, and none of it before.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let port = self.port;
         let sent = match &mut self.send {
             Some(send) => ready!(send.poll_send(data, cx)),
@@ -165,14 +172,17 @@ impl Connection {
         Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
     }
 
-    /// Ready once the whole connection has ended, however this one did.
-    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready once the multiplexed connection that carries this one has ended, whether or not this one has.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.recv.poll_gone(cx)
     }
 
-    /// Ready once what came before, and is unread, is nobody's any more: it was given up here, or the client of a server's end has broken it
-    /// off. At a client's end only reading tells whether it is that, or the way in which its server ends.
-    pub(crate) fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
+    /// Ready once this connection was given up although bytes of it are unread: [`Options::stall_timeout`] reset it, or, at a
+    /// server's end, the client reset it. Use it while you do not read, because reading would tell only behind the unread bytes.
+    ///
+    /// At a client's end a reset is also how a Go server ends a connection, and only reading tells the two apart. There this is
+    /// ready for a stall alone.
+    pub fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
         let error = ready!(self.recv.poll_broken(cx));
         let given_up = matches!(error, StreamError::Stalled { .. }) || self.is_servers() && !self.finished;
         if given_up { Poll::Ready(Error::stream(self.port, error)) } else { Poll::Pending }
@@ -206,6 +216,12 @@ impl Connection {
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
         }
+    }
+
+    /// Makes dropping this connection before it is finished a failure: the peer reads an error. Without it a client's connection
+    /// that is dropped was only given up. A server's connection always behaves like this.
+    pub fn fail_on_drop(&mut self) {
+        self.breaks_off = true;
     }
 
     /// Whether the other side hears that nothing more comes from here, while it may go on itself: all but a client's of the old form.

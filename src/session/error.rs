@@ -123,8 +123,9 @@ impl ConnectionError {
         }
     }
 
-    /// Whether a server may take it for its client's goodbye.
-    pub(crate) fn is_farewell(&self) -> bool {
+    /// Whether a server may take it as its client's goodbye: the client ended the connection itself, in good order.
+    #[must_use]
+    pub fn is_farewell(&self) -> bool {
         matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(1000 | 1001), .. })
     }
 

@@ -48,12 +48,8 @@ pub use client::connect;
 pub use error::HandshakeFault;
 pub use error::{HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};
 pub use fallback::{Connected, FallbackError, connect_with_fallback};
-pub(crate) use pass::Passed;
-pub use pass::{PassError, answer_for_backend};
-pub use ports::PortsError;
-pub(crate) use ports::asked as asked_ports;
-#[cfg(feature = "streaming")]
-pub(crate) use server::plain;
+pub use pass::{PassError, PassedOn, answer_for_backend};
+pub use ports::{PortsError, asked_ports};
 pub use server::{Pending, accept};
 pub use websocket::{BearerToken, BearerTokenError, Origins};
 

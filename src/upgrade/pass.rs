@@ -3,6 +3,8 @@
 //! Owns what of a request a proxy may pass on, and that nothing but a verified 101 that the client has got makes a connection of
 //! the two (CVE-2018-1002105). Which backend that is, and what is rewritten for it, is the caller's.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Request, Response, StatusCode};
@@ -15,15 +17,22 @@ use super::websocket;
 use super::{HeadFault, UpgradeError};
 use crate::protocol::{Carrier, X_STREAM_PROTOCOL_VERSION};
 
-/// The two ends of a handshake that was passed on, and what each has said behind its head.
-pub(crate) struct Passed<C, B> {
-    pub(crate) client: C,
-    pub(crate) from_client: Bytes,
-    pub(crate) backend: B,
-    pub(crate) from_backend: Bytes,
-    pub(crate) carrier: Carrier,
-    /// The name that the backend has chosen; none where it named none.
-    pub(crate) protocol: String,
+/// The two connections of a handshake that was passed on: both sides have switched protocols.
+#[must_use]
+#[non_exhaustive]
+pub struct PassedOn<C, B> {
+    /// The connection to the client.
+    pub client: C,
+    /// Bytes that were read from the client behind its request. They belong to the new protocol.
+    pub from_client: Bytes,
+    /// The connection to the backend.
+    pub backend: B,
+    /// Bytes that were read from the backend behind its 101. They belong to the new protocol.
+    pub from_backend: Bytes,
+    /// What both sides have switched to.
+    pub carrier: Carrier,
+    /// The name of the protocol that the backend has chosen. Empty if the backend named none.
+    pub protocol: String,
 }
 
 /// Which side of a proxy failed. Whatever could be answered to the client was.
@@ -69,7 +78,20 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    pub(crate) async fn pass_on<B>(self, mut backend: B, request: Request<()>) -> Result<Passed<IO, B>, PassError>
+    /// Passes this upgrade on to a backend: sends it `request`, which is [`to_pass_on`](Self::to_pass_on)'s with the caller's
+    /// changes, and passes its answer back to the client.
+    ///
+    /// It succeeds only if the backend answers with a 101 that switches to the carrier and to one of the protocols that the client
+    /// asks for, over WebSocket also with the answer to the client's key, and only once the client has that answer. Every other
+    /// answer is passed back to the client, with at most [`Config::max_refusal_body`](super::Config::max_refusal_body) bytes of its
+    /// body, and both connections are closed. A redirect is neither followed nor shown to the client.
+    ///
+    /// # Errors
+    /// [`PassError`] says which side failed. The client has been answered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops both connections.
+    pub async fn pass_on<B>(self, mut backend: B, request: Request<()>) -> Result<PassedOn<IO, B>, PassError>
     where
         B: AsyncRead + AsyncWrite + Unpin,
     {
@@ -101,7 +123,7 @@ where
         let head = switched_head(&response, asked.carrier);
         server::write(&mut client, &head, &config).await.map_err(PassError::Client)?;
         let (carrier, from_backend) = (asked.carrier, reader.into_rest());
-        Ok(Passed { client, from_client, backend, from_backend, carrier, protocol })
+        Ok(PassedOn { client, from_client, backend, from_backend, carrier, protocol })
     }
 
     /// What the client asks for, if it is what we know.
@@ -124,6 +146,17 @@ where
             }
         };
         Ok(Asked { carrier, key })
+    }
+}
+
+impl<C, B> fmt::Debug for PassedOn<C, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassedOn")
+            .field("carrier", &self.carrier)
+            .field("protocol", &self.protocol)
+            .field("from_client", &self.from_client.len())
+            .field("from_backend", &self.from_backend.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,7 +184,7 @@ fn switched_head(response: &Response<()>, carrier: Carrier) -> Vec<u8> {
 }
 
 /// What a proxy tells its client of a backend that did not switch: a refusal in the backend's words, and else a 502, or a 504
-/// where it said nothing. For whoever upgrades the two one after the other; `proxy::forward` does it by itself.
+/// where it said nothing. Use it if you upgrade the two sides one after the other; [`Pending::pass_on`] does it by itself.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused(refusal) = error {

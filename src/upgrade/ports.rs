@@ -20,8 +20,7 @@ pub(super) fn of(
     known: Option<&Arc<[u16]>>,
 ) -> Result<Option<Arc<[u16]>>, PortsError> {
     let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
-    let ports =
-        known.map_or_else(|| asked(request.uri().query().unwrap_or_default()), |known| Ok(Arc::clone(known)))?;
+    let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
     if ports.contains(&0) {
         return Err(PortsError::Invalid("0".to_owned()));
     }
@@ -33,8 +32,21 @@ pub(super) fn of(
     }
 }
 
-/// The ports of a query.
-pub(crate) fn asked(query: &str) -> Result<Arc<[u16]>, PortsError> {
+fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
+    Ok(asked_ports(request.uri().query().unwrap_or_default())?.into())
+}
+
+/// Reads the ports that a port-forward request names in its query, in the order in which it names them.
+///
+/// The kubelet's query calls them `port` and the kube-apiserver's `ports`. Either may be repeated, and one value may list several
+/// ports with commas. A query that names no port gives an empty list.
+///
+/// [`Pending::accept`](super::Pending::accept) does this by itself. Use it if you make the handshake of [`Protocol::PortChannels`]
+/// elsewhere, for [`Upgraded::with_ports`](super::Upgraded::with_ports), or if you read a connection that you pass on.
+///
+/// # Errors
+/// [`PortsError::Invalid`] if a value is not a port from 1 to 65535.
+pub fn asked_ports(query: &str) -> Result<Vec<u16>, PortsError> {
     let values = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| matches!(&name[..], "port" | "ports"));
     let mut ports = Vec::new();
     for (_, value) in values {
@@ -43,7 +55,7 @@ pub(crate) fn asked(query: &str) -> Result<Arc<[u16]>, PortsError> {
             ports.push(number.ok_or_else(|| PortsError::Invalid(port.to_owned()))?);
         }
     }
-    Ok(ports.into())
+    Ok(ports)
 }
 
 /// What is wrong with the ports of a request.

@@ -323,7 +323,7 @@ fn text(status: StatusCode, error: &UpgradeError) -> Response<Bytes> {
 }
 
 /// A line of plain text.
-pub(crate) fn plain(status: StatusCode, message: impl fmt::Display) -> Response<Bytes> {
+pub(super) fn plain(status: StatusCode, message: impl fmt::Display) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{message}\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -4,7 +4,6 @@
 //! Owns what `# Cancel safety` says of exec, port-forward, the upgrade, the streaming server and the proxies; the multiplexer's
 //! is `mux/cancelling.rs`'s. Time is the runtime's and stands still while anybody can move, but where there are sockets.
 
-#![cfg(feature = "streaming")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[macro_use]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use kubestream::proxy::{self, Observer, Pipe, Side};
 use kubestream::upgrade::{self, Config};
+use kubestream_proxy::{self as proxy, Observer, Pipe, Side};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 

@@ -10,8 +10,8 @@ use kubestream::exec::{self, ExecServer, Output, Streams};
 use kubestream::mux::{Config as MuxConfig, Multiplexer};
 use kubestream::portforward::Request;
 use kubestream::status::ExitStatus;
-use kubestream::streaming::{Attach, Config, Exec, RequestError, Runtime, Server};
 use kubestream::upgrade::{self, Protocol, UpgradeError};
+use kubestream_runtime::{Runtime, RuntimeConfig, Server, UrlError};
 use tokio::time::sleep;
 
 use crate::dropping::{Alive, dropped_after, nothing_is_left, play};
@@ -27,7 +27,7 @@ struct Command {
 }
 
 impl Runtime for Command {
-    async fn exec(&self, _: Exec, mut session: ExecServer) -> Result<(), exec::Error> {
+    async fn exec(&self, _: String, _: Vec<String>, _: Streams, mut session: ExecServer) -> Result<(), exec::Error> {
         let _running = self.running.clone();
         self.begun.fetch_add(1, Ordering::Relaxed);
         // A client that has gone makes its end fail too.
@@ -35,9 +35,9 @@ impl Runtime for Command {
         session.exit(ExitStatus::Code(7)).await
     }
 
-    async fn attach(&self, _: Attach, mut session: ExecServer) -> Result<(), exec::Error> {
+    async fn attach(&self, container: String, streams: Streams, mut session: ExecServer) -> Result<(), exec::Error> {
         let _ = session.stdin.as_mut().unwrap().data().await;
-        self.exec(Exec::new("c0ffee", ["say"], Streams::OUTPUT), session).await
+        self.exec(container, Vec::new(), streams, session).await
     }
 
     async fn port_forward(&self, _: &str, request: Request) {
@@ -47,11 +47,11 @@ impl Runtime for Command {
 
 fn server() -> (Server<Command>, Command) {
     let command = Command::default();
-    (Server::new(command.clone(), "http://node:10250", Config::default()).unwrap(), command)
+    (Server::new(command.clone(), "http://node:10250", RuntimeConfig::default()).unwrap(), command)
 }
 
-fn say() -> Exec {
-    Exec::new("c0ffee", ["say"], Streams::OUTPUT)
+fn say(server: &Server<Command>) -> Result<String, UrlError> {
+    server.exec_url("c0ffee", ["say"], Streams::OUTPUT)
 }
 
 /// What a client comes to that uses a URL.
@@ -98,7 +98,7 @@ fn serve_that_was_dropped_ends_its_session_and_is_counted_no_more() {
             let mut dropped_when = [0; 3];
             for polls in (0..).step_by(3) {
                 let (server, command) = server();
-                let url = server.exec_url(say()).unwrap();
+                let url = say(&server).unwrap();
                 let (near, far, seen) = wire(None, Some(16));
                 let first = tokio::spawn(used(near, url.clone(), protocol));
                 let idle = command.running.count();
@@ -133,17 +133,17 @@ fn drain_that_was_dropped_goes_on_refusing_and_is_asked_again() {
         for polls in 1..=3 {
             let (server, _) = server();
             let streams = Streams { stdin: true, ..Streams::OUTPUT };
-            let url = server.attach_url(Attach::new("c0ffee", streams)).unwrap();
-            let unused = server.exec_url(say()).unwrap();
+            let url = server.attach_url("c0ffee", streams).unwrap();
+            let unused = say(&server).unwrap();
             let (near, far, _) = wire(None, Some(18));
             let serving = server.clone();
             let serving = tokio::spawn(async move { serving.serve(far).await });
             let mut exec = connected(near, url, V4).await.unwrap().exec(streams).await.unwrap();
 
             assert!(dropped_after(0, server.drain()).await.is_none());
-            server.exec_url(say()).unwrap();
+            say(&server).unwrap();
             assert!(server.drain().now_or_never().is_none());
-            assert!(matches!(server.exec_url(say()), Err(RequestError::Stopping)));
+            assert!(matches!(say(&server), Err(UrlError::Stopping)));
             let (near, far, _) = wire(None, Some(19));
             let (refused, served) = tokio::join!(used(near, unused, V4), server.serve(far));
             assert!(matches!(refused, Used::Refused(StatusCode::SERVICE_UNAVAILABLE)), "{refused:?}");

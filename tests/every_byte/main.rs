@@ -4,7 +4,6 @@
 //! Owns where it goes wrong, and what is right then. Time is the runtime's and stands still while anybody can move. By
 //! default the rarer faults visit some of the places only: with `KUBESTREAM_EVERY=1` all of them.
 
-#![cfg(feature = "streaming")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sweep;

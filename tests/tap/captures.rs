@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use kubestream::channel::Subprotocol;
-use kubestream::proxy::{Event, Farewell, Name, Side, TapError};
 use kubestream::spdy::{GoAwayStatus, RstStatus};
 use kubestream::status::TerminalSize;
 use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream_proxy::{Side, StreamName as Name, TapError, TapEvent as Event};
 use quickcheck::quickcheck;
 
 use crate::{Told, told};
@@ -126,11 +126,11 @@ fn resets_and_farewells_are_told() {
     let reset = |event: &&Event| matches!(event, Event::End { side: Side::Client, reset: Some(RstStatus::CANCEL), stream } if stream.name == Name::Stdout);
     assert_eq!(told.0.iter().filter(reset).count(), 1);
     let farewells = told.0.iter().filter_map(|event| match event {
-        Event::Farewell { side, said } => Some((*side, said.clone())),
+        Event::GoAway { side, status } => Some((*side, *status)),
         _ => None,
     });
-    let ok = Farewell::GoAway(GoAwayStatus::OK);
-    assert_eq!(farewells.collect::<Vec<_>>(), [(Side::Client, ok.clone()), (Side::Server, ok)]);
+    let ok = GoAwayStatus::OK;
+    assert_eq!(farewells.collect::<Vec<_>>(), [(Side::Client, ok), (Side::Server, ok)]);
     let told = seen("captures", "spdy-exec-tty-resize");
     assert!(matches!(told.0.last(), Some(Event::Over { side: Side::Server, .. })));
 }
@@ -170,7 +170,7 @@ fn one_side_alone_can_be_followed_as_far_as_it_goes() {
         matches!(
             events,
             [
-                Event::Farewell { .. },
+                Event::GoAway { .. },
                 Event::Over { side: Side::Client, .. },
                 Event::Over { side: Side::Server, cut: false }
             ]

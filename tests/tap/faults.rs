@@ -2,10 +2,10 @@
 
 use bytes::{Bytes, BytesMut};
 use kubestream::channel::Subprotocol;
-use kubestream::proxy::{self, Event, MAX_NAME_LEN, Name, Side, Tap, TapError};
 use kubestream::spdy::{Codec, Frame, Headers, Limits, RstStatus, StreamId};
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::upgrade::{self, Protocol, Version};
+use kubestream_proxy::{self as proxy, MAX_NAME_LEN, Side, StreamName as Name, Tap, TapError, TapEvent as Event};
 use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;

@@ -12,10 +12,10 @@ mod sessions;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use kubestream::proxy::{Event, Name, Observer, Side, Tap};
 use kubestream::spdy::Limits;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Protocol;
+use kubestream_proxy::{Observer, Side, StreamName as Name, Tap, TapEvent as Event};
 
 /// All that a tap has told, DATA joined where it is of one stream and comes in a row.
 #[derive(Debug, Default)]

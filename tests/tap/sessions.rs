@@ -7,9 +7,11 @@ use bytes::Bytes;
 use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{PortForward, PortForwardServer};
-use kubestream::proxy::{self, Event, Moved, Name, Operation, Pipe, PodRequest, Side};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{self, Protocol, Upgraded};
+use kubestream_proxy::{
+    self as proxy, Operation, Pipe, PipeOutcome, PodRequest, Side, StreamName as Name, TapEvent as Event,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
@@ -46,7 +48,7 @@ fn watch(
     pipe: Pipe<DuplexStream, Fragmented<DuplexStream>>,
     protocol: Protocol,
     path: &str,
-) -> JoinHandle<(Moved, Told)> {
+) -> JoinHandle<(PipeOutcome, Told)> {
     let asked = PodRequest::from_api(&format!("{POD}/{path}").parse().unwrap()).unwrap().unwrap();
     let settled = pipe.settled(asked.operation).unwrap();
     assert_eq!(settled, protocol);
@@ -57,7 +59,11 @@ fn watch(
     })
 }
 
-async fn session(path: &str, protocol: Protocol, streams: Streams) -> (Exec, ExecServer, JoinHandle<(Moved, Told)>) {
+async fn session(
+    path: &str,
+    protocol: Protocol,
+    streams: Streams,
+) -> (Exec, ExecServer, JoinHandle<(PipeOutcome, Told)>) {
     let (client, server, pipe) = between(path, protocol).await;
     let watching = watch(pipe, protocol, path);
     let (client, driver) = Multiplexer::client(client, Config::exec());
@@ -197,7 +203,7 @@ async fn forwarded_ports_are_told_in_each_form() {
             _ => None,
         });
         let name = name.unwrap();
-        assert!(matches!(&name, Name::Forwarded(forwarded) if forwarded.port == 7), "{name}");
+        assert!(matches!(&name, Name::Forwarded { port: 7, .. }), "{name}");
         assert!(told.data(Side::Client, &name) == up && told.data(Side::Server, &name) == back, "{protocol:?}");
         let opened = |port: u16| {
             let of = |event: &&Event| matches!(event, Event::Opened { stream, .. } if stream.name.to_string().starts_with(&format!("port {port},")));

@@ -3,7 +3,7 @@
 //! `cargo run --bin cri -- --listen unix:///tmp/cri.sock`, then
 //! `kubelet --container-runtime-endpoint=unix:///tmp/cri.sock …`.
 //!
-//! It shows [`kubestream::streaming`] where it belongs: exec, attach and port-forward answer with its URLs. As a runtime it is a
+//! It shows [`kubestream_runtime`] where it belongs: exec, attach and port-forward answer with its URLs. As a runtime it is a
 //! toy: every image is there and none is opened, a container runs the command that it is given on this machine, or what `--image`
 //! says of its image, or sleeps, and nothing is isolated: no root, user, mounts, addresses or limits of its own. Whoever reaches the
 //! socket can run anything as whoever started this.

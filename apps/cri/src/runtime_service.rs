@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kubestream::exec::Streams as Wanted;
-use kubestream::streaming::{Attach, Exec, PortForward, RequestError, Server};
+use kubestream_runtime::{Server, UrlError};
 use tonic::{Code, Request, Response, Status};
 
 use crate::exec_sync;
@@ -182,16 +182,16 @@ impl RuntimeService for Sandboxes {
         let ExecRequest { container_id, cmd, tty, stdin, stdout, stderr } = request.into_inner();
         not_empty(&cmd)?;
         let container = self.store.running(&container_id)?;
-        let what = Exec::new(&container.id, cmd, Wanted { stdin, stdout, stderr, tty });
-        let url = self.streams.exec_url(what).map_err(status)?;
+        let streams = Wanted { stdin, stdout, stderr, tty };
+        let url = self.streams.exec_url(&container.id, cmd, streams).map_err(status)?;
         Ok(Response::new(ExecResponse { url }))
     }
 
     async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
         let AttachRequest { container_id, stdin, tty, stdout, stderr } = request.into_inner();
         let container = self.store.running(&container_id)?;
-        let what = Attach::new(&container.id, Wanted { stdin, stdout, stderr, tty });
-        let url = self.streams.attach_url(what).map_err(status)?;
+        let streams = Wanted { stdin, stdout, stderr, tty };
+        let url = self.streams.attach_url(&container.id, streams).map_err(status)?;
         Ok(Response::new(AttachResponse { url }))
     }
 
@@ -201,11 +201,10 @@ impl RuntimeService for Sandboxes {
         if !sandbox.ready {
             return Err(Status::failed_precondition(format!("pod sandbox {} is not ready", sandbox.id)));
         }
-        let mut what = PortForward::new(sandbox.id);
         let no_port = |port: &i32| Status::invalid_argument(format!("{port} is no port"));
-        what.ports =
+        let ports: Vec<u16> =
             port.iter().map(|port| u16::try_from(*port).map_err(|_| no_port(port))).collect::<Result<_, _>>()?;
-        let url = self.streams.port_forward_url(what).map_err(status)?;
+        let url = self.streams.port_forward_url(sandbox.id, &ports).map_err(status)?;
         Ok(Response::new(PortForwardResponse { url }))
     }
 
@@ -248,13 +247,13 @@ fn not_empty(command: &[String]) -> Result<(), Status> {
 }
 
 /// Why there is no URL, with the code that its kind documents.
-fn status(error: RequestError) -> Status {
+fn status(error: UrlError) -> Status {
     let code = match error {
-        RequestError::NoContainer | RequestError::NoSandbox | RequestError::TtyAndStderr | RequestError::NoStreams => {
+        UrlError::NoContainer | UrlError::NoSandbox | UrlError::TtyAndStderr | UrlError::NoStreams => {
             Code::InvalidArgument
         }
-        RequestError::TooMany => Code::ResourceExhausted,
-        RequestError::Stopping => Code::Unavailable,
+        UrlError::TooMany => Code::ResourceExhausted,
+        UrlError::Stopping => Code::Unavailable,
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())

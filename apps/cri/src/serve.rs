@@ -1,15 +1,15 @@
 //! A container runtime for a kubelet, whose containers are local processes.
 //!
 //! Owns what CRI v1 asks of a runtime, as far as it is about processes and streams. Exec, attach and port-forward answer with URLs
-//! of [`kubestream::streaming`]: [`streams`](crate::streams) is what is behind them.
+//! of [`kubestream_runtime`]: [`streams`](crate::streams) is what is behind them.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kubestream::mux::TcpLiveness;
-use kubestream::streaming::{Config, ServeError, Server};
 use kubestream::upgrade::UpgradeError;
+use kubestream_runtime::{RuntimeConfig, ServeError, Server};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
@@ -29,7 +29,7 @@ pub(crate) async fn serve(
 ) -> Result<(), Box<dyn Error>> {
     let store = Arc::new(Store::new(images));
     let base = format!("http://{}", connections.local_addr()?);
-    let streams = Server::new(Streams::new(Arc::clone(&store)), &base, Config::default())?;
+    let streams = Server::new(Streams::new(Arc::clone(&store)), &base, RuntimeConfig::default())?;
     let runtime = RuntimeServiceServer::new(Sandboxes::new(Arc::clone(&store), streams.clone()));
     let images = ImageServiceServer::new(Images::new(Arc::clone(&store)));
     let incoming =

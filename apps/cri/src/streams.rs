@@ -10,9 +10,9 @@ use bytes::Bytes;
 use kubestream::exec::{self, ExecServer, ProcessOutput, ProcessStdin, Resizes};
 use kubestream::portforward::Request;
 use kubestream::status::{ExitStatus, Status};
-use kubestream::streaming::{Attach, Exec, Runtime};
 use kubestream_apps::process::Feeding;
 use kubestream_apps::{forward, process};
+use kubestream_runtime::Runtime;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
@@ -35,18 +35,24 @@ impl Streams {
 }
 
 impl Runtime for Streams {
-    async fn exec(&self, what: Exec, session: ExecServer) -> Result<(), exec::Error> {
-        match self.store.running(&what.container_id) {
+    async fn exec(
+        &self,
+        container_id: String,
+        command: Vec<String>,
+        streams: exec::Streams,
+        session: ExecServer,
+    ) -> Result<(), exec::Error> {
+        match self.store.running(&container_id) {
             Ok(container) => {
-                let tty = what.streams.tty;
-                process::run(&what.command, tty, &container.place(tty), session).await
+                let tty = streams.tty;
+                process::run(&command, tty, &container.place(tty), session).await
             }
             Err(status) => session.exit(failed(status.message())).await,
         }
     }
 
-    async fn attach(&self, what: Attach, session: ExecServer) -> Result<(), exec::Error> {
-        match self.store.running(&what.container_id) {
+    async fn attach(&self, container_id: String, _: exec::Streams, session: ExecServer) -> Result<(), exec::Error> {
+        match self.store.running(&container_id) {
             Ok(container) => attach(&container, session).await,
             Err(status) => session.exit(failed(status.message())).await,
         }

@@ -10,10 +10,10 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 use kubestream::AbortOnDrop;
 use kubestream::mux::TcpLiveness;
-use kubestream::proxy::{self, Moved, Pipe, PodRequest};
 use kubestream::upgrade::{self, Config, Pending};
 use kubestream_apps::transport::{self, Tls};
 use kubestream_apps::{Failure, api};
+use kubestream_proxy::{self as proxy, Pipe, PipeOutcome, PodRequest, PodRequestError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
@@ -130,7 +130,7 @@ impl Backend {
     ) -> Result<(), Failure>
     where
         B: AsyncRead + AsyncWrite + Unpin,
-        Moving: Future<Output = Moved>,
+        Moving: Future<Output = PipeOutcome>,
     {
         if !pending.is_upgrade() {
             return plain::pass(pending, backend, request).await;
@@ -159,7 +159,7 @@ impl Backend {
     }
 
     /// Where a streaming request leads at a kubelet; at an API server it leads where it led.
-    fn location(&self, pending: &Pending<Client>) -> Result<Option<String>, proxy::LocationError> {
+    fn location(&self, pending: &Pending<Client>) -> Result<Option<String>, PodRequestError> {
         if !self.is_kubelet {
             return Ok(None);
         }
@@ -248,8 +248,8 @@ async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result
 }
 
 /// Clients that go away are no news.
-fn report(moved: Moved) -> Result<(), Failure> {
-    moved.backend.map_or(Ok(()), |error| Err(format!("the backend: {error}").into()))
+fn report(outcome: PipeOutcome) -> Result<(), Failure> {
+    outcome.backend.map_or(Ok(()), |error| Err(format!("the backend: {error}").into()))
 }
 
 /// Without telling by its time where two tokens differ.

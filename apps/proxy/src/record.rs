@@ -20,11 +20,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
 use http::{Response, StatusCode, Uri};
 use kubestream::exec::ExecRequest;
-use kubestream::proxy::{Event, Moved, Name, Observer, Operation, Pipe, PodRequest, Side, Tap};
 use kubestream::spdy::Limits;
 use kubestream::status::TerminalSize;
 use kubestream::upgrade::{Pending, Protocol};
 use kubestream_apps::{Failure, api};
+use kubestream_proxy::{Observer, Operation, Pipe, PipeOutcome, PodRequest, Side, StreamName, Tap, TapEvent};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_write_buf;
@@ -100,7 +100,7 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Passes a session on, and writes it down.
-    pub(crate) async fn run<C, B>(self, pipe: Pipe<C, B>) -> Result<Moved, Failure>
+    pub(crate) async fn run<C, B>(self, pipe: Pipe<C, B>) -> Result<PipeOutcome, Failure>
     where
         C: AsyncRead + AsyncWrite + Unpin,
         B: AsyncRead + AsyncWrite + Unpin,
@@ -155,24 +155,24 @@ impl Recorder {
     fn read(&mut self) {
         while let Some(event) = self.tap.as_mut().and_then(Tap::poll_event) {
             match event {
-                Event::Data { side, stream, data } => {
+                TapEvent::Data { side, stream, data } => {
                     let kind = match (side, &stream.name) {
-                        (Side::Server, Name::Stdout | Name::Stderr) => Kind::Output,
-                        (Side::Client, Name::Stdin) if self.input => Kind::Input,
+                        (Side::Server, StreamName::Stdout | StreamName::Stderr) => Kind::Output,
+                        (Side::Client, StreamName::Stdin) if self.input => Kind::Input,
                         _ => continue,
                     };
                     let (_, text) = self.texts.entry((side, stream.id)).or_insert_with(|| (kind, Text::default()));
                     let text = text.push(&data);
                     self.say(kind, &text);
                 }
-                Event::Resize(Ok(TerminalSize { width, height })) => {
+                TapEvent::Resize(Ok(TerminalSize { width, height })) => {
                     self.say(Kind::Resize, &format!("{width}x{height}"))
                 }
-                Event::Status(status) => {
+                TapEvent::Status(status) => {
                     let ending = status.map_or_else(|error| format!("no status: {error}"), |status| status.to_string());
                     self.ending.get_or_insert_with(|| format!("ended: {ending}"));
                 }
-                Event::Fault { side, error } => {
+                TapEvent::Fault { side, error } => {
                     self.give_up(format!("not followed: the {side}: {error}"));
                 }
                 _ => {}
@@ -252,8 +252,8 @@ mod tests {
     use std::io::Read;
     use std::time::Duration;
 
-    use kubestream::proxy;
     use kubestream::upgrade::{self, Config};
+    use kubestream_proxy as proxy;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;

@@ -4,9 +4,9 @@
 
 use http::{Method, Request, StatusCode};
 use kubestream::exec::{ExecRequest, Streams};
-use kubestream::proxy::{self, TranslateConfig, TranslateError};
 use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol};
 use kubestream_apps::{Failure, api};
+use kubestream_proxy::{Side, TranslateConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// What carries the sessions at the backend.
@@ -74,10 +74,10 @@ where
         }
     };
     let client = client.accept(supported).await?;
-    match proxy::translate(client, backend, streams, &TranslateConfig::default()).await {
+    match kubestream_proxy::translate(client, backend, streams, &TranslateConfig::default()).await {
         // Clients that go away are no news.
-        Ok(()) | Err(TranslateError::Client(_)) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) if error.side() != Some(Side::Client) => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

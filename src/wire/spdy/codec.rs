@@ -139,20 +139,26 @@ impl Codec {
     }
 
     /// Whether the bytes read so far end between two frames.
-    pub(crate) fn is_between_frames(&self) -> bool {
+    #[must_use]
+    pub fn is_between_frames(&self) -> bool {
         matches!(self.expect, Expect::Head)
     }
 
-    /// What of `src` is DATA that has begun: a slice of it. For who reads bytes that are not theirs, and gives the rest to
-    /// [`decode`](Decoder::decode), no more of it than [`missing`](Self::missing) says.
-    pub(crate) fn decode_data(&mut self, src: &mut Bytes) -> Option<Frame> {
+    /// Takes the next payload bytes of a DATA frame that has begun, as a slice of `src` instead of a copy. `None` if no DATA frame
+    /// has begun or `src` is empty.
+    ///
+    /// Use it to read bytes that belong to another buffer. Copy everything else into a buffer for [`decode`](Decoder::decode),
+    /// and no more of it than [`missing`](Self::missing) says.
+    pub fn decode_data(&mut self, src: &mut Bytes) -> Option<Frame> {
         let Expect::Data { id, fin, left } = self.expect else { return None };
         let data = src.split_to(left.min(src.len()));
         (!data.is_empty()).then(|| self.take_data(id, fin, left, data))
     }
 
-    /// How many bytes behind `src` it takes to go on, but for those of DATA.
-    pub(crate) fn missing(&self, src: &BytesMut) -> usize {
+    /// How many bytes must follow `src` before [`decode`](Decoder::decode) can go on. Payload bytes of DATA frames do not count:
+    /// [`decode_data`](Self::decode_data) takes them.
+    #[must_use]
+    pub fn missing(&self, src: &BytesMut) -> usize {
         let wanted = match self.expect {
             Expect::Data { .. } => 0,
             Expect::Skipped { left } => left,

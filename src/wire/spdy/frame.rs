@@ -89,8 +89,9 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Those that came in it.
-    pub(crate) fn headers(&self) -> Option<&Headers> {
+    /// The headers of a SYN_STREAM, SYN_REPLY or HEADERS frame. `None` for every other frame.
+    #[must_use]
+    pub fn headers(&self) -> Option<&Headers> {
         match self {
             Self::SynStream { headers, .. } | Self::SynReply { headers, .. } | Self::Headers { headers, .. } => {
                 Some(headers)

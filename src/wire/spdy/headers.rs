@@ -139,8 +139,9 @@ impl Headers {
         if block.is_empty() { Ok(headers) } else { Err(HeaderError::TrailingBytes) }
     }
 
-    /// Bytes of the block that they came in, uncompressed.
-    pub(crate) fn block_len(&self) -> usize {
+    /// The length in bytes of the inflated block that these headers were read from.
+    #[must_use]
+    pub fn block_len(&self) -> usize {
         self.taken.saturating_add(4)
     }
 

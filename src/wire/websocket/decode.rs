@@ -216,9 +216,15 @@ impl Decoder {
         self.decode_payload(payload, src)
     }
 
-    /// What of `src` is a data frame's that has begun: a slice of it, or a copy where it is masked. For who reads bytes that are
-    /// not theirs, and gives the rest to [`decode`](Self::decode), no more of it than [`missing`](Self::missing) says.
-    pub(crate) fn decode_data(&mut self, src: &mut Bytes) -> Result<Option<Piece>, WebSocketError> {
+    /// Takes the next payload bytes of a data frame that has begun: as a slice of `src`, or as a copy if they are masked. `None` if
+    /// no data frame has begun or `src` is empty.
+    ///
+    /// Use it to read bytes that belong to another buffer. Copy everything else into a buffer for [`decode`](Self::decode), and
+    /// no more of it than [`missing`](Self::missing) says.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_data(&mut self, src: &mut Bytes) -> Result<Option<Piece>, WebSocketError> {
         let Expect::Data(payload) = self.expect else { return Ok(None) };
         if src.is_empty() {
             return Ok(None);
@@ -233,8 +239,10 @@ impl Decoder {
         self.finish_payload(rest, bytes).map(Some)
     }
 
-    /// How many bytes behind `src` it takes to go on, but for those of data frames.
-    pub(crate) fn missing(&self, src: &[u8]) -> usize {
+    /// How many bytes must follow `src` before [`decode`](Self::decode) can go on. Payload bytes of data frames do not count:
+    /// [`decode_data`](Self::decode_data) takes them.
+    #[must_use]
+    pub fn missing(&self, src: &[u8]) -> usize {
         match self.expect {
             Expect::Head => Head::wanted(src, self.masked).saturating_sub(src.len()),
             Expect::Data(_) | Expect::Closed => 0,

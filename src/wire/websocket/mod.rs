@@ -13,8 +13,8 @@ mod utf8;
 pub use decode::{CloseReason, Decoder, Fault, Piece, WebSocketError};
 pub use encode::{Masks, close_payload, encode_head, mask};
 
-/// The code of a Close after which nothing is missing (§7.4.1).
-pub(crate) const NORMAL: u16 = 1000;
+/// The code of a Close that ends a connection normally: nothing is missing (§7.4.1).
+pub const NORMAL: u16 = 1000;
 
 /// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,6 @@ pub mod model;
 pub mod mutation;
 pub mod peer;
 pub mod recording;
-#[cfg(feature = "streaming")]
 pub mod sessions;
 pub mod websocket;
 pub mod wire;

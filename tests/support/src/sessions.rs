@@ -13,11 +13,12 @@ use http::Request;
 use kubestream::exec::{self, ExecServer, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
-use kubestream::proxy::{self, PassError, TranslateConfig, TranslateError, translate};
 use kubestream::status::{ExitStatus, TerminalSize};
-use kubestream::streaming::{self, Attach, Exec, Runtime, ServeError, Server};
+use kubestream::upgrade::PassError;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
+use kubestream_proxy::{self as proxy, TranslateConfig, TranslateError, translate};
+use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -504,11 +505,11 @@ impl Once {
 }
 
 impl Runtime for Once {
-    async fn exec(&self, _: Exec, session: ExecServer) -> Result<(), exec::Error> {
+    async fn exec(&self, _: String, _: Vec<String>, _: Streams, session: ExecServer) -> Result<(), exec::Error> {
         self.run(session).await
     }
 
-    async fn attach(&self, _: Attach, session: ExecServer) -> Result<(), exec::Error> {
+    async fn attach(&self, _: String, _: Streams, session: ExecServer) -> Result<(), exec::Error> {
         self.run(session).await
     }
 
@@ -529,14 +530,11 @@ impl Streaming {
         let forwards = matches!(what, What::Forward);
         let ends = if forwards { !matches!(protocol, Protocol::PortChannels(_)) } else { protocol.can_end_stdin() };
         let once = Once { what: what.clone(), ends, said: Arc::clone(&said) };
-        let mut config = streaming::Config::default();
+        let mut config = RuntimeConfig::default();
         (config.session, config.forward) = (what.config(), what.config());
         let server = Server::new(once, "http://node:10250", config).unwrap();
-        let url = if forwards {
-            server.port_forward_url(streaming::PortForward::new("5a4db0"))
-        } else {
-            server.attach_url(Attach::new("c0ffee", what.streams()))
-        };
+        let url =
+            if forwards { server.port_forward_url("5a4db0", &[]) } else { server.attach_url("c0ffee", what.streams()) };
         Self { server, said, url: url.unwrap() }
     }
 

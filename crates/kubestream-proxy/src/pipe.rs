@@ -1,0 +1,200 @@
+//! Two connections past their handshakes, and moving bytes between them untouched.
+//!
+//! This module owns what a caller can set on a pipe and which way of moving bytes it uses. It must not read the bytes.
+//! [`Run`] knows how the two directions end.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::Request;
+use kubestream::upgrade::{Carrier, PassError, PassedOn, Pending, Protocol, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::copy::Copying;
+use crate::observe::{Observer, Watched};
+use crate::pod_request::Operation;
+use crate::run::{Patience, PipeOutcome, Run};
+use crate::side::Side;
+
+/// How long a pipe waits for a silent client that has little left to read, once the backend has ended: 10 s.
+/// [`Pipe::linger`] sets another time.
+pub const LINGER: Duration = Duration::from_secs(10);
+
+/// How long a pipe waits for a client that may still be reading, once the backend has ended: 5 min.
+/// [`Pipe::tail_timeout`] sets another time.
+pub const TAIL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// How long a pipe lives while no byte moves: 4 h. [`Pipe::idle_timeout`] sets another time.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// Passes a client's upgrade on to a backend and returns a [`Pipe`] between the two. `request` is
+/// [`Pending::to_pass_on`]'s with the caller's changes.
+///
+/// It returns a pipe only once a valid 101 of the backend has reached the client, as [`Pending::pass_on`] says. Bytes that either
+/// side sent behind its head are kept, and the pipe moves them first.
+///
+/// # Errors
+/// [`PassError`] says which side failed. The client has been answered.
+///
+/// # Cancel safety
+/// Dropping the future drops both connections.
+pub async fn forward<C, B>(client: Pending<C>, backend: B, request: Request<()>) -> Result<Pipe<C, B>, PassError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    Ok(client.pass_on(backend, request).await?.into())
+}
+
+/// A client and a backend whose handshake is over, and the bytes that each has sent already.
+///
+/// [`forward`] makes one. It is also made `From` a [`PassedOn`].
+#[must_use]
+pub struct Pipe<C, B> {
+    passed: PassedOn<C, B>,
+    patience: Patience,
+}
+
+impl<C, B> From<PassedOn<C, B>> for Pipe<C, B> {
+    fn from(passed: PassedOn<C, B>) -> Self {
+        let patience = Patience { linger: LINGER, tail: TAIL_TIMEOUT, idle: IDLE_TIMEOUT };
+        Self { passed, patience }
+    }
+}
+
+impl<C, B> Pipe<C, B> {
+    /// What both sides have switched to.
+    #[must_use]
+    pub fn carrier(&self) -> Carrier {
+        self.passed.carrier
+    }
+
+    /// The name on the wire of the protocol that the backend has chosen. Empty if the backend named none.
+    #[must_use]
+    pub fn protocol(&self) -> &str {
+        &self.passed.protocol
+    }
+
+    /// The protocol that both sides have agreed on. It takes the request's `operation` to know it, because exec and the legacy
+    /// port-forward have the same names over WebSocket. `None` if this crate does not know the protocol.
+    #[must_use]
+    pub fn settled(&self, operation: Operation) -> Option<Protocol> {
+        let known = match (self.carrier(), self.protocol(), operation) {
+            // Over SPDY a backend that names no protocol means the oldest.
+            (Carrier::Spdy, "", Operation::Exec | Operation::Attach) => Some(Protocol::Exec(Version::V1)),
+            (Carrier::Spdy, "", Operation::PortForward) => Some(Protocol::PortForward),
+            (carrier, name, _) => Protocol::from_name(carrier, name),
+        };
+        match (known?, operation) {
+            (Protocol::Channel(subprotocol), Operation::PortForward) => Some(Protocol::PortChannels(subprotocol)),
+            (protocol, operation) => {
+                (protocol.is_port_forward() == (operation == Operation::PortForward)).then_some(protocol)
+            }
+        }
+    }
+
+    /// Sets two times. Once the backend has ended and the client's socket has taken everything: how long the client may be silent
+    /// before both connections are closed. Once either connection has failed: how long the other side has to receive what was sent
+    /// before.
+    ///
+    /// A client that was sent more than 64 KiB since bytes last came from it may still be reading, and has the
+    /// [`tail_timeout`](Self::tail_timeout) instead. Default: [`LINGER`], 10 s.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.patience.linger = linger;
+        self
+    }
+
+    /// Sets how long a client may take to read the rest once the backend has ended, whether or not the client sends anything in that
+    /// time: kubectl's PINGs do not show that it has read anything. Default: [`TAIL_TIMEOUT`], 5 min.
+    pub fn tail_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.tail = timeout;
+        self
+    }
+
+    /// Sets how long the pipe lives while no byte moves in either direction. Then both connections are closed. Default:
+    /// [`IDLE_TIMEOUT`], 4 h, as in Go's streaming servers.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout;
+        self
+    }
+}
+
+impl<C, B> Pipe<C, B>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Moves bytes until both directions have ended. Each direction copies them through a buffer of up to 64 KiB, which is given
+    /// back while no byte moves.
+    ///
+    /// A side whose connection was reset or lost has failed and not ended, and the other side must not take that for an end. So the
+    /// other connection is dropped without being shut down. [`AbortOnDrop`](kubestream::AbortOnDrop) turns that into a reset, and
+    /// says what the peers of other IOs see. A reset discards what the other side has not received yet: if that side was sent more
+    /// than 64 KiB recently, it has the [`linger`](Self::linger) to receive it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops both connections, which does not tell either peer an end.
+    pub async fn run(self) -> PipeOutcome {
+        let Self { mut passed, patience } = self;
+        let (up, down) = (Copying::new(passed.from_client), Copying::new(passed.from_backend));
+        let mut run = Run::new(up, down, patience);
+        poll_fn(|cx| run.poll(&mut passed.client, &mut passed.backend, cx)).await;
+        run.outcome
+    }
+
+    /// As [`run`](Self::run), and shows an observer each piece before it is passed on. The bytes that came with the heads are shown
+    /// first. Pieces are not copied for the observer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops both connections, which does not tell either peer an end. The observer may have been shown bytes
+    /// that were not passed on.
+    pub async fn run_with<O: Observer>(self, observer: &mut O) -> PipeOutcome {
+        let Self { mut passed, patience } = self;
+        let observer = Mutex::new(observer);
+        let up = Watched::new(Side::Client, passed.from_client, &observer);
+        let down = Watched::new(Side::Server, passed.from_backend, &observer);
+        let mut run = Run::new(up, down, patience);
+        poll_fn(|cx| run.poll(&mut passed.client, &mut passed.backend, cx)).await;
+        let (up, down) = run.hops();
+        up.end();
+        down.end();
+        run.outcome
+    }
+}
+
+#[cfg(all(target_os = "linux", feature = "net"))]
+impl<C, B> Pipe<C, B>
+where
+    C: Into<kubestream::AbortOnDrop<tokio::net::TcpStream>>,
+    B: Into<kubestream::AbortOnDrop<tokio::net::TcpStream>>,
+{
+    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and are not copied to user space. For TCP without
+    /// TLS on Linux. While bytes move in a direction it uses a kernel pipe, which is two file descriptors. If none are left it copies.
+    /// If one connection fails, the other is reset.
+    ///
+    /// # Cancel safety
+    /// Dropping the future resets both connections.
+    pub async fn splice(self) -> PipeOutcome {
+        use crate::splice::Splicing;
+
+        let Self { passed, patience } = self;
+        let (mut client, mut backend) = (passed.client.into(), passed.backend.into());
+        let (up, down) = (Splicing::new(passed.from_client), Splicing::new(passed.from_backend));
+        let mut run = Run::new(up, down, patience);
+        poll_fn(|cx| run.poll(&mut client, &mut backend, cx)).await;
+        run.outcome
+    }
+}
+
+impl<C, B> fmt::Debug for Pipe<C, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipe")
+            .field("carrier", &self.carrier())
+            .field("protocol", &self.protocol())
+            .field("from_client", &self.passed.from_client.len())
+            .field("from_backend", &self.passed.from_backend.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,236 @@
+//! What a tap reports.
+//!
+//! This module owns the events and the names of streams. What is reported when, the modules of the protocols decide.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use kubestream::Initiator;
+use kubestream::channel::{ChannelError, ports};
+use kubestream::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
+use kubestream::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
+use kubestream::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
+use kubestream::upgrade::Protocol;
+use kubestream::websocket::{CloseReason, WebSocketError};
+
+use crate::side::Side;
+
+/// How many bytes of a stream's type or request id a [`StreamName`] keeps: the first 64.
+pub const MAX_NAME_LEN: usize = 64;
+
+/// The events of one step: a few at most.
+pub(super) type Events = VecDeque<TapEvent>;
+
+/// Something that passes between the two sides.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TapEvent {
+    /// A stream begins. Over WebSocket all streams exist from the start, and this is reported with the first bytes of each.
+    Opened {
+        /// The side that opened the stream or sent its first bytes.
+        side: Side,
+        /// The stream.
+        stream: TapStream,
+    },
+    /// Bytes of a stream, at least one. The bytes of the error and the resize stream are reported too, and what they say is
+    /// reported again as [`Status`](Self::Status) and [`Resize`](Self::Resize).
+    Data {
+        /// The side that sent the bytes.
+        side: Side,
+        /// The stream.
+        stream: TapStream,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// A side ends its direction of a stream. Some peers end it twice, and some send more bytes after they have ended it.
+    End {
+        /// The side that ended its direction.
+        side: Side,
+        /// The stream.
+        stream: TapStream,
+        /// The status of the reset that ended it, if it was reset. A reset ends both directions.
+        reset: Option<RstStatus>,
+    },
+    /// The client's terminal has this size. An error means that the resize stream carries something else. No other size follows an
+    /// error.
+    Resize(Result<TerminalSize, ResizeError>),
+    /// How the command ended. An error means that the error stream carries something else. It is reported at most once. A session
+    /// that ends without it has no status.
+    Status(Result<ExitStatus, StatusError>),
+    /// A side says GOAWAY: it ends the SPDY connection.
+    GoAway {
+        /// The side that said it.
+        side: Side,
+        /// Why it ends the connection.
+        status: GoAwayStatus,
+    },
+    /// A side sends a Close: it ends the WebSocket. Bytes that it sends after that are not read.
+    Close {
+        /// The side that sent it.
+        side: Side,
+        /// The code and the text, if the Close has any.
+        reason: Option<CloseReason>,
+    },
+    /// The bytes of a side have ended: [`Tap::end`](crate::Tap::end) was called.
+    Over {
+        /// The side whose bytes have ended.
+        side: Side,
+        /// Whether they ended in the middle of a frame or a message.
+        cut: bool,
+    },
+    /// The tap cannot read the bytes of a side. It reports nothing more of that side, and after
+    /// [`TooManyStreams`](TapError::TooManyStreams) nothing more of the other side either.
+    Fault {
+        /// The side whose bytes cannot be read.
+        side: Side,
+        /// Why.
+        error: TapError,
+    },
+}
+
+/// A stream, as its events name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TapStream {
+    /// Tells streams of the same name apart: the stream id of SPDY, or the number of the channel.
+    pub id: u32,
+    /// What the stream carries.
+    pub name: StreamName,
+}
+
+/// What a stream carries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StreamName {
+    /// What the command reads.
+    Stdin,
+    /// What the command writes, or its terminal shows.
+    Stdout,
+    /// What the command writes to stderr.
+    Stderr,
+    /// How the command ended.
+    Error,
+    /// The sizes of the terminal.
+    Resize,
+    /// The bytes of a forwarded connection, both ways.
+    Forwarded {
+        /// The port of the pod.
+        port: u16,
+        /// The request id, which is the client's name for the connection and may be empty. In legacy port-forward it is the
+        /// position of the port among those that the request asked for.
+        request: Arc<str>,
+    },
+    /// What the server says went wrong with a forwarded connection.
+    ForwardedError {
+        /// The port of the pod.
+        port: u16,
+        /// The request id, as in [`Forwarded`](Self::Forwarded).
+        request: Arc<str>,
+    },
+    /// Any other type of stream, by the type in its headers.
+    Other(Arc<str>),
+}
+
+/// Why a tap cannot read bytes.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TapError {
+    /// They are not SPDY frames within the limits.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// They are not WebSocket frames within the limits.
+    #[error(transparent)]
+    WebSocket(#[from] WebSocketError),
+    /// They are not messages of the subprotocol.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// A tap of this version does not know the protocol.
+    #[error("a tap does not know the protocol {0:?}")]
+    UnknownProtocol(Protocol),
+    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::spdy::Limits::max_streams). In a session every
+    /// stream that was ever opened counts.
+    #[error("more than {limit} streams")]
+    TooManyStreams {
+        /// The limit.
+        limit: usize,
+    },
+    /// The header blocks of a side have inflated to more than 16 times the bytes that it sent, plus
+    /// [`Limits::max_header_bytes`](kubestream::spdy::Limits::max_header_bytes).
+    #[error("header blocks that inflate to more than 16 times the bytes that were sent, plus {limit} bytes")]
+    TooManyHeaders {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl TapError {
+    /// Who caused the error: the side that sent the bytes, or, for [`UnknownProtocol`](Self::UnknownProtocol), the caller.
+    #[must_use]
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::UnknownProtocol(_) => Initiator::User,
+            _ => Initiator::Remote,
+        }
+    }
+
+    /// Whether the other side cannot be read any more either.
+    pub(super) fn is_of_both(&self) -> bool {
+        matches!(self, Self::TooManyStreams { .. })
+    }
+}
+
+impl StreamName {
+    /// The name of a session's stream.
+    pub(super) fn in_session(headers: &Headers) -> Self {
+        match headers.get_bytes(STREAM_TYPE).unwrap_or_default() {
+            b"stdin" => Self::Stdin,
+            b"stdout" => Self::Stdout,
+            b"stderr" => Self::Stderr,
+            b"error" => Self::Error,
+            b"resize" => Self::Resize,
+            other => Self::Other(text(other)),
+        }
+    }
+
+    /// The name of a port-forward stream.
+    pub(super) fn in_port_forward(headers: &Headers) -> Self {
+        let port = headers.get(PORT).and_then(|port| port.parse().ok());
+        let request = || text(headers.get_bytes(REQUEST_ID).unwrap_or_default());
+        match (headers.get_bytes(STREAM_TYPE).unwrap_or_default(), port) {
+            (b"data", Some(port)) => Self::Forwarded { port, request: request() },
+            (b"error", Some(port)) => Self::ForwardedError { port, request: request() },
+            (other, _) => Self::Other(text(other)),
+        }
+    }
+
+    /// The name of a channel of legacy port-forward.
+    pub(super) fn of_channel(port: u16, channel: u8) -> Self {
+        let request = (channel / 2).to_string().into();
+        if ports::is_error(channel) {
+            Self::ForwardedError { port, request }
+        } else {
+            Self::Forwarded { port, request }
+        }
+    }
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("stdin"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::Error => f.write_str("error"),
+            Self::Resize => f.write_str("resize"),
+            Self::Forwarded { port, request } => write!(f, "port {port}, connection {request}"),
+            Self::ForwardedError { port, request } => write!(f, "port {port}, error of connection {request}"),
+            Self::Other(kind) => write!(f, "{kind:?}"),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Arc<str> {
+    String::from_utf8_lossy(bytes.get(..MAX_NAME_LEN).unwrap_or(bytes)).into()
+}

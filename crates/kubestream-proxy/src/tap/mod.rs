@@ -1,0 +1,219 @@
+//! Reads what passes between two ends, without touching it.
+//!
+//! This module owns the order of the events. It must not change, answer, judge or keep what passes. Reading never fails: bytes that
+//! the tap cannot read are one event, and then it reports nothing more of that side.
+//!
+//! Each protocol has a module of its own: [`spdy`], [`tunnel`], [`channels`] and [`ports`].
+
+mod channels;
+mod event;
+mod framing;
+mod ports;
+mod session;
+mod spdy;
+mod tunnel;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use kubestream::spdy::Limits;
+use kubestream::upgrade::Protocol;
+
+use self::channels::Channels;
+use self::event::Events;
+pub use self::event::{MAX_NAME_LEN, StreamName, TapError, TapEvent, TapStream};
+use self::ports::Ports;
+use self::session::Session;
+use self::tunnel::Tunnel;
+use crate::side::{Both, Side};
+
+/// Reads a connection past its 101: feed it the bytes of each side, and it reports what they are.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kubestream::spdy::Limits;
+/// use kubestream::upgrade::{Protocol, Version};
+/// use kubestream_proxy::{Side, StreamName, Tap, TapEvent};
+///
+/// let mut tap = Tap::new(Protocol::Exec(Version::V4), &[], Limits::default());
+/// # use kubestream::spdy::{Codec, Frame, Headers, StreamId};
+/// # use tokio_util::codec::Encoder;
+/// # let mut wire = bytes::BytesMut::new();
+/// # let (id, associated, headers) = (StreamId::new(1), StreamId::SESSION, Headers::from_iter([("streamtype", "stdin")]));
+/// # let (priority, slot, fin, unidirectional) = (0, 0, false, false);
+/// # let mut codec = Codec::new(Limits::default());
+/// # codec.encode(Frame::SynStream { id, associated, priority, slot, fin, unidirectional, headers }, &mut wire)?;
+/// # codec.encode(Frame::Data { id, fin: true, data: Bytes::from_static(b"ls\n") }, &mut wire)?;
+/// # let from_the_client = wire.freeze();
+/// tap.feed(Side::Client, from_the_client);
+/// let mut typed = Vec::new();
+/// while let Some(event) = tap.poll_event() {
+///     match event {
+///         TapEvent::Data { stream, data, .. } if stream.name == StreamName::Stdin => typed.extend_from_slice(&data),
+///         TapEvent::Fault { side, error } => eprintln!("the tap cannot read the {side}'s bytes: {error}"),
+///         _ => {}
+///     }
+/// }
+/// assert_eq!(typed, b"ls\n");
+/// # Ok::<(), kubestream::spdy::CodecError>(())
+/// ```
+///
+/// The bytes may be cut anywhere. Where they are cut changes only the pieces in which [`TapEvent::Data`] reports them. A size or a
+/// status is reported behind the piece that has its last byte.
+///
+/// The data in an event shares the buffer that was fed, so keeping the event keeps that buffer. Masked bytes of a WebSocket client and
+/// base64 are copied.
+///
+/// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open streams, and a status
+/// until it is whole. [`Limits`] bounds each of these: control frames and headers, the number of streams, the length and the number of
+/// fragments of a message. A tap has no clock. So [`Limits::max_header_bytes`] counts what header blocks inflate to beyond 16 times the
+/// bytes that their side has sent, and the other limits on rates and those on answers have no effect.
+///
+/// A tap reads bytes as the two ends of `kubestream` do. A peer that reads them differently usually causes a [`TapEvent::Fault`]. If
+/// nothing may pass unread, end the connection there.
+#[derive(Debug)]
+pub struct Tap {
+    fed: VecDeque<Fed>,
+    events: Events,
+    reader: Reader,
+    session: Option<Session>,
+    /// The sides of which nothing more is reported.
+    blind: Both<bool>,
+}
+
+#[derive(Debug)]
+enum Fed {
+    Bytes(Side, Bytes),
+    End(Side),
+}
+
+#[derive(Debug)]
+enum Reader {
+    Spdy(Box<spdy::Spdy>),
+    Tunnel(Box<Tunnel>),
+    Channels(Box<Channels>),
+    Ports(Box<Ports>),
+    /// A protocol that `kubestream` has and this crate does not know yet.
+    Unknown(Protocol),
+}
+
+impl Tap {
+    /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request asked for, which
+    /// [`PodRequest::ports`](crate::PodRequest::ports) has: only `Protocol::PortChannels` needs them.
+    #[must_use]
+    pub fn new(protocol: Protocol, ports: &[u16], limits: Limits) -> Self {
+        let session = protocol.version().map(|version| Session::new(version, protocol.carrier()));
+        let reader = match protocol {
+            Protocol::Exec(_) | Protocol::PortForward => Reader::Spdy(Box::new(spdy::Spdy::new(protocol, &limits))),
+            Protocol::Tunnel => Reader::Tunnel(Box::new(Tunnel::new(&limits))),
+            Protocol::Channel(subprotocol) => Reader::Channels(Box::new(Channels::new(subprotocol, &limits))),
+            Protocol::PortChannels(subprotocol) => Reader::Ports(Box::new(Ports::new(subprotocol, ports, &limits))),
+            other => Reader::Unknown(other),
+        };
+        Self { fed: VecDeque::new(), events: Events::new(), reader, session, blind: Both::default() }
+    }
+
+    /// Takes the next bytes of a side. They are held until [`poll_event`](Self::poll_event) has read them.
+    pub fn feed(&mut self, side: Side, bytes: Bytes) {
+        if !bytes.is_empty() && !self.blind[side] {
+            self.fed.push_back(Fed::Bytes(side, bytes));
+        }
+    }
+
+    /// Takes the end of a side's bytes.
+    pub fn end(&mut self, side: Side) {
+        self.fed.push_back(Fed::End(side));
+    }
+
+    /// The next event. `None`: there is no further event in the bytes that were fed.
+    pub fn poll_event(&mut self) -> Option<TapEvent> {
+        loop {
+            // Sizes are reported behind the DATA that they came in, and before the end of its stream.
+            if let None | Some(TapEvent::End { .. }) = self.events.front()
+                && let Some(event) = self.session.as_mut().and_then(Session::poll_size)
+            {
+                return Some(event);
+            }
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            match self.fed.front_mut()? {
+                Fed::Bytes(side, bytes) => {
+                    let side = *side;
+                    let more = !self.blind[side]
+                        && match self.reader.step(side, bytes, self.session.as_mut(), &mut self.events) {
+                            Ok(more) => more,
+                            Err(error) => {
+                                self.fail(side, error);
+                                false
+                            }
+                        };
+                    if !more {
+                        self.fed.pop_front();
+                    }
+                }
+                Fed::End(side) => {
+                    let side = *side;
+                    self.fed.pop_front();
+                    self.over(side);
+                }
+            }
+        }
+    }
+
+    /// Whether the tap reports nothing more of a side.
+    #[must_use]
+    pub fn is_blind(&self, side: Side) -> bool {
+        self.blind[side]
+    }
+
+    fn over(&mut self, side: Side) {
+        if std::mem::replace(&mut self.blind[side], true) {
+            return;
+        }
+        if side == Side::Server
+            && let Some(session) = &mut self.session
+        {
+            session.finish(false, &mut self.events);
+        }
+        let cut = !self.reader.is_between_frames(side);
+        self.events.push_back(TapEvent::Over { side, cut });
+    }
+
+    fn fail(&mut self, side: Side, error: TapError) {
+        self.blind[side] = true;
+        if error.is_of_both() {
+            self.blind = Both { client: true, server: true };
+        }
+        self.events.push_back(TapEvent::Fault { side, error });
+    }
+}
+
+impl Reader {
+    /// Reads some of the bytes. `false`: all of them are used up.
+    fn step(
+        &mut self,
+        side: Side,
+        bytes: &mut Bytes,
+        session: Option<&mut Session>,
+        events: &mut Events,
+    ) -> Result<bool, TapError> {
+        match self {
+            Self::Spdy(spdy) => spdy.step(side, bytes, session, events),
+            Self::Tunnel(tunnel) => tunnel.step(side, bytes, events),
+            Self::Channels(channels) => channels.step(side, bytes, session, events),
+            Self::Ports(ports) => ports.step(side, bytes, events),
+            Self::Unknown(protocol) => Err(TapError::UnknownProtocol(*protocol)),
+        }
+    }
+
+    fn is_between_frames(&self, side: Side) -> bool {
+        match self {
+            Self::Spdy(spdy) => spdy.is_between_frames(side),
+            Self::Tunnel(tunnel) => tunnel.is_between_frames(side),
+            Self::Channels(channels) => channels.is_between_messages(side),
+            Self::Ports(ports) => ports.is_between_messages(side),
+            Self::Unknown(_) => true,
+        }
+    }
+}

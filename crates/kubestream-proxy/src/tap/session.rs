@@ -1,0 +1,108 @@
+//! What the error and the resize stream of a session say.
+//!
+//! This module owns when a status and a size are reported. It must not know frames or messages: the modules of the protocols read
+//! those, and tell it which stream the bytes are of.
+
+use bytes::Bytes;
+use kubestream::spdy::RstStatus;
+use kubestream::status::{ResizeDecoder, StatusReader};
+use kubestream::upgrade::{Carrier, Version};
+
+use super::event::{Events, StreamName, TapEvent};
+use crate::side::Side;
+
+#[derive(Debug)]
+pub(super) struct Session {
+    version: Version,
+    carrier: Carrier,
+    /// `None` once the status has been reported.
+    status: Option<StatusReader>,
+    error_has_bytes: bool,
+    /// `None` once the resize stream carried something that is not a size.
+    resize: Option<ResizeDecoder>,
+    /// Bytes of the resize stream that have not been read yet.
+    sizes: Bytes,
+}
+
+impl Session {
+    pub(super) fn new(version: Version, carrier: Carrier) -> Self {
+        Self {
+            version,
+            carrier,
+            status: Some(StatusReader::new(version)),
+            error_has_bytes: false,
+            resize: Some(ResizeDecoder::default()),
+            sizes: Bytes::new(),
+        }
+    }
+
+    /// A side sends bytes on a stream.
+    pub(super) fn push(&mut self, side: Side, stream: &StreamName, data: &Bytes, events: &mut Events) {
+        match (side, stream) {
+            (Side::Server, StreamName::Error) => self.push_error(data, events),
+            (Side::Client, StreamName::Resize) if self.resize.is_some() => self.sizes = data.clone(),
+            _ => {}
+        }
+    }
+
+    fn push_error(&mut self, bytes: &[u8], events: &mut Events) {
+        let Some(reader) = &mut self.status else { return };
+        self.error_has_bytes = true;
+        // Up to one brace at a time, so that the result does not depend on how the bytes were cut.
+        for piece in bytes.split_inclusive(|byte| *byte == b'}') {
+            if let Some(status) = reader.push(piece).transpose() {
+                events.push_back(TapEvent::Status(status));
+                self.status = None;
+                return;
+            }
+        }
+    }
+
+    /// The server ends the error stream.
+    pub(super) fn end_error(&mut self, reset: Option<RstStatus>, events: &mut Events) {
+        // Servers of v1 over SPDY reset it as soon as all streams are made, and send the error all the same.
+        if reset.is_none() || !self.ends_by_goaway() {
+            self.finish(reset.is_none_or(|status| status == RstStatus::CANCEL), events);
+        }
+    }
+
+    /// The server says GOAWAY.
+    pub(super) fn goaway(&mut self, orderly: bool, events: &mut Events) {
+        if self.ends_by_goaway() {
+            self.finish(orderly, events);
+        }
+    }
+
+    /// Whether GOAWAY ends the session, and not the end of the error stream.
+    fn ends_by_goaway(&self) -> bool {
+        (self.version, self.carrier) == (Version::V1, Carrier::Spdy)
+    }
+
+    /// The server sends nothing more on the error stream. Up to v3 an empty error stream means success, but only if the server ended
+    /// it in an `orderly` way and was not cut off.
+    pub(super) fn finish(&mut self, orderly: bool, events: &mut Events) {
+        let Some(reader) = self.status.take_if(|_| orderly || self.error_has_bytes) else { return };
+        if let Some(status) = reader.finish().transpose() {
+            events.push_back(TapEvent::Status(status));
+        }
+    }
+
+    /// The next of the sizes that have come. Every size is reported, not only the last.
+    pub(super) fn poll_size(&mut self) -> Option<TapEvent> {
+        while !self.sizes.is_empty() {
+            let decoder = self.resize.as_mut()?;
+            let end = self.sizes.iter().position(|byte| *byte == b'}');
+            let end = end.map_or(self.sizes.len(), |end| end.saturating_add(1));
+            match decoder.push(&self.sizes.split_to(end)).transpose() {
+                Some(Ok(size)) => return Some(TapEvent::Resize(Ok(size))),
+                Some(Err(error)) => {
+                    self.resize = None;
+                    self.sizes = Bytes::new();
+                    return Some(TapEvent::Resize(Err(error)));
+                }
+                None => {}
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,47 @@
+//! SPDY inside WebSocket, as port-forward has it: the messages carry the bytes of frames, cut anywhere.
+//!
+//! This module owns the bytes of a message that have not been read as frames yet. It must not know streams.
+
+use bytes::Bytes;
+use kubestream::spdy::Limits;
+use kubestream::upgrade::Protocol;
+use kubestream::websocket::{Fault, Piece, WebSocketError};
+
+use super::event::{Events, TapError, TapEvent};
+use super::framing::Messages;
+use super::spdy::Spdy;
+use crate::side::{Both, Side};
+
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    messages: Both<Messages>,
+    /// Bytes that came in a message and have not been read yet.
+    carried: Both<Bytes>,
+    spdy: Spdy,
+}
+
+impl Tunnel {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let spdy = Spdy::new(Protocol::Tunnel, limits);
+        Self { messages: Messages::both(limits), carried: Both::default(), spdy }
+    }
+
+    pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, TapError> {
+        if self.spdy.step(side, &mut self.carried[side], None, events)? {
+            return Ok(true);
+        }
+        match self.messages[side].next(bytes)? {
+            None => return Ok(false),
+            // A Go server sends text to say that something went wrong, and closes.
+            Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
+            Some(Piece::Data { payload, .. }) => self.carried[side] = payload,
+            Some(Piece::Ping(_) | Piece::Pong(_)) => {}
+            Some(Piece::Close(reason)) => events.push_back(TapEvent::Close { side, reason }),
+        }
+        Ok(true)
+    }
+
+    pub(super) fn is_between_frames(&self, side: Side) -> bool {
+        self.messages[side].is_between_messages() && self.spdy.is_between_frames(side)
+    }
+}
