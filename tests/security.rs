@@ -1,7 +1,7 @@
-//! docs/security.md against docs/limits.md and against the tests that it names. That the defaults of docs/limits.md are the code's is for
-//! `limits_documented.rs` to show.
+//! docs/security.md against docs/limits.md and against the tests that it and docs/guarantees.md name. That the defaults of docs/limits.md are
+//! the code's is for `limits.rs` to show.
 //!
-//! Owns how the tables of docs/security.md are read. It knows no limit and no threat.
+//! Owns how the tables of these pages are read. It knows no limit, no threat and no guarantee.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const SECURITY: &str = include_str!("../docs/security.md");
+const GUARANTEES: &str = include_str!("../docs/guarantees.md");
 const LIMITS: &str = include_str!("../docs/limits.md");
 
 /// The rows of a table that begins with this cell, without its head.
@@ -29,6 +30,10 @@ fn threats() -> Vec<Vec<&'static str>> {
 
 fn advisories() -> Vec<Vec<&'static str>> {
     rows(SECURITY, "advisory", 3)
+}
+
+fn guarantees() -> Vec<Vec<&'static str>> {
+    [rows(GUARANTEES, "what came", 3), rows(GUARANTEES, "you can rely on", 3)].concat()
 }
 
 /// The settings of a line of docs/limits.md by their full names, each with its default.
@@ -75,7 +80,7 @@ fn has_test(source: &str, name: &str) -> bool {
 
 fn source(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}, which docs/security.md names: {error}"))
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}, which a page names: {error}"))
 }
 
 #[test]
@@ -93,9 +98,10 @@ fn rows_are_numbered_and_each_has_its_tests() {
 fn every_test_that_is_named_is_there() {
     let mut sources = BTreeMap::new();
     let named = threats().into_iter().map(|row| row[4]).chain(advisories().into_iter().map(|row| row[2]));
-    for (file, name) in named.flat_map(tests) {
+    let promised = guarantees().into_iter().map(|row| row[2]);
+    for (file, name) in named.chain(promised).flat_map(tests) {
         let source = sources.entry(file).or_insert_with(|| source(file));
-        assert!(has_test(source, name), "docs/security.md names {file}::{name}, and there is no such test");
+        assert!(has_test(source, name), "a page names {file}::{name}, and there is no such test");
     }
     // It can tell a test from what is none.
     let source = &sources["tests/limits.rs"];

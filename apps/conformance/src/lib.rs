@@ -13,3 +13,8 @@ pub mod run;
 pub mod scale;
 pub mod target;
 pub mod verdict;
+
+/// The examples of docs/guides.md, compiled: what they need is here.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides.md")]
+struct Guides;
