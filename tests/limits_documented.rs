@@ -1,6 +1,6 @@
 //! The table of docs/limits.md against the code: every default is the documented one.
 //!
-//! Owns the list of the settings, in the order of the table. What a limit does is for the tests of its part to show.
+//! Owns the list of the settings, in the order of the table. What a limit does is shown by the tests of its own part.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,5 +1,5 @@
-//! Our bytes as Wireshark reads them: sessions of ours with our own node, with Go's servers and with kubectl and client-go. What it
-//! makes of recordings, and of what is damaged, is in `tshark_recorded.rs`.
+//! Our bytes as Wireshark reads them: sessions of ours with our own node, with Go's servers and with kubectl and client-go. How it
+//! reads recorded sessions and damaged ones is in `tshark_recorded.rs`.
 
 use std::collections::BTreeMap;
 

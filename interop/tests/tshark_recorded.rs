@@ -1,9 +1,7 @@
-//! What was recorded of Kubernetes' own as Wireshark reads it, whole and damaged: that what is wrong is seen, too, each kind of damage
-//! has a case to show.
+//! Recorded sessions of Kubernetes' own programs as Wireshark reads them, whole and damaged: each kind of damage has a case, which
+//! shows that Wireshark sees it.
 //!
 //! Owns the damage. How Wireshark reads our own bytes is in `tshark.rs`.
-
-use std::path::Path;
 
 use futures_util::{StreamExt, stream};
 use kubestream::upgrade::Protocol;
@@ -11,6 +9,7 @@ use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of};
 use kubestream_interop::{Side, Wire, at_once, replay};
 
 use Side::{Client, Server};
+use support::recording;
 
 const RECORDED: &str = "what Kubernetes sent";
 const DAMAGED: &str = "what is damaged";
@@ -21,8 +20,7 @@ fn reads(what: &str, cases: &str, over: impl IntoIterator<Item: Into<Over>>) -> 
 
 /// What was recorded of Kubernetes' own: both sides, heads first.
 fn recorded(name: &str) -> (Vec<u8>, Vec<u8>) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
-    let side = |side| std::fs::read(directory.join(side)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let side = |side| std::fs::read(recording::path(name).join(side)).unwrap_or_else(|error| panic!("{name}: {error}"));
     (side("c2s.bin"), side("s2c.bin"))
 }
 
@@ -34,8 +32,9 @@ async fn recorded_spdy_reads_as_the_codec_reads_it() {
         "21 sessions, as our codec reads them",
         Protocol::EXEC.iter().chain([&Protocol::PortForward]).copied(),
     );
-    let rows = include_str!("../../tests/data/captures/expected.tsv").lines();
-    let rows: Vec<[&str; 3]> = rows.map(|row| row.split('\t').collect::<Vec<_>>().try_into().expect("three")).collect();
+    let rows = std::fs::read_to_string(recording::path("captures/expected.tsv")).expect("what they read as");
+    let rows: Vec<[&str; 3]> =
+        rows.lines().map(|row| row.split('\t').collect::<Vec<_>>().try_into().expect("three")).collect();
     let wires = stream::iter(rows.chunks(2).map(|pair| async move {
         let (client, server) = recorded(&format!("captures/{}", pair[0][0]));
         (pair, replay(&client, &server).await)

@@ -1,7 +1,7 @@
 //! The handshake between two peers, one of them played byte for byte. What the played servers say was recorded from a real
 //! cluster (kube-apiserver and kubelet 1.34.4, containerd 1.6.20).
 //!
-//! Owns the playing, and what holds at either end.
+//! Owns the recorded heads and the played peers, and the tests that concern both ends.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! What our server answers to a request that is no upgrade, or none that it takes.
+//! What our server answers to a request that asks for no upgrade, or for one that the server refuses.
 //!
 //! Owns the requests that a client may make.
 

@@ -1,5 +1,5 @@
-//! What the benches share, those against libraries of others too: two ends over loopback TCP, the meter, aligned buffers, and of
-//! what is measured plain TCP and our exec over WebSocket.
+//! What the benches of this crate and those against other libraries share: two ends over loopback TCP, the meter, aligned buffers,
+//! and the two cases that both measure, plain TCP and our exec over WebSocket.
 //!
 //! Owns how a case is run and measured. It must not know what is compared.
 
@@ -143,7 +143,7 @@ where
     })
 }
 
-/// Time, and what the whole process, both ends, took of the CPU and of the global allocator, which is to be [`INSTRUMENTED_SYSTEM`].
+/// Time, and what the whole process, both ends, took of the CPU and of the global allocator. The program must declare [`INSTRUMENTED_SYSTEM`] as that.
 pub struct Meter {
     began: Instant,
     cpu: Duration,

@@ -1,6 +1,6 @@
-//! What happens to a session next, as an input says it, and how it is done.
+//! The steps of a session's run: how each is read from the input, and how it is done.
 //!
-//! Owns how a step is read. Whether its outcome is right is not asked here.
+//! Owns the reading of steps. It must not judge their outcome.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! What the user of a session has in hand, and does with it.
+//! The user of a session: the handles that it holds, and what it does with them.
 //!
-//! Owns the record of what was read and written. Whether that is right is judged when the session is over.
+//! Owns the record of what the user has read and written. `check.rs` judges that record when the session is over.
 
 use std::pin::Pin;
 

@@ -1,6 +1,6 @@
-//! SPDY frames, each made by a word: what a peer made by hand says, and what an end without IO is given.
+//! SPDY frames, made with one short call each, for peers made by hand and for connections without IO.
 //!
-//! Owns those that both make alike. It must not know who says them.
+//! Owns the frames that both need. It must not know who sends them.
 
 use bytes::Bytes;
 use kubestream::spdy::{Frame, Headers, RstStatus, StreamId};

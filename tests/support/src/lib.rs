@@ -1,7 +1,7 @@
 //! What the integration tests and the fuzz targets share: peers made by hand, IOs that misbehave, ends of ours with their driver
-//! running, and what is tried in more than one way.
+//! running, the recordings, and the sessions and the model that several of them run.
 //!
-//! Owns no expectation but the model's and the sessions'. What else is right stands in the tests.
+//! Owns no expectation but those of the sessions and of the model. The tests say what else is right.
 
 pub mod breaks;
 pub mod connection;

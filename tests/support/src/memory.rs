@@ -1,6 +1,6 @@
 //! Memory as the allocator counts it, and tests that take turns so that it is theirs.
 //!
-//! Owns the counting. A test binary that counts names [`ALLOCATOR`] as its global allocator, which [`turn`] makes sure of.
+//! Owns the counting. A test binary that counts must declare [`ALLOCATOR`] as its global allocator: [`turn`] panics where it does not.
 
 use std::alloc::System;
 use std::future::Future;

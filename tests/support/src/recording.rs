@@ -1,4 +1,4 @@
-//! Sessions of Kubernetes' own that were recorded: `tests/data` has what each side said, from the first byte of its head.
+//! Recorded sessions of Kubernetes' own programs: `tests/data` has what each side said, from the first byte of its head.
 //!
 //! Owns where the recordings lie, and where their heads end. It must not know what they carry.
 
