@@ -1,6 +1,6 @@
 //! CRI's image service: every image is there, since none is ever opened.
 //!
-//! What an image is called is [`image`](crate::image)'s. Its name is its id.
+//! What an image is called is [`image`](mod@crate::image)'s. Its name is its id.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Owns the paths of a kube-apiserver that kubectl needs for exec, attach and port-forward, and the kubelet's own, over SPDY and
 //! over WebSocket. The process is
-//! [`process`](crate::process)'s.
+//! [`process`]'s.
 
 use std::fmt;
 use std::io;

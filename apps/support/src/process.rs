@@ -201,7 +201,7 @@ impl<T: Send + 'static> Feeding<T> {
         fed.ok()
     }
 
-    /// The same, the client gone: [`None`] also where nothing moves for [`UNREAD`].
+    /// The same, the client gone: [`None`] also where nothing moves for `UNREAD`.
     pub async fn last(&mut self) -> Option<T> {
         let mut moved = self.moved.clone();
         let still = async {

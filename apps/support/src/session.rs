@@ -1,6 +1,6 @@
 //! The upgrade of an exec, over WebSocket or SPDY as its user chooses.
 //!
-//! Owns the choice. What is dialled is [`transport`](crate::transport)'s.
+//! Owns the choice. What is dialled is [`transport`]'s.
 
 use std::error::Error;
 
