@@ -13,6 +13,7 @@ use super::batch::WriteBatch;
 use super::exec;
 use super::legacy_ports;
 use super::messages::Messages;
+use super::wire::Wire;
 use crate::protocol::Subprotocol;
 use crate::session::{Config, ConnectionError, FlowControl, Given, Message, Role};
 use crate::wire::Limits;
@@ -194,7 +195,7 @@ impl Channels {
             Message::Goodbye { status, .. } => self.websocket.put_close(status, ended, out),
             Message::Settings(_) | Message::Headers { .. } | Message::Window { .. } => Ok(()),
             message => {
-                let mut wire = Wire { websocket: &mut self.websocket, subprotocol: self.subprotocol, out };
+                let mut wire = Wire::new(&mut self.websocket, self.subprotocol, out);
                 match &mut self.form {
                     Form::Exec(_, writer) => writer.write(message, &mut wire),
                     Form::LegacyPorts(_, writer) => writer.write(message, &mut wire),
@@ -206,29 +207,5 @@ impl Channels {
     /// Whether a PING with this id is one that this end sends.
     fn is_ours(&self, id: u32) -> bool {
         self.websocket.role().sends_ping(id)
-    }
-}
-
-/// Where the messages of a writer go.
-pub(super) struct Wire<'a> {
-    websocket: &'a mut Messages,
-    subprotocol: Subprotocol,
-    out: &'a mut WriteBatch,
-}
-
-impl Wire<'_> {
-    /// A message on a channel: its bytes are not copied but to be masked, or to become base64.
-    pub(super) fn put(&mut self, channel: u8, data: Bytes) -> io::Result<()> {
-        if self.subprotocol.is_base64() {
-            let mut message = BytesMut::with_capacity(self.subprotocol.encoded_len(data.len()));
-            self.subprotocol.encode_numbered(channel, &data, &mut message);
-            return self.websocket.put_message(Opcode::Text, &[], message.freeze(), self.out);
-        }
-        self.websocket.put_message(Opcode::Binary, &[self.subprotocol.number_byte(channel)], data, self.out)
-    }
-
-    /// A message on no channel.
-    pub(super) fn put_raw(&mut self, message: &[u8]) -> io::Result<()> {
-        self.websocket.put(Opcode::Binary, message, self.out)
     }
 }

@@ -16,8 +16,8 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::channels::Wire;
 use super::place::{id_at, place_of};
+use super::wire::Wire;
 use crate::protocol::{STREAM_TYPE, Subprotocol, Version};
 use crate::session::{ConnectionError, Given, Message, Role};
 use crate::wire::channel::{Channel, ChannelError, Decoder, Event};

@@ -19,8 +19,8 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::channels::Wire;
 use super::place::{id_at, place_of};
+use super::wire::Wire;
 use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE, Subprotocol};
 use crate::session::{ConnectionError, Given, Message, Role};
 use crate::wire::channel::ChannelError;

@@ -11,6 +11,7 @@ mod legacy_ports;
 mod messages;
 mod place;
 mod tunnel;
+mod wire;
 
 pub(crate) use batch::WriteBatch;
 pub(crate) use choice::Carrier;

@@ -11,92 +11,16 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::config::{Config, FlowControl};
-use super::ending::{LastWord, Phase};
 use super::error::{ConnectionError, StreamError};
+use super::event::{Event, ReadOutcome, WriteOutcome};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
+use super::given::Given;
 use super::message::Message;
+use super::phase::{LastWord, Phase};
+use super::role::Role;
 use super::stream::{Control, End, Sending, Stream};
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
-
-/// Which end of the connection this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums)] // there are two ends
-pub enum Role {
-    /// Connected: opens odd streams.
-    Client,
-    /// Accepted: opens even streams, and is silent until the client's first frame.
-    Server,
-}
-
-impl Role {
-    /// Whether a PING with this id is one that this end sends, or the answer to it: a client's are odd (§2.6.5).
-    pub(crate) fn sends_ping(self, id: u32) -> bool {
-        (id & 1 == 1) == (self == Self::Client)
-    }
-}
-
-/// What happened that somebody may be waiting for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer opened a stream: [`Connection::take_headers`], then [`Connection::reply`] or [`Connection::reset`].
-    Incoming(StreamId),
-    /// The peer answered, or reset, a stream of ours.
-    Answered(StreamId),
-    /// A reader that was told [`ReadOutcome::Blocked`] should try again.
-    Readable(StreamId),
-    /// A writer that was told [`WriteOutcome::Blocked`] should try again.
-    Writable(StreamId),
-    /// Nothing more will come on the stream; what came before may still be unread. Once the connection is closed it comes again when
-    /// all of it is read.
-    Ended(StreamId),
-    /// All that was written on the stream, and its FIN, has been given to the transport; or never will be.
-    Sent(StreamId),
-    /// An [`Connection::open`] that had to wait may succeed now.
-    CanOpen,
-    /// The peer answered a PING.
-    Pong(u32),
-    /// The connection is closed or failed: everybody should look again.
-    Closed,
-}
-
-/// A stream that both ends have from the start.
-#[derive(Clone, Debug)]
-pub(crate) struct Given {
-    /// What it is for.
-    pub(crate) headers: Headers,
-    /// The server need not answer it.
-    pub(crate) answered: bool,
-    /// The peer listens to what this end sends on it. Else what is written fails the stream, as if the peer had reset it.
-    pub(crate) heard: bool,
-    /// The peer's direction ends with ours.
-    pub(crate) ends_with_ours: bool,
-}
-
-/// What [`Connection::read`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)] // complete: there are no other states of a reader
-pub enum ReadOutcome {
-    /// The next bytes.
-    Data(Bytes),
-    /// The peer sent FIN, and all before it was read.
-    Finished,
-    /// The peer reset the stream, and all before it was read.
-    Reset(RstStatus),
-    /// Nothing yet. [`Event::Readable`] will come.
-    Blocked,
-}
-
-/// What [`Connection::write`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)] // complete: there are no other states of a writer
-pub enum WriteOutcome {
-    /// The bytes are queued.
-    Queued,
-    /// The stream's send buffer is full; nothing was taken. [`Event::Writable`] will come.
-    Blocked,
-}
 
 /// A SPDY/3.1 connection without IO.
 ///

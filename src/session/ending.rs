@@ -5,31 +5,14 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{Connection, Event, Role};
+use super::connection::Connection;
 use super::error::{ConnectionError, StreamError};
+use super::event::Event;
 use super::message::Message;
+use super::phase::{LastWord, Phase};
+use super::role::Role;
 use super::stream::{End, Sending};
 use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
-
-/// How far the connection has come.
-#[derive(Clone, Debug)]
-pub(super) enum Phase {
-    Open,
-    /// We are closing: no new streams, and GOAWAY once all that is queued is out.
-    Closing,
-    /// GOAWAY is out, or the connection failed: nothing more is sent but what `replies` holds.
-    Closed(ConnectionError),
-}
-
-/// The stream on which DATA means that the peer has said its last.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastWord {
-    pub(super) id: StreamId,
-    pub(super) despite_reset: bool,
-    /// Nothing else that the peer has to say comes behind it.
-    is_last: bool,
-    begun: bool,
-}
 
 impl Connection {
     /// Ends a stream in both directions at once; what is queued or unread is dropped. Nothing is sent for a stream that

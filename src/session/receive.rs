@@ -8,11 +8,13 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::config::FlowControl;
-use super::connection::{Connection, Event, Role};
-use super::ending::Phase;
+use super::connection::Connection;
 use super::error::ConnectionError;
+use super::event::Event;
 use super::flow::{DEFAULT_WINDOW, MIN_CHARGE};
 use super::message::Message;
+use super::phase::Phase;
+use super::role::Role;
 use super::stream::{End, Sending, Stream};
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};

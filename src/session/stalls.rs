@@ -4,7 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Event};
+use super::connection::Connection;
+use super::event::Event;
 use super::stream::{End, Stream};
 use crate::wire::spdy::{RstStatus, StreamId};
 

@@ -7,10 +7,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Event};
-use super::ending::Phase;
+use super::connection::Connection;
 use super::error::{ConnectionError, StreamError};
+use super::event::Event;
 use super::message::Message;
+use super::phase::Phase;
 use super::stream::{End, Sending};
 use crate::wire::spdy::{Frame, RstStatus, StreamId};
 

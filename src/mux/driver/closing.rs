@@ -9,40 +9,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
+use super::stage::{Overheard, Stage};
 use super::{Driver, ROUNDS, after};
 use crate::session::{ConnectionError, Message, Role, SURELY_TAKEN};
-
-/// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
-/// kernel, and a reset takes with it what the peer has not read yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Running,
-    /// The last frames go out, for as long as the peer takes them: they may be the tail of somebody's output.
-    Flushing,
-    /// A server has said goodbye, and leaves the end to its client: until that is silent for too long, or does not end at all.
-    Waiting {
-        until: Instant,
-        at_most: Instant,
-    },
-    Shutting {
-        until: Instant,
-        last: bool,
-    },
-    /// The peer's end is read for: until it is silent for too long, or does not end at all.
-    Lingering {
-        until: Instant,
-        at_most: Instant,
-    },
-    Ended,
-}
-
-/// What a peer says that nobody listens to any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overheard {
-    Talk,
-    /// It says no more, or nothing that could matter.
-    End,
-}
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Reads what nobody wants any more. The peer may be writing its last bytes too, and were they not read, each end

@@ -3,6 +3,7 @@
 //! Owns the IO, its buffers and the carrier. It must not decide anything about the protocol: that is the connection's.
 
 mod closing;
+mod stage;
 
 use std::fmt;
 use std::future::Future;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use closing::{Overheard, Stage};
+use stage::{Overheard, Stage};
 
 use super::buffer::ReadBuffer;
 use super::shared::Shared;

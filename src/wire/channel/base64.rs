@@ -7,7 +7,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 
-use super::ChannelError;
+use super::error::ChannelError;
 
 const ENGINE: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));

@@ -4,8 +4,9 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::encode::mask;
+use super::opcode::{FIN, MASKED, MAX_CONTROL, Opcode, RESERVED};
 use super::utf8::Utf8;
-use super::{FIN, MASKED, MAX_CONTROL, Opcode, RESERVED, mask};
 use crate::initiator::Initiator;
 use crate::wire::Payloads;
 

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{FIN, MASKED, MAX_CONTROL, Opcode};
+use super::opcode::{FIN, MASKED, MAX_CONTROL, Opcode};
 
 /// Appends the head of a frame that is a whole message, or a control frame: nothing that we send is fragmented, since
 /// Go's servers do not put fragments together. `key`: the client's mask.
