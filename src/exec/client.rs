@@ -13,7 +13,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Error, Options, StreamType, Streams, exec_protocol};
+use super::error::Error;
+use super::options::Options;
+use super::streams::{StreamType, Streams, exec_protocol};
 use crate::mux::{Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::protocol::{Protocol, Version};
 use crate::session::{ConnectionError, StreamError};

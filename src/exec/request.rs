@@ -4,7 +4,7 @@
 
 use form_urlencoded::Serializer;
 
-use super::Streams;
+use super::streams::Streams;
 
 /// What an exec or attach request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

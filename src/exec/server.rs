@@ -12,7 +12,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-use super::{Error, Options, StreamType, Streams, exec_protocol};
+use super::error::Error;
+use super::options::Options;
+use super::streams::{StreamType, Streams, exec_protocol};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::protocol::Version;
 use crate::session::{ConnectionError, StreamError};

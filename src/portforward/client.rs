@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::timeout;
 
-use super::{Connection, Error, Options, check_protocol};
+use super::connection::Connection;
+use super::error::{Error, check_protocol};
+use super::options::Options;
 use crate::mux::{Multiplexer, Stream};
 use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::{ConnectionError, StreamError};

@@ -13,10 +13,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{Error, MAX_REASON_LEN, Options};
+use super::error::Error;
+use super::options::Options;
 use crate::mux::{RecvHalf, SendHalf, Stream};
 use crate::session::StreamError;
 use crate::wire::spdy::RstStatus;
+
+/// Bytes that an error stream may say: 64 KiB. What goes beyond is cut off.
+pub const MAX_REASON_LEN: usize = 64 * 1024;
 
 /// A forwarded connection, at either end.
 ///

@@ -15,8 +15,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::{Error, PortForward};
-use crate::{AbortOnDrop, port};
+use super::client::PortForward;
+use super::error::Error;
+use crate::abort::AbortOnDrop;
+use crate::port;
 
 /// A local port and the remote one it stands for, in kubectl's spelling: `8080`, `8888:80`, and `:80` or `0:80` for a
 /// free local one.

@@ -13,8 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use super::{Connection, Error};
-use crate::portforward::given::Given;
+use super::connection::Connection;
+use super::error::Error;
+use super::given::Given;
 
 /// What one read of the socket takes.
 const PIECE: usize = 32 * 1024;

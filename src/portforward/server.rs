@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::sleep_until;
 
+use super::connection::Connection;
+use super::error::{Error, check_protocol};
+use super::options::Options;
 use super::pairing::{Half, Kind, Offered, Pairing};
-use super::{Connection, Error, Options, check_protocol};
 use crate::mux::{Incoming, Multiplexer, Stream};
 use crate::protocol::ERROR;
 use crate::session::ConnectionError;

@@ -4,8 +4,9 @@
 
 use bytes::BytesMut;
 
+use super::error::{MAX_STATUS_LEN, StatusError};
+use super::exit::ExitStatus;
 use super::object::{ObjectScanner, Scan};
-use super::{ExitStatus, MAX_STATUS_LEN, StatusError};
 use crate::protocol::Version;
 
 /// Reads an error stream as it comes.

@@ -12,10 +12,13 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::config::Config;
+use super::error::{InvalidRequest, NotSwitched, Refusal, UpgradeError};
 use super::head::{self, HeadReader};
 use super::ports;
+use super::read::{fill, read_head};
+use super::upgraded::Upgraded;
 use super::websocket;
-use super::{Config, InvalidRequest, NotSwitched, Refusal, UpgradeError, Upgraded, fill, read_head};
 use crate::protocol::{Carrier, Protocol, Version, X_STREAM_PROTOCOL_VERSION};
 
 /// Asks the server to speak one of `offers`, the preferred one first, and its carrier, which they have in common; raw SPDY

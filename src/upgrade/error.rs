@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::ports::PortsError;
 use crate::initiator::Initiator;
+use crate::protocol::{Carrier, Protocol};
 use crate::status::Status;
 
 /// Why no upgrade came about. The IO is gone with it.
@@ -74,10 +76,10 @@ pub enum UpgradeError {
     },
     /// Server: a token among the subprotocols that is none. It was answered 401.
     #[error("unable to upgrade: {0}")]
-    BearerToken(#[from] super::BearerTokenError),
+    BearerToken(#[from] BearerTokenError),
     /// Server: the old form of port-forward, and not the ports for it. It was answered 400.
     #[error("unable to upgrade: {0}")]
-    Ports(#[from] super::PortsError),
+    Ports(#[from] PortsError),
     /// Server: the request asks for no upgrade to a protocol that is supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
@@ -197,6 +199,21 @@ pub enum HandshakeFault {
     Key,
 }
 
+/// A token among the subprotocols that is none. Kubernetes refuses such a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BearerTokenError {
+    /// There are several.
+    #[error("multiple bearer tokens in the subprotocols")]
+    Several,
+    /// It is not base64url without padding, or not UTF-8, or empty.
+    #[error("a bearer token in the subprotocols that cannot be decoded")]
+    Encoding,
+    /// No subprotocol is offered beside it, and the server cannot echo a token.
+    #[error("missing additional subprotocol beside the bearer token")]
+    Alone,
+}
+
 /// Why a request cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -230,13 +247,13 @@ pub enum InvalidRequest {
     MixedOffers,
     /// For a fallback: there are no protocols for the carrier, or some of another.
     #[error("not all that is offered over {0} is of {0}, or nothing is")]
-    NotOfCarrier(crate::protocol::Carrier),
+    NotOfCarrier(Carrier),
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
-    DuplicateOffer(super::Protocol),
+    DuplicateOffer(Protocol),
     /// The old form of port-forward is offered, and the query does not say the ports.
     #[error("{0}")]
-    Ports(super::PortsError),
+    Ports(PortsError),
 }
 
 /// What is wrong with a 101.

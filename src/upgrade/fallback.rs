@@ -8,7 +8,10 @@ use std::io;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Config, InvalidRequest, UpgradeError, Upgraded, connect};
+use super::client::connect;
+use super::config::Config;
+use super::error::{InvalidRequest, UpgradeError};
+use super::upgraded::Upgraded;
 use crate::initiator::Initiator;
 use crate::protocol::{Carrier, Protocol};
 

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 
-use super::{HeadFault, UpgradeError};
+use super::error::{HeadFault, UpgradeError};
 
 /// Collects bytes up to the end of a head, and looks at each byte once, however they come.
 #[derive(Debug)]

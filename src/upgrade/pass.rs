@@ -11,10 +11,11 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::client::{Asked, exchange, not_switched, passed_head};
+use super::error::{HeadFault, UpgradeError};
 use super::head::{self, HeadReader};
 use super::server::{self, Pending};
 use super::websocket;
-use super::{HeadFault, UpgradeError};
+use crate::initiator::Initiator;
 use crate::protocol::{Carrier, X_STREAM_PROTOCOL_VERSION};
 
 /// The two connections of a handshake that was passed on: both sides have switched protocols.
@@ -51,7 +52,7 @@ pub enum PassError {
 impl PassError {
     /// Who caused the error.
     #[must_use]
-    pub fn initiator(&self) -> crate::Initiator {
+    pub fn initiator(&self) -> Initiator {
         match self {
             Self::Client(error) | Self::Backend(error) => error.initiator(),
         }

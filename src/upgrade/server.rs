@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::HandshakeFault;
+use super::config::Config;
+use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
 use super::head::{self, HeadReader};
 use super::ports;
-use super::websocket::{self, BearerToken, BearerTokenError};
-use super::{Config, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, fill, read_head};
+use super::read::{fill, read_head};
+use super::upgraded::Upgraded;
+use super::websocket::{self, BearerToken};
 use crate::protocol::{Carrier, Protocol, X_STREAM_PROTOCOL_VERSION};
 
 /// Reads the head of a request, which may ask for an upgrade or not.
@@ -314,6 +316,8 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
         _ => text(StatusCode::BAD_REQUEST, error),
     }
 }
+
+const X_ACCEPTED_STREAM_PROTOCOL_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
 /// A plain text answer, as Go's `http.Error` makes it.
 fn text(status: StatusCode, error: &UpgradeError) -> Response<Bytes> {

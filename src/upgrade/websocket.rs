@@ -12,7 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request};
 use sha1::{Digest, Sha1};
 
-use super::{HandshakeFault, UpgradeError};
+use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
 
 /// Origins that may open a WebSocket here. Browsers say theirs, and send along whatever they hold for our host, whoever
 /// wrote the page: nothing but this check keeps a stranger's page out. It does not keep out one that has made its own name point
@@ -46,21 +46,6 @@ impl fmt::Debug for BearerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BearerToken(..)")
     }
-}
-
-/// A token among the subprotocols that is none. Kubernetes refuses such a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BearerTokenError {
-    /// There are several.
-    #[error("multiple bearer tokens in the subprotocols")]
-    Several,
-    /// It is not base64url without padding, or not UTF-8, or empty.
-    #[error("a bearer token in the subprotocols that cannot be decoded")]
-    Encoding,
-    /// No subprotocol is offered beside it, and the server cannot echo a token.
-    #[error("missing additional subprotocol beside the bearer token")]
-    Alone,
 }
 
 const TOKEN: &str = "base64url.bearer.authorization.k8s.io.";

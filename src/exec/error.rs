@@ -1,0 +1,115 @@
+//! Why a session failed.
+
+use std::io;
+use std::time::Duration;
+
+use crate::initiator::Initiator;
+use crate::protocol::Protocol;
+use crate::session::{ConnectionError, StreamError};
+use crate::status::{ExitStatus, StatusError};
+use crate::wire::spdy::RstStatus;
+
+/// Why a session failed. The exit of the remote command, whatever its code, is no failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The connection failed.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// A stream of the session failed.
+    #[error("the {stream} stream failed: {error}")]
+    Stream {
+        /// Its type.
+        stream: &'static str,
+        /// Why.
+        #[source]
+        error: StreamError,
+    },
+    /// The connection was not upgraded to an exec protocol.
+    #[error("the connection speaks {0:?}, not a remote-command protocol")]
+    NotExec(Option<Protocol>),
+    /// The server did not take a stream of the session.
+    #[error("the server refused the {stream} stream: {status}")]
+    Refused {
+        /// Its type.
+        stream: &'static str,
+        /// What it was reset with.
+        status: RstStatus,
+    },
+    /// The streams of the session were not all made, or answered, in [`Options::creation_timeout`](super::Options::creation_timeout).
+    #[error("timed out waiting for the streams: {missing:?} missing after {after:?}")]
+    CreationTimeout {
+        /// The types that are missing.
+        missing: Vec<&'static str>,
+        /// How long they were waited for.
+        after: Duration,
+    },
+    /// The error stream ended without a status: how the command ended is not known.
+    #[error("the session ended without a status")]
+    MissingStatus,
+    /// All outputs ended, no status came, and the server, which may have stdin of ours unread, was silent for
+    /// [`Options::status_timeout`](super::Options::status_timeout).
+    #[error(
+        "no status came after the end of the output, and the server, which has not read all of stdin, was silent for {0:?}"
+    )]
+    StatusTimeout(Duration),
+    /// The status came, but not the end of an output: its stream was reset, the connection failed, or the server was silent for twice
+    /// [`Options::output_grace`](super::Options::output_grace). What came of the output is there to be read, but for `wait_with_output`, which drops it.
+    #[error("{}, but the end of {} was lost: {error}", status, missing.join(" and "))]
+    Incomplete {
+        /// How the command ended.
+        status: ExitStatus,
+        /// The outputs that did not come to their end.
+        missing: Vec<&'static str>,
+        /// Why the first of them ended early.
+        #[source]
+        error: StreamError,
+    },
+    /// The error stream carries something that is no status.
+    #[error("bad status from the server: {0}")]
+    BadStatus(#[from] StatusError),
+    /// The command wrote more than was to be collected.
+    #[error("the command wrote more than {limit} bytes")]
+    OutputTooLong {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl Error {
+    /// Who caused the error.
+    #[must_use]
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::Connection(error) => error.initiator(),
+            Self::Stream { error, .. } | Self::Incomplete { error, .. } => error.initiator(),
+            Self::NotExec(_) | Self::OutputTooLong { .. } => Initiator::User,
+            Self::Refused { .. }
+            | Self::CreationTimeout { .. }
+            | Self::MissingStatus
+            | Self::StatusTimeout(_)
+            | Self::BadStatus(_) => Initiator::Remote,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Connection(_) | Error::Stream { .. } => {
+                return match error {
+                    Error::Connection(error) => error.into(),
+                    Error::Stream { error, .. } => error.into(),
+                    other => Self::other(other),
+                };
+            }
+            Error::NotExec(_) => io::ErrorKind::InvalidInput,
+            Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
+            Error::CreationTimeout { .. } | Error::StatusTimeout(_) => io::ErrorKind::TimedOut,
+            Error::MissingStatus | Error::Incomplete { .. } => io::ErrorKind::UnexpectedEof,
+            Error::BadStatus(_) => io::ErrorKind::InvalidData,
+            Error::OutputTooLong { .. } => io::ErrorKind::OutOfMemory,
+        };
+        Self::new(kind, error)
+    }
+}
