@@ -353,12 +353,17 @@ impl Exec {
     /// The error stream has ended, well or not.
     fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
         let cut = match &ended {
-            // Whoever has said half a status has not said anything wrong.
-            Err(Error::Connection(_) | Error::MissingStatus) if self.progress.reader.is_inside() => true,
-            // Of a text that was cut off nobody knows what is missing: of "exit code 127" it may be the last digit.
+            // A server that has sent half a v4 status has not sent a bad one.
+            Err(Error::Connection(_) | Error::MissingStatus | Error::Stream { .. })
+                if self.progress.reader.is_inside() =>
+            {
+                true
+            }
+            // The text of v1 to v3 is whole at its end alone: before that, the last digit of "exit code 127" may be missing.
             Err(Error::Connection(error)) => {
                 self.version < Version::V4 && !matches!(error, ConnectionError::PeerClosed { .. })
             }
+            Err(Error::Stream { .. }) => self.version < Version::V4,
             _ => false,
         };
         if cut || !self.progress.said_something {

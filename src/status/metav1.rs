@@ -109,7 +109,7 @@ impl Status {
     /// Reads one from JSON.
     ///
     /// # Errors
-    /// [`StatusError::TooLong`] past [`MAX_STATUS_LEN`]; [`StatusError::Malformed`] where the bytes are no JSON object, or
+    /// [`StatusError::TooLong`] past [`MAX_STATUS_LEN`](super::MAX_STATUS_LEN); [`StatusError::Malformed`] where the bytes are no JSON object, or
     /// one whose `status` is neither `Success` nor `Failure`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StatusError> {
         check_len(bytes)?;
