@@ -1,4 +1,6 @@
 //! Why a session failed.
+//!
+//! Only the types: the client and the server decide what is an error.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, StatusError};
 use crate::wire::spdy::RstStatus;
 
-/// Why a session failed. The exit of the remote command, whatever its code, is no failure.
+/// Why a session failed. A command that ends with a non-zero exit code is not such a failure: see [`ExitStatus`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,59 +21,60 @@ pub enum Error {
     /// A stream of the session failed.
     #[error("the {stream} stream failed: {error}")]
     Stream {
-        /// Its type.
+        /// The stream's type.
         stream: &'static str,
-        /// Why.
+        /// Why it failed.
         #[source]
         error: StreamError,
     },
     /// The connection was not upgraded to an exec protocol.
-    #[error("the connection speaks {0:?}, not a remote-command protocol")]
+    #[error("the connection speaks {0:?}, not a protocol of exec")]
     NotExec(Option<Protocol>),
-    /// The server did not take a stream of the session.
+    /// The server refused a stream of the session.
     #[error("the server refused the {stream} stream: {status}")]
     Refused {
-        /// Its type.
+        /// The stream's type.
         stream: &'static str,
-        /// What it was reset with.
+        /// The status that the server reset it with.
         status: RstStatus,
     },
-    /// The streams of the session were not all made, or answered, in [`Options::creation_timeout`](super::Options::creation_timeout).
+    /// Not all streams of the session were made and answered within [`Options::creation_timeout`](super::Options::creation_timeout).
     #[error("timed out waiting for the streams: {missing:?} missing after {after:?}")]
     CreationTimeout {
-        /// The types that are missing.
+        /// The types of the streams that are missing.
         missing: Vec<&'static str>,
-        /// How long they were waited for.
+        /// The time limit.
         after: Duration,
     },
-    /// The error stream ended without a status: how the command ended is not known.
+    /// The error stream ended without a status, so how the command ended is not known.
     #[error("the session ended without a status")]
     MissingStatus,
-    /// All outputs ended, no status came, and the server, which may have stdin of ours unread, was silent for
+    /// All outputs ended, but no status came: the server, which may have unread stdin, was silent for
     /// [`Options::status_timeout`](super::Options::status_timeout).
     #[error(
-        "no status came after the end of the output, and the server, which has not read all of stdin, was silent for {0:?}"
+        "no status came after the end of the output: the server, which may have unread stdin, was silent for {0:?}"
     )]
     StatusTimeout(Duration),
-    /// The status came, but not the end of an output: its stream was reset, the connection failed, or the server was silent for twice
-    /// [`Options::output_grace`](super::Options::output_grace). What came of the output is there to be read, but for `wait_with_output`, which drops it.
+    /// The status came, but an output did not come whole: its stream was reset, the connection failed, or the server was silent
+    /// for twice [`Options::output_grace`](super::Options::output_grace). What came of the output can still be read, except after
+    /// `wait_with_output`, which drops it.
     #[error("{}, but the end of {} was lost: {error}", status, missing.join(" and "))]
     Incomplete {
         /// How the command ended.
         status: ExitStatus,
-        /// The outputs that did not come to their end.
+        /// The names of the outputs that did not come whole.
         missing: Vec<&'static str>,
-        /// Why the first of them ended early.
+        /// Why the first of them did not.
         #[source]
         error: StreamError,
     },
-    /// The error stream carries something that is no status.
+    /// The error stream carries something that is not a status.
     #[error("bad status from the server: {0}")]
     BadStatus(#[from] StatusError),
-    /// The command wrote more than was to be collected.
+    /// The command wrote more than `wait_with_output` may collect.
     #[error("the command wrote more than {limit} bytes")]
     OutputTooLong {
-        /// The limit.
+        /// The limit, in bytes for each output.
         limit: usize,
     },
 }

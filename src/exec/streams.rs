@@ -1,36 +1,39 @@
-//! Which streams a session has, and in which order they are made.
+//! Which streams a session has, in which order a client makes them, and which protocol they need.
+//!
+//! Does no IO.
 
 use super::error::Error;
 use crate::mux::Multiplexer;
 use crate::protocol::{Carrier, Protocol, STREAM_TYPE, Version};
 use crate::wire::spdy::Headers;
 
-/// Which streams a session has beside the error stream. Both ends have to name the same ones: the client's request says
-/// them in its query ([`ExecRequest`](super::ExecRequest)).
+/// The streams of a session, apart from the error stream, which every session has. Client and server must name the same
+/// ones. The query of the client's request says which they are ([`ExecRequest`](super::ExecRequest)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // the protocol has these streams and will have no others
 pub struct Streams {
     /// The process reads what the client sends.
     pub stdin: bool,
-    /// The client gets what the process writes.
+    /// The client gets what the process writes to stdout.
     pub stdout: bool,
     /// The client gets what the process writes to stderr. Not with `tty`, where stdout carries both.
     pub stderr: bool,
-    /// The process runs on a terminal, and from v3 on, or over WebSocket, the client sends its size.
+    /// The process runs on a terminal. The client sends the terminal's size: over SPDY from v3 on, over WebSocket in every
+    /// version.
     pub tty: bool,
 }
 
 impl Streams {
-    /// stdout and stderr, nothing in: a command whose output is wanted.
+    /// stdout and stderr: `kubectl exec` without flags.
     pub const OUTPUT: Self = Self { stdin: false, stdout: true, stderr: true, tty: false };
     /// stdin, stdout and stderr: `kubectl exec -i`.
     pub const PIPES: Self = Self { stdin: true, stdout: true, stderr: true, tty: false };
-    /// A terminal: `kubectl exec -it`.
+    /// stdin and stdout on a terminal: `kubectl exec -it`.
     pub const TTY: Self = Self { stdin: true, stdout: true, stderr: false, tty: true };
 
-    /// The types of the streams, in the order client-go makes them.
+    /// The types of the streams, in the order in which client-go makes them.
     pub(super) fn types(self, protocol: Protocol, version: Version) -> impl Iterator<Item = StreamType> {
-        // Every WebSocket has the channel, whatever the version.
+        // Over WebSocket every version has a channel for resize.
         let resizes = protocol.carrier() != Carrier::Spdy || version >= Version::V3;
         let wanted = move |kind: &StreamType| match kind {
             StreamType::Error => true,
