@@ -1,25 +1,27 @@
-//! What an error stream may not carry.
+//! Why the bytes of an error stream are not a status, and the limit on them.
+//!
+//! [`ExitStatus::decode`](super::ExitStatus::decode) and [`Status::from_json`](super::Status::from_json) decide what is wrong.
 
 use crate::initiator::Initiator;
 
-/// Bytes that an error stream, or a [`Status`](super::Status) anywhere else, may have: 256 KiB. A kubelet repeats the whole command in it,
-/// and Linux allows an argument of 128 KiB.
+/// The most bytes of an error stream, or of a [`Status`](super::Status) elsewhere: 256 KiB. A kubelet repeats the whole command in
+/// the status, and on Linux one argument may have 128 KiB.
 pub const MAX_STATUS_LEN: usize = 256 * 1024;
 
-/// An error stream does not carry a status.
+/// Why the bytes of an error stream are not a status.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StatusError {
-    /// It is longer than [`MAX_STATUS_LEN`].
+    /// There are more than [`MAX_STATUS_LEN`] bytes.
     #[error("status longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// It is not a JSON Status.
+    /// The bytes are not a JSON `Status`.
     #[error("{reason} in {text:?}")]
     Malformed {
-        /// What the peer sent, with what is not UTF-8 replaced.
+        /// What the peer sent, with replacement characters for what is not UTF-8.
         text: String,
         /// What is wrong with it.
         reason: String,

@@ -1,4 +1,6 @@
-//! How a command ended.
+//! How a remote command ended, and the bytes that say so in each version of the protocol.
+//!
+//! Reads and writes a whole error stream. [`StatusReader`](super::StatusReader) collects one.
 
 use std::fmt;
 
@@ -14,9 +16,9 @@ use crate::protocol::Version;
 pub enum ExitStatus {
     /// With exit code 0.
     Success,
-    /// With an exit code. Go's clients take 0 to 255 only; Windows' codes are larger.
+    /// With an exit code. Go's clients take 0 to 255 only; exit codes of Windows can be larger.
     Code(i32),
-    /// It could not be run, or the server does not know how it ended.
+    /// The command could not be run, or the server does not know how it ended.
     Failed(Box<Status>),
 }
 
@@ -27,7 +29,7 @@ impl ExitStatus {
         self.code() == Some(0)
     }
 
-    /// The exit code, where there is one.
+    /// The exit code. `None` for [`ExitStatus::Failed`].
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match self {
@@ -39,13 +41,14 @@ impl ExitStatus {
 
     /// Reads a whole error stream.
     ///
-    /// v1 to v3 carry text, and nothing at all for success. v4 carries one JSON [`Status`], so that its empty stream says
-    /// nothing: `None`. (Go takes that for success, and a lost connection with it.)
+    /// v1 to v3 carry a text for a failure, and no bytes for success. v4 and v5 carry one JSON [`Status`]; for an empty stream
+    /// the result is `None`, because it does not say how the command ended. (Go takes it as success, and so also a lost
+    /// connection.)
     ///
-    /// An exit code that is not an `i32`, or is 0 in a failure, makes the status [`ExitStatus::Failed`].
+    /// If the exit code of a failure is 0 or not an `i32`, the result is [`ExitStatus::Failed`].
     ///
     /// # Errors
-    /// As [`Status::from_json`], for v4; [`StatusError::TooLong`] for all.
+    /// [`StatusError::TooLong`] in every version. In v4 and v5 also the other errors of [`Status::from_json`].
     pub fn decode(version: Version, bytes: &[u8]) -> Result<Option<Self>, StatusError> {
         check_len(bytes)?;
         match version {
@@ -56,7 +59,7 @@ impl ExitStatus {
         }
     }
 
-    /// What a server writes to the error stream.
+    /// The bytes that a server writes to the error stream.
     #[must_use]
     pub fn encode(&self, version: Version) -> Bytes {
         let status = match self {
@@ -66,7 +69,7 @@ impl ExitStatus {
         };
         match version {
             Version::V1 | Version::V2 | Version::V3 if self.success() => Bytes::new(),
-            // Never empty, which would be success.
+            // This text is never empty: empty would be success.
             Version::V1 | Version::V2 | Version::V3 => status.to_string().into(),
             Version::V4 | Version::V5 => status.to_json(),
         }
@@ -75,7 +78,7 @@ impl ExitStatus {
     fn from_text(text: String) -> Self {
         let code = || {
             let rest = text.strip_prefix(NON_ZERO)?.trim_end();
-            // The command line comes before, and may itself say "exit code".
+            // The command line stands before the code, and may itself contain "exit code".
             let (_, code) = rest.rsplit_once("exit code ").or_else(|| rest.rsplit_once("exit status "))?;
             code.parse().ok().filter(|&code| code != 0)
         };
@@ -96,7 +99,7 @@ impl From<Status> for ExitStatus {
 }
 
 impl fmt::Display for ExitStatus {
-    /// In kubectl's words.
+    /// Writes it in kubectl's words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success => f.write_str("command succeeded"),

@@ -1,4 +1,6 @@
-//! A Kubernetes `Status`.
+//! A Kubernetes `metav1.Status`, and its JSON.
+//!
+//! What a `Status` says of a command is for [`ExitStatus`](super::ExitStatus).
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,12 +11,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::{StatusError, check_len};
 
-/// Causes of a [`Status`] that are kept: the first 64. What follows is read and dropped.
+/// The most causes of a [`Status`] that are kept: the first 64. Further causes are read and dropped.
 pub const MAX_CAUSES: usize = 64;
 
-/// A Kubernetes `metav1.Status`: what v4 says on its error stream, and what an API server answers where it refuses.
+/// A Kubernetes `metav1.Status`: what v4 and v5 carry on the error stream, and what an API server answers when it refuses.
 ///
-/// Text that the peer left out is empty, as in Go. Its metadata is not kept, nor are fields that it has and we do not know.
+/// A text that the peer left out is empty, as in Go. `metadata` and unknown fields are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(default)]
@@ -22,7 +24,7 @@ pub struct Status {
     /// `Success` or `Failure`.
     #[serde(deserialize_with = "null_is_default")]
     pub status: String,
-    /// What happened, for people.
+    /// What happened, in words for people.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// What happened, in one word for programs: `NotFound`, `NonZeroExitCode`.
@@ -31,7 +33,7 @@ pub struct Status {
     /// More about the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Details>,
-    /// The HTTP status code that goes with it. It is not the exit code of a command.
+    /// The HTTP status code. It is not the exit code of a command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<i32>,
 }
@@ -50,7 +52,7 @@ pub struct Details {
     /// The causes, at most [`MAX_CAUSES`].
     #[serde(deserialize_with = "first_causes", skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<Cause>,
-    /// Seconds after which to try again, where the server says so.
+    /// After how many seconds the client may try again, if the server says so.
     #[serde(rename = "retryAfterSeconds", skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<i32>,
 }
@@ -60,25 +62,25 @@ pub struct Details {
 #[non_exhaustive]
 #[serde(default)]
 pub struct Cause {
-    /// Its type: `ExitCode` where the message is one.
+    /// The type of the cause. With `ExitCode`, the message is an exit code.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// What it says.
+    /// The words of the cause.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The field of the request that is at fault.
+    /// The name of the request's field that is at fault.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub field: String,
 }
 
 impl Status {
-    /// The command ended well.
+    /// The command ended with exit code 0.
     #[must_use]
     pub fn success() -> Self {
         Self { status: SUCCESS.into(), ..Self::default() }
     }
 
-    /// The command ended with an exit code: [`Status::success`] for 0, else what cri-streaming sends.
+    /// The command ended with an exit code: [`Status::success`] for 0, and for others the `Status` that cri-streaming sends.
     #[must_use]
     pub fn exit(code: i32) -> Self {
         if code == 0 {
@@ -93,7 +95,7 @@ impl Status {
         }
     }
 
-    /// The command could not be run, or its end is not known: an `InternalError` in the words of Kubernetes.
+    /// The command could not be run, or how it ended is not known: an `InternalError` in the words of Kubernetes.
     #[must_use]
     pub fn internal_error(message: impl Into<String>) -> Self {
         let cause = Cause { message: message.into(), ..Cause::default() };
@@ -106,16 +108,16 @@ impl Status {
         }
     }
 
-    /// Reads one from JSON.
+    /// Reads a `Status` from JSON.
     ///
     /// # Errors
-    /// [`StatusError::TooLong`] past [`MAX_STATUS_LEN`](super::MAX_STATUS_LEN); [`StatusError::Malformed`] where the bytes are no JSON object, or
-    /// one whose `status` is neither `Success` nor `Failure`.
+    /// [`StatusError::TooLong`] for more than [`MAX_STATUS_LEN`](super::MAX_STATUS_LEN) bytes. [`StatusError::Malformed`] if the bytes
+    /// are not a JSON object, or if its `status` is neither `Success` nor `Failure`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StatusError> {
         check_len(bytes)?;
         let malformed = |reason: String| StatusError::Malformed { text: text(bytes), reason };
         let status: Self = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
-        // serde takes a list as well, of the fields in their order.
+        // serde would also take a list of the fields in their order.
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return Err(malformed("not an object".into()));
         }
@@ -125,7 +127,7 @@ impl Status {
         }
     }
 
-    /// The JSON of it, with the empty `metadata` that Kubernetes' own have.
+    /// Writes the `Status` as JSON, with an empty `metadata` as Kubernetes does.
     #[must_use]
     pub fn to_json(&self) -> Bytes {
         #[derive(Serialize)]
@@ -136,7 +138,7 @@ impl Status {
             #[serde(flatten)]
             status: &'a Status,
         }
-        // Strings and integers always serialise; were it otherwise, silence would read as a lost status.
+        // Strings and integers always serialise. If they ever did not, a failure without words is better than no status.
         serde_json::to_vec(&Object { metadata: Metadata {}, status: self })
             .map_or(Bytes::from_static(br#"{"metadata":{},"status":"Failure"}"#), Bytes::from)
     }
@@ -145,7 +147,8 @@ impl Status {
         Self { status: FAILURE.into(), ..Self::default() }
     }
 
-    /// The code in the first cause that is an `ExitCode`, where it is an integer and not zero: no failure has code 0.
+    /// The exit code of a `NonZeroExitCode`: the message of the first cause that is an `ExitCode`. `None` if it is not an `i32`, or
+    /// is 0, which no failure has.
     pub(super) fn exit_code(&self) -> Option<i32> {
         if self.reason != NON_ZERO_EXIT_CODE {
             return None;
@@ -156,7 +159,7 @@ impl Status {
 }
 
 impl fmt::Display for Status {
-    /// The message, else the reason, else the status.
+    /// Writes the first of message, reason and status that is not empty.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = [&self.message, &self.reason, &self.status].into_iter().find(|text| !text.is_empty());
         f.write_str(said.map_or("unknown error", String::as_str))
@@ -167,7 +170,7 @@ pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Go writes `null` for what is empty, and reads it so.
+/// Go writes `null` for an empty value, and reads it as one.
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
@@ -205,5 +208,5 @@ pub(super) const SUCCESS: &str = "Success";
 const FAILURE: &str = "Failure";
 const NON_ZERO_EXIT_CODE: &str = "NonZeroExitCode";
 const EXIT_CODE: &str = "ExitCode";
-/// How the text of v1 to v3 begins, and the message of v4, where the command has an exit code.
+/// How the text of v1 to v3, and the message of a v4 `Status`, begins if the command ended with an exit code.
 pub(super) const NON_ZERO: &str = "command terminated with non-zero exit code: ";

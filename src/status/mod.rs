@@ -1,7 +1,7 @@
-//! How a remote command ended, and how large its terminal is: what the error and the resize stream carry.
+//! What the error stream and the resize stream carry: how a remote command ended, and how large its terminal is.
 //!
-//! Owns [`Status`], [`ExitStatus`] and [`TerminalSize`] and the form each version of the protocol gives them. It must not do
-//! IO, nor know what carries the bytes.
+//! Reads and writes [`ExitStatus`] in the form that each version of the protocol has, [`Status`] as JSON, and [`TerminalSize`].
+//! Does no IO, and knows nothing of SPDY or WebSocket.
 //!
 //! ```
 //! use kubestream::status::ExitStatus;
@@ -9,7 +9,7 @@
 //!
 //! let text = b"command terminated with non-zero exit code: error executing command [sh], exit code 7";
 //! assert_eq!(ExitStatus::decode(Version::V3, text)?, Some(ExitStatus::Code(7)));
-//! assert_eq!(ExitStatus::decode(Version::V4, b"")?, None, "v4 always says how it ended");
+//! assert_eq!(ExitStatus::decode(Version::V4, b"")?, None, "in v4 an empty error stream says nothing");
 //! # Ok::<(), kubestream::status::StatusError>(())
 //! ```
 

@@ -1,26 +1,29 @@
-//! What a handshake may cost.
+//! The limits of a handshake.
+//!
+//! Only the values; the client and the server keep to them.
 
 use std::time::Duration;
 
 use super::websocket::Origins;
 
-/// What a handshake may cost, at either end.
+/// The limits of a handshake, for clients and servers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Bytes of the peer's head; for a client, of its 1xx heads and the final one together. The command is part of it: kubectl puts each argument
-    /// into the query. Default: 64 KiB.
+    /// The most bytes of the peer's head. For a client, of all 1xx heads and the final head together. For a server that includes
+    /// the command: kubectl puts each argument into the query. Default: 64 KiB.
     pub max_head: usize,
-    /// Header lines of the peer's head. Default: 100.
+    /// The most header lines of the peer's head. Default: 100.
     pub max_headers: usize,
-    /// For the whole of the handshake up to the peer's head, not for each read; and for an answer to be written.
-    /// Default: 10 s.
+    /// Time for the whole handshake up to the end of the peer's head, not for each read. Also the time to write an answer. Default:
+    /// 10 s.
     pub head_timeout: Duration,
-    /// Bytes that a client keeps of a refusal's body, and that a server discards after its own refusal. Default: 64 KiB.
+    /// How many bytes a client keeps of a refusal's body, and how many a server discards after its own refusal. Default: 64 KiB.
     pub max_refusal_body: usize,
-    /// For a client to read a refusal's body, and for a server to wait for the peer's end after its own. Default: 5 s.
+    /// Time for a client to read a refusal's body, and for a server to wait for the client's end after its own refusal. Default:
+    /// 5 s.
     pub refusal_body_timeout: Duration,
-    /// Which pages may open a WebSocket at a server. Default: those of the same host.
+    /// Which web pages may open a WebSocket at a server. Default: pages of the same host.
     pub origins: Origins,
 }
 

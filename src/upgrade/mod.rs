@@ -1,7 +1,7 @@
 //! From an HTTP/1.1 request to a connection that speaks SPDY/3.1 or WebSocket (RFC 9110 §7.8, RFC 6455 §4).
 //!
-//! Owns the handshake of both ends: which carrier and protocol they settle on, what of the peer's head is believed, and
-//! what a refusal says. It must not dial, follow redirects, or read one byte behind a head: that is handed on.
+//! Does the handshake, as client or server: checks the peer's head, settles on a transport and a protocol, and writes or
+//! reads a refusal. It dials nothing and follows no redirect. Bytes that were read past the head are returned in [`Upgraded`].
 //!
 //! ```
 //! use kubestream::upgrade::{self, Config, Protocol, Version};
@@ -22,7 +22,7 @@
 //! # }
 //! ```
 //!
-//! Both ends need a tokio runtime with its timer enabled.
+//! Client and server need a tokio runtime with its timer enabled.
 
 mod body;
 mod client;

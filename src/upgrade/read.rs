@@ -1,4 +1,6 @@
-//! Reading the IO of a handshake.
+//! Reads from the IO of a handshake.
+//!
+//! Only reads: [`head`](super::head) finds where a head ends.
 
 use std::io;
 
@@ -8,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::error::UpgradeError;
 use super::head::HeadReader;
 
-/// Reads up to the end of a head. What was read behind it stays in `reader`.
+/// Reads up to the end of a head. Bytes that were read past the head stay in `reader`.
 pub(super) async fn read_head<IO: AsyncRead + Unpin>(
     io: &mut IO,
     reader: &mut HeadReader,
@@ -23,7 +25,7 @@ pub(super) async fn read_head<IO: AsyncRead + Unpin>(
     }
 }
 
-/// Reads some bytes to the end of the buffer: how many, 0 at the end.
+/// Reads once and appends the bytes to the buffer. Returns how many, 0 at the end of the IO.
 pub(super) async fn fill<IO: AsyncRead + Unpin>(io: &mut IO, buffer: &mut BytesMut) -> io::Result<usize> {
     if buffer.capacity() == buffer.len() {
         buffer.reserve(READ_CHUNK);

@@ -1,4 +1,6 @@
-//! A connection past its upgrade.
+//! A connection past its 101, for a multiplexer or a proxy.
+//!
+//! Holds the IO and what the handshake settled, and does nothing with them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,9 +9,9 @@ use bytes::Bytes;
 
 use crate::protocol::Protocol;
 
-/// An IO past its 101, the bytes that were read from it behind the head, and the protocol settled on.
+/// An IO past its 101, the bytes that were read from it past the head, and the protocol that was negotiated.
 ///
-/// Users of hyper, kube or axum, whose handshake is made elsewhere, make one with [`Upgraded::new`].
+/// If another library such as hyper, kube or axum made the handshake, make one with [`Upgraded::new`].
 pub struct Upgraded<IO> {
     pub(super) io: IO,
     pub(super) read_ahead: Bytes,
@@ -18,30 +20,31 @@ pub struct Upgraded<IO> {
 }
 
 impl<IO> Upgraded<IO> {
-    /// `read_ahead` is what was read from `io` and belongs to the new protocol; `protocol` is `None` for raw SPDY.
+    /// Wraps an IO whose handshake was made elsewhere. `read_ahead` is what was already read from `io` past the head. `protocol`
+    /// is `None` for raw SPDY.
     pub fn new(io: IO, read_ahead: Bytes, protocol: Option<Protocol>) -> Self {
         Self { io, read_ahead, protocol, ports: None }
     }
 
-    /// Raw SPDY on an IO nothing was read from.
+    /// Wraps an IO for raw SPDY, if nothing was read from it past the head.
     pub fn from_io(io: IO) -> Self {
         Self::new(io, Bytes::new(), None)
     }
 
-    /// What the two ends settled on; `None` for raw SPDY.
+    /// The negotiated protocol. `None` for raw SPDY.
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
     }
 
-    /// The ports that the request asked for, in its order: for whoever makes the handshake of [`Protocol::PortChannels`]
-    /// elsewhere. Without them there is nothing that such a connection could forward. No other protocol has any.
+    /// Sets the ports that the request asked for, in the request's order. Needed if the handshake of [`Protocol::PortChannels`]
+    /// was made elsewhere: without ports, legacy port-forward has no connections. Other protocols ignore this.
     #[must_use]
     pub fn with_ports(self, ports: &[u16]) -> Self {
         let wants = matches!(self.protocol, Some(Protocol::PortChannels(_)));
         Self { ports: wants.then(|| ports.into()), ..self }
     }
 
-    /// The ports that the request asked for, where the protocol is `Protocol::PortChannels`; else none.
+    /// The ports that the request asked for, with `Protocol::PortChannels`. Empty with other protocols.
     pub fn ports(&self) -> &[u16] {
         self.ports.as_deref().unwrap_or_default()
     }
@@ -50,7 +53,7 @@ impl<IO> Upgraded<IO> {
         self.ports.clone()
     }
 
-    /// The IO, what was read ahead, and the protocol.
+    /// The IO, the bytes that were read past the head, and the protocol.
     pub fn into_parts(self) -> (IO, Bytes, Option<Protocol>) {
         (self.io, self.read_ahead, self.protocol)
     }
