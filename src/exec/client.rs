@@ -1,7 +1,7 @@
 //! The client's side of a session: makes the streams, reads the outputs, and learns how the command ended.
 //!
-//! Decides the order in which a session ends. Bytes that reach a Go server while it ends can destroy the tail of its output. So
-//! once the status has come, the client writes nothing more, except a PING to a silent server.
+//! Decides the order in which a session ends. Bytes that reach a Go server while it ends can destroy the tail of its
+//! output. So once the status has come, the client writes nothing more, except a PING to a silent server.
 
 use std::future::poll_fn;
 use std::io;
@@ -34,15 +34,16 @@ impl Multiplexer {
         self.exec_with(want, Options::default()).await
     }
 
-    /// Makes the streams of a session, all at once and in client-go's order, and waits until the server has answered each of
-    /// them. `want` must name the streams that the request asked for. Exec and attach work the same.
+    /// Makes the streams of a session, all at once and in client-go's order, and waits until the server has answered
+    /// each of them. `want` must name the streams that the request asked for. Exec and attach work the same.
     ///
     /// # Errors
-    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::Refused`] if the server refuses a stream,
-    /// [`Error::CreationTimeout`] after [`Options::creation_timeout`], or [`Error::Connection`].
+    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::Refused`] if the server refuses a
+    /// stream, [`Error::CreationTimeout`] after [`Options::creation_timeout`], or [`Error::Connection`].
     ///
     /// # Cancel safety
-    /// If dropped before completion, the streams made so far are reset, and the connection is of no further use for a session.
+    /// If dropped before completion, the streams made so far are reset, and the connection is of no further use for a
+    /// session.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
         let (protocol, version) = exec_protocol(self)?;
         let mut streams = Vec::new();
@@ -85,9 +86,9 @@ impl Multiplexer {
 
 /// A remote process, shaped after [`std::process::Child`].
 ///
-/// Take the streams out of it, use them in any task, and [`wait`](Self::wait) for the end. When this handle and the streams
-/// taken from it are dropped, and no other handle of the connection is left, the connection ends. Most servers then kill the
-/// process.
+/// Take the streams out of it, use them in any task, and [`wait`](Self::wait) for the end. When this handle and the
+/// streams taken from it are dropped, and no other handle of the connection is left, the connection ends. Most servers
+/// then kill the process.
 #[derive(Debug)]
 pub struct Exec {
     /// What the process reads.
@@ -96,7 +97,8 @@ pub struct Exec {
     pub stdout: Option<RemoteOutput>,
     /// What the process writes to stderr.
     pub stderr: Option<RemoteOutput>,
-    /// Sets the size of the terminal. Present with [`Streams::tty`]: over SPDY from v3 on, over WebSocket in every version.
+    /// Sets the size of the terminal. Present with [`Streams::tty`]: over SPDY from v3 on, over WebSocket in every
+    /// version.
     pub resize: Option<Resizer>,
     error: Option<RecvHalf>,
     /// stdout and stderr, also after they were taken.
@@ -105,8 +107,8 @@ pub struct Exec {
     unmissed: Vec<&'static str>,
     /// stdin, also after it was taken.
     stdin_sent: Option<Watch>,
-    /// The sending halves of the streams that only the server writes. They are finished at the end and not before, because a
-    /// server may take a FIN on an output as the client's goodbye.
+    /// The sending halves of the streams that only the server writes. They are finished at the end and not before,
+    /// because a server may take a FIN on an output as the client's goodbye.
     unused: Vec<SendHalf>,
     protocol: Protocol,
     version: Version,
@@ -115,7 +117,8 @@ pub struct Exec {
     mux: Multiplexer,
 }
 
-/// How far the ending has come. It is kept outside of [`Exec::wait`]'s future, so that `wait` can be dropped and called again.
+/// How far the ending has come. It is kept outside of [`Exec::wait`]'s future, so that `wait` can be dropped and called
+/// again.
 #[derive(Debug)]
 struct Progress {
     reader: StatusReader,
@@ -191,8 +194,8 @@ impl Exec {
         self.version
     }
 
-    /// Whether the process sees the end of stdin: over SPDY from v2 on, over WebSocket only in v5. Otherwise a process that reads
-    /// stdin to its end keeps waiting.
+    /// Whether the process sees the end of stdin: over SPDY from v2 on, over WebSocket only in v5. Otherwise a process
+    /// that reads stdin to its end keeps waiting.
     #[must_use]
     pub fn can_end_stdin(&self) -> bool {
         self.protocol.can_end_stdin()
@@ -200,10 +203,10 @@ impl Exec {
 
     /// Waits until the command has ended, and returns how it ended.
     ///
-    /// First, stdin is finished if it was not taken, and outputs that were not taken are discarded, so that they cannot block
-    /// the command. If this returns `Ok`, every output that was taken and kept has arrived whole, and can still be read. Read or
-    /// drop the outputs that you took: an output with more unread bytes than the receive budget also keeps the status from
-    /// being read.
+    /// First, stdin is finished if it was not taken, and outputs that were not taken are discarded, so that they cannot
+    /// block the command. If this returns `Ok`, every output that was taken and kept has arrived whole, and can still
+    /// be read. Read or drop the outputs that you took: an output with more unread bytes than the receive budget also
+    /// keeps the status from being read.
     ///
     /// A server that answers is waited for, however long the command takes. [`Options`] says when a PING asks it.
     ///
@@ -227,12 +230,12 @@ impl Exec {
     /// | empty or within a status, when the connection was lost or failed | [`Error::Connection`] | [`Error::Connection`] | [`Error::Connection`] |
     ///
     /// # Errors
-    /// As the tables say, and [`Error::BadStatus`] if the error stream carries something that is not a status or is longer than
-    /// [`MAX_STATUS_LEN`](crate::status::MAX_STATUS_LEN).
+    /// As the tables say, and [`Error::BadStatus`] if the error stream carries something that is not a status or is
+    /// longer than [`MAX_STATUS_LEN`](crate::status::MAX_STATUS_LEN).
     ///
     /// # Cancel safety
-    /// If dropped before completion, nothing of the status is lost, and `wait` can be called again. Streams that were not taken
-    /// before the first call stay finished or discarded.
+    /// If dropped before completion, nothing of the status is lost, and `wait` can be called again. Streams that were
+    /// not taken before the first call stay finished or discarded.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
         for (name, untaken) in [("stdout", self.stdout.take()), ("stderr", self.stderr.take())] {
@@ -339,7 +342,8 @@ impl Exec {
                         {
                             Err(Error::Connection(error))
                         }
-                        // v1's error stream has no other end. In the other versions an error stream without its own end was cut.
+                        // v1's error stream has no other end. In the other versions an error stream without its own end
+                        // was cut.
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
                             if self.version == Version::V1
                                 && goodbye
@@ -368,7 +372,8 @@ impl Exec {
             {
                 true
             }
-            // The text of v1 to v3 is whole at its end alone: before that, the last digit of "exit code 127" may be missing.
+            // The text of v1 to v3 is whole at its end alone: before that, the last digit of "exit code 127" may be
+            // missing.
             Err(Error::Connection(error)) => {
                 self.version < Version::V4 && !matches!(error, ConnectionError::PeerClosed { .. })
             }
@@ -381,8 +386,8 @@ impl Exec {
         self.progress.reader.finish()?.ok_or(Error::MissingStatus)
     }
 
-    /// The outputs have ended, but the error stream has not. v1's error stream has no end of its own, so what came of it is
-    /// whole. The text of v2 and v3 is whole only at its end.
+    /// The outputs have ended, but the error stream has not. v1's error stream has no end of its own, so what came of
+    /// it is whole. The text of v2 and v3 is whole only at its end.
     fn status_overdue(&self) -> Result<ExitStatus, Error> {
         if self.version == Version::V1 || (self.version >= Version::V4 && self.progress.said_something) {
             return self.decode_status(Ok(()));
@@ -391,7 +396,8 @@ impl Exec {
     }
 }
 
-/// Measures a server's silence, and sends it a PING. It is kept outside of the futures that wait, so that they can be dropped.
+/// Measures a server's silence, and sends it a PING. It is kept outside of the futures that wait, so that they can be
+/// dropped.
 #[derive(Debug)]
 struct Asking {
     /// How long the server may be silent before the PING, and again after it.
@@ -437,13 +443,13 @@ pub struct Output {
     pub stderr: Bytes,
 }
 
-/// The stdin of a remote process. Shutting it down or dropping it sends the end of stdin to the process, after all that was
-/// written, if the protocol can say it ([`Exec::can_end_stdin`]).
+/// The stdin of a remote process. Shutting it down or dropping it sends the end of stdin to the process, after all that
+/// was written, if the protocol can say it ([`Exec::can_end_stdin`]).
 ///
 /// Over WebSocket before v5 it cannot: the process would wait for the end for ever. There `shutdown` fails with
-/// [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the command runs. stdin stays open, so
-/// you can still end the command in its own way, with `exit` for a shell. If the command does not need the end of stdin, call
-/// [`finish`](Self::finish) or drop this.
+/// [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the command runs. stdin
+/// stays open, so you can still end the command in its own way, with `exit` for a shell. If the command does not need
+/// the end of stdin, call [`finish`](Self::finish) or drop this.
 #[derive(Debug)]
 pub struct RemoteStdin(SendHalf);
 
@@ -451,8 +457,8 @@ impl RemoteStdin {
     /// Sends bytes without a copy. Waits while too many bytes are queued before them.
     ///
     /// # Errors
-    /// [`StreamError::Hushed`] once the command has ended, [`StreamError::Reset`] if the server closed stdin, or the error that
-    /// the connection ended with.
+    /// [`StreamError::Hushed`] once the command has ended, [`StreamError::Reset`] if the server closed stdin, or the
+    /// error that the connection ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, nothing was sent.
@@ -465,14 +471,15 @@ impl RemoteStdin {
         self.0.reset(RstStatus::INTERNAL_ERROR);
     }
 
-    /// Ends stdin, after all that was written. If the protocol cannot say it ([`Exec::can_end_stdin`]), the process is not told,
-    /// but nothing more can be sent.
+    /// Ends stdin, after all that was written. If the protocol cannot say it ([`Exec::can_end_stdin`]), the process is
+    /// not told, but nothing more can be sent.
     pub fn finish(&mut self) {
         self.0.finish();
     }
 
-    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. For commands that do not wait for the end of
-    /// stdin, with [`tokio::io::copy_bidirectional`] or other functions that stop copying the output at the first error.
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. For commands that do not wait for
+    /// the end of stdin, with [`tokio::io::copy_bidirectional`] or other functions that stop copying the output at the
+    /// first error.
     pub fn pretend_half_close(&mut self) {
         self.0.pretend_half_close();
     }
@@ -498,11 +505,12 @@ impl AsyncWrite for RemoteStdin {
 pub struct RemoteOutput(RecvHalf);
 
 impl RemoteOutput {
-    /// The next bytes, without a copy. `None` means FIN, RST_STREAM with CANCEL (Go's servers send either), or an orderly end of
-    /// the connection. Only the status says whether the command has ended.
+    /// The next bytes, without a copy. `None` means FIN, RST_STREAM with CANCEL (Go's servers send either), or an
+    /// orderly end of the connection. Only the status says whether the command has ended.
     ///
     /// # Errors
-    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection ended with.
+    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection
+    /// ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes are lost.

@@ -38,7 +38,8 @@ pub enum Error {
         /// The status that the server reset it with.
         status: RstStatus,
     },
-    /// Not all streams of the session were made and answered within [`Options::creation_timeout`](super::Options::creation_timeout).
+    /// Not all streams of the session were made and answered within
+    /// [`Options::creation_timeout`](super::Options::creation_timeout).
     #[error("timed out waiting for the streams: {missing:?} missing after {after:?}")]
     CreationTimeout {
         /// The types of the streams that are missing.
@@ -55,9 +56,9 @@ pub enum Error {
         "no status came after the end of the output: the server, which may have unread stdin, was silent for {0:?}"
     )]
     StatusTimeout(Duration),
-    /// The status came, but an output did not come whole: its stream was reset, the connection failed, or the server was silent
-    /// for twice [`Options::output_grace`](super::Options::output_grace). What came of the output can still be read, except after
-    /// `wait_with_output`, which drops it.
+    /// The status came, but an output did not come whole: its stream was reset, the connection failed, or the server
+    /// was silent for twice [`Options::output_grace`](super::Options::output_grace). What came of the output can still
+    /// be read, except after `wait_with_output`, which drops it.
     #[error("{}, but the end of {} was lost: {error}", status, missing.join(" and "))]
     Incomplete {
         /// How the command ended.

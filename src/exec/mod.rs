@@ -1,10 +1,10 @@
 //! Exec and attach sessions: the five streams of one remote process.
 //!
-//! A session has an error stream, and stdin, stdout, stderr and resize as the request asks for them. A client makes them with
-//! [`Multiplexer::exec`](crate::mux::Multiplexer::exec), and a server takes them with
-//! [`Multiplexer::accept_exec`](crate::mux::Multiplexer::accept_exec). Both work for every version, from `channel.k8s.io` to
-//! `v5.channel.k8s.io`, and over SPDY as over WebSocket. [`mux`](crate::mux) carries the streams, and
-//! [`status`](crate::status) reads what the error stream says.
+//! A session has an error stream, and stdin, stdout, stderr and resize as the request asks for them. A client makes
+//! them with [`Multiplexer::exec`](crate::mux::Multiplexer::exec), and a server takes them with
+//! [`Multiplexer::accept_exec`](crate::mux::Multiplexer::accept_exec). Both work for every version, from
+//! `channel.k8s.io` to `v5.channel.k8s.io`, and over SPDY as over WebSocket. [`mux`](crate::mux) carries the streams,
+//! and [`status`](crate::status) reads what the error stream says.
 //!
 //! ```
 //! use kubestream::exec::Streams;

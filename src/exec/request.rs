@@ -1,7 +1,7 @@
 //! The query of an exec or attach request: which command, in which container, with which streams.
 //!
-//! Reads and writes both forms of the query, the API server's (`stdin=true`) and the kubelet's (`input=1`). Knows nothing of
-//! the rest of a request.
+//! Reads and writes both forms of the query, the API server's (`stdin=true`) and the kubelet's (`input=1`). Knows
+//! nothing of the rest of a request.
 
 use form_urlencoded::Serializer;
 
@@ -32,9 +32,9 @@ impl ExecRequest {
         self
     }
 
-    /// Reads a query, in either form. In the API server's form every value is true except `false` and `0`; even a missing value,
-    /// as in `?stdin&tty`, is true. In the kubelet's form only `1` and `true` are true. If a name is repeated, its first value
-    /// counts, as in Go's servers. `tty` turns stderr off.
+    /// Reads a query, in either form. In the API server's form every value is true except `false` and `0`; even a
+    /// missing value, as in `?stdin&tty`, is true. In the kubelet's form only `1` and `true` are true. If a name is
+    /// repeated, its first value counts, as in Go's servers. `tty` turns stderr off.
     ///
     /// # Errors
     /// [`RequestError::NoStreams`]. A kubelet answers such a request with 400 and the same text.

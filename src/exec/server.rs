@@ -1,6 +1,7 @@
 //! The server's side of a session: takes the streams, gives them to the caller's process, and sends how it ended.
 //!
-//! Decides which streams are taken and which are refused, and sends the status after all output. It does not run the process.
+//! Decides which streams are taken and which are refused, and sends the status after all output. It does not run the
+//! process.
 
 use std::future::poll_fn;
 use std::io;
@@ -34,20 +35,20 @@ impl Multiplexer {
 
     /// Takes the streams of a session, in any order, until all that `want` names have come.
     ///
-    /// A stream is refused if its type is unknown, not in `want`, or taken already. After the last wanted stream every further
-    /// stream is refused. If a stream is missing after [`Options::creation_timeout`], the connection is closed.
+    /// A stream is refused if its type is unknown, not in `want`, or taken already. After the last wanted stream every
+    /// further stream is refused. If a stream is missing after [`Options::creation_timeout`], the connection is closed.
     ///
     /// # Errors
-    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::CreationTimeout`], or [`Error::Connection`] if
-    /// the client goes away.
+    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::CreationTimeout`], or
+    /// [`Error::Connection`] if the client goes away.
     ///
     /// # Cancel safety
     /// If dropped before completion, the client is sent a failure, as if an [`ExecServer`] had been dropped without
     /// [`exit`](ExecServer::exit). If no stream was taken before that, this can be called again.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
         let (protocol, version) = exec_protocol(self)?;
-        // Before v4 an empty error stream is success. A session that ends before `exit` is not a success: over WebSocket the
-        // Close says so.
+        // Before v4 an empty error stream is success. A session that ends before `exit` is not a success: over
+        // WebSocket the Close says so.
         self.abandon();
         let mut missing: Vec<StreamType> = want.types(protocol, version).collect();
         // If this future is dropped from here on, `server` sends the client a failure.
@@ -78,13 +79,13 @@ impl Multiplexer {
 
 /// A session at the server: the other ends of a process's stdin and outputs.
 ///
-/// Take the streams out of it and connect them to the process. When the process ends, call [`exit`](Self::exit). Until then poll
-/// [`client_gone`](Self::client_gone), and kill the process when that is ready.
+/// Take the streams out of it and connect them to the process. When the process ends, call [`exit`](Self::exit). Until
+/// then poll [`client_gone`](Self::client_gone), and kill the process when that is ready.
 ///
-/// If it is dropped without [`exit`](Self::exit), by an early return, a panic or a dropped future, it sends the client a failure:
-/// a `Status` from v4 on, and a text before v4. kubectl prints `Internal error occurred: the server let the session go before the
-/// command had ended`, and exits with 1. Without the failure, Go's clients would take the end as success. The driver sends it, so
-/// keep the driver running.
+/// If it is dropped without [`exit`](Self::exit), by an early return, a panic or a dropped future, it sends the client
+/// a failure: a `Status` from v4 on, and a text before v4. kubectl prints `Internal error occurred: the server let the
+/// session go before the command had ended`, and exits with 1. Without the failure, Go's clients would take the end as
+/// success. The driver sends it, so keep the driver running.
 #[derive(Debug)]
 pub struct ExecServer {
     /// What the client sends to the process's stdin.
@@ -100,14 +101,14 @@ pub struct ExecServer {
     ending: Ending,
 }
 
-/// What is needed to end a session. It is a type of its own, because `Drop` on [`ExecServer`] would forbid to move streams out of
-/// it.
+/// What is needed to end a session. It is a type of its own, because `Drop` on [`ExecServer`] would forbid to move
+/// streams out of it.
 #[derive(Debug)]
 struct Ending {
     error: Option<SendHalf>,
     outputs: Vec<Watch>,
-    /// Sending halves of the streams that only the client writes. They are finished at the end: from v2 on clients wait for the
-    /// FIN on stdin.
+    /// Sending halves of the streams that only the client writes. They are finished at the end: from v2 on clients wait
+    /// for the FIN on stdin.
     unused: Vec<SendHalf>,
     version: Version,
     mux: Multiplexer,
@@ -150,16 +151,18 @@ impl ExecServer {
         self.ending.version
     }
 
-    /// Waits until the connection has ended, because the client closed it or because it failed, and all stdin that had come is
-    /// read. Over WebSocket before v5 a client can end its stdin only by closing the connection, so a closed connection alone
-    /// does not mean that the client lost interest. stdin that was never taken, or was dropped, is not waited for. A reader
-    /// that takes nothing for [`Config::linger`](crate::mux::Config::linger) is not waited for either.
+    /// Waits until the connection has ended, because the client closed it or because it failed, and all stdin that had
+    /// come is read. Over WebSocket before v5 a client can end its stdin only by closing the connection, so a closed
+    /// connection alone does not mean that the client lost interest. stdin that was never taken, or was dropped, is not
+    /// waited for. A reader that takes nothing for [`Config::linger`](crate::mux::Config::linger) is not waited for
+    /// either.
     ///
-    /// [`ProcessStdin::data`] tells how the client went: it gives `None` after a goodbye, and an error if the connection was
-    /// lost.
+    /// [`ProcessStdin::data`] tells how the client went: it gives `None` after a goodbye, and an error if the
+    /// connection was lost.
     ///
-    /// While unread stdin fills the receive budget, the socket is not read. Then the client's absence shows only when a write
-    /// fails: of output, or of a PING after [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
+    /// While unread stdin fills the receive budget, the socket is not read. Then the client's absence shows only when a
+    /// write fails: of output, or of a PING after
+    /// [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
     ///
     /// # Cancel safety
     /// Can be dropped and called again.
@@ -175,15 +178,16 @@ impl ExecServer {
         }
     }
 
-    /// Ends the session: waits until all output has been given to your connection, sends the status after it, and ends the connection
-    /// in good order. Drop or shut down the outputs that you took, or this waits for ever; outputs that were not taken are ended
-    /// here. Unread stdin is no obstacle.
+    /// Ends the session: waits until all output has been given to your connection, sends the status after it, and ends
+    /// the connection in good order. Drop or shut down the outputs that you took, or this waits for ever; outputs that
+    /// were not taken are ended here. Unread stdin is no obstacle.
     ///
     /// Let the driver run until it ends: it writes what is still queued and waits for the client's end.
     ///
     /// # Errors
-    /// [`Error::Connection`] if the client went away before the status was given to your connection, and [`Error::Stream`] if the
-    /// client reset the error stream before that. `Ok` does not mean that the client has received the status.
+    /// [`Error::Connection`] if the client went away before the status was given to your connection, and
+    /// [`Error::Stream`] if the client reset the error stream before that. `Ok` does not mean that the client has
+    /// received the status.
     ///
     /// # Cancel safety
     /// If dropped before completion, the client is sent a failure instead, unless the status was queued already.
@@ -206,8 +210,8 @@ impl ExecServer {
             ending.mux.keep_promise();
             poll_fn(|cx| sent.poll_sent(cx)).await;
             match (ending.mux.error(), sent.was_taken()) {
-                // A client may go, with a goodbye or without, as soon as it has the status. Before v4 success is no byte but the
-                // end alone, so there the end must have been sent.
+                // A client may go, with a goodbye or without, as soon as it has the status. Before v4 success is no
+                // byte but the end alone, so there the end must have been sent.
                 (
                     Some(ConnectionError::Closed | ConnectionError::Lost | ConnectionError::PeerClosed { .. }),
                     Ok(()),
@@ -257,13 +261,13 @@ fn not_sent(error: StreamError) -> Error {
 pub struct ProcessStdin(RecvHalf);
 
 impl ProcessStdin {
-    /// The next bytes, without a copy. `None` is the end of stdin: a FIN, an RST_STREAM with CANCEL (Go's clients end every
-    /// stream so when they are done), or the client's goodbye. The goodbye is GOAWAY with status OK, or a WebSocket Close with
-    /// 1000, with 1001 or without a code.
+    /// The next bytes, without a copy. `None` is the end of stdin: a FIN, an RST_STREAM with CANCEL (Go's clients end
+    /// every stream so when they are done), or the client's goodbye. The goodbye is GOAWAY with status OK, or a
+    /// WebSocket Close with 1000, with 1001 or without a code.
     ///
     /// # Errors
-    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection ended with.
-    /// Then stdin may not be whole.
+    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection
+    /// ended with. Then stdin may not be whole.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes are lost.
@@ -274,7 +278,8 @@ impl ProcessStdin {
         }
     }
 
-    /// A client that says goodbye has sent all of its stdin. Over WebSocket before v5 that is the only way to end stdin.
+    /// A client that says goodbye has sent all of its stdin. Over WebSocket before v5 that is the only way to end
+    /// stdin.
     fn is_end(&self, error: &StreamError) -> bool {
         match error {
             StreamError::Reset(status) => *status == RstStatus::CANCEL,
@@ -333,8 +338,9 @@ pub struct Resizes {
 }
 
 impl Resizes {
-    /// The latest size that has come since the last call. Older sizes are skipped. `None` is the end of the stream. Something
-    /// that is not a size also ends resizing, after the last valid size, but not the session, as in Go's servers.
+    /// The latest size that has come since the last call. Older sizes are skipped. `None` is the end of the stream.
+    /// Something that is not a size also ends resizing, after the last valid size, but not the session, as in Go's
+    /// servers.
     ///
     /// # Cancel safety
     /// If dropped before completion, no size is lost.
@@ -343,8 +349,8 @@ impl Resizes {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TerminalSize>> {
-        /// More pieces than can be unread at once. If sizes come as fast as they are read, one of them is returned after this
-        /// many.
+        /// More pieces than can be unread at once. If sizes come as fast as they are read, one of them is returned
+        /// after this many.
         const PIECES: usize = 8 * 1024;
         let mut latest = None;
         for _ in 0..PIECES {
@@ -363,7 +369,8 @@ impl Resizes {
         Poll::Ready(latest)
     }
 
-    /// Decodes up to each brace separately, so that an invalid size does not take a valid one in the same piece with it.
+    /// Decodes up to each brace separately, so that an invalid size does not take a valid one in the same piece with
+    /// it.
     fn push(&mut self, data: &[u8], latest: &mut Option<TerminalSize>) {
         for part in data.split_inclusive(|byte| *byte == b'}') {
             match self.decoder.push(part) {

@@ -18,8 +18,8 @@ pub struct Streams {
     pub stdout: bool,
     /// The client gets what the process writes to stderr. Not with `tty`, where stdout carries both.
     pub stderr: bool,
-    /// The process runs on a terminal. The client sends the terminal's size: over SPDY from v3 on, over WebSocket in every
-    /// version.
+    /// The process runs on a terminal. The client sends the terminal's size: over SPDY from v3 on, over WebSocket in
+    /// every version.
     pub tty: bool,
 }
 

@@ -1,4 +1,6 @@
-//! Why a forwarded connection failed.
+//! Why a forwarded connection failed, or all of them.
+//!
+//! Also refuses a connection that negotiated another protocol. All else is decided where the error occurs.
 
 use std::io;
 use std::time::Duration;
@@ -9,47 +11,49 @@ use crate::protocol::Protocol;
 use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::RstStatus;
 
-/// Why a connection, or all of them, failed.
+/// Why a forwarded connection failed, or all of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The connection that carries them failed, and they with it.
+    /// The multiplexed connection failed, and with it all forwarded connections.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
     /// The connection was not upgraded to port-forward.
     #[error("the connection speaks {0:?}, not port-forward")]
     NotPortForward(Option<Protocol>),
-    /// There is no port 0.
+    /// The port is 0, which does not exist.
     #[error("there is no port 0")]
     NoPort,
-    /// The old form connects once to each port that the request named. This one it did not, or it is taken.
-    #[error("port {port}: the request did not ask for it, or its connection is taken")]
+    /// Legacy port-forward: the request did not name this port, or its connection is taken. Each named port has one
+    /// connection.
+    #[error("port {port}: the request did not name this port, or its connection is taken")]
     NotAsked {
         /// The remote port.
         port: u16,
     },
-    /// The server says why it could not forward this connection. The others are not concerned.
+    /// The server could not forward this connection, and says why. Other connections go on.
     #[error("port {port}: {reason}")]
     Failed {
         /// The remote port.
         port: u16,
-        /// What the server says.
+        /// The server's words.
         reason: String,
     },
-    /// The server did not take a stream of this connection.
+    /// The server refused a stream of this connection.
     #[error("port {port}: the server refused the connection: {status}")]
     Refused {
         /// The remote port.
         port: u16,
-        /// What the stream was reset with.
+        /// The status that the server reset the stream with.
         status: RstStatus,
     },
-    /// The server did not answer this connection's streams in [`Options::creation_timeout`](super::Options::creation_timeout).
+    /// The server did not answer both streams of this connection within
+    /// [`Options::creation_timeout`](super::Options::creation_timeout).
     #[error("port {port}: the server did not answer within {after:?}")]
     Timeout {
         /// The remote port.
         port: u16,
-        /// How long it was waited for.
+        /// The time limit.
         after: Duration,
     },
     /// A stream of this connection failed.
@@ -57,16 +61,16 @@ pub enum Error {
     Stream {
         /// The remote port.
         port: u16,
-        /// Why.
+        /// Why it failed.
         #[source]
         error: StreamError,
     },
-    /// The socket failed that a connection was joined to by [`Connection::relay`](super::Connection::relay).
+    /// The socket failed that [`Connection::relay`](super::Connection::relay) joined to this connection.
     #[error("port {port}: the socket failed: {error}")]
     Local {
         /// The remote port.
         port: u16,
-        /// Why.
+        /// Why it failed.
         #[source]
         error: io::Error,
     },

@@ -1,19 +1,18 @@
 //! Port-forward: connections to ports of a pod, each a pair of streams.
 //!
-//! Owns which streams belong together, what a pair that fails says, and that it takes no other with it. How streams are
-//! carried is [`mux`](crate::mux)'s; dialling what is behind a port is the caller's. With the feature `net`, `Forwarder` listens
-//! on local ports, as kubectl does.
+//! A connection has a data stream and an error stream with the same request id. The client makes both, and ends its
+//! half of the error stream at once. The server writes to the error stream why the connection failed; the other
+//! connections go on. Over WebSocket the same streams go through a tunnel of SPDY (`Protocol::Tunnel`).
 //!
-//! A connection has a data stream and an error stream with the same request id. The client makes both and ends its half
-//! of the error stream at once; the server says on it why a connection failed. Over WebSocket the same streams go through a
-//! tunnel of SPDY (`Protocol::Tunnel`).
+//! A connection that breaks off never reads as an end, at the client or at the server. [`Connection::relay`] joins a
+//! connection to a socket, and a break on either side is a break on the other.
 //!
-//! A connection that breaks off is none that has ended, for whoever reads it at either end: [`Connection::relay`] joins it to a socket and
-//! keeps it so.
+//! Legacy port-forward (`Protocol::PortChannels`) has WebSocket channels instead of streams. The request names the
+//! ports, and each has one connection. It has no half-close: a client cannot end what it sends, and its connection ends
+//! only with the whole session. When a server ends what it sends, the connection is over.
 //!
-//! The old form (`Protocol::PortChannels`) has no streams but channels of WebSocket, made by the request: one connection to
-//! each port that it names. A client cannot end what it sends there and only the end of all of them ends one, nor can a
-//! server end what it sends and still read: with that the connection is over.
+//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does. A server has to dial what is behind a
+//! port itself. [`mux`](crate::mux) carries the streams.
 //!
 //! ```
 //! use kubestream::mux::{Config, Multiplexer};
@@ -39,7 +38,7 @@
 //!                     writes.shutdown().await
 //!                 });
 //!             }
-//!             port => request.fail(&format!("nobody listens on port {port}")),
+//!             port => request.fail(&format!("nothing listens on port {port}")),
 //!         }
 //!     }
 //!     Ok::<(), kubestream::portforward::Error>(())
@@ -48,7 +47,7 @@
 //! let (mux, driver) = Multiplexer::client(Upgraded::new(near, Default::default(), protocol), Config::default());
 //! tokio::spawn(driver);
 //! let forward = PortForward::new(mux)?;
-//! assert!(forward.connect(8).await.unwrap_err().to_string().contains("nobody listens on port 8"));
+//! assert!(forward.connect(8).await.unwrap_err().to_string().contains("nothing listens on port 8"));
 //!
 //! let mut echo = forward.connect(7).await?;
 //! echo.write_all(b"hello").await?;

@@ -1,28 +1,38 @@
-//! How long port-forward waits, and how much it holds.
+//! How long port-forward waits, and how many streams it holds.
+//!
+//! Only the values; the client, the server and the relay keep to them.
 
 use std::time::Duration;
 
-/// How long port-forward waits for what, and how much of it there may be.
+/// The limits of port-forward.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// For a client: for both streams of a connection to be answered. For a server: for the second stream of a pair to
-    /// come, as long as Go's servers wait. Default: 30 s.
+    /// For a client: time for both streams of a connection to be answered. For a server: time for the second stream of
+    /// a pair to come. Default: 30 s, as in Go's servers.
     pub creation_timeout: Duration,
-    /// For a client, once the data stream has ended: for the error stream to say whether that was well. Default: 5 s.
+    /// For a client: time for the error stream to end once the data stream has ended. A data stream that ended by
+    /// RST_STREAM with CANCEL is an end only if the error stream ended in that time, by FIN or RST_STREAM with CANCEL,
+    /// and said nothing. After this time only a FIN of the data stream is an end, and CANCEL is an error. Default: 5 s.
     pub reason_grace: Duration,
-    /// For a server: pairs of which one stream has come. The next is refused. Go's clients make the two streams of each
-    /// connection in two round trips, so that hundreds of connections at a time have as many halves. Default: 512.
+    /// For a server: the most streams that wait for the other stream of their pair. Further ones are refused. Go's
+    /// clients make the two streams of a connection in two round trips, so hundreds of new connections have hundreds of
+    /// waiting streams. Default: 512.
     pub max_half_pairs: usize,
-    /// How long one connection that nobody reads may hold up the others, and new ones: then it is reset, where nothing else is read of the peer's for
-    /// its sake and somebody waits for that, and its reader gets [`StreamError::Stalled`](crate::StreamError::Stalled). Alone it is left for as long as it likes. `None`: it
-    /// always is. Default: 20 s, less than a new connection waits for its answer; [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout) goes before it.
+    /// How long an unread connection may block the other connections and new ones. Then it is reset, and its reader
+    /// gets [`StreamError::Stalled`](crate::StreamError::Stalled). This applies only while its unread bytes keep the
+    /// socket from being read, and another connection waits to read or to be answered. With `None` it is never reset.
+    /// Default: 20 s, which is less than `creation_timeout`.
+    /// [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout) overrides this.
     ///
-    /// Peers without windows, as Go's are, cannot be made to hold back one stream: a browser's tab that is stopped in the midst of a download would
-    /// keep all that the other tabs ask for from being read. What a server cannot see is that its client would open one more.
+    /// A Go peer has no windows, so it cannot be told to pause one stream. Without this limit, a browser tab that
+    /// pauses a download would block all other tabs. A server cannot know that its client wants to open another
+    /// connection, so it does not reset an unread connection for that.
     pub stall_timeout: Option<Duration>,
-    /// For [`Connection::relay`](super::Connection::relay), and `LocalConnection::forward`, once the connection has failed: for a socket that was given more than 64 KiB of
-    /// late to take the rest. And once the other side has ended and takes nothing more: for a socket to end that still sends. Default: 5 s.
+    /// For [`Connection::relay`](super::Connection::relay) and `LocalConnection::forward`, in two cases. When the
+    /// connection fails: time for the socket's peer to read what the socket was given, if that was more than 64 KiB
+    /// without a pause of this length. When the forwarded connection has ended and reads no more: time for the socket
+    /// to stop sending. Default: 5 s.
     pub linger: Duration,
 }
 

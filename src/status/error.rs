@@ -1,11 +1,12 @@
 //! Why the bytes of an error stream are not a status, and the limit on them.
 //!
-//! [`ExitStatus::decode`](super::ExitStatus::decode) and [`Status::from_json`](super::Status::from_json) decide what is wrong.
+//! [`ExitStatus::decode`](super::ExitStatus::decode) and [`Status::from_json`](super::Status::from_json) decide what is
+//! wrong.
 
 use crate::initiator::Initiator;
 
-/// The most bytes of an error stream, or of a [`Status`](super::Status) elsewhere: 256 KiB. A kubelet repeats the whole command in
-/// the status, and on Linux one argument may have 128 KiB.
+/// The most bytes of an error stream, or of a [`Status`](super::Status) elsewhere: 256 KiB. A kubelet repeats the whole
+/// command in the status, and on Linux one argument may have 128 KiB.
 pub const MAX_STATUS_LEN: usize = 256 * 1024;
 
 /// Why the bytes of an error stream are not a status.

@@ -41,9 +41,9 @@ impl ExitStatus {
 
     /// Reads a whole error stream.
     ///
-    /// v1 to v3 carry a text for a failure, and no bytes for success. v4 and v5 carry one JSON [`Status`]; for an empty stream
-    /// the result is `None`, because it does not say how the command ended. (Go takes it as success, and so also a lost
-    /// connection.)
+    /// v1 to v3 carry a text for a failure, and no bytes for success. v4 and v5 carry one JSON [`Status`]; for an empty
+    /// stream the result is `None`, because it does not say how the command ended. (Go takes it as success, and so also
+    /// a lost connection.)
     ///
     /// If the exit code of a failure is 0 or not an `i32`, the result is [`ExitStatus::Failed`].
     ///

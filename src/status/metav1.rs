@@ -14,7 +14,8 @@ use super::error::{StatusError, check_len};
 /// The most causes of a [`Status`] that are kept: the first 64. Further causes are read and dropped.
 pub const MAX_CAUSES: usize = 64;
 
-/// A Kubernetes `metav1.Status`: what v4 and v5 carry on the error stream, and what an API server answers when it refuses.
+/// A Kubernetes `metav1.Status`: what v4 and v5 carry on the error stream, and what an API server answers when it
+/// refuses.
 ///
 /// A text that the peer left out is empty, as in Go. `metadata` and unknown fields are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +81,8 @@ impl Status {
         Self { status: SUCCESS.into(), ..Self::default() }
     }
 
-    /// The command ended with an exit code: [`Status::success`] for 0, and for others the `Status` that cri-streaming sends.
+    /// The command ended with an exit code: [`Status::success`] for 0, and for others the `Status` that cri-streaming
+    /// sends.
     #[must_use]
     pub fn exit(code: i32) -> Self {
         if code == 0 {
@@ -111,8 +113,9 @@ impl Status {
     /// Reads a `Status` from JSON.
     ///
     /// # Errors
-    /// [`StatusError::TooLong`] for more than [`MAX_STATUS_LEN`](super::MAX_STATUS_LEN) bytes. [`StatusError::Malformed`] if the bytes
-    /// are not a JSON object, or if its `status` is neither `Success` nor `Failure`.
+    /// [`StatusError::TooLong`] for more than [`MAX_STATUS_LEN`](super::MAX_STATUS_LEN) bytes.
+    /// [`StatusError::Malformed`] if the bytes are not a JSON object, or if its `status` is neither `Success` nor
+    /// `Failure`.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StatusError> {
         check_len(bytes)?;
         let malformed = |reason: String| StatusError::Malformed { text: text(bytes), reason };
@@ -138,7 +141,8 @@ impl Status {
             #[serde(flatten)]
             status: &'a Status,
         }
-        // Strings and integers always serialise. If they ever did not, a failure without words is better than no status.
+        // Strings and integers always serialise. If they ever did not, a failure without words is better than no
+        // status.
         serde_json::to_vec(&Object { metadata: Metadata {}, status: self })
             .map_or(Bytes::from_static(br#"{"metadata":{},"status":"Failure"}"#), Bytes::from)
     }
@@ -147,8 +151,8 @@ impl Status {
         Self { status: FAILURE.into(), ..Self::default() }
     }
 
-    /// The exit code of a `NonZeroExitCode`: the message of the first cause that is an `ExitCode`. `None` if it is not an `i32`, or
-    /// is 0, which no failure has.
+    /// The exit code of a `NonZeroExitCode`: the message of the first cause that is an `ExitCode`. `None` if it is not
+    /// an `i32`, or is 0, which no failure has.
     pub(super) fn exit_code(&self) -> Option<i32> {
         if self.reason != NON_ZERO_EXIT_CODE {
             return None;

@@ -11,13 +11,14 @@ use crate::protocol::Version;
 
 /// Reads an error stream piece by piece.
 ///
-/// containerd sends a v4 status and no FIN after it. So this reader finds the last brace of the status, and does not wait for
-/// the end of the stream. It looks at each byte once.
+/// containerd sends a v4 status and no FIN after it. So this reader finds the last brace of the status, and does not
+/// wait for the end of the stream. It looks at each byte once.
 #[derive(Clone, Debug)]
 pub struct StatusReader {
     version: Version,
     scanner: ObjectScanner,
-    /// How many bytes were scanned. `None` if they are a text, or no JSON object: then only the end of the stream ends them.
+    /// How many bytes were scanned. `None` if they are a text, or no JSON object: then only the end of the stream ends
+    /// them.
     scanned: Option<usize>,
     bytes: BytesMut,
 }
@@ -30,8 +31,8 @@ impl StatusReader {
         Self { version, scanner: ObjectScanner::default(), scanned, bytes: BytesMut::new() }
     }
 
-    /// Takes the next bytes. Returns `Some` once a v4 or v5 status is whole; bytes after it are ignored. For the text of v1 to v3
-    /// this returns `None`: only the end of the stream makes it whole ([`finish`](Self::finish)).
+    /// Takes the next bytes. Returns `Some` once a v4 or v5 status is whole; bytes after it are ignored. For the text
+    /// of v1 to v3 this returns `None`: only the end of the stream makes it whole ([`finish`](Self::finish)).
     ///
     /// # Errors
     /// The same as [`ExitStatus::decode`].
@@ -60,8 +61,8 @@ impl StatusReader {
         self.scanned.is_some() && self.scanner.inside()
     }
 
-    /// What the stream said, now that it has ended. Needed only if [`push`](Self::push) has not returned a status. `None` means
-    /// the same as in [`ExitStatus::decode`].
+    /// What the stream said, now that it has ended. Needed only if [`push`](Self::push) has not returned a status.
+    /// `None` means the same as in [`ExitStatus::decode`].
     ///
     /// # Errors
     /// The same as [`ExitStatus::decode`].

@@ -42,11 +42,12 @@ pub struct ResizeDecoder {
 }
 
 impl ResizeDecoder {
-    /// Takes the next bytes, and returns the last size that is whole with them. Earlier sizes are out of date and dropped. A width
-    /// or height that the peer leaves out is 0.
+    /// Takes the next bytes, and returns the last size that is whole with them. Earlier sizes are out of date and
+    /// dropped. A width or height that the peer leaves out is 0.
     ///
     /// # Errors
-    /// [`ResizeError`]. Every later call returns the same error, because it is no longer known where the next size begins.
+    /// [`ResizeError`]. Every later call returns the same error, because it is no longer known where the next size
+    /// begins.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<TerminalSize>, ResizeError> {
         if let Some(error) = self.failed {
             return Err(error);

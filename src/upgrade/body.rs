@@ -1,7 +1,7 @@
 //! The body of a refusal, up to a limit (RFC 9112 §6.3, §7.1).
 //!
-//! Reads the framing of the body, without IO. It never fails: a body that cannot be read is cut off, because the caller wants the
-//! refusal and not a second error.
+//! Reads the framing of the body, without IO. It never fails: a body that cannot be read is cut off, because the caller
+//! wants the refusal and not a second error.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
@@ -92,7 +92,8 @@ impl Body {
         (self.collected.freeze(), !self.whole)
     }
 
-    /// Collects at most `left` bytes. Returns how many of them are still to come, or `None` if the limit leaves no room.
+    /// Collects at most `left` bytes. Returns how many of them are still to come, or `None` if the limit leaves no
+    /// room.
     fn collect(&mut self, input: &mut BytesMut, left: u64) -> Option<u64> {
         let room = self.limit.saturating_sub(self.collected.len());
         let len = input.len().min(room).min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -102,7 +103,8 @@ impl Body {
 }
 
 impl Framing {
-    /// `Transfer-Encoding` overrides `Content-Length`. Without a valid length, the body ends with the IO or at the limit.
+    /// `Transfer-Encoding` overrides `Content-Length`. Without a valid length, the body ends with the IO or at the
+    /// limit.
     fn of(headers: &HeaderMap) -> Self {
         if super::head::lists(headers, header::TRANSFER_ENCODING, "chunked") {
             return Self::ChunkSize;

@@ -1,7 +1,7 @@
 //! The client's side of the handshake: one request, one answer.
 //!
-//! Decides which requests can be sent, and checks the answer. Only a 101 with the requested transport and an offered protocol gives
-//! an [`Upgraded`] (CVE-2018-1002105).
+//! Decides which requests can be sent, and checks the answer. Only a 101 with the requested transport and an offered
+//! protocol gives an [`Upgraded`] (CVE-2018-1002105).
 
 use std::sync::Arc;
 
@@ -21,25 +21,26 @@ use super::upgraded::Upgraded;
 use super::websocket;
 use crate::protocol::{Carrier, Protocol, Version, X_STREAM_PROTOCOL_VERSION};
 
-/// Offers the protocols to the server in order of preference, and upgrades the connection to the one that it chooses. All offers
-/// must be of one transport. Without offers, the connection is upgraded to raw SPDY. `connect_with_fallback` tries WebSocket
-/// first and then SPDY.
+/// Offers the protocols to the server in order of preference, and upgrades the connection to the one that it chooses.
+/// All offers must be of one transport. Without offers, the connection is upgraded to raw SPDY. `connect_with_fallback`
+/// tries WebSocket first and then SPDY.
 ///
-/// The request must be a GET, or for SPDY a GET or POST (kubectl's is a POST). It needs a percent-encoded path, and a `Host`
-/// header or an authority in its URI. Its other headers are sent. `Connection`, `Upgrade`, `Content-Length`,
+/// The request must be a GET, or for SPDY a GET or POST (kubectl's is a POST). It needs a percent-encoded path, and a
+/// `Host` header or an authority in its URI. Its other headers are sent. `Connection`, `Upgrade`, `Content-Length`,
 /// `X-Stream-Protocol-Version` and all `Sec-WebSocket-…` are set here.
 ///
 /// If a SPDY server names no protocol, it means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
 ///
 /// # Errors
-/// [`UpgradeError::Refused`], with the server's answer, or another [`UpgradeError`] of a client. With any error the IO is dropped.
-/// Nothing is tried twice.
+/// [`UpgradeError::Refused`], with the server's answer, or another [`UpgradeError`] of a client. With any error the IO
+/// is dropped. Nothing is tried twice.
 ///
 /// # Panics
 /// If called outside of a tokio runtime with its timer enabled.
 ///
 /// # Cancel safety
-/// If dropped before completion, the IO and so the connection is dropped. The server may have received the request already.
+/// If dropped before completion, the IO and so the connection is dropped. The server may have received the request
+/// already.
 pub async fn connect<IO>(
     mut io: IO,
     request: Request<()>,
@@ -140,8 +141,8 @@ fn end_head(request: &Request<()>, head: &mut Vec<u8>) {
     head.extend_from_slice(b"\r\n");
 }
 
-/// The head without offers and without its last line. It is made of `http`'s types and of our own names, so that no part of it can
-/// begin another line.
+/// The head without offers and without its last line. It is made of `http`'s types and of our own names, so that no
+/// part of it can begin another line.
 fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     if !matches!(*request.method(), Method::GET | Method::POST) {
@@ -209,8 +210,8 @@ impl Asked {
         Ok(Self { carrier, key })
     }
 
-    /// Over SPDY each offer has a line of its own, as Go's clients write them. Over WebSocket all share one line, because Go's
-    /// servers read only one.
+    /// Over SPDY each offer has a line of its own, as Go's clients write them. Over WebSocket all share one line,
+    /// because Go's servers read only one.
     fn put_offers(&self, offers: &[Protocol], head: &mut Vec<u8>) {
         if let Some(key) = &self.key {
             head::put_header(head, "Sec-WebSocket-Version", websocket::VERSION.as_bytes());

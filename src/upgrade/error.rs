@@ -47,8 +47,8 @@ pub enum UpgradeError {
     /// Client: the server refused the upgrade.
     #[error("unable to upgrade connection: {0}")]
     Refused(Box<Refusal>),
-    /// Client: the server answered with a redirect. An upgrade follows no redirect, because that would send the credentials
-    /// elsewhere (CVE-2020-8559).
+    /// Client: the server answered with a redirect. An upgrade follows no redirect, because that would send the
+    /// credentials elsewhere (CVE-2020-8559).
     #[error("redirect not allowed for an upgrade: {status} to {}", location.as_deref().unwrap_or("nowhere"))]
     Redirected {
         /// The status code, a 3xx.
@@ -59,7 +59,8 @@ pub enum UpgradeError {
     /// Client: the server answered 101, but not that it switches to the requested protocol.
     #[error("the server answered 101 but did not switch: {0}")]
     NotSwitched(NotSwitched),
-    /// Client: the server chose a protocol that was not offered. A server that names no protocol means `channel.k8s.io` over SPDY.
+    /// Client: the server chose a protocol that was not offered. A server that names no protocol means `channel.k8s.io`
+    /// over SPDY.
     #[error("the server chose the protocol {name:?}, which was not offered")]
     ProtocolNotOffered {
         /// The name of the chosen protocol.
@@ -68,8 +69,8 @@ pub enum UpgradeError {
     /// Server: the request is not a valid WebSocket handshake (RFC 6455). It was answered 400, 405 or 426.
     #[error("unable to upgrade: {0}")]
     Handshake(#[from] HandshakeFault),
-    /// Server: a web page of another host tried to open a WebSocket ([`Config::origins`](super::Config::origins)). The request was
-    /// answered 403.
+    /// Server: a web page of another host tried to open a WebSocket ([`Config::origins`](super::Config::origins)). The
+    /// request was answered 403.
     #[error("unable to upgrade: the origin {origin:?} is not allowed")]
     OriginNotAllowed {
         /// The request's `Origin`.
@@ -84,7 +85,8 @@ pub enum UpgradeError {
     /// Server: the request asks for no upgrade, or only to transports that are not supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
-    /// Server: the upgrade request has a body, which could be taken as the first bytes of SPDY. The request was answered 400.
+    /// Server: the upgrade request has a body, which could be taken as the first bytes of SPDY. The request was
+    /// answered 400.
     #[error("unable to upgrade: the request has a body")]
     BodyNotAllowed,
     /// Server: the request names no protocol. It was answered 400.
@@ -93,7 +95,8 @@ pub enum UpgradeError {
         None => "header X-Stream-Protocol-Version names no protocol".to_owned(),
     })]
     NoProtocol {
-        /// How many headers the request has, if `X-Stream-Protocol-Version` is missing. `None` if it is there but empty.
+        /// How many headers the request has, if `X-Stream-Protocol-Version` is missing. `None` if it is there but
+        /// empty.
         headers: Option<usize>,
     },
     /// Server: the request names only protocols that the server does not support. It was answered 403.
@@ -269,7 +272,8 @@ pub enum NotSwitched {
     /// `Upgrade` does not list the requested transport.
     #[error("the header Upgrade does not list the requested transport")]
     Upgrade,
-    /// `Sec-WebSocket-Accept` is not the answer to the key. The server does not speak WebSocket, or answers another request.
+    /// `Sec-WebSocket-Accept` is not the answer to the key. The server does not speak WebSocket, or answers another
+    /// request.
     #[error("the header Sec-WebSocket-Accept does not match the key")]
     Accept,
     /// `Sec-WebSocket-Extensions` names an extension, but none was offered.
@@ -290,8 +294,8 @@ pub struct Refusal {
     pub headers: HeaderMap,
     /// The body, cut off at [`Config::max_refusal_body`](super::Config::max_refusal_body).
     pub body: Bytes,
-    /// Whether the body was cut off: at that limit, at [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or
-    /// because it did not come whole.
+    /// Whether the body was cut off: at that limit, at
+    /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not come whole.
     pub truncated: bool,
 }
 
@@ -304,8 +308,8 @@ impl Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// Writes what the server says, as kubectl does: `message` or `error` of a JSON object such as a [`Status`], or else the body
-    /// as text. If the body is empty, the status line.
+    /// Writes what the server says, as kubectl does: `message` or `error` of a JSON object such as a [`Status`], or
+    /// else the body as text. If the body is empty, the status line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[derive(Default, Deserialize)]
         #[serde(default)]

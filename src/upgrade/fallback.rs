@@ -81,15 +81,15 @@ impl From<FallbackError> for io::Error {
     }
 }
 
-/// Offers the protocols of `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second connection.
-/// `dial` makes each connection. The request's own method does not matter.
+/// Offers the protocols of `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second
+/// connection. `dial` makes each connection. The request's own method does not matter.
 ///
-/// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any status, and
-/// kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
+/// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any
+/// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
 ///
 /// # Errors
-/// [`FallbackError`], which says which of the two failed and why. It is [`InvalidRequest::NotOfCarrier`], and nothing was sent, if a
-/// list is empty or has a protocol of the other transport.
+/// [`FallbackError`], which says which of the two failed and why. It is [`InvalidRequest::NotOfCarrier`], and nothing
+/// was sent, if a list is empty or has a protocol of the other transport.
 ///
 /// # Cancel safety
 /// The same as [`connect`].

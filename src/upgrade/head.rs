@@ -1,6 +1,7 @@
 //! HTTP/1.1 heads: finds where a head ends, and parses it (RFC 9112 §2 to §5).
 //!
-//! Keeps the limits on a head, and does no IO. Whether a head is a valid upgrade is for the client and the server to decide.
+//! Keeps the limits on a head, and does no IO. Whether a head is a valid upgrade is for the client and the server to
+//! decide.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -42,8 +43,8 @@ impl HeadReader {
         &mut self.buffer
     }
 
-    /// Takes a head with the empty line that ends it, or returns `None` if the head is not whole yet. A line may end with a bare
-    /// LF, as in Go.
+    /// Takes a head with the empty line that ends it, or returns `None` if the head is not whole yet. A line may end
+    /// with a bare LF, as in Go.
     ///
     /// # Errors
     /// [`UpgradeError::HeadTooLarge`] if all heads together have more than `max_head` bytes.
@@ -81,7 +82,8 @@ impl HeadReader {
 /// Parses the head of an HTTP/1.1 request.
 ///
 /// # Errors
-/// [`UpgradeError::TooManyHeaders`], or [`UpgradeError::MalformedHead`] if `head` is not exactly one head with one `Host`.
+/// [`UpgradeError::TooManyHeaders`], or [`UpgradeError::MalformedHead`] if `head` is not exactly one head with one
+/// `Host`.
 pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>, UpgradeError> {
     let mut lines = header_lines(head, max_headers);
     let mut parsed = httparse::Request::new(&mut lines);

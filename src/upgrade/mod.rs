@@ -1,7 +1,8 @@
 //! From an HTTP/1.1 request to a connection that speaks SPDY/3.1 or WebSocket (RFC 9110 §7.8, RFC 6455 §4).
 //!
-//! Does the handshake, as client or server: checks the peer's head, settles on a transport and a protocol, and writes or
-//! reads a refusal. It dials nothing and follows no redirect. Bytes that were read past the head are returned in [`Upgraded`].
+//! Does the handshake, as client or server: checks the peer's head, settles on a transport and a protocol, and writes
+//! or reads a refusal. It dials nothing and follows no redirect. Bytes that were read past the head are returned in
+//! [`Upgraded`].
 //!
 //! ```
 //! use kubestream::upgrade::{self, Config, Protocol, Version};

@@ -43,8 +43,8 @@ pub enum PassError {
     /// The client's request cannot be passed on, or the answer could not be written to the client.
     #[error("the client: {0}")]
     Client(#[source] UpgradeError),
-    /// The backend failed. If it refused, its answer was passed back to the client. If its answer was not valid, the client got a
-    /// 502; if it did not answer in time, a 504.
+    /// The backend failed. If it refused, its answer was passed back to the client. If its answer was not valid, the
+    /// client got a 502; if it did not answer in time, a 504.
     #[error("the backend: {0}")]
     Backend(#[source] UpgradeError),
 }
@@ -60,12 +60,12 @@ impl PassError {
 }
 
 impl<IO> Pending<IO> {
-    /// The request for a backend. It has no hop-by-hop headers (RFC 9110 §7.6.1), which [`pass_on`](Self::pass_on) adds anew, no
-    /// `Origin`, which names this host and is checked here, and no token in `Sec-WebSocket-Protocol`, which
+    /// The request for a backend. It has no hop-by-hop headers (RFC 9110 §7.6.1), which [`pass_on`](Self::pass_on) adds
+    /// anew, no `Origin`, which names this host and is checked here, and no token in `Sec-WebSocket-Protocol`, which
     /// [`bearer_token`](Self::bearer_token) returns.
     ///
-    /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You can change
-    /// everything else, too, such as the path or `X-Forwarded-For`.
+    /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You
+    /// can change everything else, too, such as the path or `X-Forwarded-For`.
     #[must_use]
     pub fn to_pass_on(&self) -> Request<()> {
         let mut request = Request::new(());
@@ -81,13 +81,14 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Passes this upgrade on to a backend: sends `request`, which is [`to_pass_on`](Self::to_pass_on)'s with your changes, and
-    /// passes the backend's answer back to the client.
+    /// Passes this upgrade on to a backend: sends `request`, which is [`to_pass_on`](Self::to_pass_on)'s with your
+    /// changes, and passes the backend's answer back to the client.
     ///
-    /// Returns `Ok` only if the backend's 101 switches to the transport and to one of the protocols that the client asks for, and
-    /// only once the 101 was written to the client. Over WebSocket the 101 must also answer the client's key. Every other answer
-    /// is passed back to the client with at most [`Config::max_refusal_body`](super::Config::max_refusal_body) bytes of its body,
-    /// and both connections are closed. A redirect is neither followed nor shown to the client.
+    /// Returns `Ok` only if the backend's 101 switches to the transport and to one of the protocols that the client
+    /// asks for, and only once the 101 was written to the client. Over WebSocket the 101 must also answer the client's
+    /// key. Every other answer is passed back to the client with at most
+    /// [`Config::max_refusal_body`](super::Config::max_refusal_body) bytes of its body, and both connections are
+    /// closed. A redirect is neither followed nor shown to the client.
     ///
     /// # Errors
     /// [`PassError`] says which side failed. The client has been answered.
@@ -186,8 +187,9 @@ fn switched_head(response: &Response<()>, carrier: Carrier) -> Vec<u8> {
     head
 }
 
-/// A proxy's answer to its client when the backend did not switch: the backend's refusal, or else a 502, or a 504 if the backend
-/// did not answer in time. Use it if you upgrade the two sides one after the other. [`Pending::pass_on`] sends it by itself.
+/// A proxy's answer to its client when the backend did not switch: the backend's refusal, or else a 502, or a 504 if
+/// the backend did not answer in time. Use it if you upgrade the two sides one after the other. [`Pending::pass_on`]
+/// sends it by itself.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused(refusal) = error {

@@ -9,8 +9,8 @@ use http::Request;
 use crate::port;
 use crate::protocol::Protocol;
 
-/// The ports of a request, in the request's order, if `protocol` is legacy port-forward. `None` for other protocols. If the ports
-/// are `known`, the query is not read.
+/// The ports of a request, in the request's order, if `protocol` is legacy port-forward. `None` for other protocols. If
+/// the ports are `known`, the query is not read.
 pub(super) fn of(
     request: &Request<()>,
     protocol: Protocol,
@@ -35,11 +35,12 @@ fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
 
 /// Reads the ports that a port-forward request names in its query, in the order in which it names them.
 ///
-/// The kubelet's query calls them `port` and the kube-apiserver's `ports`. Either may be repeated, and one value may list several
-/// ports with commas. A query that names no port gives an empty list.
+/// The kubelet's query calls them `port` and the kube-apiserver's `ports`. Either may be repeated, and one value may
+/// list several ports with commas. A query that names no port gives an empty list.
 ///
-/// [`Pending::accept`](super::Pending::accept) does this by itself. Use it for [`Upgraded::with_ports`](super::Upgraded::with_ports)
-/// if another library makes the handshake of [`Protocol::PortChannels`], or if you read a connection that you pass on.
+/// [`Pending::accept`](super::Pending::accept) does this by itself. Use it for
+/// [`Upgraded::with_ports`](super::Upgraded::with_ports) if another library makes the handshake of
+/// [`Protocol::PortChannels`], or if you read a connection that you pass on.
 ///
 /// # Errors
 /// [`PortsError::Invalid`] if a value is not a port from 1 to 65535.

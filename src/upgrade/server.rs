@@ -1,7 +1,7 @@
 //! The server's side of the handshake: one request, one answer.
 //!
-//! Refuses invalid requests before the caller sees them, in the words of Go's servers. It writes nothing after the 101, because a Go
-//! client may lose bytes that come with it.
+//! Refuses invalid requests before the caller sees them, in the words of Go's servers. It writes nothing after the 101,
+//! because a Go client may lose bytes that come with it.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -25,8 +25,8 @@ use crate::protocol::{Carrier, Protocol, X_STREAM_PROTOCOL_VERSION};
 ///
 /// # Errors
 /// For [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
-/// [`UpgradeError::BodyNotAllowed`] the client was answered 400 or 431. For [`UpgradeError::Timeout`] and [`UpgradeError::Io`] it was
-/// not answered.
+/// [`UpgradeError::BodyNotAllowed`] the client was answered 400 or 431. For [`UpgradeError::Timeout`] and
+/// [`UpgradeError::Io`] it was not answered.
 ///
 /// # Panics
 /// If called outside of a tokio runtime with its timer enabled.
@@ -43,7 +43,8 @@ where
         .unwrap_or(Err(UpgradeError::Timeout))
         .and_then(|head| head::parse_request_head(&head, config.max_headers))
         .and_then(|request| {
-            // A proxy that passes the request on without its body would read the body as SPDY, or SPDY as the next request.
+            // A proxy that passes the request on without its body would read the body as SPDY, or SPDY as the next
+            // request.
             let upgrade = head::lists(request.headers(), header::CONNECTION, "upgrade");
             if upgrade && head::announces_body(request.headers()) {
                 return Err(UpgradeError::BodyNotAllowed);
@@ -89,8 +90,8 @@ impl<IO> Pending<IO> {
         }
     }
 
-    /// Sets the ports of legacy port-forward. Without this they are read from the query. A container runtime gets them from the
-    /// kubelet, and the requests of its clients do not repeat them.
+    /// Sets the ports of legacy port-forward. Without this they are read from the query. A container runtime gets them
+    /// from the kubelet, and the requests of its clients do not repeat them.
     #[must_use]
     pub fn with_ports(mut self, ports: &[u16]) -> Self {
         self.ports = Some(ports.into());
@@ -120,8 +121,8 @@ impl<IO> Pending<IO> {
         CARRIERS.iter().copied().filter(asked)
     }
 
-    /// The bearer token that came among the subprotocols, as a client in a browser sends it. It is removed from the subprotocols:
-    /// neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
+    /// The bearer token that came among the subprotocols, as a client in a browser sends it. It is removed from the
+    /// subprotocols: neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
     ///
     /// # Errors
     /// [`BearerTokenError`] if the token is not valid. [`accept`](Self::accept) then answers 401, as Kubernetes does.
@@ -129,7 +130,8 @@ impl<IO> Pending<IO> {
         self.token.as_ref().map(Option::as_ref).map_err(|error| *error)
     }
 
-    /// The names of all protocols that the client offers, in order of preference. Names that this crate does not know are included.
+    /// The names of all protocols that the client offers, in order of preference. Names that this crate does not know
+    /// are included.
     pub fn offers(&self) -> impl Iterator<Item = &str> {
         self.offers_over(self.carrier().unwrap_or(Carrier::Spdy))
     }
@@ -143,14 +145,15 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Switches to the transport that the client asks for, and to the first of the client's protocols that is `supported` over it.
-    /// If `supported` is empty, switches to raw SPDY, whatever the client offers.
+    /// Switches to the transport that the client asks for, and to the first of the client's protocols that is
+    /// `supported` over it. If `supported` is empty, switches to raw SPDY, whatever the client offers.
     ///
     /// # Errors
-    /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400. [`UpgradeError::NoCommonProtocol`] was
-    /// answered 403, over SPDY with the list of supported protocols, in the words of Go's servers. Only over WebSocket:
-    /// `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken` and `UpgradeError::Ports`, which name
-    /// their answers. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 could not be written.
+    /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400.
+    /// [`UpgradeError::NoCommonProtocol`] was answered 403, over SPDY with the list of supported protocols, in the
+    /// words of Go's servers. Only over WebSocket: `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed`,
+    /// `UpgradeError::BearerToken` and `UpgradeError::Ports`, which name their answers. [`UpgradeError::Timeout`] and
+    /// [`UpgradeError::Io`] mean that the 101 could not be written.
     ///
     /// # Cancel safety
     /// If dropped before completion, the IO and so the connection is dropped. The client may have the 101 already.
@@ -163,17 +166,18 @@ where
         Ok(Upgraded { io: self.io, read_ahead: self.read_ahead, protocol, ports })
     }
 
-    /// Answers without an upgrade, and closes the connection. `Content-Length` and `Connection: close` are set here and replace
-    /// those of the response. First the write side is shut down. Then what still comes is discarded until the client's end, but at
-    /// most [`Config::max_refusal_body`] bytes and for at most [`Config::refusal_body_timeout`]: if a socket is closed with unread
-    /// bytes, the kernel may drop the answer.
+    /// Answers without an upgrade, and closes the connection. `Content-Length` and `Connection: close` are set here and
+    /// replace those of the response. First the write side is shut down. Then what still comes is discarded until the
+    /// client's end, but at most [`Config::max_refusal_body`] bytes and for at most [`Config::refusal_body_timeout`]:
+    /// if a socket is closed with unread bytes, the kernel may drop the answer.
     ///
     /// # Errors
-    /// [`UpgradeError::InvalidResponse`] for a 1xx. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] if the response could not be
-    /// written.
+    /// [`UpgradeError::InvalidResponse`] for a 1xx. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] if the response
+    /// could not be written.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the IO and so the connection is dropped. The client may have any part of the answer.
+    /// If dropped before completion, the IO and so the connection is dropped. The client may have any part of the
+    /// answer.
     pub async fn respond(mut self, response: Response<Bytes>) -> Result<(), UpgradeError> {
         if response.status().is_informational() {
             return Err(UpgradeError::InvalidResponse(response.status()));

@@ -20,8 +20,8 @@ pub struct Upgraded<IO> {
 }
 
 impl<IO> Upgraded<IO> {
-    /// Wraps an IO whose handshake was made elsewhere. `read_ahead` is what was already read from `io` past the head. `protocol`
-    /// is `None` for raw SPDY.
+    /// Wraps an IO whose handshake was made elsewhere. `read_ahead` is what was already read from `io` past the head.
+    /// `protocol` is `None` for raw SPDY.
     pub fn new(io: IO, read_ahead: Bytes, protocol: Option<Protocol>) -> Self {
         Self { io, read_ahead, protocol, ports: None }
     }
@@ -36,8 +36,9 @@ impl<IO> Upgraded<IO> {
         self.protocol
     }
 
-    /// Sets the ports that the request asked for, in the request's order. Needed if the handshake of [`Protocol::PortChannels`]
-    /// was made elsewhere: without ports, legacy port-forward has no connections. Other protocols ignore this.
+    /// Sets the ports that the request asked for, in the request's order. Needed if the handshake of
+    /// [`Protocol::PortChannels`] was made elsewhere: without ports, legacy port-forward has no connections. Other
+    /// protocols ignore this.
     #[must_use]
     pub fn with_ports(self, ports: &[u16]) -> Self {
         let wants = matches!(self.protocol, Some(Protocol::PortChannels(_)));

@@ -1,7 +1,7 @@
 //! What a WebSocket handshake adds to an upgrade (RFC 6455 §4).
 //!
-//! Makes and checks the key and its answer, checks the `Origin`, and reads the bearer token that Kubernetes allows among the
-//! subprotocols. The client and the server choose the subprotocol.
+//! Makes and checks the key and its answer, checks the `Origin`, and reads the bearer token that Kubernetes allows
+//! among the subprotocols. The client and the server choose the subprotocol.
 
 use std::fmt;
 use std::io;
@@ -14,11 +14,11 @@ use sha1::{Digest, Sha1};
 
 use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
 
-/// Which web pages may open a WebSocket at this server. A browser names the page's host in `Origin`, and sends the cookies that it
-/// holds for this server, for a page of any site: only this check keeps other sites' pages out.
+/// Which web pages may open a WebSocket at this server. A browser names the page's host in `Origin`, and sends the
+/// cookies that it holds for this server, for a page of any site: only this check keeps other sites' pages out.
 ///
-/// The check does not help if an attacker makes a name of its own point to this server (DNS rebinding). A server that browsers can
-/// reach should also check `Host` against its own names, or ask for a token.
+/// The check does not help if an attacker makes a name of its own point to this server (DNS rebinding). A server that
+/// browsers can reach should also check `Host` against its own names, or ask for a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origins {
@@ -120,8 +120,8 @@ fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
     !host.is_empty() && plain(host) == plain(asked)
 }
 
-/// Takes the token out of the subprotocols, so that it is neither passed on nor logged. Anything that looks like a token is taken
-/// out, too.
+/// Takes the token out of the subprotocols, so that it is neither passed on nor logged. Anything that looks like a
+/// token is taken out, too.
 pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<BearerToken>, BearerTokenError> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let offers = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
