@@ -421,7 +421,7 @@ async fn a_request_without_ports_is_refused_in_gos_words() {
     let request = http::Request::get("http://node/portForward/default/web").body(()).unwrap();
     let unfit = upgrade::connect(near, request, &v4, &Default::default()).await.unwrap_err();
     assert_eq!(unfit.initiator(), Initiator::User);
-    assert_eq!(unfit.to_string(), "unfit request: query parameter \"port\" is required");
+    assert_eq!(unfit.to_string(), "the request cannot be sent: query parameter \"port\" is required");
     drop(far);
 
     for (query, why) in [

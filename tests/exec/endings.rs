@@ -133,6 +133,26 @@ async fn what_our_own_shutdown_cuts_is_no_more_whole_than_what_the_network_cuts(
     }
 }
 
+/// RST_STREAM with CANCEL is how Go's servers end a stream. With another status it breaks off, and of `exit status 127` the last digit may be missing.
+#[tokio::test(start_paused = true)]
+async fn a_text_whose_error_stream_was_reset_by_a_failure_is_no_status() {
+    for version in [Version::V2, Version::V3] {
+        for status in [RstStatus::INTERNAL_ERROR, RstStatus::PROTOCOL_ERROR] {
+            let (exec, mut peer, _driver) = outputs(version).await;
+            for frame in [fin(3), fin(5)] {
+                peer.say(frame).await;
+            }
+            peer.say(data(1, "command terminated with non-zero exit code: exit status 12")).await;
+            peer.say(rst(1, status)).await;
+            let waited = exec.wait_with_output(100).await;
+            match waited {
+                Err(Error::Stream { stream: "error", error: StreamError::Reset(with) }) => assert_eq!(with, status),
+                waited => panic!("{version:?}: {waited:?}"),
+            }
+        }
+    }
+}
+
 /// Go's chain is wedged where the process did not read a megabyte of its stdin: the outputs end, and no status comes ever.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_silent_behind_unread_stdin_is_given_up_once_the_outputs_have_ended() {
