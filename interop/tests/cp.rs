@@ -169,8 +169,8 @@ async fn pods_and_containers_are_named_as_kubectl_does(transport: &str) {
     assert_eq!(fs::read(&there).expect("a file"), b"up");
     for (arguments, words) in [
         (["-c", "nope", "up", &*to], "container nope is not valid for pod demo"),
-        (["-n", "space", "up", "there"], "one of the two has to be in a pod"),
-        (["-n", "space", "demo:up", "demo:there"], "one of the two has to be local"),
+        (["-n", "space", "up", "there"], "one of the two paths must be in a pod"),
+        (["-n", "space", "demo:up", "demo:there"], "one of the two paths must be local"),
         (["-n", "space", "none", "demo:there"], "none: No such file"),
     ] {
         let ended = cp(&node, &scratch, transport, &arguments).await;
@@ -325,7 +325,7 @@ async fn a_cut_upload_has_no_name(transport: &str) {
     assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("the copy was cut off: ") && stderr.contains("endless"), "{stderr}");
     // Nobody is there any more to remove it: it says so, and under which name it is left.
-    assert!(stderr.contains("may be left in the pod, as ") && stderr.contains(TEMPORARY), "{stderr}");
+    assert!(stderr.contains("may be left in the pod as ") && stderr.contains(TEMPORARY), "{stderr}");
     assert!(!scratch.file("copy").exists());
 }
 

@@ -139,13 +139,13 @@ async fn names_that_lead_elsewhere_are_refused() {
         "src/a/../../../outside/evil",
     ] {
         let archive = [folder("src"), entry("src/good", FILE, "", b"good"), file(name), END.to_vec()].concat();
-        Pod::new(&archive, 0).refuses("the archive has an entry that was not asked for", &["good"]).await;
+        Pod::new(&archive, 0).refuses("the archive contains an entry that was not requested", &["good"]).await;
     }
     let pod = Pod::new(b"", 0);
     let absolute = pod.scratch.file("outside/evil");
     let archive = [folder("src"), file(absolute.to_str().expect("text")), END.to_vec()].concat();
     fs::write(pod.scratch.file("bin/archive"), archive).expect("an archive");
-    pod.refuses("the archive has an entry that was not asked for", &[]).await;
+    pod.refuses("the archive contains an entry that was not requested", &[]).await;
 }
 
 #[tokio::test]
@@ -198,7 +198,7 @@ async fn hard_links_stay_within() {
         ("../bin/tar", "not asked for"),
         ("src/../../bin/tar", "not asked for"),
         ("src/none", "No such file"),
-        ("src", "a hard link to what is no file"),
+        ("src", "the target of a hard link is not a file"),
     ] {
         let archive = [folder("src"), entry("src/stolen", HARD_LINK, to, b""), END.to_vec()].concat();
         Pod::new(&archive, 0).refuses(words, &[]).await;
@@ -206,7 +206,7 @@ async fn hard_links_stay_within() {
     let pod = Pod::new(&[folder("src"), entry("src/stolen", HARD_LINK, "src/link", b""), END.to_vec()].concat(), 0);
     fs::create_dir(pod.scratch.file("here")).expect("a folder");
     symlink("../bin/tar", pod.scratch.file("here/link")).expect("a link");
-    pod.refuses("a hard link to what is no file", &["link"]).await;
+    pod.refuses("the target of a hard link is not a file", &["link"]).await;
 }
 
 #[tokio::test]
@@ -286,8 +286,11 @@ async fn an_upload_that_tar_does_not_read_is_an_error() {
         command.args(["--server", pod.node.address(), "up", &to]).current_dir(pod.scratch.file("bin"));
         let ended = run(command, Input::Null).await;
         assert_eq!(ended.code, Some(expected), "{}", ended.stderr);
-        let words =
-            if code == 0 { "tar ended before it had read all (it had come to up)" } else { "exit code 5: complaint" };
+        let words = if code == 0 {
+            "tar ended before it had read the whole archive (after up)"
+        } else {
+            "exit code 5: complaint"
+        };
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
         assert!(!pod.scratch.file("here").exists());
     }

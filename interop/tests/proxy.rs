@@ -222,7 +222,7 @@ async fn a_kubelet_is_believed_by_its_certificate_alone() {
         ("localhost", &["--certificate-authority", its], Err("certificate not valid for name \"localhost\"")),
         ("127.0.0.1", &["--certificate-authority", other], Err("invalid peer certificate: UnknownIssuer")),
         ("localhost", &["--insecure-skip-tls-verify"], Ok(())),
-        ("127.0.0.1", &[], Err("https needs --certificate-authority")),
+        ("127.0.0.1", &[], Err("https requires --certificate-authority")),
     ];
     for (name, arguments, expected) in cases {
         let proxy = Peer::go("cri-server", &["-tls", its]).by_name(name).behind_proxy("--kubelet", arguments);
