@@ -26,7 +26,7 @@ PROTOCOLS = {
     "spdy": [V1, V2, V3, V4],
     "websocket": ["", V1, "base64.channel.k8s.io", V4, "v4.base64.channel.k8s.io", V5],
 }
-# Whose tail is looked for.
+# The clients whose tail of output is checked.
 TAILS = [("spdy", V4), ("websocket", V4), ("websocket", V5)]
 TAIL = "head -c 3000000 /dev/zero; exit 7"
 failed = 0
@@ -87,11 +87,11 @@ def falls_back(base):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--exec", default="target/release/exec", help="the program exec, built")
-    parser.add_argument("--runs", type=int, default=200, help="how often the tail is looked for")
+    parser.add_argument("--exec", default="target/release/exec", help="path of the program exec")
+    parser.add_argument("--runs", type=int, default=200, help="how many runs check the tail of the output")
     parser.add_argument("--transport", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS))
-    parser.add_argument("--protocol", nargs="+", help="only these: a kubelet has no v5 before 1.36")
-    parser.add_argument("target", nargs="+", help="arguments of the program exec that say where")
+    parser.add_argument("--protocol", nargs="+", help="use only these protocols; a kubelet has no v5 before 1.36")
+    parser.add_argument("target", nargs="+", help="arguments for the program exec that name the server and pod")
     arguments = parser.parse_args()
     base = [arguments.exec, *arguments.target]
 
@@ -124,8 +124,8 @@ def main():
                 short.append((len(ended.stdout), ended.returncode, ended.stderr))
         check(f"{transport} {protocol}: {arguments.runs} tails whole, with their status", not short, short)
 
-        # Here Go's chain wedges: all output comes, the status never does. Over WebSocket nothing tells that from a
-        # command that is silent and does not read.
+        # With this combination Go's chain hangs: all output comes, and the status never does. Over WebSocket this looks
+        # like a command that is silent and does not read.
         if transport == "websocket":
             return
         yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)

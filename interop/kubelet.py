@@ -34,7 +34,7 @@ from cluster import TAIL, check, terminal
 
 POD = "kubestream-cri"
 BOTH = 'while IFS= read -r line; do echo "out:$line"; echo "err:$line" >&2; done'
-# kubectl says these on stderr, beside what is attached to.
+# kubectl prints these lines on stderr, beside the output of what it is attached to.
 HINTS = (b"All commands and output", b"If you don't see a command prompt", b"warning: ")
 
 
@@ -50,7 +50,7 @@ def manifest(node, port):
         return {"name": name, "command": command, **image, **more}
 
     serve = ["python3", "-m", "http.server", str(port), "--bind", "127.0.0.1"]
-    # ExecSync is what a probe is made of.
+    # A probe uses ExecSync.
     probe = {"exec": {"command": ["sh", "-c", 'test "$GREETING" = hello']}, "periodSeconds": 1}
     greeting = [{"name": "GREETING", "value": "hello"}]
     containers = [
@@ -130,7 +130,8 @@ def tails(kubectl, runs):
         typed = list(pool.map(kubectl.tail, [True] * runs))
     kubectl.check(f"{runs} tails whole, with their status", set(seen) == {(3_000_000, 7)}, seen)
     whole = sum(one == (3_000_000, 7) for one in typed)
-    # Over WebSocket the API server translates, and resets a client whose stdin it has not read: that is an error, and its own.
+    # Over WebSocket the API server translates. It resets a client whose stdin it has not read, which is the API
+    # server's own error.
     errors = 0 if kubectl.transport == "spdy" else sum(code not in (0, 7) for _, code in typed)
     name = f"{runs} tails while stdin flows: {whole} whole, {errors} errors, no false success"
     kubectl.check(name, whole + errors == runs, typed)
@@ -142,7 +143,7 @@ def shells(kubectl):
     ok = b"24 80" in shown and b"50 132" in shown and code == 3
     kubectl.check("exec -it: a terminal and its sizes", ok, (shown, code))
 
-    # The shell was there before and stays: what one who is attached sets, the next one reads.
+    # The shell existed before and stays: what one attached client sets, the next one reads.
     mark = f"{kubectl.transport}-{os.getpid()}"
     first = attached(kubectl, f"MARK={mark}; echo set-$((1 + 1))\n", "set-2")
     second = attached(kubectl, 'echo "is-$MARK"\n', f"is-{mark}")
@@ -186,7 +187,7 @@ def once(kubectl, node):
     name = f"{POD}-once"
     overrides = {"spec": {"nodeName": node, "automountServiceAccountToken": False}}
     arguments = ("--image=local/none:1", "--restart=Never", "--rm", "--quiet", f"--overrides={json.dumps(overrides)}")
-    # Until stdin goes on there is somebody attached.
+    # While stdin goes on, a client is attached.
     command = [kubectl.path, "run", "-i", name, *arguments, "--command", "--", "sh", "-c", "cat; exit 5"]
     kubectl_run = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=kubectl.environment
@@ -244,10 +245,10 @@ def copies(kubectl, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kubectl", default="kubectl")
-    parser.add_argument("--node", default="localhost", help="the node whose kubelet is on the program cri")
-    parser.add_argument("--runs", type=int, default=20, help="how often the tail is looked for")
+    parser.add_argument("--node", default="localhost", help="the node whose kubelet uses the program cri")
+    parser.add_argument("--runs", type=int, default=20, help="how many runs check the tail of the output")
     parser.add_argument("--transport", nargs="+", choices=["websocket", "spdy"], default=["websocket", "spdy"])
-    parser.add_argument("--pod", help="one that is there, for the tails alone")
+    parser.add_argument("--pod", help="an existing pod; then only the tails are checked")
     arguments = parser.parse_args()
     if arguments.pod:
         for transport in arguments.transport:
@@ -256,7 +257,7 @@ def main():
     plain = Kubectl(arguments.kubectl, "websocket")
     port = free_port()
 
-    # What is served: the http server's folder is the container's workingDir.
+    # The folder that the HTTP server serves is the container's workingDir.
     folder = tempfile.mkdtemp(prefix="kubestream-", dir="/usr/share")
     try:
         plain.run("delete", "pod", POD, "--ignore-not-found", "--grace-period=1")

@@ -22,7 +22,7 @@ def main():
     arguments = parse()
     result = {"error": None, "ports": {}}
     threading.Timer(arguments.watchdog, lambda: watchdog(arguments, result)).start()
-    # The library's own thread has no other way to say that it gives up.
+    # The library's own thread can report its failure in no other way.
     threading.excepthook = lambda failed: give_up(arguments, result, failed.exc_value)
     try:
         run(arguments, result)
@@ -92,7 +92,7 @@ def finish(arguments, result, status):
         with open(arguments.result, "w") as file:
             file.write(json.dumps(result) + "\n")
     sys.stdout.flush()
-    # Not sys.exit: a thread may still wait.
+    # sys.exit would wait for threads.
     os._exit(status)
 
 

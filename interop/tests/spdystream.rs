@@ -17,12 +17,12 @@ use tokio::process::Command;
 const BYTES: usize = 300_000;
 const SCENARIOS: usize = 10;
 
-/// Of a server of theirs.
+/// Proves cases of a spdystream server.
 fn proves(cases: &str) -> Proof {
     matrix::proves(cases).with(Foreign::Spdystream, server_for("`mux`"), [Over::RawSpdy])
 }
 
-/// Their client, our server.
+/// Their client against our server.
 #[tokio::test]
 async fn every_scenario_works_as_the_acceptor() {
     const ALL: &str = "echo; half-close; reset; refuse; source; sink; PING; GOAWAY; 1,000 streams";
@@ -45,10 +45,10 @@ async fn every_scenario_works_as_the_acceptor() {
     assert_eq!((results.len(), ended.code), (SCENARIOS, Some(0)), "{}", ended.stderr);
 }
 
-/// A connection of ours to their server.
+/// Our connection to their server.
 struct Dialled {
     mux: Multiplexer,
-    // It serves one connection at a time, for as long as it runs.
+    // Serves one connection at a time, until it is dropped.
     _server: Peer,
 }
 
@@ -99,7 +99,7 @@ async fn everything_comes_after_our_half_close() {
     for piece in pattern(BYTES).chunks(1000) {
         send.send(Bytes::copy_from_slice(piece)).await.expect("it is taken");
     }
-    // Its PING's echo is behind whatever the server would have sent.
+    // The answer to the PING comes after anything that the server would have sent.
     dialled.mux.ping().await.expect("an answer");
     assert!(recv.data().now_or_never().is_none(), "the server answered before our FIN");
     send.finish();
@@ -187,7 +187,7 @@ async fn a_thousand_streams_carry_what_they_were_given() {
 #[tokio::test]
 async fn a_goaway_leaves_the_open_streams_alone() {
     let _proof = proves("open streams outlive a GOAWAY");
-    // It goes away when the first stream is over.
+    // The server sends GOAWAY when the first stream is over.
     let dialled = Dialled::with(&["-goaway-after", "1"]).await;
     let (mut recv, mut send) = dialled.opened("echo", 0).await;
     let (mut first, mut finish) = dialled.opened("sink", 0).await;
