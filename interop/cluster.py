@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Our client against a real cluster, by hand: exec over SPDY, v1 to v4, and over WebSocket, and the tail of an output.
+"""Runs the program exec against a real cluster, by hand: SPDY v1 to v4 and WebSocket, and the tail of an output.
 
     kubectl proxy --port 8222 --disable-filter &
     cargo build --release --bin exec
     interop/cluster.py --runs 200 -- --server http://127.0.0.1:8222 --pod web -c main
 
-What follows `--` is handed to the program exec: for a kubelet, `--server https://127.0.0.1:10250 --kubelet` and its certificates.
-The container needs a shell, head, wc and stty. Prints a line a check and exits with the number of those that failed.
+The arguments after `--` go to the program exec. For a kubelet they are `--server https://127.0.0.1:10250 --kubelet` and its
+certificates. The container needs a shell, head, wc and stty. Prints one line for each check, and exits with the number of failed
+checks.
 """
 import argparse
 import fcntl
@@ -79,7 +80,7 @@ def terminal(command):
 
 
 def falls_back(base):
-    """Where WebSocket is refused the session runs over SPDY; where it is not, this shows no more than that it runs."""
+    """If WebSocket is refused, the session runs over SPDY. If it is accepted, this only shows that the session runs."""
     ended = run([*base, "--transport", "auto"], "-i", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"hello")
     seen = (ended.stdout, ended.stderr, ended.returncode)
     check("auto: a session, whichever carries it", seen == (b"hello", b"err\n", 7), seen)

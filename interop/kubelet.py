@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""A real kubelet on the program `cri`, by hand: stock kubectl through kube-apiserver and kubelet to our streaming server.
+"""Runs stock kubectl, by hand, through kube-apiserver and a real kubelet to the streaming server of the program `cri`.
 
     cargo build --bin cri && target/debug/cri --listen unix:///tmp/cri.sock &
     (a cluster whose kubelet has `containerRuntimeEndpoint: unix:///tmp/cri.sock`)
     KUBECONFIG=... interop/kubelet.py --kubectl kubectl --node localhost
 
-It makes a pod of its own, whose containers' commands are on this machine, and deletes it. Each check is run with kubectl over
-WebSocket and over SPDY. Prints a line a check and exits with the number of those that failed.
+It creates a pod, whose containers run commands of this machine, and deletes it at the end. Each check runs with kubectl over
+WebSocket and over SPDY. Prints one line for each check, and exits with the number of failed checks.
 
-With --pod it makes none, and looks for the tails alone, in one that is there: the program `node` is a kubelet too, behind what has
-a kubelet's certificate and takes TLS off, for a Node whose kubeletEndpoint that is and a pod with its nodeName and a container main.
+With --pod it creates no pod, and only checks the tail of an output in an existing one. Then the program `node` can be the kubelet.
+It needs a TLS terminator with a kubelet's certificate in front of it, a Node whose kubeletEndpoint is that terminator, and a pod
+with that nodeName and a container named main.
 """
 import argparse
 import concurrent.futures
@@ -69,7 +70,7 @@ def manifest(node, port):
 
 
 class Kubectl:
-    """One kubectl over one of its two transports."""
+    """kubectl with one of its two transports."""
 
     def __init__(self, path, transport, pod=POD):
         self.path, self.transport, self.pod = path, transport, pod
@@ -89,7 +90,7 @@ class Kubectl:
         return self.run("exec", *flags, self.pod, "-c", "main", "--", *command, stdin=stdin or b"")
 
     def tail(self, typing):
-        """What a command's last 3 MB and exit code 7 come to, with stdin that goes on for ever if that is wanted."""
+        """Runs a command that writes 3 MB and exits with 7, and returns what arrived. With `typing`, stdin never ends."""
         yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE) if typing else None
         command = [self.path, "exec", *(["-i"] if typing else []), self.pod, "-c", "main", "--", "sh", "-c", TAIL]
         stdin = yes.stdout if yes else subprocess.DEVNULL
@@ -152,7 +153,7 @@ def shells(kubectl):
 
 
 def attached(kubectl, keys, until):
-    """Types into the shell's terminal, and goes away without a word once it has shown something."""
+    """Types into the shell's terminal, and is killed when the terminal has shown a text."""
     pid, fd = pty.fork()
     if pid == 0:
         os.execvpe(kubectl.path, [kubectl.path, "attach", "-it", POD, "-c", "shell"], kubectl.environment)
@@ -183,7 +184,7 @@ def attaches(kubectl):
 
 
 def once(kubectl, node):
-    """A container that reads to the end of its first client's stdin, and then ends: kubectl run -i."""
+    """kubectl run -i: a container that reads its first client's stdin to the end, and then ends."""
     name = f"{POD}-once"
     overrides = {"spec": {"nodeName": node, "automountServiceAccountToken": False}}
     arguments = ("--image=local/none:1", "--restart=Never", "--rm", "--quiet", f"--overrides={json.dumps(overrides)}")

@@ -1,10 +1,10 @@
 'use strict'
 
-// A SPDY/3.1 peer with real flow control, stream and session windows both: npm's spdy-transport over raw TCP.
+// A SPDY/3.1 peer with flow control, by windows for streams and for the session: npm's spdy-transport over raw TCP.
 //   node peer.js listen              echo server
 //   node peer.js dial ADDR BYTES     sends BYTES of the pattern, expects them back
-// Options: --window N (INITIAL_WINDOW_SIZE, 1 MiB by default as in spdy-transport; 65536 is the least that it can
-// announce rightly), --watchdog SECONDS (120), --stdin-guard (end when stdin closes).
+// Options: --window N (INITIAL_WINDOW_SIZE, 1 MiB by default as in spdy-transport; 65536 is the smallest
+// window that it announces correctly), --watchdog SECONDS (120), --stdin-guard (end when stdin closes).
 // Every result is one line of JSON on stdout.
 
 const { createHash } = require('crypto')

@@ -1,7 +1,7 @@
-"""Exec over WebSocket by Kubernetes' client for Python, its own means and nothing beside them.
+"""Exec over WebSocket by Kubernetes' client for Python, through its own API only.
 
-The outputs pass through, and the status is the exit code. The result is one line of JSON in the --result file:
-{"exitCode", "status", "protocol", "error"}, with exitCode -1, and status 1, where no exit code came.
+The outputs pass through, and the exit status is the command's exit code. The result is one line of JSON in the --result file:
+{"exitCode", "status", "protocol", "error"}. Without an exit code, exitCode is -1 and the exit status is 1.
 """
 
 import argparse

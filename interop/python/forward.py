@@ -1,7 +1,6 @@
-"""Port-forward over WebSocket channels by Kubernetes' client for Python, its own means and nothing beside them.
+"""Port-forward over WebSocket channels by Kubernetes' client for Python, through its own API only.
 
-All of this process's stdin is sent to each of the ports at once, and what comes back is read until the server ends. The
-result is one line of JSON in the --result file: {"error", "ports": {PORT: {"bytes", "sha256", "error"}}}.
+Sends all of stdin to each of the ports, concurrently, and reads what comes back until the server ends. The result is one line of JSON in the --result file: {"error", "ports": {PORT: {"bytes", "sha256", "error"}}}.
 """
 
 import argparse

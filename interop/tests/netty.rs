@@ -90,7 +90,7 @@ impl Dialled {
     /// Ends it in an orderly way, and checks that netty found nothing wrong but these resets. Returns netty's report
     /// and the windows.
     async fn end(mut self, resets: &[&str]) -> (Peer, Value, Arc<Mutex<Windows>>) {
-        within("the end", self.mux.shutdown()).await.expect("an end in good order");
+        within("the end", self.mux.shutdown()).await.expect("an orderly end");
         let report = self.server.report();
         assert_eq!(report["received"]["GOAWAY OK"], 1, "{report}");
         assert_nothing_was_wrong(&report, resets);
@@ -223,7 +223,7 @@ async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() 
     send.finish();
     within("the end", read_pattern(&mut recv, BYTES)).await.expect("the pattern");
     drop((recv, send));
-    within("the GOAWAY", dialled.mux.closed()).await.expect("an end in good order");
+    within("the GOAWAY", dialled.mux.closed()).await.expect("an orderly end");
     let refused = dialled.mux.open(Headers::new()).await;
     assert!(matches!(refused, Err(ConnectionError::GoneAway { .. } | ConnectionError::Closed)), "{refused:?}");
     let report = dialled.server.report();

@@ -49,7 +49,7 @@ async fn open_at_spdy_transport(flow_control: FlowControl, arguments: &[&str]) -
     drop((recv, send));
 
     drop(mux);
-    within("the end", driver).await.expect("no panic").expect("an end in good order");
+    within("the end", driver).await.expect("no panic").expect("an orderly end");
     let report = server.report();
     assert_eq!(report["error"], "", "{report}");
     windows

@@ -88,7 +88,7 @@ async fn an_echo_is_the_same_bytes() {
     let _proof = proves("echo; GOAWAY");
     let dialled = Dialled::new().await;
     dialled.echo(BYTES).await.expect("an echo");
-    within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
+    within("the end", dialled.mux.shutdown()).await.expect("an orderly end");
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() 
     send.finish();
     within("the end", read_pattern(&mut recv, BYTES)).await.expect("the pattern");
     drop((recv, send));
-    within("the GOAWAY", dialled.mux.closed()).await.expect("an end in good order");
+    within("the GOAWAY", dialled.mux.closed()).await.expect("an orderly end");
     let refused = dialled.mux.open(Headers::new()).await;
     assert!(matches!(refused, Err(ConnectionError::GoneAway { .. } | ConnectionError::Closed)), "{refused:?}");
 }
@@ -181,7 +181,7 @@ async fn a_thousand_streams_carry_what_they_were_given() {
     let echoes = stream::iter((0..1000).map(|number| dialled.echo(1 + number * 7)));
     echoes.buffer_unordered(100).try_collect::<()>().await.expect("echoes");
     assert_eq!(dialled.mux.stats().streams, 0);
-    within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
+    within("the end", dialled.mux.shutdown()).await.expect("an orderly end");
 }
 
 #[tokio::test]
@@ -196,5 +196,5 @@ async fn a_goaway_leaves_the_open_streams_alone() {
 
     send_pattern(&mut send, BYTES).await.expect("it is taken");
     within("the echo", read_pattern(&mut recv, BYTES)).await.expect("all of it");
-    within("the end", dialled.mux.closed()).await.expect("an end in good order");
+    within("the end", dialled.mux.closed()).await.expect("an orderly end");
 }

@@ -1,6 +1,6 @@
 //! The user of a session: the handles that it holds, and what it does with them.
 //!
-//! Owns the record of what the user has read and written. `check.rs` judges that record when the session is over.
+//! Records what the user has read and written. `check.rs` judges that record when the session is over.
 
 use std::pin::Pin;
 
