@@ -1,6 +1,6 @@
-//! The table of docs/limits.md against the code: every default is the documented one.
+//! Compares the table of docs/limits.md with the code: every default must be the documented one.
 //!
-//! Owns the list of the settings, in the order of the table. What a limit does is shown by the tests of its own part.
+//! Holds the list of settings in the order of the table. The tests of each part show what a limit does.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,13 +15,13 @@ use kubestream_runtime::RuntimeConfig;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Every setting of the table, in its order, as the code has it.
+/// Every setting of the table, in its order, with the default in the code.
 fn defaults() -> Vec<(&'static str, String)> {
     let (config, exec, handshake, session) =
         (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
     let limits = &config.limits;
     let (forward, streaming) = (portforward::Options::default(), RuntimeConfig::default());
-    assert_eq!(limits.rate_window, Duration::from_secs(30), "the rows that count say so in their first column");
+    assert_eq!(limits.rate_window, Duration::from_secs(30), "rows of counted things are marked in their first column");
     let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
     vec![
         ("spdy::Limits::max_control_frame", bytes(limits.max_control_frame)),

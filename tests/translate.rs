@@ -1,6 +1,6 @@
-//! A session of ours through a translator to a server of ours: every protocol on either side of it.
+//! Sessions of a client and a server of this library through a translator, with every protocol on either side.
 //!
-//! Time is the runtime's and stands still while anybody can move.
+//! Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -32,7 +32,7 @@ fn joined(from: Protocol, to: Protocol, streams: Streams, most: usize) -> (Duple
     (client, server, translating)
 }
 
-/// A session through it.
+/// A session through the translator.
 async fn session(from: Protocol, to: Protocol, streams: Streams) -> (Exec, ExecServer, Translating) {
     let (client, server, translating) = joined(from, to, streams, 4096);
     let ((client, _), (server, _)) = (exec_client(client, from), exec_server(server, to));
@@ -112,7 +112,7 @@ async fn a_terminal_is_resized_from_v3_on_and_over_any_websocket() {
     }
 }
 
-/// A status keeps what it says where both sides can say it, and its words where one side has text alone.
+/// A status keeps its fields if both sides can express them, and its message if one side only has text.
 #[tokio::test(start_paused = true)]
 async fn a_failure_keeps_its_words() {
     for (from, to) in executing() {
@@ -131,7 +131,7 @@ async fn a_backend_that_is_lost_is_an_error_to_the_client_and_never_a_success() 
         let (client, mut server, translating) = joined(from, to, Streams::OUTPUT, 4096);
         let (client, _driver) = exec_client(client, from);
         let lost = tokio::spawn(async move {
-            // It has said nothing, or the beginning of something.
+            // The client has sent nothing, or the beginning of something.
             let mut heard = [0; 1];
             let _ = server.read(&mut heard).await;
         });
@@ -158,7 +158,7 @@ async fn a_client_that_goes_away_takes_its_session_with_it() {
     }
 }
 
-/// Back-pressure carries through, and once the client reads again nothing was lost.
+/// Back-pressure passes through, and after the client reads again nothing is lost.
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_holds_the_process_up_and_loses_nothing() {
     for (from, to) in [
@@ -186,7 +186,7 @@ async fn a_slow_client_holds_the_process_up_and_loses_nothing() {
     }
 }
 
-/// Two floods towards each other that nobody reads, and then both are read: neither side had waited for the other.
+/// Both sides send without reading, and then both read. Neither side has waited for the other.
 #[tokio::test(start_paused = true)]
 async fn two_slow_sides_do_not_wait_for_each_other() {
     for (from, to) in [
@@ -301,7 +301,7 @@ async fn a_connection_that_fails_says_why_and_takes_no_other_with_it() {
                 Err(failed) => failed,
                 Ok(mut connection) => connection.data().await.unwrap().unwrap_err(),
             };
-            // A backend of the old form has answered before it knows: then over SPDY there is but the reset.
+            // A backend of legacy port-forward has replied before it knows, so that over SPDY only the reset is left.
             if to != Protocol::PortChannels(Subprotocol::V4) || from == Protocol::PortChannels(Subprotocol::V4) {
                 assert!(failed.to_string().contains("nobody listens"), "{from} {to}: {failed}");
             }
@@ -362,7 +362,8 @@ async fn a_backend_that_is_lost_ends_every_connection() {
     }
 }
 
-/// The outputs are behind the status at a client that reads slowly: a pager, a thin link.
+/// The client reads slowly, for example through a pager or over a slow link, so the status is there before the rest of
+/// the output.
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_gets_all_of_the_output() {
     for (from, to) in [
@@ -396,7 +397,7 @@ async fn a_slow_client_gets_all_of_the_output() {
     }
 }
 
-/// Before v5 a client ends stdin by closing: the backend gets all of it, and its end.
+/// Before v5 a client ends stdin by closing. The backend gets all of it, and an end.
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_ends_with_its_client_is_whole_at_the_backend() {
     for from in [Subprotocol::Unnamed, Subprotocol::V4, Subprotocol::V5] {

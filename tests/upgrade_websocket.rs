@@ -1,5 +1,5 @@
-//! The WebSocket handshake between two peers, one of them played byte for byte. What the played ones say was recorded from
-//! kubectl 1.32 and a kube-apiserver 1.34.4.
+//! The WebSocket handshake between two peers, one of which the test plays byte by byte. What the played peers send was
+//! recorded from kubectl 1.32 and a kube-apiserver 1.34.4.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,14 +36,14 @@ const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
 const V4: Protocol = Protocol::Channel(Subprotocol::V4);
 const V5: Protocol = Protocol::Channel(Subprotocol::V5);
 const UNNAMED: Protocol = Protocol::Channel(Subprotocol::Unnamed);
-/// `t0ken`, as a browser's client has to send it.
+/// The token `t0ken`, as a browser must send it.
 const TOKEN: &str = "base64url.bearer.authorization.k8s.io.dDBrZW4";
 
 fn get() -> Request<()> {
     Request::get("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap()
 }
 
-/// Our client, against a server that answers with these lines. `ACCEPT` stands for the right answer to the key.
+/// Our client against a server that answers with these lines. `ACCEPT` stands for the correct answer to the key.
 async fn ask(answer: &str, offers: &[Protocol]) -> (Result<Upgraded<DuplexStream>, UpgradeError>, String) {
     let (near, mut far) = duplex(64 * 1024);
     let answer = answer.to_owned();
@@ -57,7 +57,7 @@ async fn ask(answer: &str, offers: &[Protocol]) -> (Result<Upgraded<DuplexStream
     (upgraded, server.await.unwrap())
 }
 
-/// RFC 6455 §4.2.2, by other means than the crate's.
+/// RFC 6455 §4.2.2, computed without the crate.
 fn accept_of(key: &str) -> String {
     use base64::Engine;
     use sha1::Digest;
@@ -65,7 +65,7 @@ fn accept_of(key: &str) -> String {
     base64::prelude::BASE64_STANDARD.encode(digest)
 }
 
-/// A client that sends these bytes and ends, against our server; and all that the client got.
+/// A client that sends these bytes and ends, against our server. Returns all that the client got.
 async fn serve(
     request: &str,
     supported: &'static [Protocol],
@@ -83,7 +83,7 @@ async fn serve(
     (server.await.unwrap(), answer)
 }
 
-/// The recorded request with a line in another's place, or without it where that is empty.
+/// The recorded request with one line replaced, or removed if the new one is empty.
 fn with(line: &str, instead: &str) -> String {
     let changed: Vec<&str> =
         KUBECTL_REQUEST.lines().map(|old| if old.starts_with(line) { instead } else { old }).collect();
@@ -100,7 +100,7 @@ async fn kubectl_upgrades_with_our_server() {
 
 #[tokio::test]
 async fn our_client_upgrades_with_a_go_server() {
-    // Its lines are in another order, and it has none for what was not agreed on.
+    // The lines have another order, and there is no line for what was not agreed on.
     let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n\x02\x01\x01";
     let (upgraded, request) = ask(answer, &[V5, V4]).await;
@@ -133,7 +133,7 @@ async fn where_none_is_asked_for_gos_empty_answer_means_none() {
     }
     let (protocol, answer) = serve(&with("Sec-WebSocket-Protocol", ""), Protocol::ANY, Config::default()).await;
     assert_eq!(protocol.unwrap(), Some(UNNAMED));
-    assert!(!answer.contains("Protocol:"), "clients that asked for none take no answer: {answer}");
+    assert!(!answer.contains("Protocol:"), "clients that offered no protocol accept none: {answer}");
 }
 
 /// Row 24 and RFC 6455 §4.1.
@@ -181,7 +181,7 @@ async fn subprotocols_are_offered_in_any_number_of_lines_and_the_first_known_win
     assert!(matches!(refused, Err(UpgradeError::NoCommonProtocol { .. })));
     assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
     const V3: &[Protocol] = &[Protocol::Channel(Subprotocol::V3)];
-    assert_eq!(serve(&request, V3, Config::default()).await.0.unwrap(), Some(V3[0]), "who wants them has them");
+    assert_eq!(serve(&request, V3, Config::default()).await.0.unwrap(), Some(V3[0]), "an end that wants them has them");
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_handshake_that_rfc_6455_does_not_know_is_refused_with_what_it_says() 
     let (refused, answer) = serve(&post, Protocol::ANY, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::Handshake(HandshakeFault::Method))));
     assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && answer.contains("allow: GET\r\n"), "{answer}");
-    // A server of SPDY alone.
+    // A server of SPDY only.
     let (refused, answer) = serve(KUBECTL_REQUEST, Protocol::EXEC, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::NotAnUpgrade)));
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
@@ -224,7 +224,7 @@ async fn an_extension_is_never_agreed_on() {
 #[tokio::test]
 async fn a_page_of_another_host_is_kept_out_unless_it_is_let_in() {
     let from = |origin: &str| with("Upgrade: ", &format!("Origin: {origin}\r\nUpgrade: websocket"));
-    // Python's client says where it connects to.
+    // Python's client sends the address to which it connects.
     let (protocol, _) = serve(&from("http://127.0.0.1:18019"), Protocol::ANY, Config::default()).await;
     assert_eq!(protocol.unwrap(), Some(V5));
 
@@ -237,7 +237,7 @@ async fn a_page_of_another_host_is_kept_out_unless_it_is_let_in() {
         config.origins = origins;
         assert_eq!(serve(&stranger, Protocol::ANY, config).await.0.unwrap(), Some(V5));
     }
-    // SPDY is out of a page's reach.
+    // A browser's page cannot send SPDY.
     let spdy = "POST /exec HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\n\
         Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
     assert_eq!(serve(spdy, Protocol::ANY, Config::default()).await.0.unwrap(), Some(Protocol::Exec(Version::V4)));
@@ -271,7 +271,7 @@ async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_els
         let pending = upgrade::accept(far, &Config::default()).await.unwrap();
         assert_eq!(pending.bearer_token().unwrap_err(), expected, "{offer}");
         assert!(!pending.offers().any(|offer| offer.contains("bearer")));
-        // No protocol is settled on with who means to be somebody and is not.
+        // A client with an invalid token gets no protocol.
         let refused = pending.accept(Protocol::ANY);
         let (refused, answer) = tokio::join!(refused, async {
             let answer = read_head(&mut near).await;
@@ -301,7 +301,7 @@ async fn a_request_that_cannot_be_sent_is_the_callers_error() {
     }
 }
 
-/// A server that answers each connection with the next of these. What it was asked, and how often.
+/// A server that answers each connection with the next of these. Returns what it was asked, and how often.
 async fn fall_back(
     answers: &[&'static str],
 ) -> (Result<(Option<Protocol>, Option<UpgradeError>), FallbackError>, Vec<String>) {
@@ -364,12 +364,12 @@ async fn a_websocket_that_is_taken_stays_one() {
 #[tokio::test]
 async fn what_was_not_refused_is_not_tried_again() {
     for answer in [
-        // Behind a 101, whatever is wrong with it.
+        // After a 101, whatever is wrong with it.
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: wrong\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n",
-        // And where the answer is none.
+        // And if the answer is not HTTP.
         "SSH-2.0-x\r\n\r\n\r\n",
         "HTTP/1.1 101 Swi",
     ] {

@@ -1,7 +1,8 @@
-//! What the multiplexer costs, as ratios to plain TCP and to moby/spdystream measured in the same rounds.
+//! Measures the costs of the multiplexer, as ratios to plain TCP and to moby/spdystream in the same rounds.
 //!
-//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` changes the number of rounds (5). Owns the
-//! choice of what is measured against what. It must not judge: no figure fails a run, and docs/benchmarks.md has the targets.
+//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` sets the number of rounds (default 5).
+//! Chooses what is compared with what, and does not judge: no figure fails a run, and docs/benchmarks.md has the
+//! targets.
 
 mod forward;
 mod go;
@@ -37,7 +38,7 @@ const GROUPS: [(&str, Group); 10] = [
 ];
 
 fn main() -> Outcome<()> {
-    // Cargo says `--bench` to every bench.
+    // Cargo passes `--bench` to every bench.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if memory::is_child() {
         return memory::child(&wanted);
@@ -45,7 +46,7 @@ fn main() -> Outcome<()> {
     run_groups(GROUPS, &wanted)
 }
 
-/// The proxy alone: its own CPU, and what passes it.
+/// The proxy alone: its own CPU time, and its throughput.
 fn proxy() -> Outcome<()> {
     let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
     let bare = "splice(2), a bare loop";
@@ -141,7 +142,7 @@ fn open() -> Outcome<()> {
     run("open: streams opened, answered and closed from both ends", &cases)
 }
 
-/// interop/benches/peers has the libraries of others in the same rounds.
+/// interop/benches/peers runs other libraries in the same rounds.
 fn over_websocket() -> Outcome<()> {
     type Transfer = fn(Flavor, Plan) -> Outcome<Sample>;
     let directions: [(&str, Transfer, Transfer); 2] = [
@@ -220,7 +221,7 @@ fn port_forward() -> Outcome<()> {
     Ok(())
 }
 
-/// Whether a peer is built, and says so where it is not.
+/// Returns whether a peer is built, and prints a note if it is not.
 fn has(program: &str) -> bool {
     if !go::is_built(program) {
         let path = go::path(program);

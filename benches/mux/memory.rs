@@ -1,7 +1,7 @@
-//! What idle connections and streams hold: two child processes, one an end, that open and then wait.
+//! The memory of idle connections and streams: two child processes, one for each end, that open them and then wait.
 //!
-//! Owns the children. A child is this program again, and answers a line on its stdin with a line of figures: resident
-//! bytes, as the kernel counts them, and live bytes, as the allocator does.
+//! Starts and ends the children. A child is this program again. It answers a line on its stdin with a line of figures:
+//! resident bytes, as the kernel counts them, and live bytes, as the allocator does.
 
 use std::env;
 use std::fs;
@@ -23,7 +23,7 @@ use bench_support::{Flavor, Outcome, websocket};
 const SPDY: &str = "spdy";
 const WEBSOCKET: &str = "websocket";
 const CHILD: &str = "KUBESTREAM_BENCH_CHILD";
-/// Past the second after which a silent connection gives its buffers back.
+/// Longer than the second after which a silent connection frees its buffers.
 const TRIMMED: Duration = Duration::from_millis(1_600);
 const ROUNDS: usize = 5;
 
@@ -59,7 +59,8 @@ pub(crate) fn print() -> Outcome<()> {
     Ok(())
 }
 
-/// How much more each end holds, at once and after the trim: client and server resident, client and server live.
+/// How much memory each end has gained, at once and after buffers were freed: resident at client and server, live at
+/// client and server.
 fn round(carrier: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
     let mut server = Peer::start(&["server", carrier])?;
     let address = server.line()?;
@@ -117,7 +118,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -131,7 +132,7 @@ pub(crate) fn child(args: &[String]) -> Outcome<()> {
             ["client", carrier, address, connections, streams] => {
                 hold(carrier == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
             }
-            _ => Err("a child of which kind?".into()),
+            _ => Err("an unknown kind of child".into()),
         }
     })
 }
@@ -181,7 +182,7 @@ impl Held {
 
 async fn hold(websocket: bool, address: SocketAddr, connections: usize, streams: usize) -> Outcome<()> {
     let mut held = Held::default();
-    // What is paid once is paid by this one.
+    // This connection pays the costs that occur only once.
     held.open(websocket, address, 1).await?;
     println!("ready");
     let mut lines = AsyncBufReader::new(stdin()).lines();

@@ -1,4 +1,5 @@
-//! What a tap tells of any bytes of two sides: the same at any cut, and what the decoders below it read of a side by itself.
+//! Tests what a tap reports for any bytes of two sides: the same at any cut, and the same as what the decoders read of
+//! one side alone.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +15,12 @@ use crate::channel::SUBPROTOCOLS;
 
 const PORTS: [u16; 3] = [80, 443, 7007];
 
-/// Any bytes of two sides are events: no panic, one fault a side at the most and nothing of it behind that, the same at any cut; no more
-/// data than bytes, and the data of a stream is what the decoders read of it; streams within the limits.
+/// Any bytes of two sides give events without a panic. Each side has at most one fault, and no events after it. The
+/// events are the same at any cut, the data is no longer than the bytes, the data of a stream is what the decoders read
+/// of it, and the number of streams is within the limits.
 ///
-/// The first byte chooses the protocol, the second the cut, with its highest bit for narrow limits. Then pieces: two bytes for the
-/// length, of which the highest bit is whose it is, and the bytes.
+/// The first byte chooses the protocol. The second chooses the cut, and its highest bit chooses narrow limits. Then
+/// come pieces: two bytes for the length, whose highest bit is the side, and the bytes.
 pub fn tap(input: &[u8]) {
     let [choice, cut, rest @ ..] = input else { return };
     let protocol = protocol(*choice);
@@ -46,7 +48,7 @@ pub fn tap(input: &[u8]) {
         assert!(carried <= bytes.len());
         let fault = whole.iter().position(|event| matches!(event, Event::Fault { side: of, .. } if *of == side));
         let behind = fault.map_or(&[][..], |at| &whole[at + 1..]);
-        assert!(behind.iter().all(|event| side_of(event) != side), "something behind a fault");
+        assert!(behind.iter().all(|event| side_of(event) != side), "an event after a fault");
         check(protocol, &limits, side, &bytes, &whole);
     }
     let opened = whole.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
@@ -66,7 +68,7 @@ fn protocol(choice: u8) -> Protocol {
     }
 }
 
-/// All that is told, DATA joined where it is of one stream: a size or a status comes with its last byte.
+/// All events, with adjacent DATA of one stream joined. A size or a status comes with its last byte.
 fn follow(protocol: Protocol, limits: &Limits, said: &[(Side, &[u8])], step: usize) -> Vec<Event> {
     let mut tap = Tap::new(protocol, &PORTS, limits.clone());
     let mut told: Vec<Event> = Vec::new();
@@ -113,7 +115,7 @@ fn side_of(event: &Event) -> Side {
     }
 }
 
-/// A message that is found to be none may have been told as far as it had come.
+/// True for events of a message that turned out to be invalid after part of it had been reported.
 fn is_late(event: &Event) -> bool {
     let Event::Fault { error, .. } = event else { return false };
     matches!(
@@ -140,7 +142,7 @@ fn compare(whole: &[Event], pieces: &[Event]) {
             assert_eq!(kept(whole).concat(), kept(pieces).concat(), "a cut matters");
             continue;
         }
-        // What else is wrong with such a message may be seen before all of it is there.
+        // Another fault of such a message may be noticed before the whole message is there.
         assert!([whole, pieces].iter().all(|events| fault(events, side).is_some()), "a cut matters");
         let (whole, pieces) = (data(whole, side), data(pieces, side));
         for (stream, data) in whole {
@@ -149,7 +151,7 @@ fn compare(whole: &[Event], pieces: &[Event]) {
     }
 }
 
-/// The data of a side's streams, by their ids.
+/// The data of one side's streams, by id.
 fn data(events: &[Event], side: Side) -> BTreeMap<u32, Vec<u8>> {
     let mut streams = BTreeMap::<u32, Vec<u8>>::new();
     for event in events {
@@ -169,7 +171,7 @@ fn fault(events: &[Event], side: Side) -> Option<&TapError> {
     })
 }
 
-/// A session's streams, as their bytes are read without a tap.
+/// Checks a session's streams against their bytes, read without a tap.
 fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[Event]) {
     let streams = data(told, side);
     let too_many =
@@ -190,7 +192,7 @@ fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[
             };
             assert_eq!(fault(told, side).map(ToString::to_string), error);
             for (id, data) in streams {
-                assert!(read[&id].ends_with(&data), "{id}: another reading");
+                assert!(read[&id].ends_with(&data), "{id}: the decoder reads other bytes");
             }
         }
         Protocol::Channel(subprotocol) if fault(told, side).is_none() => {

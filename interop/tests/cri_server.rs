@@ -1,5 +1,5 @@
-//! Our client against Go's servers: `k8s.io/cri-streaming`'s, the one in containerd and CRI-O, over SPDY and WebSocket,
-//! and the StreamTranslator of `k8s.io/apiserver` with it behind, which alone has v5.
+//! Our client against Go's servers: `k8s.io/cri-streaming`, the one in containerd and CRI-O, over SPDY and WebSocket,
+//! and the StreamTranslator of `k8s.io/apiserver` in front of it, which alone has v5.
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
@@ -28,7 +28,7 @@ const PROTOCOLS: [Protocol; 10] = [
 const V5: Protocol = Protocol::Channel(Subprotocol::V5);
 const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
 
-/// What is proven of [`Servers`]: of those of Go's, or of the apiserver's hops with our own behind.
+/// Proves cases of [`Servers`]: of Go's own, or of the apiserver's hops with our server behind them.
 fn proves(cases: &str, protocols: impl IntoIterator<Item = Protocol>) -> Proof {
     let (translated, served): (Vec<_>, Vec<_>) = protocols.into_iter().partition(|protocol| *protocol == V5);
     if std::env::var_os("KUBESTREAM_THROUGH").is_some() {
@@ -58,7 +58,7 @@ async fn connect(
     upgrade::connect(tcp, request, offers, &upgrade::Config::default()).await
 }
 
-/// The servers that have them all between them.
+/// The servers that together speak all versions.
 struct Servers {
     cri: Peer,
     translator: Peer,
@@ -66,7 +66,7 @@ struct Servers {
 
 impl Servers {
     fn new() -> Self {
-        // Then it is our own server that stands behind the apiserver's hops.
+        // With this variable our own server stands behind the apiserver's hops.
         if std::env::var_os("KUBESTREAM_THROUGH").is_some() {
             return Self { cri: Peer::node(), translator: Peer::node() };
         }
@@ -78,12 +78,12 @@ impl Servers {
     }
 }
 
-/// Over WebSocket every version has the channel.
+/// Over WebSocket every version has the resize channel.
 fn resizes(protocol: &Protocol) -> bool {
     protocol.carrier() == Carrier::WebSocket || protocol.version() >= Some(Version::V3)
 }
 
-/// A session, its driver on a task of its own.
+/// Starts a session, with its driver on a task of its own.
 async fn start(servers: &Servers, protocol: Protocol, command: &[&str], streams: Streams) -> Exec {
     let server = servers.of(protocol);
     let upgraded = connect(server, command, streams, &[protocol]).await.expect("an upgrade");
@@ -147,7 +147,7 @@ async fn ten_megabytes_come_back_the_same() {
     let servers = Servers::new();
     let sent = pattern(10_000_000);
     for protocol in PROTOCOLS {
-        // Not all can end stdin.
+        // Not every version can end stdin.
         let command: &[&str] = if !protocol.can_end_stdin() { &["head", "-c", "10000000"] } else { &["cat"] };
         let mut session = start(&servers, protocol, command, STDIN_ONLY).await;
         let (mut stdin, stdout) = (session.stdin.take().expect("stdin"), session.stdout.take().expect("stdout"));
@@ -169,7 +169,7 @@ async fn the_end_of_stdin_reaches_the_command() {
     let _proof = proves("the end of stdin", PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()));
     let servers = Servers::new();
     for protocol in PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()) {
-        // stdin that is not taken ends when the status is waited for.
+        // A stdin that the caller did not take ends when the status is awaited.
         let session = start(&servers, protocol, &["wc", "-c"], STDIN_ONLY).await;
         let output = within("the count", session.wait_with_output(1000)).await.expect("an output");
         assert_eq!((output.stdout.trim_ascii(), output.status), (&b"0"[..], ExitStatus::Success), "{protocol:?}");
@@ -251,7 +251,7 @@ async fn the_program_is_a_kubectl_exec() {
     }
 }
 
-/// What a gateway does that knows no WebSocket, and a runtime that has no v5.
+/// Behaves as a gateway without WebSocket, and as a runtime without v5.
 #[tokio::test]
 async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
     let _proof = cri_proves("SPDY where WebSocket is refused", [Protocol::Exec(Version::V4)]);

@@ -1,5 +1,5 @@
-//! Our port-forward client against Go's servers: `k8s.io/cri-streaming`'s over SPDY, and the apiserver's TunnelingHandler with it
-//! behind; and against the built-in node.
+//! Our port-forward client against Go's servers: `k8s.io/cri-streaming` over SPDY, and the apiserver's TunnelingHandler
+//! in front of it; and against the built-in node.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
     PortForward::with_options(mux, options).expect("port-forward")
 }
 
-/// Every server that has a form, with the form.
+/// Every server, with the protocol that it speaks.
 fn servers() -> [(&'static str, Peer, Protocol); 4] {
     [
         ("cri-streaming", Peer::go("cri-server", &[]), Protocol::PortForward),
@@ -37,7 +37,7 @@ fn servers() -> [(&'static str, Peer, Protocol); 4] {
     ]
 }
 
-/// What is proven of them: in front of our own there is what `KUBESTREAM_THROUGH` says, which is no other here.
+/// Proves cases of them. In front of our own server stands the hop of `KUBESTREAM_THROUGH`, and nothing else.
 fn proves(cases: &str) -> Proof {
     let behind = server_for("our client").through("TunnelingHandler");
     let proof = matrix::proves(cases).with(Foreign::CriStreaming, server_for("our client"), [Over::Forward]);
@@ -81,7 +81,7 @@ async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
     for (name, server, protocol) in servers() {
         let forward = connect(&server, protocol).await;
         let mut before = forward.connect(open).await.expect("a connection");
-        // Go answers first and dials then; ours knows already.
+        // Go replies first and dials then. Our server knows before it replies.
         let failed = match forward.connect(closed).await {
             Ok(mut connection) => {
                 let end = within("the reason", connection.data()).await;
@@ -102,7 +102,7 @@ async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
     }
 }
 
-/// A browser's tab that is stopped in the midst of a download, and the other tabs.
+/// For example a browser's tab that stops in the middle of a download, beside other tabs.
 #[tokio::test]
 async fn one_that_nobody_reads_holds_up_no_other() {
     let _proof = proves("one that nobody reads holds up no other");
@@ -120,7 +120,7 @@ async fn one_that_nobody_reads_holds_up_no_other() {
         let forward = connect(&server, protocol).await;
         let mut before = forward.connect(port).await.expect("a connection");
         let mut unread = forward.connect(endless).await.expect("a connection");
-        // All of it is under way: what it holds is over the budget, or is held back by its window.
+        // All of its bytes are on their way: they exceed the budget, or its window holds them back.
         within("some of it", unread.data()).await.expect("no end").expect("some of it");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut after = within("a connection", forward.connect(port)).await.expect("a connection");

@@ -1,5 +1,5 @@
-//! Our bytes as Wireshark reads them: sessions of ours with our own node, with Go's servers and with kubectl and client-go. How it
-//! reads recorded sessions and damaged ones is in `tshark_recorded.rs`.
+//! Our bytes as Wireshark reads them: our sessions with our own node, with Go's servers, and with kubectl and
+//! client-go. `tshark_recorded.rs` tests how it reads recorded and damaged sessions.
 
 use std::collections::BTreeMap;
 
@@ -30,12 +30,12 @@ fn server(who: &str) -> Peer {
     if who == "node" { Peer::node() } else { Peer::go(who, &[]) }
 }
 
-/// The program exec's command line for a server.
+/// The arguments of the program exec for a server.
 fn arguments<'a>(server: &'a Peer, carrier: &'a str, protocol: &'a str, script: &'a str) -> [&'a str; 9] {
     ["--server", server.address(), "--transport", carrier, "--protocol", protocol, "sh", "-c", script]
 }
 
-/// A session of the program exec's, and what it was on the wire.
+/// Runs a session of the program exec, and returns it as it was on the wire.
 async fn exec(server: &Peer, carrier: &str, protocol: &str, script: &str, stdin: Vec<u8>) -> (Ended, Wire) {
     let capture = Capture::of_server(server.address()).await;
     let mut command = Command::new(app("exec"));
@@ -44,7 +44,7 @@ async fn exec(server: &Peer, carrier: &str, protocol: &str, script: &str, stdin:
     (ended, capture.end().await)
 }
 
-/// The exit code 7 as the versions before v4 say it, and as v4 and v5 do.
+/// The exit code 7 in the form of v1 to v3, or of v4 and v5.
 #[track_caller]
 fn exit_7(status: &[u8], in_json: bool, name: &str) {
     if in_json {
@@ -76,7 +76,7 @@ async fn exec_over_spdy_in_every_version() {
             let expected = BTreeMap::from([("streamtype".to_owned(), kind.to_owned())]);
             assert_eq!(*wire.headers(Client, id), expected, "{name}");
         }
-        // Nothing more once the status is there.
+        // The client sends nothing after the status has come.
         let said =
             ["SYN_STREAM 1 error", "SYN_STREAM 3 stdin", "SYN_STREAM 5 stdout", "SYN_STREAM 7 stderr", "DATA 3 6 FIN"];
         assert_eq!(before_goodbye(&wire), said, "{name}");
@@ -91,7 +91,8 @@ async fn exec_over_spdy_in_every_version() {
     .await;
 }
 
-/// What our client has said before its goodbye, which it says once all is there. Where the server ends first, there may be none.
+/// What our client sent before its goodbye, which it sends when everything has come. If the server ends first, there
+/// may be no goodbye.
 fn before_goodbye(wire: &Wire) -> Vec<String> {
     let mut said = wire.by(Client);
     if said.last().is_some_and(|last| last.starts_with("GOAWAY") || last.starts_with("close")) {
@@ -105,7 +106,7 @@ fn before_goodbye(wire: &Wire) -> Vec<String> {
 fn served_over_spdy(wire: &Wire, in_json: bool, name: &str) {
     let said = wire.by(Server);
     assert_eq!(said[..4], ["SYN_REPLY 1", "SYN_REPLY 3", "SYN_REPLY 5", "SYN_REPLY 7"], "{name}: {said:?}");
-    // The outputs end before the status says so, and then the rest.
+    // The outputs end before the status comes, and then the rest ends.
     let status = format!("DATA 1 {} FIN", wire.bytes(Server, 1).len());
     assert_eq!(said[said.len() - 3..], [&*status, "DATA 3 0 FIN", "GOAWAY 7 0"], "{name}: {said:?}");
     assert_eq!(wire.on(Server, 5), ["SYN_REPLY 5", "DATA 5 6 FIN"], "{name}");
@@ -124,7 +125,7 @@ async fn exec_over_websocket_in_every_version() {
     at_once(cases, async |(who, protocol)| {
         let server = server(who);
         let name = format!("{protocol:?}, {who}");
-        // Only v5 can say that stdin ends.
+        // Only v5 can end stdin.
         let ends = protocol.starts_with("v5");
         let script = if ends { SCRIPT } else { "head -n1; echo err >&2; exit 7" };
         let (ended, wire) = exec(&server, "websocket", protocol, script, b"hello\n".to_vec()).await;
@@ -239,7 +240,7 @@ async fn port_forward(server: &Peer, protocol: Protocol, query: &str) -> (PortFo
     (PortForward::new(mux).expect("port-forward"), driver)
 }
 
-/// What a client of ours says of two connections to a port and of one to a closed one.
+/// What our client sends for two connections to a port and one to a closed port.
 const FORWARDED: [&str; 11] = [
     "SYN_STREAM 1 error",
     "SYN_STREAM 3 data",
@@ -278,7 +279,7 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
             assert_eq!(back, b"hello", "{name}");
         }
         let refused = match forward.connect(closed).await {
-            // Go answers first and dials then.
+            // Go replies first and dials then.
             Ok(mut connection) => {
                 within("the reason", connection.data()).await.expect("a reason").expect_err("a reason").to_string()
             }
@@ -301,7 +302,7 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
         }
         let said = wire.by(Client);
         assert_eq!(said[..11], FORWARDED, "{name}: {said:?}");
-        // What the reason overtakes is reset: of both streams, what the server has not ended yet.
+        // The refusal resets, of both streams, what the server has not ended yet.
         let resets = ["RST_STREAM 9 5", "RST_STREAM 11 5"];
         let end = said[11..].iter().map(String::as_str).filter(|said| !resets.contains(said)).collect::<Vec<_>>();
         let expected: &[_] = if protocol == Protocol::Tunnel { &["GOAWAY 0 0", "close 1000"] } else { &["GOAWAY 0 0"] };
@@ -341,7 +342,7 @@ async fn our_node_forwards_for_client_go() {
             connection.write_all(b"hello").await.expect("it takes bytes");
             connection.shutdown().await.expect("it takes the end");
             let mut back = Vec::new();
-            // A refused one may be reset.
+            // A refused connection may be reset.
             let _ = within("the same back", connection.read_to_end(&mut back)).await;
             assert_eq!(back, expected, "{transport}");
         }
@@ -351,7 +352,8 @@ async fn our_node_forwards_for_client_go() {
         assert_eq!(wire.protocol, named);
         assert_eq!(wire.on(Server, 1), ["SYN_REPLY 1", "DATA 1 0 FIN"], "{transport}");
         assert_eq!(wire.on(Server, 3), ["SYN_REPLY 3", "DATA 3 5 FIN"], "{transport}");
-        // A reason on the stream of errors would end all of its connections: it is in the answer, which Go does not read.
+        // An error on the error stream would end all of client-go's connections. So the reason is in the reply's
+        // headers, which Go does not read.
         assert_eq!(wire.on(Server, 5), ["SYN_REPLY 5", "DATA 5 0 FIN"], "{transport}");
         assert_eq!(wire.on(Server, 7), ["SYN_REPLY 7", "DATA 7 0 FIN", "RST_STREAM 7 5"], "{transport}");
         assert!(wire.headers(Server, 7)["error"].contains("refused"), "{transport}");

@@ -1,4 +1,4 @@
-//! Port-forward's own futures.
+//! The futures of port-forward.
 
 use std::io;
 use std::pin::pin;
@@ -19,7 +19,7 @@ use support::peer::{Peer, fin, reply, rst};
 use support::wire::wire;
 use support::{pattern, until};
 
-/// An echo at every port.
+/// An echo server on every port.
 fn echo(server: Multiplexer, polls: usize) -> tokio::task::JoinHandle<usize> {
     tokio::spawn(async move {
         let mut server = PortForwardServer::new(server).unwrap();
@@ -165,7 +165,7 @@ fn client_gone_that_was_dropped_is_asked_again() {
                     assert!(server.client_gone().now_or_never().is_none());
                     assert_eq!(connection.data().await.unwrap().unwrap(), "f");
                     pestered!(polls, server.client_gone());
-                    // And once more: it is still gone.
+                    // Once more: it still reports that.
                     server.client_gone().await;
                 });
                 let forward = PortForward::new(client).unwrap();
@@ -181,7 +181,7 @@ fn client_gone_that_was_dropped_is_asked_again() {
     });
 }
 
-/// With connections that somebody still holds.
+/// While connections still exist.
 #[test]
 fn shutdown_that_was_dropped_goes_on() {
     play(async {
@@ -203,7 +203,7 @@ fn shutdown_that_was_dropped_goes_on() {
                     }
                     Ok::<_, portforward::Error>(())
                 };
-                // Nobody has ended it.
+                // Nothing has ended it.
                 timeout(AN_HOUR, reading).await.expect("an end").unwrap_err();
                 assert!(had == pattern(1, 40), "{protocol:?} {polls}: {had:?}");
                 forward.connect(8).await.unwrap_err();
@@ -220,7 +220,7 @@ fn shutdown_that_was_dropped_goes_on() {
     });
 }
 
-/// The same bytes by `AsyncRead` and `AsyncWrite`, at both ends.
+/// The same bytes through `AsyncRead` and `AsyncWrite`, at both ends.
 #[test]
 fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
     async fn echoes(mut connection: Connection, polls: usize) -> io::Result<()> {
@@ -254,7 +254,7 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
     });
 }
 
-/// A relay takes both, and with it go both: each end sees all of it, or that it broke off.
+/// A relay owns the connection and the socket, and drops both. Each end sees all bytes, or a break.
 #[test]
 fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
     play(async {
@@ -270,10 +270,10 @@ fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
                     echoed_by(server).await;
                     relayed
                 });
-                // An echo, piece by piece.
+                // An echo server, piece by piece.
                 tokio::spawn(async move {
                     let (mut reads, mut writes) = tokio::io::split(far);
-                    // Who is between may be gone.
+                    // The relay between may be gone.
                     if tokio::io::copy(&mut reads, &mut writes).await.is_ok() {
                         let _ = writes.shutdown().await;
                     }
@@ -310,7 +310,7 @@ fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
     });
 }
 
-/// One connection more.
+/// Checks that one more connection works.
 async fn echoed_by(mut server: PortForwardServer) {
     let mut connection = server.accept().await.unwrap().unwrap().accept();
     while let Some(data) = connection.data().await {

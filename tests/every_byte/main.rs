@@ -1,8 +1,9 @@
-//! Small sessions over a connection that goes wrong at every byte in turn, of every kind and over every carrier: each end
-//! has all that was sent to it or a typed error, soon; nothing panics, and nothing is left.
+//! Small sessions over a connection that fails at every byte in turn, with every kind of fault and over every
+//! transport. Each end gets either everything that was sent to it or a typed error, soon. Nothing panics, and nothing
+//! is left.
 //!
-//! Owns where it goes wrong, and what is right then. Time is the runtime's and stands still while anybody can move. By
-//! default the rarer faults visit some of the places only: with `KUBESTREAM_EVERY=1` all of them.
+//! Decides where the connection fails, and what is right then. Time is virtual and passes only while no task can run.
+//! By default the rarer faults are tried at some places only; `KUBESTREAM_EVERY=1` tries all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -63,7 +64,7 @@ fn a_terminal() {
     all(&terminal, &[SPDY[2], SPDY[3], WEBSOCKET[3], WEBSOCKET[5]], Through::Nothing);
 }
 
-/// Before v4 nothing says so: only silence tells it.
+/// Before v4 only silence tells success.
 #[test]
 fn outputs_that_end_in_success() {
     let outputs = What::Exec(Streams::OUTPUT, ExitStatus::Success);

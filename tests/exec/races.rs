@@ -1,5 +1,5 @@
-//! Row 44: the end of a session over TCP, under clients that write while it comes. The tail of the output is what such clients
-//! lose with other servers.
+//! Row 44: the end of a session over TCP, while the client writes. With other servers such clients lose the tail of the
+//! output.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use support::{Settled, exec_client, exec_server, pattern, tcp_pair};
 const OUTPUT: usize = 3_000_000;
 const RUNS: usize = 200;
 
-/// Writes at once and exits, as `head -c 3000000` does; stdin is not read.
+/// Writes at once and exits, as `head -c 3000000` does. It does not read stdin.
 async fn command(mux: Multiplexer) {
     let mut process = mux.accept_exec(Streams { stderr: false, ..Streams::PIPES }).await.unwrap();
     process.stdout.as_mut().unwrap().send(pattern(0, OUTPUT)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Streams opened, accepted and refused.
+//! Opening, accepting and refusing streams.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;

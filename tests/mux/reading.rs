@@ -1,4 +1,4 @@
-//! Streams as tokio's and futures' traits see them, and their halves.
+//! Streams and their halves through the traits of tokio and futures.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use support::peer::{Peer, data, fin, reply, rst};
 use support::{accept, client, named, pattern, read_to_fin, server};
 
-/// One stream between two of ours: the opener's end, the acceptor's end, and what keeps them alive.
+/// One stream between two ends of this library: the opener's end, the acceptor's end, and the handles that keep them
+/// alive.
 async fn stream_pair() -> (Stream, Stream, [Multiplexer; 2]) {
     let (near, far) = duplex(16 * 1024);
     let (client, _one) = client(near, Config::default());
@@ -78,7 +79,7 @@ async fn bytes_read_one_at_a_time_and_in_pieces_between_are_all_there() {
     }
     // What a short read left comes first.
     all.extend_from_slice(&theirs.data().await.unwrap().unwrap());
-    assert_eq!(theirs.read(&mut []).await.unwrap(), 0, "no room, and not the end");
+    assert_eq!(theirs.read(&mut []).await.unwrap(), 0, "an empty buffer, and not the end");
     theirs.read_to_end(&mut all).await.unwrap();
     assert!(all == sent);
     assert_eq!(theirs.read(&mut [0; 8]).await.unwrap(), 0, "the end again");

@@ -1,4 +1,4 @@
-//! Recorded sessions of kubectl and raw clients with a kube-apiserver and a kubelet, whole and at any cut.
+//! Recorded sessions of kubectl and of raw clients with a kube-apiserver and a kubelet, whole and cut at any place.
 
 use bytes::Bytes;
 use kubestream::channel::Subprotocol;
@@ -17,7 +17,7 @@ struct Capture {
     said: [(Side, Bytes); 2],
 }
 
-/// A recording, from behind its heads.
+/// A recording, without its heads.
 fn capture(directory: &str, name: &str) -> Capture {
     let read = |side: &str| recording::said(&format!("{directory}/{name}"), side);
     let ((asked, client), (answer, server)) = (read("c2s"), read("s2c"));
@@ -55,7 +55,7 @@ fn seen(directory: &str, name: &str) -> Told {
 
 #[test]
 fn each_recording_says_what_was_seen_when_it_was_made() {
-    // stdin, stdout and how it ends, stderr, exit code.
+    // stdin, stdout and status; stderr; exit code.
     let cases = [
         ("captures", "spdy-exec-echo", "", "hello\n", "", Some(0)),
         ("captures", "spdy-exec-exit-7", "", "bye\n", "", Some(7)),
@@ -161,7 +161,7 @@ fn forwarded_connections_are_told_apart() {
     }
 }
 
-/// A connection whose client is not heard: what is said on streams that nobody opened is nobody's.
+/// A connection of which only one side is fed. Bytes on streams that were not opened are ignored.
 #[test]
 fn one_side_alone_can_be_followed_as_far_as_it_goes() {
     let capture = capture("captures", "spdy-exec-exit-7");
@@ -177,7 +177,7 @@ fn one_side_alone_can_be_followed_as_far_as_it_goes() {
         )
     };
     assert!(whole(&told.0), "{told:?}");
-    // And the client's first byte twice is an error of the client's alone.
+    // Sending the client's first byte twice is an error of the client only.
     let twice = [(Side::Client, Bytes::from_static(b"\x80")), capture.said[0].clone(), capture.said[1].clone()];
     let told = crate::told(Protocol::Exec(Version::V4), &[], &twice, &[]);
     assert_eq!(told.faults().len(), 1);

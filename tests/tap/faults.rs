@@ -1,4 +1,4 @@
-//! Bytes that nobody can follow: they pass all the same, and are told once.
+//! Bytes that a tap cannot follow: they pass all the same, and are reported once.
 
 use bytes::{Bytes, BytesMut};
 use kubestream::channel::Subprotocol;
@@ -25,7 +25,7 @@ fn wire(frames: impl IntoIterator<Item = Frame>) -> Bytes {
     wire.freeze()
 }
 
-/// A session's beginning, and some of its bytes, both ways.
+/// The beginning of a session, with some bytes in both directions.
 fn session() -> [(Side, Bytes); 2] {
     let kinds = ["error", "stdin", "stdout"].map(|kind| [("streamtype", kind)]);
     let syns = kinds.iter().zip([1, 3, 5]).map(|(headers, id)| syn(id, headers));
@@ -35,7 +35,7 @@ fn session() -> [(Side, Bytes); 2] {
     [(Side::Client, client), (Side::Server, server)]
 }
 
-/// What a pipe carries of these bytes, and what is told of them.
+/// What a pipe carries of these bytes, and what the tap reports.
 async fn carried(said: &[(Side, Bytes); 2], protocol: Protocol) -> ([Vec<u8>; 2], Told) {
     let ((mut client, near), (far, mut server)) = (duplex(100), duplex(100));
     let passing = async {
@@ -70,7 +70,7 @@ async fn carried(said: &[(Side, Bytes); 2], protocol: Protocol) -> ([Vec<u8>; 2]
 }
 
 quickcheck! {
-    /// One bit that is wrong, wherever it is, costs the session nothing: all bytes arrive, and one event at the most is of it.
+    /// One wrong bit anywhere costs the session nothing: all bytes arrive, and at most one event reports it.
     fn a_flipped_bit_costs_nothing(at: usize, bit: u8, of_client: bool) -> bool {
         let mut said = session();
         let side = usize::from(!of_client);
@@ -103,7 +103,7 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     assert_eq!(told.statuses().len(), 1);
 }
 
-/// Nothing more is told of a side that cannot be followed, nor that the other will hear nothing of it.
+/// The tap reports nothing more of a side that it cannot follow, and not that the other side can go on.
 #[test]
 fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
     let headers = Headers::from_iter([("streamtype", "stdout")]);
@@ -144,7 +144,7 @@ fn websockets_that_break_a_rule_are_faults() {
     assert_eq!(told.faults(), [(Side::Server, "the channel of port 80 says that it is of port 81".to_owned())]);
 }
 
-/// What is wrong with a status or a size is told in its place, and the session is followed on.
+/// A malformed status or size is reported in its place, and the tap goes on.
 #[test]
 fn a_status_that_is_none_costs_no_output() {
     let v5 = Protocol::Channel(Subprotocol::V5);
@@ -176,8 +176,8 @@ fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
     assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
 }
 
-/// Row 49: blocks that inflate a hundredfold pass as all else does, and are not followed for long. What Kubernetes' clients say
-/// inflates threefold, and is, however much of it there is: here ten times the limit.
+/// Row 49: blocks that inflate a hundredfold pass like all others, but the tap soon stops following them. The blocks of
+/// Kubernetes' clients inflate threefold and are followed, however many there are: here ten times the limit.
 #[test]
 fn blocks_that_inflate_too_far_are_followed_no_more() {
     let mut limits = Limits::default();
@@ -191,7 +191,7 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
             let headers = headers.iter().copied().collect();
             codec.encode(Frame::Headers { id: StreamId::new(1), fin: false, headers }, &mut wire).unwrap();
             let bytes = if protocol == Protocol::Tunnel { frame(0x80 | BINARY, &wire, true) } else { wire.to_vec() };
-            // However it is cut.
+            // However the bytes are cut.
             for piece in bytes.chunks(7) {
                 tap.feed(Side::Client, Bytes::copy_from_slice(piece));
                 seen.take(&mut tap);
@@ -209,7 +209,7 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
     }
 }
 
-/// A port-forward may have any number of them one after the other.
+/// A port-forward may have any number of streams, one after the other.
 #[test]
 fn streams_that_were_do_not_count() {
     let mut limits = Limits::default();
@@ -225,7 +225,7 @@ fn streams_that_were_do_not_count() {
     assert_eq!((seen.faults(), seen.0.len()), (vec![], 200));
 }
 
-/// The session is followed all the same: a name is for whoever reads of it.
+/// The session is followed all the same. The name is only for the reader of events.
 #[test]
 fn a_long_name_is_told_by_its_beginning() {
     let long = "n".repeat(100);

@@ -1,4 +1,4 @@
-//! Sessions of ours through a pipe that is watched: what a tap tells of each stream is what the two ends said.
+//! Sessions of this library through a watched pipe: for each stream, the tap reports what the two ends sent.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const POD: &str = "/api/v1/namespaces/default/pods/web";
 
 type Ends = (Upgraded<DuplexStream>, Upgraded<DuplexStream>, Pipe<DuplexStream, Fragmented<DuplexStream>>);
 
-/// Two ends of ours that have agreed on a protocol, and the pipe between.
+/// Two ends of this library that have agreed on a protocol, and the pipe between them.
 async fn between(path: &str, protocol: Protocol) -> Ends {
     let ((near, client_side), (backend_side, far)) = (duplex(5000), duplex(7000));
     let serving = async {
@@ -43,7 +43,7 @@ async fn between(path: &str, protocol: Protocol) -> Ends {
     tokio::join!(asking, serving, passing)
 }
 
-/// The pipe, watched to its end.
+/// Runs the pipe and watches it to its end.
 fn watch(
     pipe: Pipe<DuplexStream, Fragmented<DuplexStream>>,
     protocol: Protocol,
@@ -213,7 +213,8 @@ async fn forwarded_ports_are_told_in_each_form() {
     }
 }
 
-/// An observer that has no room has the connection wait, and nothing is lost; one that stops it has both closed.
+/// An observer that is not ready makes the connection wait, and nothing is lost. An observer that stops the pipe has
+/// both connections closed.
 #[tokio::test(start_paused = true)]
 async fn an_observer_may_slow_a_pipe_down_and_stop_it() {
     let protocol = Protocol::Exec(upgrade::Version::V4);
@@ -255,7 +256,7 @@ async fn an_observer_may_slow_a_pipe_down_and_stop_it() {
     assert_eq!((moved.to_client, moved.to_backend), (50_000, 0), "what stopped it is not passed on");
 }
 
-/// Exec and port-forward share names, which the request's path tells apart; what is none of ours has no protocol.
+/// Exec and port-forward use the same names, and the request's path tells them apart. An unknown name has no protocol.
 #[tokio::test(start_paused = true)]
 async fn a_pipe_knows_its_protocol_by_what_was_asked() {
     use kubestream::channel::Subprotocol;

@@ -1,6 +1,6 @@
-//! What our client makes of a server's answer: a switch, a refusal, or neither.
+//! What our client makes of a server's answer: an upgrade, a refusal, or neither.
 //!
-//! Owns the answers that a server may give.
+//! Holds the answers that a server may give.
 
 use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, NotSwitched, Protocol, UpgradeError};
@@ -59,7 +59,7 @@ async fn a_refusal_by_a_real_cluster_says_why() {
             "invalid upgrade response: status code 200",
             None,
         ),
-        // The kubelet writes what the runtime has written already.
+        // The kubelet repeats what the runtime has written.
         (
             include_bytes!("../data/http-errors/bad-protocol.http"),
             403,
@@ -102,7 +102,7 @@ async fn a_refusals_body_ends_by_chunks_or_with_the_connection() {
     }
 }
 
-/// Row 24: whatever else it says.
+/// Row 24: whatever else the answer contains.
 #[tokio::test]
 async fn only_a_101_switches() {
     for status in ["200 OK", "201 Created", "204 No Content", "403 Forbidden", "500 Internal Server Error"] {
@@ -122,7 +122,7 @@ async fn a_refusals_body_is_cut_and_not_lost() {
     let server = tokio::spawn(async move {
         read_head(&mut far).await;
         far.write_all(b"HTTP/1.1 500 \r\nContent-Length: 9\r\n\r\nslow").await.unwrap();
-        // Waits for the client to give up.
+        // Waits until the client gives up.
         read_all(&mut far).await
     });
     let began = Instant::now();

@@ -1,7 +1,7 @@
-//! The handshake between two peers, one of them played byte for byte. What the played servers say was recorded from a real
-//! cluster (kube-apiserver and kubelet 1.34.4, containerd 1.6.20).
+//! The handshake between two peers, one of which the test plays byte by byte. What the played servers send was recorded
+//! from a real cluster (kube-apiserver and kubelet 1.34.4, containerd 1.6.20).
 //!
-//! Owns the recorded heads and the played peers, and the tests that concern both ends.
+//! Holds the recorded heads, the played peers, and the tests of both ends.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,7 +50,7 @@ async fn read_all(io: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(all).unwrap()
 }
 
-/// Our client, against a server that reads the request, answers with these bytes and ends.
+/// Our client against a server that reads the request, answers with these bytes and ends.
 async fn ask(pipe: usize, answer: &[u8], offers: &[Protocol]) -> Result<Upgraded<DuplexStream>, UpgradeError> {
     let (near, mut far) = duplex(pipe);
     let answer = answer.to_vec();
@@ -61,7 +61,7 @@ async fn ask(pipe: usize, answer: &[u8], offers: &[Protocol]) -> Result<Upgraded
     upgrade::connect(near, post(), offers, &Config::default()).await
 }
 
-/// A client that sends these bytes and ends, against our server; and all that the client got.
+/// A client that sends these bytes and ends, against our server. Returns all that the client got.
 async fn serve(
     pipe: usize,
     request: &[u8],
@@ -75,7 +75,7 @@ async fn serve(
     });
     let (mut reads, mut writes) = tokio::io::split(&mut near);
     let sending = async {
-        // What a server that has refused does not take is of no interest.
+        // A server that has refused need not take the rest.
         let _ = writes.write_all(request).await;
         let _ = writes.shutdown().await;
     };
@@ -219,7 +219,7 @@ async fn a_dropped_handshake_drops_its_connection() {
     assert_eq!(read_all(&mut far).await, "");
 }
 
-/// Polls once: whether it waits.
+/// Polls once, and returns whether it is pending.
 async fn waits<F: Future + Unpin>(mut future: F) -> bool {
     std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut future).poll(context).is_pending()))
         .await

@@ -1,6 +1,6 @@
-//! What our server answers to a request that asks for no upgrade, or for one that the server refuses.
+//! What our server answers to a request without an upgrade, or to one that it refuses.
 //!
-//! Owns the requests that a client may make.
+//! Holds the requests that a client may send.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{KUBECTL_REQUEST, PIPES, read_all, serve};
 
-/// The status line, the accepted protocols and the body of an answer that closes.
+/// The status line, the accepted protocols and the body of an answer that closes the connection.
 fn answered(answer: &str) -> (&str, Vec<&str>, &str) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
     let mut lines = head.split("\r\n");
@@ -172,7 +172,7 @@ async fn an_answer_survives_a_body_that_nobody_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_peer_is_discarded_for_so_long_and_so_much() {
-    // It never ends.
+    // The request never ends.
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let pending = upgrade::accept(far, &Config::default()).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_refused_peer_is_discarded_for_so_long_and_so_much() {
     pending.respond(Response::new(Bytes::new())).await.unwrap();
     assert_eq!(began.elapsed(), Config::default().refusal_body_timeout);
 
-    // It never stops.
+    // The client never stops sending.
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut config = Config::default();

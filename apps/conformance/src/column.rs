@@ -1,18 +1,18 @@
-//! What a case is tried over: each carrier, and each version on it.
+//! The columns of the table: each transport, and each version on it.
 //!
-//! Owns their order and their names in the table.
+//! Holds the order of the columns and their names.
 
 use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{Carrier, Protocol, Version};
 
-/// Cases that share their columns.
+/// Cases that are tried in the same columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// Of the request and its answer: a column a carrier.
+    /// The request and its answer: one column for each transport.
     Handshake,
-    /// Exec and attach: a column a version.
+    /// Exec and attach: one column for each version.
     Exec,
-    /// Port-forward: a column a form.
+    /// Port-forward: one column for each protocol of it.
     Forward,
 }
 
@@ -38,11 +38,11 @@ impl Group {
     }
 }
 
-/// One of them.
+/// One column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: &'static str,
-    /// What is spoken. In [`Group::Handshake`] it stands for all of its carrier.
+    /// The protocol of the column. In [`Group::Handshake`] it stands for its whole transport.
     pub protocol: Protocol,
 }
 
@@ -56,13 +56,13 @@ impl Column {
         self.protocol.carrier() == Carrier::Spdy
     }
 
-    /// Port-forward in its older form, where the request names the ports and there is one connection to each.
+    /// True for legacy port-forward: the request names the ports, and each port has one connection.
     #[must_use]
     pub fn names_ports(self) -> bool {
         matches!(self.protocol, Protocol::PortChannels(_))
     }
 
-    /// The size of a terminal can be said: every WebSocket has the channel, whatever the version.
+    /// True if the client can set the size of a terminal. Over WebSocket every version has the channel for it.
     #[must_use]
     pub fn resizes(self) -> bool {
         !self.is_spdy() || self.protocol.version() >= Some(Version::V3)

@@ -1,6 +1,6 @@
-//! The upgrade of an exec, over WebSocket or SPDY as its user chooses.
+//! The upgrade of an exec, over the transport that the user chose.
 //!
-//! Owns the choice. What is dialled is [`transport`]'s.
+//! Chooses the protocols to offer. [`transport`] connects.
 
 use std::error::Error;
 
@@ -16,7 +16,7 @@ pub enum Transport {
     Auto,
 }
 
-/// Upgrades a connection of its own, with the usual protocols or the one that is named.
+/// Upgrades a new connection, with the usual protocols or the named one.
 pub async fn upgrade(
     url: &str,
     transport: Transport,
@@ -37,7 +37,9 @@ pub async fn upgrade(
         }
         Transport::Auto => {
             if name.is_some() {
-                return Err("--protocol needs a --transport: the same name is another protocol over each".into());
+                return Err(
+                    "--protocol requires --transport: the same name means another protocol on each transport".into()
+                );
             }
             let request = request(Method::GET)?;
             let connected =
@@ -47,7 +49,7 @@ pub async fn upgrade(
     }
 }
 
-/// The protocol that was named, or else the usual ones.
+/// Returns the named protocol, or the usual ones.
 fn offers(
     carrier: Carrier,
     name: Option<&str>,

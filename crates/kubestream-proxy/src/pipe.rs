@@ -65,24 +65,24 @@ impl<C, B> From<PassedOn<C, B>> for Pipe<C, B> {
 }
 
 impl<C, B> Pipe<C, B> {
-    /// What both sides have switched to.
+    /// The transport that both sides have switched to.
     #[must_use]
     pub fn carrier(&self) -> Carrier {
         self.passed.carrier
     }
 
-    /// The name on the wire of the protocol that the backend has chosen. Empty if the backend named none.
+    /// The wire name of the protocol that the backend has chosen. It is empty if the backend named no protocol.
     #[must_use]
     pub fn protocol(&self) -> &str {
         &self.passed.protocol
     }
 
-    /// The protocol that both sides have agreed on. It takes the request's `operation` to know it, because exec and the legacy
-    /// port-forward have the same names over WebSocket. `None` if this crate does not know the protocol.
+    /// The protocol that both sides have agreed on. The request's `operation` is needed because exec and legacy
+    /// port-forward use the same names over WebSocket. `None` if this crate does not know the protocol.
     #[must_use]
     pub fn settled(&self, operation: Operation) -> Option<Protocol> {
         let known = match (self.carrier(), self.protocol(), operation) {
-            // Over SPDY a backend that names no protocol means the oldest.
+            // A backend that names no protocol over SPDY means the oldest one.
             (Carrier::Spdy, "", Operation::Exec | Operation::Attach) => Some(Protocol::Exec(Version::V1)),
             (Carrier::Spdy, "", Operation::PortForward) => Some(Protocol::PortForward),
             (carrier, name, _) => Protocol::from_name(carrier, name),

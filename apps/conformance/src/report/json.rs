@@ -1,4 +1,4 @@
-//! For programs.
+//! The report as JSON, for programs.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::word;
 use crate::run::{Cell, Report};
 use crate::verdict::Departure;
 
-/// All of a report.
+/// Turns a report into JSON.
 #[must_use]
 pub fn json(report: &Report) -> Value {
     let cases: Vec<_> = report

@@ -1,7 +1,7 @@
-//! What the error and the resize stream of a session say.
+//! Reads the error stream and the resize stream of a session.
 //!
-//! This module owns when a status and a size are reported. It must not know frames or messages: the modules of the protocols read
-//! those, and tell it which stream the bytes are of.
+//! This module owns when a status and a size are reported. It must not know frames or messages. The modules of the
+//! protocols read those, and pass on the bytes with the stream's name.
 
 use bytes::Bytes;
 use kubestream::spdy::RstStatus;
@@ -60,20 +60,21 @@ impl Session {
 
     /// The server ends the error stream.
     pub(super) fn end_error(&mut self, reset: Option<RstStatus>, events: &mut Events) {
-        // Servers of v1 over SPDY reset it as soon as all streams are made, and send the error all the same.
+        // Servers of v1 over SPDY reset the error stream as soon as all streams are made, and still send the error on
+        // it.
         if reset.is_none() || !self.ends_by_goaway() {
             self.finish(reset.is_none_or(|status| status == RstStatus::CANCEL), events);
         }
     }
 
-    /// The server says GOAWAY.
+    /// The server sends GOAWAY.
     pub(super) fn goaway(&mut self, orderly: bool, events: &mut Events) {
         if self.ends_by_goaway() {
             self.finish(orderly, events);
         }
     }
 
-    /// Whether GOAWAY ends the session, and not the end of the error stream.
+    /// True if GOAWAY ends the session instead of the end of the error stream.
     fn ends_by_goaway(&self) -> bool {
         (self.version, self.carrier) == (Version::V1, Carrier::Spdy)
     }
@@ -87,7 +88,7 @@ impl Session {
         }
     }
 
-    /// The next of the sizes that have come. Every size is reported, not only the last.
+    /// Returns the next size. Every size is reported, not only the last.
     pub(super) fn poll_size(&mut self) -> Option<TapEvent> {
         while !self.sizes.is_empty() {
             let decoder = self.resize.as_mut()?;
