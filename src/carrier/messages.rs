@@ -11,7 +11,8 @@ use crate::session::{ConnectionError, Role};
 use crate::wire::Limits;
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::GoAwayStatus;
-use crate::wire::websocket::{CloseReason, Decoder, Masks, NORMAL, Opcode, Piece, close_payload, encode_head, mask};
+use crate::wire::websocket::codes;
+use crate::wire::websocket::{CloseReason, Decoder, Masks, Opcode, Piece, close_payload, encode_head, mask};
 
 #[derive(Debug)]
 pub(super) struct Messages {
@@ -53,7 +54,7 @@ impl Messages {
         let (code, reason) = reason.map_or((None, String::new()), |reason| (Some(reason.code), reason.reason));
         match (code, self.role) {
             _ if !self.frames.is_between_messages() => ConnectionError::Lost,
-            (Some(NORMAL), Role::Client) => ConnectionError::Closed,
+            (Some(codes::NORMAL), Role::Client) => ConnectionError::Closed,
             _ => ConnectionError::PeerClosed { code, reason },
         }
     }
@@ -115,22 +116,19 @@ fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
     mask(out.get_mut(start..).unwrap_or_default(), key);
 }
 
-const GOING_AWAY: u16 = 1001;
-const INTERNAL_ERROR: u16 = 1011;
-
 /// What a Close frame says of the end (RFC 6455 §7.4.1).
 fn close_reason(status: GoAwayStatus, ended: Option<&ConnectionError>) -> (u16, String) {
     let code = match ended.unwrap_or(&ConnectionError::Closed) {
-        ConnectionError::Closed if status == GoAwayStatus::OK => return (NORMAL, String::new()),
-        ConnectionError::Closed => return (INTERNAL_ERROR, String::new()),
+        ConnectionError::Closed if status == GoAwayStatus::OK => return (codes::NORMAL, String::new()),
+        ConnectionError::Closed => return (codes::INTERNAL_ERROR, String::new()),
         // What it said is said back.
-        ConnectionError::PeerClosed { code, .. } => return (code.unwrap_or(NORMAL), String::new()),
+        ConnectionError::PeerClosed { code, .. } => return (code.unwrap_or(codes::NORMAL), String::new()),
         ConnectionError::WebSocket(error) => error.close_code(),
-        ConnectionError::Channel(ChannelError::NotBase64) => 1007,
-        ConnectionError::Channel(_) | ConnectionError::Protocol(_) => 1002,
-        ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => GOING_AWAY,
-        ConnectionError::LimitExceeded { .. } => 1008,
-        _ => INTERNAL_ERROR,
+        ConnectionError::Channel(ChannelError::NotBase64) => codes::INVALID_PAYLOAD,
+        ConnectionError::Channel(_) | ConnectionError::Protocol(_) => codes::PROTOCOL_ERROR,
+        ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => codes::GOING_AWAY,
+        ConnectionError::LimitExceeded { .. } => codes::POLICY_VIOLATION,
+        _ => codes::INTERNAL_ERROR,
     };
     (code, ended.map(ToString::to_string).unwrap_or_default())
 }

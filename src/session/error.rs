@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::initiator::Initiator;
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::{CodecError, GoAwayStatus, RstStatus};
-use crate::wire::websocket::WebSocketError;
+use crate::wire::websocket::{WebSocketError, codes};
 
 /// Why a connection ended, or refused an operation.
 ///
@@ -126,7 +126,7 @@ impl ConnectionError {
     /// Whether a server may take it as its client's goodbye: the client ended the connection itself, in good order.
     #[must_use]
     pub fn is_farewell(&self) -> bool {
-        matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(1000 | 1001), .. })
+        matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(codes::NORMAL | codes::GOING_AWAY), .. })
     }
 
     fn kind(&self) -> io::ErrorKind {

@@ -4,6 +4,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::codes;
 use super::encode::mask;
 use super::opcode::{FIN, MASKED, MAX_CONTROL, Opcode, RESERVED};
 use super::utf8::Utf8;
@@ -166,11 +167,11 @@ impl WebSocketError {
     #[must_use]
     pub fn close_code(&self) -> u16 {
         match self {
-            Self::Fault(Fault::NotUtf8) => 1007,
-            Self::Fault(Fault::Text) => 1003,
-            Self::Fault(_) => 1002,
-            Self::MessageTooLarge { .. } => 1009,
-            Self::TooManyFragments { .. } => 1008,
+            Self::Fault(Fault::NotUtf8) => codes::INVALID_PAYLOAD,
+            Self::Fault(Fault::Text) => codes::UNSUPPORTED_DATA,
+            Self::Fault(_) => codes::PROTOCOL_ERROR,
+            Self::MessageTooLarge { .. } => codes::MESSAGE_TOO_BIG,
+            Self::TooManyFragments { .. } => codes::POLICY_VIOLATION,
         }
     }
 
@@ -408,8 +409,7 @@ fn close_reason(mut payload: BytesMut) -> Result<Option<CloseReason>, WebSocketE
         return Ok(None);
     }
     let code = payload.try_get_u16().map_err(|_| Fault::BadClose)?;
-    // §7.4.1, §7.4.2: 1004 to 1006 and 1015 are never sent, and the rest below 3000 is the protocol's own.
-    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+    if !codes::may_be_sent(code) {
         return Err(Fault::BadClose.into());
     }
     let reason = String::from_utf8(payload.to_vec()).map_err(|_| Fault::NotUtf8)?;

@@ -6,6 +6,7 @@
 //!
 //! Messages are handed on as they arrive, fragmented or not, in slices of the buffer they came in: none is ever held whole.
 
+pub mod codes;
 mod decode;
 mod encode;
 mod opcode;
@@ -13,5 +14,4 @@ mod utf8;
 
 pub use decode::{CloseReason, Decoder, Fault, Piece, WebSocketError};
 pub use encode::{Masks, close_payload, encode_head, mask};
-pub use opcode::NORMAL;
 pub use opcode::Opcode;

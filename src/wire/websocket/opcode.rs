@@ -2,9 +2,6 @@
 //!
 //! This file owns the constants of the format.
 
-/// The code of a Close that ends a connection normally: nothing is missing (§7.4.1).
-pub const NORMAL: u16 = 1000;
-
 /// What a frame is (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // every other opcode is reserved
