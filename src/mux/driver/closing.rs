@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::stage::{Overheard, Stage};
+use super::stage::{Overheard, Rest, Stage};
 use super::{Driver, ROUNDS, after};
 use crate::session::{ConnectionError, Message, Role, SURELY_TAKEN};
 
@@ -27,20 +27,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Reads once what nobody wants any more, but for the word that nothing more is to come.
     pub(super) fn overhear(&mut self, cx: &mut Context<'_>) -> Poll<Overheard> {
-        while !self.garbled {
+        while self.rest == Rest::Frames {
             match self.carrier.decode(self.input.bytes()) {
                 Ok(Some(Message::Goodbye { .. }))
                 | Err(ConnectionError::Closed | ConnectionError::PeerClosed { .. }) => {
                     // A carrier says its end again each time it is asked.
-                    (self.farewell, self.garbled) = (true, true);
+                    self.rest = Rest::Goodbye;
                     return Poll::Ready(Overheard::End);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(_) => self.garbled = true,
+                Err(_) => self.rest = Rest::Unreadable,
             }
         }
-        if self.garbled {
+        if self.rest != Rest::Frames {
             self.input.bytes().clear();
         }
         Poll::Ready(match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
@@ -59,7 +59,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let orderly = matches!(connection.error(), Some(ConnectionError::Closed));
             connection.role() == Role::Server && orderly && !connection.is_going_away()
         });
-        told && !self.farewell && !self.eof
+        told && self.rest != Rest::Goodbye && !self.eof
     }
 
     /// Where to go on once the connection is closed.
@@ -77,7 +77,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// When the peer is no longer waited for, where it is at all: after a failed write, unless our reader is the slow one,
     /// and while closing.
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
-        match &self.deaf {
+        match &self.write_error {
             Some(_) => (!self.paused).then(|| after(self.progress, self.linger)),
             None => self.closing.then(|| after(self.progress, self.flush_timeout)),
         }
@@ -100,7 +100,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     pub(super) fn silence_allowed(&self, now: Instant) -> (Instant, Instant) {
         let at_most = after(now, self.patience());
         // It may be silent because it has yet to read, and a reset would take the rest of it back.
-        let until = if self.unheard > SURELY_TAKEN { at_most } else { after(now, self.linger) };
+        let until = if self.unconfirmed > SURELY_TAKEN { at_most } else { after(now, self.linger) };
         (until, at_most)
     }
 }

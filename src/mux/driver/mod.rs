@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use stage::{Overheard, Stage};
+use stage::{Overheard, Rest, Silence, Stage};
 
 use super::buffer::ReadBuffer;
 use super::shared::Shared;
@@ -57,22 +57,18 @@ pub struct Driver<IO> {
     linger: Duration,
     flush_timeout: Duration,
     /// Bytes that were written since the peer was last known to have taken all of them.
-    unheard: u64,
+    unconfirmed: u64,
     /// Why nothing can be written any more. The rest of the peer's bytes is waited for until it is silent for too long.
-    deaf: Option<ConnectionError>,
+    write_error: Option<ConnectionError>,
     /// Reading waits for somebody to read what has come.
     paused: bool,
     eof: bool,
-    /// The peer has said GOAWAY or Close while we were ending: it waits for nothing more.
-    farewell: bool,
-    /// What goes out is more than answers and grants.
+    /// What the peer's bytes are while the connection ends.
+    rest: Rest,
+    /// What can still be written once the connection has fallen silent.
+    silence: Silence,
+    /// `output` has DATA or a goodbye in it, and not answers and grants alone.
     substance: bool,
-    /// What still comes is no frames.
-    garbled: bool,
-    /// What goes out is the PING of one that has fallen silent.
-    asking: bool,
-    /// A frame of ours was not written to its end when we fell silent.
-    cut_short: bool,
     /// The last handle is gone, and what is queued goes out.
     closing: bool,
     /// When a byte last went in either direction, or the closing began.
@@ -96,15 +92,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             stage: Stage::Running,
             linger: config.linger,
             flush_timeout: config.flush_timeout,
-            unheard: 0,
-            deaf: None,
+            unconfirmed: 0,
+            write_error: None,
             paused: false,
             eof: false,
-            farewell: false,
+            rest: Rest::Frames,
+            silence: Silence::Whole,
             substance: false,
-            garbled: false,
-            asking: false,
-            cut_short: false,
             closing: false,
             progress: tokio::time::Instant::now().into_std(),
             timer: None,
@@ -132,7 +126,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Err(error) => {
                             let timed_out = waits.then_some(ConnectionError::FlushTimeout(patience));
                             let silent = self.is_silent();
-                            self.deaf = (!silent).then(|| timed_out.unwrap_or_else(|| error.into()));
+                            self.write_error = (!silent).then(|| timed_out.unwrap_or_else(|| error.into()));
                             Stage::Ended
                         }
                     };
@@ -194,10 +188,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
         for _ in 0..ROUNDS {
             let read = self.read(cx, now);
-            if self.deaf.is_none()
+            if self.write_error.is_none()
                 && let Poll::Ready(Err(error)) = self.write(cx, now)
             {
-                self.deafen(error, now);
+                self.stop_writing(error, now);
                 cx.waker().wake_by_ref();
             }
             if let Some(next) = self.closed_stage() {
@@ -208,7 +202,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             // Only once all that has come is read: it may be the answer that a timer waits for.
             if read.is_pending() {
                 let news = self.let_time_pass(now);
-                if news && self.deaf.is_none() && !self.output.has_remaining() {
+                if news && self.write_error.is_none() && !self.output.has_remaining() {
                     continue;
                 }
                 return self.sleep(cx, now);
@@ -224,7 +218,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.shared.drive(|state| {
             let output = state.connection.output_added();
             state.connection.handle_timeout(now);
-            match &self.deaf {
+            match &self.write_error {
                 // A client may be slow to read a tail that is still in the socket. What is unread here is its stdin.
                 Some(error) if self.paused && state.connection.role() == Role::Server => {
                     state.connection.close(error.clone());
@@ -261,14 +255,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 self.decode(count, now);
                 if self.shared.look(|state| state.connection.has_taken_all()) {
-                    self.unheard = 0;
+                    self.unconfirmed = 0;
                 }
             }
             // TLS without its close_notify: the peer's end, which says nothing of whether all was said.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.deaf.is_none() => self.hear_the_end(),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.write_error.is_none() => {
+                self.hear_the_end()
+            }
             Err(error) => {
                 self.eof = true;
-                let error = self.deaf.take().unwrap_or_else(|| error.into());
+                let error = self.write_error.take().unwrap_or_else(|| error.into());
                 self.shared.drive(|state| state.connection.lost(error));
             }
         }
@@ -279,8 +275,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn hear_the_end(&mut self) {
         self.eof = true;
         let between = self.input.bytes().is_empty() && self.carrier.is_between_frames();
-        let deaf = self.deaf.take();
-        self.shared.drive(|state| match deaf {
+        let write_error = self.write_error.take();
+        self.shared.drive(|state| match write_error {
             Some(error) => state.connection.close(error),
             None => state.connection.end_of_input(between),
         });
@@ -331,7 +327,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         match written {
             // Nothing of what one that has fallen silent still says matters to anybody.
             Poll::Ready(Err(_)) if self.is_silent() => {
-                self.cut_short = true;
+                self.silence = Silence::Cut;
                 self.output.clear();
                 Poll::Ready(Ok(()))
             }
@@ -342,18 +338,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn write_messages(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         loop {
             let silent = self.is_silent();
-            if silent && !self.asking {
-                // The rest of a frame that was begun is no loss, but there can be no frame after it.
-                self.cut_short |= self.output.has_remaining();
-                self.output.clear();
-                if self.cut_short {
+            if silent && self.silence != Silence::LastFrame {
+                if self.output.has_remaining() {
+                    self.silence = Silence::Cut;
+                    self.output.clear();
+                }
+                if self.silence == Silence::Cut {
                     return Poll::Ready(Ok(()));
                 }
             }
             if !self.output.has_remaining() {
                 self.fill(now)?;
-                self.asking = silent && self.output.has_remaining();
-                if !self.output.has_remaining() {
+                let more = self.output.has_remaining();
+                self.silence = if silent && more { Silence::LastFrame } else { Silence::Whole };
+                if !more {
                     return Pin::new(&mut self.io).poll_flush(cx);
                 }
                 self.trim_at = None;
@@ -366,7 +364,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if !self.closing || self.substance {
                 self.progress = now;
             }
-            self.unheard = self.unheard.saturating_add(count as u64);
+            self.unconfirmed = self.unconfirmed.saturating_add(count as u64);
             self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
         }
     }
@@ -391,11 +389,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     /// Writing has failed. What the peer sent before that is still there to be read, and may be all that matters.
-    fn deafen(&mut self, error: io::Error, now: Instant) {
+    fn stop_writing(&mut self, error: io::Error, now: Instant) {
         let error = ConnectionError::from(error);
         self.output.clear();
         self.shared.drive(|state| state.connection.silence(StreamError::Connection(error.clone())));
-        self.deaf = Some(error);
+        self.write_error = Some(error);
         self.progress = now;
     }
 
@@ -467,7 +465,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let driver = self.get_mut();
         ready!(driver.drive(cx));
-        let unsent = driver.deaf.take();
+        let unsent = driver.write_error.take();
         Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed, unsent)))
     }
 }
@@ -482,7 +480,7 @@ impl<IO> fmt::Debug for Driver<IO> {
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let flushing = self.stage == Stage::Flushing;
-        let unsent = self.deaf.take().or_else(|| flushing.then_some(ConnectionError::DriverGone));
+        let unsent = self.write_error.take().or_else(|| flushing.then_some(ConnectionError::DriverGone));
         // No error where it has ended before.
         let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone, unsent));
     }

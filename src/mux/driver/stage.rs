@@ -35,3 +35,25 @@ pub(super) enum Overheard {
     /// It says no more, or nothing that could matter.
     End,
 }
+
+/// What the peer's bytes are while the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Frames, of which only a goodbye still matters.
+    Frames,
+    /// No frames, or frames that break a rule: they are dropped.
+    Unreadable,
+    /// Whatever follows the peer's GOAWAY or Close: it is dropped, and the peer waits for nothing more.
+    Goodbye,
+}
+
+/// What can still be written once the connection has fallen silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Every frame was written to its end: a last one may follow.
+    Whole,
+    /// The last frame, a PING or a GOAWAY, is being written.
+    LastFrame,
+    /// A frame was not written to its end, or a write failed: no frame can follow.
+    Cut,
+}
