@@ -4,11 +4,11 @@
 
 /// The connection ends normally, and nothing is missing.
 pub const NORMAL: u16 = 1000;
-/// The sender goes away: a server stops, or a page is left.
+/// The sender goes away. This crate sends it when a connection was idle or stalled for too long.
 pub const GOING_AWAY: u16 = 1001;
 /// The peer broke a rule of WebSocket or of the subprotocol.
 pub const PROTOCOL_ERROR: u16 = 1002;
-/// The peer sent text where the subprotocol has binary messages, or the other way round.
+/// The peer sent a type of message that the sender does not accept: text, where the subprotocol has binary messages.
 pub const UNSUPPORTED_DATA: u16 = 1003;
 /// The bytes of a message do not fit its type: text that is not UTF-8, or base64 that does not decode.
 pub const INVALID_PAYLOAD: u16 = 1007;
