@@ -170,7 +170,8 @@ fn cve_2026_31814_credit_beyond_31_bits_is_an_error_and_no_panic() {
             client.writes(other, "the other streams go on");
             assert_eq!(client.says(), [data(other, "the other streams go on")]);
         } else {
-            client.ended_by("protocol violation by the peer: a session window of 0 more, or of more than 2^31 - 1", 0);
+            client
+                .ended_by("protocol violation by the peer: a WINDOW_UPDATE of the session by 0, or beyond 2^31 - 1", 0);
         }
         client.connection.release(id(target));
     }

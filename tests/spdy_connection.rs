@@ -291,7 +291,7 @@ fn window_updates_of_zero_or_too_much_cost_the_stream_or_the_connection() {
         assert_eq!(client.says(), [data(other, "still there")]);
 
         client.gets(window_update(0, if delta == too_much { delta + 100 } else { delta }));
-        client.ended_by("protocol violation by the peer: a session window of 0 more, or of more than 2^31 - 1", 0);
+        client.ended_by("protocol violation by the peer: a WINDOW_UPDATE of the session by 0, or beyond 2^31 - 1", 0);
     }
     let mut client = End::client(config(|_| {}));
     let stream = client.opens();
@@ -469,8 +469,8 @@ fn what_nobody_will_read_gives_its_budget_back() {
 /// Row 17.
 #[test]
 fn stream_ids_of_the_wrong_side_used_or_going_down_end_the_connection() {
-    let other_side = "protocol violation by the peer: SYN_STREAM with an id of the other side's";
-    let not_above = "protocol violation by the peer: SYN_STREAM with an id that is not above those before";
+    let other_side = "protocol violation by the peer: SYN_STREAM with a stream id of the wrong side";
+    let not_above = "protocol violation by the peer: SYN_STREAM with a stream id that is not above all ids before it";
     for (streams, error) in [
         (&[0][..], other_side),
         (&[2], other_side),

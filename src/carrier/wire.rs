@@ -1,6 +1,6 @@
-//! Where a writer of channel messages puts them.
+//! The output of a writer of channel messages.
 //!
-//! This file owns the two forms of a message, bytes and base64 text.
+//! This file owns the two forms of a channel message: bytes, and base64 text.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use super::messages::Messages;
 use crate::protocol::Subprotocol;
 use crate::wire::websocket::Opcode;
 
-/// Where the messages of a writer go.
+/// Encodes the channel messages of a writer.
 pub(super) struct Wire<'a> {
     websocket: &'a mut Messages,
     subprotocol: Subprotocol,
@@ -19,12 +19,12 @@ pub(super) struct Wire<'a> {
 }
 
 impl<'a> Wire<'a> {
-    /// Messages go to `out`, in the form of the subprotocol.
+    /// Appends messages to `out`, in the form of the subprotocol.
     pub(super) fn new(websocket: &'a mut Messages, subprotocol: Subprotocol, out: &'a mut WriteBatch) -> Self {
         Self { websocket, subprotocol, out }
     }
 
-    /// A message on a channel: its bytes are not copied but to be masked, or to become base64.
+    /// Appends a message on a channel. The bytes are copied only for masking and for base64.
     pub(super) fn put(&mut self, channel: u8, data: Bytes) -> io::Result<()> {
         if self.subprotocol.is_base64() {
             let mut message = BytesMut::with_capacity(self.subprotocol.encoded_len(data.len()));
@@ -34,7 +34,7 @@ impl<'a> Wire<'a> {
         self.websocket.put_message(Opcode::Binary, &[self.subprotocol.number_byte(channel)], data, self.out)
     }
 
-    /// A message on no channel.
+    /// Appends a binary message as it is.
     pub(super) fn put_raw(&mut self, message: &[u8]) -> io::Result<()> {
         self.websocket.put(Opcode::Binary, message, self.out)
     }

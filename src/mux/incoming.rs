@@ -1,6 +1,6 @@
 //! Streams that the peer opens.
 //!
-//! This file owns the answer to one: taken, refused or reset.
+//! This file owns how such a stream is answered: it is taken, refused or reset.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::stream::{Stream, StreamRef};
 use crate::session::ConnectionError;
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
-/// A stream that the peer opened and that is not answered yet. Dropped, it is refused.
+/// A stream that the peer opened and that is not answered yet. If dropped, the stream is refused.
 #[derive(Debug)]
 pub struct Incoming {
     stream: Arc<StreamRef>,
@@ -21,22 +21,22 @@ impl Incoming {
         Self { stream, headers, answered: false }
     }
 
-    /// The headers it was opened with.
+    /// The headers of the SYN_STREAM.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// The id it was opened with.
+    /// The stream's id.
     #[must_use]
     pub fn id(&self) -> StreamId {
         self.stream.id()
     }
 
-    /// Takes the stream, with a SYN_REPLY without headers, as Kubernetes' servers do.
+    /// Takes the stream. The SYN_REPLY has no headers, as with Kubernetes' servers.
     #[must_use]
     pub fn reply(mut self) -> Stream {
-        // No headers cannot be unfit.
+        // This cannot fail: empty headers are valid.
         let _ = self.stream.reply(Headers::new());
         self.answered = true;
         Stream::new(Arc::clone(&self.stream))
@@ -45,19 +45,19 @@ impl Incoming {
     /// Takes the stream, with headers in the SYN_REPLY.
     ///
     /// # Errors
-    /// [`ConnectionError::InvalidHeader`]; the stream is refused then.
+    /// [`ConnectionError::InvalidHeader`]. The stream is then refused.
     pub fn reply_with(mut self, headers: Headers) -> Result<Stream, ConnectionError> {
         self.stream.reply(headers)?;
         self.answered = true;
         Ok(Stream::new(Arc::clone(&self.stream)))
     }
 
-    /// Refuses it: nothing was done with it.
+    /// Refuses the stream with [`RstStatus::REFUSED_STREAM`], which tells the peer that nothing was done with it.
     pub fn refuse(self) {
         self.reject(RstStatus::REFUSED_STREAM);
     }
 
-    /// Resets it. Kubernetes' servers say [`RstStatus::CANCEL`] where they do not want a stream.
+    /// Resets the stream. Kubernetes' servers use [`RstStatus::CANCEL`] for a stream that they do not want.
     pub fn reject(mut self, status: RstStatus) {
         self.answered = true;
         self.stream.reset(status);

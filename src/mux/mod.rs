@@ -1,6 +1,7 @@
-//! One connection, many streams: handles that clone and a driver that does the IO.
+//! Many streams over one connection: handles that can be cloned, and a driver that does the IO.
 //!
-//! Owns what users hold. The rules of the protocol are [`spdy`](crate::spdy)'s; nothing here spawns a task.
+//! This module owns the handles and the IO. It must not decide what the protocol allows, which is [`session`](crate::session)'s job, and it
+//! never spawns a task.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -29,59 +30,61 @@
 //!
 //! # How a connection ends
 //!
-//! | who ends first | what it does | what it waits for | how long |
+//! | which end, and when | what it sends | what it waits for | for how long |
 //! |---|---|---|---|
-//! | a client: [`Multiplexer::shutdown`], or its last handle is dropped | all that is queued, GOAWAY or Close, then its write side ends | the server's end | silence for [`Config::linger`], at most [`Config::flush_timeout`] |
-//! | an exec client, once it has the status and the end of each output; behind the status it writes nothing but a PING that asks | as above | as above | as above |
-//! | a client whose server has said GOAWAY, once no stream of its own is unfinished | as above | as above | as above |
-//! | a server: as above, or [`ExecServer::exit`](crate::exec::ExecServer::exit) | all that is queued, a RST_STREAM for each stream left unfinished, GOAWAY or Close; its write side stays open | the client's GOAWAY, Close or end | silence for [`Config::linger`], at most [`Config::flush_timeout`]; then its write side ends |
-//! | either, after a failure | GOAWAY or Close with the reason, then its write side ends | the peer's end | [`Config::linger`] |
+//! | A client calls [`Multiplexer::shutdown`] or drops its last handle. | Everything queued, then GOAWAY or Close. Then it shuts down its write side. | the server's end | [`Config::linger`] of silence, at most [`Config::flush_timeout`] |
+//! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | as above | as above |
+//! | A client's server has sent GOAWAY, and no stream of the client is unfinished. | As above. | as above | as above |
+//! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
+//! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
 //!
-//! A peer that was sent more than 64 KiB since it was last heard of may still be reading: silence is waited out for
-//! [`Config::flush_timeout`] then. Whoever takes none of what is queued for that long is given up too. At an orderly end a server
-//! half-closes only once its client has ended, said goodbye, or was silent for so long: hops that know no half-close (nginx, HAProxy, every
-//! kube-apiserver) would close both directions, and the reset that the client's next bytes meet would take the tail of the output.
+//! If a peer was sent more than 64 KiB since it was last heard, it may still be reading. Then [`Config::flush_timeout`] of silence is allowed
+//! instead of [`Config::linger`]. If a peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
 //!
-//! A *goodbye* is GOAWAY with status OK, or Close 1000; to a server also Close without a code, and 1001.
+//! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been silent for the time above.
+//! nginx, HAProxy and every kube-apiserver know no half-close. They would close both directions at once, the client's next bytes would meet
+//! a reset, and the reset would destroy the tail of the output.
 //!
-//! What a reader gets once all that had come is read, of a stream that did not end itself:
+//! A *goodbye* is GOAWAY with status OK, or Close 1000. A server also accepts Close 1001 and Close without a code.
 //!
-//! | the peer | its connection | readers get |
+//! The next table is about a stream that has not ended by itself. It says which error a reader gets after it has read everything that arrived.
+//!
+//! | what the peer did last | how the connection ended | what readers get |
 //! |---|---|---|
-//! | said GOAWAY with status OK, or, to a client, Close 1000 | ended, or failed, behind that | [`ConnectionError::Closed`](crate::ConnectionError::Closed) |
-//! | said GOAWAY with another status | ended behind that | [`ConnectionError::GoneAway`](crate::ConnectionError::GoneAway) |
-//! | said Close otherwise | in any way | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
-//! | said nothing | ended, also TLS without its close_notify | [`ConnectionError::Lost`](crate::ConnectionError::Lost) |
-//! | said nothing | was reset, or failed | [`ConnectionError::Io`](crate::ConnectionError::Io) |
-//! | answered no PING | was given up | [`ConnectionError::KeepaliveTimeout`](crate::ConnectionError::KeepaliveTimeout) |
-//! | exchanged nothing with us | was given up | [`ConnectionError::IdleTimeout`](crate::ConnectionError::IdleTimeout) |
-//! | took nothing while we closed | was given up | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
+//! | It sent GOAWAY with status OK, or, to a client, Close 1000. | It ended or failed after that. | [`ConnectionError::Closed`](crate::ConnectionError::Closed) |
+//! | It sent GOAWAY with another status. | It ended after that. | [`ConnectionError::GoneAway`](crate::ConnectionError::GoneAway) |
+//! | It sent another Close. | It ended or failed after that. | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
+//! | It sent neither. | It ended, or TLS ended without close_notify. | [`ConnectionError::Lost`](crate::ConnectionError::Lost) |
+//! | It sent neither. | It was reset, or the IO failed. | [`ConnectionError::Io`](crate::ConnectionError::Io) |
+//! | It answered no PING. | This end gave it up. | [`ConnectionError::KeepaliveTimeout`](crate::ConnectionError::KeepaliveTimeout) |
+//! | It exchanged nothing with this end. | This end gave it up. | [`ConnectionError::IdleTimeout`](crate::ConnectionError::IdleTimeout) |
+//! | It accepted nothing while this end was closing. | This end gave it up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
 //!
-//! What a session makes of them: [`Exec::wait`](crate::exec::Exec::wait) for a client, and for a server
-//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data), where the client's goodbye is the end of stdin and a loss is an error.
+//! What a session reports in these cases is in the docs of [`Exec::wait`](crate::exec::Exec::wait) for a client, and of
+//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin, and a lost connection is an error.
 //!
 //! # How a dead peer is found
 //!
-//! Either end sends a PING after [`Config::keepalive_interval`] of silence, 10 s, and goes on so: hops in between stay open. The connection
-//! fails after [`Config::keepalive_timeout`] of silence, 60 s, and three PINGs unanswered in a row, but only where a live peer would have
-//! answered them:
+//! Both ends send a PING after [`Config::keepalive_interval`] (10 s) of silence, and then one after each further interval. This also keeps hops
+//! open. The connection fails after [`Config::keepalive_timeout`] (60 s) of silence if three PINGs in a row are unanswered as well. Only PINGs that a
+//! live peer would have answered count:
 //!
-//! | peer | found dead by silence | otherwise |
+//! | peer | when silence counts as death | what finds a dead peer otherwise |
 //! |---|---|---|
-//! | over SPDY or in the tunnel, with windows: this crate, netty | after 60 s | – |
-//! | over SPDY or in the tunnel, without: Go | after 60 s, if it has read all our DATA: we have sent none, or it has answered five PINGs in a row since the last (some 50 s) | the kernel |
-//! | a WebSocket server | the same | the kernel |
-//! | a WebSocket client | never: many read, and answer, only when their program asks | the kernel |
-//! | a server that has sent the status of a command, and gets no more PINGs | after 10 s by [`Exec::wait`](crate::exec::Exec::wait), which asks it once after 5 s: twice [`Options::output_grace`](crate::exec::Options::output_grace) | the kernel |
-//! | one that we do not read, since unread bytes are over the budget | never | a write that fails; the kernel |
+//! | SPDY or tunnel, with flow control: this crate, netty | after 60 s | – |
+//! | SPDY or tunnel, without flow control: Go | after 60 s, if the peer has read all our DATA: we have sent none, or the peer has answered five PINGs in a row since the last DATA (which takes some 50 s) | the kernel |
+//! | a WebSocket server | as for Go over SPDY | the kernel |
+//! | a WebSocket client | never: many clients read, and answer PINGs, only when their program reads | the kernel |
+//! | a server that has sent a command's status, so that it gets no more keepalive PINGs | after 10 s: [`Exec::wait`](crate::exec::Exec::wait) sends one PING after [`Options::output_grace`](crate::exec::Options::output_grace) (5 s), and gives up after as long again | the kernel |
+//! | a peer that we do not read because unread bytes exceed the budget | never | a write that fails; the kernel |
 //!
-//! A Go peer whose reader is blocked reads nothing at all, our PING included, so that behind DATA its silence proves nothing. The kernel
-//! knows: it retransmits our PINGs to a dead host, for some 15 minutes on Linux, and then fails the connection. So a key that is typed to
-//! a Go server whose host has just died fails after a quarter of an hour. With the feature `net`, `TcpLiveness` sets the kernel's timers.
-//! [`Config::idle_timeout`], 4 h, ends what is left.
+//! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves nothing. The kernel
+//! detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on Linux. For example, a key that is typed to a Go
+//! server whose host has just died fails after a quarter of an hour. With the feature `net`, `TcpLiveness` sets the kernel's timers.
+//! [`Config::idle_timeout`] (4 h) ends the connections that are left.
 //!
-//! A client that reads nothing for hours, behind a pager, is kept while its command runs. Once that has ended, it has
-//! [`Config::flush_timeout`], 5 min, for the tail.
+//! A client that reads nothing for hours, for example because its user has a pager open, stays connected while its command runs. After the command
+//! has ended, the client has [`Config::flush_timeout`] (5 min) to read the tail.
 
 mod buffer;
 mod driver;

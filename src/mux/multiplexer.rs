@@ -1,6 +1,6 @@
 //! The handle of a connection.
 //!
-//! This file owns what a user can ask of a connection as a whole. What one stream can be asked is in [`stream`](super::stream).
+//! This file owns the operations on a connection as a whole. The operations on one stream are in [`stream`](super::stream).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::wire::spdy::{Headers, StreamId};
 
 /// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
 ///
-/// When the last handle is gone, streams included, the connection ends in good order: what is queued goes out, then
-/// GOAWAY, in whose place WebSocket has a Close.
+/// Streams are handles too. When the last handle is dropped, the connection ends in good order: everything queued is sent,
+/// and then GOAWAY, or a Close over WebSocket.
 #[derive(Debug)]
 pub struct Multiplexer {
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ pub struct Multiplexer {
 }
 
 impl Multiplexer {
-    /// The connecting end: opens odd streams.
+    /// The end that connected. It opens streams with odd ids.
     pub fn client<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -39,7 +39,7 @@ impl Multiplexer {
         Self::new(Role::Client, io, config)
     }
 
-    /// The accepting end: opens even streams, and over SPDY says nothing before the client's first frame.
+    /// The end that accepted. It opens streams with even ids. Over SPDY it sends nothing before the client's first frame.
     pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -56,16 +56,16 @@ impl Multiplexer {
         let carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
         let mut config = carrier.fit(config);
         if protocol.is_some_and(|protocol| protocol.version().is_some()) {
-            // Parts of one whole, of which half would look like all.
+            // Without one of its streams a session would look complete.
             config.stream_stall_timeout = None;
         }
         let now = tokio::time::Instant::now().into_std();
         let mut connection = Connection::new(role, config.clone(), now);
-        // Before a byte is read: what comes first may be the end.
+        // The streams have to exist before a byte is read: the first message may already end the session.
         let given = carrier.given().map(|streams| {
             let give = |given: Given| (given.headers.clone(), connection.give(given));
             let streams: Vec<_> = streams.into_iter().map(give).collect();
-            // A server accepts them.
+            // A server gets its streams from `accept`.
             if role == Role::Client { streams } else { Vec::new() }
         });
         match carrier.last_word() {
@@ -85,26 +85,28 @@ impl Multiplexer {
         self.protocol
     }
 
-    /// The ports that the request asked for, in its order, where the protocol is `Protocol::PortChannels`; else none.
+    /// The ports that the request asked for, in its order, if the protocol is `Protocol::PortChannels`. Otherwise empty.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         self.ports.as_deref().unwrap_or_default()
     }
 
-    /// Opens a stream. Its SYN_STREAM leaves at once and the answer is not waited for, so several opens take no more
-    /// round trips than one, and bytes may be sent right behind. [`Stream::answered`] waits for the answer.
+    /// Opens a stream. This sends SYN_STREAM and does not wait for the answer, so opening several streams takes no more
+    /// round trips than opening one, and you may write at once. [`Stream::answered`] waits for the answer.
     ///
-    /// Waits where the peer's MAX_CONCURRENT_STREAMS is reached. Over WebSocket there are the five streams of a session
-    /// and no others: the header `streamtype` says which of them this takes. In the old form of port-forward there are two for
-    /// each port, and `port` and `requestid`, which is the place of the port among them, say it too.
+    /// If the peer's MAX_CONCURRENT_STREAMS is reached, this waits until a stream ends.
+    ///
+    /// Over WebSocket channels the streams are fixed, and this takes one of them. In exec and attach there are five, and the header
+    /// `streamtype` selects one. In legacy port-forward there are two for each port: `streamtype`, `port` and `requestid` select one,
+    /// where `requestid` is the index of the port in the request.
     ///
     /// # Errors
-    /// [`ConnectionError::NoChannel`] over WebSocket for a stream that is none of these, or was taken before.
+    /// [`ConnectionError::NoChannel`] over WebSocket channels, if no such stream exists or the stream was taken before.
     /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that cannot be
-    /// sent, or what the connection ended with.
+    /// sent, or the error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has opened nothing.
+    /// If dropped before completion, no stream was opened.
     pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
         let opened = self.shared.wait(Line::Open, |state| match state.open(&headers) {
             Ok(Some(id)) => {
@@ -117,13 +119,13 @@ impl Multiplexer {
         opened.await.map(|id| Stream::new(StreamRef::new(&self.shared, id)))
     }
 
-    /// Waits for the next stream that the peer opens. `None`: the connection has ended in good order.
+    /// Waits for the next stream that the peer opens. Returns `None` if the connection has ended in good order.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// The error that the connection failed with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has accepted nothing, and the next call gets the stream.
+    /// If dropped before completion, no stream was accepted, and the next call gets it.
     pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
         let (id, headers) = match self.shared.wait(Line::Accept, State::poll_accept).await {
             Ok(accepted) => accepted,
@@ -133,15 +135,16 @@ impl Multiplexer {
         Some(Ok(Incoming::new(StreamRef::new(&self.shared, id), headers)))
     }
 
-    /// Sends a PING and waits for its echo: the round trip.
+    /// Sends a PING, waits for the peer's answer, and returns the round-trip time.
     ///
-    /// A Go peer sends the echo behind what it has queued, and not at all while it is held up by a stream nobody reads.
+    /// A Go peer sends the answer after everything that it has queued. While one of its streams is unread and blocks it, it
+    /// sends no answer at all.
     ///
     /// # Errors
-    /// What the connection ended with.
+    /// The error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it forgets the echo.
+    /// If dropped before completion, the PING was sent and its answer is ignored.
     pub async fn ping(&self) -> Result<Duration, ConnectionError> {
         let sent = Instant::now();
         let id = self.shared.with(|state| {
@@ -169,15 +172,17 @@ impl Multiplexer {
         took
     }
 
-    /// Ends the connection in good order: no new streams, all that is queued goes out, then GOAWAY, then the write side is
-    /// shut down and the peer's end is waited for, until the peer was silent for [`Config::linger`]. Waits until the
-    /// driver has done all that. Streams still held fail with [`ConnectionError::Closed`] once their bytes are read.
+    /// Ends the connection in good order, and waits until its driver is done.
+    ///
+    /// No new streams are opened. Everything queued is sent, and then GOAWAY. Then the write side is shut down, and the
+    /// driver waits for the peer's end, until the peer has been silent for [`Config::linger`]. A stream that is still open fails with
+    /// [`ConnectionError::Closed`] after its bytes are read. The docs of [`mux`](crate::mux) have the details for servers.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// The error that the connection failed with.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits; the connection ends all the same.
+    /// If dropped before completion, the connection still ends.
     pub async fn shutdown(&self) -> Result<(), ConnectionError> {
         self.go_away();
         self.closed().await
@@ -186,15 +191,15 @@ impl Multiplexer {
     /// Waits until the connection has ended and its driver is done.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// The error that the connection failed with.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits.
+    /// If dropped before completion, nothing is lost.
     pub async fn closed(&self) -> Result<(), ConnectionError> {
         self.shared.wait(Line::End, |state| state.poll_outcome()).await
     }
 
-    /// Whether streams can still be opened: it has not ended, and neither end has said that it goes.
+    /// Whether streams can still be opened: the connection has not ended, and neither end has begun to end it.
     #[must_use]
     pub fn takes_streams(&self) -> bool {
         self.shared.look(|state| {
@@ -203,13 +208,13 @@ impl Multiplexer {
         })
     }
 
-    /// What the connection ended with, if it has.
+    /// The error that the connection ended with. `None` while it has not ended.
     #[must_use]
     pub fn error(&self) -> Option<ConnectionError> {
         self.shared.look(|state| state.connection.error().cloned())
     }
 
-    /// What the connection holds and has carried.
+    /// How many streams and bytes the connection holds, and how many bytes it has carried.
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.look(|state| Stats {
@@ -229,41 +234,42 @@ impl Multiplexer {
         self.shared.with(|state| state.refuse_streams());
     }
 
-    /// The end that comes is not what was promised, unless [`keep_promise`](Self::keep_promise) says otherwise.
+    /// Marks the end of the connection as a failure: GOAWAY will say INTERNAL_ERROR. [`keep_promise`](Self::keep_promise) takes this
+    /// back.
     pub(crate) fn abandon(&self) {
         self.shared.with(|state| state.connection.abandon());
     }
 
-    /// All was done that a peer could wait for.
+    /// Marks the end of the connection as orderly: the peer gets everything that it waits for.
     pub(crate) fn keep_promise(&self) {
         self.shared.with(|state| state.connection.keep_promise());
     }
 
-    /// How long a stream that nobody reads may hold up others, where nothing else is configured.
+    /// Sets how long an unread stream may hold up others, if [`Config::stream_stall_timeout`] is `None`.
     pub(crate) fn give_up_stalled(&self, after: Option<Duration>) {
         self.shared.with(|state| state.connection.give_up_stalled(after));
     }
 
-    /// Nobody will ask for the streams that a client was given and has not taken.
+    /// Releases the fixed streams that the client has not taken.
     pub(crate) fn release_given(&self) {
         self.shared.with(|state| state.release_given());
     }
 
-    /// Waits until the connection has ended or failed. Its driver may still have to write what is queued:
+    /// Waits until the connection has ended or failed. Its driver may still have to write queued bytes:
     /// [`closed`](Self::closed) waits for that too.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits.
+    /// If dropped before completion, nothing is lost.
     pub async fn gone(&self) {
         self.shared.wait(Line::End, |state| state.poll_gone()).await;
     }
 
-    /// Sends a PING, even once the peer has said its last word where no frame was cut short by that.
+    /// Sends a PING, even after the peer's last word, unless a frame was cut short then.
     pub(crate) fn ask(&self) {
         self.shared.with(|state| state.connection.ask());
     }
 
-    /// Whether the peer has ended the connection itself, in good order: by GOAWAY with status OK, or by Close.
+    /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by Close.
     #[must_use]
     pub fn peer_said_goodbye(&self) -> bool {
         self.shared.look(|state| state.connection.peer_said_goodbye())
@@ -274,12 +280,12 @@ impl Multiplexer {
         self.shared.look(|state| state.connection.linger())
     }
 
-    /// How many bytes have come, while they are read.
+    /// How many bytes were received so far. `None` while reading is paused.
     pub(crate) fn heard(&self) -> Option<u64> {
         self.shared.look(|state| state.connection.wants_read().then_some(state.traffic.received))
     }
 
-    /// [`shutdown`](Self::shutdown), not waited for.
+    /// As [`shutdown`](Self::shutdown), without waiting.
     pub(crate) fn go_away(&self) {
         self.shared.with(|state| state.connection.go_away());
         self.shared.wake_driver();
@@ -314,13 +320,14 @@ impl Drop for ForgetPing<'_> {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Streams that are open or held.
+    /// Streams that are open, or have handles.
     pub streams: usize,
-    /// Bytes that came and that nobody has read yet, each piece counted as 256 at least.
+    /// Unread bytes of all streams. Each piece counts as at least 256.
     pub unread: usize,
-    /// The stream with the most unread bytes, while those keep the whole connection from being read: its id. Over WebSocket,
-    /// where streams have none, 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's size; in the old form of
-    /// port-forward it is twice the channel and one more.
+    /// The id of the stream with the most unread bytes, while unread bytes keep the socket from being read. `None` otherwise.
+    ///
+    /// WebSocket channels have no stream ids. There 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's
+    /// size. In legacy port-forward it is twice the channel's number, plus one.
     pub stalled_by: Option<u32>,
     /// Bytes read from the IO.
     pub received: u64,

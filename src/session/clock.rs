@@ -1,6 +1,6 @@
-//! When things happened on a connection, and how often.
+//! When events happened on a connection, and how often.
 //!
-//! This file owns the instants and the rates. It must not act on them: that is for [`timers`](super::timers).
+//! This file owns the instants and the rates. It must not act on them, which is the job of [`timers`](super::timers).
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use super::message::Message;
 #[derive(Debug)]
 pub(super) struct Clock {
     pub(super) began: Instant,
-    /// When the peer's silence began, as far as it can be held against it.
+    /// When the peer's silence began. Time in which this end did not read is not counted.
     pub(super) silent_since: Instant,
-    /// When a frame last came, or one of ours last went that was no PING.
+    /// When a frame was last received, or a frame other than a PING was last sent.
     pub(super) active: Instant,
-    /// When, in this silence or this pause, the peer was last sent a PING.
+    /// When the last PING was sent in the current silence or pause.
     pub(super) pinged: Option<Instant>,
     pub(super) liveness: Liveness,
     pub(super) paused_since: Option<Instant>,
@@ -45,15 +45,15 @@ impl Clock {
         self.liveness.heard();
     }
 
-    /// A PING of ours was answered.
+    /// Notes the answer to a PING.
     pub(super) fn answered(&mut self, id: u32) {
         self.liveness.answered(id);
     }
 
-    /// A frame goes out. `asks`: it is a PING of ours.
+    /// Notes that a message is sent. `asks`: it is a PING of this end, not an answer.
     pub(super) fn sent(&mut self, now: Instant, message: &Message, asks: bool) {
         match message {
-            // One that nobody answers keeps nothing alive.
+            // A PING does not count as activity: if it is unanswered, the connection is idle.
             Message::Ping(id) if asks => return self.liveness.sent_ping(*id),
             Message::Data { data, .. } if !data.is_empty() => self.liveness.sent_data(),
             _ => {}
@@ -62,7 +62,7 @@ impl Clock {
     }
 }
 
-/// How often something happened in the current window of time, or how much of it.
+/// Counts events, or amounts, in the current window of time.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     window: Option<Instant>,
@@ -70,12 +70,12 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// Counts one more, and says how many there are.
+    /// Counts one more event, and returns how many happened in the window.
     pub(super) fn count(&mut self, now: Instant, window: Duration) -> u32 {
         self.add(1, now, window)
     }
 
-    /// Counts so much more, and says how much there is.
+    /// Adds an amount, and returns the total in the window.
     pub(super) fn add(&mut self, more: u32, now: Instant, window: Duration) -> u32 {
         match self.window {
             Some(began) if now.saturating_duration_since(began) < window => {

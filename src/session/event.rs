@@ -1,16 +1,17 @@
-//! What a connection tells those who use it.
+//! The events of a connection.
 //!
-//! This file owns the events, and what a read and a write can come to.
+//! This file owns the events, and the outcomes of a read and a write.
 
 use bytes::Bytes;
 
 use crate::wire::spdy::{RstStatus, StreamId};
 
-/// What happened that somebody may be waiting for.
+/// Something happened that a task may be waiting for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer opened a stream: [`Connection::take_headers`](super::Connection::take_headers), then [`Connection::reply`](super::Connection::reply) or [`Connection::reset`](super::Connection::reset).
+    /// The peer opened a stream. Get its headers with [`Connection::take_headers`](super::Connection::take_headers), and answer it with
+    /// [`Connection::reply`](super::Connection::reply) or [`Connection::reset`](super::Connection::reset).
     Incoming(StreamId),
     /// The peer answered, or reset, a stream of ours.
     Answered(StreamId),
@@ -18,16 +19,16 @@ pub enum Event {
     Readable(StreamId),
     /// A writer that was told [`WriteOutcome::Blocked`] should try again.
     Writable(StreamId),
-    /// Nothing more will come on the stream; what came before may still be unread. Once the connection is closed it comes again when
-    /// all of it is read.
+    /// No more bytes will arrive on the stream. Bytes that arrived before may still be unread. On a closed connection the event is
+    /// repeated when all of them are read.
     Ended(StreamId),
-    /// All that was written on the stream, and its FIN, has been given to the transport; or never will be.
+    /// All bytes that were written on the stream, and its FIN, have been taken for sending, or never will be.
     Sent(StreamId),
     /// An [`Connection::open`](super::Connection::open) that had to wait may succeed now.
     CanOpen,
     /// The peer answered a PING.
     Pong(u32),
-    /// The connection is closed or failed: everybody should look again.
+    /// The connection is closed or failed: every waiting task should check its state.
     Closed,
 }
 
@@ -41,7 +42,7 @@ pub enum ReadOutcome {
     Finished,
     /// The peer reset the stream, and all before it was read.
     Reset(RstStatus),
-    /// Nothing yet. [`Event::Readable`] will come.
+    /// There are no bytes yet. [`Event::Readable`] tells when to try again.
     Blocked,
 }
 
@@ -51,6 +52,6 @@ pub enum ReadOutcome {
 pub enum WriteOutcome {
     /// The bytes are queued.
     Queued,
-    /// The stream's send buffer is full; nothing was taken. [`Event::Writable`] will come.
+    /// The stream's send buffer is full, and nothing was queued. [`Event::Writable`] tells when to try again.
     Blocked,
 }

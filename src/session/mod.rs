@@ -1,7 +1,8 @@
-//! The rules of one connection, without IO: which streams there are, what each may send, how much may wait, and how things end.
+//! The rules of one connection, without IO: which streams exist, what each may send, how much may be queued, and how streams and
+//! connections end.
 //!
-//! Owns the state of a connection. Frames and the time come in as arguments; frames and events come out. It must not do IO, know
-//! what carries the frames, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
+//! This module owns the state of a connection. It takes messages and the time as arguments, and returns messages and events. It must not do IO,
+//! know the transport, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
 
 mod clock;
 mod config;

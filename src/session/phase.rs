@@ -1,6 +1,6 @@
-//! How far a connection has come, and which word of its peer's is the last.
+//! How far a connection has come, and on which stream the peer says its last word.
 //!
-//! This file owns the two states. What changes them is in [`ending`](super::ending).
+//! This file owns these two states. It must not change them, which is the job of [`ending`](super::ending).
 
 use super::error::ConnectionError;
 use crate::wire::spdy::StreamId;
@@ -9,18 +9,20 @@ use crate::wire::spdy::StreamId;
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
     Open,
-    /// We are closing: no new streams, and GOAWAY once all that is queued is out.
+    /// This end is closing: it opens no new streams, and sends GOAWAY after everything queued.
     Closing,
-    /// GOAWAY is out, or the connection failed: nothing more is sent but what `replies` holds.
+    /// GOAWAY was sent, or the connection failed. Only the messages in `replies` are still sent.
     Closed(ConnectionError),
 }
 
-/// The stream on which DATA means that the peer has said its last.
+/// The stream with the peer's last word, such as the status of a command: after DATA on it, this end sends nothing more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastWord {
     pub(super) id: StreamId,
+    /// A reset of the stream by the peer does not end it.
     pub(super) despite_reset: bool,
-    /// Nothing else that the peer has to say comes behind it.
+    /// The transport keeps the order, so that nothing else from the peer can follow the last word.
     pub(super) is_last: bool,
+    /// DATA has arrived on the stream.
     pub(super) begun: bool,
 }

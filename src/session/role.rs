@@ -1,19 +1,20 @@
 //! The two ends of a connection.
 //!
-//! This file owns what differs between them by definition.
+//! This file owns the differences between the two that SPDY defines.
 
-/// Which end of the connection this is.
+/// The role of an end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums)] // there are two ends
 pub enum Role {
-    /// Connected: opens odd streams.
+    /// The end that connected. It opens streams with odd ids.
     Client,
-    /// Accepted: opens even streams, and is silent until the client's first frame.
+    /// The end that accepted. It opens streams with even ids, and sends nothing before the client's first frame.
     Server,
 }
 
 impl Role {
-    /// Whether a PING with this id is one that this end sends, or the answer to it: a client's are odd (§2.6.5).
+    /// Whether this end sends PINGs with this id. A client's ids are odd, and a server's are even (§2.6.5). A received PING with
+    /// such an id is an answer.
     pub(crate) fn sends_ping(self, id: u32) -> bool {
         (id & 1 == 1) == (self == Self::Client)
     }

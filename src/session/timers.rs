@@ -1,7 +1,7 @@
-//! What time does to a connection: keepalive, idleness, stalls.
+//! The timers of a connection: keepalive, idle time, stalls.
 //!
-//! This file owns when each timer is due and what it does then. The instants are handed in: nothing here asks what time it is. What a
-//! silence proves is for [`liveness`](super::liveness) to say.
+//! This file owns when each timer is due and what it does then. It must not read the time, which is passed in, or decide what silence
+//! proves, which is the job of [`liveness`](super::liveness).
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use super::message::Message;
 use super::role::Role;
 
 impl Connection {
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called next. It may come to nothing: what happens meanwhile
-    /// moves the timers on, and they are looked at again then.
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called next. That call may do nothing, since events in between can move
+    /// a timer. Ask again after it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.is_closed() {
@@ -25,7 +25,7 @@ impl Connection {
             .min()
     }
 
-    /// Lets the time be `now`.
+    /// Runs the timers that are due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.is_closed() {
             return;
@@ -61,7 +61,7 @@ impl Connection {
         }
     }
 
-    /// Notes whether reading is paused, which stops the clock of the peer's silence.
+    /// Notes whether reading is paused. While it is, the peer's silence is not counted.
     pub(super) fn note_pause(&mut self, now: Instant) {
         match (self.budget.is_spent(), self.clock.paused_since) {
             (true, None) => self.clock.paused_since = Some(now),
@@ -73,8 +73,8 @@ impl Connection {
         }
     }
 
-    /// When the peer is sent a PING, because it is silent or because it is not read. Either end does so: hops in between cut what is
-    /// idle. A server that does not read cannot see its client's end, but a write to a client that is gone fails.
+    /// When the next PING is due, because the peer is silent or reading is paused. Both ends send PINGs, because hops cut idle
+    /// connections. While a server does not read, it cannot see that its client has ended, but a write to a lost client fails.
     fn ping_due(&self) -> Option<Instant> {
         let interval = self.config.keepalive_interval?;
         if self.is_silent() {
@@ -88,7 +88,7 @@ impl Connection {
         self.clock.pinged.unwrap_or(since).checked_add(wait)
     }
 
-    /// When the peer's silence is its death. Each PING has an interval for its answer, one that went out late after a halt of ours too.
+    /// When a silent peer counts as dead. Each PING has one interval to be answered, also if it was sent late because this end was halted.
     fn death_due(&self) -> Option<Instant> {
         let (interval, timeout) = (self.config.keepalive_interval?, self.config.keepalive_timeout?);
         let clock = &self.clock;
@@ -99,12 +99,12 @@ impl Connection {
         Some(answered.max(clock.silent_since.checked_add(timeout)?))
     }
 
-    /// Whether nothing of ours is on its way to the peer any more, as far as one can know.
+    /// Whether the peer has received everything, as far as this end can know.
     pub(crate) fn has_taken_all(&self) -> bool {
         self.windows || self.clock.liveness.has_taken_all()
     }
 
-    /// Sends a PING to find out whether the peer is there, behind its last word too.
+    /// Sends a PING to find out whether the peer is alive, also after the peer's last word.
     pub(crate) fn ask(&mut self) {
         if self.is_closed() {
             return;
@@ -116,14 +116,15 @@ impl Connection {
         }
     }
 
-    /// One that still waits to be sent is enough: those of hours would fill the queue of answers.
+    /// Queues a PING, unless one is queued already. A peer that reads nothing for hours would otherwise fill the queue of answers.
     pub(super) fn keepalive_ping(&mut self) {
         if !self.replies.iter().any(|frame| matches!(frame, Message::Ping(id) if self.role.sends_ping(*id))) {
             self.queue_ping();
         }
     }
 
-    /// A server answers in a round trip. One that does not may be waiting for more than a window's worth.
+    /// When a client stops waiting for the server's first frame. A server with flow control sends it within a round trip. A server without
+    /// may wait for more DATA than one window.
     fn trial_deadline(&self) -> Option<Instant> {
         const TRIAL: Duration = Duration::from_secs(10);
         (self.on_trial && self.has_unsent()).then(|| self.clock.began.checked_add(TRIAL)).flatten()

@@ -133,7 +133,6 @@ async fn what_our_own_shutdown_cuts_is_no_more_whole_than_what_the_network_cuts(
     }
 }
 
-<<<<<<< HEAD
 /// RST_STREAM with CANCEL is how Go's servers end a stream. With another status it breaks off, and of `exit status 127` the last digit may be missing.
 #[tokio::test(start_paused = true)]
 async fn a_text_whose_error_stream_was_reset_by_a_failure_is_no_status() {
@@ -154,10 +153,7 @@ async fn a_text_whose_error_stream_was_reset_by_a_failure_is_no_status() {
     }
 }
 
-/// Go's chain is wedged where the process did not read a megabyte of its stdin: the outputs end, and no status comes ever.
-=======
 /// Go's chain hangs if the process leaves a megabyte of its stdin unread: the outputs end, and no status ever comes.
->>>>>>> progs
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_silent_behind_unread_stdin_is_given_up_once_the_outputs_have_ended() {
     for version in [Version::V2, Version::V4] {

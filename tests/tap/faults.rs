@@ -97,7 +97,7 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
     let said = [(Side::Client, client.clone()), (Side::Client, version), (Side::Client, client), server];
     let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
-    assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's 3".to_owned())]);
+    assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's version 3".to_owned())]);
     assert_eq!(told.data(Side::Client, &Name::Stdin).len(), 3000);
     assert_eq!(told.data(Side::Server, &Name::Stdout).len(), 3000, "the other side goes on");
     assert_eq!(told.statuses().len(), 1);
@@ -120,10 +120,10 @@ fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
 fn websockets_that_break_a_rule_are_faults() {
     let v5 = Protocol::Channel(Subprotocol::V5);
     for (side, bytes, error) in [
-        (Side::Client, frame(0x82, b"\0a", false), "a frame of a client that is not masked"),
-        (Side::Server, frame(0x82, b"\x01a", true), "a masked frame of a server"),
-        (Side::Server, frame(0x81, b"\x01a", false), "a message of text in a subprotocol of bytes"),
-        (Side::Client, frame(0x82, b"\xff\0\0", true), "a CLOSE that names not one channel"),
+        (Side::Client, frame(0x82, b"\0a", false), "a client's frame that is not masked"),
+        (Side::Server, frame(0x82, b"\x01a", true), "a server's frame that is masked"),
+        (Side::Server, frame(0x81, b"\x01a", false), "a text message in a subprotocol of binary messages"),
+        (Side::Client, frame(0x82, b"\xff\0\0", true), "a CLOSE that does not name exactly one channel"),
         (
             Side::Client,
             vec![0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 2, 3, 4],
@@ -141,7 +141,7 @@ fn websockets_that_break_a_rule_are_faults() {
     }
     let channels = Protocol::PortChannels(Subprotocol::V4);
     let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
-    assert_eq!(told.faults(), [(Side::Server, "the channel of port 80 says that it is of port 81".to_owned())]);
+    assert_eq!(told.faults(), [(Side::Server, "a channel for port 80 begins with port 81".to_owned())]);
 }
 
 /// A malformed status or size is reported in its place, and the tap goes on.

@@ -1,26 +1,29 @@
-//! The stages of a connection's ending.
+//! The stages in which a connection ends, and what is known of the peer in them.
 //!
-//! This file owns the order. What happens in each stage is in [`closing`](super::closing) and in the driver.
+//! This file owns the names and their order. What happens in each stage is in [`closing`](super::closing) and in the driver.
 
 use std::time::Instant;
 
-/// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
-/// kernel, and a reset takes with it what the peer has not read yet.
+/// How far the ending has come.
+///
+/// The write side is shut down first, and the socket is still read after that: the kernel resets a socket that is closed with unread
+/// bytes, and a reset destroys what the peer has not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Running,
-    /// The last frames go out, for as long as the peer takes them: they may be the tail of somebody's output.
+    /// The last frames are written, for as long as the peer accepts them. They may be the tail of an output.
     Flushing,
-    /// A server has said goodbye, and leaves the end to its client: until that is silent for too long, or does not end at all.
+    /// A server has sent its goodbye, and waits until its client ends the connection or is silent `until`; `at_most` is the last moment.
     Waiting {
         until: Instant,
         at_most: Instant,
     },
+    /// The write side is being shut down. `last`: the peer needs no further waiting.
     Shutting {
         until: Instant,
         last: bool,
     },
-    /// The peer's end is read for: until it is silent for too long, or does not end at all.
+    /// The write side is shut down. The socket is read until the peer ends or is silent `until`; `at_most` is the last moment.
     Lingering {
         until: Instant,
         at_most: Instant,
@@ -28,10 +31,33 @@ pub(super) enum Stage {
     Ended,
 }
 
-/// What a peer says that nobody listens to any more.
+/// What a read has found after the connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overheard {
+    /// Bytes that no longer matter.
     Talk,
-    /// It says no more, or nothing that could matter.
+    /// The peer's end or goodbye.
     End,
+}
+
+/// What the peer's bytes are while the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Frames, of which only a goodbye still matters.
+    Frames,
+    /// No frames, or frames that break a rule: they are dropped.
+    Unreadable,
+    /// Whatever follows the peer's GOAWAY or Close: it is dropped, and the peer waits for nothing more.
+    Goodbye,
+}
+
+/// What can still be written once the connection has fallen silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Every frame was written to its end: a last one may follow.
+    Whole,
+    /// The last frame, a PING or a GOAWAY, is being written.
+    LastFrame,
+    /// A frame was not written to its end, or a write failed: no frame can follow.
+    Cut,
 }

@@ -1,34 +1,34 @@
-//! What is wrong with a message of a subprotocol.
+//! The errors in messages of the channel subprotocols.
 //!
-//! This file owns the error and who caused it.
+//! This file owns the error type.
 
 use crate::initiator::Initiator;
 
-/// A message that is none: always the peer's fault, and the end of the connection.
+/// Why a message is not valid. The peer is always the cause, and the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChannelError {
-    /// The data is not base64 with its padding.
-    #[error("a message that is not base64")]
+    /// The data is not base64, or its padding is missing.
+    #[error("a message that is not valid base64")]
     NotBase64,
-    /// A CLOSE has two bytes: Go's servers drop the connection of who sends another.
-    #[error("a CLOSE that names not one channel")]
+    /// A CLOSE does not have two bytes. Go's servers drop the connection for this, too.
+    #[error("a CLOSE that does not name exactly one channel")]
     CloseLength,
-    /// A CLOSE of a channel that there is not.
-    #[error("a CLOSE of the channel {0}, which there is not")]
+    /// A CLOSE names a channel that does not exist.
+    #[error("a CLOSE of channel {0}, which does not exist")]
     CloseUnknown(u8),
-    /// A channel of the old form of port-forward begins with its port, and this one does with another.
-    #[error("the channel of port {expected} says that it is of port {said}")]
+    /// A channel of legacy port-forward begins with another port than the request asked for.
+    #[error("a channel for port {expected} begins with port {said}")]
     Port {
-        /// The port that it was asked for.
+        /// The port that the request asked for.
         expected: u16,
-        /// What it says.
+        /// The port that came.
         said: u16,
     },
 }
 
 impl ChannelError {
-    /// Who caused the error: always the peer.
+    /// Which end caused the error: always the peer.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         Initiator::Remote

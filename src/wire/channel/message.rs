@@ -1,6 +1,6 @@
-//! The messages of exec and attach: a channel byte and its bytes, both ways.
+//! The messages of exec and attach: a channel byte, and the bytes of the channel.
 //!
-//! This file owns the five channels and v5's CLOSE. It must not know what the bytes of a channel mean.
+//! This file owns the five channels and v5's CLOSE. It must not interpret the bytes of a channel.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -20,12 +20,12 @@ impl Subprotocol {
         if self.is_base64() { number.wrapping_add(b'0') } else { number }
     }
 
-    /// The number of the channel whose message begins so.
+    /// The channel number of a message that begins with `byte`.
     pub(super) fn number(self, byte: u8) -> u8 {
         if self.is_base64() { byte.wrapping_sub(b'0') } else { byte }
     }
 
-    /// How long a message with `len` bytes of data is.
+    /// The length of a message with `len` bytes of data.
     #[must_use]
     pub fn encoded_len(self, len: usize) -> usize {
         let data = if self.is_base64() { len.div_ceil(3).saturating_mul(4) } else { len };
@@ -37,7 +37,7 @@ impl Subprotocol {
         self.encode_numbered(channel.number(), data, out);
     }
 
-    /// The same for any channel.
+    /// As [`encode`](Self::encode), for any channel number.
     pub(crate) fn encode_numbered(self, number: u8, data: &[u8], out: &mut BytesMut) {
         out.put_u8(self.number_byte(number));
         if self.is_base64() {
@@ -47,14 +47,14 @@ impl Subprotocol {
         }
     }
 
-    /// The message that ends `channel`, where there is one.
+    /// The message that ends `channel`. `None` if the subprotocol has no such message.
     #[must_use]
     pub fn encode_close(self, channel: Channel) -> Option<[u8; 2]> {
         self.has_close().then_some([CLOSE, channel.number()])
     }
 }
 
-/// What a channel carries. Each has one direction.
+/// A channel. Each channel has one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums)] // the protocol has these five and a CLOSE
 pub enum Channel {
@@ -64,7 +64,7 @@ pub enum Channel {
     Stdout,
     /// 2, server to client.
     Stderr,
-    /// 3, server to client: the status, or the error.
+    /// 3, server to client: how the command ended.
     Error,
     /// 4, client to server: the terminal's size, in JSON.
     Resize,
@@ -74,7 +74,7 @@ impl Channel {
     /// All channels, by number.
     pub const ALL: [Self; 5] = [Self::Stdin, Self::Stdout, Self::Stderr, Self::Error, Self::Resize];
 
-    /// Its number on the wire.
+    /// The channel's number on the wire.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -86,20 +86,20 @@ impl Channel {
         }
     }
 
-    /// The channel of a number.
+    /// The channel with this number. `None` if it does not exist.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// Whether it is the client that sends on it.
+    /// Whether the client sends on the channel.
     #[must_use]
     pub fn is_clients(self) -> bool {
         matches!(self, Self::Stdin | Self::Resize)
     }
 }
 
-/// The number under which v5 says that a channel ends.
+/// The channel number of v5's CLOSE message.
 const CLOSE: u8 = 255;
 
 /// Reads the messages of one end.
@@ -112,44 +112,44 @@ pub struct Decoder {
     base64: Unwrapper,
 }
 
-/// The message that is under way.
+/// The state of the current message.
 #[derive(Clone, Copy, Debug)]
 enum Message {
-    /// Its first byte has not come.
+    /// The first byte has not arrived.
     Begun,
     On(Channel),
-    /// A CLOSE, of which so many bytes have come, the first of them this.
+    /// A CLOSE: how many bytes have arrived after the first, and the first of those.
     Close {
         len: usize,
         number: u8,
     },
-    /// Of a channel that is unknown, or not the sender's: nobody hears it.
+    /// A message on a channel that is unknown or that only the other end may use. It is discarded.
     Unheard,
 }
 
-/// What a message, or a piece of one, says.
+/// The content of a message, or of a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // the protocol says nothing else
 pub enum Event {
-    /// Bytes on a channel: never none.
+    /// Bytes on a channel. They are never empty.
     Data {
         /// The channel.
         channel: Channel,
         /// The bytes.
         data: Bytes,
     },
-    /// Nothing more will come on the channel.
+    /// The channel has ended.
     Close(Channel),
 }
 
 impl Decoder {
-    /// A server's, for what clients send.
+    /// Creates the decoder of a server, which reads a client's messages.
     #[must_use]
     pub fn server(subprotocol: Subprotocol) -> Self {
         Self::new(subprotocol, true)
     }
 
-    /// A client's, for what servers send.
+    /// Creates the decoder of a client, which reads a server's messages.
     #[must_use]
     pub fn client(subprotocol: Subprotocol) -> Self {
         Self::new(subprotocol, false)
@@ -159,10 +159,10 @@ impl Decoder {
         Self { subprotocol, from_client, message: Message::Begun, base64: Unwrapper::default() }
     }
 
-    /// Takes a piece of a message: its `first`, its `last`, or both.
+    /// Reads a piece of a message. `first` and `last` mark the first and the last piece of a message, which may be the same.
     ///
-    /// `None` where it says nothing: an empty message, or one with the channel alone, as servers send to say that they
-    /// are there; one of an unknown channel, or of one that the other end sends on. Go's peers drop those too.
+    /// Returns `None` for an empty message, and for one with a channel number only, which servers send as a greeting. Also for a message on a
+    /// channel that is unknown or that only the other end may use, which Go's peers discard too.
     ///
     /// # Errors
     /// [`ChannelError`].
@@ -198,7 +198,7 @@ impl Decoder {
 
     fn begin(&self, byte: u8) -> Message {
         let number = self.subprotocol.number(byte);
-        // A CLOSE of a server's means nothing: Go's clients do not know it.
+        // A server's CLOSE is discarded, since Go's clients do not know it either.
         if number == CLOSE && self.subprotocol.has_close() && self.from_client {
             return Message::Close { len: 0, number: 0 };
         }

@@ -1,10 +1,10 @@
-//! The `channel.k8s.io` subprotocols without IO: what one WebSocket message says.
+//! The messages of the `channel.k8s.io` subprotocols, without IO.
 //!
-//! Owns the channel byte, the base64 form and v5's CLOSE, at both ends. It must not know frames, nor who reads a
-//! channel: [`mux`](crate::mux) makes streams of them.
+//! This module owns the channel byte, the base64 form and v5's CLOSE, for both ends. It must not know WebSocket frames, or make streams of the
+//! channels, which is [`mux`](crate::mux)'s job.
 //!
-//! A message is a channel and its bytes; several make one stream, whatever their bounds. [`Decoder`] takes messages in
-//! pieces, as they arrive, so that none has to be whole in memory.
+//! A message is a channel number and bytes. The bytes of all messages on a channel form one stream, and message boundaries mean nothing.
+//! [`Decoder`] reads a message in pieces, as they arrive, so that a message is never held as a whole.
 //!
 //! ```
 //! use bytes::BytesMut;

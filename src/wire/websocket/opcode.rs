@@ -1,25 +1,22 @@
-//! The kinds of frames, and the bits of a frame's head (RFC 6455 §5.2).
+//! The opcodes, and the bits of a frame's head (RFC 6455 §5.2).
 //!
-//! This file owns the constants of the format.
+//! This file owns the constants of the frame format.
 
-/// The code of a Close that ends a connection normally: nothing is missing (§7.4.1).
-pub const NORMAL: u16 = 1000;
-
-/// What a frame is (RFC 6455 §5.2).
+/// The type of a frame (RFC 6455 §5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // every other opcode is reserved
 pub enum Opcode {
-    /// More of the message before.
+    /// A further fragment of a message.
     Continuation,
-    /// A message of UTF-8.
+    /// A message of UTF-8 text, or its first fragment.
     Text,
-    /// A message of bytes.
+    /// A message of bytes, or its first fragment.
     Binary,
-    /// The sender says its last.
+    /// The last frame of its sender.
     Close,
-    /// To be answered by a PONG.
+    /// A PING, which has to be answered by a PONG.
     Ping,
-    /// Answers a PING, or nothing.
+    /// The answer to a PING. It may also come unasked.
     Pong,
 }
 
@@ -46,7 +43,7 @@ impl Opcode {
     }
 }
 
-/// Bytes that the payload of a control frame may have (§5.5).
+/// The longest payload of a control frame, in bytes (§5.5).
 pub(super) const MAX_CONTROL: usize = 125;
 pub(super) const FIN: u8 = 0x80;
 pub(super) const RESERVED: u8 = 0x70;

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use kubestream::channel::{self, Channel, Decoder, Subprotocol};
 use kubestream::spdy::Limits;
-use kubestream::websocket::{Fault, NORMAL, Piece, WebSocketError};
+use kubestream::websocket::codes::NORMAL;
+use kubestream::websocket::{Fault, Piece, WebSocketError};
 
 use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
 use super::framing::Messages;
