@@ -59,7 +59,7 @@ impl Abort for tokio::net::TcpStream {
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
 /// let (tcp, _) = listener.accept().await?;
 /// let pending = upgrade::accept(AbortOnDrop::new(tcp), &upgrade::Config::default()).await?;
-/// let upgraded = pending.accept(Protocol::EXEC).await?;
+/// let upgraded = pending.accept(Protocol::SPDY_EXEC).await?;
 /// # drop(upgraded);
 /// # Ok(())
 /// # }

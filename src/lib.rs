@@ -11,7 +11,8 @@
 //! - [`portforward`] makes and accepts connections to the ports of a pod.
 //! - [`status`] says how a command ended.
 //! - [`AbortOnDrop`] is a socket that is reset if it is dropped before it was shut down.
-//! - [`spdy`], [`channel`] and [`websocket`] are the frames and messages of the protocols, without IO.
+//! - [`wire`] reads and writes the bytes: SPDY frames, WebSocket frames, channel messages. [`session`] has the rules of one
+//!   connection. Neither does IO.
 //!
 //! Two more crates build on this one: [kubestream-proxy](https://docs.rs/kubestream-proxy) stands between a client and
 //! a backend, and [kubestream-runtime](https://docs.rs/kubestream-runtime) is the streaming server of a container
@@ -32,7 +33,7 @@
 //!     let request = http::Request::post(url).body(())?;
 //!
 //!     let tcp = TcpStream::connect(server).await?;
-//!     let upgraded = upgrade::connect(tcp, request, Protocol::EXEC, &upgrade::Config::default()).await?;
+//!     let upgraded = upgrade::connect(tcp, request, Protocol::SPDY_EXEC, &upgrade::Config::default()).await?;
 //!     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
 //!     tokio::spawn(driver);
 //!
@@ -41,6 +42,8 @@
 //!     Ok(String::from_utf8(output.stdout.to_vec())?)
 //! }
 //! ```
+//!
+//! How the modules build on each other: [docs/architecture.md](https://docs.rs/crate/kubestream/latest/source/docs/architecture.md).
 //!
 //! All limits, their defaults, and what happens beyond them:
 #![doc = include_str!("../docs/limits.md")]
@@ -63,16 +66,6 @@ pub mod session;
 pub mod status;
 pub mod upgrade;
 pub mod wire;
-
-pub use wire::{channel, websocket};
-
-/// The former paths of these types. New code uses `wire::spdy`, `wire` and `session`.
-#[doc(hidden)]
-pub mod spdy {
-    pub use crate::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
-    pub use crate::wire::spdy::*;
-    pub use crate::wire::{HeaderCompression, Limits};
-}
 
 pub use abort::{Abort, AbortOnDrop};
 pub use initiator::Initiator;

@@ -43,14 +43,14 @@ pub enum Version {
 /// The transport: what the connection speaks after the 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Carrier {
+pub enum Transport {
     /// SPDY/3.1: `Upgrade: SPDY/3.1`.
     Spdy,
     /// WebSocket: `Upgrade: websocket`.
     WebSocket,
 }
 
-impl Carrier {
+impl Transport {
     /// The transport's token in the `Upgrade` header.
     pub(crate) fn token(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Carrier {
     }
 }
 
-impl fmt::Display for Carrier {
+impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Spdy => "SPDY",
@@ -82,67 +82,71 @@ impl fmt::Display for Carrier {
 #[non_exhaustive]
 pub enum Protocol {
     /// Exec and attach over SPDY/3.1. Its name is in `X-Stream-Protocol-Version`.
-    Exec(Version),
+    SpdyExec(Version),
     /// Exec and attach over WebSocket. Its name is in `Sec-WebSocket-Protocol`.
-    Channel(Subprotocol),
+    WebSocketExec(Subprotocol),
     /// Port-forward over SPDY/3.1: `portforward.k8s.io`.
-    PortForward,
+    SpdyPortForward,
     /// Port-forward over SPDY/3.1 inside the messages of a WebSocket: `SPDY/3.1+portforward.k8s.io`.
-    Tunnel,
+    TunneledPortForward,
     /// Legacy port-forward: over WebSocket, with two channels and one connection for each port that the request names.
     /// kubectl never used it; the Python, Node.js, Java and Rust clients do. Its names are `v4.channel.k8s.io`,
     /// `v4.base64.channel.k8s.io` or no name, which are also names of exec: only the path of the request tells the two
     /// apart.
-    PortChannels(Subprotocol),
+    LegacyPortForward(Subprotocol),
 }
 
 impl Protocol {
     /// v4 to v1 of exec and attach over SPDY, the newest first. Kubernetes' streaming servers support the same.
-    pub const EXEC: &'static [Self] =
-        &[Self::Exec(Version::V4), Self::Exec(Version::V3), Self::Exec(Version::V2), Self::Exec(Version::V1)];
-
-    /// v5 over WebSocket, as kubectl offers it for exec and attach. Over WebSocket only v5 can end stdin.
-    pub const V5: &'static [Self] = &[Self::Channel(Subprotocol::V5)];
-
-    /// Exec and attach over WebSocket: all subprotocols that any server of Kubernetes supports.
-    pub const CHANNEL: &'static [Self] = &[
-        Self::Channel(Subprotocol::V5),
-        Self::Channel(Subprotocol::V4),
-        Self::Channel(Subprotocol::V4Base64),
-        Self::Channel(Subprotocol::V1),
-        Self::Channel(Subprotocol::V1Base64),
-        Self::Channel(Subprotocol::Unnamed),
+    pub const SPDY_EXEC: &'static [Self] = &[
+        Self::SpdyExec(Version::V4),
+        Self::SpdyExec(Version::V3),
+        Self::SpdyExec(Version::V2),
+        Self::SpdyExec(Version::V1),
     ];
 
-    /// [`CHANNEL`](Self::CHANNEL) and [`EXEC`](Self::EXEC): everything that a server of exec and attach can support.
-    pub const ANY: &'static [Self] = &[
-        Self::Channel(Subprotocol::V5),
-        Self::Channel(Subprotocol::V4),
-        Self::Channel(Subprotocol::V4Base64),
-        Self::Channel(Subprotocol::V1),
-        Self::Channel(Subprotocol::V1Base64),
-        Self::Channel(Subprotocol::Unnamed),
-        Self::Exec(Version::V4),
-        Self::Exec(Version::V3),
-        Self::Exec(Version::V2),
-        Self::Exec(Version::V1),
+    /// v5 over WebSocket, as kubectl offers it for exec and attach. Over WebSocket only v5 can end stdin.
+    pub const WEBSOCKET_EXEC_V5: &'static [Self] = &[Self::WebSocketExec(Subprotocol::V5)];
+
+    /// Exec and attach over WebSocket: all subprotocols that any server of Kubernetes supports.
+    pub const WEBSOCKET_EXEC: &'static [Self] = &[
+        Self::WebSocketExec(Subprotocol::V5),
+        Self::WebSocketExec(Subprotocol::V4),
+        Self::WebSocketExec(Subprotocol::V4Base64),
+        Self::WebSocketExec(Subprotocol::V1),
+        Self::WebSocketExec(Subprotocol::V1Base64),
+        Self::WebSocketExec(Subprotocol::Unnamed),
+    ];
+
+    /// [`CHANNEL`](Self::WEBSOCKET_EXEC) and [`EXEC`](Self::SPDY_EXEC): everything that a server of exec and attach can support.
+    pub const ANY_EXEC: &'static [Self] = &[
+        Self::WebSocketExec(Subprotocol::V5),
+        Self::WebSocketExec(Subprotocol::V4),
+        Self::WebSocketExec(Subprotocol::V4Base64),
+        Self::WebSocketExec(Subprotocol::V1),
+        Self::WebSocketExec(Subprotocol::V1Base64),
+        Self::WebSocketExec(Subprotocol::Unnamed),
+        Self::SpdyExec(Version::V4),
+        Self::SpdyExec(Version::V3),
+        Self::SpdyExec(Version::V2),
+        Self::SpdyExec(Version::V1),
     ];
 
     /// All forms of port-forward: everything that a server of port-forward can support.
-    pub const PORT_FORWARD: &'static [Self] = &[
-        Self::Tunnel,
-        Self::PortForward,
-        Self::PortChannels(Subprotocol::V4),
-        Self::PortChannels(Subprotocol::V4Base64),
-        Self::PortChannels(Subprotocol::Unnamed),
+    pub const ANY_PORT_FORWARD: &'static [Self] = &[
+        Self::TunneledPortForward,
+        Self::SpdyPortForward,
+        Self::LegacyPortForward(Subprotocol::V4),
+        Self::LegacyPortForward(Subprotocol::V4Base64),
+        Self::LegacyPortForward(Subprotocol::Unnamed),
     ];
 
     /// The protocol's transport.
     #[must_use]
-    pub fn carrier(self) -> Carrier {
+    pub fn transport(self) -> Transport {
         match self {
-            Self::Exec(_) | Self::PortForward => Carrier::Spdy,
-            Self::Channel(_) | Self::Tunnel | Self::PortChannels(_) => Carrier::WebSocket,
+            Self::SpdyExec(_) | Self::SpdyPortForward => Transport::Spdy,
+            Self::WebSocketExec(_) | Self::TunneledPortForward | Self::LegacyPortForward(_) => Transport::WebSocket,
         }
     }
 
@@ -150,10 +154,10 @@ impl Protocol {
     #[must_use]
     pub fn version(self) -> Option<Version> {
         match self {
-            Self::Exec(version) => Some(version),
-            Self::Channel(subprotocol) => Some(subprotocol.version()),
-            Self::Tunnel | Self::PortChannels(_) => None,
-            Self::PortForward => None,
+            Self::SpdyExec(version) => Some(version),
+            Self::WebSocketExec(subprotocol) => Some(subprotocol.version()),
+            Self::TunneledPortForward | Self::LegacyPortForward(_) => None,
+            Self::SpdyPortForward => None,
         }
     }
 
@@ -161,10 +165,10 @@ impl Protocol {
     #[must_use]
     pub fn is_port_forward(self) -> bool {
         match self {
-            Self::PortForward => true,
-            Self::Tunnel | Self::PortChannels(_) => true,
-            Self::Channel(_) => false,
-            Self::Exec(_) => false,
+            Self::SpdyPortForward => true,
+            Self::TunneledPortForward | Self::LegacyPortForward(_) => true,
+            Self::WebSocketExec(_) => false,
+            Self::SpdyExec(_) => false,
         }
     }
 
@@ -173,10 +177,10 @@ impl Protocol {
     #[must_use]
     pub fn can_end_stdin(self) -> bool {
         match self {
-            Self::Exec(version) => version >= Version::V2,
-            Self::Channel(subprotocol) => subprotocol.has_close(),
-            Self::Tunnel | Self::PortChannels(_) => false,
-            Self::PortForward => false,
+            Self::SpdyExec(version) => version >= Version::V2,
+            Self::WebSocketExec(subprotocol) => subprotocol.has_close(),
+            Self::TunneledPortForward | Self::LegacyPortForward(_) => false,
+            Self::SpdyPortForward => false,
         }
     }
 
@@ -184,28 +188,28 @@ impl Protocol {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Exec(Version::V1) => "channel.k8s.io",
-            Self::Exec(Version::V2) => "v2.channel.k8s.io",
-            Self::Exec(Version::V3) => "v3.channel.k8s.io",
-            Self::Exec(Version::V4) => "v4.channel.k8s.io",
-            Self::Exec(Version::V5) => "v5.channel.k8s.io",
-            Self::Channel(subprotocol) | Self::PortChannels(subprotocol) => subprotocol.name(),
-            Self::PortForward => "portforward.k8s.io",
-            Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
+            Self::SpdyExec(Version::V1) => "channel.k8s.io",
+            Self::SpdyExec(Version::V2) => "v2.channel.k8s.io",
+            Self::SpdyExec(Version::V3) => "v3.channel.k8s.io",
+            Self::SpdyExec(Version::V4) => "v4.channel.k8s.io",
+            Self::SpdyExec(Version::V5) => "v5.channel.k8s.io",
+            Self::WebSocketExec(subprotocol) | Self::LegacyPortForward(subprotocol) => subprotocol.name(),
+            Self::SpdyPortForward => "portforward.k8s.io",
+            Self::TunneledPortForward => "SPDY/3.1+portforward.k8s.io",
         }
     }
 
     /// The protocol with a name on the wire. If exec and port-forward share the name, this is exec. Names are compared
     /// byte by byte, as in Go.
     #[must_use]
-    pub fn from_name(carrier: Carrier, name: &str) -> Option<Self> {
-        match carrier {
-            Carrier::Spdy => {
-                let known = Self::EXEC.iter().copied().chain([Self::PortForward]);
+    pub fn from_name(transport: Transport, name: &str) -> Option<Self> {
+        match transport {
+            Transport::Spdy => {
+                let known = Self::SPDY_EXEC.iter().copied().chain([Self::SpdyPortForward]);
                 known.into_iter().find(|protocol| protocol.name() == name)
             }
-            Carrier::WebSocket if name == Self::Tunnel.name() => Some(Self::Tunnel),
-            Carrier::WebSocket => Subprotocol::from_name(name).map(Self::Channel),
+            Transport::WebSocket if name == Self::TunneledPortForward.name() => Some(Self::TunneledPortForward),
+            Transport::WebSocket => Subprotocol::from_name(name).map(Self::WebSocketExec),
         }
     }
 }
@@ -312,22 +316,22 @@ mod tests {
     #[test]
     fn protocols_are_named_as_on_the_wire() {
         let names = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
-        assert!(Protocol::EXEC.iter().map(|protocol| protocol.name()).eq(names));
-        for protocol in Protocol::EXEC {
-            assert_eq!(Protocol::from_name(Carrier::Spdy, &protocol.to_string()), Some(*protocol));
+        assert!(Protocol::SPDY_EXEC.iter().map(|protocol| protocol.name()).eq(names));
+        for protocol in Protocol::SPDY_EXEC {
+            assert_eq!(Protocol::from_name(Transport::Spdy, &protocol.to_string()), Some(*protocol));
         }
         for other in ["", "v1.channel.k8s.io", "v5.channel.k8s.io", "V4.channel.k8s.io", " channel.k8s.io"] {
-            assert_eq!(Protocol::from_name(Carrier::Spdy, other), None);
+            assert_eq!(Protocol::from_name(Transport::Spdy, other), None);
         }
     }
 
     #[test]
-    fn a_name_means_another_protocol_on_another_carrier() {
-        let (v4, v5) = (Protocol::Channel(Subprotocol::V4), Protocol::Channel(Subprotocol::V5));
-        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v4.channel.k8s.io"), Some(v4));
-        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v5.channel.k8s.io"), Some(v5));
-        for protocol in Protocol::ANY {
-            assert_eq!(Protocol::from_name(protocol.carrier(), protocol.name()), Some(*protocol));
+    fn a_name_means_another_protocol_on_another_transport() {
+        let (v4, v5) = (Protocol::WebSocketExec(Subprotocol::V4), Protocol::WebSocketExec(Subprotocol::V5));
+        assert_eq!(Protocol::from_name(Transport::WebSocket, "v4.channel.k8s.io"), Some(v4));
+        assert_eq!(Protocol::from_name(Transport::WebSocket, "v5.channel.k8s.io"), Some(v5));
+        for protocol in Protocol::ANY_EXEC {
+            assert_eq!(Protocol::from_name(protocol.transport(), protocol.name()), Some(*protocol));
         }
     }
 }

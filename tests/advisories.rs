@@ -9,11 +9,11 @@ use bytes::BytesMut;
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Config;
-use kubestream::spdy::{
-    Codec, CodecError, FlowControl, Frame, GoAwayStatus, HeaderError, Headers, Limits, RstStatus, StreamId,
-};
+use kubestream::session::FlowControl;
 use kubestream::upgrade::head::HeadReader;
 use kubestream::upgrade::{self, UpgradeError};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame, GoAwayStatus, HeaderError, Headers, RstStatus, StreamId};
 use stats_alloc::Region;
 use support::connection::{End, config, data, goaway, id, reply, rst, syn, window_update};
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::AbortOnDrop;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{
     Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
 };
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{TranslateConfig, translate};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair, until};
@@ -27,9 +27,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
-const STREAMS: Protocol = Protocol::PortForward;
-const TUNNEL: Protocol = Protocol::Tunnel;
-const OLD: Protocol = Protocol::PortChannels(Subprotocol::V4);
+const STREAMS: Protocol = Protocol::SpdyPortForward;
+const TUNNEL: Protocol = Protocol::TunneledPortForward;
+const OLD: Protocol = Protocol::LegacyPortForward(Subprotocol::V4);
 /// The protocols of a connection: the client's and the server's. If they differ, a translator stands between.
 const WAYS: [&[Protocol]; 8] = [
     &[STREAMS],

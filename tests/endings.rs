@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::StreamError;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
 use kubestream_proxy::{TranslateConfig, TranslateError, translate};
 use support::peer::{Peer, data, fin, goaway, rst, syn};
 use support::websocket::WebSocketPeer;
@@ -29,7 +29,7 @@ const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// more, each side answered the other's PINGs, and neither ended.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_let_go_in_mid_output_ends_behind_its_output() {
-    for protocol in [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+    for protocol in [Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)] {
         let (near, far) = duplex(4096);
         let (client, one) = exec_client(near, protocol);
         let (server, two) = exec_server(far, protocol);
@@ -51,7 +51,7 @@ async fn uploaded(
     bytes: usize,
 ) -> (ExecServer, DriverTask, JoinHandle<WebSocketPeer>, JoinHandle<Result<(), TranslateError>>) {
     let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
-    let (from, to) = (Protocol::Channel(Subprotocol::V4), Protocol::Exec(Version::V4));
+    let (from, to) = (Protocol::WebSocketExec(Subprotocol::V4), Protocol::SpdyExec(Version::V4));
     let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
     let (near, far) = (Upgraded::new(near, Bytes::new(), Some(from)), Upgraded::new(far, Bytes::new(), Some(to)));
     let translating = tokio::spawn(async move { translate(near, far, streams, &TranslateConfig::default()).await });

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-const FORM: Option<Protocol> = Some(Protocol::PortForward);
+const FORM: Option<Protocol> = Some(Protocol::SpdyPortForward);
 
 /// A cluster where every port echoes except port 1, which is closed. It keeps the drivers of its connections, so that a
 /// test can stop them.

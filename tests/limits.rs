@@ -16,9 +16,11 @@ use http::{Request, Response};
 use kubestream::ConnectionError;
 use kubestream::exec::{Error, ExecRequest, Streams};
 use kubestream::mux::Config;
-use kubestream::spdy::{Codec, Connection, Frame, GoAwayStatus, Headers, Limits, Role, RstStatus, StreamId};
+use kubestream::session::{Connection, Role};
 use kubestream::status::{ExitStatus, StatusError};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use quickcheck::{Arbitrary, Gen};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -197,7 +199,7 @@ fn an_answer_that_nobody_takes_is_given_up() {
             let pending = pending.unwrap();
             let answer = async {
                 if switch {
-                    pending.accept(Protocol::EXEC).await.map(|_| ())
+                    pending.accept(Protocol::SPDY_EXEC).await.map(|_| ())
                 } else {
                     pending.respond(Response::new(Bytes::from(vec![b'x'; MIB]))).await
                 }
@@ -219,14 +221,14 @@ fn no_command_adds_a_line_to_the_request() {
             let request = Request::post(format!("http://node/exec?{query}")).body(()).unwrap();
             let (near, far) = duplex(64 * KIB);
             let handshake = upgrade::Config::default();
-            let client = upgrade::connect(near, request, Protocol::EXEC, &handshake);
+            let client = upgrade::connect(near, request, Protocol::SPDY_EXEC, &handshake);
             let serve = async {
                 let pending = upgrade::accept(far, &handshake).await.unwrap();
                 let read = ExecRequest::from_query(pending.request().uri().query().unwrap()).unwrap();
                 // Host, Connection, Upgrade, four offers, Content-Length.
                 assert_eq!(pending.request().headers().len(), 8);
                 assert_eq!(pending.offers().count(), 4);
-                pending.accept(Protocol::EXEC).await.unwrap();
+                pending.accept(Protocol::SPDY_EXEC).await.unwrap();
                 read
             };
             let (upgraded, read) = tokio::join!(client, serve);
@@ -253,7 +255,7 @@ fn what_follows_a_refused_upgrade_is_never_answered() {
                 if !pending.is_upgrade() {
                     return pending.respond(Response::builder().status(404).body(Bytes::new()).unwrap()).await;
                 }
-                pending.accept(Protocol::EXEC).await.map(|_| ())
+                pending.accept(Protocol::SPDY_EXEC).await.map(|_| ())
             });
             let mut answer = String::new();
             near.read_to_string(&mut answer).await.unwrap();

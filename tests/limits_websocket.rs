@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
-use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -63,7 +64,7 @@ fn a_message_that_never_comes_whole_costs_what_has_come_of_it() {
 #[test]
 fn a_peer_that_pings_and_does_not_read_costs_next_to_nothing() {
     let _turn = turn();
-    for protocol in [Protocol::Channel(Subprotocol::V5), Protocol::Tunnel] {
+    for protocol in [Protocol::WebSocketExec(Subprotocol::V5), Protocol::TunneledPortForward] {
         play(async {
             let (near, far) = duplex(KIB);
             let (mux, _driver) = exec_server(near, protocol);
@@ -131,7 +132,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
     let _turn = turn();
     let before = Region::new(ALLOCATOR);
     // 32 MB of DATA in frames of 16 MiB, and a message of the greatest length.
-    let mut tap = Tap::new(Protocol::Exec(Version::V4), &[], Limits::default());
+    let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], Limits::default());
     let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
     let headers = Headers::from_iter([("streamtype", "stdin")]);
     let (id, associated) = (StreamId::new(1), StreamId::SESSION);
@@ -149,7 +150,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
         }
         assert_eq!(tapped(&mut tap, Side::Client, piece().slice(1..)).0, 1);
     }
-    let mut messages = Tap::new(Protocol::Channel(Subprotocol::V5), &[], Limits::default());
+    let mut messages = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], Limits::default());
     tapped(&mut messages, Side::Server, &[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0, 1][..]);
     for _ in 0..500 {
         tapped(&mut messages, Side::Server, piece());
@@ -162,12 +163,12 @@ fn a_tap_keeps_nothing_of_what_passes() {
         let mut head = vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
         assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(TapError::Codec(_)))));
         head[5] = 0;
-        let mut other = Tap::new(Protocol::PortForward, &[], Limits::default());
+        let mut other = Tap::new(Protocol::SpdyPortForward, &[], Limits::default());
         let before = Region::new(ALLOCATOR);
         tapped(&mut other, side, head);
         assert!(grown(&before) < 16 * KIB);
     }
-    let mut statuses = Tap::new(Protocol::Channel(Subprotocol::V1), &[], Limits::default());
+    let mut statuses = Tap::new(Protocol::WebSocketExec(Subprotocol::V1), &[], Limits::default());
     let before = Region::new(ALLOCATOR);
     let error = frame(0x80 | BINARY, &[3; 60 * KIB], false);
     for _ in 0..50 {
@@ -175,7 +176,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
     }
     assert!(grown(&before) < MIB, "{}", grown(&before));
     // And an endless size.
-    let mut sizes = Tap::new(Protocol::Channel(Subprotocol::V5), &[], Limits::default());
+    let mut sizes = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], Limits::default());
     let before = Region::new(ALLOCATOR);
     tapped(&mut sizes, Side::Client, frame(0x80 | BINARY, b"\x04{", true));
     let more = frame(0x80 | BINARY, &[&[4][..], &[b' '; 60 * KIB]].concat(), true);
@@ -189,7 +190,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
 #[test]
 fn a_tap_follows_no_more_streams_than_its_limit() {
     let _turn = turn();
-    for protocol in [Protocol::PortForward, Protocol::Exec(Version::V4)] {
+    for protocol in [Protocol::SpdyPortForward, Protocol::SpdyExec(Version::V4)] {
         let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
         let before = Region::new(ALLOCATOR);
         let mut tap = Tap::new(protocol, &[], Limits::default());

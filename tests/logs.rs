@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use http::Request;
 use kubestream::mux::{Config, FlowControl, Multiplexer};
-use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::{self, Protocol};
+use kubestream::wire::spdy::{Headers, RstStatus};
 use support::{accept, config, until};
 use tokio::io::duplex;
 use tracing::field::{Field, Visit};
@@ -68,9 +68,10 @@ async fn no_token_header_or_payload_is_logged_at_any_level() {
         .body(())
         .unwrap();
     let handshake = upgrade::Config::default();
-    let (client, server) = tokio::join!(upgrade::connect(near, request, &[Protocol::PortForward], &handshake), async {
-        upgrade::accept(far, &handshake).await?.accept(&[Protocol::PortForward]).await
-    });
+    let (client, server) =
+        tokio::join!(upgrade::connect(near, request, &[Protocol::SpdyPortForward], &handshake), async {
+            upgrade::accept(far, &handshake).await?.accept(&[Protocol::SpdyPortForward]).await
+        });
     // A client without windows, like Go's clients.
     let (client, driver) =
         Multiplexer::client(client.unwrap(), config(|config| config.flow_control = FlowControl::Off));

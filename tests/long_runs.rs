@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, PortForward, PortForwardServer};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{self as proxy, TranslateConfig, translate};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -79,12 +79,15 @@ fn play_over_sockets<T>(transcript: impl Future<Output = T>) -> T {
 /// A session from its handshake to its exit code, over sockets.
 async fn exec_session(number: usize) {
     let (near, far) = tcp_pair().await;
-    let protocols =
-        [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5), Protocol::Channel(Subprotocol::V4Base64)];
+    let protocols = [
+        Protocol::SpdyExec(Version::V4),
+        Protocol::WebSocketExec(Subprotocol::V5),
+        Protocol::WebSocketExec(Subprotocol::V4Base64),
+    ];
     let protocol = protocols[number % protocols.len()];
     let serving = async {
         let pending = upgrade::accept(far, &upgrade::Config::default()).await.unwrap();
-        let (mux, driver) = Multiplexer::server(pending.accept(Protocol::ANY).await.unwrap(), Config::exec());
+        let (mux, driver) = Multiplexer::server(pending.accept(Protocol::ANY_EXEC).await.unwrap(), Config::exec());
         let serving = async move {
             let mut server = mux.accept_exec(Streams::PIPES).await.unwrap();
             drop(mux);
@@ -181,7 +184,7 @@ async fn forwards(from: Protocol, to: Protocol, connections: usize) {
 #[test]
 fn of_thousands_of_forwarded_connections_nothing_is_left() {
     let _turn = turn();
-    let protocols = [Protocol::PortForward, Protocol::Tunnel];
+    let protocols = [Protocol::SpdyPortForward, Protocol::TunneledPortForward];
     for (from, to) in protocols.iter().flat_map(|from| protocols.map(|to| (*from, to))) {
         play_over_sockets(forwards(from, to, times(2000)));
     }
@@ -194,7 +197,7 @@ fn two_thousand_idle_connections_are_held_by_their_keepalive() {
         let memory = Region::new(ALLOCATOR);
         let mut held = Vec::new();
         for number in 0..2000 {
-            let protocol = [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)][number % 2];
+            let protocol = [Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)][number % 2];
             let (near, far) = duplex(64 * 1024);
             let ((client, _), (server, _)) = (exec_client(near, protocol), exec_server(far, protocol));
             held.push((client, server));
@@ -273,7 +276,8 @@ async fn full_flow(mut to: impl AsyncWrite + Unpin, number: usize) {
 /// Runs a session at full speed, and then the fault happens. Both ends find out.
 async fn abandoned(way: Way, number: usize) {
     let is_websocket = number % 2 == 1;
-    let protocol = if is_websocket { Protocol::Channel(Subprotocol::V5) } else { Protocol::Exec(Version::V4) };
+    let protocol =
+        if is_websocket { Protocol::WebSocketExec(Subprotocol::V5) } else { Protocol::SpdyExec(Version::V4) };
     let ((near, middle), (behind, far)) = (duplex(64 * 1024), duplex(64 * 1024));
     let ((client, _), (server, _)) = (exec_client(near, protocol), exec_server(far, protocol));
     let between = tokio::spawn(async move {

@@ -10,10 +10,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
+use kubestream::wire::channel::{ChannelError, Subprotocol};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::fragment::Fragmented;
 #[cfg(feature = "net")]
@@ -27,7 +27,7 @@ const FORMS: [Subprotocol; 3] = [Subprotocol::V4, Subprotocol::V4Base64, Subprot
 const NORMAL: [u8; 2] = 1000u16.to_be_bytes();
 
 fn upgraded<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> Upgraded<IO> {
-    Upgraded::new(io, Bytes::new(), Some(Protocol::PortChannels(subprotocol))).with_ports(ports)
+    Upgraded::new(io, Bytes::new(), Some(Protocol::LegacyPortForward(subprotocol))).with_ports(ports)
 }
 
 fn client<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> (PortForward, DriverTask)
@@ -161,8 +161,8 @@ async fn each_port_of_the_request_is_one_connection() {
             let (near, far) = duplex(4096);
             let serving = async move {
                 let pending = upgrade::accept(Fragmented::new(far, 5, most), &Default::default()).await.unwrap();
-                let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
-                assert_eq!(upgraded.protocol(), Some(Protocol::PortChannels(form)));
+                let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.unwrap();
+                assert_eq!(upgraded.protocol(), Some(Protocol::LegacyPortForward(form)));
                 let (mux, driver) = Multiplexer::server(upgraded, Config::default());
                 let driver = tokio::spawn(driver);
                 let mut server = PortForwardServer::new(mux).unwrap();
@@ -185,7 +185,7 @@ async fn each_port_of_the_request_is_one_connection() {
             let request =
                 http::Request::get("http://node/portForward/default/web?port=80,81&port=80").body(()).unwrap();
             let io = Fragmented::new(near, 6, most);
-            let offers = [Protocol::PortChannels(form)];
+            let offers = [Protocol::LegacyPortForward(form)];
             let upgraded = upgrade::connect(io, request, &offers, &Default::default()).await.unwrap();
             assert_eq!(upgraded.ports(), [80, 81, 80]);
             let (mux, driver) = Multiplexer::client(upgraded, Config::default());
@@ -419,7 +419,7 @@ async fn a_message_of_text_is_bytes_to_a_server_and_an_error_to_a_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_ports_is_refused_in_gos_words() {
-    let v4 = [Protocol::PortChannels(Subprotocol::V4)];
+    let v4 = [Protocol::LegacyPortForward(Subprotocol::V4)];
     let (near, far) = duplex(4096);
     let request = http::Request::get("http://node/portForward/default/web").body(()).unwrap();
     let unfit = upgrade::connect(near, request, &v4, &Default::default()).await.unwrap_err();
@@ -440,7 +440,7 @@ async fn a_request_without_ports_is_refused_in_gos_words() {
         );
         near.write_all(head.as_bytes()).await.unwrap();
         let pending = upgrade::accept(far, &Default::default()).await.unwrap();
-        let (refused, answer) = tokio::join!(pending.accept(Protocol::PORT_FORWARD), async {
+        let (refused, answer) = tokio::join!(pending.accept(Protocol::ANY_PORT_FORWARD), async {
             let mut answer = String::new();
             near.shutdown().await.unwrap();
             near.read_to_string(&mut answer).await.unwrap();
@@ -486,8 +486,8 @@ async fn a_recorded_session_is_understood_at_both_ends() {
             let (near, mut far) = duplex(1 << 16);
             far.write_all(&[head.as_bytes(), &behind].concat()).await.unwrap();
             let pending = upgrade::accept(Fragmented::new(near, 4, most), &Default::default()).await.unwrap();
-            let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
-            assert_eq!((upgraded.protocol(), upgraded.ports()), (Some(Protocol::PortChannels(form)), &[7007][..]));
+            let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.unwrap();
+            assert_eq!((upgraded.protocol(), upgraded.ports()), (Some(Protocol::LegacyPortForward(form)), &[7007][..]));
             let (mux, driver) = Multiplexer::server(upgraded, Config::default());
             let driver = tokio::spawn(driver);
             let mut server = PortForwardServer::new(mux).unwrap();

@@ -12,8 +12,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, MAX_REASON_LEN, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{ConnectionError, Initiator};
 use support::fragment::Fragmented;
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::time::{Instant, sleep};
 
 /// The protocols with streams. `port_channels.rs` tests legacy port-forward.
-const FORMS: &[Protocol] = &[Protocol::Tunnel, Protocol::PortForward];
+const FORMS: &[Protocol] = &[Protocol::TunneledPortForward, Protocol::SpdyPortForward];
 
 fn client<IO>(io: IO, form: Protocol) -> (PortForward, Multiplexer, DriverTask)
 where
@@ -225,7 +225,7 @@ async fn a_connection_that_speaks_something_else_forwards_nothing() {
 /// Our client and a server played by the test that has accepted one connection.
 async fn with_go_server() -> (Connection, Peer, PortForward, DriverTask) {
     let (near, far) = duplex(1 << 20);
-    let (forward, _, driver) = client(near, Protocol::PortForward);
+    let (forward, _, driver) = client(near, Protocol::SpdyPortForward);
     let mut peer = Peer::new(far);
     let answers = async {
         let (error, headers) = peer.hear_syn().await;
@@ -294,7 +294,7 @@ async fn an_end_is_an_end_though_the_error_stream_never_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_or_does_not_answer_fails_that_connection() {
     let (near, far) = duplex(1 << 20);
-    let (forward, mux, _driver) = client(near, Protocol::PortForward);
+    let (forward, mux, _driver) = client(near, Protocol::SpdyPortForward);
     let mut peer = Peer::new(far);
     let refusal = async {
         peer.hear_syn().await;
@@ -313,7 +313,7 @@ async fn a_server_that_refuses_or_does_not_answer_fails_that_connection() {
 /// Our server and a client played by the test.
 fn with_go_client() -> (PortForwardServer, Multiplexer, Peer<DuplexStream>) {
     let (near, far) = duplex(1 << 20);
-    let (server, mux, _) = server(near, Protocol::PortForward);
+    let (server, mux, _) = server(near, Protocol::SpdyPortForward);
     (server, mux, Peer::new(far))
 }
 
@@ -453,7 +453,8 @@ async fn a_failure_said_as_go_says_it_is_on_the_error_stream() {
 
 mod tunnel {
     use bytes::BytesMut;
-    use kubestream::spdy::{Codec, Limits};
+    use kubestream::wire::Limits;
+    use kubestream::wire::spdy::Codec;
     use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer};
     use tokio_util::codec::Encoder;
 
@@ -464,7 +465,7 @@ mod tunnel {
     async fn messages_are_cut_anywhere() {
         for step in [1, 2, 3, 5, 100] {
             let (near, far) = duplex(1 << 20);
-            let (mut server, ..) = server(near, Protocol::Tunnel);
+            let (mut server, ..) = server(near, Protocol::TunneledPortForward);
             let mut peer = WebSocketPeer::client(far);
             let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
             for frame in [
@@ -499,7 +500,7 @@ mod tunnel {
     async fn a_close_is_the_end_between_frames_and_a_loss_inside_one() {
         for (inside, code) in [(false, 1000u16), (true, 1000), (false, 1011)] {
             let (near, far) = duplex(1 << 20);
-            let (_forward, mux, driver) = client(near, Protocol::Tunnel);
+            let (_forward, mux, driver) = client(near, Protocol::TunneledPortForward);
             let mut peer = WebSocketPeer::server(far);
             if inside {
                 peer.say(BINARY, b"\x80\x03\x00").await;
@@ -524,7 +525,7 @@ mod tunnel {
     #[tokio::test(start_paused = true)]
     async fn a_message_of_text_is_no_part_of_it() {
         let (near, far) = duplex(1 << 20);
-        let (_forward, mux, _driver) = client(near, Protocol::Tunnel);
+        let (_forward, mux, _driver) = client(near, Protocol::TunneledPortForward);
         let mut peer = WebSocketPeer::server(far);
         peer.say(TEXT, b"upstream is gone").await;
         let error = mux.closed().await.unwrap_err();

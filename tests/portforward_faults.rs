@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus, StreamId};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, RstStatus, StreamId};
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
 use support::{pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
@@ -26,7 +26,7 @@ struct Ends {
 /// One connection with both its ends.
 async fn ends() -> Ends {
     let (near, far) = duplex(64 * 1024);
-    let form = Some(Protocol::PortForward);
+    let form = Some(Protocol::SpdyPortForward);
     let (client_mux, driver) = Multiplexer::client(Upgraded::new(near, Bytes::new(), form), Config::default());
     tokio::spawn(driver);
     let (server_mux, driver) = Multiplexer::server(Upgraded::new(far, Bytes::new(), form), Config::default());
@@ -139,7 +139,7 @@ async fn an_error_stream_that_is_never_ended_is_cancelled() {
     for (how, end) in [("FIN", fin(3)), ("RST", rst(3, RstStatus::CANCEL))] {
         for read in [true, false] {
             let (near, far) = duplex(1 << 20);
-            let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+            let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
             let (mux, driver) = Multiplexer::client(upgraded, Config::default());
             tokio::spawn(driver);
             let forward = PortForward::new(mux.clone()).unwrap();
@@ -205,7 +205,7 @@ async fn connects_that_are_given_up_end_no_other_connection() {
 #[tokio::test(start_paused = true)]
 async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connection() {
     let (near, far) = duplex(1 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     tokio::spawn(driver);
     let mut server = PortForwardServer::new(mux.clone()).unwrap();
@@ -237,7 +237,7 @@ async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connectio
 #[cfg(feature = "net")]
 mod local {
     use kubestream::portforward::{Addresses, Backoff, Forwarder, Reconnecting};
-    use kubestream::spdy::GoAwayStatus;
+    use kubestream::wire::spdy::GoAwayStatus;
     use tokio::net::TcpStream;
 
     use super::*;
@@ -253,7 +253,7 @@ mod local {
     }
 
     fn forward(io: tokio::io::DuplexStream) -> PortForward {
-        let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::PortForward));
+        let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::SpdyPortForward));
         let (mux, driver) = Multiplexer::client(upgraded, Config::default());
         tokio::spawn(driver);
         PortForward::new(mux).unwrap()

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, Options, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{Initiator, StreamError};
 use support::peer::{Peer, data, fin, reply, syn};
 use support::{config, pattern};
@@ -28,7 +28,7 @@ const MUCH: usize = 3 << 20;
 async fn to_a_go_server(options: Options, count: usize) -> (PortForward, Vec<Connection>, Peer) {
     // All bytes fit in, so only our end can be what does not read.
     let (near, far) = duplex(16 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     // The peer does not answer PINGs, so none are sent.
     let (mux, driver) = Multiplexer::client(upgraded, config(|config| config.keepalive_interval = None));
     tokio::spawn(driver);
@@ -194,7 +194,7 @@ async fn who_wants_none_given_up_has_none() {
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_nobody_reads_is_given_up_by_a_server() {
     let (near, far) = duplex(16 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     tokio::spawn(driver);
     let mut server = PortForwardServer::new(mux).unwrap();
@@ -238,7 +238,7 @@ async fn of_a_session_no_stream_is_given_up() {
     use kubestream::exec::Streams;
 
     let (near, far) = duplex(16 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::Exec(Version::V4)));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyExec(Version::V4)));
     let config = config(|config| {
         config.keepalive_interval = None;
         config.stream_stall_timeout = Some(Duration::from_secs(20));
@@ -278,7 +278,7 @@ mod translated {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_its_client_does_not_read_is_given_up_for_the_others() {
         let ((client, near), (far, server)) = (duplex(1 << 20), duplex(16 << 20));
-        let form = Some(Protocol::PortForward);
+        let form = Some(Protocol::SpdyPortForward);
         let (near, far) = (Upgraded::new(near, Bytes::new(), form), Upgraded::new(far, Bytes::new(), form));
         tokio::spawn(async move { translate(near, far, Streams::default(), &TranslateConfig::default()).await });
         let (mux, driver) = Multiplexer::client(Upgraded::new(client, Bytes::new(), form), Config::default());

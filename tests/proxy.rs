@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::Initiator;
 use kubestream::upgrade::PassError;
-use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
+use kubestream::upgrade::{self, Config, Transport, UpgradeError};
 use kubestream_proxy::{self as proxy, Pipe, PipeOutcome};
 use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -81,7 +81,7 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     assert!(answer.starts_with("http/1.1 101 ") && answer.contains("\r\naudit-id: 7\r\n"), "{answer}");
     assert!(answer.contains("\r\nx-stream-protocol-version: v4.channel.k8s.io\r\n"));
     let pipe = passing.await.unwrap().unwrap();
-    assert_eq!((pipe.carrier(), pipe.protocol()), (Carrier::Spdy, "v4.channel.k8s.io"));
+    assert_eq!((pipe.transport(), pipe.protocol()), (Transport::Spdy, "v4.channel.k8s.io"));
     let run = tokio::spawn(pipe.run());
     client.write_all(b", and later").await.unwrap();
     client.shutdown().await.unwrap();

@@ -248,7 +248,7 @@ async fn an_upgraded_connection_that_nobody_wants_has_not_ended() {
     let (mut client, near) = tcp_pair().await;
     client.write_all(ASKS.as_bytes()).await.unwrap();
     let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
-    let upgraded = pending.accept(Protocol::EXEC).await.unwrap();
+    let upgraded = pending.accept(Protocol::SPDY_EXEC).await.unwrap();
     read_head(&mut client).await;
     drop(upgraded);
     broke_off(&mut client, "upgraded").await;
@@ -257,7 +257,7 @@ async fn an_upgraded_connection_that_nobody_wants_has_not_ended() {
     let (mut client, near) = tcp_pair().await;
     client.write_all(ASKS.replace("v4.channel", "v9.channel").as_bytes()).await.unwrap();
     let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
-    let (refused, (answer, end)) = tokio::join!(pending.accept(Protocol::EXEC), async {
+    let (refused, (answer, end)) = tokio::join!(pending.accept(Protocol::SPDY_EXEC), async {
         let answer = rest(&mut client).await;
         drop(client);
         answer

@@ -95,7 +95,7 @@ struct Ends {
 /// One connection with both its ends.
 async fn ends() -> Ends {
     let (near, far) = duplex(64 * 1024);
-    let form = Some(Protocol::PortForward);
+    let form = Some(Protocol::SpdyPortForward);
     let (mux, driver) = Multiplexer::client(Upgraded::new(near, Bytes::new(), form), Config::default());
     let driver = tokio::spawn(driver).abort_handle();
     let (server_mux, server_driver) = Multiplexer::server(Upgraded::new(far, Bytes::new(), form), Config::default());

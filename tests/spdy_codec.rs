@@ -13,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::{
-    Codec, CodecError, Config, Connection, Event, Frame, GoAwayStatus, HeaderCompression, Headers, Limits, Role,
-    RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::session::{Config, Connection, Event, Role};
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::{
+    Codec, CodecError, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId,
+};
+use kubestream::wire::{HeaderCompression, Limits};
 use quickcheck::{Arbitrary, Gen};
 use support::{peer, recording};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

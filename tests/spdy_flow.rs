@@ -4,10 +4,9 @@
 
 use std::time::Duration;
 
-use kubestream::spdy::{
-    Config, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, ReadOutcome, Role, RstStatus,
-    SettingId, Settings, WriteOutcome,
-};
+use kubestream::session::{Config, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::HeaderCompression;
+use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use support::connection::{
     End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update,

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use kubestream::spdy::{Config, FlowControl, HeaderCompression};
+use kubestream::session::{Config, FlowControl};
+use kubestream::wire::HeaderCompression;
 use quickcheck::{Arbitrary, Gen};
 use support::connection::config;
 use support::model::{Operation, Setup};

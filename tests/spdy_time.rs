@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use kubestream::spdy::{Config, Frame, GoAwayStatus, ReadOutcome, Role, RstStatus};
+use kubestream::session::{Config, ReadOutcome, Role};
+use kubestream::wire::spdy::{Frame, GoAwayStatus, RstStatus};
 use kubestream::{ConnectionError, StreamError};
 use support::connection::{End, config, data, goaway, id, initial_window, reply, rst, syn};
 

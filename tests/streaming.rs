@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request as HttpRequest, StatusCode};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{self, ExecServer, Streams};
 use kubestream::mux::{Config as MuxConfig, Multiplexer};
 use kubestream::portforward::{PortForward as Client, Request};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server, UrlError};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -113,17 +113,20 @@ async fn connect(
 }
 
 async fn status(server: &Server<Parrot>, url: &str) -> StatusCode {
-    match connect(server, url, Protocol::Exec(Version::V4)).await.0 {
+    match connect(server, url, Protocol::SpdyExec(Version::V4)).await.0 {
         Err(UpgradeError::Refused(refusal)) => refusal.status,
         other => panic!("{other:?}"),
     }
 }
 
-const CARRIERS: [Protocol; 3] =
-    [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5), Protocol::Channel(Subprotocol::V4Base64)];
+const CARRIERS: [Protocol; 3] = [
+    Protocol::SpdyExec(Version::V4),
+    Protocol::WebSocketExec(Subprotocol::V5),
+    Protocol::WebSocketExec(Subprotocol::V4Base64),
+];
 
 #[tokio::test(start_paused = true)]
-async fn a_url_runs_its_command_over_either_carrier() {
+async fn a_url_runs_its_command_over_either_transport() {
     let (server, _) = server();
     for protocol in CARRIERS {
         let url = server.exec_url("c0ffee", ["say", "hello"], Streams::OUTPUT).unwrap();
@@ -148,7 +151,7 @@ async fn a_url_attaches_and_forwards() {
         assert_eq!(exec.wait_with_output(100).await.unwrap().stdout, "c0ffee heard hello");
         served.await.unwrap().unwrap();
     }
-    for protocol in [Protocol::Tunnel, Protocol::PortForward] {
+    for protocol in [Protocol::TunneledPortForward, Protocol::SpdyPortForward] {
         let url = server.port_forward_url("sandbox", &[]).unwrap();
         let (mux, served) = connect(&server, &url, protocol).await;
         let client = Client::new(mux.unwrap()).unwrap();
@@ -170,7 +173,7 @@ async fn a_url_forwards_the_ports_that_the_kubelet_has_named() {
     let (server, _) = server();
     for (ports, query) in [(vec![80, 1, 81], "?port=80,1,81"), (vec![], "?port=80,1&ports=81"), (vec![80], "?port=1")] {
         let url = server.port_forward_url("sandbox", &ports).unwrap() + query;
-        let (mux, served) = connect(&server, &url, Protocol::PortChannels(Subprotocol::V4)).await;
+        let (mux, served) = connect(&server, &url, Protocol::LegacyPortForward(Subprotocol::V4)).await;
         let client = Client::new(mux.unwrap()).unwrap();
         if ports == [80] {
             // A client that asks for another port than the kubelet has named is not connected.
@@ -317,7 +320,9 @@ async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() 
 /// client-go takes an end without a status for success, so it must be told.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_its_runtime_lets_go_has_failed() {
-    for protocol in [Protocol::Exec(Version::V1), Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+    for protocol in
+        [Protocol::SpdyExec(Version::V1), Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)]
+    {
         for how in ["fail", "panic", "hold"] {
             let (server, _gone) = server();
             let url = server.exec_url("c", [how], Streams::OUTPUT).unwrap();
@@ -349,7 +354,7 @@ async fn what_an_orderly_client_has_sent_is_read_to_its_end() {
     let discarded = Arc::clone(&parrot.discarded);
     let server = Server::new(parrot, "http://a", RuntimeConfig::default()).unwrap();
     let url = server.port_forward_url("sandbox", &[]).unwrap();
-    let (mux, served) = connect(&server, &url, Protocol::PortForward).await;
+    let (mux, served) = connect(&server, &url, Protocol::SpdyPortForward).await;
     let mux = mux.unwrap();
     let client = Client::new(mux.clone()).unwrap();
     let mut connection = client.connect(9).await.unwrap();

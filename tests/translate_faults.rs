@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::StreamError;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{Side, TranslateConfig, TranslateError, translate};
 use support::{DriverTask, exec_client, exec_server, pattern};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-const V4: Protocol = Protocol::Exec(Version::V4);
-const V5: Protocol = Protocol::Channel(Subprotocol::V5);
-const STREAMS: Protocol = Protocol::PortForward;
-const OLD: Protocol = Protocol::PortChannels(Subprotocol::V4);
+const V4: Protocol = Protocol::SpdyExec(Version::V4);
+const V5: Protocol = Protocol::WebSocketExec(Subprotocol::V5);
+const STREAMS: Protocol = Protocol::SpdyPortForward;
+const OLD: Protocol = Protocol::LegacyPortForward(Subprotocol::V4);
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
 type Translating = JoinHandle<Result<(), TranslateError>>;
@@ -58,7 +58,7 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_all_at_once_and_closes_has_said_it() {
     for to in [V4, V5] {
-        let from = Protocol::Channel(Subprotocol::V4);
+        let from = Protocol::WebSocketExec(Subprotocol::V4);
         let (client, server, translating) = joined(from, to, Streams::PIPES);
         let (client, _driver) = exec_client(client, from);
         let mut exec = client.exec(Streams::PIPES).await.unwrap();
@@ -135,7 +135,9 @@ async fn forwarded(from: Protocol, to: Protocol) -> Ends {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_lost_has_not_ended_its_upload() {
-    for (from, to) in [(STREAMS, STREAMS), (OLD, STREAMS), (STREAMS, OLD), (OLD, OLD), (STREAMS, Protocol::Tunnel)] {
+    for (from, to) in
+        [(STREAMS, STREAMS), (OLD, STREAMS), (STREAMS, OLD), (OLD, OLD), (STREAMS, Protocol::TunneledPortForward)]
+    {
         let Ends { mut client, mut server, forward: _forward, accepting: _accepting, client_driver, .. } =
             forwarded(from, to).await;
         client.send("first half".into()).await.unwrap();
@@ -148,7 +150,9 @@ async fn a_client_that_is_lost_has_not_ended_its_upload() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_reads_slowly_gets_all_that_an_orderly_client_has_sent() {
-    for (from, to) in [(STREAMS, Protocol::Tunnel), (STREAMS, STREAMS), (Protocol::Tunnel, STREAMS)] {
+    for (from, to) in
+        [(STREAMS, Protocol::TunneledPortForward), (STREAMS, STREAMS), (Protocol::TunneledPortForward, STREAMS)]
+    {
         let Ends { mut client, mut server, forward, mut accepting, translating, .. } = forwarded(from, to).await;
         let pod = tokio::spawn(async move {
             let accepting = tokio::spawn(async move { accepting.accept().await.is_none() });

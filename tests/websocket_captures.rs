@@ -6,11 +6,11 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::Subprotocol;
 use support::fragment::Fragmented;
 use support::recording;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -23,7 +23,7 @@ fn said(name: &str, side: &str) -> (String, Bytes) {
 fn settled(name: &str) -> Protocol {
     let (head, _) = said(name, "s2c");
     let line = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol:")).unwrap_or_default();
-    Protocol::Channel(Subprotocol::from_name(line.trim()).unwrap())
+    Protocol::WebSocketExec(Subprotocol::from_name(line.trim()).unwrap())
 }
 
 /// Our client against a recorded server, whose bytes come whole or in small pieces.

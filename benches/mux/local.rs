@@ -14,7 +14,7 @@ use std::time::Instant;
 use http::Method;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Addresses, Connection, Forwarder, PortForward, PortForwardServer};
-use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream::upgrade::{self, Protocol, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -135,7 +135,7 @@ impl Ours {
         let (say, said) = std::sync::mpsc::channel();
         let forwarding = thread::spawn(move || {
             Flavor::CurrentThread.runtime()?.block_on(async move {
-                let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+                let method = if protocol.transport() == Transport::WebSocket { Method::GET } else { Method::POST };
                 let request = http::Request::builder().method(method).uri(format!("http://{server}{PATH}")).body(())?;
                 let io = dial(server.port()).await?;
                 let upgraded = upgrade::connect(io, request, &[protocol], &upgrade::Config::default()).await?;
@@ -182,7 +182,7 @@ impl ClientGo {
     fn start(server: SocketAddr, protocol: Protocol) -> Outcome<(Self, [u16; 2])> {
         let mut command = Command::new(go::path(CLIENT_GO));
         command.args(["-url", &format!("http://{server}{PATH}"), "-ports", &format!("0:{GIVES},0:{ECHOES}")]);
-        if protocol == Protocol::Tunnel {
+        if protocol == Protocol::TunneledPortForward {
             command.arg("-tunnel");
         }
         let mut process = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);

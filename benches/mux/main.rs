@@ -179,15 +179,15 @@ fn over_websocket() -> Outcome<()> {
 }
 
 fn port_forward() -> Outcome<()> {
-    let carriers = [("SPDY", Protocol::PortForward), ("tunnel", Protocol::Tunnel)];
+    let transports = [("SPDY", Protocol::SpdyPortForward), ("tunnel", Protocol::TunneledPortForward)];
     let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
     let (mut bulk, mut short) = (Vec::new(), Vec::new());
     for flavor in Flavor::ALL {
         let raw = flavor.name("raw TCP");
         bulk.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
         short.push(Case::new(&raw, None, move || raw::connections(flavor, forward::CONNECTIONS)));
-        for (carrier, protocol) in carriers {
-            let case = |name: &str| flavor.name(&format!("{carrier}{name}"));
+        for (transport, protocol) in transports {
+            let case = |name: &str| flavor.name(&format!("{transport}{name}"));
             bulk.push(Case::new(case(""), Some(&raw), move || forward::bulk(flavor, protocol, plan)));
             for (name, at_once) in [("", 1), (", 16 at a time", 16)] {
                 let measure = move || forward::connections(flavor, protocol, at_once);
@@ -202,16 +202,16 @@ fn port_forward() -> Outcome<()> {
     }
     let mut bulk = Vec::new();
     let plan = Plan { bytes: 256 << 20, ..plan };
-    for (carrier, protocol) in carriers {
-        let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+    for (transport, protocol) in transports {
+        let (ours, theirs) = (format!("{transport}: ours"), format!("{transport}: client-go"));
         bulk.push(Case::new(&theirs, None, move || local::download(local::Who::ClientGo, protocol, plan)));
         bulk.push(Case::new(ours, Some(&theirs), move || local::download(local::Who::Ours, protocol, plan)));
     }
     run("forward: a download through a local port, 32 KiB writes, our server", &bulk)?;
     for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
         let mut short = Vec::new();
-        for (carrier, protocol) in carriers {
-            let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+        for (transport, protocol) in transports {
+            let (ours, theirs) = (format!("{transport}: ours"), format!("{transport}: client-go"));
             let measure = move |who| local::connections(who, protocol, at_once);
             short.push(Case::new(&theirs, None, move || measure(local::Who::ClientGo)));
             short.push(Case::new(ours, Some(&theirs), move || measure(local::Who::Ours)));

@@ -35,7 +35,7 @@ pub(crate) fn is_child() -> bool {
 pub(crate) fn print() -> Outcome<()> {
     println!("\n## memory: bytes more than before, each end; medians of {ROUNDS} rounds");
     println!("{:<38}{:>22}{:>22}{:>22}{:>22}", "", "client RSS", "server RSS", "client live", "server live");
-    for (title, carrier, connections, streams) in [
+    for (title, transport, connections, streams) in [
         ("a connection, 4 streams (of 200)", SPDY, 200, 4),
         ("a connection, 4 streams (of 1)", SPDY, 1, 4),
         ("a stream (of 10,000)", SPDY, 1, 10_000),
@@ -45,7 +45,7 @@ pub(crate) fn print() -> Outcome<()> {
         let of = if streams > 4 { streams } else { connections };
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            rounds.push(round(carrier, connections, streams)?);
+            rounds.push(round(transport, connections, streams)?);
         }
         for (state, at) in [("at once", 0), ("after 1.6 s", 1)] {
             let figure = |which: usize| {
@@ -61,10 +61,11 @@ pub(crate) fn print() -> Outcome<()> {
 
 /// How much memory each end has gained, at once and after buffers were freed: resident at client and server, live at
 /// client and server.
-fn round(carrier: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
-    let mut server = Peer::start(&["server", carrier])?;
+fn round(transport: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
+    let mut server = Peer::start(&["server", transport])?;
     let address = server.line()?;
-    let mut client = Peer::start(&["client", carrier, address.trim(), &connections.to_string(), &streams.to_string()])?;
+    let mut client =
+        Peer::start(&["client", transport, address.trim(), &connections.to_string(), &streams.to_string()])?;
     client.line()?;
     thread::sleep(TRIMMED);
     let before = figures(&mut client, &mut server)?;
@@ -128,9 +129,9 @@ pub(crate) fn child(args: &[String]) -> Outcome<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     Flavor::CurrentThread.runtime()?.block_on(async {
         match words[..] {
-            ["server", carrier] => serve(carrier == WEBSOCKET).await,
-            ["client", carrier, address, connections, streams] => {
-                hold(carrier == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
+            ["server", transport] => serve(transport == WEBSOCKET).await,
+            ["client", transport, address, connections, streams] => {
+                hold(transport == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
             }
             _ => Err("an unknown kind of child".into()),
         }

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer, Stream};
-use kubestream::spdy::Headers;
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::Headers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

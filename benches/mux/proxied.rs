@@ -177,8 +177,8 @@ async fn pass(who: Who, client: TcpStream, backend: SocketAddr, translate: bool)
         let headers = request.headers_mut();
         let names: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("sec-websocket")).cloned().collect();
         names.iter().for_each(|name| drop(headers.remove(name)));
-        let backend = upgrade::connect(backend, request, Protocol::EXEC, &config).await?;
-        let client = pending.accept(Protocol::V5).await?;
+        let backend = upgrade::connect(backend, request, Protocol::SPDY_EXEC, &config).await?;
+        let client = pending.accept(Protocol::WEBSOCKET_EXEC_V5).await?;
         // The client has the status and may leave before the end.
         let _ = proxy::translate(client, backend, Streams::PIPES, &TranslateConfig::default()).await;
         return Ok(());

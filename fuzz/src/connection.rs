@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
-use kubestream::spdy::{
-    Codec, Config, Connection, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, Limits,
-    ReadOutcome, Role, RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role};
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
+use kubestream::wire::{HeaderCompression, Limits};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// The next action of the peer, the user or time. Ids are small, so that they often coincide.

@@ -10,7 +10,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::Request;
 use kubestream::upgrade::head::{parse_request_head, parse_response_head};
-use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol, UpgradeError, Upgraded};
+use kubestream::upgrade::{self, Config, Pending, Protocol, Transport, UpgradeError, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 
 use crate::channel::BASE64;
@@ -43,12 +43,13 @@ const NEXT: u8 = 2;
 pub fn websocket_handshake(input: &[u8]) {
     let [choice, step, input @ ..] = input else { return };
     let step = if *step == 0 { usize::MAX } else { usize::from(*step) };
-    let protocols = [Protocol::ANY, Protocol::V5, Protocol::CHANNEL, Protocol::EXEC][usize::from(choice >> 1 & 3)];
+    let protocols = [Protocol::ANY_EXEC, Protocol::WEBSOCKET_EXEC_V5, Protocol::WEBSOCKET_EXEC, Protocol::SPDY_EXEC]
+        [usize::from(choice >> 1 & 3)];
     io::run(async {
         match (choice & 1, choice >> 3 & 1) {
             (0, _) => server(input, step, protocols),
             (_, 0) => client(input, step, protocols, None),
-            _ => client(input, step, Protocol::V5, Some(Protocol::EXEC)),
+            _ => client(input, step, Protocol::WEBSOCKET_EXEC_V5, Some(Protocol::SPDY_EXEC)),
         }
     });
 }
@@ -91,24 +92,24 @@ fn server(input: &[u8], step: usize, supported: &'static [Protocol]) {
         Ok(pending) => {
             clean(format!("{pending:?}").as_bytes());
             check_token(&pending, &head);
-            let carrier = pending.carrier();
+            let transport = pending.transport();
             let accepted = finish(Task::new(async move { pending.accept(supported).await }), &io);
-            accepted.map(|upgraded| (upgraded, carrier))
+            accepted.map(|upgraded| (upgraded, transport))
         }
         Err(error) => Err(error),
     };
     let written = io.0.borrow().written.clone();
     clean(&written);
     match result {
-        Ok((upgraded, carrier)) => {
+        Ok((upgraded, transport)) => {
             assert!(upgraded.protocol().is_some_and(|protocol| supported.contains(&protocol)));
-            let (asked, carrier) = (carrier, upgraded.protocol().map(Protocol::carrier));
+            let (asked, transport) = (transport, upgraded.protocol().map(Protocol::transport));
             // A client that names both is asked for SPDY first, and gets the transport for which it offers a protocol.
             let names_both = ["websocket", "SPDY/3.1"].iter().all(|token| head.lists("upgrade", token));
-            assert!(asked == carrier || names_both, "{asked:?} was requested, and {carrier:?} was chosen");
+            assert!(asked == transport || names_both, "{asked:?} was requested, and {transport:?} was chosen");
             let head_len = check_rest(upgraded, input, &io).0;
             assert!(head_len <= config().max_head);
-            check_switch(&head, &written, carrier);
+            check_switch(&head, &written, transport);
         }
         Err(error) => {
             clean(format!("{error} {error:?}").as_bytes());
@@ -125,7 +126,7 @@ fn server(input: &[u8], step: usize, supported: &'static [Protocol]) {
 fn check_token(pending: &Pending<Io>, head: &Head) {
     let protocols = pending.request().headers().get_all("sec-websocket-protocol");
     let elements = protocols.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let offers = pending.offers().filter(|_| pending.carrier() == Some(Carrier::WebSocket));
+    let offers = pending.offers().filter(|_| pending.transport() == Some(Transport::WebSocket));
     for element in elements.chain(offers.map(str::as_bytes)) {
         assert!(count(&element.to_ascii_lowercase(), LOOK) == 0, "a token is left among the subprotocols");
     }
@@ -144,12 +145,12 @@ fn check_token(pending: &Pending<Io>, head: &Head) {
 }
 
 /// Checks what a request must contain before it is answered with 101, and what the 101 contains.
-fn check_switch(request: &Head, written: &[u8], carrier: Option<Carrier>) {
+fn check_switch(request: &Head, written: &[u8], transport: Option<Transport>) {
     let answer = Head::first(written);
     assert!(written.starts_with(b"HTTP/1.1 101 ") && written.ends_with(b"\r\n\r\n"));
     assert_eq!(count(written, b"\r\n\r\n"), 1, "bytes after the 101");
     assert!(request.lists("connection", "upgrade") && answer.lists("connection", "upgrade"));
-    if carrier == Some(Carrier::Spdy) {
+    if transport == Some(Transport::Spdy) {
         assert!(request.lists("upgrade", "spdy/3.1") && answer.lists("upgrade", "spdy/3.1"));
         assert!(request.elements("x-stream-protocol-version").any(|name| answer.is("x-stream-protocol-version", name)));
         return;
@@ -207,7 +208,7 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
             std::future::ready(Ok::<_, std::io::Error>(io))
         }
     };
-    let mixed = offers.iter().any(|offer| offer.carrier() != offers[0].carrier());
+    let mixed = offers.iter().any(|offer| offer.transport() != offers[0].transport());
     let mut connecting: Task<Result<Upgraded<Io>, String>> = Task::new(async move {
         let request = Request::get("/exec?command=a").header("Host", "node").header("Authorization", SECRET);
         let request = request.body(()).unwrap();
@@ -237,26 +238,26 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
         let io = ios.borrow().last().cloned().unwrap();
         let mut wire = io.0.borrow_mut();
         assert!(!wire.eof, "it waits without a reason");
-        let carrier = if ios.borrow().len() == 1 { offers[0].carrier() } else { Carrier::Spdy };
-        let key = check_request(&wire.written, carrier);
+        let transport = if ios.borrow().len() == 1 { offers[0].transport() } else { Transport::Spdy };
+        let key = check_request(&wire.written, transport);
         let answer = answers.next().unwrap_or_default().split(|byte| *byte == ANSWER).collect::<Vec<_>>();
         wire.said = answer.join(derive_accept_key(&key).as_bytes());
         wire.eof = true;
-        said.push((wire.said.clone(), key, carrier));
+        said.push((wire.said.clone(), key, transport));
         wire.wake();
     };
     assert!(!mixed || ios.borrow().iter().all(|io| io.0.borrow().written.is_empty()), "offers of two transports");
     match result {
         Ok(upgraded) => {
-            let (answer, key, carrier) = said.pop().unwrap();
+            let (answer, key, transport) = said.pop().unwrap();
             let chosen = upgraded.protocol().unwrap();
             let io = ios.borrow().last().cloned().unwrap();
             let (head_len, _) = check_rest(upgraded, &answer, &io);
             let head = Head::last(&answer[..head_len]);
             assert!(is_switch(&head));
             assert!(head.lists("connection", "upgrade"));
-            assert_eq!(chosen.carrier(), carrier);
-            if carrier == Carrier::WebSocket {
+            assert_eq!(chosen.transport(), transport);
+            if transport == Transport::WebSocket {
                 assert!(offers.contains(&chosen) && head.lists("upgrade", "websocket"));
                 assert!(head.is("sec-websocket-accept", derive_accept_key(&key).as_bytes()));
                 assert!(head.values("sec-websocket-extensions").all(|extension| extension.is_empty()));
@@ -284,14 +285,14 @@ fn is_switch(head: &Head) -> bool {
 }
 
 /// Checks a client's request, and returns its key.
-fn check_request(written: &[u8], carrier: Carrier) -> Vec<u8> {
+fn check_request(written: &[u8], transport: Transport) -> Vec<u8> {
     let request = parse_request_head(written, 100).unwrap();
     let head = Head::first(written);
     assert!(
         request.uri() == "/exec?command=a" && head.is("host", b"node") && head.is("authorization", SECRET.as_bytes())
     );
     assert!(head.lists("connection", "upgrade"));
-    if carrier == Carrier::Spdy {
+    if transport == Transport::Spdy {
         assert!(head.is("upgrade", b"SPDY/3.1"));
         return Vec::new();
     }

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use kubestream::spdy::{Config, FlowControl, HeaderCompression};
+use kubestream::session::{Config, FlowControl};
+use kubestream::wire::HeaderCompression;
 
 use support::model::{Operation, Setup};
 

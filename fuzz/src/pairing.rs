@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
 use kubestream::portforward::pairing::{Half, Kind, Offered, Pairing};
-use kubestream::spdy::{Headers, StreamId};
+use kubestream::wire::spdy::{Headers, StreamId};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST: usize = 8;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer, Request};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::Subprotocol;
 
 use crate::channel::decode_base64;
 use crate::io::{self, Io, Task, once};
@@ -139,7 +139,7 @@ impl Run {
         if choice & 0x40 != 0 {
             (config.receive_budget, config.stream_receive_budget, config.send_buffer) = (1000, 1000, 1000);
         }
-        let settled = Some(Protocol::PortChannels(subprotocol));
+        let settled = Some(Protocol::LegacyPortForward(subprotocol));
         let upgraded = Upgraded::new(io.clone(), Bytes::new(), settled).with_ports(&PORTS);
         let (forward, driver) = match role {
             Role::Client => {

@@ -12,12 +12,12 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::channel::{Channel, Subprotocol};
 use kubestream::exec::{Error, Resizer, Resizes, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer, Stream};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::{Channel, Subprotocol};
 use tokio::time::Instant;
 
 use self::peer::Peer;
@@ -153,7 +153,8 @@ impl Run {
             wire.said.extend_from_slice(ahead);
             wire.read = ahead.len();
         }
-        let upgraded = Upgraded::new(io.clone(), Bytes::copy_from_slice(ahead), Some(Protocol::Channel(subprotocol)));
+        let upgraded =
+            Upgraded::new(io.clone(), Bytes::copy_from_slice(ahead), Some(Protocol::WebSocketExec(subprotocol)));
         let (mux, driver): (_, Driver<Io>) = match role {
             Role::Client => Multiplexer::client(upgraded, config.clone()),
             Role::Server => Multiplexer::server(upgraded, config.clone()),

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::{self, ChannelError, Subprotocol};
-use kubestream::spdy::{Codec, Frame, Limits};
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::websocket::{self, Fault, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::{self, ChannelError, Subprotocol};
+use kubestream::wire::spdy::{Codec, Frame};
+use kubestream::wire::websocket::{self, Fault, Piece, WebSocketError};
 use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use tokio_util::codec::Decoder;
 
@@ -58,13 +59,13 @@ pub fn tap(input: &[u8]) {
 
 fn protocol(choice: u8) -> Protocol {
     match choice % 24 {
-        at @ 0..8 => Protocol::Channel(SUBPROTOCOLS[usize::from(at)]),
-        at @ 8..12 => Protocol::Exec([Version::V1, Version::V2, Version::V3, Version::V4][usize::from(at - 8)]),
-        12..15 => Protocol::PortForward,
-        15..18 => Protocol::Tunnel,
-        18..20 => Protocol::PortChannels(Subprotocol::V4Base64),
-        20 => Protocol::PortChannels(Subprotocol::Unnamed),
-        _ => Protocol::PortChannels(Subprotocol::V4),
+        at @ 0..8 => Protocol::WebSocketExec(SUBPROTOCOLS[usize::from(at)]),
+        at @ 8..12 => Protocol::SpdyExec([Version::V1, Version::V2, Version::V3, Version::V4][usize::from(at - 8)]),
+        12..15 => Protocol::SpdyPortForward,
+        15..18 => Protocol::TunneledPortForward,
+        18..20 => Protocol::LegacyPortForward(Subprotocol::V4Base64),
+        20 => Protocol::LegacyPortForward(Subprotocol::Unnamed),
+        _ => Protocol::LegacyPortForward(Subprotocol::V4),
     }
 }
 
@@ -177,7 +178,7 @@ fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[
     let too_many =
         told.iter().any(|event| matches!(event, Event::Fault { error: TapError::TooManyStreams { .. }, .. }));
     match protocol {
-        Protocol::Exec(_) if !too_many => {
+        Protocol::SpdyExec(_) if !too_many => {
             let (mut codec, mut wire, mut read) =
                 (Codec::new(limits.clone()), BytesMut::from(bytes), BTreeMap::<u32, Vec<u8>>::new());
             let error = loop {
@@ -195,7 +196,7 @@ fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[
                 assert!(read[&id].ends_with(&data), "{id}: the decoder reads other bytes");
             }
         }
-        Protocol::Channel(subprotocol) if fault(told, side).is_none() => {
+        Protocol::WebSocketExec(subprotocol) if fault(told, side).is_none() => {
             let mut frames = websocket::Decoder::new(side == Side::Client, limits.max_message, limits.max_fragments);
             let mut messages = match side {
                 Side::Client => channel::Decoder::server(subprotocol),

@@ -68,7 +68,7 @@ pub fn translate(input: &[u8]) {
 }
 
 fn plan(input: &mut Unstructured<'_>) -> Result<Plan> {
-    let mut protocol = || input.choose(Protocol::ANY).copied();
+    let mut protocol = || input.choose(Protocol::ANY_EXEC).copied();
     let protocols = [protocol()?, protocol()?, protocol()?];
     let mut streams = *input.choose(&[Streams::OUTPUT, Streams::PIPES, Streams::TTY])?;
     streams.stdin = input.arbitrary()?;
@@ -100,7 +100,7 @@ impl Plan {
     }
 
     fn last_size(&self) -> Option<TerminalSize> {
-        let old = |protocol: &Protocol| matches!(protocol, Protocol::Exec(version) if *version < Version::V3);
+        let old = |protocol: &Protocol| matches!(protocol, Protocol::SpdyExec(version) if *version < Version::V3);
         let last = self.sizes.last().filter(|_| self.streams.tty && !self.protocols.iter().any(old));
         last.map(|size| self.size(size))
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
-use kubestream::websocket::{Decoder, Fault, Opcode, Piece, WebSocketError, close_payload, encode_head, mask};
+use kubestream::wire::websocket::{Decoder, Fault, Opcode, Piece, WebSocketError, close_payload, encode_head, mask};
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 

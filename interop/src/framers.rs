@@ -7,7 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bytes::BytesMut;
-use kubestream::spdy::{Codec, CodecError, Frame, Headers, Limits, Setting};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame, Headers, Setting};
 use serde_json::{Map, Value, json};
 use tokio_util::codec::Decoder;
 

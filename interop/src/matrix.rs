@@ -9,8 +9,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 use serde_json::json;
 
 /// The program `node`, which a test starts by [`Peer::node`](crate::Peer::node), behind the hop of
@@ -158,21 +158,21 @@ names! {
 impl From<Protocol> for Over {
     fn from(protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Exec(Version::V1) => Self::SpdyV1,
-            Protocol::Exec(Version::V2) => Self::SpdyV2,
-            Protocol::Exec(Version::V3) => Self::SpdyV3,
-            Protocol::Exec(Version::V4) => Self::SpdyV4,
-            Protocol::Channel(Subprotocol::Unnamed) => Self::WebSocket,
-            Protocol::Channel(Subprotocol::V1) => Self::WebSocketV1,
-            Protocol::Channel(Subprotocol::V1Base64) => Self::WebSocketBase64,
-            Protocol::Channel(Subprotocol::V4) => Self::WebSocketV4,
-            Protocol::Channel(Subprotocol::V4Base64) => Self::WebSocketV4Base64,
-            Protocol::Channel(Subprotocol::V5) => Self::WebSocketV5,
-            Protocol::PortForward => Self::Forward,
-            Protocol::Tunnel => Self::Tunnel,
-            Protocol::PortChannels(Subprotocol::Unnamed) => Self::Channels,
-            Protocol::PortChannels(Subprotocol::V4) => Self::ChannelsV4,
-            Protocol::PortChannels(Subprotocol::V4Base64) => Self::ChannelsV4Base64,
+            Protocol::SpdyExec(Version::V1) => Self::SpdyV1,
+            Protocol::SpdyExec(Version::V2) => Self::SpdyV2,
+            Protocol::SpdyExec(Version::V3) => Self::SpdyV3,
+            Protocol::SpdyExec(Version::V4) => Self::SpdyV4,
+            Protocol::WebSocketExec(Subprotocol::Unnamed) => Self::WebSocket,
+            Protocol::WebSocketExec(Subprotocol::V1) => Self::WebSocketV1,
+            Protocol::WebSocketExec(Subprotocol::V1Base64) => Self::WebSocketBase64,
+            Protocol::WebSocketExec(Subprotocol::V4) => Self::WebSocketV4,
+            Protocol::WebSocketExec(Subprotocol::V4Base64) => Self::WebSocketV4Base64,
+            Protocol::WebSocketExec(Subprotocol::V5) => Self::WebSocketV5,
+            Protocol::SpdyPortForward => Self::Forward,
+            Protocol::TunneledPortForward => Self::Tunnel,
+            Protocol::LegacyPortForward(Subprotocol::Unnamed) => Self::Channels,
+            Protocol::LegacyPortForward(Subprotocol::V4) => Self::ChannelsV4,
+            Protocol::LegacyPortForward(Subprotocol::V4Base64) => Self::ChannelsV4Base64,
             other => panic!("the matrix has no name for {other:?}"),
         }
     }

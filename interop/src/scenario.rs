@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use kubestream::StreamError;
 use kubestream::mux::{Config, Incoming, Multiplexer, RecvHalf, SendHalf};
-use kubestream::spdy::RstStatus;
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::RstStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::transfer::{digest, read_all, send_pattern};

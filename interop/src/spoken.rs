@@ -4,8 +4,8 @@
 //! Holds the frames. The tests decide what to send, and judge what comes back.
 
 use http::Request;
-use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{self, Config, Protocol};
+use kubestream::wire::channel::Subprotocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -25,7 +25,7 @@ impl Spoken {
     pub async fn client(url: &str, protocol: Subprotocol) -> Self {
         let request = Request::get(url).body(()).expect("a request");
         let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a server");
-        let upgraded = upgrade::connect(tcp, request, &[Protocol::Channel(protocol)], &Config::default()).await;
+        let upgraded = upgrade::connect(tcp, request, &[Protocol::WebSocketExec(protocol)], &Config::default()).await;
         // A server's first bytes are its greeting of empty messages.
         let (tcp, _, _) = upgraded.expect("an upgrade").into_parts();
         Self { tcp, client: true }
@@ -38,7 +38,7 @@ impl Spoken {
     pub async fn server(listener: &TcpListener) -> Self {
         let (tcp, _) = listener.accept().await.expect("a client");
         let pending = upgrade::accept(tcp, &Config::default()).await.expect("a request");
-        let (tcp, early, _) = pending.accept(Protocol::CHANNEL).await.expect("an upgrade").into_parts();
+        let (tcp, early, _) = pending.accept(Protocol::WEBSOCKET_EXEC).await.expect("an upgrade").into_parts();
         assert!(early.is_empty(), "{early:?}");
         Self { tcp, client: false }
     }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use kubestream::spdy::{Codec, Frame, Limits, SettingId, StreamId};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, SettingId, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;
 

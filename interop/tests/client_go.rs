@@ -44,9 +44,9 @@ async fn output(node: &Peer, protocol: &str, script: &str) -> (Ended, Value) {
 
 #[tokio::test]
 async fn outputs_stay_apart_in_every_version() {
-    let _proof = proves("outputs apart", Protocol::EXEC.iter().copied());
+    let _proof = proves("outputs apart", Protocol::SPDY_EXEC.iter().copied());
     let node = Peer::node();
-    for protocol in Protocol::EXEC {
+    for protocol in Protocol::SPDY_EXEC {
         let (ended, outcome) = output(&node, protocol.name(), "echo out; echo err >&2").await;
         assert_eq!((&ended.stdout[..], &*ended.stderr), (&b"out\n"[..], "err\n"), "{protocol}");
         assert_eq!((&outcome["exitCode"], &outcome["error"]), (&0.into(), &"".into()), "{protocol}");
@@ -81,7 +81,7 @@ async fn v2_and_v3_carry_a_failure_as_text() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
-    let _proof = proves("10 MB there and back", Protocol::EXEC.iter().copied());
+    let _proof = proves("10 MB there and back", Protocol::SPDY_EXEC.iter().copied());
     let node = Peer::node();
     let sent = pattern(10_000_000);
     // v1's clients never end stdin, so the command must know the length.

@@ -122,7 +122,7 @@ async fn refuses_on_the_error_stream() -> SocketAddr {
     tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.expect("a connection");
         let pending = upgrade::accept(tcp, &upgrade::Config::default()).await.expect("a request");
-        let upgraded = pending.accept(Protocol::PORT_FORWARD).await.expect("an upgrade");
+        let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.expect("an upgrade");
         let (mux, driver) = Multiplexer::server(upgraded, Config::default());
         let driver = tokio::spawn(driver);
         let mut server = PortForwardServer::new(mux).expect("port-forward");

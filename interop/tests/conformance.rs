@@ -85,7 +85,7 @@ async fn cri_streaming_does_what_it_is_known_for_and_nothing_worse() {
 /// behind it.
 #[tokio::test]
 async fn our_proxy_departs_in_nothing_from_the_node_behind_it() {
-    let over = Protocol::ANY.iter().chain(Protocol::PORT_FORWARD).copied();
+    let over = Protocol::ANY_EXEC.iter().chain(Protocol::ANY_PORT_FORWARD).copied();
     let _proof =
         proves("all cases of the conformance runner, but for flow/unread-stream where that translates to WebSocket")
             .with(Foreign::Bytes, client_of("`proxy`, however"), over);

@@ -10,7 +10,8 @@ use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use kubestream::spdy::{CodecError, Frame, HeaderError, Limits};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{CodecError, Frame, HeaderError};
 use kubestream_interop::framers::{self, Framer, Head, Reading, described, hex, sorted};
 use kubestream_interop::inputs::{DICTIONARY, Inputs};
 use kubestream_interop::matrix::{self, Foreign, Over, model_of};

@@ -4,9 +4,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use bytes::{Bytes, BytesMut};
-use kubestream::spdy::{
-    Codec, Frame, GoAwayStatus, HeaderCompression, Headers, Limits, RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
+use kubestream::wire::{HeaderCompression, Limits};
 use kubestream_interop::binary;
 use kubestream_interop::framers::{described, sorted};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of, writer_of};

@@ -9,21 +9,21 @@ use std::process::Stdio;
 
 use futures_util::{StreamExt, stream};
 use http::{Method, Request};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, ExecRequest, Output, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{self, Carrier, Protocol, Version};
+use kubestream::upgrade::{self, Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Proof, THROUGH, client_of, hop_before, proves, server_for};
 use kubestream_interop::{Gateway, Hop, Input, Link, Peer, Scratch, app, kubectl, narrow, run, runs, within};
 use tokio::process::Command;
 
 const SCRIPT: &str = "head -c 1000000 /dev/zero; exit 7";
-const SPDY: Protocol = Protocol::Exec(Version::V4);
+const SPDY: Protocol = Protocol::SpdyExec(Version::V4);
 /// The protocols that kubectl uses.
-const PROTOCOLS: [Protocol; 2] = [SPDY, Protocol::Channel(Subprotocol::V5)];
+const PROTOCOLS: [Protocol; 2] = [SPDY, Protocol::WebSocketExec(Subprotocol::V5)];
 /// The protocols of Go's servers of containers, which have no v5.
-const GOS: [Protocol; 2] = [SPDY, Protocol::Channel(Subprotocol::V4)];
+const GOS: [Protocol; 2] = [SPDY, Protocol::WebSocketExec(Subprotocol::V4)];
 /// The number of concurrent sessions of a kind.
 const AT_ONCE: usize = 8;
 
@@ -60,7 +60,7 @@ impl Outcome {
 }
 
 async fn tail(client: Client, server: &str, protocol: Protocol, stdin: bool) -> Outcome {
-    let websocket = protocol.carrier() == Carrier::WebSocket;
+    let websocket = protocol.transport() == Transport::WebSocket;
     let input = if stdin { Input::Endless } else { Input::Null };
     let ended = match client {
         Client::Kubectl => {
@@ -164,7 +164,7 @@ impl Trial {
                         let _ = writeln!(
                             wrong,
                             "{client:?} over {} {} through {}, {stdin}: {} of {count} wrong, {lied} of them as a success: {:#?}",
-                            protocol.carrier(),
+                            protocol.transport(),
                             protocol.name(),
                             self.through,
                             all.len(),

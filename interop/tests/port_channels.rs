@@ -2,10 +2,10 @@
 //! and our client against `k8s.io/cri-streaming` and the node.
 
 use http::Request;
-use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
 use kubestream::upgrade::{self, Protocol};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, hop_before, proves, server_for};
 use kubestream_interop::{
     Input, Peer, Scratch, closed_port, digest, java_client, node_client, pattern, python_client, run, within,
@@ -129,7 +129,7 @@ async fn clients(ports: &[u16]) -> Vec<(&'static str, Subprotocol, PortForward, 
             let request = Request::get(&url).body(()).expect("a request");
             let address = request.uri().authority().expect("an address").as_str();
             let tcp = TcpStream::connect(address).await.expect("a connection");
-            let offers = [Protocol::PortChannels(subprotocol)];
+            let offers = [Protocol::LegacyPortForward(subprotocol)];
             let config = upgrade::Config::default();
             let upgraded = upgrade::connect(tcp, request, &offers, &config).await.expect("an upgrade");
             let (mux, driver) = Multiplexer::client(upgraded, Config::default());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, Options, PortForward};
-use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream::upgrade::{self, Protocol, Transport};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, hop_before, server_for};
 use kubestream_interop::{Peer, digest, echo, pattern, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
     let url = format!("{}/api/v1/namespaces/default/pods/demo/portforward", server.address());
-    let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+    let method = if protocol.transport() == Transport::WebSocket { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
     let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
     let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
@@ -30,10 +30,10 @@ async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
 /// Every server, with the protocol that it speaks.
 fn servers() -> [(&'static str, Peer, Protocol); 4] {
     [
-        ("cri-streaming", Peer::go("cri-server", &[]), Protocol::PortForward),
-        ("TunnelingHandler", Peer::go("translator", &[]), Protocol::Tunnel),
-        ("node", Peer::node(), Protocol::PortForward),
-        ("node", Peer::node(), Protocol::Tunnel),
+        ("cri-streaming", Peer::go("cri-server", &[]), Protocol::SpdyPortForward),
+        ("TunnelingHandler", Peer::go("translator", &[]), Protocol::TunneledPortForward),
+        ("node", Peer::node(), Protocol::SpdyPortForward),
+        ("node", Peer::node(), Protocol::TunneledPortForward),
     ]
 }
 

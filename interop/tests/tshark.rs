@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Request};
-use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForward;
-use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream::upgrade::{self, Protocol, Transport};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of, reader_of};
 use kubestream_interop::{
     Capture, Ended, Input, Peer, Side, Terminal, Wire, app, at_once, closed_port, echo, kubectl, pattern, run, within,
@@ -31,15 +31,15 @@ fn server(who: &str) -> Peer {
 }
 
 /// The arguments of the program exec for a server.
-fn arguments<'a>(server: &'a Peer, carrier: &'a str, protocol: &'a str, script: &'a str) -> [&'a str; 9] {
-    ["--server", server.address(), "--transport", carrier, "--protocol", protocol, "sh", "-c", script]
+fn arguments<'a>(server: &'a Peer, transport: &'a str, protocol: &'a str, script: &'a str) -> [&'a str; 9] {
+    ["--server", server.address(), "--transport", transport, "--protocol", protocol, "sh", "-c", script]
 }
 
 /// Runs a session of the program exec, and returns it as it was on the wire.
-async fn exec(server: &Peer, carrier: &str, protocol: &str, script: &str, stdin: Vec<u8>) -> (Ended, Wire) {
+async fn exec(server: &Peer, transport: &str, protocol: &str, script: &str, stdin: Vec<u8>) -> (Ended, Wire) {
     let capture = Capture::of_server(server.address()).await;
     let mut command = Command::new(app("exec"));
-    command.arg("-i").args(arguments(server, carrier, protocol, script));
+    command.arg("-i").args(arguments(server, transport, protocol, script));
     let ended = run(command, Input::Bytes(stdin)).await;
     (ended, capture.end().await)
 }
@@ -61,7 +61,7 @@ const SCRIPT: &str = "cat; echo err >&2; exit 7";
 
 #[tokio::test]
 async fn exec_over_spdy_in_every_version() {
-    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::EXEC.iter().copied());
+    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::SPDY_EXEC.iter().copied());
     let protocols = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
     let cases = protocols.into_iter().flat_map(|protocol| [("node", protocol), ("cri-server", protocol)]);
     at_once(cases, async |(who, protocol)| {
@@ -117,7 +117,7 @@ fn served_over_spdy(wire: &Wire, in_json: bool, name: &str) {
 
 #[tokio::test]
 async fn exec_over_websocket_in_every_version() {
-    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::CHANNEL.iter().copied());
+    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::WEBSOCKET_EXEC.iter().copied());
     let protocols = ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io", ""];
     let by_node = ["v5.channel.k8s.io"].into_iter().chain(protocols).map(|protocol| ("node", protocol));
     let by_go = protocols.into_iter().map(|protocol| ("cri-server", protocol));
@@ -185,7 +185,7 @@ async fn our_node_answers_kubectl() {
 #[tokio::test]
 async fn a_terminal_says_its_sizes() {
     let _proof = proves("a terminal and its sizes", [Over::SpdyV3, Over::SpdyV4, Over::WebSocketV5]);
-    for (carrier, protocol) in
+    for (transport, protocol) in
         [("spdy", "v4.channel.k8s.io"), ("spdy", "v3.channel.k8s.io"), ("websocket", "v5.channel.k8s.io")]
     {
         let node = Peer::node();
@@ -193,14 +193,14 @@ async fn a_terminal_says_its_sizes() {
         let script = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; echo first $(stty size);
              until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; echo then $(stty size)";
         let command = pty_process::Command::new(app("exec"));
-        let mut terminal = Terminal::start(command.arg("-it").args(arguments(&node, carrier, protocol, script)));
+        let mut terminal = Terminal::start(command.arg("-it").args(arguments(&node, transport, protocol, script)));
         terminal.shows("first 24 80").await;
         terminal.resize(50, 132);
         terminal.shows("then 50 132").await;
         assert_eq!(terminal.ended().await, Some(0));
         let wire = capture.end().await;
         wire.assert_sound(protocol);
-        if carrier == "spdy" {
+        if transport == "spdy" {
             let said = ["SYN_STREAM 1 error", "SYN_STREAM 3 stdin", "SYN_STREAM 5 stdout", "SYN_STREAM 7 resize"];
             assert_eq!(wire.by(Client)[..4], said, "{protocol}");
             let sizes =
@@ -217,19 +217,19 @@ async fn a_terminal_says_its_sizes() {
 async fn three_megabytes_go_in_and_come_out_the_same() {
     let _proof = proves("3 MB there and back", [Over::SpdyV4, Over::WebSocketV5]);
     let sent = pattern(3_000_000);
-    for (carrier, protocol, stdin, stdout) in
+    for (transport, protocol, stdin, stdout) in
         [("spdy", "v4.channel.k8s.io", 3, 5), ("websocket", "v5.channel.k8s.io", 0, 1)]
     {
-        let (ended, wire) = exec(&Peer::node(), carrier, protocol, "cat", sent.clone()).await;
-        assert_eq!((ended.code, ended.stdout == sent), (Some(0), true), "{carrier}: {}", ended.stderr);
-        wire.assert_sound(carrier);
-        assert!(wire.bytes(Client, stdin) == sent && wire.bytes(Server, stdout) == sent, "{carrier}");
+        let (ended, wire) = exec(&Peer::node(), transport, protocol, "cat", sent.clone()).await;
+        assert_eq!((ended.code, ended.stdout == sent), (Some(0), true), "{transport}: {}", ended.stderr);
+        wire.assert_sound(transport);
+        assert!(wire.bytes(Client, stdin) == sent && wire.bytes(Server, stdout) == sent, "{transport}");
     }
 }
 
 async fn port_forward(server: &Peer, protocol: Protocol, query: &str) -> (PortForward, tokio::task::JoinHandle<()>) {
     let url = format!("{}/api/v1/namespaces/default/pods/demo/portforward{query}", server.address());
-    let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+    let method = if protocol.transport() == Transport::WebSocket { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
     let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
     let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
@@ -260,10 +260,10 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
     let _proof = proves("two connections and a refused port", [Over::Forward, Over::Tunnel]);
     let (open, closed) = (echo().await, closed_port().await);
     let servers = [
-        ("node", Protocol::PortForward, "portforward.k8s.io"),
-        ("node", Protocol::Tunnel, "SPDY/3.1+portforward.k8s.io"),
-        ("cri-server", Protocol::PortForward, "portforward.k8s.io"),
-        ("translator", Protocol::Tunnel, "SPDY/3.1+portforward.k8s.io"),
+        ("node", Protocol::SpdyPortForward, "portforward.k8s.io"),
+        ("node", Protocol::TunneledPortForward, "SPDY/3.1+portforward.k8s.io"),
+        ("cri-server", Protocol::SpdyPortForward, "portforward.k8s.io"),
+        ("translator", Protocol::TunneledPortForward, "SPDY/3.1+portforward.k8s.io"),
     ];
     at_once(servers, async |(who, protocol, named)| {
         let name = format!("{who}, {protocol}");
@@ -305,7 +305,8 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
         // The refusal resets, of both streams, what the server has not ended yet.
         let resets = ["RST_STREAM 9 5", "RST_STREAM 11 5"];
         let end = said[11..].iter().map(String::as_str).filter(|said| !resets.contains(said)).collect::<Vec<_>>();
-        let expected: &[_] = if protocol == Protocol::Tunnel { &["GOAWAY 0 0", "close 1000"] } else { &["GOAWAY 0 0"] };
+        let expected: &[_] =
+            if protocol == Protocol::TunneledPortForward { &["GOAWAY 0 0", "close 1000"] } else { &["GOAWAY 0 0"] };
         assert_eq!(end, expected, "{name}: {said:?}");
         if who == "node" {
             for (error, data) in [(1, 3), (5, 7)] {
@@ -368,7 +369,7 @@ async fn port_forward_in_its_old_form() {
         let node = Peer::node();
         let capture = Capture::of_server(node.address()).await;
         let query = format!("?ports={open}&ports={closed}");
-        let (forward, driver) = port_forward(&node, Protocol::PortChannels(subprotocol), &query).await;
+        let (forward, driver) = port_forward(&node, Protocol::LegacyPortForward(subprotocol), &query).await;
         let mut connection = forward.connect(open).await.expect("a connection");
         connection.write_all(b"hello").await.expect("it takes bytes");
         let mut back = [0; 5];

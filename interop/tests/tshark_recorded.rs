@@ -30,7 +30,7 @@ async fn recorded_spdy_reads_as_the_codec_reads_it() {
     let _proof = reads(
         RECORDED,
         "21 sessions, as our codec reads them",
-        Protocol::EXEC.iter().chain([&Protocol::PortForward]).copied(),
+        Protocol::SPDY_EXEC.iter().chain([&Protocol::SpdyPortForward]).copied(),
     );
     let rows = std::fs::read_to_string(recording::path("captures/expected.tsv")).expect("what they read as");
     let rows: Vec<[&str; 3]> =
@@ -65,7 +65,7 @@ async fn recorded_channels_read_as_what_they_carried() {
     let _proof = reads(
         RECORDED,
         "9 sessions, as what they carried",
-        Protocol::CHANNEL.iter().copied().map(Over::from).chain([Over::ChannelsV4, Over::ChannelsV4Base64]),
+        Protocol::WEBSOCKET_EXEC.iter().copied().map(Over::from).chain([Over::ChannelsV4, Over::ChannelsV4Base64]),
     );
     const OUTPUT: [&str; 4] = ["stdout 1 0", "stdout 1 3", "stderr 2 3", "error 3 Failure 7"];
     let cases: [Channels; 9] = [

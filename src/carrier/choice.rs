@@ -28,13 +28,13 @@ enum Kind {
 impl Carrier {
     pub(crate) fn new(role: Role, protocol: Option<Protocol>, ports: &[u16], config: &Config) -> Self {
         Self(match protocol {
-            Some(Protocol::Channel(subprotocol)) => {
+            Some(Protocol::WebSocketExec(subprotocol)) => {
                 Kind::Channels(Box::new(Channels::exec(role, subprotocol, &config.limits)))
             }
-            Some(Protocol::PortChannels(subprotocol)) => {
+            Some(Protocol::LegacyPortForward(subprotocol)) => {
                 Kind::Channels(Box::new(Channels::legacy_ports(role, subprotocol, ports, &config.limits)))
             }
-            Some(Protocol::Tunnel) => Kind::Tunnel(Box::new(Tunnel::new(role, config))),
+            Some(Protocol::TunneledPortForward) => Kind::Tunnel(Box::new(Tunnel::new(role, config))),
             _ => Kind::Spdy(Box::new(Codec::with_compression(config.limits.clone(), config.header_compression))),
         })
     }

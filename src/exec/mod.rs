@@ -16,7 +16,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (near, far) = tokio::io::duplex(64 * 1024);
-//! let protocol = Some(Protocol::Exec(Version::V4));
+//! let protocol = Some(Protocol::SpdyExec(Version::V4));
 //! let (server, driver) = Multiplexer::server(Upgraded::new(far, Default::default(), protocol), Config::exec());
 //! tokio::spawn(driver);
 //! tokio::spawn(async move {

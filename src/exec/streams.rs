@@ -4,7 +4,7 @@
 
 use super::error::Error;
 use crate::mux::Multiplexer;
-use crate::protocol::{Carrier, Protocol, STREAM_TYPE, Version};
+use crate::protocol::{Protocol, STREAM_TYPE, Transport, Version};
 use crate::wire::spdy::Headers;
 
 /// The streams of a session, apart from the error stream, which every session has. Client and server must name the same
@@ -34,7 +34,7 @@ impl Streams {
     /// The types of the streams, in the order in which client-go makes them.
     pub(super) fn types(self, protocol: Protocol, version: Version) -> impl Iterator<Item = StreamType> {
         // Over WebSocket every version has a channel for resize.
-        let resizes = protocol.carrier() != Carrier::Spdy || version >= Version::V3;
+        let resizes = protocol.transport() != Transport::Spdy || version >= Version::V3;
         let wanted = move |kind: &StreamType| match kind {
             StreamType::Error => true,
             StreamType::Stdin => self.stdin,

@@ -6,7 +6,7 @@
 //! ```
 //! use bytes::Bytes;
 //! use kubestream::mux::{Config, Multiplexer};
-//! use kubestream::spdy::Headers;
+//! use kubestream::wire::spdy::Headers;
 //! use kubestream::upgrade::Upgraded;
 //!
 //! # #[tokio::main(flavor = "current_thread")]

@@ -85,7 +85,7 @@ impl Multiplexer {
         self.protocol
     }
 
-    /// The ports that the request asked for, in its order, if the protocol is `Protocol::PortChannels`. Otherwise empty.
+    /// The ports that the request asked for, in its order, if the protocol is `Protocol::LegacyPortForward`. Otherwise empty.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         self.ports.as_deref().unwrap_or_default()

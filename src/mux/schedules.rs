@@ -154,7 +154,7 @@ fn ends(protocol: Protocol, capacity: usize, budget: usize) -> ((Multiplexer, Mu
     ((client, server), [spawn(near), spawn(far)])
 }
 
-const SPDY: Protocol = Protocol::Exec(Version::V4);
+const SPDY: Protocol = Protocol::SpdyExec(Version::V4);
 
 fn spdy() -> ((Multiplexer, Multiplexer), [DriverTask; 2]) {
     ends(SPDY, 24, 16)
@@ -214,7 +214,7 @@ fn both_ways_of_a_stream_arrive_whole() {
 /// A process writes both outputs while its stdin is written, and then exits. This runs over both transports.
 #[test]
 fn a_session_gets_its_outputs_and_its_exit_code() {
-    for protocol in [SPDY, Protocol::Channel(Subprotocol::V5)] {
+    for protocol in [SPDY, Protocol::WebSocketExec(Subprotocol::V5)] {
         in_any_order(move || async move {
             let ((client, server), drivers) = ends(protocol, 64, 16);
             let process = spawn(async move {

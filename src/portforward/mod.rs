@@ -2,12 +2,12 @@
 //!
 //! A connection has a data stream and an error stream with the same request id. The client makes both, and ends its
 //! half of the error stream at once. The server writes to the error stream why the connection failed; the other
-//! connections go on. Over WebSocket the same streams go through a tunnel of SPDY (`Protocol::Tunnel`).
+//! connections go on. Over WebSocket the same streams go through a tunnel of SPDY (`Protocol::TunneledPortForward`).
 //!
 //! A connection that breaks off never reads as an end, at the client or at the server. [`Connection::relay`] joins a
 //! connection to a socket, and a break on either side is a break on the other.
 //!
-//! Legacy port-forward (`Protocol::PortChannels`) has WebSocket channels instead of streams. The request names the
+//! Legacy port-forward (`Protocol::LegacyPortForward`) has WebSocket channels instead of streams. The request names the
 //! ports, and each has one connection. It has no half-close: a client cannot end what it sends, and its connection ends
 //! only with the whole session. When a server ends what it sends, the connection is over.
 //!
@@ -23,7 +23,7 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (near, far) = tokio::io::duplex(64 * 1024);
-//! let protocol = Some(Protocol::PortForward);
+//! let protocol = Some(Protocol::SpdyPortForward);
 //! let (mux, driver) = Multiplexer::server(Upgraded::new(far, Default::default(), protocol), Config::default());
 //! tokio::spawn(driver);
 //! tokio::spawn(async move {

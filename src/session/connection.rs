@@ -35,7 +35,8 @@ use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 /// ```
 /// use std::time::Instant;
 /// use bytes::Bytes;
-/// use kubestream::spdy::{Config, Connection, Headers, ReadOutcome, Role};
+/// use kubestream::session::{Config, Connection, ReadOutcome, Role};
+/// use kubestream::wire::spdy::Headers;
 ///
 /// let now = Instant::now();
 /// let mut client = Connection::new(Role::Client, Config::default(), now);

@@ -19,7 +19,7 @@ use super::ports;
 use super::read::{fill, read_head};
 use super::upgraded::Upgraded;
 use super::websocket;
-use crate::protocol::{Carrier, Protocol, Version, X_STREAM_PROTOCOL_VERSION};
+use crate::protocol::{Protocol, Transport, Version, X_STREAM_PROTOCOL_VERSION};
 
 /// Offers the protocols to the server in order of preference, and upgrades the connection to the one that it chooses.
 /// All offers must be of one transport. Without offers, the connection is upgraded to raw SPDY. `connect_with_fallback`
@@ -112,7 +112,7 @@ where
 fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     for (earlier, offer) in offers.iter().enumerate() {
-        if offer.carrier() != asked.carrier {
+        if offer.transport() != asked.transport {
             return invalid(InvalidRequest::MixedOffers);
         }
         if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
@@ -121,15 +121,15 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
         asked_ports(request, *offer)?;
     }
     check_reserved(request, &OFFERS)?;
-    let mut head = head_without_offers(request, asked.carrier)?;
+    let mut head = head_without_offers(request, asked.transport)?;
     asked.put_offers(offers, &mut head);
     end_head(request, &mut head);
     Ok(head)
 }
 
 /// The head of a request that already has its offers among its headers.
-pub(super) fn passed_head(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
-    let mut head = head_without_offers(request, carrier)?;
+pub(super) fn passed_head(request: &Request<()>, transport: Transport) -> Result<Vec<u8>, UpgradeError> {
+    let mut head = head_without_offers(request, transport)?;
     end_head(request, &mut head);
     Ok(head)
 }
@@ -143,12 +143,12 @@ fn end_head(request: &Request<()>, head: &mut Vec<u8>) {
 
 /// The head without offers and without its last line. It is made of `http`'s types and of our own names, so that no
 /// part of it can begin another line.
-fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
+fn head_without_offers(request: &Request<()>, transport: Transport) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return invalid(InvalidRequest::Method);
     }
-    if carrier != Carrier::Spdy && *request.method() != Method::GET {
+    if transport != Transport::Spdy && *request.method() != Method::GET {
         return invalid(InvalidRequest::NotGet);
     }
     if request.version() != HttpVersion::HTTP_11 {
@@ -172,7 +172,7 @@ fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8
     head::put_header(&mut head, "Host", &host);
     head::put_headers(&mut head, &headers);
     head::put_header(&mut head, "Connection", b"Upgrade");
-    head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
+    head::put_header(&mut head, "Upgrade", transport.token().as_bytes());
     Ok(head)
 }
 
@@ -199,15 +199,15 @@ fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
 
 /// The upgrade that a request asks for.
 pub(super) struct Asked {
-    pub(super) carrier: Carrier,
+    pub(super) transport: Transport,
     pub(super) key: Option<websocket::Key>,
 }
 
 impl Asked {
     fn new(offers: &[Protocol]) -> Result<Self, UpgradeError> {
-        let carrier = offers.first().map_or(Carrier::Spdy, |offer| offer.carrier());
-        let key = if carrier == Carrier::WebSocket { Some(websocket::Key::random()?) } else { None };
-        Ok(Self { carrier, key })
+        let transport = offers.first().map_or(Transport::Spdy, |offer| offer.transport());
+        let key = if transport == Transport::WebSocket { Some(websocket::Key::random()?) } else { None };
+        Ok(Self { transport, key })
     }
 
     /// Over SPDY each offer has a line of its own, as Go's clients write them. Over WebSocket all share one line,
@@ -233,7 +233,7 @@ impl Asked {
             NotSwitched::Version
         } else if !head::lists(headers, header::CONNECTION, "upgrade") {
             NotSwitched::Connection
-        } else if !head::lists(headers, header::UPGRADE, self.carrier.token()) {
+        } else if !head::lists(headers, header::UPGRADE, self.transport.token()) {
             NotSwitched::Upgrade
         } else if head::announces_body(headers) {
             NotSwitched::Body
@@ -259,12 +259,12 @@ impl Asked {
 
     /// The protocol that the server chose. Several lines are one list (RFC 9110 §5.3), which matches no offer.
     fn chosen(&self, headers: &HeaderMap, offers: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
-        let lines = headers.get_all(self.carrier.offers()).iter();
+        let lines = headers.get_all(self.transport.offers()).iter();
         let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
         let name = lines.collect::<Vec<_>>().join(", ");
-        match (&name[..], self.carrier, offers) {
+        match (&name[..], self.transport, offers) {
             ("", _, []) => return Ok(None),
-            ("", Carrier::Spdy, _) => Some(Protocol::Exec(Version::V1)),
+            ("", Transport::Spdy, _) => Some(Protocol::SpdyExec(Version::V1)),
             (name, ..) => offers.iter().copied().find(|offer| offer.name() == name),
         }
         .filter(|protocol| offers.contains(protocol))
@@ -337,7 +337,7 @@ mod tests {
             .header("User-Agent", "kubectl/v1.32.4")
             .body(())
             .unwrap();
-        let head = request_head(&request, Protocol::EXEC, &Asked::new(Protocol::EXEC).unwrap()).unwrap();
+        let head = request_head(&request, Protocol::SPDY_EXEC, &Asked::new(Protocol::SPDY_EXEC).unwrap()).unwrap();
         let expected = "POST /exec?command=a%20b&stdin=true HTTP/1.1\r\nHost: [::1]:6443\r\n\
             user-agent: kubectl/v1.32.4\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
             X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Stream-Protocol-Version: v3.channel.k8s.io\r\n\
@@ -370,7 +370,7 @@ mod tests {
         for name in RESERVED.into_iter().chain(OFFERS) {
             assert_eq!(fault(with(name.as_str(), "0"), &[]), InvalidRequest::ReservedHeader(name));
         }
-        let v4 = Protocol::Exec(Version::V4);
+        let v4 = Protocol::SpdyExec(Version::V4);
         assert_eq!(fault(get("http://a/"), &[v4, v4]), InvalidRequest::DuplicateOffer(v4));
     }
 
@@ -390,8 +390,8 @@ mod tests {
             if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {
                 request.headers_mut().append(name, value);
             }
-            let asked = Asked::new(Protocol::EXEC).unwrap();
-            let Ok(head) = request_head(&request, Protocol::EXEC, &asked) else { return true };
+            let asked = Asked::new(Protocol::SPDY_EXEC).unwrap();
+            let Ok(head) = request_head(&request, Protocol::SPDY_EXEC, &asked) else { return true };
 
             let ends = head.windows(2).filter(|pair| pair == b"\r\n").count();
             let controls = head.iter().filter(|&&byte| matches!(byte, b'\r' | b'\n' | 0)).count();

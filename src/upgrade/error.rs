@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::ports::PortsError;
 use crate::initiator::Initiator;
-use crate::protocol::{Carrier, Protocol};
+use crate::protocol::{Protocol, Transport};
 use crate::status::Status;
 
 /// Why an upgrade failed. The IO is dropped.
@@ -250,7 +250,7 @@ pub enum InvalidRequest {
     MixedOffers,
     /// For a fallback: the list of offers for this transport is empty, or names a protocol of another transport.
     #[error("the list of offers over {0} is empty or has one of another transport")]
-    NotOfCarrier(Carrier),
+    NotOfTransport(Transport),
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
     DuplicateOffer(Protocol),

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::error::{InvalidRequest, UpgradeError};
 use super::upgraded::Upgraded;
 use crate::initiator::Initiator;
-use crate::protocol::{Carrier, Protocol};
+use crate::protocol::{Protocol, Transport};
 
 /// A connection, and why it is not WebSocket.
 #[derive(Debug)]
@@ -30,11 +30,11 @@ pub struct Connected<IO> {
 #[non_exhaustive]
 pub enum FallbackError {
     /// `dial` failed, for the first or the second connection.
-    #[error("{carrier}: {error}{}", after(refused.as_deref()))]
+    #[error("{transport}: {error}{}", after(refused.as_deref()))]
     #[non_exhaustive]
     Dial {
         /// The transport that the connection was meant for.
-        carrier: Carrier,
+        transport: Transport,
         /// The error of `dial`.
         #[source]
         error: io::Error,
@@ -88,7 +88,7 @@ impl From<FallbackError> for io::Error {
 /// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
 ///
 /// # Errors
-/// [`FallbackError`], which says which of the two failed and why. It is [`InvalidRequest::NotOfCarrier`], and nothing
+/// [`FallbackError`], which says which of the two failed and why. It is [`InvalidRequest::NotOfTransport`], and nothing
 /// was sent, if a list is empty or has a protocol of the other transport.
 ///
 /// # Cancel safety
@@ -105,16 +105,16 @@ where
     Dial: FnMut() -> Dialled,
     Dialled: Future<Output = io::Result<IO>>,
 {
-    for (carrier, offers) in [(Carrier::WebSocket, websocket), (Carrier::Spdy, spdy)] {
-        if offers.is_empty() || offers.iter().any(|offer| offer.carrier() != carrier) {
-            let error = UpgradeError::InvalidRequest(InvalidRequest::NotOfCarrier(carrier));
+    for (transport, offers) in [(Transport::WebSocket, websocket), (Transport::Spdy, spdy)] {
+        if offers.is_empty() || offers.iter().any(|offer| offer.transport() != transport) {
+            let error = UpgradeError::InvalidRequest(InvalidRequest::NotOfTransport(transport));
             return Err(FallbackError::WebSocket(error));
         }
     }
     *request.method_mut() = Method::GET;
     let unreachable =
-        |carrier, error, refused: Option<Box<UpgradeError>>| FallbackError::Dial { carrier, error, refused };
-    let io = dial().await.map_err(|error| unreachable(Carrier::WebSocket, error, None))?;
+        |transport, error, refused: Option<Box<UpgradeError>>| FallbackError::Dial { transport, error, refused };
+    let io = dial().await.map_err(|error| unreachable(Transport::WebSocket, error, None))?;
     let refused = match connect(io, request.clone(), websocket, config).await {
         Ok(upgraded) => return Ok(Connected { upgraded, refused: None }),
         Err(error @ (UpgradeError::Refused(_) | UpgradeError::Redirected { .. })) => error,
@@ -123,7 +123,7 @@ where
     *request.method_mut() = Method::POST;
     let io = match dial().await {
         Ok(io) => io,
-        Err(error) => return Err(unreachable(Carrier::Spdy, error, Some(Box::new(refused)))),
+        Err(error) => return Err(unreachable(Transport::Spdy, error, Some(Box::new(refused)))),
     };
     match connect(io, request, spdy, config).await {
         Ok(upgraded) => Ok(Connected { upgraded, refused: Some(refused) }),

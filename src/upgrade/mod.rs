@@ -13,12 +13,12 @@
 //! tokio::spawn(async move {
 //!     let pending = upgrade::accept(far, &Config::default()).await?;
 //!     assert_eq!(pending.request().uri().path(), "/exec/web");
-//!     pending.accept(Protocol::EXEC).await
+//!     pending.accept(Protocol::SPDY_EXEC).await
 //! });
 //!
 //! let request = http::Request::post("http://node:10250/exec/web?output=1&command=true").body(())?;
-//! let upgraded = upgrade::connect(near, request, Protocol::EXEC, &Config::default()).await?;
-//! assert_eq!(upgraded.protocol(), Some(Protocol::Exec(Version::V4)));
+//! let upgraded = upgrade::connect(near, request, Protocol::SPDY_EXEC, &Config::default()).await?;
+//! assert_eq!(upgraded.protocol(), Some(Protocol::SpdyExec(Version::V4)));
 //! # Ok(())
 //! # }
 //! ```
@@ -39,7 +39,7 @@ mod server;
 mod upgraded;
 mod websocket;
 
-pub use crate::protocol::{Carrier, Protocol, Version};
+pub use crate::protocol::{Protocol, Transport, Version};
 pub use client::connect;
 pub use config::Config;
 pub use error::{BearerTokenError, HandshakeFault, HeadFault, InvalidRequest, NotSwitched, Refusal, UpgradeError};

@@ -16,7 +16,7 @@ use super::head::{self, HeadReader};
 use super::server::{self, Pending};
 use super::websocket;
 use crate::initiator::Initiator;
-use crate::protocol::{Carrier, X_STREAM_PROTOCOL_VERSION};
+use crate::protocol::{Transport, X_STREAM_PROTOCOL_VERSION};
 
 /// The two connections of a handshake that was passed on: both sides have switched protocols.
 #[must_use]
@@ -31,7 +31,7 @@ pub struct PassedOn<C, B> {
     /// Bytes that were read from the backend past its 101. They belong to the new protocol.
     pub from_backend: Bytes,
     /// The transport that both sides have switched to.
-    pub carrier: Carrier,
+    pub transport: Transport,
     /// The name of the protocol that the backend chose. Empty if the backend named no protocol.
     pub protocol: String,
 }
@@ -106,13 +106,13 @@ where
         let config = self.config.clone();
         let mut reader = HeadReader::new(config.max_head);
         let passed = async {
-            let head = passed_head(&request, asked.carrier)?;
+            let head = passed_head(&request, asked.transport)?;
             let response = exchange(&mut backend, &head, &mut reader, &config).await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                 return Err(not_switched(&mut backend, response, &mut reader, &config).await);
             }
             asked.check_switch(&response)?;
-            let protocol = chosen(&request, &response, asked.carrier)?;
+            let protocol = chosen(&request, &response, asked.transport)?;
             Ok((response, protocol))
         };
         let (response, protocol) = match passed.await {
@@ -124,15 +124,15 @@ where
             }
         };
         let (mut client, from_client) = self.into_io();
-        let head = switched_head(&response, asked.carrier);
+        let head = switched_head(&response, asked.transport);
         server::write(&mut client, &head, &config).await.map_err(PassError::Client)?;
-        let (carrier, from_backend) = (asked.carrier, reader.into_rest());
-        Ok(PassedOn { client, from_client, backend, from_backend, carrier, protocol })
+        let (transport, from_backend) = (asked.transport, reader.into_rest());
+        Ok(PassedOn { client, from_client, backend, from_backend, transport, protocol })
     }
 
     /// The upgrade that the client asks for, if it is a valid one.
     fn asked(&self) -> Result<Asked, UpgradeError> {
-        let carrier = self.carrier().ok_or(UpgradeError::NotAnUpgrade)?;
+        let transport = self.transport().ok_or(UpgradeError::NotAnUpgrade)?;
         // A request that cannot be passed on is the client's fault, not the backend's.
         if !matches!(*self.request().method(), Method::GET | Method::POST) {
             return Err(UpgradeError::NotAnUpgrade);
@@ -141,22 +141,22 @@ where
         if !path.is_some_and(|path| path.as_str().bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err(HeadFault::StartLine.into());
         }
-        let key = match carrier {
-            Carrier::Spdy => None,
-            Carrier::WebSocket => {
+        let key = match transport {
+            Transport::Spdy => None,
+            Transport::WebSocket => {
                 let answer = websocket::check_request(self.request(), &self.config.origins)?;
                 self.bearer_token()?;
                 Some(websocket::Key { key: String::new(), answer })
             }
         };
-        Ok(Asked { carrier, key })
+        Ok(Asked { transport, key })
     }
 }
 
 impl<C, B> fmt::Debug for PassedOn<C, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PassedOn")
-            .field("carrier", &self.carrier)
+            .field("transport", &self.transport)
             .field("protocol", &self.protocol)
             .field("from_client", &self.from_client.len())
             .field("from_backend", &self.from_backend.len())
@@ -165,12 +165,12 @@ impl<C, B> fmt::Debug for PassedOn<C, B> {
 }
 
 /// The protocol that the backend chose. It must be one of those that were passed on.
-fn chosen(request: &Request<()>, response: &Response<()>, carrier: Carrier) -> Result<String, UpgradeError> {
-    let lines = response.headers().get_all(carrier.offers()).iter();
+fn chosen(request: &Request<()>, response: &Response<()>, transport: Transport) -> Result<String, UpgradeError> {
+    let lines = response.headers().get_all(transport.offers()).iter();
     let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
     let name = lines.collect::<Vec<_>>().join(", ");
     // Over SPDY Go's servers name no protocol for v1, and over WebSocket none if the client offered none.
-    if name.is_empty() || head::elements(request.headers(), &carrier.offers()).any(|offer| offer == name) {
+    if name.is_empty() || head::elements(request.headers(), &transport.offers()).any(|offer| offer == name) {
         Ok(name)
     } else {
         Err(UpgradeError::ProtocolNotOffered { name })
@@ -178,11 +178,11 @@ fn chosen(request: &Request<()>, response: &Response<()>, carrier: Carrier) -> R
 }
 
 /// The head of the 101 for the client.
-fn switched_head(response: &Response<()>, carrier: Carrier) -> Vec<u8> {
+fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
     let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
     head::put_headers(&mut head, &end_to_end(response.headers()));
     head::put_header(&mut head, "Connection", b"Upgrade");
-    head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
+    head::put_header(&mut head, "Upgrade", transport.token().as_bytes());
     head.extend_from_slice(b"\r\n");
     head
 }

@@ -16,7 +16,7 @@ pub(super) fn of(
     protocol: Protocol,
     known: Option<&Arc<[u16]>>,
 ) -> Result<Option<Arc<[u16]>>, PortsError> {
-    let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
+    let Protocol::LegacyPortForward(subprotocol) = protocol else { return Ok(None) };
     let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
     if ports.contains(&0) {
         return Err(PortsError::Invalid("0".to_owned()));
@@ -40,7 +40,7 @@ fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
 ///
 /// [`Pending::accept`](super::Pending::accept) does this by itself. Use it for
 /// [`Upgraded::with_ports`](super::Upgraded::with_ports) if another library makes the handshake of
-/// [`Protocol::PortChannels`], or if you read a connection that you pass on.
+/// [`Protocol::LegacyPortForward`], or if you read a connection that you pass on.
 ///
 /// # Errors
 /// [`PortsError::Invalid`] if a value is not a port from 1 to 65535.
@@ -84,7 +84,7 @@ mod tests {
 
     fn ports(query: &str, subprotocol: Subprotocol) -> Result<Vec<u16>, PortsError> {
         let request = Request::get(format!("http://node/portForward/default/web?{query}")).body(()).unwrap();
-        of(&request, Protocol::PortChannels(subprotocol), None).map(|ports| ports.unwrap().to_vec())
+        of(&request, Protocol::LegacyPortForward(subprotocol), None).map(|ports| ports.unwrap().to_vec())
     }
 
     #[test]
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn ports_that_are_known_are_not_asked_for() {
         let request = Request::get("http://node/portforward/TOKEN?port=1").body(()).unwrap();
-        let known = |ports: &[u16]| of(&request, Protocol::PortChannels(Subprotocol::V4), Some(&ports.into()));
+        let known = |ports: &[u16]| of(&request, Protocol::LegacyPortForward(Subprotocol::V4), Some(&ports.into()));
         assert_eq!(known(&[80]).unwrap().as_deref(), Some(&[80][..]));
         assert_eq!(known(&[]), Err(PortsError::None));
         assert_eq!(known(&[80, 0]), Err(PortsError::Invalid("0".to_owned())));
@@ -127,6 +127,6 @@ mod tests {
     #[test]
     fn other_protocols_have_no_ports() {
         let request = Request::get("http://node/").body(()).unwrap();
-        assert_eq!(of(&request, Protocol::Tunnel, None), Ok(None));
+        assert_eq!(of(&request, Protocol::TunneledPortForward, None), Ok(None));
     }
 }

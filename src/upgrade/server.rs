@@ -19,7 +19,7 @@ use super::ports;
 use super::read::{fill, read_head};
 use super::upgraded::Upgraded;
 use super::websocket::{self, BearerToken};
-use crate::protocol::{Carrier, Protocol, X_STREAM_PROTOCOL_VERSION};
+use crate::protocol::{Protocol, Transport, X_STREAM_PROTOCOL_VERSION};
 
 /// Reads the head of a request, whether or not it asks for an upgrade.
 ///
@@ -105,19 +105,19 @@ impl<IO> Pending<IO> {
 
     /// Whether the request asks for an upgrade to SPDY or WebSocket.
     pub fn is_upgrade(&self) -> bool {
-        self.carrier().is_some()
+        self.transport().is_some()
     }
 
     /// The transport that the request asks for. SPDY if it names both.
-    pub fn carrier(&self) -> Option<Carrier> {
-        self.carriers().next()
+    pub fn transport(&self) -> Option<Transport> {
+        self.transports().next()
     }
 
-    fn carriers(&self) -> impl Iterator<Item = Carrier> {
-        const CARRIERS: &[Carrier] = &[Carrier::Spdy, Carrier::WebSocket];
+    fn transports(&self) -> impl Iterator<Item = Transport> {
+        const CARRIERS: &[Transport] = &[Transport::Spdy, Transport::WebSocket];
         let headers = self.request.headers();
         let upgrade = head::lists(headers, header::CONNECTION, "upgrade");
-        let asked = move |carrier: &Carrier| upgrade && head::lists(headers, header::UPGRADE, carrier.token());
+        let asked = move |transport: &Transport| upgrade && head::lists(headers, header::UPGRADE, transport.token());
         CARRIERS.iter().copied().filter(asked)
     }
 
@@ -133,11 +133,11 @@ impl<IO> Pending<IO> {
     /// The names of all protocols that the client offers, in order of preference. Names that this crate does not know
     /// are included.
     pub fn offers(&self) -> impl Iterator<Item = &str> {
-        self.offers_over(self.carrier().unwrap_or(Carrier::Spdy))
+        self.offers_over(self.transport().unwrap_or(Transport::Spdy))
     }
 
-    fn offers_over(&self, carrier: Carrier) -> impl Iterator<Item = &str> {
-        head::elements(self.request.headers(), &carrier.offers())
+    fn offers_over(&self, transport: Transport) -> impl Iterator<Item = &str> {
+        head::elements(self.request.headers(), &transport.offers())
     }
 }
 
@@ -200,22 +200,22 @@ where
 
     /// Chooses the protocol, and makes the head of the 101.
     fn choose(&self, supported: &[Protocol]) -> Result<Chosen, UpgradeError> {
-        let supports = |carrier| supported.iter().any(|protocol| protocol.carrier() == carrier);
+        let supports = |transport| supported.iter().any(|protocol| protocol.transport() == transport);
         let raw = supported.is_empty();
-        let mut carriers = self.carriers();
-        let carrier = carriers.find(|&carrier| supports(carrier) || raw && carrier == Carrier::Spdy);
-        let carrier = carrier.ok_or(UpgradeError::NotAnUpgrade)?;
+        let mut transports = self.transports();
+        let transport = transports.find(|&transport| supports(transport) || raw && transport == Transport::Spdy);
+        let transport = transport.ok_or(UpgradeError::NotAnUpgrade)?;
         let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
         head::put_header(&mut head, "Connection", b"Upgrade");
-        head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
-        let protocol = match carrier {
-            Carrier::Spdy if raw => None,
-            Carrier::Spdy => {
+        head::put_header(&mut head, "Upgrade", transport.token().as_bytes());
+        let protocol = match transport {
+            Transport::Spdy if raw => None,
+            Transport::Spdy => {
                 let protocol = self.choose_spdy(supported)?;
                 head::put_header(&mut head, "X-Stream-Protocol-Version", protocol.name().as_bytes());
                 Some(protocol)
             }
-            Carrier::WebSocket => {
+            Transport::WebSocket => {
                 let answer = websocket::check_request(&self.request, &self.config.origins)?;
                 self.bearer_token()?;
                 let protocol = self.choose_channel(supported)?;
@@ -234,34 +234,34 @@ where
     }
 
     fn choose_spdy(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
-        if let Some(known) = self.first_supported(Carrier::Spdy, supported) {
+        if let Some(known) = self.first_supported(Transport::Spdy, supported) {
             return Ok(known);
         }
-        if self.offers_over(Carrier::Spdy).next().is_none() {
+        if self.offers_over(Transport::Spdy).next().is_none() {
             let headers = self.request.headers();
             // Go counts each name once, and does not count Host, which it keeps elsewhere.
             let count = || headers.keys().filter(|name| **name != header::HOST).count();
             let there = headers.contains_key(X_STREAM_PROTOCOL_VERSION);
             return Err(UpgradeError::NoProtocol { headers: (!there).then(count) });
         }
-        Err(self.no_common_protocol(Carrier::Spdy, supported))
+        Err(self.no_common_protocol(Transport::Spdy, supported))
     }
 
     fn choose_channel(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
         let none = self.request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().all(|line| line.is_empty());
-        let unnamed = || if none { find(supported, Carrier::WebSocket, "") } else { None };
-        let chosen = self.first_supported(Carrier::WebSocket, supported).or_else(unnamed);
-        chosen.ok_or_else(|| self.no_common_protocol(Carrier::WebSocket, supported))
+        let unnamed = || if none { find(supported, Transport::WebSocket, "") } else { None };
+        let chosen = self.first_supported(Transport::WebSocket, supported).or_else(unnamed);
+        chosen.ok_or_else(|| self.no_common_protocol(Transport::WebSocket, supported))
     }
 
-    fn first_supported(&self, carrier: Carrier, supported: &[Protocol]) -> Option<Protocol> {
-        self.offers_over(carrier).find_map(|name| find(supported, carrier, name))
+    fn first_supported(&self, transport: Transport, supported: &[Protocol]) -> Option<Protocol> {
+        self.offers_over(transport).find_map(|name| find(supported, transport, name))
     }
 
-    fn no_common_protocol(&self, carrier: Carrier, supported: &[Protocol]) -> UpgradeError {
-        let supported = supported.iter().filter(|protocol| protocol.carrier() == carrier);
+    fn no_common_protocol(&self, transport: Transport, supported: &[Protocol]) -> UpgradeError {
+        let supported = supported.iter().filter(|protocol| protocol.transport() == transport);
         UpgradeError::NoCommonProtocol {
-            offered: self.offers_over(carrier).map(str::to_owned).collect(),
+            offered: self.offers_over(transport).map(str::to_owned).collect(),
             supported: supported.map(|protocol| protocol.name()).filter(|name| !name.is_empty()).collect(),
         }
     }
@@ -286,8 +286,8 @@ struct Chosen {
 }
 
 /// The first of the protocols that has this name over this transport. Exec and port-forward share some names.
-fn find(protocols: &[Protocol], carrier: Carrier, name: &str) -> Option<Protocol> {
-    protocols.iter().copied().find(|protocol| protocol.carrier() == carrier && protocol.name() == name)
+fn find(protocols: &[Protocol], transport: Transport, name: &str) -> Option<Protocol> {
+    protocols.iter().copied().find(|protocol| protocol.transport() == transport && protocol.name() == name)
 }
 
 /// The answer that refuses an upgrade.
@@ -295,7 +295,7 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
     match error {
         UpgradeError::NoCommonProtocol { .. } => {
             let mut response = text(StatusCode::FORBIDDEN, error);
-            for protocol in supported.iter().filter(|protocol| protocol.carrier() == Carrier::Spdy) {
+            for protocol in supported.iter().filter(|protocol| protocol.transport() == Transport::Spdy) {
                 let name = HeaderValue::from_static(protocol.name());
                 response.headers_mut().append(X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, name);
             }

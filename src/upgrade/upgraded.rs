@@ -37,15 +37,15 @@ impl<IO> Upgraded<IO> {
     }
 
     /// Sets the ports that the request asked for, in the request's order. Needed if the handshake of
-    /// [`Protocol::PortChannels`] was made elsewhere: without ports, legacy port-forward has no connections. Other
+    /// [`Protocol::LegacyPortForward`] was made elsewhere: without ports, legacy port-forward has no connections. Other
     /// protocols ignore this.
     #[must_use]
     pub fn with_ports(self, ports: &[u16]) -> Self {
-        let wants = matches!(self.protocol, Some(Protocol::PortChannels(_)));
+        let wants = matches!(self.protocol, Some(Protocol::LegacyPortForward(_)));
         Self { ports: wants.then(|| ports.into()), ..self }
     }
 
-    /// The ports that the request asked for, with `Protocol::PortChannels`. Empty with other protocols.
+    /// The ports that the request asked for, with `Protocol::LegacyPortForward`. Empty with other protocols.
     pub fn ports(&self) -> &[u16] {
         self.ports.as_deref().unwrap_or_default()
     }

@@ -1,6 +1,6 @@
 //! Payloads for readers: slices of the read buffer, or copies if they are small.
 //!
-//! This module owns the choice between slice and copy, for every carrier.
+//! This module owns the choice between slice and copy, for every transport.
 
 use bytes::{Bytes, BytesMut};
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -31,7 +31,7 @@ async fn started(protocol: Protocol, seed: u64, streams: Streams) -> (Exec, Exec
 fn what_a_session_may_call_again_loses_nothing_and_doubles_nothing() {
     play(async {
         let sizes = [TerminalSize { width: 80, height: 24 }, TerminalSize { width: 132, height: 50 }];
-        for protocol in Protocol::ANY.iter().copied() {
+        for protocol in Protocol::ANY_EXEC.iter().copied() {
             for polls in 1..=3 {
                 let (mut exec, mut process) = started(protocol, polls as u64, Streams::TTY).await;
                 let serving = tokio::spawn(async move {
@@ -148,7 +148,7 @@ fn accept_exec_that_was_dropped_holds_no_stream() {
 fn exit_that_was_dropped_has_said_its_status_or_none() {
     play(async {
         // Before v4 the status is a text, and a part of it is a valid text as well.
-        for protocol in [V4, V5, Protocol::Exec(Version::V3), Protocol::Channel(Subprotocol::V1)] {
+        for protocol in [V4, V5, Protocol::SpdyExec(Version::V3), Protocol::WebSocketExec(Subprotocol::V1)] {
             let mut unsaid = 0;
             for polls in 0.. {
                 let (exec, mut process) = started(protocol, 4, Streams::OUTPUT).await;
@@ -195,7 +195,7 @@ fn wait_with_output_that_was_dropped_ends_the_session() {
 #[test]
 fn exec_that_was_dropped_leaves_no_stream() {
     play(async {
-        for protocol in [Protocol::Exec(Version::V1), V4] {
+        for protocol in [Protocol::SpdyExec(Version::V1), V4] {
             let mut dropped = 0;
             for polls in 0.. {
                 let (client, server) = ends(protocol, 11);

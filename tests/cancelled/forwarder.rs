@@ -77,7 +77,7 @@ fn accept_that_was_dropped_has_accepted_nothing() {
 
 /// An echo server at the other end of a connection in memory.
 fn cluster() -> PortForward {
-    let (client, server) = ends(Protocol::PortForward, 15);
+    let (client, server) = ends(Protocol::SpdyPortForward, 15);
     tokio::spawn(async move {
         let mut server = PortForwardServer::new(server).unwrap();
         while let Some(Ok(request)) = server.accept().await {

@@ -106,7 +106,7 @@ impl Answer {
         let pending = upgrade::accept(io, &Config::default()).await?;
         match self {
             Self::Caller => pending.respond(Response::builder().status(404).body("no such pod".into()).unwrap()).await,
-            Self::Refusal => pending.accept(&[Protocol::Exec(Version::V2)]).await.map(drop),
+            Self::Refusal => pending.accept(&[Protocol::SpdyExec(Version::V2)]).await.map(drop),
             Self::Malformed => Ok(()),
         }
     }

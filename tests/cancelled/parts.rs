@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::Protocol;
+use kubestream::wire::channel::Subprotocol;
 use tokio::time::timeout;
 
 use crate::dropping::{AN_HOUR, dropped_after, nothing_is_left, play};
@@ -50,7 +50,7 @@ async fn dropped(what: &What, protocol: Protocol, through: Through, who: Who, po
             Failure::Untrue(Untrue::Truncated { what: "stdin", .. }) if who == Who::Client && cut => {}
             // In legacy port-forward a connection ends only with the session, which ended in an orderly way.
             Failure::Untrue(Untrue::Truncated { what: "upload", .. })
-                if who == Who::Client && cut && matches!(protocol, Protocol::PortChannels(_)) => {}
+                if who == Who::Client && cut && matches!(protocol, Protocol::LegacyPortForward(_)) => {}
             // The client left in an orderly way and asks for no more.
             Failure::Untrue(Untrue::Truncated { what: "requests", .. }) if who == Who::Client && cut => {}
             // A translator that has lost its backend reports that in a status of its own, and so does a server that was
@@ -94,7 +94,7 @@ fn an_end_of_a_command_is_dropped() {
             }
         }
         // Before v4 silence means success, so over WebSocket the Close must carry the failure.
-        let v1 = Protocol::Channel(Subprotocol::V1);
+        let v1 = Protocol::WebSocketExec(Subprotocol::V1);
         dropped_everywhere(&command(), v1, Through::Nothing, Who::Server).await;
     });
 }
@@ -102,7 +102,9 @@ fn an_end_of_a_command_is_dropped() {
 #[test]
 fn an_end_of_port_forward_is_dropped() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel, Protocol::PortChannels(Subprotocol::V4)] {
+        for protocol in
+            [Protocol::SpdyPortForward, Protocol::TunneledPortForward, Protocol::LegacyPortForward(Subprotocol::V4)]
+        {
             for through in [Through::Handshake, Through::Streaming] {
                 for who in [Who::Client, Who::Server] {
                     dropped_everywhere(&What::Forward, protocol, through, who).await;
@@ -127,7 +129,12 @@ fn a_translator_is_dropped() {
         for (from, to) in [(V5, V4), (V4, V5)] {
             dropped_everywhere(&command(), from, Through::Translator(to), Who::Middle).await;
         }
-        dropped_everywhere(&What::Forward, Protocol::Tunnel, Through::Translator(Protocol::PortForward), Who::Middle)
-            .await;
+        dropped_everywhere(
+            &What::Forward,
+            Protocol::TunneledPortForward,
+            Through::Translator(Protocol::SpdyPortForward),
+            Who::Middle,
+        )
+        .await;
     });
 }

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus, SettingId, Settings};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, RstStatus, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
@@ -55,7 +55,7 @@ async fn echoed(mut connection: Connection, polls: usize) {
 #[test]
 fn connect_that_was_dropped_leaves_no_stream_and_the_next_one_connects() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             let mut dropped = 0;
             for polls in 0.. {
                 let (client, server) = ends(protocol, 5);
@@ -86,7 +86,7 @@ fn connect_that_was_dropped_leaves_no_stream_and_the_next_one_connects() {
 fn connect_that_was_dropped_while_the_peer_allows_one_stream_has_reset_it() {
     play(async {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+        let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
         let (mux, driver) = Multiplexer::client(upgraded, Config::default());
         tokio::spawn(driver);
         let mut peer = Peer::new(far);
@@ -115,7 +115,7 @@ fn a_failure_that_was_dropped_takes_no_other_connection_with_it() {
     play(async {
         for polls in 0..40 {
             for late in [false, true] {
-                let (client, server) = ends(Protocol::PortForward, 6);
+                let (client, server) = ends(Protocol::SpdyPortForward, 6);
                 let serving = tokio::spawn(async move {
                     let mut server = PortForwardServer::new(server).unwrap();
                     let failing = server.accept().await.unwrap().unwrap();
@@ -156,7 +156,7 @@ fn a_failure_that_was_dropped_takes_no_other_connection_with_it() {
 #[test]
 fn client_gone_that_was_dropped_is_asked_again() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             for polls in 1..=3 {
                 let (client, server) = ends(protocol, 7);
                 let serving = tokio::spawn(async move {
@@ -185,7 +185,7 @@ fn client_gone_that_was_dropped_is_asked_again() {
 #[test]
 fn shutdown_that_was_dropped_goes_on() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             let mut dropped = 0;
             for polls in 1.. {
                 let (client, server) = ends(protocol, 8);
@@ -236,7 +236,7 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
         pestered!(polls, connection.shutdown())
     }
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             for polls in 1..=3 {
                 let (client, server) = ends(protocol, 9);
                 let serving = tokio::spawn(async move {
@@ -258,7 +258,7 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
 #[test]
 fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             let mut cut = Vec::new();
             for polls in 0.. {
                 let (client, server) = ends(protocol, 10);

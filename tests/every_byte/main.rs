@@ -9,10 +9,10 @@
 
 mod sweep;
 
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 use support::memory::{ALLOCATOR, Counting};
 use support::sessions::{Through, What};
 use sweep::{Case, sweep};
@@ -21,25 +21,25 @@ use sweep::{Case, sweep};
 static GLOBAL: &Counting = ALLOCATOR;
 
 const SPDY: [Protocol; 4] = [
-    Protocol::Exec(Version::V1),
-    Protocol::Exec(Version::V2),
-    Protocol::Exec(Version::V3),
-    Protocol::Exec(Version::V4),
+    Protocol::SpdyExec(Version::V1),
+    Protocol::SpdyExec(Version::V2),
+    Protocol::SpdyExec(Version::V3),
+    Protocol::SpdyExec(Version::V4),
 ];
 const WEBSOCKET: [Protocol; 6] = [
-    Protocol::Channel(Subprotocol::Unnamed),
-    Protocol::Channel(Subprotocol::V1),
-    Protocol::Channel(Subprotocol::V1Base64),
-    Protocol::Channel(Subprotocol::V4),
-    Protocol::Channel(Subprotocol::V4Base64),
-    Protocol::Channel(Subprotocol::V5),
+    Protocol::WebSocketExec(Subprotocol::Unnamed),
+    Protocol::WebSocketExec(Subprotocol::V1),
+    Protocol::WebSocketExec(Subprotocol::V1Base64),
+    Protocol::WebSocketExec(Subprotocol::V4),
+    Protocol::WebSocketExec(Subprotocol::V4Base64),
+    Protocol::WebSocketExec(Subprotocol::V5),
 ];
 const PORT_FORWARD: [Protocol; 5] = [
-    Protocol::PortForward,
-    Protocol::Tunnel,
-    Protocol::PortChannels(Subprotocol::V4),
-    Protocol::PortChannels(Subprotocol::V4Base64),
-    Protocol::PortChannels(Subprotocol::Unnamed),
+    Protocol::SpdyPortForward,
+    Protocol::TunneledPortForward,
+    Protocol::LegacyPortForward(Subprotocol::V4),
+    Protocol::LegacyPortForward(Subprotocol::V4Base64),
+    Protocol::LegacyPortForward(Subprotocol::Unnamed),
 ];
 
 fn all(what: &What, protocols: &[Protocol], through: Through) {
@@ -111,7 +111,10 @@ fn a_command_that_is_translated() {
 
 #[test]
 fn port_forward_that_is_translated() {
-    for (from, to) in [(Protocol::Tunnel, Protocol::PortForward), (Protocol::PortForward, Protocol::Tunnel)] {
+    for (from, to) in [
+        (Protocol::TunneledPortForward, Protocol::SpdyPortForward),
+        (Protocol::SpdyPortForward, Protocol::TunneledPortForward),
+    ] {
         all(&What::Forward, &[from], Through::Translator(to));
     }
 }

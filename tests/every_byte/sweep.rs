@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kubestream::Initiator;
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{Carrier, Protocol};
+use kubestream::upgrade::{Protocol, Transport};
 use stats_alloc::Region;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -92,11 +92,13 @@ fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
         // Then the client resets them, as Go's clients do with every stream at the end of a session. A server cannot
         // tell this from the end of stdin (`ProcessStdin::data`). The client has sent no stdin.
         Untrue::Truncated { what: "stdin", had: 0, .. } => {
-            unanswered && [server, case.protocol].iter().any(|protocol| protocol.carrier() == Carrier::Spdy)
+            unanswered && [server, case.protocol].iter().any(|protocol| protocol.transport() == Transport::Spdy)
         }
         // In legacy port-forward a connection ends only with the session, which ended in an orderly way. The client has
         // sent nothing.
-        Untrue::Truncated { what: "upload", had: 0, .. } => unanswered && matches!(server, Protocol::PortChannels(_)),
+        Untrue::Truncated { what: "upload", had: 0, .. } => {
+            unanswered && matches!(server, Protocol::LegacyPortForward(_))
+        }
         // A translator that has lost its backend reports that in a status of its own.
         Untrue::Status(ExitStatus::Failed(status)) if status.reason == "InternalError" => {
             matches!(case.through, Through::Translator(_))

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::exec::{Exec, ExecServer, Streams};
-use kubestream::spdy::Frame;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Version;
+use kubestream::wire::spdy::Frame;
 use kubestream::{Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::sleep;

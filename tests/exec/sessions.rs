@@ -5,24 +5,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::Initiator;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, Status};
-use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream::upgrade::{Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
 use support::fragment::Fragmented;
 use support::{Settled, client, exec_client, exec_server, pattern};
 
-const PROTOCOLS: &[Protocol] = Protocol::ANY;
+const PROTOCOLS: &[Protocol] = Protocol::ANY_EXEC;
 
 /// The newest protocol of each transport.
 fn newest() -> impl Iterator<Item = Protocol> {
-    let newest = |carrier| PROTOCOLS.iter().copied().find(|protocol| protocol.carrier() == carrier);
-    let carriers = [Carrier::Spdy, Carrier::WebSocket];
-    carriers.into_iter().filter_map(newest)
+    let newest = |transport| PROTOCOLS.iter().copied().find(|protocol| protocol.transport() == transport);
+    let transports = [Transport::Spdy, Transport::WebSocket];
+    transports.into_iter().filter_map(newest)
 }
 
 /// A session with both ends.
@@ -97,7 +97,8 @@ async fn a_session_has_the_streams_that_its_request_asked_for() {
             let (exec, process) = session(protocol, want).await;
             let stderr = want.stderr && !want.tty;
             // Over WebSocket every session can be resized.
-            let resize = want.tty && (protocol.version() >= Some(Version::V3) || protocol.carrier() != Carrier::Spdy);
+            let resize =
+                want.tty && (protocol.version() >= Some(Version::V3) || protocol.transport() != Transport::Spdy);
             let client = (exec.stdin.is_some(), exec.stdout.is_some(), exec.stderr.is_some(), exec.resize.is_some());
             assert_eq!(client, (want.stdin, want.stdout, stderr, resize));
             let server =
@@ -110,7 +111,7 @@ async fn a_session_has_the_streams_that_its_request_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_stdin_reaches_the_process_behind_all_of_it() {
     // SPDY v1 can end stdin too, if the other end is this library.
-    let can_end = |protocol: &Protocol| protocol.can_end_stdin() || protocol.carrier() == Carrier::Spdy;
+    let can_end = |protocol: &Protocol| protocol.can_end_stdin() || protocol.transport() == Transport::Spdy;
     for &protocol in PROTOCOLS.iter().filter(|protocol| can_end(protocol)) {
         let (mut exec, mut process) = session(protocol, Streams::PIPES).await;
         assert_eq!(exec.can_end_stdin(), protocol.can_end_stdin());

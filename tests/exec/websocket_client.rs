@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt};
-use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::exec::{Error, Exec, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::Headers;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::channel::{ChannelError, Subprotocol};
+use kubestream::wire::spdy::Headers;
+use kubestream::wire::websocket::{Fault, WebSocketError};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::time::{Instant, sleep};
@@ -60,7 +60,7 @@ async fn what_comes_in_one_piece_with_the_101_is_not_lost() {
     let mut flight = frame(0x80 | BINARY, b"\x01early", false);
     flight.extend(frame(0x80 | BINARY, &[b"\x03", SUCCESS.as_bytes()].concat(), false));
     flight.extend(frame(0x80 | CLOSE, &NORMAL.to_be_bytes(), false));
-    let upgraded = Upgraded::new(near, flight.into(), Some(Protocol::Channel(Subprotocol::V5)));
+    let upgraded = Upgraded::new(near, flight.into(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     tokio::spawn(driver);
     sleep(Duration::from_secs(1)).await;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Streams};
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::Headers;
 use kubestream::status::ExitStatus;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::Headers;
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};

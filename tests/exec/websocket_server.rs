@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::channel::{ChannelError, Subprotocol};
+use kubestream::wire::websocket::{Fault, WebSocketError};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, timeout};
@@ -189,7 +189,7 @@ async fn a_client_that_breaks_a_rule_is_told_which_and_given_up() {
 async fn messages_have_the_limits_that_are_set() {
     let session = || async {
         let (near, far) = duplex(1 << 20);
-        let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::Channel(Subprotocol::V5)));
+        let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
         let mut config = Config::exec();
         (config.limits.max_message, config.limits.max_fragments) = (1000, 3);
         let (mux, driver) = Multiplexer::server(upgraded, config);
@@ -374,7 +374,7 @@ async fn a_client_that_answers_no_ping_is_kept_until_it_is_idle() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_ends_with_going_away() {
     let (near, far) = duplex(1 << 20);
-    let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::Channel(Subprotocol::V5)));
+    let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
     let mut config = Config::exec();
     (config.keepalive_interval, config.idle_timeout) = (None, Some(Duration::from_secs(600)));
     let (mux, driver) = Multiplexer::server(upgraded, config);

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForwardServer;
-use kubestream::spdy::{Frame, SettingId, Settings};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 
@@ -201,7 +201,7 @@ async fn waiting_again_and_again_costs_no_memory() {
 #[tokio::test(start_paused = true)]
 async fn who_has_stopped_waiting_is_forgotten() {
     let (near, far) = duplex(1024);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let driver = tokio::spawn(driver);
     let mut peer = Peer::new(far);

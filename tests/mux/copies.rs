@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kubestream::mux::Config;
-use kubestream::spdy::{Codec, Limits};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::Codec;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer, Stream};
-use kubestream::spdy::{Frame, RstStatus};
+use kubestream::wire::spdy::{Frame, RstStatus};
 use tokio::io::duplex;
 
 use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, FlowControl};
-use kubestream::spdy::{Frame, SettingId, Settings, StreamId};
+use kubestream::wire::spdy::{Frame, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep, timeout};

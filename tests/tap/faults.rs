@@ -1,10 +1,11 @@
 //! Bytes that a tap cannot follow: they pass all the same, and are reported once.
 
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::Subprotocol;
-use kubestream::spdy::{Codec, Frame, Headers, Limits, RstStatus, StreamId};
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::upgrade::{self, Protocol, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, StreamId};
 use kubestream_proxy::{self as proxy, MAX_NAME_LEN, Side, StreamName as Name, Tap, TapError, TapEvent as Event};
 use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -79,7 +80,7 @@ quickcheck! {
         bytes[at] ^= 1 << (bit % 8);
         said[side].1 = bytes.into();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let (heard, seen) = runtime.block_on(carried(&said, Protocol::Exec(Version::V4)));
+        let (heard, seen) = runtime.block_on(carried(&said, Protocol::SpdyExec(Version::V4)));
         assert!(heard[0] == said[0].1 && heard[1] == said[1].1);
         let faults = seen.faults();
         assert!(faults.len() <= 1 && faults.iter().all(|(whose, _)| *whose == said[side].0), "{faults:?}");
@@ -96,7 +97,7 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     let [(_, client), server] = session();
     let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
     let said = [(Side::Client, client.clone()), (Side::Client, version), (Side::Client, client), server];
-    let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
+    let told = told(Protocol::SpdyExec(Version::V4), &[], &said, &[]);
     assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's version 3".to_owned())]);
     assert_eq!(told.data(Side::Client, &Name::Stdin).len(), 3000);
     assert_eq!(told.data(Side::Server, &Name::Stdout).len(), 3000, "the other side goes on");
@@ -111,14 +112,14 @@ fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
     let stream = Frame::SynStream { id, associated, priority: 0, slot: 0, fin: true, unidirectional: true, headers };
     let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
     let said = [(Side::Client, version), (Side::Server, wire([stream]))];
-    let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
+    let told = told(Protocol::SpdyExec(Version::V4), &[], &said, &[]);
     assert_eq!(told.faults().len(), 1);
     assert_eq!([Side::Client, Side::Server].map(|side| told.ends(side, &Name::Stdout)), [0, 1]);
 }
 
 #[test]
 fn websockets_that_break_a_rule_are_faults() {
-    let v5 = Protocol::Channel(Subprotocol::V5);
+    let v5 = Protocol::WebSocketExec(Subprotocol::V5);
     for (side, bytes, error) in [
         (Side::Client, frame(0x82, b"\0a", false), "a client's frame that is not masked"),
         (Side::Server, frame(0x82, b"\x01a", true), "a server's frame that is masked"),
@@ -139,7 +140,7 @@ fn websockets_that_break_a_rule_are_faults() {
         let told = told(v5, &[], &[(side, bytes.into())], &[]);
         assert_eq!(told.faults(), [(side, error.to_owned())], "{told:?}");
     }
-    let channels = Protocol::PortChannels(Subprotocol::V4);
+    let channels = Protocol::LegacyPortForward(Subprotocol::V4);
     let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
     assert_eq!(told.faults(), [(Side::Server, "a channel for port 80 begins with port 81".to_owned())]);
 }
@@ -147,7 +148,7 @@ fn websockets_that_break_a_rule_are_faults() {
 /// A malformed status or size is reported in its place, and the tap goes on.
 #[test]
 fn a_status_that_is_none_costs_no_output() {
-    let v5 = Protocol::Channel(Subprotocol::V5);
+    let v5 = Protocol::WebSocketExec(Subprotocol::V5);
     let mut server = frame(0x82, b"\x03boom", false);
     server.extend(frame(0x82, &[&b"\x03"[..], &vec![b'x'; MAX_STATUS_LEN]].concat(), false));
     server.extend(frame(0x82, b"\x01tail", false));
@@ -163,7 +164,7 @@ fn a_status_that_is_none_costs_no_output() {
 fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
     let mut limits = Limits::default();
     limits.max_streams = 3;
-    let mut tap = Tap::new(Protocol::PortForward, &[], limits);
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], limits);
     let syns = (0..4).map(|at| syn(2 * at + 1, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]));
     tap.feed(Side::Client, wire(syns));
     tap.feed(Side::Server, wire([data(1, b"x")]));
@@ -183,14 +184,18 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
     let mut limits = Limits::default();
     limits.max_header_bytes = 50_000;
     let long = "x".repeat(10_000);
-    for protocol in [Protocol::Exec(Version::V4), Protocol::PortForward, Protocol::Tunnel] {
+    for protocol in [Protocol::SpdyExec(Version::V4), Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
         let (mut tap, mut seen) = (Tap::new(protocol, &[], limits.clone()), Told::default());
         let mut codec = Codec::new(Limits::default());
         let mut says = |headers: &[(&str, &str)]| {
             let mut wire = BytesMut::new();
             let headers = headers.iter().copied().collect();
             codec.encode(Frame::Headers { id: StreamId::new(1), fin: false, headers }, &mut wire).unwrap();
-            let bytes = if protocol == Protocol::Tunnel { frame(0x80 | BINARY, &wire, true) } else { wire.to_vec() };
+            let bytes = if protocol == Protocol::TunneledPortForward {
+                frame(0x80 | BINARY, &wire, true)
+            } else {
+                wire.to_vec()
+            };
             // However the bytes are cut.
             for piece in bytes.chunks(7) {
                 tap.feed(Side::Client, Bytes::copy_from_slice(piece));
@@ -214,7 +219,7 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
 fn streams_that_were_do_not_count() {
     let mut limits = Limits::default();
     limits.max_streams = 3;
-    let mut tap = Tap::new(Protocol::PortForward, &[], limits);
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], limits);
     let mut seen = Told::default();
     let headers = [("streamtype", "data"), ("port", "80"), ("requestid", "0")];
     tap.feed(
@@ -229,7 +234,7 @@ fn streams_that_were_do_not_count() {
 #[test]
 fn a_long_name_is_told_by_its_beginning() {
     let long = "n".repeat(100);
-    let mut tap = Tap::new(Protocol::PortForward, &[], Limits::default());
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], Limits::default());
     let headers = [("streamtype", "data"), ("port", "80"), ("requestid", &long[..])];
     tap.feed(Side::Client, wire([syn(1, &headers), syn(3, &[("streamtype", &long)])]));
     let mut seen = Told::default();

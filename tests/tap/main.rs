@@ -12,9 +12,9 @@ mod sessions;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use kubestream::spdy::Limits;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Protocol;
+use kubestream::wire::Limits;
 use kubestream_proxy::{Observer, Side, StreamName as Name, Tap, TapEvent as Event};
 
 /// All events of a tap, with adjacent DATA of one stream joined.

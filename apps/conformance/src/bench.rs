@@ -123,9 +123,9 @@ impl Bench {
 
     /// The exec protocols of the column's transport that the server was found to offer.
     pub fn offered_here(&self) -> impl Iterator<Item = Protocol> {
-        let carrier = self.column.protocol.carrier();
+        let transport = self.column.protocol.transport();
         let exec = self.offered.iter().copied().filter(|protocol| protocol.version().is_some());
-        exec.filter(move |protocol| protocol.carrier() == carrier)
+        exec.filter(move |protocol| protocol.transport() == transport)
     }
 
     /// The newest of them, which kubectl would choose.

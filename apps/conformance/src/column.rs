@@ -2,8 +2,8 @@
 //!
 //! Holds the order of the columns and their names.
 
-use kubestream::channel::Subprotocol;
-use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream::upgrade::{Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
 
 /// Cases that are tried in the same columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,13 +53,13 @@ impl Column {
 
     #[must_use]
     pub fn is_spdy(self) -> bool {
-        self.protocol.carrier() == Carrier::Spdy
+        self.protocol.transport() == Transport::Spdy
     }
 
     /// True for legacy port-forward: the request names the ports, and each port has one connection.
     #[must_use]
     pub fn names_ports(self) -> bool {
-        matches!(self.protocol, Protocol::PortChannels(_))
+        matches!(self.protocol, Protocol::LegacyPortForward(_))
     }
 
     /// True if the client can set the size of a terminal. Over WebSocket every version has the channel for it.
@@ -69,26 +69,28 @@ impl Column {
     }
 }
 
-static HANDSHAKE: [Column; 2] =
-    [Column::new("SPDY", Protocol::Exec(Version::V4)), Column::new("WebSocket", Protocol::Channel(Subprotocol::V4))];
+static HANDSHAKE: [Column; 2] = [
+    Column::new("SPDY", Protocol::SpdyExec(Version::V4)),
+    Column::new("WebSocket", Protocol::WebSocketExec(Subprotocol::V4)),
+];
 
 static EXEC: [Column; 10] = [
-    Column::new("SPDY v1", Protocol::Exec(Version::V1)),
-    Column::new("SPDY v2", Protocol::Exec(Version::V2)),
-    Column::new("SPDY v3", Protocol::Exec(Version::V3)),
-    Column::new("SPDY v4", Protocol::Exec(Version::V4)),
-    Column::new("WS unnamed", Protocol::Channel(Subprotocol::Unnamed)),
-    Column::new("WS v1", Protocol::Channel(Subprotocol::V1)),
-    Column::new("WS v1 base64", Protocol::Channel(Subprotocol::V1Base64)),
-    Column::new("WS v4", Protocol::Channel(Subprotocol::V4)),
-    Column::new("WS v4 base64", Protocol::Channel(Subprotocol::V4Base64)),
-    Column::new("WS v5", Protocol::Channel(Subprotocol::V5)),
+    Column::new("SPDY v1", Protocol::SpdyExec(Version::V1)),
+    Column::new("SPDY v2", Protocol::SpdyExec(Version::V2)),
+    Column::new("SPDY v3", Protocol::SpdyExec(Version::V3)),
+    Column::new("SPDY v4", Protocol::SpdyExec(Version::V4)),
+    Column::new("WS unnamed", Protocol::WebSocketExec(Subprotocol::Unnamed)),
+    Column::new("WS v1", Protocol::WebSocketExec(Subprotocol::V1)),
+    Column::new("WS v1 base64", Protocol::WebSocketExec(Subprotocol::V1Base64)),
+    Column::new("WS v4", Protocol::WebSocketExec(Subprotocol::V4)),
+    Column::new("WS v4 base64", Protocol::WebSocketExec(Subprotocol::V4Base64)),
+    Column::new("WS v5", Protocol::WebSocketExec(Subprotocol::V5)),
 ];
 
 static FORWARD: [Column; 5] = [
-    Column::new("SPDY", Protocol::PortForward),
-    Column::new("WS tunnel", Protocol::Tunnel),
-    Column::new("WS unnamed", Protocol::PortChannels(Subprotocol::Unnamed)),
-    Column::new("WS v4", Protocol::PortChannels(Subprotocol::V4)),
-    Column::new("WS v4 base64", Protocol::PortChannels(Subprotocol::V4Base64)),
+    Column::new("SPDY", Protocol::SpdyPortForward),
+    Column::new("WS tunnel", Protocol::TunneledPortForward),
+    Column::new("WS unnamed", Protocol::LegacyPortForward(Subprotocol::Unnamed)),
+    Column::new("WS v4", Protocol::LegacyPortForward(Subprotocol::V4)),
+    Column::new("WS v4 base64", Protocol::LegacyPortForward(Subprotocol::V4Base64)),
 ];

@@ -194,19 +194,19 @@ fn missing(
     offered: &[Protocol],
     is_first: bool,
 ) -> Option<Departure> {
-    let carrier = column.protocol.carrier();
+    let transport = column.protocol.transport();
     let broken = |departure: &Departure| {
         if is_first { departure.clone() } else { Departure::NotOffered("its handshake failed".into()) }
     };
     if case.group == Group::Handshake {
-        if offered.iter().any(|protocol| protocol.version().is_some() && protocol.carrier() == carrier) {
+        if offered.iter().any(|protocol| protocol.version().is_some() && protocol.transport() == transport) {
             return None;
         }
-        let of_carrier =
-            found.iter().filter(|(group, other, _)| *group == Group::Exec && other.protocol.carrier() == carrier);
+        let of_transport =
+            found.iter().filter(|(group, other, _)| *group == Group::Exec && other.protocol.transport() == transport);
         let mut faults =
-            of_carrier.filter_map(|(.., found)| if let Found::Broken(fault) = found { Some(fault) } else { None });
-        let absent = || Departure::NotOffered(format!("the server has no exec over {carrier}"));
+            of_transport.filter_map(|(.., found)| if let Found::Broken(fault) = found { Some(fault) } else { None });
+        let absent = || Departure::NotOffered(format!("the server has no exec over {transport}"));
         return Some(faults.next().map_or_else(absent, broken));
     }
     let (.., found) = found.iter().find(|(group, other, _)| *group == case.group && *other == column)?;

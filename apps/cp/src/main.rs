@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use kubestream_apps::session::Transport;
+use kubestream_apps::session::Preference;
 use kubestream_apps::transport::Tls;
 use kubestream_apps::{Failure, node};
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,8 +56,8 @@ struct Arguments {
     #[arg(long)]
     in_place: bool,
     /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.
-    #[arg(long, value_enum, default_value_t = Transport::Auto)]
-    transport: Transport,
+    #[arg(long, value_enum, default_value_t = Preference::Auto)]
+    transport: Preference,
     #[command(flatten)]
     tls: Tls,
     /// The file or folder to copy.

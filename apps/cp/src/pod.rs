@@ -9,7 +9,7 @@ use kubestream::exec::{self, Exec, ExecRequest, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
-use kubestream_apps::session::{self, Transport};
+use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
 use tokio::task::JoinHandle;
 
@@ -20,7 +20,7 @@ pub(crate) struct Pod {
     /// The URL up to its query.
     pub(crate) url: String,
     pub(crate) container: Option<String>,
-    pub(crate) transport: Transport,
+    pub(crate) transport: Preference,
     pub(crate) tls: Tls,
 }
 

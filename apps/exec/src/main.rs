@@ -13,7 +13,7 @@ use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream_apps::session::{self, Transport};
+use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
 use kubestream_apps::{Failure, node};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -43,8 +43,8 @@ struct Arguments {
     #[arg(short, long)]
     tty: bool,
     /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.
-    #[arg(long, value_enum, default_value_t = Transport::Auto)]
-    transport: Transport,
+    #[arg(long, value_enum, default_value_t = Preference::Auto)]
+    transport: Preference,
     /// Offer only this protocol, for example v4.channel.k8s.io. With WebSocket, an empty name asks for no subprotocol.
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,

@@ -93,7 +93,8 @@ async fn connect(url: &str, tls: &Tls) -> Result<PortForward, Failure> {
     let dial = || transport::connect(url, tls);
     let config = upgrade::Config::default();
     let connected =
-        connect_with_fallback(dial, request, &[Protocol::Tunnel], &[Protocol::PortForward], &config).await?;
+        connect_with_fallback(dial, request, &[Protocol::TunneledPortForward], &[Protocol::SpdyPortForward], &config)
+            .await?;
     let (mux, driver) = Multiplexer::client(connected.upgraded, Config::default());
     tokio::spawn(driver);
     Ok(PortForward::new(mux)?)

@@ -145,7 +145,7 @@ impl Backend {
     }
 
     fn translates(&self, pending: &Pending<Client>) -> Option<Translate> {
-        self.translate.filter(|to| pending.carrier() != Some(to.carrier()))
+        self.translate.filter(|to| pending.transport() != Some(to.transport()))
     }
 
     /// Checks the bearer token, in the `Authorization` header or in the subprotocol of a browser, which cannot set that

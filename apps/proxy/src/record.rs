@@ -21,9 +21,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
 use http::{Response, StatusCode, Uri};
 use kubestream::exec::ExecRequest;
-use kubestream::spdy::Limits;
 use kubestream::status::TerminalSize;
 use kubestream::upgrade::{Pending, Protocol};
+use kubestream::wire::Limits;
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{Observer, Operation, Pipe, PipeOutcome, PodRequest, Side, StreamName, Tap, TapEvent};
 use tempfile::NamedTempFile;
@@ -265,7 +265,7 @@ mod tests {
     /// A client and a server after their handshake over WebSocket, and the pipe between them.
     async fn between() -> (DuplexStream, DuplexStream, Pipe<DuplexStream, DuplexStream>) {
         let ((near, client_side), (backend_side, far)) = (duplex(1000), duplex(1000));
-        let v5 = Protocol::V5;
+        let v5 = Protocol::WEBSOCKET_EXEC_V5;
         let asking = async {
             let request = http::Request::get("http://a/exec").body(()).unwrap();
             upgrade::connect(near, request, v5, &Config::default()).await.unwrap()
@@ -320,7 +320,7 @@ mod tests {
         let (mut disk, file) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(file));
         let (mut client, mut server, pipe) = between().await;
-        let mut recorder = Recorder::new(file, b"", false, Some(Protocol::V5[0]));
+        let mut recorder = Recorder::new(file, b"", false, Some(Protocol::WEBSOCKET_EXEC_V5[0]));
         let running = tokio::spawn(async move {
             pipe.run_with(&mut recorder).await;
             recorder.finish().await
@@ -354,7 +354,7 @@ mod tests {
     async fn a_recording_that_cannot_be_written_ends_the_session() {
         let file = File::open("/dev/null").unwrap();
         let (mut client, mut server, pipe) = between().await;
-        let mut recorder = Recorder::new(file, b"{}\n", false, Some(Protocol::V5[0]));
+        let mut recorder = Recorder::new(file, b"{}\n", false, Some(Protocol::WEBSOCKET_EXEC_V5[0]));
         let _ = server.write_all(STDOUT).await;
         let moved = pipe.run_with(&mut recorder).await;
         assert!(moved.stopped && moved.to_client == 0);

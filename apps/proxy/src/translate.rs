@@ -4,7 +4,7 @@
 
 use http::{Method, Request, StatusCode};
 use kubestream::exec::{ExecRequest, Streams};
-use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol};
+use kubestream::upgrade::{self, Config, Pending, Protocol, Transport};
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{Side, TranslateConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,10 +17,10 @@ pub(crate) enum Translate {
 }
 
 impl Translate {
-    pub(crate) fn carrier(self) -> Carrier {
+    pub(crate) fn transport(self) -> Transport {
         match self {
-            Self::Spdy => Carrier::Spdy,
-            Self::Websocket => Carrier::WebSocket,
+            Self::Spdy => Transport::Spdy,
+            Self::Websocket => Transport::WebSocket,
         }
     }
 }
@@ -55,10 +55,10 @@ where
         }
     };
     let (supported, offers): (_, &[Protocol]) = match (forwards, to) {
-        (true, Translate::Spdy) => (Protocol::PORT_FORWARD, &[Protocol::PortForward]),
-        (true, Translate::Websocket) => (Protocol::PORT_FORWARD, &[Protocol::Tunnel]),
-        (false, Translate::Spdy) => (Protocol::ANY, Protocol::EXEC),
-        (false, Translate::Websocket) => (Protocol::ANY, Protocol::CHANNEL),
+        (true, Translate::Spdy) => (Protocol::ANY_PORT_FORWARD, &[Protocol::SpdyPortForward]),
+        (true, Translate::Websocket) => (Protocol::ANY_PORT_FORWARD, &[Protocol::TunneledPortForward]),
+        (false, Translate::Spdy) => (Protocol::ANY_EXEC, Protocol::SPDY_EXEC),
+        (false, Translate::Websocket) => (Protocol::ANY_EXEC, Protocol::WEBSOCKET_EXEC),
     };
     // The headers of one transport's handshake mean nothing to the other.
     let foreign: Vec<_> = request.headers().keys().filter(|name| is_handshake(name.as_str())).cloned().collect();

@@ -119,7 +119,7 @@ async fn session(
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }
-    let upgraded = pending.accept(Protocol::ANY).await?;
+    let upgraded = pending.accept(Protocol::ANY_EXEC).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let session = async move {
         match mux.accept_exec(wanted.streams).await {
@@ -142,7 +142,7 @@ async fn port_forward(pending: Pending<TcpStream>, log: Log) -> Result<(), Upgra
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }
-    let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+    let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let (forwarded, _) = tokio::join!(forward(mux), driver);
     match forwarded {

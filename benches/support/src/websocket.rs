@@ -117,7 +117,7 @@ pub async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
     let query = ExecRequest::new(command, Streams::PIPES).to_query();
     let url = format!("http://{}{}?{query}", io.peer_addr()?, PATH);
     let request = http::Request::get(url).body(())?;
-    let upgraded = upgrade::connect(io, request, Protocol::V5, &upgrade::Config::default()).await?;
+    let upgraded = upgrade::connect(io, request, Protocol::WEBSOCKET_EXEC_V5, &upgrade::Config::default()).await?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     tokio::spawn(driver);
     Ok(mux.exec(Streams::PIPES).await?)
@@ -129,7 +129,7 @@ pub const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
 pub async fn serve(io: TcpStream) -> Outcome<()> {
     let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
     let request = ExecRequest::from_query(pending.request().uri().query().unwrap_or_default())?;
-    let upgraded = pending.accept(Protocol::ANY).await?;
+    let upgraded = pending.accept(Protocol::ANY_EXEC).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let session = mux.accept_exec(request.streams).await?;

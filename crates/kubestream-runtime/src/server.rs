@@ -282,7 +282,7 @@ impl<R: Runtime> Inner<R> {
         Run: FnOnce(ExecServer) -> Running,
         Running: Future<Output = Result<(), exec::Error>>,
     {
-        let upgraded = pending.accept(Protocol::ANY).await?;
+        let upgraded = pending.accept(Protocol::ANY_EXEC).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.session.clone());
         let session = async {
             let session = mux.accept_exec_with(streams, self.config.exec.clone()).await?;
@@ -304,7 +304,7 @@ impl<R: Runtime> Inner<R> {
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let pending = if ports.is_empty() { pending } else { pending.with_ports(ports) };
-        let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+        let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.forward.clone());
         let mut server = PortForwardServer::with_options(mux, &self.config.port_forward)?;
         let forwarding = async move {

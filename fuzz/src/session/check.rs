@@ -3,11 +3,11 @@
 //! Holds what a plain decoder reads in both directions.
 
 use kubestream::ConnectionError;
-use kubestream::channel::{Channel, Event, Subprotocol};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::Version;
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::channel::{Channel, Event, Subprotocol};
+use kubestream::wire::websocket::{Fault, WebSocketError};
 
 use super::{Judged, Run};
 use crate::channel::plain;

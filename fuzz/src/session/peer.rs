@@ -4,7 +4,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use base64::Engine;
-use kubestream::channel::Subprotocol;
+use kubestream::wire::channel::Subprotocol;
 
 use crate::channel::BASE64;
 

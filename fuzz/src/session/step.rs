@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kubestream::ConnectionError;
-use kubestream::channel::Channel;
-use kubestream::spdy::{Headers, Role, RstStatus};
+use kubestream::session::Role;
 use kubestream::status::TerminalSize;
+use kubestream::wire::channel::Channel;
+use kubestream::wire::spdy::{Headers, RstStatus};
 
 use super::Run;
 use super::peer::Saying;

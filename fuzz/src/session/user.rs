@@ -7,7 +7,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::status::{ExitStatus, Status};
 use tokio::io::AsyncWrite;
 

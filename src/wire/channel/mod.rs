@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::channel::{Channel, Decoder, Event, Subprotocol};
+//! use kubestream::wire::channel::{Channel, Decoder, Event, Subprotocol};
 //!
 //! let mut message = BytesMut::new();
 //! Subprotocol::V4Base64.encode(Channel::Stdout, b"hello\n", &mut message);
@@ -17,7 +17,7 @@
 //! let mut client = Decoder::client(Subprotocol::V4Base64);
 //! let event = client.decode(true, true, message.freeze())?;
 //! assert_eq!(event, Some(Event::Data { channel: Channel::Stdout, data: "hello\n".into() }));
-//! # Ok::<(), kubestream::channel::ChannelError>(())
+//! # Ok::<(), kubestream::wire::channel::ChannelError>(())
 //! ```
 
 mod base64;

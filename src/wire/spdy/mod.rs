@@ -4,7 +4,8 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
+//! use kubestream::wire::Limits;
+//! use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 //! use tokio_util::codec::{Decoder, Encoder};
 //!
 //! let syn = Frame::SynStream {
@@ -20,7 +21,7 @@
 //! Codec::new(Limits::default()).encode(syn.clone(), &mut wire)?;
 //! let read = Codec::new(Limits::default()).decode(&mut wire)?;
 //! assert_eq!(read, Some(syn));
-//! # Ok::<(), kubestream::spdy::CodecError>(())
+//! # Ok::<(), kubestream::wire::spdy::CodecError>(())
 //! ```
 
 mod block;

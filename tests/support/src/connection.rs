@@ -5,10 +5,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kubestream::spdy::{
-    Config, Connection, Event, Frame, GoAwayStatus, Headers, ReadOutcome, Role, SettingId, Settings, StreamId,
-    WriteOutcome,
-};
+use kubestream::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, SettingId, Settings, StreamId};
 
 pub use crate::frame::{data, fin, reply, rst, window_update};
 

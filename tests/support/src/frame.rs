@@ -3,7 +3,7 @@
 //! Holds only the frames that both need. It does not know which side sends them.
 
 use bytes::Bytes;
-use kubestream::spdy::{Frame, Headers, RstStatus, StreamId};
+use kubestream::wire::spdy::{Frame, Headers, RstStatus, StreamId};
 
 pub fn reply(id: u32) -> Frame {
     Frame::SynReply { id: StreamId::new(id), fin: false, headers: Headers::new() }

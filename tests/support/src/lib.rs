@@ -22,8 +22,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::ConnectionError;
 use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
-use kubestream::spdy::Headers;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::spdy::Headers;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -66,13 +66,13 @@ impl Settled for Protocol {
 
 impl Settled for Version {
     fn protocol(self) -> Protocol {
-        Protocol::Exec(self)
+        Protocol::SpdyExec(self)
     }
 }
 
-impl Settled for kubestream::channel::Subprotocol {
+impl Settled for kubestream::wire::channel::Subprotocol {
     fn protocol(self) -> Protocol {
-        Protocol::Channel(self)
+        Protocol::WebSocketExec(self)
     }
 }
 

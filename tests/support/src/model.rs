@@ -8,10 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kubestream::spdy::{
-    Codec, Config, Connection, Event, FlowControl, Frame, Headers, ReadOutcome, Role, RstStatus, Setting, SettingId,
-    Settings, StreamId, WriteOutcome,
-};
+use kubestream::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, StreamError};
 use tokio_util::codec::{Decoder, Encoder};
 

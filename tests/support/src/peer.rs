@@ -4,7 +4,8 @@
 //! Encodes and decodes the frames.
 
 use futures_util::{SinkExt, StreamExt};
-use kubestream::spdy::{Codec, Frame, GoAwayStatus, Headers, Limits, RstStatus, StreamId};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_util::codec::Framed;
 

@@ -529,7 +529,8 @@ impl Streaming {
     fn new(what: &What, protocol: Protocol) -> Self {
         let said = Arc::default();
         let forwards = matches!(what, What::Forward);
-        let ends = if forwards { !matches!(protocol, Protocol::PortChannels(_)) } else { protocol.can_end_stdin() };
+        let ends =
+            if forwards { !matches!(protocol, Protocol::LegacyPortForward(_)) } else { protocol.can_end_stdin() };
         let once = Once { what: what.clone(), ends, said: Arc::clone(&said) };
         let mut config = RuntimeConfig::default();
         (config.session, config.forward) = (what.config(), what.config());

@@ -5,9 +5,10 @@
 
 use bytes::BytesMut;
 use kubestream::exec::Streams;
-use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -22,7 +23,7 @@ const STDERR: u32 = 5;
 /// Runs a command, and answers each DATA frame of its output with a WINDOW_UPDATE for the stream and another for the
 /// session. Returns the length of the output and the status.
 pub(super) async fn run(bench: &Bench, command: &[&str]) -> Outcome<(usize, Outcome<ExitStatus>)> {
-    let Protocol::Exec(version) = bench.column.protocol else {
+    let Protocol::SpdyExec(version) = bench.column.protocol else {
         return Err(Departure::NotOffered("WebSocket has no windows".into()));
     };
     let url = bench.exec_url(command, Streams::OUTPUT);

@@ -32,7 +32,7 @@ pub fn json(report: &Report) -> Value {
 fn result(cell: &Cell) -> Value {
     let mut result = json!({
         "column": cell.column.name,
-        "carrier": cell.column.protocol.carrier().to_string(),
+        "transport": cell.column.protocol.transport().to_string(),
         "protocol": cell.column.protocol.name(),
         "result": word(&cell.outcome),
         "seconds": cell.took.as_secs_f64(),

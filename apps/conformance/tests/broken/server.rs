@@ -121,16 +121,17 @@ async fn answer(tcp: TcpStream, fault: Fault, sessions: &Semaphore) -> Result<()
 }
 
 async fn session(pending: Pending<TcpStream>, fault: Fault, wanted: ExecRequest) -> Result<(), UpgradeError> {
-    let mut supported = Protocol::ANY.to_vec();
+    let mut supported = Protocol::ANY_EXEC.to_vec();
     if fault == Fault::OwnPreference {
         // Chooses the first of its own protocols that the client offers too.
-        let carrier = pending.carrier();
-        let named = |name: &str, protocol: &Protocol| protocol.name() == name && Some(protocol.carrier()) == carrier;
+        let transport = pending.transport();
+        let named =
+            |name: &str, protocol: &Protocol| protocol.name() == name && Some(protocol.transport()) == transport;
         supported.retain(|protocol| pending.offers().any(|name| named(name, protocol)));
         if !supported.is_empty() {
             supported.truncate(1);
         } else {
-            supported = Protocol::ANY.to_vec();
+            supported = Protocol::ANY_EXEC.to_vec();
         }
     }
     let mut upgraded = pending.accept(&supported).await?;
@@ -331,7 +332,7 @@ async fn operate(
 }
 
 async fn forward(pending: Pending<TcpStream>, fault: Fault) -> Result<(), UpgradeError> {
-    let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+    let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let refused = Arc::new(AtomicBool::new(false));
     let accepting = async {

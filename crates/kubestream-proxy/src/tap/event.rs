@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kubestream::Initiator;
-use kubestream::channel::{ChannelError, ports};
 use kubestream::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
-use kubestream::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
 use kubestream::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
 use kubestream::upgrade::Protocol;
-use kubestream::websocket::{CloseReason, WebSocketError};
+use kubestream::wire::channel::{ChannelError, ports};
+use kubestream::wire::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
+use kubestream::wire::websocket::{CloseReason, WebSocketError};
 
 use crate::side::Side;
 
@@ -150,7 +150,7 @@ pub enum TapError {
     /// A tap of this version does not know the protocol.
     #[error("a tap does not know the protocol {0:?}")]
     UnknownProtocol(Protocol),
-    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::spdy::Limits::max_streams). In a session every
+    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::wire::Limits::max_streams). In a session every
     /// stream that was ever opened counts.
     #[error("more than {limit} streams")]
     TooManyStreams {
@@ -158,7 +158,7 @@ pub enum TapError {
         limit: usize,
     },
     /// The header blocks of a side have inflated to more than 16 times the bytes that it sent, plus
-    /// [`Limits::max_header_bytes`](kubestream::spdy::Limits::max_header_bytes).
+    /// [`Limits::max_header_bytes`](kubestream::wire::Limits::max_header_bytes).
     #[error("header blocks that inflate to more than 16 times the bytes that were sent, plus {limit} bytes")]
     TooManyHeaders {
         /// The limit.

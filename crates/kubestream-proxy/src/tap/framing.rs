@@ -4,8 +4,9 @@
 //! bytes, or copies if they are masked. It must not know what a frame means.
 
 use bytes::{Bytes, BytesMut};
-use kubestream::spdy::{Codec, CodecError, Frame, Limits};
-use kubestream::websocket::{self, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame};
+use kubestream::wire::websocket::{self, Piece, WebSocketError};
 use tokio_util::codec::Decoder;
 
 use crate::side::{Both, Side};

@@ -3,10 +3,10 @@
 //! This module owns which of them have been used and which the server has ended. It must not change the order of what it reports.
 
 use bytes::Bytes;
-use kubestream::channel::Subprotocol;
-use kubestream::channel::ports::{Decoder, is_error};
-use kubestream::spdy::Limits;
-use kubestream::websocket::Piece;
+use kubestream::wire::Limits;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::channel::ports::{Decoder, is_error};
+use kubestream::wire::websocket::Piece;
 
 use super::channels::check_text;
 use super::event::{Events, StreamName, TapError, TapEvent, TapStream};

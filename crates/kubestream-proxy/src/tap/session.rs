@@ -4,9 +4,9 @@
 //! protocols read those, and pass on the bytes with the stream's name.
 
 use bytes::Bytes;
-use kubestream::spdy::RstStatus;
 use kubestream::status::{ResizeDecoder, StatusReader};
-use kubestream::upgrade::{Carrier, Version};
+use kubestream::upgrade::{Transport, Version};
+use kubestream::wire::spdy::RstStatus;
 
 use super::event::{Events, StreamName, TapEvent};
 use crate::side::Side;
@@ -14,7 +14,7 @@ use crate::side::Side;
 #[derive(Debug)]
 pub(super) struct Session {
     version: Version,
-    carrier: Carrier,
+    transport: Transport,
     /// `None` once the status has been reported.
     status: Option<StatusReader>,
     error_has_bytes: bool,
@@ -25,10 +25,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(version: Version, carrier: Carrier) -> Self {
+    pub(super) fn new(version: Version, transport: Transport) -> Self {
         Self {
             version,
-            carrier,
+            transport,
             status: Some(StatusReader::new(version)),
             error_has_bytes: false,
             resize: Some(ResizeDecoder::default()),
@@ -76,7 +76,7 @@ impl Session {
 
     /// True if GOAWAY ends the session instead of the end of the error stream.
     fn ends_by_goaway(&self) -> bool {
-        (self.version, self.carrier) == (Version::V1, Carrier::Spdy)
+        (self.version, self.transport) == (Version::V1, Transport::Spdy)
     }
 
     /// The server sends nothing more on the error stream. Up to v3 an empty error stream means success, but only if the server ended

@@ -3,9 +3,9 @@
 //! This module owns the bytes of a message that have not been read as frames yet. It must not know streams.
 
 use bytes::Bytes;
-use kubestream::spdy::Limits;
 use kubestream::upgrade::Protocol;
-use kubestream::websocket::{Fault, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
 
 use super::event::{Events, TapError, TapEvent};
 use super::framing::Messages;
@@ -22,7 +22,7 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(limits: &Limits) -> Self {
-        let spdy = Spdy::new(Protocol::Tunnel, limits);
+        let spdy = Spdy::new(Protocol::TunneledPortForward, limits);
         Self { messages: Messages::both(limits), carried: Both::default(), spdy }
     }
 
