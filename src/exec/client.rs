@@ -208,7 +208,8 @@ impl Exec {
     /// be read. Read or drop the outputs that you took: an output with more unread bytes than the receive budget also
     /// keeps the status from being read.
     ///
-    /// A server that answers is waited for, however long the command takes. [`Options`] says when a PING asks it.
+    /// A server that answers is waited for, however long the command takes. [`Options`] says when the client sends
+    /// it a PING.
     ///
     /// With a whole status, the outputs that were taken and kept decide:
     ///
@@ -223,7 +224,7 @@ impl Exec {
     /// | how the error stream ended | v1 | v2 and v3 | v4 and v5 |
     /// |---|---|---|---|
     /// | empty, by FIN or RST_STREAM with CANCEL | success | success | [`Error::MissingStatus`] |
-    /// | empty, over SPDY, with only the server's GOAWAY | success if every output has ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
+    /// | empty, over SPDY, with only the server's GOAWAY | success if there are outputs and all have ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
     /// | after a text, in one of these ways, or by a WebSocket Close with any code | the text is the status | the text is the status | [`Error::BadStatus`] |
     /// | not at all: the outputs have ended, the server may have unread stdin and was silent for [`Options::status_timeout`] | as if it had ended | [`Error::StatusTimeout`] | [`Error::StatusTimeout`], or [`Error::BadStatus`] after a part of a status |
     /// | empty or within a status, by RST_STREAM with another status | ignored: v1's servers reset it | [`Error::Stream`] | [`Error::Stream`] |

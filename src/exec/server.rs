@@ -101,7 +101,7 @@ pub struct ExecServer {
     ending: Ending,
 }
 
-/// What is needed to end a session. It is a type of its own, because `Drop` on [`ExecServer`] would forbid to move
+/// What is needed to end a session. It is a type of its own, because `Drop` on [`ExecServer`] would forbid moving
 /// streams out of it.
 #[derive(Debug)]
 struct Ending {

@@ -229,8 +229,8 @@ impl Connection {
     }
 
     /// Makes it a failure to drop this connection before it is finished, so that the server reads an error. Without
-    /// this, a server takes a client's dropped connection as one that the client no longer wants. A server's connection
-    /// always behaves like this.
+    /// this, a client's dropped connection is reset with CANCEL, which a server that has ended its own direction takes
+    /// as an orderly end. A server's connection always behaves like this.
     pub fn fail_on_drop(&mut self) {
         self.breaks_off = true;
     }

@@ -61,8 +61,8 @@ impl PassError {
 
 impl<IO> Pending<IO> {
     /// The request for a backend. It has no hop-by-hop headers (RFC 9110 §7.6.1), which [`pass_on`](Self::pass_on) adds
-    /// anew, no `Origin`, which names this host and is checked here, and no token in `Sec-WebSocket-Protocol`, which
-    /// [`bearer_token`](Self::bearer_token) returns.
+    /// anew, no `Origin`, which names this host and is checked by `pass_on` over WebSocket, and no token in
+    /// `Sec-WebSocket-Protocol`, which [`bearer_token`](Self::bearer_token) returns.
     ///
     /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You
     /// can change everything else, too, such as the path or `X-Forwarded-For`.
