@@ -38,7 +38,7 @@
 //! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
 //! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
 //!
-//! If a peer was sent more than 64 KiB since it was last heard, it may still be reading. Then [`Config::flush_timeout`] of silence is allowed
+//! If a peer was sent more than 64 KiB since it was last known to have received everything, it may still be reading. Then [`Config::flush_timeout`] of silence is allowed
 //! instead of [`Config::linger`]. If a peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
 //!
 //! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been silent for the time above.
