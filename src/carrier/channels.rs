@@ -85,7 +85,7 @@ impl Channels {
         }
     }
 
-    /// The stream with the peer's last word, and whether everything else arrives before that word.
+    /// The stream with the peer's last word, and whether the end of that word can be recognised.
     pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         match &self.form {
             Form::Exec(reader, _) => reader.last_word(),

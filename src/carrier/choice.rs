@@ -56,7 +56,7 @@ impl Carrier {
         }
     }
 
-    /// The stream with the peer's last word, if the carrier knows it, and whether everything else from the peer arrives before that word.
+    /// The stream with the peer's last word, if the carrier knows it, and whether the end of that word can be recognised.
     pub(crate) fn last_word(&self) -> Option<(StreamId, bool)> {
         match &self.0 {
             Kind::Spdy(_) => None,

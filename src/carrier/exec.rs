@@ -50,7 +50,7 @@ impl Reader {
         Self { role, version: subprotocol.version(), messages }
     }
 
-    /// The stream with the server's last word, and whether it is complete in one message. The status is the last message of a server that
+    /// The stream with the server's last word, and whether the end of that word can be recognised. The status is the last message of a server that
     /// has content. From v4 on it is one message. Before v4 it may be several messages of text, which end with the Close.
     pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         (self.role == Role::Client).then_some((id_of(Channel::Error), self.version >= Version::V4))

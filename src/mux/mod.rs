@@ -38,8 +38,8 @@
 //! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
 //! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
 //!
-//! If a peer was sent more than 64 KiB since it was last heard, it may still be reading. Then [`Config::flush_timeout`] of silence is allowed
-//! instead of [`Config::linger`]. If a peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
+//! If a peer was sent more than 64 KiB since it was last known to have received everything, it may still be reading. Then
+//! [`Config::flush_timeout`] of silence is allowed instead of [`Config::linger`]. If a peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
 //!
 //! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been silent for the time above.
 //! nginx, HAProxy and every kube-apiserver know no half-close. They would close both directions at once, the client's next bytes would meet
@@ -61,7 +61,8 @@
 //! | It accepted nothing while this end was closing. | This end gave it up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
 //!
 //! What a session reports in these cases is in the docs of [`Exec::wait`](crate::exec::Exec::wait) for a client, and of
-//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin, and a lost connection is an error.
+//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin, and a
+//! lost connection is an error.
 //!
 //! # How a dead peer is found
 //!

@@ -269,7 +269,8 @@ impl Multiplexer {
         self.shared.with(|state| state.connection.ask());
     }
 
-    /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by Close.
+    /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by a Close
+    /// with 1000, 1001 or no code.
     #[must_use]
     pub fn peer_said_goodbye(&self) -> bool {
         self.shared.look(|state| state.connection.peer_said_goodbye())

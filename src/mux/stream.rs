@@ -117,7 +117,7 @@ impl Stream {
 
 /// The half of a stream that is read.
 ///
-/// If dropped while the send half lives, received bytes are discarded, so that they hold up no other stream. The peer is not told.
+/// If dropped after a split, received bytes are discarded, so that they hold up no other stream. The peer is not told.
 pub struct RecvHalf {
     stream: Arc<StreamRef>,
     /// The rest of a piece that was larger than the buffer of `poll_read`.
@@ -245,7 +245,7 @@ impl Drop for RecvHalf {
 
 /// The half of a stream that is written.
 ///
-/// If dropped while the other half lives, it is finished: FIN is sent after the queued bytes. If dropped while panicking, the
+/// If dropped after a split, it is finished: FIN is sent after the queued bytes. If dropped while panicking, the
 /// stream is reset, so that output that was cut short does not look complete.
 pub struct SendHalf {
     stream: Arc<StreamRef>,
@@ -281,8 +281,8 @@ impl SendHalf {
         .await
     }
 
-    /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To be sure that the bytes have been written, flush
-    /// first.
+    /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken the
+    /// bytes, flush first.
     ///
     /// If the protocol has no half-close, no FIN is sent, and this reports no error. `shutdown` reports it, with
     /// [`StreamError::NoHalfClose`].
@@ -388,7 +388,7 @@ impl AsyncWrite for SendHalf {
         self.poll_copy_from(cx, buf).map_err(Into::into)
     }
 
-    /// Ready when all written bytes have been given to the connection's IO.
+    /// Ready when the driver has taken all written bytes, to write them to the IO.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flushed(cx).map_err(Into::into)
     }
@@ -517,12 +517,12 @@ impl Watch {
         })
     }
 
-    /// Whether all bytes and the FIN have been given to the connection's IO.
+    /// Whether the driver has taken all bytes and the FIN, to write them to the IO.
     pub(crate) fn was_sent(&self) -> bool {
         self.stream.shared.look(|state| state.connection.was_sent(self.stream.id))
     }
 
-    /// Whether all bytes have been given to the connection's IO. The FIN may still be queued.
+    /// Whether the driver has taken all bytes, to write them to the IO. The FIN may still be queued.
     ///
     /// # Errors
     /// The reason why bytes were not sent.
@@ -530,7 +530,7 @@ impl Watch {
         self.stream.shared.look(|state| state.connection.was_taken(self.stream.id))
     }
 
-    /// Ready when all bytes and the FIN have been given to the connection's IO, or never will be.
+    /// Ready when the driver has taken all bytes and the FIN, to write them to the IO, or never will.
     pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {

@@ -553,7 +553,7 @@ mod tests {
             for _ in 0..3 {
                 assert!(matches!(end.open(Headers::new()), Err(ConnectionError::IdsExhausted)));
             }
-            assert_eq!((end.stream_count(), end.error().is_none()), (1, true), "those that live go on");
+            assert_eq!((end.stream_count(), end.error().is_none()), (1, true), "existing streams go on");
         }
     }
 }

@@ -29,7 +29,8 @@ pub enum ConnectionError {
     /// The peer ended the connection in the middle of a frame, or without a goodbye (a GOAWAY, or over WebSocket a Close).
     #[error("connection lost: the peer closed it without a goodbye")]
     Lost,
-    /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as for client-go.
+    /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as for
+    /// client-go. For a server this may still be its client's goodbye: see [`is_farewell`](Self::is_farewell).
     #[error("the peer closed the connection{}{}",
         code.map(|code| format!(" with code {code}")).unwrap_or_default(),
         if reason.is_empty() { String::new() } else { format!(": {reason:?}") })]

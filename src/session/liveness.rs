@@ -4,8 +4,8 @@
 //!
 //! A Go peer has no flow control, and reads nothing at all while one of its readers is blocked on our DATA. So its silence after such DATA
 //! proves nothing. Neither bytes from the peer nor one answered PING prove that it has read the DATA. Its library, spdystream,
-//! distributes frames over [`WORKERS`] workers, and PINGs in turn. A worker that waits for a reader blocks only its own queue, until that
-//! is full. So a peer has read everything only if it has answered as many PINGs in a row as it has workers, all sent after the last DATA.
+//! distributes frames over [`WORKERS`] workers, and gives PINGs to the workers in turn. A worker that waits for a reader blocks only its own
+//! queue, until that is full. So a peer has read everything only if it has answered as many PINGs in a row as it has workers, all sent after the last DATA.
 
 /// How many workers share the frames that a spdystream connection reads (its `FRAME_WORKERS`).
 const WORKERS: u32 = 5;

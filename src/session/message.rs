@@ -69,7 +69,7 @@ pub enum Message {
     },
     /// What this end allows: SETTINGS.
     Settings(Settings),
-    /// Asks whether the other end is alive, or answers that: PING. The ids of the two ends differ in parity.
+    /// Asks whether the other end is alive, or answers such a question: PING. A client asks with odd ids, and a server with even ids.
     Ping(u32),
     /// The last message of this end, which takes no more streams: GOAWAY.
     Goodbye {

@@ -1,7 +1,7 @@
 //! Which message is sent next.
 //!
 //! This module owns the order: first answers, then the control frames of streams in the order in which they were queued, then DATA by
-//! priority and in turn, and GOAWAY last. It also owns what is known about sent bytes. It must not decide which answers or grants
+//! priority, in turn within each priority, and GOAWAY last. It also owns what is known about sent bytes. It must not decide which answers or grants
 //! a peer gets.
 
 use std::time::Instant;

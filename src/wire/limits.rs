@@ -12,12 +12,13 @@ pub enum HeaderCompression {
     /// freed when the connection is idle.
     #[default]
     Deflate,
-    /// Stored blocks. They need no state, and their length tells an attack like CRIME (CVE-2012-4930) nothing about the content.
+    /// Stored blocks. They need no state. Their length does not depend on repetitions in the content, so an attack like CRIME
+    /// (CVE-2012-4930) learns nothing from it.
     Stored,
 }
 
-/// How much a peer may make this end hold or do. A peer that goes over a limit causes an error that names the limit, if
-/// the field says nothing else.
+/// How much a peer may make this end hold or do. Going over a limit is an error that names the limit, unless the
+/// field says otherwise.
 ///
 /// A limit that is marked *SPDY only* does nothing over WebSocket channels, which have no such frames. [`Config`](crate::mux::Config) says
 /// which connections these are.

@@ -65,7 +65,7 @@ pub struct Driver<IO> {
     eof: bool,
     /// What the peer's remaining bytes are while the connection ends.
     rest: Rest,
-    /// What can still be written once the connection has fallen silent.
+    /// What can still be written after the connection has stopped sending.
     silence: Silence,
     /// `output` contains DATA or a goodbye, not just answers and window updates.
     substance: bool,
@@ -325,7 +325,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         let written = self.write_messages(cx, now);
         match written {
-            // A silent end has nothing left to say that matters, so a failed write is no error.
+            // The connection has stopped sending, so nothing that is left matters, and a failed write is no error.
             Poll::Ready(Err(_)) if self.is_silent() => {
                 self.silence = Silence::Cut;
                 self.output.clear();

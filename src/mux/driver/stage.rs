@@ -13,7 +13,8 @@ pub(super) enum Stage {
     Running,
     /// The last frames are written, for as long as the peer accepts them. They may be the tail of an output.
     Flushing,
-    /// A server has sent its goodbye, and waits until its client ends the connection or is silent `until`; `at_most` is the last moment.
+    /// A server has sent its goodbye, and waits until its client ends the connection. `until` is the end of the allowed silence, and `at_most` the
+    /// last moment.
     Waiting {
         until: Instant,
         at_most: Instant,
@@ -23,7 +24,8 @@ pub(super) enum Stage {
         until: Instant,
         last: bool,
     },
-    /// The write side is shut down. The socket is read until the peer ends or is silent `until`; `at_most` is the last moment.
+    /// The write side is shut down, and the socket is read until the peer ends. `until` is the end of the allowed silence, and `at_most` the last
+    /// moment.
     Lingering {
         until: Instant,
         at_most: Instant,
@@ -51,7 +53,7 @@ pub(super) enum Rest {
     Goodbye,
 }
 
-/// What can still be written once the connection has fallen silent.
+/// What can still be written after the connection has stopped sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Silence {
     /// Every frame was written to its end: a last one may follow.

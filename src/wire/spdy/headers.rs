@@ -68,7 +68,7 @@ impl Headers {
         self.pairs.is_empty()
     }
 
-    /// Why these headers cannot be accepted from a peer. `None` if they can. The stream is then reset, and the connection goes on.
+    /// Why these headers cannot be accepted from a peer. `None` if they can. A defect costs the peer the stream, not the connection.
     ///
     /// Defects are an empty name, and an empty value among several: a NUL at either end of them, or two in a row (§2.6.10).
     /// Upper-case names and repeated names are no defects. Go's peers send them, and both are corrected on receipt.
