@@ -67,7 +67,7 @@ async fn uploaded(
     (server.accept_exec(streams).await.unwrap(), driver, uploading, translating)
 }
 
-/// A command that writes more than the buffers hold before it reads. Nobody reads its output any more, which must not
+/// A command that writes more than the buffers hold before it reads. Its output is not read any more, which must not
 /// block its stdin.
 #[tokio::test(start_paused = true)]
 async fn an_upload_to_a_command_that_writes_first_is_whole() {

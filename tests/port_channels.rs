@@ -69,7 +69,7 @@ async fn hear(peer: &mut WebSocketPeer<DuplexStream>) -> (u8, Vec<u8>) {
     timeout(Duration::from_secs(1), peer.hear()).await.unwrap().unwrap()
 }
 
-/// There is no half-close. A caller who wants one gets an error, and nothing has ended. `shutdown` pretends to succeed
+/// There is no half-close. Asking for one returns an error, and nothing has ended. `shutdown` pretends to succeed
 /// where that does not matter.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_said_all_is_told_that_nobody_hears_of_it() {

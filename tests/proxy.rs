@@ -37,7 +37,7 @@ async fn between(said: &str) -> (DuplexStream, DuplexStream, Passing) {
     between_by(said, 1 << 16).await
 }
 
-/// The same with connections that hold so many bytes.
+/// The same with connections that hold this many bytes.
 async fn between_by(said: &str, room: usize) -> (DuplexStream, DuplexStream, Passing) {
     let ((mut client, near), (far, backend)) = (duplex(room), duplex(room));
     client.write_all(said.as_bytes()).await.unwrap();

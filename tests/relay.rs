@@ -75,7 +75,7 @@ impl Holder {
     }
 }
 
-/// Joins a connection to a socket that holds so many bytes.
+/// Joins a connection to a socket that holds this many bytes.
 fn joined(connection: Connection, room: usize) -> Holder {
     let (near, io) = duplex(room);
     let aborted = Arc::default();

@@ -408,7 +408,7 @@ fn data_beyond_the_window_costs_the_stream_only_where_windows_are_law() {
     let mut strict = with(FlowControl::Strict);
     assert_eq!(strict.says(), [rst(1, RstStatus::FLOW_CONTROL_ERROR)]);
     assert_eq!(strict.connection.unread(), 0);
-    strict.gets(data(3, "other streams go on"));
+    strict.gets(data(3, "another stream lives"));
     assert_eq!((strict.error(), strict.reads(3).0.len()), (None, 20));
 
     for mode in [FlowControl::Auto, FlowControl::Off] {

@@ -68,7 +68,7 @@ async fn a_status_whose_output_was_cut_is_incomplete() {
     }
 }
 
-/// If nobody wanted an output, its loss is no error.
+/// The loss of an output that the caller did not want is not an error.
 #[tokio::test(start_paused = true)]
 async fn a_status_whose_output_was_let_go_is_whole_without_it() {
     let (mut exec, mut peer, _driver) = outputs(Version::V4).await;

@@ -161,7 +161,7 @@ async fn forward(mux: Multiplexer) -> Result<(), portforward::Error> {
         tokio::select! {
             request = server.accept() => match request.transpose()? {
                 Some(request) => drop(connections.spawn(forward::connect(request))),
-                // The client has ended in good order. Bytes that it has sent may still be on their way.
+                // The client has ended in an orderly way. Bytes that it has sent may still be on their way.
                 None => break,
             },
             Some(_) = connections.join_next() => {}

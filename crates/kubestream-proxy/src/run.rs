@@ -206,7 +206,7 @@ impl<Up, Down> Run<Up, Down> {
     }
 }
 
-/// Both connections have to be closed, because an observer stopped the pipe.
+/// Both connections must be closed, because an observer stopped the pipe.
 struct Stopped;
 
 impl<H> Direction<H> {

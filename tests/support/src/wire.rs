@@ -24,7 +24,7 @@ pub enum Way {
 
 pub const WAYS: [Way; 2] = [Way::Up, Way::Down];
 
-/// What happens after so many bytes of one direction.
+/// What happens after a number of bytes in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The reader reads an end. What it writes still arrives.

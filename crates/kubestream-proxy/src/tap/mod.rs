@@ -132,7 +132,7 @@ impl Tap {
     /// The next event. `None`: there is no further event in the bytes that were fed.
     pub fn poll_event(&mut self) -> Option<TapEvent> {
         loop {
-            // Sizes are reported behind the DATA that they came in, and before the end of its stream.
+            // Sizes are reported after the DATA that they came in, and before the end of its stream.
             if let None | Some(TapEvent::End { .. }) = self.events.front()
                 && let Some(event) = self.session.as_mut().and_then(Session::poll_size)
             {

@@ -1,6 +1,6 @@
 //! Joins two exec or attach sessions.
 //!
-//! This module owns the order of the end: the status goes to the client behind all output, and once the status is there nothing more
+//! This module owns the order of the end: the status goes to the client after all output, and once the status is there nothing more
 //! goes to the backend.
 
 use std::pin::pin;
