@@ -51,8 +51,13 @@ impl Run {
         if self.role == Role::Server && outcome.is_ok() {
             assert!(!self.shut_early, "a server that ended its side before its client did");
         }
-        // A malformed message may have begun like a status.
-        if !matches!(outcome, Err(ConnectionError::WebSocket(_) | ConnectionError::Channel(_))) {
+        // A malformed message may have begun like a status. If the driver was dropped and no handle was left, the error is not known.
+        let malformed = match outcome {
+            Err(ConnectionError::WebSocket(_) | ConnectionError::Channel(_)) => true,
+            Err(ConnectionError::DriverGone) => heard.bad || matches!(heard.end, End::Broken(_)),
+            _ => false,
+        };
+        if !malformed {
             self.check_hush(&wire.said);
         }
     }
