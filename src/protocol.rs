@@ -118,7 +118,7 @@ impl Protocol {
         Self::WebSocketExec(Subprotocol::Unnamed),
     ];
 
-    /// [`CHANNEL`](Self::WEBSOCKET_EXEC) and [`EXEC`](Self::SPDY_EXEC): everything that a server of exec and attach can support.
+    /// [`WEBSOCKET_EXEC`](Self::WEBSOCKET_EXEC) and [`SPDY_EXEC`](Self::SPDY_EXEC): everything that a server of exec and attach can support.
     pub const ANY_EXEC: &'static [Self] = &[
         Self::WebSocketExec(Subprotocol::V5),
         Self::WebSocketExec(Subprotocol::V4),
@@ -312,6 +312,26 @@ impl fmt::Display for Subprotocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_subprotocol_is_found_by_its_name() {
+        for subprotocol in Subprotocol::ALL {
+            // A variant that is missing here does not compile, and has to be in `ALL` as well.
+            let place = match subprotocol {
+                Subprotocol::Unnamed => 0,
+                Subprotocol::V1 => 1,
+                Subprotocol::V1Base64 => 2,
+                Subprotocol::V2 => 3,
+                Subprotocol::V3 => 4,
+                Subprotocol::V4 => 5,
+                Subprotocol::V4Base64 => 6,
+                Subprotocol::V5 => 7,
+            };
+            assert_eq!(Subprotocol::ALL[place], subprotocol);
+            assert_eq!(Subprotocol::from_name(subprotocol.name()), Some(subprotocol));
+        }
+        assert_eq!(Subprotocol::ALL.len(), 8, "as many as there are variants");
+    }
 
     #[test]
     fn protocols_are_named_as_on_the_wire() {
