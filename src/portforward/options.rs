@@ -31,10 +31,11 @@ pub struct Options {
     /// connection, so it does not reset an unread connection for that.
     pub stall_timeout: Option<Duration>,
     /// For [`Connection::relay`](super::Connection::relay) and `LocalConnection::forward`: how long they wait for the
-    /// socket, in two cases.
+    /// socket, in three cases.
     /// - The forwarded connection has failed, and more than 64 KiB were written to the socket without a pause of this
     ///   length: how long the socket's peer has to read them.
     /// - The forwarded connection has ended and takes no more bytes: how long the socket has to stop sending.
+    /// - Neither the connection nor the socket takes any more bytes: how long the socket has to take some.
     ///
     /// Default: 5 s.
     pub linger: Duration,

@@ -40,11 +40,12 @@ pub struct PassedOn<C, B> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {
-    /// The client's request cannot be passed on, or the answer could not be written to the client.
+    /// The answer could not be written to the client.
     #[error("the client: {0}")]
     Client(#[source] UpgradeError),
-    /// The backend failed. If it refused, its answer was passed back to the client. If its answer was not valid, the
-    /// client got a 502; if it did not answer in time, a 504.
+    /// The backend failed, or the request for it is not valid. If the backend refused, its answer was passed back to
+    /// the client. If its answer was not valid, the client got a 502; if it did not answer in time, a 504; if the
+    /// request is not valid, a 500.
     #[error("the backend: {0}")]
     Backend(#[source] UpgradeError),
 }
@@ -91,7 +92,7 @@ where
     /// bytes of its body, and both connections are closed. A redirect is neither followed nor shown to the client.
     ///
     /// # Errors
-    /// [`PassError`] says which side failed. The client has been answered.
+    /// [`PassError`] says which side failed. The client has been answered, unless the answer could not be written to it.
     ///
     /// # Cancel safety
     /// If dropped before completion, both connections are dropped.
@@ -188,7 +189,7 @@ fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
 }
 
 /// The answer that a proxy gives its client when the backend did not switch: the backend's refusal, a 504 if the
-/// backend did not answer in time, or else a 502. Use it if you upgrade the two sides one after the other.
+/// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the two sides one after the other.
 /// [`Pending::pass_on`] sends this answer by itself.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {

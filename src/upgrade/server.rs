@@ -150,8 +150,8 @@ where
     ///
     /// # Errors
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400.
-    /// [`UpgradeError::NoCommonProtocol`] was answered 403, over SPDY with the list of supported protocols, in the
-    /// words of Go's servers. Over WebSocket there are also `UpgradeError::Handshake`,
+    /// [`UpgradeError::NoCommonProtocol`] was answered 403, in the words of Go's servers and with the list of the
+    /// supported SPDY protocols. Over WebSocket there are also `UpgradeError::Handshake`,
     /// `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken` and `UpgradeError::Ports`. The docs of each say
     /// how the request was answered. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 could not be
     /// written.

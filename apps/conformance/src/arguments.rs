@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, requires = "elsewhere", conflicts_with = "create")]
     container: Option<String>,
     /// A container whose main process repeats each line of its stdin on stdout and stderr. Without this option, attach
-    /// is not tested.
+    /// is not tested. Exception: the built-in node and the pod of --create have such a process.
     #[arg(long, value_name = "CONTAINER", requires = "elsewhere", conflicts_with = "create")]
     attach_container: Option<String>,
     /// A port of the pod that sends back the bytes that it receives. Without this option, port-forward is not tested.

@@ -36,7 +36,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// that either side sent behind its head are kept, and the pipe moves them first.
 ///
 /// # Errors
-/// [`PassError`] says which side failed. The client has been answered.
+/// [`PassError`] says which side failed. The client has been answered, unless the answer could not be written to it.
 ///
 /// # Cancel safety
 /// Dropping the future drops both connections.
