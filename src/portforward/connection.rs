@@ -28,10 +28,10 @@ pub const MAX_REASON_LEN: usize = 64 * 1024;
 /// It reads and writes like a TCP socket. `shutdown` ends the direction to the peer, and the other direction goes on.
 /// If the peer said that the connection failed, reading gives an error and not an end.
 ///
-/// If it is dropped before `shutdown`, it is reset, and the peer reads an error and not an end. There is an exception: a
-/// server that has ended its own direction takes a client's reset for an end. The queued bytes are
-/// sent before the reset, as many as the peer's window has room for. If it is dropped after `shutdown`, all queued
-/// bytes are sent, and then the peer is told that this side reads no more.
+/// If it is dropped before `shutdown`, it is reset, and the peer reads an error and not an end. There is an exception:
+/// a server that has ended its own direction takes a client's reset for an end. The queued bytes are sent before the
+/// reset, as many as the peer's window has room for. If it is dropped after `shutdown`, all queued bytes are sent, and
+/// then the peer is told that this side reads no more.
 ///
 /// Legacy port-forward has no reset, and no message that a side reads no more. There a connection ends only together
 /// with the whole multiplexed connection, and a server reads an end even if the client dropped the connection. At a

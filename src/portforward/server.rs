@@ -196,8 +196,8 @@ impl Request {
     }
 
     /// Refuses the connection because the port could not be reached. A client of this crate is told the reason: at most
-    /// its first 1024 characters, without control characters. A Go client sees a connection that ends at once. The client's other connections go
-    /// on.
+    /// its first 1024 characters, without control characters. A Go client sees a connection that ends at once. The
+    /// client's other connections go on.
     pub fn fail(self, reason: &str) {
         // Control characters cannot be sent in a header.
         let reason: String = reason.chars().filter(|char| !char.is_control()).take(1024).collect();

@@ -189,8 +189,8 @@ fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
 }
 
 /// The answer that a proxy gives its client when the backend did not switch: the backend's refusal, a 504 if the
-/// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the two sides one after the other.
-/// [`Pending::pass_on`] sends this answer by itself.
+/// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the
+/// two sides one after the other. [`Pending::pass_on`] sends this answer by itself.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused(refusal) = error {
