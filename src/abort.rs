@@ -21,8 +21,8 @@ pub trait Abort {
 
 #[cfg(feature = "net")]
 impl Abort for tokio::net::TcpStream {
-    /// Sets a linger of zero, so that a close sends RST in place of FIN. If the option cannot be set, the socket is
-    /// gone.
+    /// Sets a linger of zero, so that a close sends RST in place of FIN. Setting the option fails only if the
+    /// connection no longer exists.
     fn abort_on_close(&mut self, abort: bool) {
         // `set_linger` is deprecated because a linger can block, but a linger of zero does not. tokio has its own
         // setter for zero since 1.50.
@@ -31,8 +31,8 @@ impl Abort for tokio::net::TcpStream {
     }
 }
 
-/// A socket that is reset if it is dropped before it was shut down, so that its peer does not take half of the bytes as
-/// all of them. It is also reset if the process is killed.
+/// A socket that is reset if it is dropped before it was shut down, so that its peer does not take a part of the bytes
+/// for the whole. It is also reset if the process is killed.
 ///
 /// Everything in this crate that owns an IO shuts it down for an end and drops it for a break. A break is, for example,
 /// an `Upgraded` that is never used, a pipe of `kubestream-proxy` after a reset of one side, or a dropped
@@ -44,10 +44,10 @@ impl Abort for tokio::net::TcpStream {
 /// | TLS over `AbortOnDrop<TcpStream>` | a reset, without close_notify |
 /// | `TcpStream` | an end |
 /// | TLS over `TcpStream` | an end without close_notify, which is an error if the peer checks it |
-/// | `UnixStream`, `DuplexStream` | an end: they have nothing else |
+/// | `UnixStream`, `DuplexStream` | an end: these types cannot signal a reset |
 ///
 /// SPDY and WebSocket say goodbye before an orderly end. This crate therefore takes an end without a goodbye as a lost
-/// connection, but not all peers do. A forwarded connection joined to a plain socket has no goodbye at all.
+/// connection, but not all peers do. A plain socket that is joined to a forwarded connection has no goodbye at all.
 ///
 /// ```
 /// # #[cfg(feature = "net")]

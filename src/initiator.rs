@@ -8,8 +8,8 @@
 pub enum Initiator {
     /// The caller of this crate.
     User,
-    /// This crate, by one of its limits or timers.
+    /// This crate, by a timer that the peer did not cause to run out.
     Library,
-    /// The peer, or the network on the way to it.
+    /// The peer, or the network on the way to it. A peer that exceeds a limit, or does not answer in time, counts here.
     Remote,
 }

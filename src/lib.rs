@@ -5,14 +5,15 @@
 //! forwarded connection. This crate implements the client and the server, over SPDY/3.1 and over WebSocket.
 //!
 //! - [`upgrade`] turns an HTTP/1.1 connection into one that speaks SPDY/3.1 or WebSocket, as client or server.
-//! - [`mux`] carries many streams over that connection: [`mux::Multiplexer`] opens and accepts them, and [`mux::Driver`] does the IO.
+//! - [`mux`] carries many streams over that connection: [`mux::Multiplexer`] opens and accepts them, and
+//!   [`mux::Driver`] does the IO.
 //! - [`exec`] is a session of exec or attach: [`exec::Exec`] for a client, shaped after [`std::process::Child`], and
 //!   [`exec::ExecServer`] for a server. It speaks `channel.k8s.io` to `v5.channel.k8s.io`, over both transports.
 //! - [`portforward`] makes and accepts connections to the ports of a pod.
 //! - [`status`] says how a command ended.
 //! - [`AbortOnDrop`] is a socket that is reset if it is dropped before it was shut down.
-//! - [`wire`] reads and writes the bytes: SPDY frames, WebSocket frames, channel messages. [`session`] has the rules of one
-//!   connection. Neither does IO.
+//! - [`wire`] reads and writes the bytes: SPDY frames, WebSocket frames, channel messages. [`session`] keeps the state
+//!   of one connection and applies the protocol's rules to it. Neither of these two modules does IO.
 //!
 //! Two more crates build on this one: [kubestream-proxy](https://docs.rs/kubestream-proxy) stands between a client and
 //! a backend, and [kubestream-runtime](https://docs.rs/kubestream-runtime) is the streaming server of a container
@@ -43,7 +44,8 @@
 //! }
 //! ```
 //!
-//! How the modules build on each other: [docs/architecture.md](https://docs.rs/crate/kubestream/latest/source/docs/architecture.md).
+//! How the modules build on each other:
+//! [docs/architecture.md](https://docs.rs/crate/kubestream/latest/source/docs/architecture.md).
 //!
 //! All limits, their defaults, and what happens beyond them:
 #![doc = include_str!("../docs/limits.md")]

@@ -7,19 +7,20 @@ use std::fmt;
 
 use http::header::{self, HeaderName};
 
-/// The header of a stream that names the stream's type, such as `stdin` or `error` in a session, and `data` or `error`
-/// in a forwarded connection.
+/// The name of the stream header that carries the stream's type: for example `stdin` or `error` in a session, and
+/// `data` or `error` in a forwarded connection.
 pub const STREAM_TYPE: &str = "streamtype";
-/// The header of a port-forward stream that names the port.
+/// The name of the stream header that carries the port of a port-forward stream.
 pub const PORT: &str = "port";
-/// The header of a port-forward stream with the request id, which is the same for the data stream and the error stream
-/// of one connection.
+/// The name of the stream header that carries the request id of a port-forward stream. The data stream and the error
+/// stream of one forwarded connection have the same request id.
 pub const REQUEST_ID: &str = "requestid";
-/// The header in the answer to a data stream that says why the port could not be reached. Our client reads it.
-/// client-go does not, but it would give up all its connections if the error stream said something.
+/// The name of a header in the answer to a data stream. It says why the server could not reach the port. Our client
+/// reads it, and client-go ignores it. The reason is not sent on the error stream, because then client-go would give up
+/// all its connections.
 pub(crate) const ERROR: &str = "error";
 
-/// The header that names the subprotocol over SPDY.
+/// The HTTP header that names the subprotocol over SPDY.
 pub(crate) const X_STREAM_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
 /// The version of the protocol of exec and attach. On the wire it is named `channel.k8s.io`, `v2.channel.k8s.io` and so
@@ -27,16 +28,17 @@ pub(crate) const X_STREAM_PROTOCOL_VERSION: HeaderName = HeaderName::from_static
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Version {
-    /// `channel.k8s.io`: stdin has no end, and a failure is a text.
+    /// `channel.k8s.io`: the client cannot end stdin, and the server reports a failure as a text.
     V1,
-    /// `v2.channel.k8s.io`: as v1, and over SPDY stdin can end.
+    /// `v2.channel.k8s.io`: as v1, and over SPDY the client can end stdin.
     V2,
     /// `v3.channel.k8s.io`: as v2, and over SPDY the client can set the terminal's size.
     V3,
-    /// `v4.channel.k8s.io`: as v3, and how the command ended is a JSON [`Status`](crate::status::Status).
+    /// `v4.channel.k8s.io`: as v3, and the error stream carries a JSON [`Status`](crate::status::Status) that says how
+    /// the command ended.
     V4,
-    /// `v5.channel.k8s.io`: as v4, and stdin can end over WebSocket. No server speaks v5 over SPDY, where stdin can end
-    /// from v2 on.
+    /// `v5.channel.k8s.io`: as v4, and over WebSocket the client can end stdin. No server speaks v5 over SPDY, where
+    /// the client can end stdin from v2 on.
     V5,
 }
 
@@ -118,7 +120,8 @@ impl Protocol {
         Self::WebSocketExec(Subprotocol::Unnamed),
     ];
 
-    /// [`CHANNEL`](Self::WEBSOCKET_EXEC) and [`EXEC`](Self::SPDY_EXEC): everything that a server of exec and attach can support.
+    /// [`WEBSOCKET_EXEC`](Self::WEBSOCKET_EXEC) and [`SPDY_EXEC`](Self::SPDY_EXEC): everything that a server of exec
+    /// and attach can support.
     pub const ANY_EXEC: &'static [Self] = &[
         Self::WebSocketExec(Subprotocol::V5),
         Self::WebSocketExec(Subprotocol::V4),
@@ -132,7 +135,7 @@ impl Protocol {
         Self::SpdyExec(Version::V1),
     ];
 
-    /// All forms of port-forward: everything that a server of port-forward can support.
+    /// All protocols of port-forward: everything that a server of port-forward can support.
     pub const ANY_PORT_FORWARD: &'static [Self] = &[
         Self::TunneledPortForward,
         Self::SpdyPortForward,
@@ -150,7 +153,7 @@ impl Protocol {
         }
     }
 
-    /// The version, if it is a protocol of exec and attach. `None` for port-forward.
+    /// The version of a protocol of exec and attach. `None` for port-forward.
     #[must_use]
     pub fn version(self) -> Option<Version> {
         match self {
@@ -161,7 +164,7 @@ impl Protocol {
         }
     }
 
-    /// Whether it is a form of port-forward.
+    /// Whether this is a protocol of port-forward.
     #[must_use]
     pub fn is_port_forward(self) -> bool {
         match self {
@@ -199,8 +202,8 @@ impl Protocol {
         }
     }
 
-    /// The protocol with a name on the wire. If exec and port-forward share the name, this is exec. Names are compared
-    /// byte by byte, as in Go.
+    /// Finds a protocol by its name on the wire. If exec and port-forward share the name, this returns exec. Names are
+    /// compared byte by byte, as in Go.
     #[must_use]
     pub fn from_name(transport: Transport, name: &str) -> Option<Self> {
         match transport {
@@ -227,7 +230,7 @@ impl fmt::Display for Protocol {
 pub enum Subprotocol {
     /// The client offered no subprotocol. The messages are those of `channel.k8s.io`.
     Unnamed,
-    /// `channel.k8s.io`: a failure is a text, and stdin has no end.
+    /// `channel.k8s.io`: the server reports a failure as a text, and the client cannot end stdin.
     V1,
     /// `base64.channel.k8s.io`: as `channel.k8s.io`, in text messages with base64.
     V1Base64,
@@ -237,11 +240,12 @@ pub enum Subprotocol {
     /// `v3.channel.k8s.io`: the same as `channel.k8s.io`. Some clients offer it, but no server of Kubernetes supports
     /// it.
     V3,
-    /// `v4.channel.k8s.io`: how the command ended is a JSON [`Status`](crate::status::Status).
+    /// `v4.channel.k8s.io`: the error channel carries a JSON [`Status`](crate::status::Status) that says how the
+    /// command ended.
     V4,
     /// `v4.base64.channel.k8s.io`: as `v4.channel.k8s.io`, in text messages with base64.
     V4Base64,
-    /// `v5.channel.k8s.io`: as `v4.channel.k8s.io`, and stdin can end.
+    /// `v5.channel.k8s.io`: as `v4.channel.k8s.io`, and the client can end stdin.
     V5,
 }
 
@@ -264,7 +268,7 @@ impl Subprotocol {
         }
     }
 
-    /// The subprotocol with a name on the wire. Names are compared byte by byte, as in Go.
+    /// Finds a subprotocol by its name on the wire. Names are compared byte by byte, as in Go.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|subprotocol| subprotocol.name() == name)
@@ -312,6 +316,26 @@ impl fmt::Display for Subprotocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_subprotocol_is_found_by_its_name() {
+        for subprotocol in Subprotocol::ALL {
+            // A variant that is missing here does not compile, and has to be in `ALL` as well.
+            let place = match subprotocol {
+                Subprotocol::Unnamed => 0,
+                Subprotocol::V1 => 1,
+                Subprotocol::V1Base64 => 2,
+                Subprotocol::V2 => 3,
+                Subprotocol::V3 => 4,
+                Subprotocol::V4 => 5,
+                Subprotocol::V4Base64 => 6,
+                Subprotocol::V5 => 7,
+            };
+            assert_eq!(Subprotocol::ALL[place], subprotocol);
+            assert_eq!(Subprotocol::from_name(subprotocol.name()), Some(subprotocol));
+        }
+        assert_eq!(Subprotocol::ALL.len(), 8, "as many as there are variants");
+    }
 
     #[test]
     fn protocols_are_named_as_on_the_wire() {

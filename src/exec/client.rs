@@ -1,7 +1,8 @@
 //! The client's side of a session: makes the streams, reads the outputs, and learns how the command ended.
 //!
-//! Decides the order in which a session ends. Bytes that reach a Go server while it ends can destroy the tail of its
-//! output. So once the status has come, the client writes nothing more, except a PING to a silent server.
+//! Decides the order in which a session ends. Bytes that reach a Go server while it ends the session can destroy the
+//! tail of its output. So once the status has arrived, the client writes nothing more, except a PING to a silent
+//! server.
 
 use std::future::poll_fn;
 use std::io;
@@ -42,8 +43,8 @@ impl Multiplexer {
     /// stream, [`Error::CreationTimeout`] after [`Options::creation_timeout`], or [`Error::Connection`].
     ///
     /// # Cancel safety
-    /// If dropped before completion, the streams made so far are reset, and the connection is of no further use for a
-    /// session.
+    /// If dropped before completion, the streams made so far are reset, and the connection cannot be used for a session
+    /// any more.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
         let (protocol, version) = exec_protocol(self)?;
         let mut streams = Vec::new();
@@ -107,7 +108,7 @@ pub struct Exec {
     unmissed: Vec<&'static str>,
     /// stdin, also after it was taken.
     stdin_sent: Option<Watch>,
-    /// The sending halves of the streams that only the server writes. They are finished at the end and not before,
+    /// The sending halves of the streams that only the server writes. They are finished only at the end of the session,
     /// because a server may take a FIN on an output as the client's goodbye.
     unused: Vec<SendHalf>,
     protocol: Protocol,
@@ -194,8 +195,8 @@ impl Exec {
         self.version
     }
 
-    /// Whether the process sees the end of stdin: over SPDY from v2 on, over WebSocket only in v5. Otherwise a process
-    /// that reads stdin to its end keeps waiting.
+    /// Whether the client can tell the process that stdin has ended: over SPDY from v2 on, over WebSocket only in v5.
+    /// Otherwise a process that reads stdin to its end keeps waiting.
     #[must_use]
     pub fn can_end_stdin(&self) -> bool {
         self.protocol.can_end_stdin()
@@ -205,13 +206,13 @@ impl Exec {
     ///
     /// First, stdin is finished if it was not taken, and outputs that were not taken are discarded, so that they cannot
     /// block the command. If this returns `Ok`, every output that was taken and kept has arrived whole, and can still
-    /// be read. Read or drop the outputs that you took: an output with more unread bytes than the receive budget also
-    /// keeps the status from being read.
+    /// be read. Read or drop the outputs that you took. If the unread bytes of an output exceed the receive budget, the
+    /// status is not read either.
     ///
-    /// A server that answers is waited for, however long the command takes. [`Options`] says when the client sends
-    /// it a PING.
+    /// While the server answers, this waits, however long the command takes. [`Options`] says when the client sends the
+    /// server a PING.
     ///
-    /// With a whole status, the outputs that were taken and kept decide:
+    /// If the whole status has arrived, the result depends on how those outputs ended that were taken and kept:
     ///
     /// | how those outputs ended | result |
     /// |---|---|
@@ -219,7 +220,8 @@ impl Exec {
     /// | over WebSocket from v4 on: in any way, because the status is the last message | the status |
     /// | otherwise: by RST_STREAM with another status, EOF without a goodbye, our own shutdown, a failure, or silence for twice [`Options::output_grace`] | [`Error::Incomplete`], with the status |
     ///
-    /// Without a whole status, the error stream decides. Over WebSocket the server's Close with 1000 ends it.
+    /// If no whole status has arrived, the result depends on how the error stream ended. Over WebSocket the server's
+    /// Close with 1000 ends the error stream.
     ///
     /// | how the error stream ended | v1 | v2 and v3 | v4 and v5 |
     /// |---|---|---|---|
@@ -260,7 +262,7 @@ impl Exec {
         self.judge(status, given_up)
     }
 
-    /// The status, unless an output that the caller kept did not come whole.
+    /// Returns the status, unless an output that the caller kept did not arrive whole.
     fn judge(&self, status: ExitStatus, given_up: bool) -> Result<ExitStatus, Error> {
         let (mut missing, mut cause) = (Vec::new(), None);
         for (name, output) in self.outputs.iter().filter(|(name, _)| !self.unmissed.contains(name)) {
@@ -364,7 +366,7 @@ impl Exec {
         }
     }
 
-    /// What the error stream said, now that it has ended in this way.
+    /// The status on an error stream that has ended as `ended` says.
     fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
         let cut = match &ended {
             // A server that has sent half a v4 status has not sent a bad one.
@@ -387,8 +389,8 @@ impl Exec {
         self.progress.reader.finish()?.ok_or(Error::MissingStatus)
     }
 
-    /// The outputs have ended, but the error stream has not. v1's error stream has no end of its own, so what came of
-    /// it is whole. The text of v2 and v3 is whole only at its end.
+    /// The outputs have ended, but the error stream has not. v1's error stream has no end of its own, so the text that
+    /// has arrived counts as whole. The text of v2 and v3 is whole only when the stream has ended.
     fn status_overdue(&self) -> Result<ExitStatus, Error> {
         if self.version == Version::V1 || (self.version >= Version::V4 && self.progress.said_something) {
             return self.decode_status(Ok(()));
@@ -404,7 +406,7 @@ struct Asking {
     /// How long the server may be silent before the PING, and again after it.
     wait: Duration,
     due: Instant,
-    /// Bytes that had come at the last look. `None` while we read nothing.
+    /// How many bytes had been received at the last check. `None` while this end reads nothing.
     heard: Option<u64>,
     asked: bool,
 }
@@ -444,13 +446,13 @@ pub struct Output {
     pub stderr: Bytes,
 }
 
-/// The stdin of a remote process. Shutting it down or dropping it sends the end of stdin to the process, after all that
-/// was written, if the protocol can say it ([`Exec::can_end_stdin`]).
+/// The stdin of a remote process. Shutting it down or dropping it ends the process's stdin after all written bytes, if
+/// the protocol has an end of stdin ([`Exec::can_end_stdin`]).
 ///
-/// Over WebSocket before v5 it cannot: the process would wait for the end for ever. There `shutdown` fails with
-/// [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the command runs. stdin
-/// stays open, so you can still end the command in its own way, with `exit` for a shell. If the command does not need
-/// the end of stdin, call [`finish`](Self::finish) or drop this.
+/// Over WebSocket before v5 the protocol has no end of stdin, and the process would wait for the end for ever. So there
+/// `shutdown` fails with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the
+/// command runs. stdin stays open, so you can still end the command in its own way, with `exit` for a shell. If the
+/// command does not need the end of stdin, call [`finish`](Self::finish) or drop the `RemoteStdin`.
 #[derive(Debug)]
 pub struct RemoteStdin(SendHalf);
 
@@ -467,20 +469,21 @@ impl RemoteStdin {
         self.0.send(data).await
     }
 
-    /// Resets stdin. For input that was cut off, so that the process does not take what it has read as the whole input.
+    /// Resets stdin. Call this if the input was cut off, so that the process does not take the part that it has read
+    /// for the whole input.
     pub fn break_off(self) {
         self.0.reset(RstStatus::INTERNAL_ERROR);
     }
 
-    /// Ends stdin, after all that was written. If the protocol cannot say it ([`Exec::can_end_stdin`]), the process is
-    /// not told, but nothing more can be sent.
+    /// Ends stdin, after all written bytes. If the protocol has no end of stdin ([`Exec::can_end_stdin`]), the process
+    /// is not told, but nothing more can be sent.
     pub fn finish(&mut self) {
         self.0.finish();
     }
 
-    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. For commands that do not wait for
-    /// the end of stdin, with [`tokio::io::copy_bidirectional`] or other functions that stop copying the output at the
-    /// first error.
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this if the command does not
+    /// wait for the end of stdin, and you copy with [`tokio::io::copy_bidirectional`] or another function that stops
+    /// copying the output at the first error.
     pub fn pretend_half_close(&mut self) {
         self.0.pretend_half_close();
     }
@@ -495,22 +498,24 @@ impl AsyncWrite for RemoteStdin {
         AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
     }
 
-    /// The same as [`finish`](RemoteStdin::finish), or an error of kind `Unsupported` if the process would not be told.
+    /// The same as [`finish`](RemoteStdin::finish), but fails with an error of kind `Unsupported` if the protocol has
+    /// no end of stdin.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
-/// An output of a remote process. After it is dropped, what still comes is discarded, and the process is not blocked.
+/// An output of a remote process. After it is dropped, bytes that still arrive are discarded, so that the process is
+/// not blocked.
 #[derive(Debug)]
 pub struct RemoteOutput(RecvHalf);
 
 impl RemoteOutput {
-    /// The next bytes, without a copy. `None` means FIN, RST_STREAM with CANCEL (Go's servers send either), or an
-    /// orderly end of the connection. Only the status says whether the command has ended.
+    /// Returns the next bytes, without a copy. `None` means FIN, RST_STREAM with CANCEL (Go's servers send FIN or
+    /// CANCEL), or an orderly end of the connection. Only the status says whether the command has ended.
     ///
     /// # Errors
-    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection
+    /// After all bytes that had arrived: [`StreamError::Reset`] with another status, or the error that the connection
     /// ended with.
     ///
     /// # Cancel safety

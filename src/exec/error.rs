@@ -50,22 +50,22 @@ pub enum Error {
     /// The error stream ended without a status, so how the command ended is not known.
     #[error("the session ended without a status")]
     MissingStatus,
-    /// All outputs ended, but no status came: the server, which may have unread stdin, was silent for
+    /// All outputs ended, but no status arrived: the server, which may have unread stdin, was silent for
     /// [`Options::status_timeout`](super::Options::status_timeout).
     #[error(
         "no status came after the end of the output: the server, which may have unread stdin, was silent for {0:?}"
     )]
     StatusTimeout(Duration),
-    /// The status came, but an output did not come whole: its stream was reset, the connection failed, or the server
-    /// was silent for twice [`Options::output_grace`](super::Options::output_grace). What came of the output can still
-    /// be read, except after `wait_with_output`, which drops it.
+    /// The status arrived, but an output did not arrive whole: its stream was reset, the connection failed, or the
+    /// server was silent for twice [`Options::output_grace`](super::Options::output_grace). The part of the output that
+    /// arrived can still be read, except after `wait_with_output`, which drops the part.
     #[error("{}, but the end of {} was lost: {error}", status, missing.join(" and "))]
     Incomplete {
         /// How the command ended.
         status: ExitStatus,
-        /// The names of the outputs that did not come whole.
+        /// The names of the outputs that did not arrive whole.
         missing: Vec<&'static str>,
-        /// Why the first of them did not.
+        /// Why the first of these outputs did not arrive whole.
         #[source]
         error: StreamError,
     },

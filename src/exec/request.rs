@@ -7,7 +7,7 @@ use form_urlencoded::Serializer;
 
 use super::streams::Streams;
 
-/// What an exec or attach request asks for.
+/// The contents of an exec or attach request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecRequest {
@@ -89,7 +89,7 @@ impl ExecRequest {
         query.finish()
     }
 
-    /// The query for a kubelet, as the API server writes it. It has no container, which is in the path.
+    /// The query for a kubelet, as the API server writes it. It does not name the container, because the path does.
     #[must_use]
     pub fn to_kubelet_query(&self) -> String {
         let mut query = Serializer::new(String::new());

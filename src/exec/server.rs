@@ -151,17 +151,17 @@ impl ExecServer {
         self.ending.version
     }
 
-    /// Waits until the connection has ended, because the client closed it or because it failed, and all stdin that had
-    /// come is read. Over WebSocket before v5 a client can end its stdin only by closing the connection, so a closed
-    /// connection alone does not mean that the client lost interest. stdin that was never taken, or was dropped, is not
-    /// waited for. A reader that takes nothing for [`Config::linger`](crate::mux::Config::linger) is not waited for
-    /// either.
+    /// Waits until two things are true: the connection has ended (the client closed it, or it failed), and all stdin
+    /// that had arrived has been read. Over WebSocket before v5 a client can end its stdin only by closing the
+    /// connection, so a closed connection alone does not mean that the client lost interest. This does not wait for
+    /// stdin that was never taken or was dropped, nor for a reader that takes nothing for
+    /// [`Config::linger`](crate::mux::Config::linger).
     ///
-    /// [`ProcessStdin::data`] tells how the client went: it gives `None` after a goodbye, and an error if the
-    /// connection was lost.
+    /// [`ProcessStdin::data`] tells how the connection ended: it returns `None` after the client's goodbye, and an
+    /// error if the connection was lost.
     ///
-    /// While unread stdin fills the receive budget, the socket is not read. Then the client's absence shows only when a
-    /// write fails: of output, or of a PING after
+    /// While unread stdin fills the receive budget, the socket is not read. Then only a failed write shows that the
+    /// client is gone: a write of output, or of a PING, which is sent after
     /// [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
     ///
     /// # Cancel safety
@@ -178,14 +178,14 @@ impl ExecServer {
         }
     }
 
-    /// Ends the session: waits until all output has been given to your connection, sends the status after it, and ends
-    /// the connection in good order. Drop or shut down the outputs that you took, or this waits for ever; outputs that
-    /// were not taken are ended here. Unread stdin is no obstacle.
+    /// Ends the session: waits until the driver has taken all output to write it, then sends the status, and ends the
+    /// connection in good order. Drop or shut down the outputs that you took, or this waits for ever. Outputs that were
+    /// not taken are ended by this call. Unread stdin does not matter.
     ///
-    /// Let the driver run until it ends: it writes what is still queued and waits for the client's end.
+    /// Let the driver run until it ends: it writes the bytes that are still queued, and waits for the client's end.
     ///
     /// # Errors
-    /// [`Error::Connection`] if the client went away before the status was given to your connection, and
+    /// [`Error::Connection`] if the client went away before the driver had taken the status to write it, and
     /// [`Error::Stream`] if the client reset the error stream before that. `Ok` does not mean that the client has
     /// received the status.
     ///
@@ -261,12 +261,12 @@ fn not_sent(error: StreamError) -> Error {
 pub struct ProcessStdin(RecvHalf);
 
 impl ProcessStdin {
-    /// The next bytes, without a copy. `None` is the end of stdin: a FIN, an RST_STREAM with CANCEL (Go's clients end
-    /// every stream so when they are done), or the client's goodbye. The goodbye is GOAWAY with status OK, or a
-    /// WebSocket Close with 1000, with 1001 or without a code.
+    /// Returns the next bytes, without a copy. `None` is the end of stdin: a FIN, an RST_STREAM with CANCEL (with which
+    /// Go's clients end every stream when they are done), or the client's goodbye. The goodbye is GOAWAY with status
+    /// OK, or a WebSocket Close with 1000, with 1001 or without a code.
     ///
     /// # Errors
-    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection
+    /// After all bytes that had arrived: [`StreamError::Reset`] with another status, or the error that the connection
     /// ended with. Then stdin may not be whole.
     ///
     /// # Cancel safety
@@ -278,7 +278,7 @@ impl ProcessStdin {
         }
     }
 
-    /// A client that says goodbye has sent all of its stdin. Over WebSocket before v5 that is the only way to end
+    /// A client that says goodbye has sent all of its stdin. Over WebSocket before v5 a goodbye is the only way to end
     /// stdin.
     fn is_end(&self, error: &StreamError) -> bool {
         match error {
@@ -298,7 +298,7 @@ impl AsyncRead for ProcessStdin {
     }
 }
 
-/// Takes an output of a process. Shutting it down or dropping it ends the output, after all that was written.
+/// Takes an output of a process. Shutting it down or dropping it ends the output, after all written bytes.
 #[derive(Debug)]
 pub struct ProcessOutput(SendHalf);
 
@@ -332,15 +332,15 @@ impl AsyncWrite for ProcessOutput {
 /// The sizes of the client's terminal.
 #[derive(Debug)]
 pub struct Resizes {
-    /// `None` once something came that is not a size. What comes after it is discarded.
+    /// `None` once something arrived that is not a size. Everything after that is discarded.
     stream: Option<RecvHalf>,
     decoder: ResizeDecoder,
 }
 
 impl Resizes {
-    /// The latest size that has come since the last call. Older sizes are skipped. `None` is the end of the stream.
-    /// Something that is not a size also ends resizing, after the last valid size, but not the session, as in Go's
-    /// servers.
+    /// Returns the latest size that has arrived since the last call. Older sizes are skipped. `None` is the end of the
+    /// stream. Anything that is not a size also ends the stream, after the last valid size. It does not end the
+    /// session. Go's servers do the same.
     ///
     /// # Cancel safety
     /// If dropped before completion, no size is lost.
@@ -349,8 +349,8 @@ impl Resizes {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TerminalSize>> {
-        /// More pieces than can be unread at once. If sizes come as fast as they are read, one of them is returned
-        /// after this many.
+        /// A number of pieces that is larger than the number that can be unread at once. If sizes arrive as fast as
+        /// they are read, one size is returned after this many pieces.
         const PIECES: usize = 8 * 1024;
         let mut latest = None;
         for _ in 0..PIECES {
@@ -369,8 +369,8 @@ impl Resizes {
         Poll::Ready(latest)
     }
 
-    /// Decodes up to each brace separately, so that an invalid size does not take a valid one in the same piece with
-    /// it.
+    /// Decodes up to each brace separately, so that an invalid size does not make the decoder drop a valid size before
+    /// it in the same piece.
     fn push(&mut self, data: &[u8], latest: &mut Option<TerminalSize>) {
         for part in data.split_inclusive(|byte| *byte == b'}') {
             match self.decoder.push(part) {

@@ -8,7 +8,7 @@ use crate::protocol::{Protocol, STREAM_TYPE, Transport, Version};
 use crate::wire::spdy::Headers;
 
 /// The streams of a session, apart from the error stream, which every session has. Client and server must name the same
-/// ones. The query of the client's request says which they are ([`ExecRequest`](super::ExecRequest)).
+/// streams. The query of the client's request says which streams these are ([`ExecRequest`](super::ExecRequest)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // the protocol has these streams and will have no others
 pub struct Streams {

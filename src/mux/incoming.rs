@@ -1,6 +1,6 @@
 //! Streams that the peer opens.
 //!
-//! This file owns how such a stream is answered: it is taken, refused or reset.
+//! This file owns how such a stream is answered: it is accepted, refused or reset.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Incoming {
         self.stream.id()
     }
 
-    /// Takes the stream. The SYN_REPLY has no headers, as with Kubernetes' servers.
+    /// Accepts the stream. The SYN_REPLY has no headers, as with Kubernetes' servers.
     #[must_use]
     pub fn reply(mut self) -> Stream {
         // This cannot fail: empty headers are valid.
@@ -42,7 +42,7 @@ impl Incoming {
         Stream::new(Arc::clone(&self.stream))
     }
 
-    /// Takes the stream, with headers in the SYN_REPLY.
+    /// Accepts the stream, with headers in the SYN_REPLY.
     ///
     /// # Errors
     /// [`ConnectionError::InvalidHeader`]. The stream is then refused.

@@ -1,7 +1,7 @@
 //! Many streams over one connection: handles that can be cloned, and a driver that does the IO.
 //!
-//! This module owns the handles and the IO. It must not decide what the protocol allows, which is [`session`](crate::session)'s job, and it
-//! never spawns a task.
+//! This module owns the handles and the IO. It must not decide what the protocol allows, which is
+//! [`session`](crate::session)'s job, and it never spawns a task.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -34,20 +34,23 @@
 //! |---|---|---|---|
 //! | A client calls [`Multiplexer::shutdown`] or drops its last handle. | Everything queued, then GOAWAY or Close. Then it shuts down its write side. | the server's end | [`Config::linger`] of silence, at most [`Config::flush_timeout`] |
 //! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | as above | as above |
-//! | A client's server has sent GOAWAY, and no stream of the client is unfinished. | As above. | as above | as above |
+//! | A client has received the server's GOAWAY, and all of the client's streams have finished. | As above. | as above | as above |
 //! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
 //! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
 //!
-//! If a peer was sent more than 64 KiB since it was last known to have received everything, it may still be reading. Then
-//! [`Config::flush_timeout`] of silence is allowed instead of [`Config::linger`]. If a peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
+//! A peer may still be reading if this end has sent it more than 64 KiB since the peer was last known to have received
+//! everything. Then the peer may be silent for [`Config::flush_timeout`] instead of [`Config::linger`]. If a peer
+//! accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
 //!
-//! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been silent for the time above.
-//! nginx, HAProxy and every kube-apiserver know no half-close. They would close both directions at once, the client's next bytes would meet
-//! a reset, and the reset would destroy the tail of the output.
+//! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been
+//! silent for the time above. nginx, HAProxy and every kube-apiserver know no half-close. If the server ended its
+//! direction first, they would close both directions at once. Then the client's next bytes would cause a reset, and the
+//! reset would destroy the tail of the output.
 //!
 //! A *goodbye* is GOAWAY with status OK, or Close 1000. A server also accepts Close 1001 and Close without a code.
 //!
-//! The next table is about a stream that has not ended by itself. It says which error a reader gets after it has read everything that arrived.
+//! The next table is about a stream that had not ended when the connection ended. It says which error a reader gets
+//! after it has read everything that arrived.
 //!
 //! | what the peer did last | how the connection ended | what readers get |
 //! |---|---|---|
@@ -61,31 +64,32 @@
 //! | It accepted nothing while this end was closing. | This end gave it up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
 //!
 //! What a session reports in these cases is in the docs of [`Exec::wait`](crate::exec::Exec::wait) for a client, and of
-//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin, and a
-//! lost connection is an error.
+//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin,
+//! and a lost connection is an error.
 //!
 //! # How a dead peer is found
 //!
-//! Both ends send a PING after [`Config::keepalive_interval`] (10 s) of silence, and then one after each further interval. This also keeps hops
-//! open. The connection fails after [`Config::keepalive_timeout`] (60 s) of silence if three PINGs in a row are unanswered as well. Only PINGs that a
-//! live peer would have answered count:
+//! Both ends send a PING after [`Config::keepalive_interval`] (10 s) of silence, and then one after each further
+//! interval. This also keeps hops open. The connection fails after [`Config::keepalive_timeout`] (60 s) of silence if
+//! three PINGs in a row are unanswered as well. Only PINGs that a live peer would have answered count:
 //!
 //! | peer | when silence counts as death | what finds a dead peer otherwise |
 //! |---|---|---|
 //! | SPDY or tunnel, with flow control: this crate, netty | after 60 s | – |
-//! | SPDY or tunnel, without flow control: Go | after 60 s, if the peer has read all our DATA: we have sent none, or the peer has answered five PINGs in a row since the last DATA (which takes some 50 s) | the kernel |
+//! | SPDY or tunnel, without flow control: Go | after 60 s, if the peer is known to have read all our DATA: we have sent no DATA, or the peer has answered five PINGs in a row since the last DATA (which takes some 50 s) | the kernel |
 //! | a WebSocket server | as for Go over SPDY | the kernel |
 //! | a WebSocket client | never: many clients read, and answer PINGs, only when their program reads | the kernel |
 //! | a server that has sent a command's status, so that it gets no more keepalive PINGs | after 10 s: [`Exec::wait`](crate::exec::Exec::wait) sends one PING after [`Options::output_grace`](crate::exec::Options::output_grace) (5 s), and gives up after as long again | the kernel |
 //! | a peer that we do not read because unread bytes exceed the budget | never | a write that fails; the kernel |
 //!
-//! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves nothing. The kernel
-//! detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on Linux. For example, a key that is typed to a Go
-//! server whose host has just died fails after a quarter of an hour. With the feature `net`, `TcpLiveness` sets the kernel's timers.
-//! [`Config::idle_timeout`] (4 h) ends the connections that are left.
+//! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves
+//! nothing. The kernel detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on
+//! Linux. For example, if a user types a key and the Go server's host has just died, the connection fails after some 15
+//! minutes. With the feature `net`, `TcpLiveness` sets the kernel's timers. [`Config::idle_timeout`] (4 h) ends the
+//! connections that nothing else has ended.
 //!
-//! A client that reads nothing for hours, for example because its user has a pager open, stays connected while its command runs. After the command
-//! has ended, the client has [`Config::flush_timeout`] (5 min) to read the tail.
+//! A client that reads nothing for hours, for example because its user has a pager open, stays connected while its
+//! command runs. After the command has ended, the client has [`Config::flush_timeout`] (5 min) to read the tail.
 
 mod buffer;
 mod driver;

@@ -1,6 +1,7 @@
 //! The handle of a connection.
 //!
-//! This file owns the operations on a connection as a whole. The operations on one stream are in [`stream`](super::stream).
+//! This file owns the operations on a connection as a whole. The operations on one stream are in
+//! [`stream`](super::stream).
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ use crate::wire::spdy::{Headers, StreamId};
 
 /// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
 ///
-/// Streams are handles too. When the last handle is dropped, the connection ends in good order: everything queued is sent,
-/// and then GOAWAY, or a Close over WebSocket.
+/// Streams are handles too. When the last handle is dropped, the connection ends in good order: everything queued is
+/// sent, and then GOAWAY, or a Close over WebSocket.
 #[derive(Debug)]
 pub struct Multiplexer {
     shared: Arc<Shared>,
@@ -31,7 +32,7 @@ pub struct Multiplexer {
 }
 
 impl Multiplexer {
-    /// The end that connected. It opens streams with odd ids.
+    /// Creates a handle and a driver for the end that connected. That end opens streams with odd ids.
     pub fn client<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -39,7 +40,8 @@ impl Multiplexer {
         Self::new(Role::Client, io, config)
     }
 
-    /// The end that accepted. It opens streams with even ids. Over SPDY it sends nothing before the client's first frame.
+    /// Creates a handle and a driver for the end that accepted. That end opens streams with even ids. Over SPDY it
+    /// sends nothing before the client's first frame.
     pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -85,7 +87,8 @@ impl Multiplexer {
         self.protocol
     }
 
-    /// The ports that the request asked for, in its order, if the protocol is `Protocol::LegacyPortForward`. Otherwise empty.
+    /// The ports that the request asked for, in the request's order, if the protocol is `Protocol::LegacyPortForward`.
+    /// Empty for other protocols.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         self.ports.as_deref().unwrap_or_default()
@@ -96,14 +99,14 @@ impl Multiplexer {
     ///
     /// If the peer's MAX_CONCURRENT_STREAMS is reached, this waits until a stream ends.
     ///
-    /// Over WebSocket channels the streams are fixed, and this takes one of them. In exec and attach there are five, and the header
-    /// `streamtype` selects one. In legacy port-forward there are two for each port: `streamtype`, `port` and `requestid` select one,
-    /// where `requestid` is the index of the port in the request.
+    /// Over WebSocket channels the streams are fixed, and this takes one of them. In exec and attach there are five,
+    /// and the header `streamtype` selects one. In legacy port-forward there are two for each port: `streamtype`,
+    /// `port` and `requestid` select one, where `requestid` is the index of the port in the request.
     ///
     /// # Errors
     /// [`ConnectionError::NoChannel`] over WebSocket channels, if no such stream exists or the stream was taken before.
-    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that cannot be
-    /// sent, or the error that the connection ended with.
+    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that
+    /// cannot be sent, or the error that the connection ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, no stream was opened.
@@ -125,7 +128,7 @@ impl Multiplexer {
     /// The error that the connection failed with.
     ///
     /// # Cancel safety
-    /// If dropped before completion, no stream was accepted, and the next call gets it.
+    /// If dropped before completion, no stream is lost: the next call returns it.
     pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
         let (id, headers) = match self.shared.wait(Line::Accept, State::poll_accept).await {
             Ok(accepted) => accepted,
@@ -137,8 +140,8 @@ impl Multiplexer {
 
     /// Sends a PING, waits for the peer's answer, and returns the round-trip time.
     ///
-    /// A Go peer sends the answer after everything that it has queued. While one of its streams is unread and blocks it, it
-    /// sends no answer at all.
+    /// A Go peer sends the answer after everything that it has queued. While one of its streams is unread and blocks
+    /// it, it sends no answer at all.
     ///
     /// # Errors
     /// The error that the connection ended with.
@@ -175,8 +178,9 @@ impl Multiplexer {
     /// Ends the connection in good order, and waits until its driver is done.
     ///
     /// No new streams are opened. Everything queued is sent, and then GOAWAY. Then the write side is shut down, and the
-    /// driver waits for the peer's end, until the peer has been silent for [`Config::linger`]. A stream that is still open fails with
-    /// [`ConnectionError::Closed`] after its bytes are read. The docs of [`mux`](crate::mux) have the details for servers.
+    /// driver waits for the peer's end, until the peer has been silent for [`Config::linger`]. A stream that is still
+    /// open fails with [`ConnectionError::Closed`] after its bytes are read. The docs of [`mux`](crate::mux) have the
+    /// details for servers.
     ///
     /// # Errors
     /// The error that the connection failed with.
@@ -234,13 +238,14 @@ impl Multiplexer {
         self.shared.with(|state| state.refuse_streams());
     }
 
-    /// Marks the end of the connection as a failure: GOAWAY will say INTERNAL_ERROR. [`keep_promise`](Self::keep_promise) takes this
-    /// back.
+    /// Marks the end of the connection as a failure: GOAWAY will say INTERNAL_ERROR.
+    /// [`keep_promise`](Self::keep_promise) takes this back.
     pub(crate) fn abandon(&self) {
         self.shared.with(|state| state.connection.abandon());
     }
 
-    /// Marks the end of the connection as orderly: the peer gets everything that it waits for.
+    /// Marks the end of the connection as orderly: GOAWAY will say OK, because the peer gets everything that it waits
+    /// for.
     pub(crate) fn keep_promise(&self) {
         self.shared.with(|state| state.connection.keep_promise());
     }
@@ -264,7 +269,8 @@ impl Multiplexer {
         self.shared.wait(Line::End, |state| state.poll_gone()).await;
     }
 
-    /// Sends a PING, even after the peer's last word, unless a frame was cut short then.
+    /// Sends a PING, even after the peer's last word. It sends no PING if a frame of ours was cut short at the last
+    /// word.
     pub(crate) fn ask(&self) {
         self.shared.with(|state| state.connection.ask());
     }
@@ -325,10 +331,11 @@ pub struct Stats {
     pub streams: usize,
     /// Unread bytes of all streams. Each piece counts as at least 256.
     pub unread: usize,
-    /// The id of the stream with the most unread bytes, while unread bytes keep the socket from being read. `None` otherwise.
+    /// The id of the stream with the most unread bytes, while unread bytes keep the socket from being read. `None`
+    /// otherwise.
     ///
-    /// WebSocket channels have no stream ids. There 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's
-    /// size. In legacy port-forward it is twice the channel's number, plus one.
+    /// WebSocket channels have no stream ids. There 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the
+    /// terminal's size. In legacy port-forward it is twice the channel's number, plus one.
     pub stalled_by: Option<u32>,
     /// Bytes read from the IO.
     pub received: u64,

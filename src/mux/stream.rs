@@ -1,6 +1,7 @@
 //! The handles of one stream.
 //!
-//! This module owns reading, writing and dropping a stream. It must not hold the stream's state: that is in the connection, behind the lock.
+//! This module owns reading, writing and dropping a stream. It must not hold the stream's state: that is in the
+//! connection, behind the lock.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -19,11 +20,11 @@ use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
 /// Both halves of one stream.
 ///
-/// A stream reads and writes like any tokio IO. `shutdown` half-closes with FIN, and the other direction stays open. [`data`] and
-/// [`send`] read and write without a copy.
+/// A stream reads and writes like any tokio IO. `shutdown` half-closes with FIN, and the other direction stays open.
+/// [`data`] and [`send`] read and write without a copy.
 ///
-/// If dropped before [`finish`](Self::finish), the stream is reset with [`RstStatus::CANCEL`]. If dropped after that, the queued bytes are
-/// still sent, and received bytes are discarded.
+/// If dropped before [`finish`](Self::finish), the stream is reset with [`RstStatus::CANCEL`]. If dropped after that,
+/// the queued bytes are still sent, and received bytes are discarded.
 ///
 /// [`data`]: Self::data
 /// [`send`]: Self::send
@@ -45,8 +46,8 @@ impl Stream {
         self.recv.id()
     }
 
-    /// Waits for the peer's answer to a stream that this end opened. The first call returns the headers of the answer, and further
-    /// calls return empty headers.
+    /// Waits for the peer's answer to a stream that this end opened. The first call returns the headers of the answer,
+    /// and further calls return empty headers.
     ///
     /// # Errors
     /// [`StreamError::Reset`] if the peer refused the stream, or the error that the connection ended with.
@@ -117,7 +118,8 @@ impl Stream {
 
 /// The half of a stream that is read.
 ///
-/// If dropped after a split, received bytes are discarded, so that they hold up no other stream. The peer is not told.
+/// If it is dropped after a split, received bytes are discarded, so that they do not hold up other streams. The peer is
+/// not told.
 pub struct RecvHalf {
     stream: Arc<StreamRef>,
     /// The rest of a piece that was larger than the buffer of `poll_read`.
@@ -131,14 +133,14 @@ impl RecvHalf {
         self.stream.id
     }
 
-    /// Returns the next bytes without a copy: a slice of the buffer that the connection was read into. Returns `None` after the
-    /// peer's FIN.
+    /// Returns the next bytes without a copy: a slice of the buffer that the connection was read into. Returns `None`
+    /// after the peer's FIN.
     ///
     /// The pieces need not match the peer's writes.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] if the peer reset the stream, [`StreamError::Finished`] if this end reset it, or the error that
-    /// the connection ended with. All bytes that arrived before are returned first.
+    /// [`StreamError::Reset`] if the peer reset the stream, [`StreamError::Finished`] if this end reset it, or the
+    /// error that the connection ended with. All bytes that arrived before are returned first.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes were taken.
@@ -164,7 +166,7 @@ impl RecvHalf {
         })
     }
 
-    /// As `poll_read`, with a typed error for the session above.
+    /// As `poll_read`, but with a typed error, which exec and port-forward need.
     pub(crate) fn poll_copy(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), StreamError>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -178,7 +180,8 @@ impl RecvHalf {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when the stream has broken off, even if bytes before the break are unread. Returns the error that the reader will get.
+    /// Ready when the stream has broken off, even if bytes before the break are unread. Returns the error that the
+    /// reader will get.
     pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let id = self.stream.id;
         self.stream.shared.with(|state| match state.connection.broken(id) {
@@ -251,7 +254,7 @@ pub struct SendHalf {
     stream: Arc<StreamRef>,
     /// The stream is not split.
     joined: bool,
-    /// `half_close` succeeds even if the peer cannot be told.
+    /// `half_close` succeeds even if the protocol cannot tell the peer.
     pretends: bool,
 }
 
@@ -262,8 +265,8 @@ impl SendHalf {
         self.stream.id
     }
 
-    /// Queues bytes to be sent, without a copy. Waits while [`Config::send_buffer`](crate::mux::Config::send_buffer) or more
-    /// bytes are queued.
+    /// Queues bytes to be sent, without a copy. Waits while [`Config::send_buffer`](crate::mux::Config::send_buffer) or
+    /// more bytes are queued.
     ///
     /// # Errors
     /// [`StreamError::Finished`] after [`finish`](Self::finish), [`StreamError::Reset`] if the peer reset the stream,
@@ -281,8 +284,8 @@ impl SendHalf {
         .await
     }
 
-    /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken the
-    /// bytes, flush first.
+    /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken
+    /// the bytes, flush first.
     ///
     /// If the protocol has no half-close, no FIN is sent, and this reports no error. `shutdown` reports it, with
     /// [`StreamError::NoHalfClose`].
@@ -290,7 +293,7 @@ impl SendHalf {
         self.stream.shared.with(|state| state.connection.finish(self.stream.id));
     }
 
-    /// As [`finish`](Self::finish), with an error if the peer cannot be told.
+    /// As [`finish`](Self::finish), but fails if the protocol cannot tell the peer.
     pub(crate) fn half_close(&mut self) -> Result<(), StreamError> {
         let (id, pretends) = (self.stream.id, self.pretends);
         self.stream.shared.with(|state| {
@@ -359,7 +362,7 @@ impl SendHalf {
         self.stream.shared.with(|state| state.connection.write_over(self.stream.id, data))
     }
 
-    /// As `poll_write`, with a typed error for the session above.
+    /// As `poll_write`, but with a typed error, which exec and port-forward need.
     pub(crate) fn poll_copy_from(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, StreamError>> {
         let id = self.stream.id;
         self.stream.shared.with(|state| match state.connection.write_slice(id, buf)? {
@@ -396,7 +399,8 @@ impl AsyncWrite for SendHalf {
     /// Half-closes: FIN is sent after the queued bytes. This does not wait until they are sent.
     ///
     /// If the protocol has no half-close, this fails with [`StreamError::NoHalfClose`], of kind
-    /// [`Unsupported`](io::ErrorKind::Unsupported), and the stream stays open. This is the case for a client over WebSocket before v5.
+    /// [`Unsupported`](io::ErrorKind::Unsupported), and the stream stays open. This is the case for a client over
+    /// WebSocket before v5.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.half_close().map_err(Into::into))
     }
@@ -485,7 +489,7 @@ impl Watch {
         self.stream.shared.look(|state| state.connection.was_finished(self.stream.id))
     }
 
-    /// How the peer's direction has ended. `None` if it has not ended, or the reader did not want the rest.
+    /// How the peer's direction has ended. `None` if it has not ended, or if this end gave the rest up.
     pub(crate) fn outcome(&self) -> Option<Result<(), StreamError>> {
         self.stream.shared.look(|state| state.connection.outcome(self.stream.id))
     }
@@ -530,7 +534,7 @@ impl Watch {
         self.stream.shared.look(|state| state.connection.was_taken(self.stream.id))
     }
 
-    /// Ready when the driver has taken all bytes and the FIN, to write them to the IO, or never will.
+    /// Ready when the driver has taken all bytes and the FIN, to write them to the IO, or when it never will take them.
     pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {

@@ -1,6 +1,7 @@
-//! One forwarded connection: a data stream that reads and writes like a socket, and the words of its error stream.
+//! One forwarded connection: a data stream that reads and writes like a socket, and an error stream that says why the
+//! connection failed.
 //!
-//! Reads the two together, so that a connection that failed never looks like one that ended.
+//! Reads both streams together, so that a connection that failed never looks like one that ended.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -19,7 +20,7 @@ use crate::mux::{RecvHalf, SendHalf, Stream};
 use crate::session::StreamError;
 use crate::wire::spdy::RstStatus;
 
-/// The most bytes of an error stream that a client keeps: 64 KiB. Further bytes are dropped.
+/// How many bytes of an error stream a client keeps: 64 KiB. Further bytes are dropped.
 pub const MAX_REASON_LEN: usize = 64 * 1024;
 
 /// A forwarded connection, at a client or at a server.
@@ -27,14 +28,15 @@ pub const MAX_REASON_LEN: usize = 64 * 1024;
 /// It reads and writes like a TCP socket. `shutdown` ends the direction to the peer, and the other direction goes on.
 /// If the peer said that the connection failed, reading gives an error and not an end.
 ///
-/// If it is dropped before `shutdown`, it is reset, and the peer reads an error and not an end. What is queued goes out
-/// first, as far as the peer's window has room. If it is dropped after `shutdown`, all that is queued goes out, and
-/// then the peer is told that nothing more is read.
+/// If it is dropped before `shutdown`, it is reset, and the peer reads an error and not an end. There is an exception:
+/// a server that has ended its own direction takes a client's reset for an end. The queued bytes are sent before the
+/// reset, as many as the peer's window has room for. If it is dropped after `shutdown`, all queued bytes are sent, and
+/// then the peer is told that this side reads no more.
 ///
-/// Legacy port-forward can say neither. There a connection ends only with its whole session, and a client's dropped
-/// connection reads as an end. At a client, `shutdown` fails with [`StreamError::NoHalfClose`], of kind
-/// [`Unsupported`](io::ErrorKind::Unsupported), until the server has ended. If that is a problem, see
-/// [`pretend_half_close`](Self::pretend_half_close).
+/// Legacy port-forward has no reset, and no message that a side reads no more. There a connection ends only together
+/// with the whole multiplexed connection, and a server reads an end even if the client dropped the connection. At a
+/// client, `shutdown` fails with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported),
+/// until the server has ended. [`pretend_half_close`](Self::pretend_half_close) prevents this error.
 pub struct Connection {
     recv: RecvHalf,
     /// `None` once the connection was dropped.
@@ -42,7 +44,8 @@ pub struct Connection {
     error: ErrorHalf,
     port: u16,
     finished: bool,
-    /// Whether a server may write to the error stream without harm to other connections: in legacy port-forward alone.
+    /// Whether a server may write to the error stream without harm to other connections. This is so only in legacy
+    /// port-forward.
     says_why: bool,
     /// Whether dropping the connection before it is finished is a failure, which the peer reads as an error.
     pub(super) breaks_off: bool,
@@ -75,7 +78,8 @@ impl Connection {
         Self::new(data, ErrorHalf::Read(reason), port, options.linger)
     }
 
-    /// A server's connection, which writes to `error`. `says_why`: it may do so without harm to other connections.
+    /// A server's connection, which writes to `error`. `says_why`: the server may write to the error stream without
+    /// harm to other connections.
     pub(super) fn server(data: Stream, error: SendHalf, port: u16, says_why: bool, linger: Duration) -> Self {
         let mut connection = Self::new(data, ErrorHalf::Written(error), port, linger);
         connection.says_why = says_why;
@@ -93,7 +97,7 @@ impl Connection {
         self.port
     }
 
-    /// The next bytes, without a copy. `None` is the end that the peer marked.
+    /// Returns the next bytes, without a copy. `None` is the end that the peer marked.
     ///
     /// # Errors
     /// [`Error::Failed`] with the server's words, [`Error::Connection`] if the multiplexed connection was lost, or
@@ -105,7 +109,7 @@ impl Connection {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    /// [`data`](Self::data) as a poll.
+    /// Polls for [`data`](Self::data).
     ///
     /// # Errors
     /// The same as [`data`](Self::data).
@@ -118,7 +122,7 @@ impl Connection {
         self.poll_end(cx, end).map(|end| end.err().map(Err))
     }
 
-    /// Whether the end of the data stream was an orderly one. Go's servers end a stream by FIN or by RST_STREAM with
+    /// Decides whether the data stream ended in good order. Go's servers end a stream by FIN or by RST_STREAM with
     /// CANCEL, after the end of an empty error stream. Go's clients reset every stream once they have read the server's
     /// end, and not before.
     fn poll_end(&mut self, cx: &mut Context<'_>, end: Result<(), StreamError>) -> Poll<Result<(), Error>> {
@@ -145,8 +149,8 @@ impl Connection {
     /// Sends bytes without a copy. Waits while too many bytes are queued before them.
     ///
     /// # Errors
-    /// [`Error::Stream`] if the peer ended the connection; reading tells why. [`Error::Connection`] if the multiplexed
-    /// connection failed.
+    /// [`Error::Stream`] if the peer ended the connection. Reading returns the reason. [`Error::Connection`] if the
+    /// multiplexed connection failed.
     ///
     /// # Cancel safety
     /// If dropped before completion, nothing was sent.
@@ -158,7 +162,8 @@ impl Connection {
         sent.map_err(|error| Error::stream(self.port, error))
     }
 
-    /// [`send`](Self::send) as a poll. `Ready` takes all of `data`, and `Pending` takes nothing.
+    /// Polls for [`send`](Self::send). `Ready` means that all of `data` was taken, and `Pending` that nothing was
+    /// taken.
     ///
     /// # Errors
     /// The same as [`send`](Self::send).
@@ -186,12 +191,12 @@ impl Connection {
         self.recv.poll_gone(cx)
     }
 
-    /// Ready once this connection was given up while bytes of it are unread: [`Options::stall_timeout`] reset it, or,
-    /// at a server, the client reset it. Use it while you do not read, because reading would show this only after the
-    /// unread bytes.
+    /// Ready once this connection was reset while it has unread bytes. Either this end reset it after
+    /// [`Options::stall_timeout`], or, at a server, the client reset it. Poll this while you do not read, because
+    /// reading returns the error only after the unread bytes.
     ///
-    /// At a client it is ready only after a stall. There a reset may also be an orderly end by a Go server, and only
-    /// reading tells the two apart.
+    /// At a client it is ready only after a stall. A reset by a Go server may be an orderly end or a failure, and a
+    /// client can tell these apart only by reading.
     pub fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
         let error = ready!(self.recv.poll_broken(cx));
         let given_up = matches!(error, StreamError::Stalled { .. }) || self.is_servers() && !self.finished;
@@ -206,9 +211,9 @@ impl Connection {
         self.linger
     }
 
-    /// Breaks a server's connection off, after all that was sent. In legacy port-forward the client is told the reason.
-    /// Over SPDY the connection is only reset, because client-go gives up all its connections when any error stream
-    /// says something.
+    /// Breaks a server's connection off, after all bytes that were sent before. In legacy port-forward the client is
+    /// told the reason. Over SPDY the connection is only reset, because client-go gives up all its connections when any
+    /// error stream says something.
     ///
     /// # Cancel safety
     /// If dropped before completion, the connection is reset, and the client may not be told the reason.
@@ -228,9 +233,10 @@ impl Connection {
         }
     }
 
-    /// Makes it a failure to drop this connection before it is finished, so that the server reads an error. Without
-    /// this, a client's dropped connection is reset with CANCEL, which a server that has ended its own direction takes
-    /// as an orderly end. A server's connection always behaves like this.
+    /// Makes dropping this connection before it is finished a failure: the server then reads an error. Without this
+    /// call, a client's connection that is dropped is reset with CANCEL, and a server that has ended its own direction
+    /// takes CANCEL as an orderly end. For a server's connection, dropping it before it is finished is always a
+    /// failure.
     pub fn fail_on_drop(&mut self) {
         self.breaks_off = true;
     }
@@ -241,7 +247,7 @@ impl Connection {
         self.send.as_ref().is_some_and(SendHalf::can_half_close)
     }
 
-    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. For
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this with
     /// [`tokio::io::copy_bidirectional`] and other functions that stop copying the other direction at the first error.
     /// In legacy port-forward the connection then lasts until the server ends it.
     pub fn pretend_half_close(&mut self) {
@@ -250,8 +256,8 @@ impl Connection {
         }
     }
 
-    /// Ends the direction to the peer, after all that was sent. The other direction goes on. In legacy port-forward a
-    /// client's server is not told, but nothing more can be sent.
+    /// Ends the direction to the peer, after all bytes that were sent before. The other direction goes on. A client of
+    /// legacy port-forward cannot tell the server that the direction has ended, but nothing more can be sent.
     pub fn finish(&mut self) {
         if let Some(send) = &mut self.send {
             send.finish();
@@ -269,7 +275,7 @@ impl Connection {
 }
 
 impl Reason {
-    /// Ready once the error stream has ended, or the grace has.
+    /// Ready once the error stream or the grace has ended.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.ended {
             match self.recv.poll_data(cx) {
@@ -320,9 +326,9 @@ impl AsyncWrite for Connection {
         }
     }
 
-    /// Ends the direction to the peer. What is queued still goes out, but is not waited for. If the peer could not be
-    /// told ([`can_half_close`](Connection::can_half_close)), this is an error of kind `Unsupported`, and nothing has
-    /// ended.
+    /// Ends the direction to the peer. Queued bytes are still sent, but this does not wait for them. If the protocol
+    /// cannot tell the peer ([`can_half_close`](Connection::can_half_close)), this fails with an error of kind
+    /// `Unsupported`, and the direction stays open.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let port = self.port;
         if let Some(send) = &mut self.send {

@@ -1,4 +1,4 @@
-//! Why a forwarded connection failed, or all of them.
+//! Why one forwarded connection, or all of them, failed.
 //!
 //! Also refuses a connection that negotiated another protocol. All else is decided where the error occurs.
 
@@ -11,7 +11,7 @@ use crate::protocol::Protocol;
 use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::RstStatus;
 
-/// Why a forwarded connection failed, or all of them.
+/// Why one forwarded connection, or all of them, failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,8 +24,8 @@ pub enum Error {
     /// The port is 0, which does not exist.
     #[error("there is no port 0")]
     NoPort,
-    /// Legacy port-forward: the request did not name this port, or its connection is taken. Each named port has one
-    /// connection.
+    /// Legacy port-forward: the request did not name this port, or the connection of this port is already taken. Each
+    /// named port has one connection.
     #[error("port {port}: the request did not name this port, or its connection is taken")]
     NotAsked {
         /// The remote port.
@@ -65,7 +65,7 @@ pub enum Error {
         #[source]
         error: StreamError,
     },
-    /// The socket failed that [`Connection::relay`](super::Connection::relay) joined to this connection.
+    /// A socket failed. [`Connection::relay`](super::Connection::relay) had joined it to this connection.
     #[error("port {port}: the socket failed: {error}")]
     Local {
         /// The remote port.

@@ -62,10 +62,10 @@ pub struct InvalidPort(pub String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Addresses {
-    /// `127.0.0.1` and `::1`. It is enough if one of them can be listened on.
+    /// `127.0.0.1` and `::1`. It is enough if `Forwarder` can listen on one of them.
     #[default]
     Localhost,
-    /// These addresses. All of them must be listened on.
+    /// These addresses. `Forwarder` must be able to listen on all of them.
     These(Vec<IpAddr>),
 }
 
@@ -73,12 +73,12 @@ pub enum Addresses {
 #[derive(Debug)]
 pub struct Forwarder {
     listeners: Vec<(TcpListener, PortPair)>,
-    /// Which listener is asked first next time, so that a busy port does not starve the others.
+    /// Which listener the next call asks first, so that a busy port does not starve the others.
     turn: usize,
 }
 
 impl Forwarder {
-    /// Listens on each address for each port. A free local port is the same on all addresses.
+    /// Listens on each address for each port. If a local port is 0, the same free port is used on all addresses.
     ///
     /// # Errors
     /// The system's error if a required address cannot be listened on. `InvalidInput` if there is no address or no
@@ -166,9 +166,10 @@ impl LocalConnection {
         self.from
     }
 
-    /// Connects to the remote port, and moves bytes until both directions have ended, each by itself
-    /// ([`Connection::relay`](super::Connection::relay)). A break on one side is a reset on the other side. In legacy
-    /// port-forward the server is not told when the local side ends its direction.
+    /// Connects to the remote port, and moves bytes until both directions have ended
+    /// ([`Connection::relay`](super::Connection::relay)). One direction can end before the other. A break on one side
+    /// is a reset on the other side. In legacy port-forward the server is not told when the local side ends its
+    /// direction.
     ///
     /// # Errors
     /// The same as [`PortForward::connect`] and [`Connection::data`](super::Connection::data). If the local socket
@@ -191,11 +192,12 @@ impl LocalConnection {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Backoff {
-    /// The wait after the first failure. Each wait is twice the one before. Default: 100 ms.
+    /// The wait after the first failure. Each wait is twice the wait before it. Default: 100 ms.
     pub first: Duration,
     /// The longest wait. Default: 10 s.
     pub most: Duration,
-    /// After how many failed attempts in a row the caller gets the failure. `None`, the default: never.
+    /// After how many failed attempts in a row the caller gets the error. With `None` the caller never gets it.
+    /// Default: `None`.
     pub attempts: Option<u32>,
 }
 
@@ -218,7 +220,7 @@ where
     Connect: FnMut() -> Connecting,
     Connecting: Future<Output = Result<PortForward, E>>,
 {
-    /// `connect` has to dial, to upgrade, and to spawn the driver.
+    /// `connect` must dial the server, upgrade the connection, and spawn the driver.
     pub fn new(connect: Connect, backoff: Backoff) -> Self {
         Self { connect, backoff, current: None }
     }

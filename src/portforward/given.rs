@@ -1,7 +1,7 @@
-//! Estimates whether a socket's peer may still have to read bytes that the socket was given.
+//! Estimates whether a socket's peer may still have unread bytes that were written to the socket.
 //!
-//! A kernel does not tell that, and a reset destroys what the peer's kernel has not received. This file only estimates;
-//! the relay decides what to do.
+//! A kernel does not report that, and a reset destroys the bytes that the peer's kernel has not received. This file
+//! only estimates; the relay decides what to do.
 
 use std::time::Duration;
 
@@ -9,16 +9,17 @@ use tokio::time::Instant;
 
 use crate::session::SURELY_TAKEN;
 
-/// The bytes that a socket was given recently.
+/// Counts the bytes that were written to a socket recently.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
-    /// The bytes since the last long pause, in which the peer surely read all earlier ones.
+    /// The bytes since the last long pause. In that pause the peer surely read all earlier bytes.
     bytes: u64,
     last: Option<Instant>,
 }
 
 impl Given {
-    /// Counts more bytes. `pause` is the time in which a live peer surely reads what its socket was given.
+    /// Counts more bytes. `pause` is the time in which a live peer surely reads all bytes that were written to the
+    /// socket.
     pub(crate) fn more(&mut self, bytes: usize, now: Instant, pause: Duration) {
         if self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause) {
             self.bytes = 0;

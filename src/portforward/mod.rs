@@ -1,18 +1,19 @@
 //! Port-forward: connections to ports of a pod, each a pair of streams.
 //!
-//! A connection has a data stream and an error stream with the same request id. The client makes both, and ends its
-//! half of the error stream at once. The server writes to the error stream why the connection failed; the other
-//! connections go on. Over WebSocket the same streams go through a tunnel of SPDY (`Protocol::TunneledPortForward`).
+//! A connection has a data stream and an error stream with the same request id. The client makes both streams, and ends
+//! its direction of the error stream at once. If the connection fails, the server writes the reason to the error
+//! stream, and the other connections go on. Over WebSocket the same streams go through a tunnel of SPDY
+//! (`Protocol::TunneledPortForward`).
 //!
-//! A connection that breaks off never reads as an end, at the client or at the server. [`Connection::relay`] joins a
-//! connection to a socket, and a break on either side is a break on the other.
+//! If a connection breaks off, reading it gives an error and never an end, at the client and at the server.
+//! [`Connection::relay`] joins a connection to a socket, and a break on either side is a break on the other.
 //!
 //! Legacy port-forward (`Protocol::LegacyPortForward`) has WebSocket channels instead of streams. The request names the
-//! ports, and each has one connection. It has no half-close: a client cannot end what it sends, and its connection ends
-//! only with the whole session. When a server ends what it sends, the connection is over.
+//! ports, and each has one connection. It has no half-close: a client cannot end its direction, and its connection ends
+//! only together with the whole multiplexed connection. When a server ends its direction, the connection is over.
 //!
-//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does. A server has to dial what is behind a
-//! port itself. [`mux`](crate::mux) carries the streams.
+//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does. This module does not dial the ports of
+//! a server: your code does that. [`mux`](crate::mux) carries the streams.
 //!
 //! ```
 //! use kubestream::mux::{Config, Multiplexer};

@@ -9,7 +9,7 @@ use crate::port;
 use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::wire::spdy::{Headers, StreamId};
 
-/// The most bytes of a request id. Clients use a counter, which has at most 20 digits.
+/// The maximum length of a request id, in bytes. Clients use a counter, which has at most 20 digits.
 const MAX_REQUEST_ID: usize = 64;
 
 /// Which half of a pair a stream is.
@@ -78,7 +78,7 @@ struct Waiting<T> {
     stream: T,
 }
 
-/// What became of an offered stream.
+/// The result of `Pairing::offer`.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // complete: there is nothing else to become
 pub enum Offered<T> {
@@ -86,7 +86,7 @@ pub enum Offered<T> {
     Paired(u16, String, T, T),
     /// The stream waits for its other half.
     Waits,
-    /// The same half of this connection waits already.
+    /// The same half of this connection is waiting already.
     Twice(T),
     /// Too many halves wait.
     TooMany(T),

@@ -1,8 +1,8 @@
 //! Joins a forwarded connection to a socket.
 //!
-//! Decides how the end of one side ends the other. When one side ends a direction, that direction is ended on the other
-//! side, and the other direction goes on. Everything else is a break: the socket is dropped without a shutdown, and the
-//! connection is reset, so that no peer takes it for an end.
+//! Decides how the end of one side ends the other. When one side ends its direction, the same direction is ended on the
+//! other side, and the opposite direction goes on. Everything else is a break: the socket is dropped without a
+//! shutdown, and the connection is reset, so that no peer takes the break for an end.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,23 +18,23 @@ use super::connection::Connection;
 use super::error::Error;
 use super::given::Given;
 
-/// The most bytes of one read of the socket.
+/// The size of one read of the socket, in bytes, at most.
 const PIECE: usize = 32 * 1024;
 /// How many pieces one poll moves in a direction, before the other direction and other tasks have their turn.
 const ROUNDS: usize = 8;
 
 impl Connection {
-    /// Moves bytes between this connection and a socket, or any other IO, until both directions have ended, each by
-    /// itself.
+    /// Moves bytes between this connection and a socket, or any other IO, until both directions have ended. One
+    /// direction can end before the other.
     ///
     /// A break on one side is a break on the other. The socket is shut down only for an end. For a break it is dropped,
-    /// after all bytes that had come; use [`AbortOnDrop`](crate::AbortOnDrop) to make that a reset. If the socket
-    /// breaks off, the connection is reset, after what the socket had sent, as far as the peer takes it or its window
-    /// has room.
+    /// after all bytes that had arrived were written to it. Use [`AbortOnDrop`](crate::AbortOnDrop) to make that drop a
+    /// reset. If the socket breaks off, the bytes that it had sent are sent on, as far as the peer takes them or its
+    /// window has room, and then the connection is reset.
     ///
-    /// [`Options::linger`](super::Options::linger) limits two waits. When the connection breaks off and the socket was
-    /// recently given more than 64 KiB, its peer has that long to read them. When the connection has ended and reads no
-    /// more, a socket that still sends has that long to end.
+    /// [`Options::linger`](super::Options::linger) limits two waits. When the connection breaks off and more than 64
+    /// KiB were written to the socket recently, the socket's peer has that long to read them. When the connection has
+    /// ended and takes no more bytes, a socket that still sends has that long to end.
     ///
     /// # Errors
     /// If the connection failed, the error that [`data`](Self::data) gives. If the socket failed, [`Error::Local`].
@@ -89,14 +89,14 @@ struct Relay<IO> {
     up: Stage,
     /// From the connection to the socket.
     down: Stage,
-    /// What was read from the socket, and the connection has not taken yet.
+    /// Bytes that were read from the socket and that the connection has not taken yet.
     said: BytesMut,
-    /// What was read from the connection, and the socket has not taken yet.
+    /// Bytes that were read from the connection and that the socket has not taken yet.
     held: Bytes,
     unflushed: bool,
-    /// The socket takes no more bytes. What it sent before that can still be read.
+    /// The socket takes no more bytes. Bytes that it sent can still be read.
     io_deaf: bool,
-    /// The error of that write, unless the socket had ended in good order.
+    /// The error of the write that showed `io_deaf`, unless the socket had ended in good order.
     io_broken: Option<io::Error>,
     /// Why the connection takes no more bytes. Reading tells whether it has failed.
     deaf: Option<Error>,

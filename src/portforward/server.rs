@@ -1,6 +1,6 @@
 //! The server's side of port-forward: puts the two streams of each connection together.
 //!
-//! Dialling what is behind a port is for the caller.
+//! The caller dials the ports.
 
 use std::time::Duration;
 
@@ -21,13 +21,14 @@ use crate::wire::spdy::{Headers, RstStatus};
 pub struct PortForwardServer {
     mux: Multiplexer,
     pairing: Pairing<Arrived>,
-    /// Whether a server may write to an error stream without harm to other connections: in legacy port-forward alone.
+    /// Whether a server may write to an error stream without harm to other connections. This is so only in legacy
+    /// port-forward.
     says_why: bool,
     linger: Duration,
 }
 
-/// A stream of a pair. An error stream is answered at once, because clients wait for that before they make the data
-/// stream. A data stream is answered once the caller knows whether the port can be reached.
+/// A stream of a pair. An error stream is answered at once, because clients wait for the answer before they make the
+/// data stream. A data stream is answered once the caller knows whether the port can be reached.
 #[derive(Debug)]
 enum Arrived {
     Data(Incoming),
@@ -59,9 +60,9 @@ impl PortForwardServer {
     /// Waits for the next connection of the client. `None` means that the client has ended in good order, or in legacy
     /// port-forward that all requested connections have ended.
     ///
-    /// A stream that is not half of a pair is reset. So is a half whose other half does not come within
-    /// [`Options::creation_timeout`], but only while this is polled. Other connections are not affected, and they go on
-    /// whether or not this is called.
+    /// A stream that is not half of a pair is reset. A half whose other half does not come within
+    /// [`Options::creation_timeout`] is reset too, but only while this is polled. Other connections are not affected.
+    /// They go on whether or not this is called.
     ///
     /// # Errors
     /// The error that the multiplexed connection ended with. It is [`ConnectionError::Lost`] if the client goes away
@@ -187,15 +188,16 @@ impl Request {
         &self.id
     }
 
-    /// Accepts the connection. Call it once the port was reached.
+    /// Accepts the connection. Call this once you have reached the port.
     #[must_use]
     pub fn accept(self) -> Connection {
         let (_, error) = self.error.split();
         Connection::server(self.data.reply(), error, self.port, self.says_why, self.linger)
     }
 
-    /// Refuses the connection because the port could not be reached. A client of this crate is told the reason, at most
-    /// 1024 characters of it. A Go client sees a connection that ends at once. The client's other connections go on.
+    /// Refuses the connection because the port could not be reached. A client of this crate is told the reason: at most
+    /// its first 1024 characters, without control characters. A Go client sees a connection that ends at once. The
+    /// client's other connections go on.
     pub fn fail(self, reason: &str) {
         // Control characters cannot be sent in a header.
         let reason: String = reason.chars().filter(|char| !char.is_control()).take(1024).collect();

@@ -1,8 +1,9 @@
 //! The state of a connection, for both roles (SPDY/3.1 §2.1–2.3, §2.6).
 //!
-//! This module owns the streams, their ids, and the operations on them. Other modules extend it: [`receive`](super::receive) handles received
-//! messages, [`transmit`](super::transmit) chooses what is sent next, [`timers`](super::timers) runs the timers, and
-//! [`ending`](super::ending) ends streams and the connection. None of them may contain IO, a clock or a waker: the caller supplies these.
+//! This module owns the streams, their ids, and the operations on them. Other modules extend it:
+//! [`receive`](super::receive) handles received messages, [`transmit`](super::transmit) chooses what is sent next,
+//! [`timers`](super::timers) runs the timers, and [`ending`](super::ending) ends streams and the connection. No module
+//! of these may contain IO, a clock or a waker: the caller supplies these.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -54,15 +55,17 @@ pub struct Connection {
     pub(super) role: Role,
     pub(super) config: Config,
     pub(super) phase: Phase,
-    /// Streams are boxed, because a table for 10,000 of them can be half empty.
+    /// Each stream is boxed, so that an empty slot of the table takes little memory: a table for 10,000 streams can be
+    /// half empty.
     pub(super) streams: HashMap<StreamId, Box<Stream>>,
     pub(super) events: VecDeque<Event>,
 
     next_id: u32,
     /// The highest stream id that the peer has opened.
     pub(super) last_taken: StreamId,
-    /// How many streams of the peer are in the table. A stream that has ended on the wire counts until its handles are dropped:
-    /// otherwise a peer could open and end streams faster than they are handled, without limit (CVE-2025-8671).
+    /// How many streams of the peer are in the table. A stream that has ended on the wire counts until its handles are
+    /// dropped: otherwise a peer could open and end streams faster than they are handled, without limit
+    /// (CVE-2025-8671).
     pub(super) theirs_live: usize,
     /// How many streams of ours have not ended on the wire.
     pub(super) ours_live: usize,
@@ -74,9 +77,9 @@ pub struct Connection {
 
     /// Flow control is on: the peer has shown that it has windows, or the configuration demands it.
     pub(super) windows: bool,
-    /// This client does not know yet whether the server has flow control, since the server has sent no frame. Until then the client
-    /// sends no more than one window. A server with windows could not hold more, and the WINDOW_UPDATEs that it needs would be stuck
-    /// behind that DATA.
+    /// This client does not know yet whether the server has flow control, since the server has sent no frame. Until
+    /// then the client sends no more than one window. A server with flow control could not hold more, and the
+    /// WINDOW_UPDATEs that it needs from the client would be stuck behind the client's DATA.
     pub(super) on_trial: bool,
     pub(super) settings_sent: bool,
     pub(super) peer_initial_window: u32,
@@ -91,21 +94,22 @@ pub struct Connection {
 
     /// Messages that belong to no stream in the table. They are sent before all others, and their number is limited.
     pub(super) replies: VecDeque<Message>,
-    /// How often something to send was added. A driver that sleeps because its IO is blocked is woken only if this changes.
+    /// How often something to send was added. A driver that sleeps because its IO is blocked is woken only if this
+    /// changes.
     pub(super) output_added: u64,
     /// Streams with control frames to send, in the order in which the frames were queued.
     pub(super) controls: VecDeque<StreamId>,
     /// Streams with DATA to send, by priority.
     pub(super) ready: [VecDeque<StreamId>; 8],
-    /// The stream with the peer's last word: after DATA on it, nothing more is sent.
+    /// The stream with the peer's last word. Once DATA has arrived on it, this end sends nothing more.
     pub(super) last_word: Option<LastWord>,
     /// The status of the GOAWAY at an orderly end.
     pub(super) farewell: GoAwayStatus,
-    /// Why nothing more is sent, while the peer is still read. `None` if messages are sent.
+    /// Why this end sends nothing more, although it still reads from the peer. `None` while it sends messages.
     pub(super) silence: Option<StreamError>,
-    /// A stream whose DATA is sent only after other streams were sent to their end.
+    /// A stream whose DATA is held back until the other streams have been sent to their end, and those streams.
     pub(super) held_behind: Option<(StreamId, Vec<StreamId>)>,
-    /// A PING or GOAWAY that is sent although nothing else is sent any more.
+    /// A PING or GOAWAY that is still sent after this end has stopped sending everything else.
     pub(super) last_message: Option<Message>,
 
     pub(super) clock: Clock,
@@ -170,8 +174,8 @@ impl Connection {
     /// Returns `None` if the peer allows no more streams for now. [`Event::CanOpen`] tells when to try again.
     ///
     /// # Errors
-    /// [`ConnectionError::InvalidHeader`], [`ConnectionError::IdsExhausted`], [`ConnectionError::GoneAway`], or the error that the
-    /// connection ended with.
+    /// [`ConnectionError::InvalidHeader`], [`ConnectionError::IdsExhausted`], [`ConnectionError::GoneAway`], or the
+    /// error that the connection ended with.
     pub fn open(&mut self, headers: Headers) -> Result<Option<StreamId>, ConnectionError> {
         self.check_open()?;
         if let Some(reason) = headers.unfit(&self.config.limits) {
@@ -194,8 +198,8 @@ impl Connection {
         Ok(Some(id))
     }
 
-    /// Creates a stream that both ends have from the start, because the transport has a fixed set of streams. On a client it counts as
-    /// opened by the client. On a server it is reported by [`Event::Incoming`].
+    /// Creates a stream that both ends have from the start, because the transport has a fixed set of streams. On a
+    /// client it counts as opened by the client. On a server it is reported by [`Event::Incoming`].
     pub(crate) fn give(&mut self, given: Given) -> StreamId {
         let ours = self.role == Role::Client;
         let id = StreamId::new(if ours { self.next_id } else { self.last_taken.get().saturating_add(1) | 1 });
@@ -242,7 +246,8 @@ impl Connection {
     /// Whether the peer has answered a stream of ours. `None` while it has not.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] if the peer reset the stream without an answer, or the error that the connection ended with.
+    /// [`StreamError::Reset`] if the peer reset the stream without an answer, or the error that the connection ended
+    /// with.
     pub fn answer(&self, id: StreamId) -> Option<Result<(), StreamError>> {
         let error = match self.streams.get(&id).map(Box::as_ref) {
             Some(stream) if stream.answered => return Some(Ok(())),
@@ -285,7 +290,7 @@ impl Connection {
         }
     }
 
-    /// Whether bytes may still be written on the stream, at once or after there is room.
+    /// Whether bytes may still be written on the stream, either now or once there is room.
     #[must_use]
     pub fn is_writable(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Open) && !self.is_closed()
@@ -294,8 +299,9 @@ impl Connection {
     /// Queues bytes to be sent: all of them, or none if the send buffer is full.
     ///
     /// # Errors
-    /// [`StreamError::Finished`] after [`finish`](Self::finish) or [`reset`](Self::reset), [`StreamError::Reset`] after a reset by the
-    /// peer, [`StreamError::Hushed`] after the peer's last word, or the error that the connection ended with.
+    /// [`StreamError::Finished`] after [`finish`](Self::finish) or [`reset`](Self::reset), [`StreamError::Reset`] after
+    /// a reset by the peer, [`StreamError::Hushed`] after the peer's last word (in a session, its status), or the error
+    /// that the connection ended with.
     pub fn write(&mut self, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
         let Some(stream) = self.writable(id)? else { return Ok(WriteOutcome::Blocked) };
         if !data.is_empty() {
@@ -305,7 +311,8 @@ impl Connection {
         Ok(WriteOutcome::Queued)
     }
 
-    /// As [`write`](Self::write), even if the send buffer is full. For a caller that was told before that there is room.
+    /// As [`write`](Self::write), but takes the bytes even if the send buffer is full. It is for a caller that has
+    /// already been told that there is room.
     pub(crate) fn write_over(&mut self, id: StreamId, data: Bytes) -> Result<(), StreamError> {
         let room = std::mem::replace(&mut self.config.send_buffer, usize::MAX);
         let written = self.write(id, data);
@@ -313,8 +320,8 @@ impl Connection {
         written.map(|_| ())
     }
 
-    /// Queues a copy of as many bytes as there is room for. Small writes are joined. Returns `None` if there is no room, and
-    /// [`Event::Writable`] tells when to try again.
+    /// Queues a copy of as many bytes as there is room for. Small writes are joined. Returns `None` if there is no
+    /// room, and [`Event::Writable`] tells when to try again.
     ///
     /// # Errors
     /// The same as [`write`](Self::write).
@@ -331,8 +338,8 @@ impl Connection {
         Ok(Some(taken))
     }
 
-    /// Whether all bytes that were written on the stream have been taken for sending. If not, [`Event::Writable`] tells when to ask
-    /// again.
+    /// Whether all bytes that were written on the stream have been taken for sending. If not, [`Event::Writable`] tells
+    /// when to ask again.
     ///
     /// # Errors
     /// The same as [`write`](Self::write), but a finished stream is no error.
@@ -354,7 +361,8 @@ impl Connection {
         }
     }
 
-    /// Sends the DATA of a stream only after the `others` were sent to their end. This works for one stream at a time.
+    /// Holds back the DATA of a stream until the `others` have been sent to their end. This works for one stream at a
+    /// time.
     pub(crate) fn hold_behind(&mut self, id: StreamId, others: Vec<StreamId>) {
         self.held_behind = Some((id, others));
     }
@@ -369,8 +377,8 @@ impl Connection {
         }
     }
 
-    /// Ends a stream in both directions, like [`reset`](Self::reset), but sends the queued bytes first, as many as the peer's window
-    /// allows. The rest is dropped, since the peer does not read.
+    /// Ends a stream in both directions, like [`reset`](Self::reset), but sends the queued bytes first, as many as the
+    /// peer's window allows. The rest is dropped, since the peer does not read.
     pub(crate) fn reset_behind(&mut self, id: StreamId, status: RstStatus) {
         self.discard(id);
         match self.streams.get_mut(&id) {
@@ -382,7 +390,8 @@ impl Connection {
         }
     }
 
-    /// Sets a stream's priority among those that have DATA to send, from 0 (first) to 7 (last). The default is 0, as in Kubernetes.
+    /// Sets a stream's priority among those that have DATA to send, from 0 (first) to 7 (last). The default is 0, as in
+    /// Kubernetes.
     pub fn set_priority(&mut self, id: StreamId, priority: u8) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.priority = priority.min(7);
@@ -433,7 +442,8 @@ impl Connection {
         self.budget.held()
     }
 
-    /// The stream with the most unread bytes, while reading is paused because unread bytes exceed the budget. `None` otherwise.
+    /// The stream with the most unread bytes, while reading is paused because unread bytes exceed the budget. `None`
+    /// otherwise.
     #[must_use]
     pub fn stalled_by(&self) -> Option<StreamId> {
         self.budget.is_spent().then(|| self.fullest()).flatten()

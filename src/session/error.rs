@@ -26,11 +26,12 @@ pub enum ConnectionError {
     /// The IO failed.
     #[error("connection lost: {0}")]
     Io(#[source] Arc<io::Error>),
-    /// The peer ended the connection in the middle of a frame, or without a goodbye (a GOAWAY, or over WebSocket a Close).
+    /// The peer ended the connection in the middle of a frame, or without a goodbye (a GOAWAY, or over WebSocket a
+    /// Close).
     #[error("connection lost: the peer closed it without a goodbye")]
     Lost,
-    /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as for
-    /// client-go. For a server this may still be its client's goodbye: see [`is_farewell`](Self::is_farewell).
+    /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as
+    /// for client-go. For a server this may still be its client's goodbye: see [`is_farewell`](Self::is_farewell).
     #[error("the peer closed the connection{}{}",
         code.map(|code| format!(" with code {code}")).unwrap_or_default(),
         if reason.is_empty() { String::new() } else { format!(": {reason:?}") })]
@@ -43,7 +44,7 @@ pub enum ConnectionError {
     /// The peer sent GOAWAY. It has not taken streams above `last_good`, and takes no new ones.
     #[error("the peer goes away ({status}), last stream taken: {last_good}")]
     GoneAway {
-        /// The highest stream id that the peer has taken, by its own word.
+        /// The highest stream id that the peer says it has taken.
         last_good: u32,
         /// The reason the peer gave.
         status: GoAwayStatus,
@@ -71,7 +72,7 @@ pub enum ConnectionError {
     /// Nothing was received from the peer for [`Config::keepalive_timeout`](crate::mux::Config::keepalive_timeout).
     #[error("nothing was received for {0:?}: the peer is gone")]
     KeepaliveTimeout(Duration),
-    /// While the connection was being closed, the peer accepted none of the queued bytes for
+    /// While the connection was being closed, the peer accepted none of the queued bytes for too long: for
     /// [`Config::flush_timeout`](crate::mux::Config::flush_timeout), or after a failure for
     /// [`Config::linger`](crate::mux::Config::linger). The queued bytes are lost.
     #[error("the peer accepted no bytes for {0:?} while the connection was being closed")]
@@ -88,10 +89,11 @@ pub enum ConnectionError {
         /// How long reading had been paused.
         after: Duration,
     },
-    /// All 2^30 stream ids of this side are used up.
+    /// All 2^30 stream ids of this end are used up.
     #[error("no stream ids are left on this connection")]
     IdsExhausted,
-    /// Over WebSocket channels the streams are fixed. The connection does not have this stream, or the stream was taken before.
+    /// Over WebSocket channels the streams are fixed. The connection does not have this stream, or the stream was taken
+    /// before.
     #[error("the connection has no such channel, or the channel is taken")]
     NoChannel,
     /// The headers cannot be sent as SPDY headers.
@@ -168,8 +170,8 @@ pub enum StreamError {
     /// The peer broke a rule on this stream, so this end reset the stream.
     #[error("stream reset because the peer broke a rule: {0}")]
     Broken(RstStatus),
-    /// The stream was left unread and held up readers of other streams, so this end reset it and dropped its unread bytes. See
-    /// [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout).
+    /// The stream was left unread and held up readers of other streams, so this end reset it and dropped its unread
+    /// bytes. See [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout).
     #[error("the stream was left unread for {after:?} while others waited, and was reset")]
     Stalled {
         /// How long reading had been paused.
@@ -178,12 +180,12 @@ pub enum StreamError {
     /// This end has already reset the stream, or finished its send half.
     #[error("the stream is closed for writing")]
     Finished,
-    /// The protocol has no half-close in this direction, and the stream stays open. Over WebSocket, exec has an end of stdin only from v5
-    /// on, and legacy port-forward has no half-close for a client.
+    /// The protocol has no half-close in this direction, and the stream stays open. Over WebSocket, an exec client can
+    /// end stdin only from v5 on, and a client of legacy port-forward cannot half-close.
     #[error("the protocol has no half-close: the peer cannot be told")]
     NoHalfClose,
-    /// The remote command has ended, so nothing reads what is written now. [`SendHalf::send`](crate::mux::SendHalf::send) returns this after
-    /// the session's status has arrived.
+    /// The remote command has ended, so nothing reads what is written now.
+    /// [`SendHalf::send`](crate::mux::SendHalf::send) returns this after the session's status has arrived.
     #[error("the remote command has ended")]
     Hushed,
     /// The whole connection failed.

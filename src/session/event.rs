@@ -10,8 +10,9 @@ use crate::wire::spdy::{RstStatus, StreamId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The peer opened a stream. Get its headers with [`Connection::take_headers`](super::Connection::take_headers), and answer it with
-    /// [`Connection::reply`](super::Connection::reply) or [`Connection::reset`](super::Connection::reset).
+    /// The peer opened a stream. Get its headers with [`Connection::take_headers`](super::Connection::take_headers),
+    /// and answer it with [`Connection::reply`](super::Connection::reply) or
+    /// [`Connection::reset`](super::Connection::reset).
     Incoming(StreamId),
     /// The peer answered, or reset, a stream of ours.
     Answered(StreamId),
@@ -19,12 +20,13 @@ pub enum Event {
     Readable(StreamId),
     /// A writer that was told [`WriteOutcome::Blocked`] should try again.
     Writable(StreamId),
-    /// No more bytes will arrive on the stream. Bytes that arrived before may still be unread. On a closed connection the event is
-    /// repeated when all of them are read.
+    /// No more bytes will arrive on the stream. Bytes that arrived before may still be unread. On a closed connection
+    /// the event is repeated when all these bytes have been read.
     Ended(StreamId),
-    /// All bytes that were written on the stream, and its FIN, have been taken for sending, or never will be.
+    /// All bytes that were written on the stream, and its FIN, have been taken for sending, or they never will be
+    /// taken.
     Sent(StreamId),
-    /// An [`Connection::open`](super::Connection::open) that had to wait may succeed now.
+    /// A call of [`Connection::open`](super::Connection::open) that had to wait may succeed now.
     CanOpen,
     /// The peer answered a PING.
     Pong(u32),

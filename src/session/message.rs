@@ -1,7 +1,8 @@
 //! The messages between the two ends of a connection, for every transport.
 //!
-//! This module owns the messages and their conversion to and from SPDY frames. Other transports convert them in
-//! their own readers and writers. It must not decide when a message may be sent, which is the [`Connection`](super::Connection)'s job.
+//! This module owns the messages and their conversion to and from SPDY frames. Other transports convert them in their
+//! own readers and writers. It must not decide when a message may be sent, which is the
+//! [`Connection`](super::Connection)'s job.
 
 use bytes::Bytes;
 
@@ -9,7 +10,8 @@ use crate::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, Settings, Strea
 
 /// A message from one end of a connection to the other.
 ///
-/// The ids, the statuses and the headers are SPDY's. A transport without stream ids numbers its streams by their position.
+/// The ids, the statuses and the headers are SPDY's. A transport without stream ids gives each stream an id according
+/// to its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // complete: a connection handles no other message
 pub enum Message {
@@ -35,7 +37,7 @@ pub enum Message {
         /// What the stream is for.
         headers: Headers,
     },
-    /// Takes a stream that the other end opened: SYN_REPLY.
+    /// Accepts a stream that the other end opened: SYN_REPLY.
     Answer {
         /// The stream.
         id: StreamId,
@@ -69,9 +71,10 @@ pub enum Message {
     },
     /// What this end allows: SETTINGS.
     Settings(Settings),
-    /// Asks whether the other end is alive, or answers such a question: PING. A client asks with odd ids, and a server with even ids.
+    /// Asks whether the other end is alive, or answers such a question: PING. A client asks with odd ids, and a server
+    /// with even ids.
     Ping(u32),
-    /// The last message of this end, which takes no more streams: GOAWAY.
+    /// Says that this end takes no more streams, and that this is its last message: GOAWAY.
     Goodbye {
         /// The last stream of the other end that this end has taken.
         last_good: StreamId,

@@ -5,8 +5,8 @@
 
 use crate::initiator::Initiator;
 
-/// The most bytes of an error stream, or of a [`Status`](super::Status) elsewhere: 256 KiB. A kubelet repeats the whole
-/// command in the status, and on Linux one argument may have 128 KiB.
+/// The maximum length of an error stream, or of a [`Status`](super::Status) elsewhere: 256 KiB. A kubelet repeats the
+/// whole command in the status, and on Linux one argument may have 128 KiB.
 pub const MAX_STATUS_LEN: usize = 256 * 1024;
 
 /// Why the bytes of an error stream are not a status.

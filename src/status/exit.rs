@@ -16,7 +16,7 @@ use crate::protocol::Version;
 pub enum ExitStatus {
     /// With exit code 0.
     Success,
-    /// With an exit code. Go's clients take 0 to 255 only; exit codes of Windows can be larger.
+    /// With an exit code. Go's clients accept only codes from 0 to 255. Exit codes of Windows can be larger.
     Code(i32),
     /// The command could not be run, or the server does not know how it ended.
     Failed(Box<Status>),
@@ -42,8 +42,8 @@ impl ExitStatus {
     /// Reads a whole error stream.
     ///
     /// v1 to v3 carry a text for a failure, and no bytes for success. v4 and v5 carry one JSON [`Status`]; for an empty
-    /// stream the result is `None`, because it does not say how the command ended. (Go takes it as success, and so also
-    /// a lost connection.)
+    /// stream the result is `None`, because it does not say how the command ended. (Go takes an empty stream as
+    /// success, and so it takes a lost connection as success too.)
     ///
     /// If the exit code of a failure is 0 or not an `i32`, the result is [`ExitStatus::Failed`].
     ///

@@ -1,6 +1,6 @@
 //! A Kubernetes `metav1.Status`, and its JSON.
 //!
-//! What a `Status` says of a command is for [`ExitStatus`](super::ExitStatus).
+//! [`ExitStatus`](super::ExitStatus) interprets what a `Status` says about a command.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::{StatusError, check_len};
 
-/// The most causes of a [`Status`] that are kept: the first 64. Further causes are read and dropped.
+/// How many causes of a [`Status`] are kept: the first 64. Further causes are read and dropped.
 pub const MAX_CAUSES: usize = 64;
 
 /// A Kubernetes `metav1.Status`: what v4 and v5 carry on the error stream, and what an API server answers when it
@@ -39,7 +39,7 @@ pub struct Status {
     pub code: Option<i32>,
 }
 
-/// What a [`Status`] is about.
+/// The resource that a [`Status`] is about, and the causes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(default)]
@@ -151,8 +151,8 @@ impl Status {
         Self { status: FAILURE.into(), ..Self::default() }
     }
 
-    /// The exit code of a `NonZeroExitCode`: the message of the first cause that is an `ExitCode`. `None` if it is not
-    /// an `i32`, or is 0, which no failure has.
+    /// The exit code of a `NonZeroExitCode`: the message of the first cause that is an `ExitCode`. `None` if the
+    /// message is not an `i32`, or is 0, which is not the exit code of a failure.
     pub(super) fn exit_code(&self) -> Option<i32> {
         if self.reason != NON_ZERO_EXIT_CODE {
             return None;

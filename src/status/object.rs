@@ -2,7 +2,7 @@
 //!
 //! Does not parse the object: whether it is well-formed, and what it says, is for serde.
 
-/// Finds the end of a JSON object without parsing it, over any split of its bytes.
+/// Finds the end of a JSON object without parsing it, however its bytes are split.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ObjectScanner {
     depth: usize,

@@ -17,8 +17,8 @@ use crate::protocol::Version;
 pub struct StatusReader {
     version: Version,
     scanner: ObjectScanner,
-    /// How many bytes were scanned. `None` if they are a text, or no JSON object: then only the end of the stream ends
-    /// them.
+    /// How many bytes were scanned. `None` if the bytes are a text, or not a JSON object: then they are whole only at
+    /// the end of the stream.
     scanned: Option<usize>,
     bytes: BytesMut,
 }

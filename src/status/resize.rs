@@ -1,6 +1,6 @@
 //! What a resize stream carries: the JSON of a [`TerminalSize`], again and again.
 //!
-//! Limits the length of each.
+//! Limits the length of each size.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::object::{ObjectScanner, Scan};
 use crate::initiator::Initiator;
 
-/// The most bytes of one size on a resize stream: 1 KiB.
+/// The maximum length of one size on a resize stream: 1 KiB.
 pub const MAX_RESIZE_LEN: usize = 1024;
 
 /// The size of a terminal, in characters.
@@ -32,7 +32,7 @@ impl TerminalSize {
     }
 }
 
-/// Reads the sizes from a resize stream, at any split of its bytes.
+/// Reads the sizes from a resize stream, however its bytes are split.
 #[derive(Clone, Debug, Default)]
 pub struct ResizeDecoder {
     scanner: ObjectScanner,

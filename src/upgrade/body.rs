@@ -92,8 +92,8 @@ impl Body {
         (self.collected.freeze(), !self.whole)
     }
 
-    /// Collects at most `left` bytes. Returns how many of them are still to come, or `None` if the limit leaves no
-    /// room.
+    /// Collects at most `left` bytes. Returns how many of these bytes are still to come, or `None` if the limit leaves
+    /// no room.
     fn collect(&mut self, input: &mut BytesMut, left: u64) -> Option<u64> {
         let room = self.limit.saturating_sub(self.collected.len());
         let len = input.len().min(room).min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -123,7 +123,7 @@ impl Framing {
     }
 }
 
-/// The most bytes of a line with a chunk's size and its extensions.
+/// The maximum length, in bytes, of a line with a chunk's size and its extensions.
 const MAX_CHUNK_LINE: usize = 256;
 
 #[cfg(test)]

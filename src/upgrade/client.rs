@@ -25,11 +25,13 @@ use crate::protocol::{Protocol, Transport, Version, X_STREAM_PROTOCOL_VERSION};
 /// All offers must be of one transport. Without offers, the connection is upgraded to raw SPDY. `connect_with_fallback`
 /// tries WebSocket first and then SPDY.
 ///
-/// The request must be a GET, or for SPDY a GET or POST (kubectl's is a POST). It needs a percent-encoded path, and a
-/// `Host` header or an authority in its URI. Its other headers are sent. `Connection`, `Upgrade`, `Content-Length`,
-/// `X-Stream-Protocol-Version` and all `Sec-WebSocket-…` are set here.
+/// The method of the request must be GET, or for SPDY either GET or POST (kubectl uses POST). The request needs a
+/// percent-encoded path, and a `Host` header or an authority in its URI. All its headers are sent. This function adds
+/// `Connection`, `Upgrade`, `Content-Length`, `X-Stream-Protocol-Version` and all `Sec-WebSocket-…` headers, so the
+/// request must not have them.
 ///
-/// If a SPDY server names no protocol, it means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
+/// If a SPDY server names no protocol, the protocol is `channel.k8s.io`, as in Go. 1xx responses before the 101 are
+/// skipped.
 ///
 /// # Errors
 /// [`UpgradeError::Refused`], with the server's answer, or another [`UpgradeError`] of a client. With any error the IO
@@ -39,8 +41,8 @@ use crate::protocol::{Protocol, Transport, Version, X_STREAM_PROTOCOL_VERSION};
 /// If called outside of a tokio runtime with its timer enabled.
 ///
 /// # Cancel safety
-/// If dropped before completion, the IO and so the connection is dropped. The server may have received the request
-/// already.
+/// If dropped before completion, the IO is dropped, and the connection with it. The server may have received the
+/// request already.
 pub async fn connect<IO>(
     mut io: IO,
     request: Request<()>,
@@ -257,7 +259,8 @@ impl Asked {
         Ok(())
     }
 
-    /// The protocol that the server chose. Several lines are one list (RFC 9110 §5.3), which matches no offer.
+    /// The protocol that the server chose. If the header has several lines, they are one list (RFC 9110 §5.3), and a
+    /// list matches no offer.
     fn chosen(&self, headers: &HeaderMap, offers: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
         let lines = headers.get_all(self.transport.offers()).iter();
         let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
@@ -302,11 +305,11 @@ fn check_reserved(request: &Request<()>, reserved: &[header::HeaderName]) -> Res
     }
 }
 
-/// Headers that are set here for the next hop, or that announce a body. An upgrade request has no body.
+/// Headers that this module sets itself for the next hop, or that announce a body. An upgrade request has no body.
 const RESERVED: [header::HeaderName; 4] =
     [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE];
 
-/// Headers that are set here for our own client.
+/// Headers that this module sets itself for our own client.
 const OFFERS: [header::HeaderName; 6] = [
     X_STREAM_PROTOCOL_VERSION,
     header::SEC_WEBSOCKET_ACCEPT,

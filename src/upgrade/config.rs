@@ -10,19 +10,20 @@ use super::websocket::Origins;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The most bytes of the peer's head. For a client, of all 1xx heads and the final head together. For a server that
-    /// includes the command: kubectl puts each argument into the query. Default: 64 KiB.
+    /// The maximum length of the peer's head, in bytes. For a client, the limit is for all 1xx heads and the final head
+    /// together. For a server, the head includes the command, because kubectl puts each argument into the query.
+    /// Default: 64 KiB.
     pub max_head: usize,
-    /// The most header lines of the peer's head. Default: 100.
+    /// The maximum number of header lines in the peer's head. Default: 100.
     pub max_headers: usize,
-    /// Time for the whole handshake up to the end of the peer's head, not for each read. Also the time to write an
-    /// answer. Default: 10 s.
+    /// The time limit for the whole handshake up to the end of the peer's head. It is not a limit for each read. It is
+    /// also the time limit for writing an answer. Default: 10 s.
     pub head_timeout: Duration,
     /// How many bytes a client keeps of a refusal's body, and how many a server discards after its own refusal.
     /// Default: 64 KiB.
     pub max_refusal_body: usize,
-    /// Time for a client to read a refusal's body, and for a server to wait for the client's end after its own refusal.
-    /// Default: 5 s.
+    /// The time limit for a client to read a refusal's body, and for a server to wait for the client's end after its
+    /// own refusal. Default: 5 s.
     pub refusal_body_timeout: Duration,
     /// Which web pages may open a WebSocket at a server. Default: pages of the same host.
     pub origins: Origins,

@@ -56,11 +56,11 @@ pub enum UpgradeError {
         /// The `Location`, as the server wrote it.
         location: Option<String>,
     },
-    /// Client: the server answered 101, but not that it switches to the requested protocol.
+    /// Client: the server answered 101, but its answer does not switch to the requested protocol.
     #[error("the server answered 101 but did not switch: {0}")]
     NotSwitched(NotSwitched),
-    /// Client: the server chose a protocol that was not offered. A server that names no protocol means `channel.k8s.io`
-    /// over SPDY.
+    /// Client: the server chose a protocol that was not offered. Over SPDY, a server that names no protocol has chosen
+    /// `channel.k8s.io`.
     #[error("the server chose the protocol {name:?}, which was not offered")]
     ProtocolNotOffered {
         /// The name of the chosen protocol.
@@ -212,7 +212,7 @@ pub enum BearerTokenError {
     /// The token is not base64url without padding, or not UTF-8, or empty.
     #[error("the bearer token in the subprotocols cannot be decoded")]
     Encoding,
-    /// No other subprotocol is offered. A server has to name one in its answer, and must not name the token.
+    /// No other subprotocol is offered. A server has to name a subprotocol in its answer, and must not name the token.
     #[error("missing additional subprotocol beside the bearer token")]
     Alone,
 }
@@ -221,7 +221,7 @@ pub enum BearerTokenError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRequest {
-    /// The method is neither GET nor POST, which are all that Kubernetes upgrades.
+    /// The method is neither GET nor POST. Kubernetes upgrades no other method.
     #[error("the method is neither GET nor POST")]
     Method,
     /// The request is not for HTTP/1.1. HTTP/2 and later have no such upgrade.
@@ -245,7 +245,7 @@ pub enum InvalidRequest {
     /// The method is not GET, which WebSocket requires (RFC 6455 §4.1).
     #[error("the method of a WebSocket handshake must be GET")]
     NotGet,
-    /// The offers are of more than one transport. One request can ask for one only.
+    /// The offers are of more than one transport. One request can ask for only one transport.
     #[error("the offers are of more than one transport")]
     MixedOffers,
     /// For a fallback: the list of offers for this transport is empty, or names a protocol of another transport.
@@ -295,7 +295,7 @@ pub struct Refusal {
     /// The body, cut off at [`Config::max_refusal_body`](super::Config::max_refusal_body).
     pub body: Bytes,
     /// Whether the body was cut off: at that limit, at
-    /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not come whole.
+    /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not arrive whole.
     pub truncated: bool,
 }
 
@@ -309,7 +309,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     /// Writes what the server says, as kubectl does: `message` or `error` of a JSON object such as a [`Status`], or
-    /// else the body as text. If the body is empty, the status line.
+    /// else the body as text. If the body is empty, this writes the status line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[derive(Default, Deserialize)]
         #[serde(default)]

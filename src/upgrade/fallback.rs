@@ -1,6 +1,7 @@
 //! Tries WebSocket first, and SPDY if the server refuses WebSocket, as kubectl does.
 //!
-//! Decides when a second connection is made, and keeps the reason. Only a refusal is a reason, no other failure.
+//! Decides when a second connection is made, and keeps the reason for it. The only reason is a refusal of WebSocket, no
+//! other failure.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +16,7 @@ use super::upgraded::Upgraded;
 use crate::initiator::Initiator;
 use crate::protocol::{Protocol, Transport};
 
-/// A connection, and why it is not WebSocket.
+/// A connection, and the reason if it is not a WebSocket connection.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Connected<IO> {
@@ -88,8 +89,8 @@ impl From<FallbackError> for io::Error {
 /// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
 ///
 /// # Errors
-/// [`FallbackError`], which says which of the two failed and why. It is [`InvalidRequest::NotOfTransport`], and nothing
-/// was sent, if a list is empty or has a protocol of the other transport.
+/// [`FallbackError`], which says whether WebSocket or SPDY failed, and why. If a list is empty or has a protocol of the
+/// other transport, the error is [`InvalidRequest::NotOfTransport`], and nothing was sent.
 ///
 /// # Cancel safety
 /// The same as [`connect`].

@@ -9,14 +9,14 @@ use http::{Method, Request, Response, StatusCode, Uri};
 
 use super::error::{HeadFault, UpgradeError};
 
-/// Collects bytes up to the end of a head. It looks at each byte once, at any split of the bytes.
+/// Collects bytes up to the end of a head. It looks at each byte once, however the bytes are split.
 #[derive(Debug)]
 pub struct HeadReader {
     buffer: BytesMut,
     /// How many bytes of the buffer were looked at.
     scanned: usize,
     line: Line,
-    /// How many bytes further heads may have, all together.
+    /// How many bytes all further heads together may have.
     budget: usize,
     limit: usize,
 }
@@ -127,7 +127,8 @@ pub fn parse_response_head(head: &[u8], max_headers: usize) -> Result<Response<(
     Ok(response)
 }
 
-/// Whether a comma-separated header lists the token, in any of its lines and in any case (RFC 9110 §5.6.1).
+/// Whether a comma-separated header lists the token, in any of the header's lines and in upper or lower case (RFC 9110
+/// §5.6.1).
 pub(super) fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     elements(headers, &name).any(|element| element.eq_ignore_ascii_case(token))
 }
@@ -163,7 +164,7 @@ impl From<HeadFault> for UpgradeError {
     }
 }
 
-/// Room for as many header lines as the head can have: the shortest is `a:` and LF.
+/// Makes room for as many header lines as the head can have: the shortest line is `a:` and LF.
 fn header_lines(head: &[u8], max_headers: usize) -> Vec<httparse::Header<'_>> {
     vec![httparse::EMPTY_HEADER; max_headers.min(head.len() / 3)]
 }

@@ -36,15 +36,16 @@ pub struct PassedOn<C, B> {
     pub protocol: String,
 }
 
-/// Which side of a proxy failed. If the client could be answered, it was.
+/// Which side of a proxy failed. The client was answered if that was possible.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PassError {
-    /// The client's request cannot be passed on, or the answer could not be written to the client.
+    /// The answer could not be written to the client.
     #[error("the client: {0}")]
     Client(#[source] UpgradeError),
-    /// The backend failed. If it refused, its answer was passed back to the client. If its answer was not valid, the
-    /// client got a 502; if it did not answer in time, a 504.
+    /// The backend failed, or the request for it is not valid. If the backend refused, its answer was passed back to
+    /// the client. If its answer was not valid, the client got a 502; if it did not answer in time, a 504; if the
+    /// request is not valid, a 500.
     #[error("the backend: {0}")]
     Backend(#[source] UpgradeError),
 }
@@ -60,9 +61,10 @@ impl PassError {
 }
 
 impl<IO> Pending<IO> {
-    /// The request for a backend. It has no hop-by-hop headers (RFC 9110 §7.6.1), which [`pass_on`](Self::pass_on) adds
-    /// anew, no `Origin`, which names this host and is checked by `pass_on` over WebSocket, and no token in
-    /// `Sec-WebSocket-Protocol`, which [`bearer_token`](Self::bearer_token) returns.
+    /// The request for a backend: the client's request without some of its headers:
+    /// - It has no hop-by-hop headers (RFC 9110 §7.6.1). [`pass_on`](Self::pass_on) adds its own.
+    /// - It has no `Origin`, which names this host. Over WebSocket `pass_on` checks the client's `Origin`.
+    /// - It has no token in `Sec-WebSocket-Protocol`. [`bearer_token`](Self::bearer_token) returns the token.
     ///
     /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You
     /// can change everything else, too, such as the path or `X-Forwarded-For`.
@@ -81,17 +83,16 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Passes this upgrade on to a backend: sends `request`, which is [`to_pass_on`](Self::to_pass_on)'s with your
-    /// changes, and passes the backend's answer back to the client.
+    /// Passes this upgrade on to a backend: sends `request` to the backend, and passes the backend's answer back to the
+    /// client. `request` is the result of [`to_pass_on`](Self::to_pass_on), with your changes.
     ///
-    /// Returns `Ok` only if the backend's 101 switches to the transport and to one of the protocols that the client
-    /// asks for, and only once the 101 was written to the client. Over WebSocket the 101 must also answer the client's
-    /// key. Every other answer is passed back to the client with at most
-    /// [`Config::max_refusal_body`](super::Config::max_refusal_body) bytes of its body, and both connections are
-    /// closed. A redirect is neither followed nor shown to the client.
+    /// Returns `Ok` once the backend's 101 was written to the client. The 101 must switch to the transport that the
+    /// client asks for, and to one of its protocols. Over WebSocket it must also answer the client's key. Every other
+    /// answer is passed back to the client with at most [`Config::max_refusal_body`](super::Config::max_refusal_body)
+    /// bytes of its body, and both connections are closed. A redirect is neither followed nor shown to the client.
     ///
     /// # Errors
-    /// [`PassError`] says which side failed. The client has been answered.
+    /// [`PassError`] says which side failed. The client has been answered, unless the answer could not be written to it.
     ///
     /// # Cancel safety
     /// If dropped before completion, both connections are dropped.
@@ -164,7 +165,7 @@ impl<C, B> fmt::Debug for PassedOn<C, B> {
     }
 }
 
-/// The protocol that the backend chose. It must be one of those that were passed on.
+/// The protocol that the backend chose. It must be one of the protocols that were passed on.
 fn chosen(request: &Request<()>, response: &Response<()>, transport: Transport) -> Result<String, UpgradeError> {
     let lines = response.headers().get_all(transport.offers()).iter();
     let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
@@ -187,9 +188,9 @@ fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
     head
 }
 
-/// A proxy's answer to its client when the backend did not switch: the backend's refusal, or else a 502, or a 504 if
-/// the backend did not answer in time. Use it if you upgrade the two sides one after the other. [`Pending::pass_on`]
-/// sends it by itself.
+/// The answer that a proxy gives its client when the backend did not switch: the backend's refusal, a 504 if the
+/// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the
+/// two sides one after the other. [`Pending::pass_on`] sends this answer by itself.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused(refusal) = error {

@@ -35,10 +35,10 @@ fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
 
 /// Reads the ports that a port-forward request names in its query, in the order in which it names them.
 ///
-/// The kubelet's query calls them `port` and the kube-apiserver's `ports`. Either may be repeated, and one value may
-/// list several ports with commas. A query that names no port gives an empty list.
+/// A query for a kubelet names them `port`, and a query for a kube-apiserver names them `ports`. Both parameters may be
+/// repeated, and one value may list several ports with commas. A query that names no port gives an empty list.
 ///
-/// [`Pending::accept`](super::Pending::accept) does this by itself. Use it for
+/// [`Pending::accept`](super::Pending::accept) calls this function by itself. Use the function for
 /// [`Upgraded::with_ports`](super::Upgraded::with_ports) if another library makes the handshake of
 /// [`Protocol::LegacyPortForward`], or if you read a connection that you pass on.
 ///
@@ -72,7 +72,7 @@ pub enum PortsError {
     TooMany {
         /// How many ports the query names.
         asked: usize,
-        /// The most ports of one connection.
+        /// The maximum number of ports of one connection.
         most: usize,
     },
 }

@@ -1,7 +1,7 @@
 //! The server's side of the handshake: one request, one answer.
 //!
 //! Refuses invalid requests before the caller sees them, in the words of Go's servers. It writes nothing after the 101,
-//! because a Go client may lose bytes that come with it.
+//! because a Go client may lose bytes that arrive together with the 101.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -32,7 +32,7 @@ use crate::protocol::{Protocol, Transport, X_STREAM_PROTOCOL_VERSION};
 /// If called outside of a tokio runtime with its timer enabled.
 ///
 /// # Cancel safety
-/// If dropped before completion, the IO and so the connection is dropped.
+/// If dropped before completion, the IO is dropped, and the connection with it.
 pub async fn accept<IO>(mut io: IO, config: &Config) -> Result<Pending<IO>, UpgradeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -108,7 +108,7 @@ impl<IO> Pending<IO> {
         self.transport().is_some()
     }
 
-    /// The transport that the request asks for. SPDY if it names both.
+    /// The transport that the request asks for. If the request names both transports, this is SPDY.
     pub fn transport(&self) -> Option<Transport> {
         self.transports().next()
     }
@@ -150,13 +150,15 @@ where
     ///
     /// # Errors
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400.
-    /// [`UpgradeError::NoCommonProtocol`] was answered 403, over SPDY with the list of supported protocols, in the
-    /// words of Go's servers. Only over WebSocket: `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed`,
-    /// `UpgradeError::BearerToken` and `UpgradeError::Ports`, which name their answers. [`UpgradeError::Timeout`] and
-    /// [`UpgradeError::Io`] mean that the 101 could not be written.
+    /// [`UpgradeError::NoCommonProtocol`] was answered 403, in the words of Go's servers and with the list of the
+    /// supported SPDY protocols. Over WebSocket there are also `UpgradeError::Handshake`,
+    /// `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken` and `UpgradeError::Ports`. The docs of each say
+    /// how the request was answered. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 could not be
+    /// written.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the IO and so the connection is dropped. The client may have the 101 already.
+    /// If dropped before completion, the IO is dropped, and the connection with it. The client may have received the
+    /// 101 already.
     pub async fn accept(mut self, supported: &[Protocol]) -> Result<Upgraded<IO>, UpgradeError> {
         let Chosen { protocol, ports, head } = match self.choose(supported) {
             Ok(chosen) => chosen,
@@ -166,18 +168,19 @@ where
         Ok(Upgraded { io: self.io, read_ahead: self.read_ahead, protocol, ports })
     }
 
-    /// Answers without an upgrade, and closes the connection. `Content-Length` and `Connection: close` are set here and
-    /// replace those of the response. First the write side is shut down. Then what still comes is discarded until the
-    /// client's end, but at most [`Config::max_refusal_body`] bytes and for at most [`Config::refusal_body_timeout`]:
-    /// if a socket is closed with unread bytes, the kernel may drop the answer.
+    /// Answers without an upgrade, and closes the connection. This function sets `Content-Length` and
+    /// `Connection: close`, and replaces those of the response. After the answer it shuts down the write side. Then it
+    /// reads and discards what the client still sends, until the client's end, but at most [`Config::max_refusal_body`]
+    /// bytes and for at most [`Config::refusal_body_timeout`]. If it closed the socket with unread bytes, the kernel
+    /// might drop the answer.
     ///
     /// # Errors
     /// [`UpgradeError::InvalidResponse`] for a 1xx. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] if the response
     /// could not be written.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the IO and so the connection is dropped. The client may have any part of the
-    /// answer.
+    /// If dropped before completion, the IO is dropped, and the connection with it. The client may have received any
+    /// part of the answer.
     pub async fn respond(mut self, response: Response<Bytes>) -> Result<(), UpgradeError> {
         if response.status().is_informational() {
             return Err(UpgradeError::InvalidResponse(response.status()));
@@ -193,7 +196,7 @@ where
         error
     }
 
-    /// The IO, and the bytes that were read from it past the head. For answers that are sent by other means.
+    /// The IO, and the bytes that were read from it past the head. Use this to send an answer by other means.
     pub fn into_io(self) -> (IO, Bytes) {
         (self.io, self.read_ahead)
     }
@@ -336,7 +339,7 @@ pub(super) fn plain(status: StatusCode, message: impl fmt::Display) -> Response<
     response
 }
 
-/// Writes a final answer, shuts the write side down, and discards what still comes.
+/// Writes a final answer, shuts the write side down, and discards what the client still sends.
 async fn answer<IO>(
     io: &mut IO,
     method: &Method,

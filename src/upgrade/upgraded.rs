@@ -11,7 +11,7 @@ use crate::protocol::Protocol;
 
 /// An IO past its 101, the bytes that were read from it past the head, and the protocol that was negotiated.
 ///
-/// If another library such as hyper, kube or axum made the handshake, make one with [`Upgraded::new`].
+/// If another library such as hyper, kube or axum made the handshake, create an `Upgraded` with [`Upgraded::new`].
 pub struct Upgraded<IO> {
     pub(super) io: IO,
     pub(super) read_ahead: Bytes,
@@ -36,7 +36,7 @@ impl<IO> Upgraded<IO> {
         self.protocol
     }
 
-    /// Sets the ports that the request asked for, in the request's order. Needed if the handshake of
+    /// Sets the ports that the request asked for, in the request's order. Call this if the handshake of
     /// [`Protocol::LegacyPortForward`] was made elsewhere: without ports, legacy port-forward has no connections. Other
     /// protocols ignore this.
     #[must_use]

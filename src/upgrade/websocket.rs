@@ -14,11 +14,12 @@ use sha1::{Digest, Sha1};
 
 use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
 
-/// Which web pages may open a WebSocket at this server. A browser names the page's host in `Origin`, and sends the
-/// cookies that it holds for this server, for a page of any site: only this check keeps other sites' pages out.
+/// Which web pages may open a WebSocket at this server. A browser lets a page of any site open a WebSocket at this
+/// server, and sends the cookies that it holds for this server. It names the page's host in `Origin`. Only this check
+/// keeps out the pages of other sites.
 ///
-/// The check does not help if an attacker makes a name of its own point to this server (DNS rebinding). A server that
-/// browsers can reach should also check `Host` against its own names, or ask for a token.
+/// The check does not help if an attacker makes a host name of the attacker point to this server (DNS rebinding). A
+/// server that browsers can reach should also check `Host` against its own names, or ask for a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origins {
@@ -108,7 +109,7 @@ fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), UpgradeErr
     if allowed { Ok(()) } else { Err(UpgradeError::OriginNotAllowed { origin: origin.unwrap_or_default().to_owned() }) }
 }
 
-/// Whether an origin names the same host and port as `Host`. Either may leave out the scheme's default port.
+/// Whether an origin names the same host and port as `Host`. Both may leave out the scheme's default port.
 fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
     let (host, default) = match origin.split_once("://") {
         Some(("http", host)) => (host, ":80"),
@@ -141,7 +142,8 @@ pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<Bearer
     if alone { token.and(Err(BearerTokenError::Alone)) } else { token.map(Some) }
 }
 
-/// Whether an offer may hold a token, even a misspelt one, which would be a secret in a log all the same.
+/// Whether an offer may hold a token. A misspelt offer counts too: the token in it would be a secret in a log all the
+/// same.
 fn looks_like_a_token(offer: &[u8]) -> bool {
     const MARK: &[u8] = b"bearer.authorization.k8s.io";
     offer.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))

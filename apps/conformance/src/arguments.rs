@@ -46,11 +46,12 @@ pub(crate) struct Arguments {
     /// The container to run commands in [default: the pod's first container].
     #[arg(short, long, requires = "elsewhere", conflicts_with = "create")]
     container: Option<String>,
-    /// A container whose main process repeats each line of its stdin on both outputs. Without it, attach is not tested.
+    /// A container whose main process repeats each line of its stdin on stdout and stderr. Without this option, attach
+    /// is not tested. Exception: the built-in node and the pod of --create have such a process.
     #[arg(long, value_name = "CONTAINER", requires = "elsewhere", conflicts_with = "create")]
     attach_container: Option<String>,
-    /// A port of the pod that sends back what it receives. Without it, port-forward is not tested, except with a
-    /// --server on this machine and no --pod: then this program opens such a port itself.
+    /// A port of the pod that sends back the bytes that it receives. Without this option, port-forward is not tested.
+    /// Exception: if --server is on this machine and --pod is not given, this program opens such a port itself.
     #[arg(long, value_name = "PORT", requires = "elsewhere", conflicts_with = "create")]
     echo_port: Option<u16>,
     /// The URL of a server outside a cluster: one with the paths of a kube-apiserver or, with --kubelet, of a kubelet.
@@ -71,17 +72,18 @@ pub(crate) struct Arguments {
     /// Path to a PEM file with the key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
-    /// Count departures that other servers are known for as failures. This is always so for the built-in node.
+    /// Count known departures from the protocols as failures too: departures that other servers are known to have. For
+    /// the built-in node this option is always on.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Run these cases only. A case is named in full, or by the beginning of its name up to a slash: output,
-    /// status/codes.
+    /// Run these cases only. Name a case in full, or a group of cases by the part of the name before the slash. For
+    /// example: output, status/codes.
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Run the cases in these columns of the table only, for example "WS v5".
     #[arg(long, value_name = "COLUMN", num_args = 1.., value_delimiter = ',')]
     pub(crate) column: Vec<String>,
-    /// List the cases, and run none.
+    /// List the cases and exit. No case is run.
     #[arg(long)]
     pub(crate) list: bool,
     /// Write the result to this file as JSON.
@@ -90,13 +92,14 @@ pub(crate) struct Arguments {
     /// Write the result to this file as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
-    /// How many commands that exit at once are run in each column.
+    /// How many short commands to run in each column. Each of them exits at once.
     #[arg(long, default_value = "1000")]
     runs: NonZeroUsize,
-    /// The size of each large transfer, in megabytes of 10^6 bytes.
+    /// The size of each large transfer, in megabytes (10^6 bytes).
     #[arg(long, default_value = "100")]
     megabytes: NonZeroUsize,
-    /// The time limit of a step that a healthy server does at once, in seconds. Raise it for a slow or distant server.
+    /// The time limit, in seconds, of a step that a healthy server does without delay. Raise it for a slow or distant
+    /// server.
     #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().patience.as_secs())]
     patience: u64,
     /// The time limit of a case in one column, in seconds.

@@ -49,10 +49,11 @@ struct Arguments {
     /// The container name [default: the server's choice].
     #[arg(short, long)]
     container: Option<String>,
-    /// Do not preserve ownership and permissions and, in a download, modification times.
+    /// Do not preserve ownership and permissions. In a download, do not preserve modification times either.
     #[arg(long)]
     no_preserve: bool,
-    /// Upload directly under the final names, with no command but tar. An interrupted copy leaves incomplete files.
+    /// Upload files directly under their final names. This needs no command but tar in the container, but an
+    /// interrupted copy leaves incomplete files.
     #[arg(long)]
     in_place: bool,
     /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.

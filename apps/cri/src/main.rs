@@ -1,13 +1,14 @@
-//! A container runtime for a kubelet or crictl. Its containers are local processes, and this library carries its
+//! A container runtime for a kubelet or crictl. Its containers are local processes, and this library carries their
 //! streams.
 //!
 //! `cargo run --bin cri -- --listen unix:///tmp/cri.sock`, then `kubelet
 //! --container-runtime-endpoint=unix:///tmp/cri.sock …`.
 //!
 //! It shows [`kubestream_runtime`] in use: exec, attach and port-forward answer with its URLs. As a runtime it is a
-//! toy. Every image exists and none is opened. A container runs its command on this machine, or the command that
-//! `--image` gives its image, or sleeps. Nothing is isolated: it has no root, user, mounts, addresses or limits of its
-//! own. Anyone who can open the socket can run commands as the user that started this program.
+//! toy. Every image exists and none is opened. A container runs its own command on this machine, or else the command
+//! that `--image` gives for its image, or else it sleeps. Nothing is isolated: a container has no root, user, mounts,
+//! addresses or limits of its own. Anyone who can open the socket can run commands as the user that started this
+//! program.
 
 mod container;
 mod exec_sync;
@@ -44,8 +45,8 @@ struct Arguments {
     /// The address on which the streaming server listens, as IP:PORT. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     streaming: SocketAddr,
-    /// What a container of image NAME runs if it names no command: COMMAND, by sh. May be given several times. Without
-    /// it, such a container sleeps.
+    /// Run COMMAND with sh in containers of image NAME that name no command. May be given several times. Without this
+    /// option, such a container sleeps.
     #[arg(long = "image", value_name = "NAME=COMMAND", value_parser = image)]
     images: Vec<(String, String)>,
 }

@@ -1,7 +1,7 @@
 //! A small `kubectl port-forward`: forwards local ports to ports of a pod.
 //!
 //! `cargo run --bin port-forward -- 8080:80` uses a built-in node on loopback; `--server http://127.0.0.1:8001` names
-//! another server. A lost connection to the server is made again.
+//! another server. If the connection to the server is lost, the program makes a new one.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ struct Arguments {
     address: Vec<IpAddr>,
     #[command(flatten)]
     tls: Tls,
-    /// The ports: LOCAL:REMOTE, or PORT for the same port on both sides, or :REMOTE for a free local port.
+    /// The ports to forward: LOCAL:REMOTE, or PORT for the same port on both sides, or :REMOTE for a free local port.
     #[arg(required = true)]
     ports: Vec<PortPair>,
 }

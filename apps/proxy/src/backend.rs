@@ -39,8 +39,8 @@ pub(crate) struct Target {
     #[arg(long, value_name = "TOKEN")]
     backend_token: Option<String>,
     /// Use only this transport for sessions at the backend, and translate the sessions of clients that use the other
-    /// one. Given without a value it is "spdy". Cannot be combined with --record, which needs sessions that pass
-    /// unchanged.
+    /// transport. Without a value, the option means "spdy". Cannot be combined with --record, which needs sessions that
+    /// pass unchanged.
     #[arg(
         long,
         value_enum,

@@ -1,6 +1,6 @@
 //! Moving bytes through a buffer, between any two connections.
 //!
-//! This module owns the buffer: when it grows and when it is given back. It must not look at the bytes.
+//! This module owns the buffer: when it grows and when it is freed. It must not look at the bytes.
 
 use std::io;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ impl Copying {
         Self { ahead, buffer: BytesMut::new(), room: LEAST, unflushed: false }
     }
 
-    /// Reads the next piece, which is the next that is written. It is empty at the end of the source.
+    /// Reads the next piece, which is also the next piece to be written. The piece is empty at the end of the source.
     pub(crate) fn poll_piece<From>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>>
     where
         From: AsyncRead + Unpin,

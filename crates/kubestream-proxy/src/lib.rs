@@ -1,13 +1,15 @@
 //! Proxies for `kubectl exec`, `attach` and `port-forward`: the middle of the chain, between a client and a backend.
 //!
-//! - [`forward`] passes a client's upgrade on to a backend and returns a [`Pipe`], which moves the bytes both ways, untouched.
-//! - [`Tap`] reads what passes: streams, their bytes, terminal sizes and how the command ended. An [`Observer`] gets the bytes from a
-//!   pipe.
-//! - [`translate`] joins two connections that speak different protocols, such as WebSocket on one side and SPDY on the other.
+//! - [`forward`] passes a client's upgrade on to a backend and returns a [`Pipe`], which moves the bytes both ways,
+//!   untouched.
+//! - [`Tap`] reads what passes: streams, their bytes, terminal sizes and how the command ended. An [`Observer`] gets
+//!   the bytes from a pipe.
+//! - [`translate`] joins two connections that speak different protocols, such as WebSocket on one side and SPDY on the
+//!   other.
 //! - [`PodRequest`] turns a request in the form of the kube-apiserver's API into the kubelet's.
 //!
-//! This crate must not dial, authenticate, authorise or rewrite a request. The caller chooses and dials the backend, decides whether
-//! the client may, and changes the request.
+//! This crate does not dial, authenticate, authorise or rewrite a request. The caller chooses and dials the backend,
+//! decides whether the client may make the request, and changes the request.
 //!
 //! ```no_run
 //! use kubestream::upgrade;

@@ -1,7 +1,7 @@
 //! Moving bytes through a buffer and showing them to an observer on the way.
 //!
-//! This module owns the order: a piece is shown before it is passed on, and nothing is read or passed on while the observer is not
-//! ready. It must not change a byte.
+//! This module owns the order: a piece is shown before it is passed on, and nothing is read or passed on while the
+//! observer is not ready. It must not change a byte.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -19,19 +19,20 @@ use crate::side::Side;
 /// that takes a side and its bytes is an observer.
 pub trait Observer {
     /// Is called with each piece that a side has sent, before the piece is passed on. The piece is passed on once
-    /// [`poll_ready`](Self::poll_ready) is ready. [`ControlFlow::Break`] stops the pipe: the piece is not passed on, and both
-    /// connections are closed.
+    /// [`poll_ready`](Self::poll_ready) is ready. [`ControlFlow::Break`] stops the pipe: the piece is not passed on,
+    /// and both connections are closed.
     fn observe(&mut self, side: Side, bytes: &Bytes) -> ControlFlow<()>;
 
-    /// Is called before each read and before each write. [`Poll::Pending`] pauses the pipe: no piece is read or passed on, and the
-    /// observer must wake the task when it is ready. [`ControlFlow::Break`] stops the pipe as in [`observe`](Self::observe).
+    /// Is called before each read and before each write. [`Poll::Pending`] pauses the pipe: no piece is read or passed
+    /// on, and the observer must wake the task when it is ready. [`ControlFlow::Break`] stops the pipe as in
+    /// [`observe`](Self::observe).
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let _ = cx;
         Poll::Ready(ControlFlow::Continue(()))
     }
 
-    /// Is called once for each side when nothing more of it will be passed on, because that side has ended or failed or
-    /// the other side takes no more.
+    /// Is called once for each side, when no more bytes of that side will be passed on. Either that side has ended or
+    /// failed, or the other side takes no more bytes.
     fn end(&mut self, side: Side) {
         let _ = side;
     }
@@ -46,7 +47,8 @@ where
     }
 }
 
-/// One direction of a pipe that is observed. One task polls both directions, so neither ever waits for the observer's lock.
+/// One direction of a pipe that is observed. One task polls both directions, so neither ever waits for the observer's
+/// lock.
 pub(crate) struct Watched<'a, O> {
     side: Side,
     copying: Copying,

@@ -32,11 +32,11 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// Passes a client's upgrade on to a backend and returns a [`Pipe`] between the two. `request` is
 /// [`Pending::to_pass_on`]'s with the caller's changes.
 ///
-/// It returns a pipe only once a valid 101 of the backend has reached the client, as [`Pending::pass_on`] says. Bytes that either
-/// side sent behind its head are kept, and the pipe moves them first.
+/// It returns a pipe only once a valid 101 of the backend has reached the client, as [`Pending::pass_on`] says. Bytes
+/// that either side sent behind its head are kept, and the pipe moves them first.
 ///
 /// # Errors
-/// [`PassError`] says which side failed. The client has been answered.
+/// [`PassError`] says which side failed. The client has been answered, unless the answer could not be written to it.
 ///
 /// # Cancel safety
 /// Dropping the future drops both connections.
@@ -48,7 +48,7 @@ where
     Ok(client.pass_on(backend, request).await?.into())
 }
 
-/// A client and a backend whose handshake is over, and the bytes that each has sent already.
+/// A client and a backend whose handshake is over, and the bytes that each side has already sent after its head.
 ///
 /// [`forward`] makes one. It is also made `From` a [`PassedOn`].
 #[must_use]
@@ -97,19 +97,21 @@ impl<C, B> Pipe<C, B> {
         }
     }
 
-    /// Sets two times. Once the backend has ended and the client's socket has taken everything: how long the client may be silent
-    /// before both connections are closed. Once either connection has failed: how long the other side has to receive what was sent
-    /// before.
+    /// Sets the time limit for two waits:
+    /// - Once the backend has ended and the client's socket has taken all bytes: how long the client may be silent
+    ///   before both connections are closed.
+    /// - Once one connection has failed: how long the other side has to receive the bytes that were sent before.
     ///
-    /// A client that was sent more than 64 KiB since bytes last came from it may still be reading, and has the
-    /// [`tail_timeout`](Self::tail_timeout) instead. Default: [`LINGER`], 10 s.
+    /// A client that was sent more than 64 KiB since bytes last came from it may still be reading. For such a client
+    /// the first limit is the [`tail_timeout`](Self::tail_timeout) instead. Default: [`LINGER`], 10 s.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.patience.linger = linger;
         self
     }
 
-    /// Sets how long a client may take to read the rest once the backend has ended, whether or not the client sends anything in that
-    /// time: kubectl's PINGs do not show that it has read anything. Default: [`TAIL_TIMEOUT`], 5 min.
+    /// Sets how long a client may take to read the remaining bytes once the backend has ended. Bytes that the client
+    /// sends do not extend this time, because kubectl's PINGs do not show that it has read anything. Default:
+    /// [`TAIL_TIMEOUT`], 5 min.
     pub fn tail_timeout(mut self, timeout: Duration) -> Self {
         self.patience.tail = timeout;
         self
@@ -128,16 +130,17 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Moves bytes until both directions have ended. Each direction copies them through a buffer of up to 64 KiB, which is given
-    /// back while no byte moves.
+    /// Moves bytes until both directions have ended. Each direction copies them through a buffer of up to 64 KiB, which
+    /// is freed while no byte moves.
     ///
-    /// A side whose connection was reset or lost has failed and not ended, and the other side must not take that for an end. So the
-    /// other connection is dropped without being shut down. [`AbortOnDrop`](kubestream::AbortOnDrop) turns that into a reset, and
-    /// says what the peers of other IOs see. A reset discards what the other side has not received yet: if that side was sent more
-    /// than 64 KiB recently, it has the [`linger`](Self::linger) to receive it.
+    /// If the connection of a side was reset or lost, that side has failed and not ended, and the other side must not
+    /// take the failure for an end. So the other connection is dropped without being shut down.
+    /// [`AbortOnDrop`](kubestream::AbortOnDrop) turns the drop into a reset, and its docs say what the peers of other
+    /// IOs see. A reset discards the bytes that the other side has not received yet. So if that side was sent more than
+    /// 64 KiB recently, it has the [`linger`](Self::linger) to receive them.
     ///
     /// # Cancel safety
-    /// Dropping the future drops both connections, which does not tell either peer an end.
+    /// Dropping the future drops both connections without shutting them down, as after a failure.
     pub async fn run(self) -> PipeOutcome {
         let Self { mut passed, patience } = self;
         let (up, down) = (Copying::new(passed.from_client), Copying::new(passed.from_backend));
@@ -146,12 +149,12 @@ where
         run.outcome
     }
 
-    /// As [`run`](Self::run), and shows an observer each piece before it is passed on. The bytes that came with the heads are shown
-    /// first. Pieces are not copied for the observer.
+    /// As [`run`](Self::run), and shows an observer each piece before it is passed on. The bytes that came with the
+    /// heads are shown first. Pieces are not copied for the observer.
     ///
     /// # Cancel safety
-    /// Dropping the future drops both connections, which does not tell either peer an end. The observer may have been shown bytes
-    /// that were not passed on.
+    /// Dropping the future drops both connections without shutting them down, as after a failure. The observer may have
+    /// been shown bytes that were not passed on.
     pub async fn run_with<O: Observer>(self, observer: &mut O) -> PipeOutcome {
         let Self { mut passed, patience } = self;
         let observer = Mutex::new(observer);
@@ -172,9 +175,9 @@ where
     C: Into<kubestream::AbortOnDrop<tokio::net::TcpStream>>,
     B: Into<kubestream::AbortOnDrop<tokio::net::TcpStream>>,
 {
-    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and are not copied to user space. For TCP without
-    /// TLS on Linux. While bytes move in a direction it uses a kernel pipe, which is two file descriptors. If none are left it copies.
-    /// If one connection fails, the other is reset.
+    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and are not copied to user space. For
+    /// TCP without TLS on Linux. While bytes move in a direction it uses a kernel pipe, which takes two file
+    /// descriptors. If no file descriptors are left, it copies the bytes. If one connection fails, the other is reset.
     ///
     /// # Cancel safety
     /// Dropping the future resets both connections.

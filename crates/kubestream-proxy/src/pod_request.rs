@@ -1,7 +1,7 @@
 //! A streaming request in the form of the kube-apiserver's API, and the kubelet's path and query for it.
 //!
-//! This module owns both forms and the checks between them. It must not look up a pod's node or its containers: the caller knows
-//! those.
+//! This module owns both forms and the checks between them. It must not look up a pod's node or its containers: the
+//! caller knows them.
 
 use http::Uri;
 
@@ -25,8 +25,8 @@ pub enum Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PodRequest {
-    /// What it asks for. Authorise it with the verb `create` on `pods/exec`, `pods/attach` or `pods/portforward`, whatever the
-    /// method is: a WebSocket is a GET (kubernetes#78741).
+    /// What the request asks for. Authorise it with the verb `create` on `pods/exec`, `pods/attach` or
+    /// `pods/portforward`, whatever the method is: a WebSocket is a GET (kubernetes#78741).
     pub operation: Operation,
     /// The namespace.
     pub namespace: String,
@@ -74,8 +74,8 @@ impl PodRequest {
     /// The path and query of the kubelet for this request.
     ///
     /// # Errors
-    /// [`PodRequestError::NoContainer`] for exec and attach without a container, and [`PodRequestError::Name`] if a name was set
-    /// since that is not valid.
+    /// [`PodRequestError::NoContainer`] for exec and attach without a container, and [`PodRequestError::Name`] if the
+    /// caller has set a name that is not valid.
     pub fn to_kubelet(&self) -> Result<String, PodRequestError> {
         let Self { namespace, pod, query, .. } = self;
         for name in [Some(namespace), Some(pod), self.container.as_ref()].into_iter().flatten() {
@@ -113,7 +113,7 @@ fn ports(query: &str) -> String {
     form_urlencoded::Serializer::new(String::new()).append_pair("port", &ports.join(",")).finish()
 }
 
-/// Names become part of a path unchanged, so one that is not valid in Kubernetes could change where the path leads.
+/// Names become part of a path unchanged, so a name that is not valid in Kubernetes could change where the path leads.
 fn check_name(name: &str) -> Result<(), PodRequestError> {
     let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let fits = name.len() <= 253

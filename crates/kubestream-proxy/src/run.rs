@@ -1,14 +1,14 @@
 //! How the two directions of a pipe end.
 //!
-//! This module owns when a direction ends, what the other one is told and how long each side is waited for. It must not look at the
-//! bytes, nor know how they are moved: a [`Hop`] moves them.
+//! This module owns when a direction ends, what the other direction does then, and how long the pipe waits for each
+//! side. It must not look at the bytes, nor know how they are moved: a [`Hop`] moves them.
 //!
-//! Each direction ends by itself: its end is passed on, and the other direction goes on. If a sink fails, its source is still read to
-//! the end, because closing a socket with unread bytes resets it, and the reset discards what the other direction has not delivered
-//! yet: the tail of an output and the status behind it.
+//! Each direction ends by itself: its end is passed on, and the other direction goes on. If a sink fails, its source is
+//! still read to the end, because closing a socket with unread bytes resets it, and the reset discards what the other
+//! direction has not delivered yet: the tail of an output and the status behind it.
 //!
-//! If a side fails, the other side is not told that it ended. It gets time to receive what was sent before, and then its connection
-//! is dropped.
+//! If a side fails, the other side is not told that it ended. It gets time to receive what was sent before, and then
+//! its connection is dropped.
 
 use std::future::Future;
 use std::io;
@@ -21,10 +21,10 @@ use tokio::time::{Instant, Sleep};
 use crate::hop::{Fault, Hop};
 use crate::unconfirmed::{ALWAYS_RECEIVED, Unconfirmed};
 
-/// How long a direction is silent before it gives its buffer back.
+/// How long a direction is silent before its buffer is freed.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a pipe waits. [`Pipe`](crate::Pipe) says what each of these is.
+/// How long a pipe waits. The docs of [`Pipe`](crate::Pipe) say what each of these times is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     pub(crate) linger: Duration,
@@ -54,9 +54,9 @@ enum Stage {
     Moving,
     /// The source has ended. The sink must be told.
     Ending,
-    /// The source has failed, and the sink must not take that for an end.
+    /// The source has failed, and the sink's peer must not take the failure for an end.
     Broken,
-    /// The sink has failed. Whatever comes is read and dropped.
+    /// The sink has failed. Bytes from the source are read and dropped.
     Draining,
     Over,
 }

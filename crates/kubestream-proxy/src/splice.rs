@@ -1,7 +1,8 @@
 //! Moving bytes by `splice(2)`: from socket to socket through a pipe in the kernel, without copying them to user space.
 //!
-//! This module owns that kernel pipe. It exists only while bytes move, because the kernel counts a user's pipes and shrinks new ones
-//! above a limit. It must not be used for TLS, whose bytes have to be read in user space. Only Linux has `splice`.
+//! This module owns that kernel pipe. It exists only while bytes move, because the kernel counts a user's pipes and
+//! shrinks new ones above a limit. It must not be used for TLS, whose bytes have to be read in user space. Only Linux
+//! has `splice`.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,14 +18,14 @@ use kubestream::AbortOnDrop;
 
 use crate::hop::{Fault, Hop};
 
-/// The capacity that is asked of a kernel pipe, and so the most that one call moves.
+/// The capacity that this module requests for a kernel pipe, in bytes, and so the most bytes that one call moves.
 const MOST: usize = 1024 * 1024;
-/// How much one read takes where the kernel gives no pipe.
+/// How many bytes one read takes if the kernel gives no pipe.
 const COPIED: usize = 16 * 1024;
 
 #[derive(Default)]
 pub(crate) struct Splicing {
-    /// Bytes that were read into user space. An ordinary write sends them, before those in the pipe.
+    /// Bytes that were read into user space. An ordinary write sends them, before the bytes in the pipe.
     ahead: Bytes,
     pipe: Option<KernelPipe>,
     /// Bytes in the pipe.

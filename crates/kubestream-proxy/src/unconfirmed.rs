@@ -1,4 +1,4 @@
-//! Bytes that a socket was given and that its peer may not have received yet.
+//! Bytes that were written to a socket and that its peer may not have received yet.
 //!
 //! This module owns that estimate. No kernel reports what the peer's program has read, and a reset discards whatever
 //! the peer's kernel has not received. The callers decide what to do about it.
@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The smallest receive buffer that a kernel starts with anywhere: 64 KiB. A peer's kernel has room for this much even if the peer
-/// reads nothing. Beyond it a silent peer may still have bytes to read, and closing the connection on bytes that arrive meanwhile
-/// resets it and discards them.
+/// The smallest receive buffer that a kernel starts with anywhere: 64 KiB. A peer's kernel has room for this much even
+/// if the peer reads nothing. If more was written, a silent peer may still have bytes to read. If the connection were
+/// closed then, bytes that arrive from the peer would cause a reset, and the reset would discard the bytes that the
+/// peer has not received.
 pub(crate) const ALWAYS_RECEIVED: u64 = 64 * 1024;
 
-/// Counts the bytes that a socket was given recently.
+/// Counts the bytes that were written to a socket recently.
 #[derive(Debug, Default)]
 pub(crate) struct Unconfirmed {
     /// Bytes since the last pause that was long enough for the peer to read everything.
@@ -21,7 +22,8 @@ pub(crate) struct Unconfirmed {
 }
 
 impl Unconfirmed {
-    /// Counts `bytes` that the socket was given now. A peer that reads has read everything after a `pause` of this length.
+    /// Counts `bytes` that were written to the socket now. After a pause of the length `pause`, a peer that reads has
+    /// read everything.
     pub(crate) fn add(&mut self, bytes: usize, now: Instant, pause: Duration) {
         if self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause) {
             self.bytes = 0;

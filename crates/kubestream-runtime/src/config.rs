@@ -14,11 +14,11 @@ pub struct RuntimeConfig {
     pub token_ttl: Duration,
     /// How many URLs may wait to be used. Default: 1000, as in Go's server.
     pub max_tokens: usize,
-    /// For the handshake of a connection.
+    /// The limits of a connection's handshake.
     pub upgrade: upgrade::Config,
-    /// For connections of exec and attach. Default: [`mux::Config::exec`].
+    /// The settings of connections of exec and attach. Default: [`mux::Config::exec`].
     pub session: mux::Config,
-    /// For connections of port-forward.
+    /// The settings of connections of port-forward.
     pub forward: mux::Config,
     /// The timeouts of an exec or attach session.
     pub exec: exec::Options,

@@ -1,4 +1,4 @@
-//! Why the server made no URL or did not serve a connection, and the HTTP answers to that.
+//! Why the server made no URL or did not serve a connection, and the HTTP answers in these cases.
 //!
 //! This module owns the types and the texts, which are those of cri-streaming. The other modules decide what is an
 //! error.
@@ -27,13 +27,14 @@ pub enum UrlError {
     /// No stream is asked for. gRPC's `InvalidArgument`.
     #[error("one of stdin, stdout, or stderr must be set")]
     NoStreams,
-    /// [`RuntimeConfig::max_tokens`](crate::RuntimeConfig::max_tokens) URLs wait to be used. gRPC's `ResourceExhausted`.
+    /// [`RuntimeConfig::max_tokens`](crate::RuntimeConfig::max_tokens) URLs wait to be used. gRPC's
+    /// `ResourceExhausted`.
     #[error("maximum number of in-flight requests exceeded")]
     TooMany,
     /// The server is stopping. gRPC's `Unavailable`.
     #[error("the streaming server is stopping")]
     Stopping,
-    /// The system gave no random bytes for a token. gRPC's `Internal`.
+    /// The operating system returned no random bytes for a token. gRPC's `Internal`.
     #[error("no random bytes for a token: {0}")]
     NoRandomness(#[source] std::io::Error),
 }

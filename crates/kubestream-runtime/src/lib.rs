@@ -1,13 +1,13 @@
 //! The streaming server of a container runtime: one-use URLs for exec, attach and port-forward.
 //!
-//! A kubelet asks its container runtime, over the Container Runtime Interface (CRI), to prepare exec, attach or port-forward, and gets a
-//! URL. The kubelet connects to that URL, or the kube-apiserver does, and the session runs over that connection. This crate is the
-//! server behind these URLs, as `cri-streaming` is in Go: [`Server::exec_url`], [`Server::attach_url`] and
-//! [`Server::port_forward_url`] make the URLs, [`Server::serve`] serves a connection, and your [`Runtime`] runs the commands and opens the
-//! ports.
+//! A kubelet asks its container runtime, over the Container Runtime Interface (CRI), to prepare exec, attach or
+//! port-forward, and gets a URL. The kubelet connects to that URL, or the kube-apiserver does, and the session runs
+//! over that connection. This crate is the server behind these URLs, as `cri-streaming` is in Go: [`Server::exec_url`],
+//! [`Server::attach_url`] and [`Server::port_forward_url`] make the URLs, [`Server::serve`] serves a connection, and
+//! your [`Runtime`] runs the commands and opens the ports.
 //!
-//! This crate must not listen, speak TLS or spawn: the caller does. Only the token in the URL authenticates a client: 128 random bits
-//! that can be used once and for a minute.
+//! This crate does not listen, speak TLS or spawn: the caller does. Only the token in the URL authenticates a client. A
+//! token is 128 random bits, and can be used once, within a minute.
 //!
 //! ```
 //! use kubestream::exec::{self, ExecServer, Streams};

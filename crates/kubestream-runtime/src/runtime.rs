@@ -9,15 +9,15 @@ use kubestream::portforward::Request;
 
 /// A container runtime: it runs the commands and opens the ports.
 ///
-/// A session that is dropped without [`ExecServer::exit`] ends for the client as a command that failed. That happens if a method
-/// returns an error, panics, or has its future dropped.
+/// If a session is dropped without [`ExecServer::exit`], the client is told that the command failed. That happens if a
+/// method returns an error or panics, or if its future is dropped.
 ///
 /// # Cancel safety
-/// [`Server::stop`](crate::Server::stop), and dropping the future of [`Server::serve`](crate::Server::serve), drop the futures of
-/// these methods. What they run must end with them.
+/// [`Server::stop`](crate::Server::stop), and dropping the future of [`Server::serve`](crate::Server::serve), drop the
+/// futures of these methods. Commands and connections that a method runs must end when its future is dropped.
 pub trait Runtime: Send + Sync + 'static {
-    /// Runs a command in a container with these `streams`, and says with [`ExecServer::exit`] how it ended. Meanwhile poll
-    /// [`ExecServer::client_gone`], and end the command when the client has gone.
+    /// Runs a command in a container with these `streams`, and says with [`ExecServer::exit`] how it ended. Meanwhile
+    /// poll [`ExecServer::client_gone`], and end the command when the client has gone.
     fn exec(
         &self,
         container_id: String,
@@ -26,7 +26,7 @@ pub trait Runtime: Send + Sync + 'static {
         session: ExecServer,
     ) -> impl Future<Output = Result<(), exec::Error>> + Send;
 
-    /// Connects a client to the main process of a container. The process goes on when the client has gone.
+    /// Connects a client to the main process of a container. The process must go on when the client has gone.
     fn attach(
         &self,
         container_id: String,
@@ -34,7 +34,7 @@ pub trait Runtime: Send + Sync + 'static {
         session: ExecServer,
     ) -> impl Future<Output = Result<(), exec::Error>> + Send;
 
-    /// Connects a client to a port of a pod, until either side ends the connection. Its future is also dropped when the client goes
-    /// away.
+    /// Connects a client to a port of a pod, until either side ends the connection. The future of this method is also
+    /// dropped when the client goes away.
     fn port_forward(&self, pod_sandbox_id: &str, request: Request) -> impl Future<Output = ()> + Send;
 }

@@ -1,7 +1,7 @@
-//! The streaming server: it makes URLs and serves the connections that come with one.
+//! The streaming server: it makes URLs, and serves the connections to these URLs.
 //!
-//! This module owns which requests are answered, which session a token stands for, and how the server stops. It must not listen,
-//! speak TLS or spawn: the caller does, and hands over any IO.
+//! This module owns which requests are answered, which session a token stands for, and how the server stops. It must
+//! not listen, speak TLS or spawn: the caller does, and hands over any IO.
 
 use std::fmt;
 use std::future::Future;
@@ -80,8 +80,8 @@ impl Prepared {
 }
 
 impl<R: Runtime> Server<R> {
-    /// Makes a server whose URLs begin with `base`: the scheme and the address under which the kubelet or the kube-apiserver reaches
-    /// it, and optionally a path.
+    /// Makes a server whose URLs begin with `base`: the scheme and the address under which the kubelet or the
+    /// kube-apiserver reaches it, and optionally a path.
     ///
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `base` is not such a URL.
@@ -134,9 +134,9 @@ impl<R: Runtime> Server<R> {
 
     /// Makes a URL under which one client forwards any number of connections, once: CRI's `PortForward`.
     ///
-    /// `ports` is CRI's `port`. A kubelet fills it in for clients of legacy port-forward, which name their ports in the request to
-    /// the kubelet; all other clients name a port with each connection. If it is empty, a client of legacy port-forward names its
-    /// ports in the query of the URL.
+    /// `ports` is the field `port` of CRI's request. A kubelet fills it in for clients of legacy port-forward, which
+    /// name their ports in the request to the kubelet. All other clients name a port with each connection. If `ports`
+    /// is empty, a client of legacy port-forward must name its ports in the query of the URL.
     ///
     /// # Errors
     /// As [`exec_url`](Self::exec_url).
@@ -148,10 +148,11 @@ impl<R: Runtime> Server<R> {
         self.inner.prepare(Prepared::PortForward { pod_sandbox_id, ports: ports.to_vec() })
     }
 
-    /// Serves one connection, after TLS if there is any: reads its request and runs the session of its token to the end. The session
-    /// may use SPDY or WebSocket.
+    /// Serves one connection: reads its request, and runs the session of its token to the end. If the connection uses
+    /// TLS, the TLS handshake must be over. The session may use SPDY or WebSocket.
     ///
-    /// A token that is unknown, used, expired or of another kind is answered with 404. Every request uses its token up.
+    /// A token that is unknown, used, expired or of another kind is answered with 404. Every GET or POST uses up its
+    /// token, even if it is then refused or fails.
     ///
     /// # Errors
     /// [`ServeError`] says what went wrong, for a log. The client has been answered where that was possible.
@@ -184,7 +185,8 @@ impl<R: Runtime> Server<R> {
         let _ = self.inner.state.subscribe().wait_for(|state| state.serving == 0).await;
     }
 
-    /// Stops taking requests and ends every connection that is being served. [`drain`](Self::drain) waits until they have ended.
+    /// Stops taking requests and ends every connection that is being served. [`drain`](Self::drain) waits until they
+    /// have ended.
     pub fn stop(&self) {
         self.inner.state.send_modify(|state| state.stopping = Stopping::Now);
     }

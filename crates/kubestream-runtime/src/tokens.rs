@@ -1,7 +1,7 @@
 //! One-use tokens.
 //!
-//! This module owns how many tokens there may be, how long each can be used, and that each can be used once. It must not do IO or read
-//! a clock, nor depend on what a token stands for.
+//! This module owns how many tokens there may be, for how long each token can be used, and that each token can be used
+//! only once. It must not do IO or read a clock, nor depend on what a token stands for.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

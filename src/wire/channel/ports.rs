@@ -1,7 +1,7 @@
 //! The messages of legacy port-forward, without IO.
 //!
 //! This module owns the channels of the ports, and the port that each of them begins with. It must not know WebSocket frames, or make
-//! streams of the channels, which is [`mux`](crate::mux)'s job.
+//! streams of the channels, which is the carrier's job.
 //!
 //! Each port has two channels, numbered by the port's index in the request, from 0. Channel 2 × index carries the data in both directions, and
 //! channel 2 × index + 1 the server's errors. On each channel the server sends the port first: two bytes, in little-endian order.

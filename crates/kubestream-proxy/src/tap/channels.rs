@@ -91,8 +91,8 @@ impl Channels {
     }
 }
 
-/// A client may send text or binary messages, because Go's servers take both. A server must not send text unless base64 was
-/// negotiated.
+/// A client may send text or binary messages, because Go's servers take both. A server must not send text unless base64
+/// was negotiated.
 pub(super) fn check_text(text: bool, side: Side, subprotocol: Subprotocol) -> Result<(), WebSocketError> {
     if text && side == Side::Server && !subprotocol.is_base64() { Err(Fault::Text.into()) } else { Ok(()) }
 }

@@ -28,15 +28,16 @@ pub(super) type Events = VecDeque<TapEvent>;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TapEvent {
-    /// A stream begins. Over WebSocket all streams exist from the start, and this is reported with the first bytes of each.
+    /// A stream begins. Over WebSocket all streams exist from the start, and this is reported with the first bytes of
+    /// each.
     Opened {
         /// The side that opened the stream or sent its first bytes.
         side: Side,
         /// The stream.
         stream: TapStream,
     },
-    /// Bytes of a stream, at least one. The bytes of the error and the resize stream are reported too, and what they say is
-    /// reported again as [`Status`](Self::Status) and [`Resize`](Self::Resize).
+    /// Bytes of a stream, at least one. The bytes of the error and the resize stream are reported too, and what they
+    /// say is reported again as [`Status`](Self::Status) and [`Resize`](Self::Resize).
     Data {
         /// The side that sent the bytes.
         side: Side,
@@ -45,7 +46,8 @@ pub enum TapEvent {
         /// The bytes.
         data: Bytes,
     },
-    /// A side ends its direction of a stream. Some peers end it twice, and some send more bytes after they have ended it.
+    /// A side ends its direction of a stream. Some peers end it twice, and some send more bytes after they have ended
+    /// it.
     End {
         /// The side that ended its direction.
         side: Side,
@@ -54,11 +56,11 @@ pub enum TapEvent {
         /// The status of the reset that ended it, if it was reset. A reset ends both directions.
         reset: Option<RstStatus>,
     },
-    /// The client's terminal has this size. An error means that the resize stream carries something else. No other size follows an
-    /// error.
+    /// The client's terminal has this size. An error means that the resize stream carries something that is not a size.
+    /// No size is reported after an error.
     Resize(Result<TerminalSize, ResizeError>),
-    /// How the command ended. An error means that the error stream carries something else. It is reported at most once. A session
-    /// that ends without it has no status.
+    /// How the command ended. An error means that the error stream carries something that is not a status. This event
+    /// is reported at most once. If a session ends without this event, it had no status.
     Status(Result<ExitStatus, StatusError>),
     /// A side sends GOAWAY, which ends the SPDY connection.
     GoAway {
@@ -119,8 +121,8 @@ pub enum StreamName {
     Forwarded {
         /// The port of the pod.
         port: u16,
-        /// The request id, which is the client's name for the connection and may be empty. In legacy port-forward it is the
-        /// position of the port among those that the request asked for.
+        /// The request id, which is the client's name for the connection and may be empty. In legacy port-forward it is
+        /// the position of the port among those that the request asked for.
         request: Arc<str>,
     },
     /// The server's error message about a forwarded connection.
@@ -150,8 +152,8 @@ pub enum TapError {
     /// A tap of this version does not know the protocol.
     #[error("a tap does not know the protocol {0:?}")]
     UnknownProtocol(Protocol),
-    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::wire::Limits::max_streams). In a session every
-    /// stream that was ever opened counts.
+    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::wire::Limits::max_streams)
+    /// allows. In a session, every stream that was ever opened counts as open.
     #[error("more than {limit} streams")]
     TooManyStreams {
         /// The limit.
@@ -167,7 +169,8 @@ pub enum TapError {
 }
 
 impl TapError {
-    /// Who caused the error: the side that sent the bytes, or, for [`UnknownProtocol`](Self::UnknownProtocol), the caller.
+    /// Who caused the error: the side that sent the bytes, or, for [`UnknownProtocol`](Self::UnknownProtocol), the
+    /// caller.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
@@ -176,7 +179,7 @@ impl TapError {
         }
     }
 
-    /// Whether the other side cannot be read any more either.
+    /// Whether the tap can no longer read the other side either.
     pub(super) fn is_of_both(&self) -> bool {
         matches!(self, Self::TooManyStreams { .. })
     }

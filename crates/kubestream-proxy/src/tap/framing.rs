@@ -26,8 +26,8 @@ trait Framing {
     fn missing(&self, held: &BytesMut) -> usize;
 }
 
-/// Reads the next frame. `None`: all of `src` is used up. `held` keeps the copy of a frame's beginning, which is never more than one
-/// control frame.
+/// Reads the next frame. `None` means that all of `src` is used up. `held` keeps the copy of a frame's beginning, which
+/// is never longer than one control frame.
 fn next<F: Framing>(framing: &mut F, held: &mut BytesMut, src: &mut Bytes) -> Result<Option<F::Frame>, F::Error> {
     loop {
         if let Some(frame) = framing.copied(held)? {

@@ -1,7 +1,7 @@
 //! Reads what passes between two ends, without touching it.
 //!
-//! This module owns the order of the events. It must not change, answer, judge or keep what passes. Reading never fails: bytes that
-//! the tap cannot read are one event, and then it reports nothing more of that side.
+//! This module owns the order of the events. It must not change, answer, judge or keep what passes. Reading never
+//! fails: bytes that the tap cannot read are one event, and then it reports nothing more of that side.
 //!
 //! Each protocol has a module of its own: [`spdy`], [`tunnel`], [`channels`] and [`ports`].
 
@@ -58,26 +58,27 @@ use crate::side::{Both, Side};
 /// # Ok::<(), kubestream::wire::spdy::CodecError>(())
 /// ```
 ///
-/// The bytes may be cut anywhere. Where they are cut changes only the pieces in which [`TapEvent::Data`] reports them. A size or a
-/// status is reported behind the piece that has its last byte.
+/// The bytes may be cut anywhere. Where they are cut changes only the pieces in which [`TapEvent::Data`] reports them.
+/// A size or a status is reported after the piece that has its last byte.
 ///
-/// The data in an event shares the buffer that was fed, so keeping the event keeps that buffer. Masked bytes of a WebSocket client and
-/// base64 are copied.
+/// The data in an event shares the buffer that was fed, so keeping the event keeps that buffer in memory. Masked bytes
+/// of a WebSocket client and base64 are copied.
 ///
-/// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open streams, and a status
-/// until it is whole. [`Limits`] bounds each of these: control frames and headers, the number of streams, the length and the number of
-/// fragments of a message. A tap has no clock. So [`Limits::max_header_bytes`] counts what header blocks inflate to beyond 16 times the
-/// bytes that their side has sent, and the other limits on rates and those on answers have no effect.
+/// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open
+/// streams, and a status until it is whole. [`Limits`] bounds each of these: control frames and headers, the number of
+/// streams, the length and the number of fragments of a message. A tap has no clock. So for
+/// [`Limits::max_header_bytes`] it counts the inflated bytes of header blocks that exceed 16 times the bytes that their
+/// side has sent. The other limits on rates, and the limits on answers, have no effect.
 ///
-/// A tap reads bytes as the two ends of `kubestream` do. A peer that reads them differently usually causes a [`TapEvent::Fault`]. If
-/// nothing may pass unread, end the connection there.
+/// A tap reads bytes as the client and the server of `kubestream` do. If a peer speaks the protocol differently, this
+/// usually causes a [`TapEvent::Fault`]. If nothing may pass unread, end the connection there.
 #[derive(Debug)]
 pub struct Tap {
     fed: VecDeque<Fed>,
     events: Events,
     reader: Reader,
     session: Option<Session>,
-    /// The sides of which nothing more is reported.
+    /// The sides about which the tap reports nothing more.
     blind: Both<bool>,
 }
 
@@ -98,8 +99,9 @@ enum Reader {
 }
 
 impl Tap {
-    /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request asked for, which
-    /// [`PodRequest::ports`](crate::PodRequest::ports) has: only `Protocol::LegacyPortForward` needs them.
+    /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request
+    /// asked for: [`PodRequest::ports`](crate::PodRequest::ports) returns them. Only `Protocol::LegacyPortForward`
+    /// needs them.
     #[must_use]
     pub fn new(protocol: Protocol, ports: &[u16], limits: Limits) -> Self {
         let session = protocol.version().map(|version| Session::new(version, protocol.transport()));
@@ -129,7 +131,7 @@ impl Tap {
         self.fed.push_back(Fed::End(side));
     }
 
-    /// The next event. `None`: there is no further event in the bytes that were fed.
+    /// Returns the next event. `None` means that the bytes that were fed hold no further event.
     pub fn poll_event(&mut self) -> Option<TapEvent> {
         loop {
             // Sizes are reported after the DATA that they came in, and before the end of its stream.
@@ -194,7 +196,7 @@ impl Tap {
 }
 
 impl Reader {
-    /// Reads some of the bytes. `false`: all of them are used up.
+    /// Reads some of the bytes. Returns `false` if all of them are used up.
     fn step(
         &mut self,
         side: Side,

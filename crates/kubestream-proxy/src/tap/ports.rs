@@ -1,6 +1,7 @@
 //! The channels of legacy port-forward: two for each port.
 //!
-//! This module owns which of them have been used and which the server has ended. It must not change the order of what it reports.
+//! This module owns which of them have been used and which the server has ended. It must not change the order of what
+//! it reports.
 
 use bytes::Bytes;
 use kubestream::wire::Limits;

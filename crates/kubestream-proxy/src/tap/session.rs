@@ -74,13 +74,13 @@ impl Session {
         }
     }
 
-    /// True if GOAWAY ends the session instead of the end of the error stream.
+    /// Whether the session ends with GOAWAY and not with the end of the error stream.
     fn ends_by_goaway(&self) -> bool {
         (self.version, self.transport) == (Version::V1, Transport::Spdy)
     }
 
-    /// The server sends nothing more on the error stream. Up to v3 an empty error stream means success, but only if the server ended
-    /// it in an `orderly` way and was not cut off.
+    /// The server sends nothing more on the error stream. Up to v3 an empty error stream means success, but only if the
+    /// server ended the stream in an `orderly` way.
     pub(super) fn finish(&mut self, orderly: bool, events: &mut Events) {
         let Some(reader) = self.status.take_if(|_| orderly || self.error_has_bytes) else { return };
         if let Some(status) = reader.finish().transpose() {

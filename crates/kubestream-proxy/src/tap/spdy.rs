@@ -1,7 +1,8 @@
 //! The streams of a SPDY connection.
 //!
-//! This module owns the table of streams. A session's streams stay in it to the end of the session, because some Go servers send more
-//! after a reset. A port-forward stream stays until both sides have ended it. The module must not answer a frame.
+//! This module owns the table of streams. A session's streams stay in it to the end of the session, because some Go
+//! servers send more after a reset. A port-forward stream stays until both sides have ended it. The module must not
+//! answer a frame.
 
 use std::collections::HashMap;
 

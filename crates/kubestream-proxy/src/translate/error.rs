@@ -11,7 +11,8 @@ use crate::side::Side;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranslateError {
-    /// The two sides speak protocols for different purposes, or one of them speaks an unknown protocol.
+    /// The two sides speak protocols for different purposes (exec and port-forward), or a side speaks a protocol that
+    /// this crate does not know.
     #[error("{client:?} and {backend:?} have no session in common")]
     Mismatch {
         /// What the client speaks.

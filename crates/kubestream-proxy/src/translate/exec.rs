@@ -1,7 +1,7 @@
 //! Joins two exec or attach sessions.
 //!
-//! This module owns the order of the end: the status goes to the client after all output, and once the status is there nothing more
-//! goes to the backend.
+//! This module owns the order in which a session ends: the status goes to the client after all output, and once the
+//! backend's status has arrived, nothing more goes to the backend.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -154,7 +154,8 @@ async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
     }
 }
 
-/// Passes on an output to its end. If some of it was lost, [`Exec::wait`](kubestream::exec::Exec::wait) fails and tells the client.
+/// Passes on an output to its end. If some of it was lost, [`Exec::wait`](kubestream::exec::Exec::wait) fails and tells
+/// the client.
 async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     while let Some(Ok(data)) = from.data().await {

@@ -1,6 +1,7 @@
 //! Joins two port-forward connections: each forwarded connection of the client becomes one to the backend.
 //!
-//! This module owns how the two directions of a forwarded connection end. A connection that fails must not affect the others.
+//! This module owns how the two directions of a forwarded connection end. A connection that fails must not affect the
+//! others.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,7 +84,8 @@ fn reason(error: &Error) -> String {
 #[derive(Default)]
 struct Way {
     held: Option<Bytes>,
-    /// The sink takes no more. Whatever comes is still read, and dropped, so that it does not block other connections.
+    /// The sink takes no more. Bytes from the source are still read, and dropped, so that they do not block other
+    /// connections.
     discards: bool,
     over: bool,
 }

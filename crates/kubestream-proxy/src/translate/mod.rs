@@ -1,8 +1,9 @@
 //! Joins two connections that speak different protocols: the same session on another transport or in another version.
 //!
-//! This module owns what the end of one side becomes on the other side. It must not frame anything itself: towards the client it is a
-//! server of [`kubestream::exec`] or [`kubestream::portforward`], towards the backend a client of theirs, and it joins their streams.
-//! It copies bytes only where the framing needs it: for WebSocket masks and base64.
+//! This module owns what the end of one side becomes on the other side. It must not frame anything itself: towards the
+//! client it is a server of [`kubestream::exec`] or [`kubestream::portforward`], towards the backend it is a client of
+//! the same module, and it joins the streams of both. It copies bytes only where the framing needs it: for WebSocket
+//! masks and base64.
 
 mod error;
 mod exec;
@@ -22,8 +23,8 @@ pub use self::error::TranslateError;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct TranslateConfig {
-    /// For both connections. Default: `None`, which is [`mux::Config::default`] for port-forward and [`mux::Config::exec`] for
-    /// exec and attach.
+    /// The settings of both connections. Default: `None`, which means [`mux::Config::default`] for port-forward and
+    /// [`mux::Config::exec`] for exec and attach.
     pub mux: Option<mux::Config>,
     /// The timeouts of exec and attach, for both sides.
     pub exec: sessions::Options,
@@ -34,13 +35,13 @@ pub struct TranslateConfig {
 /// Joins two connections whose handshakes are over, on any transports: exec and attach in any version, with the
 /// `streams` that the request asked for, or port-forward by any of its protocols.
 ///
-/// An end on one side becomes an end on the other side, and a status becomes a status, each in the form of that side's version. What
-/// one side's protocol cannot express does not reach the other side: over WebSocket stdin can end from v5 only, and legacy
-/// port-forward has no half-close.
+/// An end on one side becomes an end on the other side, and a status becomes a status, each in the form of that side's
+/// version. What one side's protocol cannot express does not reach the other side: over WebSocket stdin can end from v5
+/// only, and legacy port-forward has no half-close.
 ///
 /// If the backend fails, the client's session ends with an InternalError, as behind a kube-apiserver. If the client
-/// goes away, its session ends: after all of its stdin has been passed on, the connection to the backend ends as the
-/// client's did, in an orderly way or by a break.
+/// goes away, all of its stdin is passed on first. Then the connection to the backend ends in the same way as the
+/// client's connection did: in an orderly way or by a break.
 ///
 /// It returns when both connections are closed.
 ///
