@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Our client against a real cluster, by hand: exec over SPDY, v1 to v4, and over WebSocket, and the tail of an output.
+"""Runs the program exec against a real cluster, by hand: SPDY v1 to v4 and WebSocket, and the tail of an output.
 
     kubectl proxy --port 8222 --disable-filter &
     cargo build --release --bin exec
     interop/cluster.py --runs 200 -- --server http://127.0.0.1:8222 --pod web -c main
 
-What follows `--` is handed to the program exec: for a kubelet, `--server https://127.0.0.1:10250 --kubelet` and its certificates.
-The container needs a shell, head, wc and stty. Prints a line a check and exits with the number of those that failed.
+The arguments after `--` go to the program exec. For a kubelet they are `--server https://127.0.0.1:10250 --kubelet` and its
+certificates. The container needs a shell, head, wc and stty. Prints one line for each check, and exits with the number of failed
+checks.
 """
 import argparse
 import fcntl
@@ -26,7 +27,7 @@ PROTOCOLS = {
     "spdy": [V1, V2, V3, V4],
     "websocket": ["", V1, "base64.channel.k8s.io", V4, "v4.base64.channel.k8s.io", V5],
 }
-# Whose tail is looked for.
+# The clients whose tail of output is checked.
 TAILS = [("spdy", V4), ("websocket", V4), ("websocket", V5)]
 TAIL = "head -c 3000000 /dev/zero; exit 7"
 failed = 0
@@ -79,7 +80,7 @@ def terminal(command):
 
 
 def falls_back(base):
-    """Where WebSocket is refused the session runs over SPDY; where it is not, this shows no more than that it runs."""
+    """If WebSocket is refused, the session runs over SPDY. If it is accepted, this only shows that the session runs."""
     ended = run([*base, "--transport", "auto"], "-i", "sh", "-c", "cat; echo err >&2; exit 7", stdin=b"hello")
     seen = (ended.stdout, ended.stderr, ended.returncode)
     check("auto: a session, whichever carries it", seen == (b"hello", b"err\n", 7), seen)
@@ -87,11 +88,11 @@ def falls_back(base):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--exec", default="target/release/exec", help="the program exec, built")
-    parser.add_argument("--runs", type=int, default=200, help="how often the tail is looked for")
+    parser.add_argument("--exec", default="target/release/exec", help="path of the program exec")
+    parser.add_argument("--runs", type=int, default=200, help="how many runs check the tail of the output")
     parser.add_argument("--transport", nargs="+", choices=list(PROTOCOLS), default=list(PROTOCOLS))
-    parser.add_argument("--protocol", nargs="+", help="only these: a kubelet has no v5 before 1.36")
-    parser.add_argument("target", nargs="+", help="arguments of the program exec that say where")
+    parser.add_argument("--protocol", nargs="+", help="use only these protocols; a kubelet has no v5 before 1.36")
+    parser.add_argument("target", nargs="+", help="arguments for the program exec that name the server and pod")
     arguments = parser.parse_args()
     base = [arguments.exec, *arguments.target]
 
@@ -124,8 +125,8 @@ def main():
                 short.append((len(ended.stdout), ended.returncode, ended.stderr))
         check(f"{transport} {protocol}: {arguments.runs} tails whole, with their status", not short, short)
 
-        # Here Go's chain wedges: all output comes, the status never does. Over WebSocket nothing tells that from a
-        # command that is silent and does not read.
+        # With this combination Go's chain hangs: all output comes, and the status never does. Over WebSocket this looks
+        # like a command that is silent and does not read.
         if transport == "websocket":
             return
         yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE)

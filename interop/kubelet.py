@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""A real kubelet on the program `cri`, by hand: stock kubectl through kube-apiserver and kubelet to our streaming server.
+"""Runs stock kubectl, by hand, through kube-apiserver and a real kubelet to the streaming server of the program `cri`.
 
     cargo build --bin cri && target/debug/cri --listen unix:///tmp/cri.sock &
     (a cluster whose kubelet has `containerRuntimeEndpoint: unix:///tmp/cri.sock`)
     KUBECONFIG=... interop/kubelet.py --kubectl kubectl --node localhost
 
-It makes a pod of its own, whose containers' commands are on this machine, and deletes it. Each check is run with kubectl over
-WebSocket and over SPDY. Prints a line a check and exits with the number of those that failed.
+It creates a pod, whose containers run commands of this machine, and deletes it at the end. Each check runs with kubectl over
+WebSocket and over SPDY. Prints one line for each check, and exits with the number of failed checks.
 
-With --pod it makes none, and looks for the tails alone, in one that is there: the program `node` is a kubelet too, behind what has
-a kubelet's certificate and takes TLS off, for a Node whose kubeletEndpoint that is and a pod with its nodeName and a container main.
+With --pod it creates no pod, and only checks the tail of an output in an existing one. Then the program `node` can be the kubelet.
+It needs a TLS terminator with a kubelet's certificate in front of it, a Node whose kubeletEndpoint is that terminator, and a pod
+with that nodeName and a container named main.
 """
 import argparse
 import concurrent.futures
@@ -34,7 +35,7 @@ from cluster import TAIL, check, terminal
 
 POD = "kubestream-cri"
 BOTH = 'while IFS= read -r line; do echo "out:$line"; echo "err:$line" >&2; done'
-# kubectl says these on stderr, beside what is attached to.
+# kubectl prints these lines on stderr, beside the output of what it is attached to.
 HINTS = (b"All commands and output", b"If you don't see a command prompt", b"warning: ")
 
 
@@ -50,7 +51,7 @@ def manifest(node, port):
         return {"name": name, "command": command, **image, **more}
 
     serve = ["python3", "-m", "http.server", str(port), "--bind", "127.0.0.1"]
-    # ExecSync is what a probe is made of.
+    # A probe uses ExecSync.
     probe = {"exec": {"command": ["sh", "-c", 'test "$GREETING" = hello']}, "periodSeconds": 1}
     greeting = [{"name": "GREETING", "value": "hello"}]
     containers = [
@@ -69,7 +70,7 @@ def manifest(node, port):
 
 
 class Kubectl:
-    """One kubectl over one of its two transports."""
+    """kubectl with one of its two transports."""
 
     def __init__(self, path, transport, pod=POD):
         self.path, self.transport, self.pod = path, transport, pod
@@ -89,7 +90,7 @@ class Kubectl:
         return self.run("exec", *flags, self.pod, "-c", "main", "--", *command, stdin=stdin or b"")
 
     def tail(self, typing):
-        """What a command's last 3 MB and exit code 7 come to, with stdin that goes on for ever if that is wanted."""
+        """Runs a command that writes 3 MB and exits with 7, and returns what arrived. With `typing`, stdin never ends."""
         yes = subprocess.Popen(["yes"], stdout=subprocess.PIPE) if typing else None
         command = [self.path, "exec", *(["-i"] if typing else []), self.pod, "-c", "main", "--", "sh", "-c", TAIL]
         stdin = yes.stdout if yes else subprocess.DEVNULL
@@ -130,7 +131,8 @@ def tails(kubectl, runs):
         typed = list(pool.map(kubectl.tail, [True] * runs))
     kubectl.check(f"{runs} tails whole, with their status", set(seen) == {(3_000_000, 7)}, seen)
     whole = sum(one == (3_000_000, 7) for one in typed)
-    # Over WebSocket the API server translates, and resets a client whose stdin it has not read: that is an error, and its own.
+    # Over WebSocket the API server translates. It resets a client whose stdin it has not read, which is the API
+    # server's own error.
     errors = 0 if kubectl.transport == "spdy" else sum(code not in (0, 7) for _, code in typed)
     name = f"{runs} tails while stdin flows: {whole} whole, {errors} errors, no false success"
     kubectl.check(name, whole + errors == runs, typed)
@@ -142,7 +144,7 @@ def shells(kubectl):
     ok = b"24 80" in shown and b"50 132" in shown and code == 3
     kubectl.check("exec -it: a terminal and its sizes", ok, (shown, code))
 
-    # The shell was there before and stays: what one who is attached sets, the next one reads.
+    # The shell existed before and stays: what one attached client sets, the next one reads.
     mark = f"{kubectl.transport}-{os.getpid()}"
     first = attached(kubectl, f"MARK={mark}; echo set-$((1 + 1))\n", "set-2")
     second = attached(kubectl, 'echo "is-$MARK"\n', f"is-{mark}")
@@ -151,7 +153,7 @@ def shells(kubectl):
 
 
 def attached(kubectl, keys, until):
-    """Types into the shell's terminal, and goes away without a word once it has shown something."""
+    """Types into the shell's terminal, and is killed when the terminal has shown a text."""
     pid, fd = pty.fork()
     if pid == 0:
         os.execvpe(kubectl.path, [kubectl.path, "attach", "-it", POD, "-c", "shell"], kubectl.environment)
@@ -182,11 +184,11 @@ def attaches(kubectl):
 
 
 def once(kubectl, node):
-    """A container that reads to the end of its first client's stdin, and then ends: kubectl run -i."""
+    """kubectl run -i: a container that reads its first client's stdin to the end, and then ends."""
     name = f"{POD}-once"
     overrides = {"spec": {"nodeName": node, "automountServiceAccountToken": False}}
     arguments = ("--image=local/none:1", "--restart=Never", "--rm", "--quiet", f"--overrides={json.dumps(overrides)}")
-    # Until stdin goes on there is somebody attached.
+    # While stdin goes on, a client is attached.
     command = [kubectl.path, "run", "-i", name, *arguments, "--command", "--", "sh", "-c", "cat; exit 5"]
     kubectl_run = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=kubectl.environment
@@ -244,10 +246,10 @@ def copies(kubectl, folder):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kubectl", default="kubectl")
-    parser.add_argument("--node", default="localhost", help="the node whose kubelet is on the program cri")
-    parser.add_argument("--runs", type=int, default=20, help="how often the tail is looked for")
+    parser.add_argument("--node", default="localhost", help="the node whose kubelet uses the program cri")
+    parser.add_argument("--runs", type=int, default=20, help="how many runs check the tail of the output")
     parser.add_argument("--transport", nargs="+", choices=["websocket", "spdy"], default=["websocket", "spdy"])
-    parser.add_argument("--pod", help="one that is there, for the tails alone")
+    parser.add_argument("--pod", help="an existing pod; then only the tails are checked")
     arguments = parser.parse_args()
     if arguments.pod:
         for transport in arguments.transport:
@@ -256,7 +258,7 @@ def main():
     plain = Kubectl(arguments.kubectl, "websocket")
     port = free_port()
 
-    # What is served: the http server's folder is the container's workingDir.
+    # The folder that the HTTP server serves is the container's workingDir.
     folder = tempfile.mkdtemp(prefix="kubestream-", dir="/usr/share")
     try:
         plain.run("delete", "pod", POD, "--ignore-not-found", "--grace-period=1")

@@ -1,6 +1,7 @@
-//! Sockets whose close says that it is no end.
+//! Sockets that are reset when they are dropped before a shutdown.
 //!
-//! Owns what becomes of a socket that is let go of half-way. When that is, whoever drops it decides, or whoever kills the process.
+//! A reset tells the peer that the bytes are not whole. This file only makes the reset; the owner of the socket decides
+//! when to drop it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,41 +9,45 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A socket that can break its connection off: what its peer reads is a failure then, and no end.
+/// A socket that can break its connection off, so that its peer reads an error and not an end.
 ///
-/// With the feature `net` tokio's `TcpStream` is one: it is closed with a reset. What else can say it implements this.
+/// With the feature `net`, tokio's `TcpStream` implements this: it is closed with a reset. You can implement it for
+/// other sockets.
 pub trait Abort {
-    /// Whether a close breaks the connection off from here on. What the socket has taken and its peer's has not may be lost with it.
+    /// Sets whether closing the socket breaks the connection off. If it does, bytes that the peer's kernel has not
+    /// received may be lost.
     fn abort_on_close(&mut self, abort: bool);
 }
 
 #[cfg(feature = "net")]
 impl Abort for tokio::net::TcpStream {
-    /// A linger of zero: RST in place of FIN. A socket that takes no options is gone.
+    /// Sets a linger of zero, so that a close sends RST in place of FIN. If the option cannot be set, the socket is
+    /// gone.
     fn abort_on_close(&mut self, abort: bool) {
-        // What is deprecated of it is to wait, and nothing is waited for. tokio has a setter of its own for that since 1.50.
+        // `set_linger` is deprecated because a linger can block, but a linger of zero does not. tokio has its own
+        // setter for zero since 1.50.
         #[allow(deprecated)]
         let _ = self.set_linger(abort.then_some(std::time::Duration::ZERO));
     }
 }
 
-/// A socket that is broken off when it is dropped before it was shut down, so that nobody takes half of something for all of it. So it is when
-/// the process is killed.
+/// A socket that is reset if it is dropped before it was shut down, so that its peer does not take half of the bytes as
+/// all of them. It is also reset if the process is killed.
 ///
-/// Whatever in this crate owns an IO shuts it down for an end, and drops it for a break: an `Upgraded` that nobody wanted, a
-/// pipe of `kubestream-proxy` one side of which was reset, a [`Driver`](crate::mux::Driver) that is not polled any more. Any IO will do for that. What the
-/// peer sees of a break depends on which it is:
+/// Everything in this crate that owns an IO shuts it down for an end and drops it for a break. A break is, for example,
+/// an `Upgraded` that is never used, a pipe of `kubestream-proxy` after a reset of one side, or a dropped
+/// [`Driver`](crate::mux::Driver). What the peer reads after a break depends on the type of the IO:
 ///
-/// | IO | dropped half-way, the peer reads |
+/// | type of the dropped IO | what its peer reads |
 /// |---|---|
 /// | `AbortOnDrop<TcpStream>` | a reset |
-/// | TLS over `AbortOnDrop<TcpStream>` | a reset, and no close_notify |
+/// | TLS over `AbortOnDrop<TcpStream>` | a reset, without close_notify |
 /// | `TcpStream` | an end |
-/// | TLS over `TcpStream` | an end without close_notify, which is an error where somebody looks |
-/// | `UnixStream`, `DuplexStream` | an end: there is nothing else that they could say |
+/// | TLS over `TcpStream` | an end without close_notify, which is an error if the peer checks it |
+/// | `UnixStream`, `DuplexStream` | an end: they have nothing else |
 ///
-/// An end of the bytes alone is no good end in SPDY and WebSocket, which say goodbye before: ends of this crate take it for a loss. Not so
-/// all peers, and not so whoever reads a forwarded connection.
+/// SPDY and WebSocket say goodbye before an orderly end. This crate therefore takes an end without a goodbye as a lost
+/// connection, but not all peers do. A forwarded connection joined to a plain socket has no goodbye at all.
 ///
 /// ```
 /// # #[cfg(feature = "net")]
@@ -54,7 +59,7 @@ impl Abort for tokio::net::TcpStream {
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
 /// let (tcp, _) = listener.accept().await?;
 /// let pending = upgrade::accept(AbortOnDrop::new(tcp), &upgrade::Config::default()).await?;
-/// let upgraded = pending.accept(Protocol::EXEC).await?;
+/// let upgraded = pending.accept(Protocol::SPDY_EXEC).await?;
 /// # drop(upgraded);
 /// # Ok(())
 /// # }
@@ -65,23 +70,23 @@ pub struct AbortOnDrop<S> {
 }
 
 impl<S: Abort> AbortOnDrop<S> {
-    /// A socket that was not shut down yet.
+    /// Wraps a socket that was not shut down yet.
     pub fn new(mut socket: S) -> Self {
         socket.abort_on_close(true);
         Self { socket }
     }
 
-    /// The socket.
+    /// The socket inside.
     pub fn get_ref(&self) -> &S {
         &self.socket
     }
 
-    /// The socket. Who shuts it down by this has it broken off all the same.
+    /// The socket inside. If you shut it down through this reference, it is still reset when dropped.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.socket
     }
 
-    /// The socket as it was before.
+    /// The socket, which is no longer reset when dropped.
     pub fn into_inner(mut self) -> S {
         self.socket.abort_on_close(false);
         self.socket
@@ -121,7 +126,7 @@ impl<S: Abort + AsyncWrite + Unpin> AsyncWrite for AbortOnDrop<S> {
         Pin::new(&mut self.socket).poll_flush(cx)
     }
 
-    /// Once it is done, the end is said, and a drop takes nothing of it back.
+    /// Shuts the socket down. After that, dropping it is no longer a reset.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.socket).poll_shutdown(cx))?;
         self.socket.abort_on_close(false);

@@ -1,6 +1,6 @@
 //! Who caused an error.
 //!
-//! Owns the three answers. Each error type says which of them it is.
+//! Only the type: each error type has a method that returns it.
 
 /// Who caused an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -8,7 +8,7 @@
 pub enum Initiator {
     /// The caller of this crate.
     User,
-    /// This crate: a limit or a timer of ours.
+    /// This crate, by one of its limits or timers.
     Library,
     /// The peer, or the network on the way to it.
     Remote,

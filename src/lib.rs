@@ -1,23 +1,25 @@
-//! kubectl exec on the wire, for clients, servers and whatever stands between them.
+//! kubectl's exec, attach and port-forward on the wire, for clients and servers.
 //!
-//! Kubernetes runs `kubectl exec` and `attach` over one upgraded HTTP/1.1 connection, on which the stdin, stdout, stderr,
-//! status and terminal size of a remote process each have a stream. This crate is both ends of that, over SPDY/3.1 and
-//! over WebSocket.
+//! Kubernetes runs `kubectl exec` and `attach` over one upgraded HTTP/1.1 connection. On it, stdin, stdout, stderr, the
+//! status and the terminal size of a remote process each have a stream. `kubectl port-forward` has two streams for each
+//! forwarded connection. This crate implements the client and the server, over SPDY/3.1 and over WebSocket.
 //!
 //! - [`upgrade`] turns an HTTP/1.1 connection into one that speaks SPDY/3.1 or WebSocket, as client or server.
-//! - [`mux`] makes streams of it: [`mux::Multiplexer`] to open and accept them, [`mux::Driver`] to do the IO.
-//! - [`exec`] is a session on it: [`exec::Exec`] is shaped after [`std::process::Child`], [`exec::ExecServer`] is what the
-//!   process gets, for `channel.k8s.io` to `v5.channel.k8s.io`. Which carrier it has makes no difference.
-//! - [`portforward`] is connections to the ports of a pod.
-//! - [`status`] is how a command ended.
-//! - [`AbortOnDrop`] is a socket of which nobody takes a break for an end.
-//! - [`spdy`], [`channel`] and [`websocket`] are the protocols underneath, without IO.
+//! - [`mux`] carries many streams over that connection: [`mux::Multiplexer`] opens and accepts them, and [`mux::Driver`] does the IO.
+//! - [`exec`] is a session of exec or attach: [`exec::Exec`] for a client, shaped after [`std::process::Child`], and
+//!   [`exec::ExecServer`] for a server. It speaks `channel.k8s.io` to `v5.channel.k8s.io`, over both transports.
+//! - [`portforward`] makes and accepts connections to the ports of a pod.
+//! - [`status`] says how a command ended.
+//! - [`AbortOnDrop`] is a socket that is reset if it is dropped before it was shut down.
+//! - [`wire`] reads and writes the bytes: SPDY frames, WebSocket frames, channel messages. [`session`] has the rules of one
+//!   connection. Neither does IO.
 //!
-//! Two roles have crates of their own: [kubestream-proxy](https://docs.rs/kubestream-proxy) stands between a client and a
-//! backend, and [kubestream-runtime](https://docs.rs/kubestream-runtime) is the streaming server of a container runtime.
+//! Two more crates build on this one: [kubestream-proxy](https://docs.rs/kubestream-proxy) stands between a client and
+//! a backend, and [kubestream-runtime](https://docs.rs/kubestream-runtime) is the streaming server of a container
+//! runtime.
 //!
-//! It works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite), spawns nothing, and
-//! needs a tokio runtime for its timers only.
+//! The crate works over any [`AsyncRead`](tokio::io::AsyncRead) + [`AsyncWrite`](tokio::io::AsyncWrite). It spawns no
+//! tasks, and needs a tokio runtime only for timers.
 //!
 //! ```
 //! use kubestream::exec::{ExecRequest, Streams};
@@ -31,7 +33,7 @@
 //!     let request = http::Request::post(url).body(())?;
 //!
 //!     let tcp = TcpStream::connect(server).await?;
-//!     let upgraded = upgrade::connect(tcp, request, Protocol::EXEC, &upgrade::Config::default()).await?;
+//!     let upgraded = upgrade::connect(tcp, request, Protocol::SPDY_EXEC, &upgrade::Config::default()).await?;
 //!     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
 //!     tokio::spawn(driver);
 //!
@@ -41,10 +43,12 @@
 //! }
 //! ```
 //!
-//! Every limit, its default and what happens beyond it:
+//! How the modules build on each other: [docs/architecture.md](https://docs.rs/crate/kubestream/latest/source/docs/architecture.md).
+//!
+//! All limits, their defaults, and what happens beyond them:
 #![doc = include_str!("../docs/limits.md")]
 #![forbid(unsafe_code)]
-// Nearly all of it touches what a peer has sent.
+// Nearly all of the code handles bytes from a peer, so no index and no sum may panic.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![cfg_attr(not(test), deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented))]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
@@ -63,21 +67,11 @@ pub mod status;
 pub mod upgrade;
 pub mod wire;
 
-pub use wire::{channel, websocket};
-
-/// The names from before the floors, until all users have moved.
-#[doc(hidden)]
-pub mod spdy {
-    pub use crate::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
-    pub use crate::wire::spdy::*;
-    pub use crate::wire::{HeaderCompression, Limits};
-}
-
 pub use abort::{Abort, AbortOnDrop};
 pub use initiator::Initiator;
 pub use session::{ConnectionError, StreamError};
 
-/// The README's example, compiled.
+/// Compiles the README's examples.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

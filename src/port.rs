@@ -1,8 +1,8 @@
-//! The number of a port as text.
+//! Reads a port number from text, in one way for the whole crate.
 //!
-//! Owns what all who read one agree on: Go takes digits alone, and Rust a sign too.
+//! Accepts digits only, as Go does. Rust's `parse` would also accept a sign.
 
-/// A number of a port, 0 too.
+/// A port number from 0 to 65535.
 pub(crate) fn parse(text: &str) -> Option<u16> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }

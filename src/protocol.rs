@@ -1,53 +1,57 @@
-//! The protocols of exec, attach and port-forward, and their names on the wire.
+//! The protocols of exec, attach and port-forward: their names on the wire, their transports, and what each of them can
+//! do.
 //!
-//! Owns which protocols there are, what each can say, and which transport it is spoken over. It must not read or write a byte.
+//! Reads and writes no bytes.
 
 use std::fmt;
 
 use http::header::{self, HeaderName};
 
-/// The header of a stream that says what the stream is for: `stdin` or `error` of a session, `data` or `error` of a forwarded
-/// connection.
+/// The header of a stream that names the stream's type, such as `stdin` or `error` in a session, and `data` or `error`
+/// in a forwarded connection.
 pub const STREAM_TYPE: &str = "streamtype";
 /// The header of a port-forward stream that names the port.
 pub const PORT: &str = "port";
-/// The header of a port-forward stream that its connection's data stream and error stream have in common.
+/// The header of a port-forward stream with the request id, which is the same for the data stream and the error stream
+/// of one connection.
 pub const REQUEST_ID: &str = "requestid";
-/// The header in the answer to a data stream that says why there will be no connection. client-go gives up all connections when an error
-/// stream says anything, and does not look at the headers of an answer; a client of ours does.
+/// The header in the answer to a data stream that says why the port could not be reached. Our client reads it.
+/// client-go does not, but it would give up all its connections if the error stream said something.
 pub(crate) const ERROR: &str = "error";
 
-/// The header that names the protocol of SPDY.
+/// The header that names the subprotocol over SPDY.
 pub(crate) const X_STREAM_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 
-/// The version of the remote-command protocol, named `channel.k8s.io`, `v2.channel.k8s.io`, … on the wire.
+/// The version of the protocol of exec and attach. On the wire it is named `channel.k8s.io`, `v2.channel.k8s.io` and so
+/// on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Version {
-    /// `channel.k8s.io`: no end of stdin, and errors as text.
+    /// `channel.k8s.io`: stdin has no end, and a failure is a text.
     V1,
-    /// `v2.channel.k8s.io`: stdin can end.
+    /// `v2.channel.k8s.io`: as v1, and over SPDY stdin can end.
     V2,
-    /// `v3.channel.k8s.io`: terminals can be resized.
+    /// `v3.channel.k8s.io`: as v2, and over SPDY the client can set the terminal's size.
     V3,
-    /// `v4.channel.k8s.io`: the end of the command comes as a JSON [`Status`](crate::status::Status).
+    /// `v4.channel.k8s.io`: as v3, and how the command ended is a JSON [`Status`](crate::status::Status).
     V4,
-    /// `v5.channel.k8s.io`: as v4, and over WebSocket stdin can end. Over SPDY, where it always could, no server has it.
+    /// `v5.channel.k8s.io`: as v4, and stdin can end over WebSocket. No server speaks v5 over SPDY, where stdin can end
+    /// from v2 on.
     V5,
 }
 
-/// What the bytes past a 101 are.
+/// The transport: what the connection speaks after the 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Carrier {
-    /// `Upgrade: SPDY/3.1`.
+pub enum Transport {
+    /// SPDY/3.1: `Upgrade: SPDY/3.1`.
     Spdy,
-    /// `Upgrade: websocket`.
+    /// WebSocket: `Upgrade: websocket`.
     WebSocket,
 }
 
-impl Carrier {
-    /// Its token in the `Upgrade` header.
+impl Transport {
+    /// The transport's token in the `Upgrade` header.
     pub(crate) fn token(self) -> &'static str {
         match self {
             Self::Spdy => "SPDY/3.1",
@@ -55,7 +59,7 @@ impl Carrier {
         }
     }
 
-    /// The header that protocols are offered in.
+    /// The header in which a client offers protocols.
     pub(crate) fn offers(self) -> HeaderName {
         match self {
             Self::Spdy => X_STREAM_PROTOCOL_VERSION,
@@ -64,7 +68,7 @@ impl Carrier {
     }
 }
 
-impl fmt::Display for Carrier {
+impl fmt::Display for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Spdy => "SPDY",
@@ -73,133 +77,139 @@ impl fmt::Display for Carrier {
     }
 }
 
-/// A protocol that two ends settle on, and with it what carries it.
+/// A protocol that client and server negotiate, including its transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// Exec and attach over SPDY/3.1, named in `X-Stream-Protocol-Version`.
-    Exec(Version),
-    /// Exec and attach over WebSocket, named in `Sec-WebSocket-Protocol`.
-    Channel(Subprotocol),
+    /// Exec and attach over SPDY/3.1. Its name is in `X-Stream-Protocol-Version`.
+    SpdyExec(Version),
+    /// Exec and attach over WebSocket. Its name is in `Sec-WebSocket-Protocol`.
+    WebSocketExec(Subprotocol),
     /// Port-forward over SPDY/3.1: `portforward.k8s.io`.
-    PortForward,
-    /// The same inside WebSocket: `SPDY/3.1+portforward.k8s.io`.
-    Tunnel,
-    /// The older form, which kubectl never spoke and the clients of Python, Node and Rust do: two channels over WebSocket for
-    /// each port that the request names, and one connection to each. `v4.channel.k8s.io`, `v4.base64.channel.k8s.io` or
-    /// unnamed, as exec's, so that only what a server is asked for tells them apart.
-    PortChannels(Subprotocol),
+    SpdyPortForward,
+    /// Port-forward over SPDY/3.1 inside the messages of a WebSocket: `SPDY/3.1+portforward.k8s.io`.
+    TunneledPortForward,
+    /// Legacy port-forward: over WebSocket, with two channels and one connection for each port that the request names.
+    /// kubectl never used it; the Python, Node.js, Java and Rust clients do. Its names are `v4.channel.k8s.io`,
+    /// `v4.base64.channel.k8s.io` or no name, which are also names of exec: only the path of the request tells the two
+    /// apart.
+    LegacyPortForward(Subprotocol),
 }
 
 impl Protocol {
-    /// All versions of exec and attach over SPDY, the newest first, as Kubernetes' streaming servers list them.
-    pub const EXEC: &'static [Self] =
-        &[Self::Exec(Version::V4), Self::Exec(Version::V3), Self::Exec(Version::V2), Self::Exec(Version::V1)];
-
-    /// What kubectl offers over WebSocket: the one that can end stdin.
-    pub const V5: &'static [Self] = &[Self::Channel(Subprotocol::V5)];
-
-    /// What the servers of Kubernetes take over WebSocket, all of them together.
-    pub const CHANNEL: &'static [Self] = &[
-        Self::Channel(Subprotocol::V5),
-        Self::Channel(Subprotocol::V4),
-        Self::Channel(Subprotocol::V4Base64),
-        Self::Channel(Subprotocol::V1),
-        Self::Channel(Subprotocol::V1Base64),
-        Self::Channel(Subprotocol::Unnamed),
+    /// v4 to v1 of exec and attach over SPDY, the newest first. Kubernetes' streaming servers support the same.
+    pub const SPDY_EXEC: &'static [Self] = &[
+        Self::SpdyExec(Version::V4),
+        Self::SpdyExec(Version::V3),
+        Self::SpdyExec(Version::V2),
+        Self::SpdyExec(Version::V1),
     ];
 
-    /// All of the above: for a server that does not care what it is spoken to.
-    pub const ANY: &'static [Self] = &[
-        Self::Channel(Subprotocol::V5),
-        Self::Channel(Subprotocol::V4),
-        Self::Channel(Subprotocol::V4Base64),
-        Self::Channel(Subprotocol::V1),
-        Self::Channel(Subprotocol::V1Base64),
-        Self::Channel(Subprotocol::Unnamed),
-        Self::Exec(Version::V4),
-        Self::Exec(Version::V3),
-        Self::Exec(Version::V2),
-        Self::Exec(Version::V1),
+    /// v5 over WebSocket, as kubectl offers it for exec and attach. Over WebSocket only v5 can end stdin.
+    pub const WEBSOCKET_EXEC_V5: &'static [Self] = &[Self::WebSocketExec(Subprotocol::V5)];
+
+    /// Exec and attach over WebSocket: all subprotocols that any server of Kubernetes supports.
+    pub const WEBSOCKET_EXEC: &'static [Self] = &[
+        Self::WebSocketExec(Subprotocol::V5),
+        Self::WebSocketExec(Subprotocol::V4),
+        Self::WebSocketExec(Subprotocol::V4Base64),
+        Self::WebSocketExec(Subprotocol::V1),
+        Self::WebSocketExec(Subprotocol::V1Base64),
+        Self::WebSocketExec(Subprotocol::Unnamed),
     ];
 
-    /// Port-forward, each of its forms: for a server that does not care which it is.
-    pub const PORT_FORWARD: &'static [Self] = &[
-        Self::Tunnel,
-        Self::PortForward,
-        Self::PortChannels(Subprotocol::V4),
-        Self::PortChannels(Subprotocol::V4Base64),
-        Self::PortChannels(Subprotocol::Unnamed),
+    /// [`CHANNEL`](Self::WEBSOCKET_EXEC) and [`EXEC`](Self::SPDY_EXEC): everything that a server of exec and attach can support.
+    pub const ANY_EXEC: &'static [Self] = &[
+        Self::WebSocketExec(Subprotocol::V5),
+        Self::WebSocketExec(Subprotocol::V4),
+        Self::WebSocketExec(Subprotocol::V4Base64),
+        Self::WebSocketExec(Subprotocol::V1),
+        Self::WebSocketExec(Subprotocol::V1Base64),
+        Self::WebSocketExec(Subprotocol::Unnamed),
+        Self::SpdyExec(Version::V4),
+        Self::SpdyExec(Version::V3),
+        Self::SpdyExec(Version::V2),
+        Self::SpdyExec(Version::V1),
     ];
 
-    /// What carries it.
+    /// All forms of port-forward: everything that a server of port-forward can support.
+    pub const ANY_PORT_FORWARD: &'static [Self] = &[
+        Self::TunneledPortForward,
+        Self::SpdyPortForward,
+        Self::LegacyPortForward(Subprotocol::V4),
+        Self::LegacyPortForward(Subprotocol::V4Base64),
+        Self::LegacyPortForward(Subprotocol::Unnamed),
+    ];
+
+    /// The protocol's transport.
     #[must_use]
-    pub fn carrier(self) -> Carrier {
+    pub fn transport(self) -> Transport {
         match self {
-            Self::Exec(_) | Self::PortForward => Carrier::Spdy,
-            Self::Channel(_) | Self::Tunnel | Self::PortChannels(_) => Carrier::WebSocket,
+            Self::SpdyExec(_) | Self::SpdyPortForward => Transport::Spdy,
+            Self::WebSocketExec(_) | Self::TunneledPortForward | Self::LegacyPortForward(_) => Transport::WebSocket,
         }
     }
 
-    /// The version of the remote-command protocol, where it is one.
+    /// The version, if it is a protocol of exec and attach. `None` for port-forward.
     #[must_use]
     pub fn version(self) -> Option<Version> {
         match self {
-            Self::Exec(version) => Some(version),
-            Self::Channel(subprotocol) => Some(subprotocol.version()),
-            Self::Tunnel | Self::PortChannels(_) => None,
-            Self::PortForward => None,
+            Self::SpdyExec(version) => Some(version),
+            Self::WebSocketExec(subprotocol) => Some(subprotocol.version()),
+            Self::TunneledPortForward | Self::LegacyPortForward(_) => None,
+            Self::SpdyPortForward => None,
         }
     }
 
-    /// Whether it is port-forward, in whatever form.
+    /// Whether it is a form of port-forward.
     #[must_use]
     pub fn is_port_forward(self) -> bool {
         match self {
-            Self::PortForward => true,
-            Self::Tunnel | Self::PortChannels(_) => true,
-            Self::Channel(_) => false,
-            Self::Exec(_) => false,
+            Self::SpdyPortForward => true,
+            Self::TunneledPortForward | Self::LegacyPortForward(_) => true,
+            Self::WebSocketExec(_) => false,
+            Self::SpdyExec(_) => false,
         }
     }
 
-    /// Whether the end of stdin can be said. SPDY's streams end in every version, though no server of v1 listens.
+    /// Whether a client can end stdin: over SPDY from v2 on, because v1's servers ignore the end, and over WebSocket
+    /// only in v5.
     #[must_use]
     pub fn can_end_stdin(self) -> bool {
         match self {
-            Self::Exec(version) => version >= Version::V2,
-            Self::Channel(subprotocol) => subprotocol.has_close(),
-            Self::Tunnel | Self::PortChannels(_) => false,
-            Self::PortForward => false,
+            Self::SpdyExec(version) => version >= Version::V2,
+            Self::WebSocketExec(subprotocol) => subprotocol.has_close(),
+            Self::TunneledPortForward | Self::LegacyPortForward(_) => false,
+            Self::SpdyPortForward => false,
         }
     }
 
-    /// The name on the wire, which says nothing of the carrier.
+    /// The name on the wire. Protocols of different transports can have the same name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Exec(Version::V1) => "channel.k8s.io",
-            Self::Exec(Version::V2) => "v2.channel.k8s.io",
-            Self::Exec(Version::V3) => "v3.channel.k8s.io",
-            Self::Exec(Version::V4) => "v4.channel.k8s.io",
-            Self::Exec(Version::V5) => "v5.channel.k8s.io",
-            Self::Channel(subprotocol) | Self::PortChannels(subprotocol) => subprotocol.name(),
-            Self::PortForward => "portforward.k8s.io",
-            Self::Tunnel => "SPDY/3.1+portforward.k8s.io",
+            Self::SpdyExec(Version::V1) => "channel.k8s.io",
+            Self::SpdyExec(Version::V2) => "v2.channel.k8s.io",
+            Self::SpdyExec(Version::V3) => "v3.channel.k8s.io",
+            Self::SpdyExec(Version::V4) => "v4.channel.k8s.io",
+            Self::SpdyExec(Version::V5) => "v5.channel.k8s.io",
+            Self::WebSocketExec(subprotocol) | Self::LegacyPortForward(subprotocol) => subprotocol.name(),
+            Self::SpdyPortForward => "portforward.k8s.io",
+            Self::TunneledPortForward => "SPDY/3.1+portforward.k8s.io",
         }
     }
 
-    /// The protocol of a name on the wire: where exec and port-forward share one, exec's. Names are compared byte by byte, as
-    /// in Go.
+    /// The protocol with a name on the wire. If exec and port-forward share the name, this is exec. Names are compared
+    /// byte by byte, as in Go.
     #[must_use]
-    pub fn from_name(carrier: Carrier, name: &str) -> Option<Self> {
-        match carrier {
-            Carrier::Spdy => {
-                let known = Self::EXEC.iter().copied().chain([Self::PortForward]);
+    pub fn from_name(transport: Transport, name: &str) -> Option<Self> {
+        match transport {
+            Transport::Spdy => {
+                let known = Self::SPDY_EXEC.iter().copied().chain([Self::SpdyPortForward]);
                 known.into_iter().find(|protocol| protocol.name() == name)
             }
-            Carrier::WebSocket if name == Self::Tunnel.name() => Some(Self::Tunnel),
-            Carrier::WebSocket => Subprotocol::from_name(name).map(Self::Channel),
+            Transport::WebSocket if name == Self::TunneledPortForward.name() => Some(Self::TunneledPortForward),
+            Transport::WebSocket => Subprotocol::from_name(name).map(Self::WebSocketExec),
         }
     }
 }
@@ -210,25 +220,28 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A subprotocol of `Sec-WebSocket-Protocol` that carries exec and attach, and some of them the old form of port-forward.
+/// A subprotocol of exec and attach over WebSocket, named in `Sec-WebSocket-Protocol`. Some also carry legacy
+/// port-forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Subprotocol {
-    /// None was asked for: as `channel.k8s.io`.
+    /// The client offered no subprotocol. The messages are those of `channel.k8s.io`.
     Unnamed,
-    /// `channel.k8s.io`: errors come as text, and stdin has no end.
+    /// `channel.k8s.io`: a failure is a text, and stdin has no end.
     V1,
-    /// `base64.channel.k8s.io`: the same in messages of text.
+    /// `base64.channel.k8s.io`: as `channel.k8s.io`, in text messages with base64.
     V1Base64,
-    /// `v2.channel.k8s.io`, which clients offer and no server of Kubernetes has: here it means what v1 does.
+    /// `v2.channel.k8s.io`: the same as `channel.k8s.io`. Some clients offer it, but no server of Kubernetes supports
+    /// it.
     V2,
-    /// `v3.channel.k8s.io`, of which the same is true.
+    /// `v3.channel.k8s.io`: the same as `channel.k8s.io`. Some clients offer it, but no server of Kubernetes supports
+    /// it.
     V3,
-    /// `v4.channel.k8s.io`: the end of the command comes as a JSON [`Status`](crate::status::Status).
+    /// `v4.channel.k8s.io`: how the command ended is a JSON [`Status`](crate::status::Status).
     V4,
-    /// `v4.base64.channel.k8s.io`: the same in messages of text.
+    /// `v4.base64.channel.k8s.io`: as `v4.channel.k8s.io`, in text messages with base64.
     V4Base64,
-    /// `v5.channel.k8s.io`: stdin can end.
+    /// `v5.channel.k8s.io`: as `v4.channel.k8s.io`, and stdin can end.
     V5,
 }
 
@@ -236,7 +249,7 @@ impl Subprotocol {
     pub(crate) const ALL: [Self; 8] =
         [Self::Unnamed, Self::V1, Self::V1Base64, Self::V2, Self::V3, Self::V4, Self::V4Base64, Self::V5];
 
-    /// The name on the wire. [`Subprotocol::Unnamed`] has an empty one, which is never written.
+    /// The name on the wire. For [`Subprotocol::Unnamed`] it is empty and never written.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -251,13 +264,13 @@ impl Subprotocol {
         }
     }
 
-    /// The subprotocol of a name on the wire. Names are compared byte by byte, as in Go.
+    /// The subprotocol with a name on the wire. Names are compared byte by byte, as in Go.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|subprotocol| subprotocol.name() == name)
     }
 
-    /// The version of the remote-command protocol that it carries.
+    /// The version of exec and attach that it carries.
     #[must_use]
     pub fn version(self) -> Version {
         match self {
@@ -269,20 +282,20 @@ impl Subprotocol {
         }
     }
 
-    /// Whether its messages are text: a digit for the channel, and base64.
+    /// Whether its messages are text: a character for the channel, and then base64.
     #[must_use]
     pub fn is_base64(self) -> bool {
         matches!(self, Self::V1Base64 | Self::V4Base64)
     }
 
-    /// Whether the end of stdin can be said: only v5 has a CLOSE.
+    /// Whether it has the CLOSE message, with which a client ends stdin. Only v5 has it.
     #[must_use]
     pub fn has_close(self) -> bool {
         self == Self::V5
     }
 
-    /// How many ports one connection forwards in the old form of port-forward, which has two channels for each: a channel is
-    /// one byte, and in messages of text one ASCII character.
+    /// The most ports of one connection in legacy port-forward, where each port has two channels: 128, or 40 in base64.
+    /// A channel is one byte, and in base64 an ASCII character from `0` on.
     #[must_use]
     pub fn max_ports(self) -> usize {
         let channels = if self.is_base64() { 0x80_usize.saturating_sub(usize::from(b'0')) } else { 0x100 };
@@ -303,22 +316,22 @@ mod tests {
     #[test]
     fn protocols_are_named_as_on_the_wire() {
         let names = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
-        assert!(Protocol::EXEC.iter().map(|protocol| protocol.name()).eq(names));
-        for protocol in Protocol::EXEC {
-            assert_eq!(Protocol::from_name(Carrier::Spdy, &protocol.to_string()), Some(*protocol));
+        assert!(Protocol::SPDY_EXEC.iter().map(|protocol| protocol.name()).eq(names));
+        for protocol in Protocol::SPDY_EXEC {
+            assert_eq!(Protocol::from_name(Transport::Spdy, &protocol.to_string()), Some(*protocol));
         }
         for other in ["", "v1.channel.k8s.io", "v5.channel.k8s.io", "V4.channel.k8s.io", " channel.k8s.io"] {
-            assert_eq!(Protocol::from_name(Carrier::Spdy, other), None);
+            assert_eq!(Protocol::from_name(Transport::Spdy, other), None);
         }
     }
 
     #[test]
-    fn a_name_means_another_protocol_on_another_carrier() {
-        let (v4, v5) = (Protocol::Channel(Subprotocol::V4), Protocol::Channel(Subprotocol::V5));
-        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v4.channel.k8s.io"), Some(v4));
-        assert_eq!(Protocol::from_name(Carrier::WebSocket, "v5.channel.k8s.io"), Some(v5));
-        for protocol in Protocol::ANY {
-            assert_eq!(Protocol::from_name(protocol.carrier(), protocol.name()), Some(*protocol));
+    fn a_name_means_another_protocol_on_another_transport() {
+        let (v4, v5) = (Protocol::WebSocketExec(Subprotocol::V4), Protocol::WebSocketExec(Subprotocol::V5));
+        assert_eq!(Protocol::from_name(Transport::WebSocket, "v4.channel.k8s.io"), Some(v4));
+        assert_eq!(Protocol::from_name(Transport::WebSocket, "v5.channel.k8s.io"), Some(v5));
+        for protocol in Protocol::ANY_EXEC {
+            assert_eq!(Protocol::from_name(protocol.transport(), protocol.name()), Some(*protocol));
         }
     }
 }

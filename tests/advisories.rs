@@ -1,7 +1,7 @@
-//! Advisories on other implementations of what this crate does, each replayed against it and named after its number.
+//! Replays published advisories about other implementations against this crate. Each test is named after its advisory.
 //!
-//! Owns the attacks as they were published; docs/security.md says which tests replay those that are not here. Memory is what the
-//! allocator counts, so the tests take turns, and nothing is timed.
+//! Holds the attacks as they were published; docs/security.md names the tests that replay the others. Memory is what
+//! the allocator counts, so the tests take turns. Nothing is timed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,11 +9,11 @@ use bytes::BytesMut;
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Config;
-use kubestream::spdy::{
-    Codec, CodecError, FlowControl, Frame, GoAwayStatus, HeaderError, Headers, Limits, RstStatus, StreamId,
-};
+use kubestream::session::FlowControl;
 use kubestream::upgrade::head::HeadReader;
 use kubestream::upgrade::{self, UpgradeError};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame, GoAwayStatus, HeaderError, Headers, RstStatus, StreamId};
 use stats_alloc::Region;
 use support::connection::{End, config, data, goaway, id, reply, rst, syn, window_update};
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -32,22 +32,22 @@ fn control(kind: u16, body: &[u8]) -> Vec<u8> {
     [&[0x80, 3][..], &kind.to_be_bytes(), &length.to_be_bytes(), body].concat()
 }
 
-/// A SYN_STREAM of the client's whose header block is these bytes, compressed.
+/// A client's SYN_STREAM whose header block is these bytes, compressed.
 fn opening(stream: u32, plain: &[u8]) -> Vec<u8> {
     let mut block = Vec::with_capacity(64 * KIB);
     Compress::new(Compression::best(), true).compress_vec(plain, &mut block, FlushCompress::Sync).unwrap();
     control(1, &[&stream.to_be_bytes()[..], &[0; 6], &block].concat())
 }
 
-/// The error of these bytes, and all that was allocated on the way to it, also what was given back at once. The harness's own
-/// threads allocate when they like: of several tries the least is what it takes.
+/// The error that these bytes cause, and all that was allocated on the way to it, including memory that was freed at
+/// once. The harness's own threads also allocate, so the least of several tries counts.
 fn refused(limits: &Limits, wire: &[u8]) -> (CodecError, usize) {
     let try_once = || {
         let (mut codec, mut wire) = (Codec::new(limits.clone()), BytesMut::from(wire));
         let before = Region::new(ALLOCATOR);
         let error = loop {
             match codec.decode(&mut wire) {
-                Ok(frame) => assert!(frame.is_some(), "the bytes are refused before more are waited for"),
+                Ok(frame) => assert!(frame.is_some(), "the bytes are refused at once"),
                 Err(error) => break error,
             }
         };
@@ -56,7 +56,7 @@ fn refused(limits: &Limits, wire: &[u8]) -> (CodecError, usize) {
     (0..5).map(|_| try_once()).min_by_key(|(_, allocated)| *allocated).unwrap()
 }
 
-/// spdystream allocated whatever a frame of a few bytes counted: entries of SETTINGS, headers, a header's length.
+/// spdystream allocated for whatever count a short frame claimed: entries of SETTINGS, headers, the length of a header.
 #[test]
 fn cve_2026_35469_counts_and_lengths_that_lie_allocate_nothing() {
     let _turn = turn();
@@ -79,7 +79,7 @@ fn cve_2026_35469_counts_and_lengths_that_lie_allocate_nothing() {
     }
 }
 
-/// netty kept an entry for each of 262,144 ids in a SETTINGS frame whose length was right.
+/// netty kept an entry for each of 262,144 ids in a SETTINGS frame of correct length.
 #[test]
 fn cve_2026_55831_settings_of_many_ids_are_refused_though_their_count_is_true() {
     let _turn = turn();
@@ -91,7 +91,7 @@ fn cve_2026_55831_settings_of_many_ids_are_refused_though_their_count_is_true() 
     let (error, allocated) = refused(&Limits::default(), &wire[..8]);
     assert!(matches!(error, CodecError::FrameTooLarge { limit: 65_536, .. }), "{error}");
     assert!(allocated < KIB, "{allocated} bytes");
-    // Where frames may be as long as that, the entries have their own limit, and not one of them is kept.
+    // If such long frames are allowed, entries have a limit of their own, and none of them is kept.
     let mut limits = Limits::default();
     limits.max_control_frame = 4 * MIB;
     let (error, allocated) = refused(&limits, &wire);
@@ -99,7 +99,7 @@ fn cve_2026_55831_settings_of_many_ids_are_refused_though_their_count_is_true() 
     assert!(allocated < KIB, "{allocated} bytes");
 }
 
-/// netty went on inflating when a header block was over its limit, and skipped what it had not kept.
+/// netty went on inflating a header block that was over its limit, and skipped the rest.
 #[test]
 fn cve_2026_55833_nothing_is_inflated_once_a_block_is_over_its_limit() {
     let _turn = turn();
@@ -109,7 +109,7 @@ fn cve_2026_55833_nothing_is_inflated_once_a_block_is_over_its_limit() {
     assert!(matches!(error, CodecError::Header(HeaderError::TooLong { limit: 65_536 })), "{error}");
     assert!(allocated < 512 * KIB, "{allocated} bytes");
 
-    // The blocks of a connection are one zlib stream: what follows a cut one cannot be read, and is not.
+    // The blocks of a connection are one zlib stream, so nothing after a cut block can be read.
     play(async {
         let (near, far) = duplex(MIB);
         let (mux, driver) = support::server(near, Config::default());
@@ -118,13 +118,13 @@ fn cve_2026_55833_nothing_is_inflated_once_a_block_is_over_its_limit() {
         writes.shutdown().await.unwrap();
         let mut said = Vec::new();
         reads.read_to_end(&mut said).await.unwrap();
-        assert_eq!(said, control(7, &[0, 0, 0, 0, 0, 0, 0, 1]), "GOAWAY of a protocol error, and not a stream taken");
+        assert_eq!(said, control(7, &[0, 0, 0, 0, 0, 0, 0, 1]), "GOAWAY with a protocol error, and no stream accepted");
         assert!(matches!(mux.accept().await, Some(Err(ConnectionError::Codec(_)))));
         assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Codec(_))));
     });
 }
 
-/// yamux queued an answer for each PING and each stream of a peer that read none of them.
+/// yamux queued an answer to each PING and each stream of a peer that did not read the answers.
 #[test]
 fn cve_2024_32984_answers_that_nobody_reads_end_the_connection() {
     let _turn = turn();
@@ -155,7 +155,7 @@ fn cve_2026_31814_credit_beyond_31_bits_is_an_error_and_no_panic() {
         let (target, other) = (client.opens(), client.opens());
         client.gets_all([reply(target), reply(other)]);
         client.says();
-        // As bytes: the codec must not let a bit more through either.
+        // Sent as bytes, because the codec must not accept larger values either.
         let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
         for delta in [first, second, u32::MAX] {
             let on = if stream { target } else { 0 };
@@ -167,42 +167,44 @@ fn cve_2026_31814_credit_beyond_31_bits_is_an_error_and_no_panic() {
         if stream {
             assert_eq!(client.says().last(), Some(&rst(target, RstStatus::FLOW_CONTROL_ERROR)));
             assert_eq!(client.error(), None);
-            client.writes(other, "the others go on");
-            assert_eq!(client.says(), [data(other, "the others go on")]);
+            client.writes(other, "the other streams go on");
+            assert_eq!(client.says(), [data(other, "the other streams go on")]);
         } else {
-            client.ended_by("protocol violation by the peer: a session window of 0 more, or of more than 2^31 - 1", 0);
+            client
+                .ended_by("protocol violation by the peer: a WINDOW_UPDATE of the session by 0, or beyond 2^31 - 1", 0);
         }
         client.connection.release(id(target));
     }
 }
 
-/// yamux took DATA beyond the window that came with the SYN, and panicked over the stream that it had not kept.
+/// yamux accepted DATA beyond the window that came with the SYN, and panicked because it had not kept the stream.
 #[test]
 fn cve_2026_32314_data_beyond_the_window_right_behind_a_syn_costs_that_stream() {
     let _turn = turn();
     for flow_control in [FlowControl::Strict, FlowControl::Auto, FlowControl::Off] {
         let mut server = End::server(config(|config| config.flow_control = flow_control));
-        // The session's window is larger than a stream's from our first word on.
+        // The session's window becomes larger than a stream's with our first frame.
         server.gets(Frame::Ping(1));
         server.says();
         server.gets_all([syn(1), data(1, vec![0; 64 * KIB + 1]), syn(3), data(1, "more"), data(3, "x")]);
         let said = server.says();
         if flow_control == FlowControl::Strict {
             assert!(said.contains(&rst(1, RstStatus::FLOW_CONTROL_ERROR)), "{said:?}");
-            assert_eq!(server.connection.unread(), 256, "stream 3's alone, a short piece");
+            assert_eq!(server.connection.unread(), 256, "only stream 3's short piece");
         } else {
-            // Go's peers know of no window: it counts against the budget, as all of theirs does.
+            // Go's peers know no windows, so this counts against the budget, as all their bytes do.
             assert!(!said.iter().any(|frame| matches!(frame, Frame::RstStream { .. })), "{said:?}");
             assert_eq!(server.reads(1).0.len(), 64 * KIB + 1 + 4);
         }
         assert_eq!((server.error(), server.reads(3).0), (None, b"x".to_vec()));
         server.connection.release(id(1));
         server.gets_all([data(1, vec![0; 64 * KIB]), window_update(1, 1)]);
-        assert_eq!(server.error(), None, "nor is it missed by what comes late");
+        assert_eq!(server.error(), None, "late frames do not open it again");
     }
 }
 
-/// h2 kept what a peer had opened and reset until the caller had accepted it; most servers went on with the requests.
+/// h2 kept streams that a peer had opened and reset until the caller had accepted them, and most servers then served
+/// those requests.
 #[test]
 fn rustsec_2023_0034_cve_2023_44487_rapid_resets_leave_nothing_and_end_the_connection() {
     let _turn = turn();
@@ -211,14 +213,15 @@ fn rustsec_2023_0034_cve_2023_44487_rapid_resets_leave_nothing_and_end_the_conne
         let (mux, driver) = support::server(near, Config::default());
         let mut peer = Peer::new(far);
         let before = Region::new(ALLOCATOR);
-        // What comes behind the 201st is thrown away unread: a socket that is closed with bytes in it takes the GOAWAY back.
+        // What comes after the 201st is read and dropped, because closing a socket with unread bytes would destroy the
+        // GOAWAY.
         for turn in 0..100_000 {
             for frame in [syn(2 * turn + 1), rst(2 * turn + 1, RstStatus::CANCEL)] {
                 assert!(peer.try_say(frame).await);
             }
         }
         assert!(grown(&before) < MIB, "{} bytes", grown(&before));
-        let Some(Err(error)) = mux.accept().await else { panic!("a stream that is gone is handed to nobody") };
+        let Some(Err(error)) = mux.accept().await else { panic!("a stream that has ended is not handed out") };
         assert!(
             matches!(error, ConnectionError::LimitExceeded { limit: "max_unanswered_resets", value: 200 }),
             "{error}"
@@ -228,14 +231,14 @@ fn rustsec_2023_0034_cve_2023_44487_rapid_resets_leave_nothing_and_end_the_conne
         assert_eq!(
             heard,
             Some(goaway(401, GoAwayStatus::PROTOCOL_ERROR)),
-            "of the 201st stream, and nothing else is said"
+            "a GOAWAY for the 201st stream, and nothing else"
         );
         drop(peer);
         assert!(driver.await.unwrap().is_err());
     });
 }
 
-/// h2 queued a reset of its own for each stream that a peer had broken, without end while the peer did not read.
+/// h2 queued a reset for each stream that a peer had broken, without a limit while the peer did not read.
 #[test]
 fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
     let _turn = turn();
@@ -243,9 +246,9 @@ fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
     let ways: [Way; 5] = [
         ("a window update of zero", |stream| vec![syn(stream), window_update(stream, 0)]),
         ("too much credit", |stream| vec![syn(stream), window_update(stream, StreamId::MAX.get())]),
-        ("an answer to its own stream", |stream| vec![syn(stream), reply(stream)]),
-        ("headers for no stream", |stream| vec![support::connection::headers(stream, false)]),
-        ("headers that cannot be", |stream| {
+        ("a reply to a stream of its own", |stream| vec![syn(stream), reply(stream)]),
+        ("HEADERS for an unknown stream", |stream| vec![support::connection::headers(stream, false)]),
+        ("invalid headers", |stream| {
             let mut frame = syn(stream);
             if let Frame::SynStream { headers, .. } = &mut frame {
                 *headers = Headers::from_iter([("", "x")]);
@@ -259,7 +262,7 @@ fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
         for turn in 0..100_000 {
             let stream = 2 * turn + 1;
             server.gets_all(frames(stream));
-            // Its handler is as quick as can be.
+            // Its handler takes events at once.
             server.events();
             server.connection.release(id(stream));
             assert!(server.connection.stream_count() <= 1024, "{way}");
@@ -267,12 +270,12 @@ fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
         assert!(grown(&before) < 2 * MIB, "{way}: {} bytes", grown(&before));
         let error = server.error();
         assert_eq!(error.as_deref(), Some("the peer exceeded the limit `max_queued_replies` (1024)"), "{way}");
-        assert!(matches!(server.says()[..], [Frame::GoAway { .. }]), "{way}: and no reset");
+        assert!(matches!(server.says()[..], [Frame::GoAway { .. }]), "{way}: and no reset is queued");
     }
 }
 
-/// h2 put CONTINUATION after CONTINUATION together. SPDY has none: headers without end are one long frame, or HEADERS after
-/// HEADERS on a stream; and before it, a head of HTTP.
+/// h2 joined CONTINUATION frames without a limit. SPDY has none: endless headers are one long frame or many HEADERS on
+/// a stream, and before the upgrade a head of HTTP.
 #[test]
 fn rustsec_2024_0332_headers_without_end_are_refused_or_forgotten() {
     let _turn = turn();
@@ -312,8 +315,8 @@ fn rustsec_2024_0332_headers_without_end_are_refused_or_forgotten() {
     });
 }
 
-/// tungstenite parsed all of a head again for each piece of it that came. Work is counted by a trap: what was looked at is made
-/// an end of the head, which whoever looked again would find.
+/// tungstenite parsed a whole head again for each piece of it that came. A trap shows such work: bytes that were
+/// already looked at are changed into an end of the head, which a second look would find.
 #[test]
 fn cve_2023_43669_a_head_that_drips_in_is_looked_at_once() {
     let _turn = turn();
@@ -324,7 +327,7 @@ fn cve_2023_43669_a_head_that_drips_in_is_looked_at_once() {
     reader.buffer().fill(b'\n');
     for at in reader.buffer().len()..limit - 1 {
         reader.buffer().extend_from_slice(b"x");
-        assert!(reader.take_head().unwrap().is_none(), "byte {at} made it look at those before");
+        assert!(reader.take_head().unwrap().is_none(), "byte {at} caused a second look at earlier bytes");
         reader.buffer()[at] = b'\n';
     }
     reader.buffer().extend_from_slice(b"x");

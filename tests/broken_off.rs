@@ -1,7 +1,8 @@
-//! Forwarded connections that break off, between a local program and a port of a pod that are real sockets: nobody takes a break for an
-//! end. What breaks is the pod's socket, the program's, what carries them, or whoever forwards.
+//! Forwarded connections that break off, between real sockets of a local program and of a pod's port. No side may take
+//! a break for an end. The tests break the pod's socket, the program's socket, the connection between them, or the
+//! program that forwards.
 //!
-//! Time is the clock's, since there are sockets; nothing is asked of how long anything takes.
+//! Time is real, because there are sockets. No test checks how long something takes.
 
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -11,13 +12,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::AbortOnDrop;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{
     Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
 };
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{TranslateConfig, translate};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair, until};
@@ -26,10 +27,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
-const STREAMS: Protocol = Protocol::PortForward;
-const TUNNEL: Protocol = Protocol::Tunnel;
-const OLD: Protocol = Protocol::PortChannels(Subprotocol::V4);
-/// What a connection goes through: the client's form and the server's, with a translator between them where there are two.
+const STREAMS: Protocol = Protocol::SpdyPortForward;
+const TUNNEL: Protocol = Protocol::TunneledPortForward;
+const OLD: Protocol = Protocol::LegacyPortForward(Subprotocol::V4);
+/// The protocols of a connection: the client's and the server's. If they differ, a translator stands between.
 const WAYS: [&[Protocol]; 8] = [
     &[STREAMS],
     &[TUNNEL],
@@ -41,13 +42,13 @@ const WAYS: [&[Protocol]; 8] = [
     &[STREAMS, OLD],
 ];
 
-/// A local program and a port of a pod, and all that is between them.
+/// A local program and a port of a pod, with everything between them.
 struct Chain {
     program: TcpStream,
     pod: TcpStream,
     forwarding: JoinHandle<Result<(), Error>>,
     serving: JoinHandle<()>,
-    /// The client's, the server's.
+    /// The client's driver and the server's.
     drivers: [AbortHandle; 2],
     client: Multiplexer,
     server: Multiplexer,
@@ -57,7 +58,8 @@ fn upgraded(io: DuplexStream, form: Protocol, port: u16) -> Upgraded<DuplexStrea
     Upgraded::new(io, Bytes::new(), Some(form)).with_ports(&[port])
 }
 
-/// A local program that has connected to a port that is forwarded to this one, and is accepted.
+/// A local program that has connected to a local port, and the accepted connection. The port stands for this remote
+/// one.
 async fn program(remote: u16) -> (TcpStream, LocalConnection) {
     let addresses = Addresses::These(vec!["127.0.0.1".parse().unwrap()]);
     let mut forwarder = Forwarder::bind(&addresses, &[PortPair { local: 0, remote }]).await.unwrap();
@@ -66,7 +68,7 @@ async fn program(remote: u16) -> (TcpStream, LocalConnection) {
     (program.unwrap(), local.unwrap())
 }
 
-/// What a server of port-forward does: joins a connection to its port of the pod.
+/// Does what a server of port-forward does: joins a connection to its port of the pod.
 async fn to_the_pod(request: Request) -> Result<(), Error> {
     let tcp = TcpStream::connect(("127.0.0.1", request.port())).await.unwrap();
     tcp.set_nodelay(true).unwrap();
@@ -109,7 +111,7 @@ async fn chain(way: &[Protocol]) -> Chain {
     let (pod, _) = pods.accept().await.unwrap();
     let mut chain =
         Chain { program, pod, forwarding, serving, drivers: [client_driver, server_driver], client, server };
-    // It stands, both ways.
+    // The connection works in both directions.
     let what = format!("{way:?}");
     passes(&mut chain.program, &mut chain.pod, &what).await;
     passes(&mut chain.pod, &mut chain.program, &what).await;
@@ -127,7 +129,7 @@ async fn a_pod_that_resets_its_connection_has_not_ended_it() {
     }
 }
 
-/// In the old form a client cannot say it.
+/// With legacy port-forward a client cannot report it.
 #[tokio::test]
 async fn a_program_that_resets_its_connection_has_not_ended_it() {
     for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
@@ -139,7 +141,7 @@ async fn a_program_that_resets_its_connection_has_not_ended_it() {
     }
 }
 
-/// The pod has said all and waits for the rest of what it is sent: the reset that comes is none of those that end a connection.
+/// The pod has ended its own direction and waits for the rest. The reset that comes must not look like an orderly end.
 #[tokio::test]
 async fn a_program_that_resets_its_connection_behind_the_pods_end_has_not_ended_it() {
     for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
@@ -178,13 +180,13 @@ async fn who_forwards_and_is_dropped_has_ended_nothing() {
             for (tcp, name) in [(&mut program, "the program"), (&mut pod, "the pod")] {
                 broke_off(tcp, &format!("{way:?}, {servers}: {name}")).await;
             }
-            // That pair alone.
+            // Only that pair breaks off.
             assert!(servers || client.takes_streams());
         }
     }
 }
 
-/// A process that is killed drops nothing: its sockets break off all the same, until they were shut down.
+/// A killed process runs no destructors. Its sockets still break off, unless they were shut down before.
 #[tokio::test]
 async fn a_socket_is_set_to_break_off_from_the_first() {
     let (near, mut far) = tcp_pair().await;
@@ -200,7 +202,7 @@ async fn a_socket_is_set_to_break_off_from_the_first() {
     rest(&mut far).await.1.unwrap();
 }
 
-/// A client and a server, with nothing between them.
+/// A client and a server, directly connected.
 fn two_ends() -> (Multiplexer, Multiplexer) {
     let (near, far) = duplex(64 * 1024);
     let (client, driver) = Multiplexer::client(upgraded(near, STREAMS, 80), Config::default());
@@ -210,7 +212,7 @@ fn two_ends() -> (Multiplexer, Multiplexer) {
     (client, server)
 }
 
-/// Both before it was forwarded, and where there is nothing to forward it to.
+/// Both before the forwarding begins, and when there is nothing to forward to.
 #[tokio::test]
 async fn a_program_that_is_forwarded_to_nothing_is_reset() {
     let (mut tcp, local) = program(80).await;
@@ -226,7 +228,7 @@ async fn a_program_that_is_forwarded_to_nothing_is_reset() {
     broke_off(&mut tcp, "refused").await;
 }
 
-/// More than a socket takes at once, and the break right behind it.
+/// More bytes than a socket takes at once, and the break directly after them.
 #[tokio::test]
 async fn what_has_come_is_read_before_the_break() {
     let (client, server) = two_ends();
@@ -249,14 +251,14 @@ async fn what_has_come_is_read_before_the_break() {
     timeout(PATIENCE, forwarding).await.unwrap().unwrap().unwrap_err();
 }
 
-/// And the other way: a program that is reset right behind what it has said.
+/// The other direction: a program that is reset directly after its last bytes.
 #[tokio::test]
 async fn what_a_program_has_said_is_read_before_its_break() {
     for way in [&[STREAMS][..], &[TUNNEL], &[STREAMS, TUNNEL]] {
         let Chain { mut program, mut pod, .. } = chain(way).await;
-        // On the way to it, so that whoever writes may be the first to hear of it.
+        // More bytes for the program, so that a write may be the first to meet the reset.
         pod.write_all(&pattern(2, 30_000)).await.unwrap();
-        // It fits into what the kernel on the way has surely taken.
+        // This fits into the buffers of the kernel on the way.
         program.write_all(&pattern(1, 20_000)).await.unwrap();
         reset(program);
         let mut had = vec![0; 20_000];
@@ -266,7 +268,7 @@ async fn what_a_program_has_said_is_read_before_its_break() {
     }
 }
 
-/// Ends stay ends: each direction's is its own, and all of it comes.
+/// Orderly ends stay ends: each direction has its own, and all bytes arrive.
 #[tokio::test]
 async fn an_end_is_an_end_at_either_end() {
     for way in WAYS.into_iter().filter(|way| !way.contains(&OLD)) {
@@ -289,7 +291,7 @@ async fn an_end_is_an_end_at_either_end() {
     }
 }
 
-/// A server that has answered and ends, as one does that has seen enough of an upload: the answer comes whole.
+/// A server that answers in the middle of an upload and ends. Its answer arrives whole.
 #[tokio::test]
 async fn a_pod_that_ends_and_reads_no_more_has_its_answer_read() {
     for way in [&[STREAMS][..], &[TUNNEL], &[STREAMS, TUNNEL]] {
@@ -306,9 +308,9 @@ async fn a_pod_that_ends_and_reads_no_more_has_its_answer_read() {
         timeout(PATIENCE, reads.read_exact(&mut had)).await.unwrap().unwrap();
         assert!(had == pattern(4, 50_000), "{way:?}");
         assert_eq!(timeout(PATIENCE, reads.read(&mut [0])).await.unwrap().unwrap(), 0, "{way:?}");
-        // And whoever uploads to nobody hears of it.
+        // The program that still uploads is told.
         drop(pod);
-        timeout(PATIENCE, uploading).await.unwrap_or_else(|_| panic!("{way:?}: it uploads to nobody")).unwrap();
+        timeout(PATIENCE, uploading).await.unwrap_or_else(|_| panic!("{way:?}: it still uploads")).unwrap();
         let _ = timeout(PATIENCE, forwarding).await.unwrap().unwrap();
     }
 }

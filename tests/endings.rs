@@ -1,6 +1,6 @@
-//! Ends that waited for ever, or were none: an end in the midst of what goes the other way.
+//! Endings that once hung or lost bytes: one direction ends while the other is in full flow.
 //!
-//! Time is the runtime's and stands still while anybody can move.
+//! Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::StreamError;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{Frame, GoAwayStatus, RstStatus, StreamId};
 use kubestream_proxy::{TranslateConfig, TranslateError, translate};
 use support::peer::{Peer, data, fin, goaway, rst, syn};
 use support::websocket::WebSocketPeer;
@@ -25,11 +25,11 @@ use tokio::time::{Instant, sleep, timeout};
 /// Longer than any timer of a session.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A server that lets go in the midst of its output: the failure overtook what was queued, the client granted no more, each answered the
-/// other's PINGs, and neither ended.
+/// A server that is dropped in the middle of its output. The failure overtook the queued output, the client granted no
+/// more, each side answered the other's PINGs, and neither ended.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_let_go_in_mid_output_ends_behind_its_output() {
-    for protocol in [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+    for protocol in [Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)] {
         let (near, far) = duplex(4096);
         let (client, one) = exec_client(near, protocol);
         let (server, two) = exec_server(far, protocol);
@@ -46,12 +46,12 @@ async fn a_session_that_is_let_go_in_mid_output_ends_behind_its_output() {
     }
 }
 
-/// A WebSocket client through a translator to a SPDY server: it sends stdin and closes.
+/// A WebSocket client through a translator to a SPDY server. It sends stdin and closes.
 async fn uploaded(
     bytes: usize,
 ) -> (ExecServer, DriverTask, JoinHandle<WebSocketPeer>, JoinHandle<Result<(), TranslateError>>) {
     let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
-    let (from, to) = (Protocol::Channel(Subprotocol::V4), Protocol::Exec(Version::V4));
+    let (from, to) = (Protocol::WebSocketExec(Subprotocol::V4), Protocol::SpdyExec(Version::V4));
     let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
     let (near, far) = (Upgraded::new(near, Bytes::new(), Some(from)), Upgraded::new(far, Bytes::new(), Some(to)));
     let translating = tokio::spawn(async move { translate(near, far, streams, &TranslateConfig::default()).await });
@@ -67,7 +67,8 @@ async fn uploaded(
     (server.accept_exec(streams).await.unwrap(), driver, uploading, translating)
 }
 
-/// A command that writes more than anybody holds before it reads: its output has nobody any more, and must not hold its stdin up.
+/// A command that writes more than the buffers hold before it reads. Its output is not read any more, which must not
+/// block its stdin.
 #[tokio::test(start_paused = true)]
 async fn an_upload_to_a_command_that_writes_first_is_whole() {
     let (mut process, _driver, uploading, translating) = uploaded(1_000_000).await;
@@ -75,7 +76,7 @@ async fn an_upload_to_a_command_that_writes_first_is_whole() {
     let command = async {
         sleep(Duration::from_secs(5)).await;
         for _ in 0..40 {
-            // Nobody may be there to take it.
+            // The client may be gone.
             let _ = stdout.send(pattern(2, 100_000)).await;
         }
         let mut read = Vec::new();
@@ -90,7 +91,8 @@ async fn an_upload_to_a_command_that_writes_first_is_whole() {
     translating.await.unwrap().unwrap_err();
 }
 
-/// A command that reads nothing, and never ends by itself, is told that its client is gone, and not that its stdin is whole.
+/// A command that reads nothing and never ends by itself is told that its client is gone, and does not see an end of
+/// stdin.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_gone_takes_a_command_with_it_that_reads_nothing() {
     let (mut process, _driver, uploading, translating) = uploaded(900_000).await;
@@ -108,7 +110,7 @@ async fn a_client_that_is_gone_takes_a_command_with_it_that_reads_nothing() {
     translating.await.unwrap().unwrap_err();
 }
 
-/// A server of stdout alone, with a client made by hand.
+/// A server of stdout alone, with a client played by the test.
 async fn served(streams: Streams, kinds: &[&str]) -> (ExecServer, Peer, DriverTask) {
     let (near, far) = duplex(1 << 20);
     let (server, driver) = exec_server(near, Version::V4);
@@ -119,7 +121,7 @@ async fn served(streams: Streams, kinds: &[&str]) -> (ExecServer, Peer, DriverTa
     (server.accept_exec(streams).await.unwrap(), peer, driver)
 }
 
-/// kubectl with a pager: its PING, and then it reads and says nothing, with the tail in the sockets.
+/// kubectl with a pager: it sends a PING, and then neither reads nor sends anything, while the tail is in the sockets.
 #[tokio::test(start_paused = true)]
 async fn a_ping_of_the_clients_does_not_show_that_it_has_read_the_tail() {
     let (mut process, mut peer, driver) = served(Streams::OUTPUT, &["error", "stdout", "stderr"]).await;
@@ -145,14 +147,14 @@ async fn stdin_that_was_broken_off_has_not_ended() {
         let mut stdin = process.stdin.take().unwrap();
         assert_eq!(stdin.data().await.unwrap().unwrap(), "half of it");
         match stdin.data().await {
-            None => assert!(is_end, "Go's clients end their streams so"),
+            None => assert!(is_end, "Go's clients end their streams like this"),
             Some(Err(StreamError::Reset(RstStatus::INTERNAL_ERROR))) => assert!(!is_end),
             end => panic!("{end:?}"),
         }
     }
 }
 
-/// A server may say GOAWAY and go on with what was begun (SPDY/3.1 §2.6.6), its own streams too.
+/// A server may send GOAWAY and finish what was begun (SPDY/3.1 §2.6.6), on its own streams too.
 #[tokio::test(start_paused = true)]
 async fn a_goaway_cuts_no_stream_that_the_server_has_opened() {
     let (near, far) = duplex(1 << 20);

@@ -1,4 +1,4 @@
-//! Faults that a review found in the driver and the connection, each named after its cause: it was there once.
+//! Faults in the driver and the connection that a review found and that are fixed. Each test is named after the cause.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::*;
+use kubestream::session::*;
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::*;
 use kubestream::{ConnectionError, StreamError};
 use support::peer::*;
 use support::*;
@@ -157,7 +158,7 @@ async fn a_pong_that_waits_in_the_socket_counts_after_a_halt() {
     assert!(driver.as_mut().now_or_never().is_none());
     assert_eq!(peer.hear().await, Some(Frame::Ping(1)));
     peer.say(Frame::Ping(1)).await;
-    // Our process is stopped, or another task hogs the thread.
+    // This process is stopped, or another task blocks the thread.
     tokio::time::advance(Duration::from_secs(31)).await;
     let r = driver.as_mut().now_or_never();
     assert!(r.is_none(), "{r:?}, with its answer unread in the socket");
@@ -224,7 +225,7 @@ fn a_hushed_client_reads_on_however_often_it_is_pinged() {
 
 #[tokio::test(start_paused = true)]
 async fn what_leaves_before_the_first_answer_stops_no_other_stream() {
-    // A long way: 8 MiB are under way before the server's first frame is back.
+    // A long path: 8 MiB are on their way before the server's first frame returns.
     let (near, far) = duplex(8 << 20);
     let (client, _one) = client(near, Config::default());
     let unread = client.open(named("unread")).await.unwrap();
@@ -246,7 +247,7 @@ async fn what_leaves_before_the_first_answer_stops_no_other_stream() {
     })
     .await;
     filler.abort();
-    assert!(r.is_ok(), "held up: {:?}", server.stats());
+    assert!(r.is_ok(), "blocked: {:?}", server.stats());
 }
 
 #[tokio::test(start_paused = true)]
@@ -258,12 +259,12 @@ async fn a_send_buffer_of_nothing_still_sends() {
     assert!(timeout(Duration::from_secs(60), s.send(Bytes::from_static(b"x"))).await.is_ok());
 }
 
-/// Its reads are always ready.
+/// An IO whose reads are always ready.
 struct Babbler(usize);
 impl AsyncRead for Babbler {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         self.0 += 1;
-        assert!(self.0 < 100_000, "the driver does not let go of its thread");
+        assert!(self.0 < 100_000, "the driver never yields its thread");
         buf.put_slice(&[0; 1]);
         Poll::Ready(Ok(()))
     }
@@ -291,7 +292,8 @@ async fn lingering_lets_others_run() {
     }
 }
 
-/// Takes everything; once told to, never finishes a flush: TLS records that the socket does not take.
+/// Takes everything. After it is told to, it never finishes a flush, like a TLS session whose records the socket does
+/// not take.
 struct Stuck(tokio::io::DuplexStream, Arc<AtomicUsize>);
 impl AsyncRead for Stuck {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
@@ -319,7 +321,7 @@ async fn stuck(how: usize) {
     let (near, far) = duplex(1 << 20);
     let flag = Arc::new(AtomicUsize::new(0));
     let io = Stuck(near, Arc::clone(&flag));
-    let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::Exec(Version::V4)));
+    let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::SpdyExec(Version::V4)));
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let mut peer = Peer::new(far);
@@ -355,7 +357,7 @@ async fn a_hushed_client_ends_well_though_its_flush_fails() {
     stuck(2).await
 }
 
-/// The echo reads and writes in turn, the client reads while it writes: nobody does anything wrong.
+/// The echo reads and writes in turn, and the client reads while it writes. Both do it right.
 async fn echo_first_rtt(len: usize, wait: u64) {
     let (near, far) = duplex(8 << 20);
     let (client, _one) = client(near, Config::default());
@@ -386,7 +388,7 @@ async fn an_echo_of_a_server_that_starts_late_does_not_deadlock() {
     echo_first_rtt(6 << 20, 1500).await
 }
 
-/// Row 4: each block is within its limit, and a megabyte of them would be a hundred to inflate.
+/// Row 4: each block is within its limit, but a megabyte of them would inflate to a hundred.
 #[tokio::test(start_paused = true)]
 async fn blocks_that_inflate_a_hundredfold_end_the_connection_long_before_they_are_all_read() {
     const LIMIT: usize = 4 << 20;
@@ -403,7 +405,7 @@ async fn blocks_that_inflate_a_hundredfold_end_the_connection_long_before_they_a
         peer.say(bomb(said)).await;
         said += 1;
     }
-    // And those that were on their way.
+    // Also counted: the blocks that were on their way.
     assert!(said < 64 + 2 * 64, "{said} blocks of 64 KiB");
     drop(peer);
     let error = driver.await.unwrap().unwrap_err();

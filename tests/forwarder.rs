@@ -1,4 +1,4 @@
-//! Local ports that stand for remote ones, over real sockets on loopback.
+//! Local ports that stand for remote ports, over real sockets on loopback.
 
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used)]
@@ -20,9 +20,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-const FORM: Option<Protocol> = Some(Protocol::PortForward);
+const FORM: Option<Protocol> = Some(Protocol::SpdyPortForward);
 
-/// A cluster whose every port echoes, but 1, which is closed; and the drivers of its connections, to be killed.
+/// A cluster where every port echoes except port 1, which is closed. It keeps the drivers of its connections, so that a
+/// test can stop them.
 struct Cluster {
     address: std::net::SocketAddr,
     drivers: Arc<Mutex<Vec<JoinHandle<()>>>>,
@@ -79,7 +80,7 @@ async fn local(ports: &[PortPair]) -> (Forwarder, Vec<u16>) {
     (forwarder, locals)
 }
 
-/// Sends, ends its half, and reads to the end.
+/// Sends, ends its direction, and reads to the end.
 async fn ask(port: u16, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut tcp = TcpStream::connect(("127.0.0.1", port)).await?;
     tcp.write_all(request).await?;
@@ -151,7 +152,7 @@ async fn a_connection_to_the_cluster_that_is_lost_is_made_again() {
     let mut reconnecting = Reconnecting::new(connect, backoff);
     for round in 1..=3 {
         let forward = reconnecting.get().await.unwrap();
-        assert!(Arc::ptr_eq(&forward, &reconnecting.get().await.unwrap()), "one as long as it stands");
+        assert!(Arc::ptr_eq(&forward, &reconnecting.get().await.unwrap()), "one connection while it works");
         let mut connection = forward.connect(80).await.unwrap();
         connection.send("hello".into()).await.unwrap();
         assert_eq!(connection.data().await.unwrap().unwrap(), "hello");
@@ -179,7 +180,7 @@ async fn a_free_port_is_the_same_on_every_address_and_localhost_is_content_with_
     let ports: Vec<u16> = forwarder.listening().map(|(address, _)| address.port()).collect();
     assert!(ports.iter().all(|port| *port == ports[0]) && !ports.is_empty());
 
-    // Taken, it cannot be listened on where it has to be.
+    // A port in use cannot be listened on where it is required.
     let taken = PortPair { local: ports[0], remote: 80 };
     let these = Addresses::These(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     assert_eq!(Forwarder::bind(&these, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);

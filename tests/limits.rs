@@ -1,8 +1,7 @@
-//! What no test of a single part can show of the limits: that memory stays flat under a flood, and that a session ends whatever
-//! its peer does.
+//! Limits that no test of a single part can show: memory stays flat under a flood, and a session ends whatever its peer
+//! does.
 //!
-//! Time is the runtime's and stands still while anybody can move. Memory is what the allocator counts, so the tests take
-//! turns.
+//! Time is virtual and passes only while no task can run. Memory is what the allocator counts, so the tests take turns.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,9 +16,11 @@ use http::{Request, Response};
 use kubestream::ConnectionError;
 use kubestream::exec::{Error, ExecRequest, Streams};
 use kubestream::mux::Config;
-use kubestream::spdy::{Codec, Connection, Frame, GoAwayStatus, Headers, Limits, Role, RstStatus, StreamId};
+use kubestream::session::{Connection, Role};
 use kubestream::status::{ExitStatus, StatusError};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use quickcheck::{Arbitrary, Gen};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -36,25 +37,25 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 /// Longer than any timer of a session.
 const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
-/// An upgrade that can be, and one that wants none of our protocols.
+/// An upgrade that succeeds, and one that offers none of our protocols.
 const ACCEPTED: &[u8] = b"POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
 const REFUSED: &[u8] = b"POST /exec HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n";
 
-/// Row 1: a frame's length is not believed before its bytes are there.
+/// Row 1: memory for a frame is allocated as its bytes arrive, and not by its length field.
 #[test]
 fn a_frame_that_never_comes_whole_costs_what_has_come_of_it() {
     let _turn = turn();
     const CONNECTIONS: usize = 100;
-    // SYN_STREAM of 64 KiB, a skipped frame of 64 KiB, DATA of 16 MiB less a byte.
+    // A SYN_STREAM of 64 KiB, a skipped frame of 64 KiB, and DATA of 16 MiB less a byte.
     for head in [[0x80, 3, 0, 1, 0, 1, 0, 0], [0x80, 3, 0, 10, 0, 1, 0, 0], [0, 0, 0, 1, 0, 0xff, 0xff, 0xff]] {
         play(async {
             let (mut peers, mut muxes) = (Vec::new(), Vec::new());
             for _ in 0..CONNECTIONS {
                 let (near, mut far) = duplex(4 * KIB);
                 let (mux, driver) = server(near, Config::default());
-                // A SYN_STREAM first: what reads its headers is made once a connection.
+                // A SYN_STREAM comes first, because the inflater is allocated once for each connection.
                 let mut opening = BytesMut::new();
                 Codec::new(Limits::default()).encode(syn(1, &[("name", "x")]), &mut opening).unwrap();
                 far.write_all(&opening).await.unwrap();
@@ -77,7 +78,7 @@ fn a_frame_that_never_comes_whole_costs_what_has_come_of_it() {
     }
 }
 
-/// Row 4: all that is allocated on the way to the error counts, also what is given back at once.
+/// Row 4: counts all that is allocated on the way to the error, including memory that was freed at once.
 #[test]
 fn a_zlib_bomb_allocates_no_more_than_a_block_may_have() {
     let _turn = turn();
@@ -153,12 +154,12 @@ fn a_peer_that_asks_and_does_not_read_costs_little_until_it_is_ended() {
             turn += 2;
         }
         assert!(most < MIB, "{most} bytes");
-        let Some(Err(error)) = mux.accept().await else { panic!("it goes on") };
+        let Some(Err(error)) = mux.accept().await else { panic!("the server still takes frames") };
         assert!(matches!(error, ConnectionError::LimitExceeded { limit: "max_queued_replies", .. }), "{error:?}");
     });
 }
 
-/// Row 16: 32 KiB a frame, as Go's peers send.
+/// Row 16: frames of 32 KiB, as Go's peers send.
 #[test]
 fn a_stream_nobody_reads_costs_no_more_than_its_budget_and_a_few_buffers() {
     let _turn = turn();
@@ -185,7 +186,7 @@ fn a_stream_nobody_reads_costs_no_more_than_its_budget_and_a_few_buffers() {
     });
 }
 
-/// Row 21: the deadline holds for our answer too.
+/// Row 21: the deadline also applies to our answer.
 #[test]
 fn an_answer_that_nobody_takes_is_given_up() {
     let _turn = turn();
@@ -198,7 +199,7 @@ fn an_answer_that_nobody_takes_is_given_up() {
             let pending = pending.unwrap();
             let answer = async {
                 if switch {
-                    pending.accept(Protocol::EXEC).await.map(|_| ())
+                    pending.accept(Protocol::SPDY_EXEC).await.map(|_| ())
                 } else {
                     pending.respond(Response::new(Bytes::from(vec![b'x'; MIB]))).await
                 }
@@ -209,7 +210,7 @@ fn an_answer_that_nobody_takes_is_given_up() {
     }
 }
 
-/// Row 23: whatever the command, the request is one line and no header more, and the server reads the same command.
+/// Row 23: for any command the request is one line with no extra header, and the server reads the same command.
 #[test]
 fn no_command_adds_a_line_to_the_request() {
     let _turn = turn();
@@ -220,14 +221,14 @@ fn no_command_adds_a_line_to_the_request() {
             let request = Request::post(format!("http://node/exec?{query}")).body(()).unwrap();
             let (near, far) = duplex(64 * KIB);
             let handshake = upgrade::Config::default();
-            let client = upgrade::connect(near, request, Protocol::EXEC, &handshake);
+            let client = upgrade::connect(near, request, Protocol::SPDY_EXEC, &handshake);
             let serve = async {
                 let pending = upgrade::accept(far, &handshake).await.unwrap();
                 let read = ExecRequest::from_query(pending.request().uri().query().unwrap()).unwrap();
                 // Host, Connection, Upgrade, four offers, Content-Length.
                 assert_eq!(pending.request().headers().len(), 8);
                 assert_eq!(pending.offers().count(), 4);
-                pending.accept(Protocol::EXEC).await.unwrap();
+                pending.accept(Protocol::SPDY_EXEC).await.unwrap();
                 read
             };
             let (upgraded, read) = tokio::join!(client, serve);
@@ -239,7 +240,7 @@ fn no_command_adds_a_line_to_the_request() {
     assert!(property(vec!["a b".into(), "\r\nHost: evil".into(), "&stdin=0#?%0d%0a".into()], "\0\n".into(), false));
 }
 
-/// Row 24, CVE-2018-1002105: what comes behind a request that was refused is nobody's request.
+/// Row 24, CVE-2018-1002105: bytes after a refused request are not read as another request.
 #[test]
 fn what_follows_a_refused_upgrade_is_never_answered() {
     let _turn = turn();
@@ -254,7 +255,7 @@ fn what_follows_a_refused_upgrade_is_never_answered() {
                 if !pending.is_upgrade() {
                     return pending.respond(Response::builder().status(404).body(Bytes::new()).unwrap()).await;
                 }
-                pending.accept(Protocol::EXEC).await.map(|_| ())
+                pending.accept(Protocol::SPDY_EXEC).await.map(|_| ())
             });
             let mut answer = String::new();
             near.read_to_string(&mut answer).await.unwrap();
@@ -266,7 +267,7 @@ fn what_follows_a_refused_upgrade_is_never_answered() {
     }
 }
 
-/// Row 37: an error stream that goes on for ever.
+/// Row 37: an endless error stream.
 #[test]
 fn a_status_without_end_is_an_error_and_costs_its_limit() {
     let _turn = turn();
@@ -343,7 +344,7 @@ fn accept_exec_dropped_at_any_poll_resets_what_it_took_and_leaves_the_rest() {
                 (mux, done)
             });
             let (mux, done) = taking.await.unwrap();
-            // What was not taken can still be.
+            // Streams that were not accepted can still be accepted.
             while let Ok(incoming) = timeout(Duration::from_secs(1), mux.accept()).await {
                 incoming.unwrap().unwrap().refuse();
             }
@@ -355,7 +356,7 @@ fn accept_exec_dropped_at_any_poll_resets_what_it_took_and_leaves_the_rest() {
                 taken.insert(finished.len());
                 let mut ids: Vec<u32> = refused.iter().map(|(id, _)| *id).chain(finished).collect();
                 ids.sort_unstable();
-                assert_eq!(ids, [1, 3, 5, 7], "{polls} polls: each of them once");
+                assert_eq!(ids, [1, 3, 5, 7], "{polls} polls: each stream exactly once");
                 // client-go takes silence for success.
                 let (said, is_taken) = carried(&frames, 1);
                 let said = ExitStatus::decode(Version::V4, &said).unwrap();
@@ -364,7 +365,7 @@ fn accept_exec_dropped_at_any_poll_resets_what_it_took_and_leaves_the_rest() {
             done
         });
         if done {
-            assert!(taken.into_iter().eq(0..4), "it was dropped with any number of them");
+            assert!(taken.into_iter().eq(0..4), "it was dropped with any number of accepted streams");
             return;
         }
     }
@@ -396,13 +397,13 @@ fn exit_dropped_at_any_poll_gives_the_client_the_status_or_none() {
             done
         });
         if done {
-            assert!(without > 0, "it had to wait");
+            assert!(without > 0, "it never had to wait");
             return;
         }
     }
 }
 
-/// A frame that a peer without manners might send in a session.
+/// A frame that a misbehaving peer might send in a session.
 #[derive(Clone, Debug)]
 struct Rude(Frame);
 
@@ -427,7 +428,7 @@ impl Arbitrary for Rude {
     }
 }
 
-/// Says it all and goes, unless the other end has gone before.
+/// Sends everything and leaves, unless the other end has left before.
 async fn rant(mut peer: Peer, frames: Vec<Rude>, pause: bool) {
     for Rude(frame) in frames {
         if !peer.try_say(frame).await {
@@ -490,7 +491,7 @@ fn whatever_a_peer_says_a_session_ends_without_a_panic() {
     quickcheck::quickcheck(property as fn(Vec<Rude>, u8, bool, bool));
 }
 
-/// Answers the streams of a session as they come.
+/// Accepts the streams of a session as they come.
 async fn answer(peer: &mut Peer<DuplexStream>, count: u32) {
     for _ in 0..count {
         let (id, _) = peer.hear_syn().await;
@@ -504,8 +505,9 @@ async fn open(peer: &mut Peer<DuplexStream>, kinds: &[&str]) {
     }
 }
 
-/// Polls a future so often at most, with one turn for each other task between, then drops it. In a task of its own: who yields as
-/// tokio does, and the test itself, are not polled again before all others have come to rest.
+/// Polls a future up to `polls` times, with one turn for each other task between, then drops it. It runs in a task of
+/// its own, because a task that yields as tokio does is not polled again before all others have come to rest, and
+/// neither is the test itself.
 async fn polled<F: Future>(future: F, polls: u32) -> Option<F::Output> {
     let mut future = Box::pin(future);
     for _ in 0..polls {

@@ -1,6 +1,6 @@
-//! The table of docs/limits.md against the code: every default is the documented one.
+//! Compares the table of docs/limits.md with the code: every default must be the documented one.
 //!
-//! Owns the list of the settings, in the order of the table. What a limit does is shown by the tests of its own part.
+//! Holds the list of settings in the order of the table. The tests of each part show what a limit does.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,29 +15,29 @@ use kubestream_runtime::RuntimeConfig;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Every setting of the table, in its order, as the code has it.
+/// Every setting of the table, in its order, with the default in the code.
 fn defaults() -> Vec<(&'static str, String)> {
     let (config, exec, handshake, session) =
         (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
     let limits = &config.limits;
     let (forward, streaming) = (portforward::Options::default(), RuntimeConfig::default());
-    assert_eq!(limits.rate_window, Duration::from_secs(30), "the rows that count say so in their first column");
+    assert_eq!(limits.rate_window, Duration::from_secs(30), "rows of counted things are marked in their first column");
     let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
     vec![
-        ("spdy::Limits::max_control_frame", bytes(limits.max_control_frame)),
-        ("spdy::Limits::max_header_pairs", count(limits.max_header_pairs)),
-        ("spdy::Limits::max_header_name", bytes(limits.max_header_name)),
+        ("wire::Limits::max_control_frame", bytes(limits.max_control_frame)),
+        ("wire::Limits::max_header_pairs", count(limits.max_header_pairs)),
+        ("wire::Limits::max_header_name", bytes(limits.max_header_name)),
         ("max_header_value", bytes(limits.max_header_value)),
-        ("spdy::Limits::max_header_block", bytes(limits.max_header_block)),
-        ("spdy::Limits::max_header_bytes", bytes(limits.max_header_bytes)),
-        ("spdy::Limits::max_settings", count(limits.max_settings)),
-        ("spdy::Limits::max_settings_frames", limits.max_settings_frames.to_string()),
-        ("spdy::Limits::max_streams", streams),
-        ("spdy::Limits::max_unanswered_resets", limits.max_unanswered_resets.to_string()),
-        ("spdy::Limits::max_queued_replies", count(limits.max_queued_replies)),
-        ("spdy::Limits::max_stray_data", bytes(limits.max_stray_data)),
-        ("spdy::Limits::max_message", bytes(usize::try_from(limits.max_message).unwrap())),
-        ("spdy::Limits::max_fragments", count(limits.max_fragments as usize)),
+        ("wire::Limits::max_header_block", bytes(limits.max_header_block)),
+        ("wire::Limits::max_header_bytes", bytes(limits.max_header_bytes)),
+        ("wire::Limits::max_settings", count(limits.max_settings)),
+        ("wire::Limits::max_settings_frames", limits.max_settings_frames.to_string()),
+        ("wire::Limits::max_streams", streams),
+        ("wire::Limits::max_unanswered_resets", limits.max_unanswered_resets.to_string()),
+        ("wire::Limits::max_queued_replies", count(limits.max_queued_replies)),
+        ("wire::Limits::max_stray_data", bytes(limits.max_stray_data)),
+        ("wire::Limits::max_message", bytes(usize::try_from(limits.max_message).unwrap())),
+        ("wire::Limits::max_fragments", count(limits.max_fragments as usize)),
         ("mux::Config::stream_receive_budget", bytes(config.stream_receive_budget)),
         ("mux::Config::receive_budget", bytes(config.receive_budget)),
         ("mux::Config::stream_stall_timeout", config.stream_stall_timeout.map_or_else(|| "for ever".to_owned(), time)),

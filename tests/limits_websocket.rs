@@ -1,15 +1,16 @@
-//! What a WebSocket peer may cost, counted by the allocator: rows 28 and 29 of the threats, and the budget of what nobody
-//! reads.
+//! What a WebSocket peer can cost, as the allocator counts it: rows 28 and 29 of the threats, and the budget for unread
+//! bytes.
 
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
-use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -25,12 +26,13 @@ static GLOBAL: &Counting = ALLOCATOR;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Row 28: a length is not believed before its bytes are there, and they are not kept together.
+/// Row 28: memory for a message is allocated as its bytes arrive, not by its length field, and the bytes are not
+/// collected.
 #[test]
 fn a_message_that_never_comes_whole_costs_what_has_come_of_it() {
     let _turn = turn();
     const CONNECTIONS: usize = 100;
-    // The longest there may be, on stdin and on a channel that nobody has.
+    // The longest allowed message, on stdin and on an unknown channel.
     for channel in [0u8, 77] {
         let head = [0x82, 0xff, 0, 0, 0, 0, 0x02, 0, 0, 0, 0, 0, 0, 0, channel];
         play(async {
@@ -58,11 +60,11 @@ fn a_message_that_never_comes_whole_costs_what_has_come_of_it() {
     }
 }
 
-/// Row 29: one answer waits, however often it is asked for.
+/// Row 29: one answer waits, however often the peer asks.
 #[test]
 fn a_peer_that_pings_and_does_not_read_costs_next_to_nothing() {
     let _turn = turn();
-    for protocol in [Protocol::Channel(Subprotocol::V5), Protocol::Tunnel] {
+    for protocol in [Protocol::WebSocketExec(Subprotocol::V5), Protocol::TunneledPortForward] {
         play(async {
             let (near, far) = duplex(KIB);
             let (mux, _driver) = exec_server(near, protocol);
@@ -71,7 +73,7 @@ fn a_peer_that_pings_and_does_not_read_costs_next_to_nothing() {
             let ping = frame(0x80 | PING, &[7; 125], true);
             let mut most = 0;
             for _ in 0..100_000 {
-                // It is read as long as there is room for answers, and all the same when there is none.
+                // While there is room for answers it is read, and also when there is none.
                 assert!(peer.try_raw(&ping).await);
                 most = most.max(grown(&before));
             }
@@ -81,7 +83,7 @@ fn a_peer_that_pings_and_does_not_read_costs_next_to_nothing() {
     }
 }
 
-/// Messages of a byte, each of which is charged for what its bookkeeping costs.
+/// Messages of one byte, each charged with the cost of its bookkeeping.
 #[test]
 fn an_output_nobody_reads_costs_no_more_than_the_budget_and_a_few_buffers() {
     let _turn = turn();
@@ -110,7 +112,7 @@ fn an_output_nobody_reads_costs_no_more_than_the_budget_and_a_few_buffers() {
     }
 }
 
-/// Feeds a tap, asks it out, and keeps nothing: how many events there were, and the fault, if there was one.
+/// Feeds a tap, takes all events and keeps none. Returns the number of events, and the fault if there was one.
 fn tapped(tap: &mut Tap, side: Side, bytes: impl Into<Bytes>) -> (usize, Option<TapError>) {
     tap.feed(side, bytes.into());
     let (mut count, mut fault) = (0, None);
@@ -123,21 +125,21 @@ fn tapped(tap: &mut Tap, side: Side, bytes: impl Into<Bytes>) -> (usize, Option<
     (count, fault)
 }
 
-/// What a tap holds of a connection is bounded by its limits, however much passes: streams, headers, frames that never come
-/// whole, statuses and sizes.
+/// A tap's memory is bounded by its limits, however much passes: streams, headers, frames that never become complete,
+/// statuses and sizes.
 #[test]
 fn a_tap_keeps_nothing_of_what_passes() {
     let _turn = turn();
     let before = Region::new(ALLOCATOR);
-    // 32 MB of DATA in frames of 16 MiB, and a message as long as one may be.
-    let mut tap = Tap::new(Protocol::Exec(Version::V4), &[], Limits::default());
+    // 32 MB of DATA in frames of 16 MiB, and a message of the greatest length.
+    let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], Limits::default());
     let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
     let headers = Headers::from_iter([("streamtype", "stdin")]);
     let (id, associated) = (StreamId::new(1), StreamId::SESSION);
     let syn = Frame::SynStream { id, associated, priority: 0, slot: 0, fin: false, unidirectional: false, headers };
     codec.encode(syn, &mut wire).unwrap();
     tapped(&mut tap, Side::Client, wire.split().freeze());
-    // Each is a buffer of its own, as if it had been read: who kept a slice of it would keep it all.
+    // Each piece is a buffer of its own, as if it had been read. A tap that kept a slice would keep the whole buffer.
     let piece = || Bytes::from(vec![b'x'; 64 * KIB]);
     let mut most = 0;
     for _ in 0..2 {
@@ -148,7 +150,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
         }
         assert_eq!(tapped(&mut tap, Side::Client, piece().slice(1..)).0, 1);
     }
-    let mut messages = Tap::new(Protocol::Channel(Subprotocol::V5), &[], Limits::default());
+    let mut messages = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], Limits::default());
     tapped(&mut messages, Side::Server, &[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0, 1][..]);
     for _ in 0..500 {
         tapped(&mut messages, Side::Server, piece());
@@ -156,25 +158,25 @@ fn a_tap_keeps_nothing_of_what_passes() {
     }
     assert!(most < 512 * KIB, "{most} bytes");
 
-    // A control frame that never comes whole, in both directions, and an error stream without an end.
+    // An incomplete control frame in each direction, and an endless error stream.
     for side in [Side::Client, Side::Server] {
         let mut head = vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
         assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(TapError::Codec(_)))));
         head[5] = 0;
-        let mut other = Tap::new(Protocol::PortForward, &[], Limits::default());
+        let mut other = Tap::new(Protocol::SpdyPortForward, &[], Limits::default());
         let before = Region::new(ALLOCATOR);
         tapped(&mut other, side, head);
         assert!(grown(&before) < 16 * KIB);
     }
-    let mut statuses = Tap::new(Protocol::Channel(Subprotocol::V1), &[], Limits::default());
+    let mut statuses = Tap::new(Protocol::WebSocketExec(Subprotocol::V1), &[], Limits::default());
     let before = Region::new(ALLOCATOR);
     let error = frame(0x80 | BINARY, &[3; 60 * KIB], false);
     for _ in 0..50 {
         tapped(&mut statuses, Side::Server, error.clone());
     }
     assert!(grown(&before) < MIB, "{}", grown(&before));
-    // And a size without one.
-    let mut sizes = Tap::new(Protocol::Channel(Subprotocol::V5), &[], Limits::default());
+    // And an endless size.
+    let mut sizes = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], Limits::default());
     let before = Region::new(ALLOCATOR);
     tapped(&mut sizes, Side::Client, frame(0x80 | BINARY, b"\x04{", true));
     let more = frame(0x80 | BINARY, &[&[4][..], &[b' '; 60 * KIB]].concat(), true);
@@ -184,11 +186,11 @@ fn a_tap_keeps_nothing_of_what_passes() {
     assert!(grown(&before) < MIB, "{}", grown(&before));
 }
 
-/// A flood of streams ends what is followed, and costs what the limit allows.
+/// A flood of streams ends the following, and costs no more than the limit allows.
 #[test]
 fn a_tap_follows_no_more_streams_than_its_limit() {
     let _turn = turn();
-    for protocol in [Protocol::PortForward, Protocol::Exec(Version::V4)] {
+    for protocol in [Protocol::SpdyPortForward, Protocol::SpdyExec(Version::V4)] {
         let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
         let before = Region::new(ALLOCATOR);
         let mut tap = Tap::new(protocol, &[], Limits::default());
@@ -202,7 +204,7 @@ fn a_tap_follows_no_more_streams_than_its_limit() {
                 Frame::SynStream { id, associated, priority: 0, slot: 0, fin: false, unidirectional: false, headers };
             codec.encode(syn, &mut wire).unwrap();
             at += 1;
-            assert!(at < 2000, "it follows any number of them");
+            assert!(at < 2000, "the tap follows any number of streams");
             if let (_, Some(fault)) = tapped(&mut tap, Side::Client, wire.split().freeze()) {
                 break fault;
             }

@@ -1,6 +1,6 @@
-//! What ends up in a log, whatever its level: row 47 of docs/security.md.
+//! What gets into a log at any level: row 47 of docs/security.md.
 //!
-//! Owns a subscriber that keeps all it is told.
+//! Holds a subscriber that keeps everything.
 
 #![cfg(feature = "tracing")]
 #![allow(clippy::unwrap_used)]
@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use http::Request;
 use kubestream::mux::{Config, FlowControl, Multiplexer};
-use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::{self, Protocol};
+use kubestream::wire::spdy::{Headers, RstStatus};
 use support::{accept, config, until};
 use tokio::io::duplex;
 use tracing::field::{Field, Visit};
@@ -20,7 +20,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 const SECRET: &str = "hunter2";
 
-/// All spans and events as text, with every field.
+/// All spans and events as text, with all fields.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -55,7 +55,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// A session with the secret wherever one can be, up to the one thing that is logged.
+/// A session with a secret in every possible place, up to the only event that is logged.
 #[tokio::test(start_paused = true)]
 async fn no_token_header_or_payload_is_logged_at_any_level() {
     let log = Log::default();
@@ -68,10 +68,11 @@ async fn no_token_header_or_payload_is_logged_at_any_level() {
         .body(())
         .unwrap();
     let handshake = upgrade::Config::default();
-    let (client, server) = tokio::join!(upgrade::connect(near, request, &[Protocol::PortForward], &handshake), async {
-        upgrade::accept(far, &handshake).await?.accept(&[Protocol::PortForward]).await
-    });
-    // A client without windows, as Go's are.
+    let (client, server) =
+        tokio::join!(upgrade::connect(near, request, &[Protocol::SpdyPortForward], &handshake), async {
+            upgrade::accept(far, &handshake).await?.accept(&[Protocol::SpdyPortForward]).await
+        });
+    // A client without windows, like Go's clients.
     let (client, driver) =
         Multiplexer::client(client.unwrap(), config(|config| config.flow_control = FlowControl::Off));
     tokio::spawn(driver);
@@ -86,6 +87,6 @@ async fn no_token_header_or_payload_is_logged_at_any_level() {
     sender.await.unwrap();
 
     let log = log.0.lock().unwrap();
-    assert!(log.contains("an unread stream stalls the connection"), "it is heard at all: {log}");
+    assert!(log.contains("an unread stream stalls the connection"), "something is logged: {log}");
     assert!(!log.contains(SECRET), "{log}");
 }

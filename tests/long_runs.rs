@@ -1,7 +1,9 @@
-//! Months, made short: as many sessions as a proxy sees in them, through one process, and nothing of them is left behind.
+//! Months in short form: as many sessions as a proxy sees in months, through one process, which must leave nothing
+//! behind.
 //!
-//! `KUBESTREAM_LONG=50` does fifty times as much: 100,000 exec sessions, 200,000 forwarded connections, and of every broken peer some
-//! thousands. What is left is memory as the allocator counts it, file descriptors, and tasks of the runtime.
+//! `KUBESTREAM_LONG=50` does fifty times as much: 100,000 exec sessions, 200,000 forwarded connections, and some
+//! thousands of each kind of broken peer. Counted are memory, by the allocator, file descriptors, and tasks of the
+//! runtime.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,12 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, PortForward, PortForwardServer};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{self as proxy, TranslateConfig, translate};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
@@ -32,7 +34,7 @@ use tokio::time::{sleep, timeout};
 static GLOBAL: &Counting = ALLOCATOR;
 
 const MIB: usize = 1024 * 1024;
-/// Before anything is counted: what grows once, and stays.
+/// Runs before counting begins, for memory that is allocated once and stays.
 const WARM_UP: usize = 200;
 
 fn times(usual: usize) -> usize {
@@ -43,7 +45,7 @@ fn times(usual: usize) -> usize {
 }
 
 fn descriptors() -> usize {
-    // None are counted where there is no such folder.
+    // On a system without this folder nothing is counted.
     std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
@@ -51,7 +53,7 @@ fn no_task_is_left() -> bool {
     Handle::current().metrics().num_alive_tasks() == 0
 }
 
-/// Does something again and again, and finds nothing left of it once that is `over`.
+/// Repeats something, and checks that nothing is left of it when `over` is true.
 async fn leaves_nothing<F: Future<Output = ()>>(
     times: usize,
     over: impl Fn() -> bool,
@@ -77,12 +79,15 @@ fn play_over_sockets<T>(transcript: impl Future<Output = T>) -> T {
 /// A session from its handshake to its exit code, over sockets.
 async fn exec_session(number: usize) {
     let (near, far) = tcp_pair().await;
-    let protocols =
-        [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5), Protocol::Channel(Subprotocol::V4Base64)];
+    let protocols = [
+        Protocol::SpdyExec(Version::V4),
+        Protocol::WebSocketExec(Subprotocol::V5),
+        Protocol::WebSocketExec(Subprotocol::V4Base64),
+    ];
     let protocol = protocols[number % protocols.len()];
     let serving = async {
         let pending = upgrade::accept(far, &upgrade::Config::default()).await.unwrap();
-        let (mux, driver) = Multiplexer::server(pending.accept(Protocol::ANY).await.unwrap(), Config::exec());
+        let (mux, driver) = Multiplexer::server(pending.accept(Protocol::ANY_EXEC).await.unwrap(), Config::exec());
         let serving = async move {
             let mut server = mux.accept_exec(Streams::PIPES).await.unwrap();
             drop(mux);
@@ -115,8 +120,8 @@ fn of_thousands_of_exec_sessions_nothing_is_left() {
     play_over_sockets(leaves_nothing(times(2000), no_task_is_left, exec_session));
 }
 
-/// Connections one after another through one session, a few of which break off. Where the ends do not speak the same, somebody
-/// translates between them.
+/// Connections one after another through one session, some of which break off. If the ends speak different protocols, a
+/// translator stands between.
 async fn forwards(from: Protocol, to: Protocol, connections: usize) {
     let (near, far) = tcp_pair().await;
     let mut tasks = JoinSet::new();
@@ -145,7 +150,7 @@ async fn forwards(from: Protocol, to: Protocol, connections: usize) {
                     return request.fail("nobody listens there");
                 }
                 let (mut from, mut to) = split(request.accept());
-                // Who breaks off wants nothing back.
+                // A client that breaks off needs nothing sent back.
                 let _ = copy(&mut from, &mut to).await;
                 let _ = to.shutdown().await;
             });
@@ -179,7 +184,7 @@ async fn forwards(from: Protocol, to: Protocol, connections: usize) {
 #[test]
 fn of_thousands_of_forwarded_connections_nothing_is_left() {
     let _turn = turn();
-    let protocols = [Protocol::PortForward, Protocol::Tunnel];
+    let protocols = [Protocol::SpdyPortForward, Protocol::TunneledPortForward];
     for (from, to) in protocols.iter().flat_map(|from| protocols.map(|to| (*from, to))) {
         play_over_sockets(forwards(from, to, times(2000)));
     }
@@ -192,7 +197,7 @@ fn two_thousand_idle_connections_are_held_by_their_keepalive() {
         let memory = Region::new(ALLOCATOR);
         let mut held = Vec::new();
         for number in 0..2000 {
-            let protocol = [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)][number % 2];
+            let protocol = [Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)][number % 2];
             let (near, far) = duplex(64 * 1024);
             let ((client, _), (server, _)) = (exec_client(near, protocol), exec_server(far, protocol));
             held.push((client, server));
@@ -207,14 +212,14 @@ fn two_thousand_idle_connections_are_held_by_their_keepalive() {
     });
 }
 
-/// An end that has said this and much behind it, has taken all that it was told, and is silent from then on.
+/// An end that has sent this text and many bytes after it, has taken everything, and is silent from then on.
 fn talked(said: &'static str) -> impl AsyncRead + AsyncWrite + Unpin {
     let (silent, held) = duplex(1);
     std::mem::forget(held);
     tokio::io::join(said.as_bytes().chain(repeat(7).take(MIB as u64)).chain(silent), sink())
 }
 
-/// An hour of silence behind a megabyte each way: what is left are the timers, whether or not somebody looks on.
+/// An hour of silence after a megabyte in each direction. Only the timers are left, with or without an observer.
 #[test]
 fn an_idle_pipe_keeps_no_buffers() {
     let _turn = turn();
@@ -243,18 +248,18 @@ fn an_idle_pipe_keeps_no_buffers() {
     }
 }
 
-/// What becomes of the way between two ends, once their session runs.
+/// What happens to the connection between two ends while their session runs.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     /// Nothing is read from it any more, at either end.
     Blocked,
-    /// What goes in is taken, and does not arrive.
+    /// It accepts bytes and does not deliver them.
     Hole,
-    /// It is gone.
+    /// It is lost.
     Cut,
 }
 
-/// What passes each way before that happens, and what both would have sent: never so much that nobody waits.
+/// How many bytes pass in each direction before that happens. Both ends still have more to send, so they do wait.
 const PASSES: u64 = 100_000;
 const PIECES: usize = 50;
 
@@ -264,21 +269,22 @@ async fn full_flow(mut to: impl AsyncWrite + Unpin, number: usize) {
             return;
         }
     }
-    // Nothing more to say, and more to come.
+    // Nothing more to send for now, but no end.
     pending().await
 }
 
-/// A session in full flow, and then that. Both ends find out.
+/// Runs a session at full speed, and then the fault happens. Both ends find out.
 async fn abandoned(way: Way, number: usize) {
     let is_websocket = number % 2 == 1;
-    let protocol = if is_websocket { Protocol::Channel(Subprotocol::V5) } else { Protocol::Exec(Version::V4) };
+    let protocol =
+        if is_websocket { Protocol::WebSocketExec(Subprotocol::V5) } else { Protocol::SpdyExec(Version::V4) };
     let ((near, middle), (behind, far)) = (duplex(64 * 1024), duplex(64 * 1024));
     let ((client, _), (server, _)) = (exec_client(near, protocol), exec_server(far, protocol));
     let between = tokio::spawn(async move {
         let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (split(middle), split(behind));
         let (mut up, mut down) = ((&mut from_client).take(PASSES), (&mut from_server).take(PASSES));
         let passed = tokio::try_join!(copy(&mut up, &mut to_server), copy(&mut down, &mut to_client));
-        assert_eq!(passed.unwrap(), (PASSES, PASSES), "neither end ends it");
+        assert_eq!(passed.unwrap(), (PASSES, PASSES), "neither end ends the session");
         match way {
             Way::Blocked => sleep(HELD).await,
             Way::Hole => {
@@ -301,22 +307,23 @@ async fn abandoned(way: Way, number: usize) {
     flow.spawn(async move { while let Some(Ok(_)) = typed.data().await {} });
     flow.spawn(async move { while let Some(Ok(_)) = shown.data().await {} });
     let found = timeout(HELD / 2, async { tokio::join!(exec.wait(), process.client_gone()) });
-    let (status, ()) = found.await.unwrap_or_else(|_| panic!("{way:?}, {protocol}: nobody finds out"));
+    let (status, ()) = found.await.unwrap_or_else(|_| panic!("{way:?}, {protocol}: no end finds out"));
     match (way, status) {
         (Way::Cut, Err(Error::Connection(ConnectionError::Lost | ConnectionError::Io(_)))) => {}
         (Way::Blocked | Way::Hole, Err(Error::Connection(ConnectionError::KeepaliveTimeout(_)))) => {}
-        // Without windows a process that does not read its stdin silences its whole server: behind DATA that proves nothing.
+        // Without windows, a process that leaves its stdin unread silences its whole server. After DATA, that silence
+        // proves nothing.
         (Way::Blocked | Way::Hole, Err(Error::Connection(ConnectionError::IdleTimeout(_)))) if is_websocket => {}
         (_, status) => panic!("{way:?}, {protocol}: {status:?}"),
     }
     drop((exec, process));
-    // Who still writes, or still holds the way, would do so for ever.
+    // A task that still writes, or still holds the connection, would do so for ever.
     flow.shutdown().await;
     between.abort();
     let _ = between.await;
 }
 
-/// For longer than any timer of the two.
+/// Longer than any timer of both ends.
 const HELD: Duration = Duration::from_secs(10 * 60 * 60);
 
 #[test]

@@ -1,7 +1,8 @@
-//! The old form of port-forward, whose channels are made by the request: between two of ours, with peers made by hand that
-//! speak as Go's servers and the clients of Python and Node do, and with a recorded kube-apiserver 1.34.4.
+//! Legacy port-forward, whose channels follow from the request: between two ends of this library, with peers played by
+//! the test that behave as Go's servers and the Python and Node.js clients do, and with a recorded kube-apiserver
+//! 1.34.4.
 //!
-//! Owns, of `data/websocket/`, the two recordings of it.
+//! Holds its two recordings in `data/websocket/`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,10 +10,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
+use kubestream::wire::channel::{ChannelError, Subprotocol};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::fragment::Fragmented;
 #[cfg(feature = "net")]
@@ -26,7 +27,7 @@ const FORMS: [Subprotocol; 3] = [Subprotocol::V4, Subprotocol::V4Base64, Subprot
 const NORMAL: [u8; 2] = 1000u16.to_be_bytes();
 
 fn upgraded<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> Upgraded<IO> {
-    Upgraded::new(io, Bytes::new(), Some(Protocol::PortChannels(subprotocol))).with_ports(ports)
+    Upgraded::new(io, Bytes::new(), Some(Protocol::LegacyPortForward(subprotocol))).with_ports(ports)
 }
 
 fn client<IO>(io: IO, subprotocol: Subprotocol, ports: &[u16]) -> (PortForward, DriverTask)
@@ -45,7 +46,7 @@ where
     (PortForwardServer::new(mux).unwrap(), tokio::spawn(driver))
 }
 
-/// A client of ours and a server made by hand, which has greeted every channel.
+/// Our client and a server played by the test that has greeted every channel.
 async fn with_server(ports: &[u16]) -> (PortForward, WebSocketPeer, DriverTask) {
     let (near, far) = duplex(1 << 20);
     let (forward, driver) = client(near, Subprotocol::V4, ports);
@@ -57,7 +58,7 @@ async fn with_server(ports: &[u16]) -> (PortForward, WebSocketPeer, DriverTask) 
     (forward, peer, driver)
 }
 
-/// A server of ours and a client made by hand.
+/// Our server and a client played by the test.
 fn with_client(ports: &[u16]) -> (PortForwardServer, WebSocketPeer, DriverTask) {
     let (near, far) = duplex(1 << 20);
     let (server, driver) = server(near, Subprotocol::V4, ports);
@@ -68,7 +69,8 @@ async fn hear(peer: &mut WebSocketPeer<DuplexStream>) -> (u8, Vec<u8>) {
     timeout(Duration::from_secs(1), peer.hear()).await.unwrap().unwrap()
 }
 
-/// There is no half-close: who wants one is told so and nothing has ended. Where it does not matter it is pretended.
+/// There is no half-close. Asking for one returns an error, and nothing has ended. `shutdown` pretends to succeed
+/// where that does not matter.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_said_all_is_told_that_nobody_hears_of_it() {
     let (forward, mut peer, driver) = with_server(&[80]).await;
@@ -88,7 +90,7 @@ async fn a_client_that_has_said_all_is_told_that_nobody_hears_of_it() {
     assert_eq!(connection.data().await.unwrap().unwrap(), "the answer");
     peer.say(CLOSE, &NORMAL).await;
     assert!(connection.data().await.is_none());
-    connection.shutdown().await.expect("there is nobody any more who would have to hear it");
+    connection.shutdown().await.expect("no peer is left to be told");
     drop((connection, forward, peer));
     driver.await.unwrap().unwrap();
 }
@@ -119,7 +121,8 @@ async fn both_ways_are_copied_though_a_client_cannot_say_its_end() {
     }
 }
 
-/// A local port stands for the remote one as far as the form goes: whoever ends its half there reads the answer all the same.
+/// A local port stands for the remote one, within the limits of the protocol: a local program that ends its direction
+/// still reads the answer.
 #[cfg(feature = "net")]
 #[tokio::test]
 async fn a_local_program_that_ends_its_half_reads_the_answer() {
@@ -149,8 +152,8 @@ async fn a_local_program_that_ends_its_half_reads_the_answer() {
     tokio::join!(program, answering, forwarding);
 }
 
-/// The request says the ports, the ends agree on them, and each port has its connection; with the last of them the server
-/// ends the whole.
+/// The request names the ports, both ends agree on them, and each port has one connection. The server ends the session
+/// with the last of them.
 #[tokio::test(start_paused = true)]
 async fn each_port_of_the_request_is_one_connection() {
     for form in FORMS {
@@ -158,8 +161,8 @@ async fn each_port_of_the_request_is_one_connection() {
             let (near, far) = duplex(4096);
             let serving = async move {
                 let pending = upgrade::accept(Fragmented::new(far, 5, most), &Default::default()).await.unwrap();
-                let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
-                assert_eq!(upgraded.protocol(), Some(Protocol::PortChannels(form)));
+                let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.unwrap();
+                assert_eq!(upgraded.protocol(), Some(Protocol::LegacyPortForward(form)));
                 let (mux, driver) = Multiplexer::server(upgraded, Config::default());
                 let driver = tokio::spawn(driver);
                 let mut server = PortForwardServer::new(mux).unwrap();
@@ -175,14 +178,14 @@ async fn each_port_of_the_request_is_one_connection() {
                         connection.shutdown().await.unwrap();
                     });
                 }
-                assert!(server.accept().await.is_none(), "the client can ask for no more");
+                assert!(server.accept().await.is_none(), "the client cannot ask for more");
                 driver.await.unwrap().unwrap();
             };
             let serving = tokio::spawn(serving);
             let request =
                 http::Request::get("http://node/portForward/default/web?port=80,81&port=80").body(()).unwrap();
             let io = Fragmented::new(near, 6, most);
-            let offers = [Protocol::PortChannels(form)];
+            let offers = [Protocol::LegacyPortForward(form)];
             let upgraded = upgrade::connect(io, request, &offers, &Default::default()).await.unwrap();
             assert_eq!(upgraded.ports(), [80, 81, 80]);
             let (mux, driver) = Multiplexer::client(upgraded, Config::default());
@@ -203,7 +206,7 @@ async fn each_port_of_the_request_is_one_connection() {
                 assert!(back[..sent.len()] == sent[..], "{form:?} by {most}");
                 assert_eq!(&back[sent.len()..], connection.port().to_string().as_bytes());
                 if seed == 2 {
-                    assert_eq!(connection.read(&mut [0]).await.unwrap(), 0, "all have ended, and so it does");
+                    assert_eq!(connection.read(&mut [0]).await.unwrap(), 0, "all have ended, so the session ends");
                 }
             }
             drop(forward);
@@ -221,7 +224,7 @@ async fn a_server_begins_each_channel_with_its_port_and_ends_with_a_close() {
     let mut web = web.accept();
     let mut echo = server.accept().await.unwrap().unwrap().accept();
     for _ in 0..2 {
-        // In either order: Python's client wants these three bytes first on each.
+        // In any order. Python's client wants these three bytes first on each channel.
         let mut greetings = vec![hear(&mut peer).await, hear(&mut peer).await];
         greetings.sort();
         let place = greetings[0].1[0];
@@ -236,10 +239,10 @@ async fn a_server_begins_each_channel_with_its_port_and_ends_with_a_close() {
     web.send("hello".into()).await.unwrap();
     assert_eq!(hear(&mut peer).await, (BINARY, b"\x00hello".to_vec()));
     web.finish();
-    assert!(web.data().await.is_none(), "there is no half-close: what the client still sends reaches nobody");
+    assert!(web.data().await.is_none(), "there is no half-close: what the client still sends is dropped");
     peer.on(0, b"late").await;
     peer.on(2, b"other").await;
-    assert_eq!(echo.data().await.unwrap().unwrap(), "other", "the other lives on");
+    assert_eq!(echo.data().await.unwrap().unwrap(), "other", "the other connection goes on");
     echo.send("tail".into()).await.unwrap();
     echo.finish();
     assert!(server.accept().await.is_none());
@@ -251,7 +254,7 @@ async fn a_server_begins_each_channel_with_its_port_and_ends_with_a_close() {
     driver.await.unwrap().unwrap();
 }
 
-/// Clients wait for nothing: what they send may be there before the port is reached.
+/// Clients do not wait: their bytes may arrive before the port is reached.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_speaks_first_is_greeted_all_the_same() {
     let (mut server, mut peer, _driver) = with_client(&[80]);
@@ -274,7 +277,7 @@ async fn why_a_port_cannot_be_reached_is_said_on_its_error_channel() {
     let (mut server, mut peer, _driver) = with_client(&[80, 81, 82, 83]);
     server.accept().await.unwrap().unwrap().fail("nobody\r\nlistens");
     server.accept().await.unwrap().unwrap().fail_on_error_stream("nobody either").await.unwrap();
-    // Broken off without an end: that must not look like one.
+    // A break without an end, which must not look like one.
     drop(server.accept().await.unwrap().unwrap().accept());
     drop(server.accept().await.unwrap().unwrap());
     assert!(server.accept().await.is_none());
@@ -292,7 +295,7 @@ async fn why_a_port_cannot_be_reached_is_said_on_its_error_channel() {
     }
 }
 
-/// What Go's servers write, and with it the pair is over while the other goes on.
+/// What Go's servers write. It ends the pair, and the other pair goes on.
 #[tokio::test(start_paused = true)]
 async fn what_a_server_says_on_an_error_channel_is_an_error_of_that_connection() {
     let (forward, mut peer, driver) = with_server(&[80, 81]).await;
@@ -304,7 +307,7 @@ async fn what_a_server_says_on_an_error_channel_is_an_error_of_that_connection()
     let failed = failing.data().await.unwrap().unwrap_err();
     let reason = "error forwarding port 80 to pod sb, uid : connection refused";
     assert!(matches!(&failed, Error::Failed { port: 80, reason: said } if said == reason), "{failed:?}");
-    // Go's may say more, to nobody.
+    // Go's servers may send more, which is ignored.
     peer.on(0, b"more").await;
     peer.on(1, b"and more").await;
     let failed = io::Error::from(failing.data().await.unwrap().unwrap_err());
@@ -339,7 +342,7 @@ async fn an_end_without_a_close_is_none() {
     }
 }
 
-/// Python's client closes once its socket is closed, and Node's when its input ends: what they sent before is not lost.
+/// Python's client closes when its socket is closed, and Node's when its input ends. What they sent before is not lost.
 #[tokio::test(start_paused = true)]
 async fn what_a_client_has_sent_before_its_close_is_read_to_an_end() {
     for code in [None, Some(1000), Some(1001)] {
@@ -388,7 +391,7 @@ async fn a_server_that_says_no_port_is_given_up() {
     assert!(matches!(late, Error::Timeout { port: 80, .. }), "{late:?}");
 }
 
-/// A port whose connection was dropped, read or not, does not hold up the other.
+/// A port whose connection was dropped, read or unread, does not block the other.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_connection_leaves_the_others_alone() {
     let (forward, mut peer, _driver) = with_server(&[80, 81]).await;
@@ -416,12 +419,12 @@ async fn a_message_of_text_is_bytes_to_a_server_and_an_error_to_a_client() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_ports_is_refused_in_gos_words() {
-    let v4 = [Protocol::PortChannels(Subprotocol::V4)];
+    let v4 = [Protocol::LegacyPortForward(Subprotocol::V4)];
     let (near, far) = duplex(4096);
     let request = http::Request::get("http://node/portForward/default/web").body(()).unwrap();
     let unfit = upgrade::connect(near, request, &v4, &Default::default()).await.unwrap_err();
     assert_eq!(unfit.initiator(), Initiator::User);
-    assert_eq!(unfit.to_string(), "unfit request: query parameter \"port\" is required");
+    assert_eq!(unfit.to_string(), "the request cannot be sent: query parameter \"port\" is required");
     drop(far);
 
     for (query, why) in [
@@ -437,7 +440,7 @@ async fn a_request_without_ports_is_refused_in_gos_words() {
         );
         near.write_all(head.as_bytes()).await.unwrap();
         let pending = upgrade::accept(far, &Default::default()).await.unwrap();
-        let (refused, answer) = tokio::join!(pending.accept(Protocol::PORT_FORWARD), async {
+        let (refused, answer) = tokio::join!(pending.accept(Protocol::ANY_PORT_FORWARD), async {
             let mut answer = String::new();
             near.shutdown().await.unwrap();
             near.read_to_string(&mut answer).await.unwrap();
@@ -448,7 +451,7 @@ async fn a_request_without_ports_is_refused_in_gos_words() {
     }
 }
 
-/// A connection past a handshake made elsewhere whose ports nobody has said: it ends, and says so in good order.
+/// A connection whose handshake was made elsewhere, without the ports: it ends with an error, in an orderly way.
 #[tokio::test(start_paused = true)]
 async fn without_ports_there_is_nothing_to_forward() {
     let (near, far) = duplex(4096);
@@ -460,13 +463,13 @@ async fn without_ports_there_is_nothing_to_forward() {
     driver.await.unwrap().unwrap();
 }
 
-/// Port-forward to an echo, as a client without a library was recorded to do it through a kube-apiserver 1.34.4.
+/// Port-forward to an echo, as a client without a library was recorded through a kube-apiserver 1.34.4.
 #[tokio::test(start_paused = true)]
 async fn a_recorded_session_is_understood_at_both_ends() {
     for (name, form) in [("ws-v4-portforward", Subprotocol::V4), ("ws-v4-base64-portforward", Subprotocol::V4Base64)] {
         for most in [1, 2, 700] {
             let recorded = |side: &str| support::recording::said(&format!("websocket/{name}"), side);
-            // Our client and the server's bytes, with the key of the recording's own client.
+            // Our client against the recorded server, with the key of the recorded client.
             let (_, behind) = recorded("s2c");
             let (near, mut far) = duplex(1 << 16);
             far.write_all(&behind).await.unwrap();
@@ -478,13 +481,13 @@ async fn a_recorded_session_is_understood_at_both_ends() {
             drop((connection, forward, far));
             driver.await.unwrap().unwrap();
 
-            // Our server and the client's.
+            // Our server against the recorded client.
             let (head, behind) = recorded("c2s");
             let (near, mut far) = duplex(1 << 16);
             far.write_all(&[head.as_bytes(), &behind].concat()).await.unwrap();
             let pending = upgrade::accept(Fragmented::new(near, 4, most), &Default::default()).await.unwrap();
-            let upgraded = pending.accept(Protocol::PORT_FORWARD).await.unwrap();
-            assert_eq!((upgraded.protocol(), upgraded.ports()), (Some(Protocol::PortChannels(form)), &[7007][..]));
+            let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.unwrap();
+            assert_eq!((upgraded.protocol(), upgraded.ports()), (Some(Protocol::LegacyPortForward(form)), &[7007][..]));
             let (mux, driver) = Multiplexer::server(upgraded, Config::default());
             let driver = tokio::spawn(driver);
             let mut server = PortForwardServer::new(mux).unwrap();

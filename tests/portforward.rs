@@ -1,6 +1,6 @@
-//! Port-forward between two of ours, and with peers made by hand that speak as Go's do.
+//! Port-forward between two ends of this library, and with peers played by the test that behave as Go's do.
 //!
-//! Each test is a transcript of a client and a server. Time is the runtime's and stands still while anybody can move.
+//! Each test is a transcript of a client and a server. Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,8 +12,8 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, MAX_REASON_LEN, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{ConnectionError, Initiator};
 use support::fragment::Fragmented;
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
@@ -21,8 +21,8 @@ use support::{DriverTask, pattern, until};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep};
 
-/// Those with streams; `port_channels.rs` has the old one.
-const FORMS: &[Protocol] = &[Protocol::Tunnel, Protocol::PortForward];
+/// The protocols with streams. `port_channels.rs` tests legacy port-forward.
+const FORMS: &[Protocol] = &[Protocol::TunneledPortForward, Protocol::SpdyPortForward];
 
 fn client<IO>(io: IO, form: Protocol) -> (PortForward, Multiplexer, DriverTask)
 where
@@ -64,7 +64,7 @@ async fn serve(mut server: PortForwardServer) -> Option<Error> {
     }
 }
 
-/// A pair of ends with an echo behind the server's.
+/// Two ends, with an echo behind the server's.
 fn pair(form: Protocol, pipe: usize) -> (PortForward, Multiplexer, Multiplexer, [DriverTask; 2]) {
     let (near, far) = duplex(pipe);
     let (forward, mux, one) = client(near, form);
@@ -222,10 +222,10 @@ async fn a_connection_that_speaks_something_else_forwards_nothing() {
     assert!(matches!(PortForwardServer::new(mux), Err(Error::NotPortForward(None))));
 }
 
-/// A client of ours and a server made by hand, which has answered one connection.
+/// Our client and a server played by the test that has accepted one connection.
 async fn with_go_server() -> (Connection, Peer, PortForward, DriverTask) {
     let (near, far) = duplex(1 << 20);
-    let (forward, _, driver) = client(near, Protocol::PortForward);
+    let (forward, _, driver) = client(near, Protocol::SpdyPortForward);
     let mut peer = Peer::new(far);
     let answers = async {
         let (error, headers) = peer.hear_syn().await;
@@ -233,7 +233,7 @@ async fn with_go_server() -> (Connection, Peer, PortForward, DriverTask) {
         assert!(pairs.iter().all(|(name, value)| headers.get(name) == Some(value)), "{headers:?}");
         let (data, headers) = peer.hear_syn().await;
         assert_eq!((headers.get("streamtype"), headers.get("requestid")), (Some("data"), Some("0")));
-        assert_eq!(peer.hear().await, Some(fin(error)), "a client says nothing on the error stream");
+        assert_eq!(peer.hear().await, Some(fin(error)), "a client writes nothing to the error stream");
         peer.say(reply(error)).await;
         peer.say(reply(data)).await;
     };
@@ -241,7 +241,7 @@ async fn with_go_server() -> (Connection, Peer, PortForward, DriverTask) {
     (connection.unwrap(), peer, forward, driver)
 }
 
-/// Error text as DATA and RST CANCEL on both streams (kubernetes#128318), or, as containerd does, FIN on both.
+/// Error text as DATA, then RST CANCEL on both streams (kubernetes#128318) or, as in containerd, FIN on both.
 #[tokio::test(start_paused = true)]
 async fn what_a_go_server_says_on_the_error_stream_is_an_error_of_that_connection() {
     const REASON: &str =
@@ -294,7 +294,7 @@ async fn an_end_is_an_end_though_the_error_stream_never_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_refuses_or_does_not_answer_fails_that_connection() {
     let (near, far) = duplex(1 << 20);
-    let (forward, mux, _driver) = client(near, Protocol::PortForward);
+    let (forward, mux, _driver) = client(near, Protocol::SpdyPortForward);
     let mut peer = Peer::new(far);
     let refusal = async {
         peer.hear_syn().await;
@@ -310,10 +310,10 @@ async fn a_server_that_refuses_or_does_not_answer_fails_that_connection() {
     until(|| mux.stats().streams == 0).await;
 }
 
-/// A server of ours and a client made by hand.
+/// Our server and a client played by the test.
 fn with_go_client() -> (PortForwardServer, Multiplexer, Peer<DuplexStream>) {
     let (near, far) = duplex(1 << 20);
-    let (server, mux, _) = server(near, Protocol::PortForward);
+    let (server, mux, _) = server(near, Protocol::SpdyPortForward);
     (server, mux, Peer::new(far))
 }
 
@@ -322,7 +322,7 @@ async fn client_gos_streams_are_a_connection() {
     let (mut server, mux, mut peer) = with_go_client();
     let client = tokio::spawn(async move {
         peer.say(syn(1, &[("streamtype", "error"), ("port", "8080"), ("requestid", "0")])).await;
-        assert_eq!(peer.hear().await, Some(reply(1)), "client-go waits for that before it makes the other");
+        assert_eq!(peer.hear().await, Some(reply(1)), "client-go waits for that before it opens the other stream");
         peer.say(fin(1)).await;
         peer.say(syn(3, &[("streamtype", "data"), ("port", "8080"), ("requestid", "0")])).await;
         assert_eq!(peer.hear().await, Some(reply(3)));
@@ -332,7 +332,7 @@ async fn client_gos_streams_are_a_connection() {
         while !carried(&frames, 1).1 || !carried(&frames, 3).1 {
             frames.push(peer.hear().await.unwrap());
         }
-        // Always, though both directions are over.
+        // Always, although both directions have ended.
         peer.say(rst(3, RstStatus::CANCEL)).await;
         (carried(&frames, 3).0, carried(&frames, 1).0, peer)
     });
@@ -391,7 +391,7 @@ async fn what_is_no_half_of_a_pair_is_reset_and_nothing_else() {
     assert!(mux.stats().streams <= 3);
 }
 
-/// Row 42: what a peer leaves that falls silent is freed at either end.
+/// Row 42: if a peer falls silent, its connections are freed at either end.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_falls_silent_ends_every_connection_with_it() {
     let (mut connection, silent, _forward, driver) = with_go_server().await;
@@ -453,18 +453,19 @@ async fn a_failure_said_as_go_says_it_is_on_the_error_stream() {
 
 mod tunnel {
     use bytes::BytesMut;
-    use kubestream::spdy::{Codec, Limits};
+    use kubestream::wire::Limits;
+    use kubestream::wire::spdy::Codec;
     use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer};
     use tokio_util::codec::Encoder;
 
     use super::*;
 
-    /// Go sends three messages a frame, and a proxy whatever it has read.
+    /// Go puts three messages into a frame, and a proxy whatever it has read.
     #[tokio::test(start_paused = true)]
     async fn messages_are_cut_anywhere() {
         for step in [1, 2, 3, 5, 100] {
             let (near, far) = duplex(1 << 20);
-            let (mut server, ..) = server(near, Protocol::Tunnel);
+            let (mut server, ..) = server(near, Protocol::TunneledPortForward);
             let mut peer = WebSocketPeer::client(far);
             let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
             for frame in [
@@ -499,7 +500,7 @@ mod tunnel {
     async fn a_close_is_the_end_between_frames_and_a_loss_inside_one() {
         for (inside, code) in [(false, 1000u16), (true, 1000), (false, 1011)] {
             let (near, far) = duplex(1 << 20);
-            let (_forward, mux, driver) = client(near, Protocol::Tunnel);
+            let (_forward, mux, driver) = client(near, Protocol::TunneledPortForward);
             let mut peer = WebSocketPeer::server(far);
             if inside {
                 peer.say(BINARY, b"\x80\x03\x00").await;
@@ -524,7 +525,7 @@ mod tunnel {
     #[tokio::test(start_paused = true)]
     async fn a_message_of_text_is_no_part_of_it() {
         let (near, far) = duplex(1 << 20);
-        let (_forward, mux, _driver) = client(near, Protocol::Tunnel);
+        let (_forward, mux, _driver) = client(near, Protocol::TunneledPortForward);
         let mut peer = WebSocketPeer::server(far);
         peer.say(TEXT, b"upstream is gone").await;
         let error = mux.closed().await.unwrap_err();

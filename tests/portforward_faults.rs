@@ -1,4 +1,4 @@
-//! Faults that a review found in port-forward, each named after its cause: it was there once.
+//! Faults in port-forward that a review found and that are fixed. Each test is named after the cause.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus, StreamId};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, RstStatus, StreamId};
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
 use support::{pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
@@ -23,10 +23,10 @@ struct Ends {
     _accepting: PortForwardServer,
 }
 
-/// One connection, both its ends.
+/// One connection with both its ends.
 async fn ends() -> Ends {
     let (near, far) = duplex(64 * 1024);
-    let form = Some(Protocol::PortForward);
+    let form = Some(Protocol::SpdyPortForward);
     let (client_mux, driver) = Multiplexer::client(Upgraded::new(near, Bytes::new(), form), Config::default());
     tokio::spawn(driver);
     let (server_mux, driver) = Multiplexer::server(Upgraded::new(far, Bytes::new(), form), Config::default());
@@ -66,13 +66,13 @@ async fn a_client_that_broke_off_frees_a_server_whose_upstream_is_silent() {
     let (_upstream, mut far) = duplex(4096);
     let copying = tokio::spawn(async move { copy_bidirectional(&mut server, &mut far).await });
     drop(client);
-    let copied = timeout(Duration::from_secs(1), copying).await.expect("it holds on").unwrap();
+    let copied = timeout(Duration::from_secs(1), copying).await.expect("it is still held").unwrap();
     assert!(copied.is_err());
     until(|| server_mux.stats().streams == 0 && client_mux.stats().streams == 0).await;
     drop(forward);
 }
 
-/// The error stream ended only with the server's connection, and that waited for the client.
+/// The error stream ended only with the server's connection, which waited for the client.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_ends_first_is_heard_at_once() {
     let Ends { mut client, mut server, forward: _forward, client_mux: _near, server_mux: _far, _accepting } =
@@ -90,7 +90,7 @@ async fn a_server_that_ends_first_is_heard_at_once() {
     assert_eq!((all.as_str(), began.elapsed().as_secs()), ("bye", 0));
 }
 
-/// Finished, it was never reset, and the other side wrote to nobody for ever.
+/// A finished stream was never reset, so the other side wrote for ever without a reader.
 #[tokio::test(start_paused = true)]
 async fn who_ends_and_reads_no_more_is_heard_by_who_writes() {
     async fn write_on(mut connection: Connection) {
@@ -100,7 +100,7 @@ async fn who_ends_and_reads_no_more_is_heard_by_who_writes() {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        panic!("it writes to nobody");
+        panic!("it still writes");
     }
     let Ends { mut client, server, forward, client_mux, server_mux, _accepting } = ends().await;
     client.finish();
@@ -133,13 +133,13 @@ async fn a_failed_write_says_of_which_port_it_was() {
     assert!(matches!(error.downcast::<Error>(), Ok(Error::Stream { port: 80, .. })));
 }
 
-/// A server ends the data stream, or resets it, and says and ends nothing on the error stream, ever.
+/// A server ends or resets the data stream, and never writes or ends anything on the error stream.
 #[tokio::test(start_paused = true)]
 async fn an_error_stream_that_is_never_ended_is_cancelled() {
     for (how, end) in [("FIN", fin(3)), ("RST", rst(3, RstStatus::CANCEL))] {
         for read in [true, false] {
             let (near, far) = duplex(1 << 20);
-            let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+            let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
             let (mux, driver) = Multiplexer::client(upgraded, Config::default());
             tokio::spawn(driver);
             let forward = PortForward::new(mux.clone()).unwrap();
@@ -156,7 +156,7 @@ async fn an_error_stream_that_is_never_ended_is_cancelled() {
             assert_eq!(connection.data().await.unwrap().unwrap(), "all");
             if read {
                 let ended = connection.data().await;
-                // Who does not say that a reset was an end has not said so.
+                // A server that does not say that its reset was an end has not ended the stream.
                 assert_eq!(ended.is_none(), how == "FIN", "{ended:?}");
             }
             connection.finish();
@@ -176,7 +176,7 @@ async fn an_error_stream_that_is_never_ended_is_cancelled() {
     }
 }
 
-/// 201 of them in 30 s ended the whole port-forward: the server had not answered them yet.
+/// 201 of them in 30 s ended the whole port-forward, because the server had not replied to them yet.
 #[tokio::test(start_paused = true)]
 async fn connects_that_are_given_up_end_no_other_connection() {
     let Ends { mut client, mut server, forward, client_mux, server_mux, mut _accepting } = ends().await;
@@ -201,11 +201,11 @@ async fn connects_that_are_given_up_end_no_other_connection() {
     dialling.abort();
 }
 
-/// Its half of the error stream a client of Go's ends at once; one that does not must not fill the server's table with them.
+/// A Go client ends its direction of the error stream at once. A client that does not must not fill the server's table.
 #[tokio::test(start_paused = true)]
 async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connection() {
     let (near, far) = duplex(1 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     tokio::spawn(driver);
     let mut server = PortForwardServer::new(mux.clone()).unwrap();
@@ -230,19 +230,19 @@ async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connectio
         while !resets(&frames).contains(&(error, RstStatus::CANCEL)) {
             frames.push(peer.hear().await.unwrap());
         }
-        assert!(carried(&frames, error).1, "behind the end of it: {frames:?}");
+        assert!(carried(&frames, error).1, "after the end of the connection: {frames:?}");
     }
 }
 
 #[cfg(feature = "net")]
 mod local {
     use kubestream::portforward::{Addresses, Backoff, Forwarder, Reconnecting};
-    use kubestream::spdy::GoAwayStatus;
+    use kubestream::wire::spdy::GoAwayStatus;
     use tokio::net::TcpStream;
 
     use super::*;
 
-    /// A local application that sends without end, accepted.
+    /// An accepted connection of a local program that sends without end.
     async fn uploading() -> kubestream::portforward::LocalConnection {
         let addresses = Addresses::These(vec!["127.0.0.1".parse().unwrap()]);
         let mut forwarder = Forwarder::bind(&addresses, &[":80".parse().unwrap()]).await.unwrap();
@@ -253,7 +253,7 @@ mod local {
     }
 
     fn forward(io: tokio::io::DuplexStream) -> PortForward {
-        let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::PortForward));
+        let upgraded = Upgraded::new(io, Bytes::new(), Some(Protocol::SpdyPortForward));
         let (mux, driver) = Multiplexer::client(upgraded, Config::default());
         tokio::spawn(driver);
         PortForward::new(mux).unwrap()
@@ -310,8 +310,8 @@ mod local {
         until(|| !gone.multiplexer().takes_streams()).await;
         let mut backoff = Backoff::default();
         backoff.attempts = Some(1);
-        let connect = || async { Err::<PortForward, _>("it was asked for") };
+        let connect = || async { Err::<PortForward, _>("the connection was requested") };
         let asked = Reconnecting::new(connect, backoff).starting_with(gone).get().await;
-        assert_eq!(asked.unwrap_err(), "it was asked for");
+        assert_eq!(asked.unwrap_err(), "the connection was requested");
     }
 }

@@ -1,6 +1,7 @@
-//! One forwarded connection that nobody reads, of many that go to a peer without windows, as Go's are: it must not hold up the others for ever.
+//! One unread connection among many to a peer without windows, such as Go's peers: it must not block the others for
+//! ever.
 //!
-//! Time is the runtime's and stands still while anybody can move.
+//! Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, Options, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{Initiator, StreamError};
 use support::peer::{Peer, data, fin, reply, syn};
 use support::{config, pattern};
@@ -19,15 +20,16 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
-/// More than may be held unread.
+/// More bytes than may be held unread.
 const MUCH: usize = 3 << 20;
 
-/// A client of ours and a server made by hand, that has answered so many connections: their data streams are 3, 7, and so on.
+/// Our client and a server played by the test that has accepted that many connections. Their data streams are 3, 7, and
+/// so on.
 async fn to_a_go_server(options: Options, count: usize) -> (PortForward, Vec<Connection>, Peer) {
-    // All that is said fits in: what does not read is we.
+    // All bytes fit in, so only our end can be what does not read.
     let (near, far) = duplex(16 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
-    // It is made to answer no PINGs.
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
+    // The peer does not answer PINGs, so none are sent.
     let (mux, driver) = Multiplexer::client(upgraded, config(|config| config.keepalive_interval = None));
     tokio::spawn(driver);
     let forward = PortForward::with_options(mux, options).unwrap();
@@ -55,7 +57,7 @@ async fn says(peer: &mut Peer, stream: u32, len: usize) {
     }
 }
 
-/// Waits until it is reset, and says how long that took.
+/// Waits until the stream is reset, and returns how long that took.
 async fn is_reset(peer: &mut Peer, stream: u32) -> u64 {
     let began = Instant::now();
     loop {
@@ -82,10 +84,10 @@ async fn a_connection_that_nobody_reads_is_given_up_for_the_others() {
     says(&mut peer, 3, MUCH).await;
     peer.say(data(7, "hello")).await;
     let began = Instant::now();
-    let hello = timeout(AN_HOUR, connections[1].data()).await.expect("it is held up");
+    let hello = timeout(AN_HOUR, connections[1].data()).await.expect("it is blocked");
     assert_eq!((hello.unwrap().unwrap(), began.elapsed().as_secs()), (Bytes::from("hello"), 20));
     assert_eq!(is_reset(&mut peer, 3).await, 0);
-    // That pair alone, and what it held is free.
+    // Only that pair, and what it held is free.
     stalled(connections[0].data().await);
     assert!(matches!(
         connections[0].send("x".into()).await,
@@ -97,7 +99,7 @@ async fn a_connection_that_nobody_reads_is_given_up_for_the_others() {
     assert!(forward.multiplexer().takes_streams() && forward.multiplexer().stats().unread == 0);
 }
 
-/// A download behind a pager, say: nobody else wants anything.
+/// For example a download behind a pager, while nothing else uses the session.
 #[tokio::test(start_paused = true)]
 async fn alone_it_is_waited_for_for_ever() {
     let (_forward, mut connections, mut peer) = to_a_go_server(Options::default(), 1).await;
@@ -108,7 +110,7 @@ async fn alone_it_is_waited_for_for_ever() {
     assert!(much == pattern(1, MUCH));
 }
 
-/// Until somebody does: it has had its time.
+/// Until another connection is needed: then it has had its time.
 #[tokio::test(start_paused = true)]
 async fn it_is_given_up_for_a_new_connection() {
     let (forward, mut connections, mut peer) = to_a_go_server(Options::default(), 1).await;
@@ -120,14 +122,14 @@ async fn it_is_given_up_for_a_new_connection() {
     assert_eq!(began.elapsed().as_secs(), 0);
     stalled(connections[0].data().await);
 
-    // And where both begin at once, in less time than a connect has.
+    // Also if both begin at once, within the timeout of a connect.
     let (forward, _connections, mut peer) = to_a_go_server(Options::default(), 1).await;
     says(&mut peer, 3, MUCH).await;
     let (connection, ()) = tokio::join!(forward.connect(80), answer(&mut peer));
     connection.unwrap();
 }
 
-/// Whoever waits while it is unread is told, also by who begins to wait later on.
+/// A connection that waits while another is unread is served in time, also one that begins to wait later.
 #[tokio::test(start_paused = true)]
 async fn who_begins_to_wait_later_is_not_held_up_for_longer() {
     let (_forward, mut connections, mut peer) = to_a_go_server(Options::default(), 2).await;
@@ -141,7 +143,7 @@ async fn who_begins_to_wait_later_is_not_held_up_for_longer() {
     assert_eq!(began.elapsed().as_secs(), 0);
 }
 
-/// Each has its time, and no more go than have to.
+/// Each has its time, and only as many are given up as necessary.
 #[tokio::test(start_paused = true)]
 async fn of_several_the_one_goes_first_that_holds_the_most() {
     let (_forward, mut connections, mut peer) = to_a_go_server(Options::default(), 4).await;
@@ -157,7 +159,7 @@ async fn of_several_the_one_goes_first_that_holds_the_most() {
     assert!(connections[0].data().await.unwrap().is_ok());
 }
 
-/// Its reader takes some now and then: that is no stall.
+/// Its reader takes some bytes from time to time, which is no stall.
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_left_alone() {
     let (_forward, mut connections, mut peer) = to_a_go_server(Options::default(), 2).await;
@@ -192,7 +194,7 @@ async fn who_wants_none_given_up_has_none() {
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_nobody_reads_is_given_up_by_a_server() {
     let (near, far) = duplex(16 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     tokio::spawn(driver);
     let mut server = PortForwardServer::new(mux).unwrap();
@@ -214,7 +216,7 @@ async fn an_upload_that_nobody_reads_is_given_up_by_a_server() {
     assert_eq!(is_reset(&mut peer, 3).await, 0);
 }
 
-/// The socket that takes nothing is let go of, too.
+/// The socket that takes nothing is dropped too.
 #[tokio::test(start_paused = true)]
 async fn a_socket_that_takes_nothing_is_let_go_of() {
     let (_forward, mut connections, mut peer) = to_a_go_server(Options::default(), 2).await;
@@ -223,20 +225,20 @@ async fn a_socket_that_takes_nothing_is_let_go_of() {
     says(&mut peer, 3, MUCH).await;
     peer.say(data(7, "hello")).await;
     assert_eq!(connections[0].data().await.unwrap().unwrap(), "hello");
-    let ended = timeout(Duration::from_secs(10), relaying).await.expect("it is held").unwrap();
+    let ended = timeout(Duration::from_secs(10), relaying).await.expect("it is still held").unwrap();
     assert!(matches!(ended, Err(Error::Stream { error: StreamError::Stalled { .. }, .. })), "{ended:?}");
     let mut had = Vec::new();
     program.read_to_end(&mut had).await.unwrap();
     assert_eq!(had.len(), 4096);
 }
 
-/// Streams of a session are parts of one whole: none is given up for another, however it is configured.
+/// The streams of a session belong together. None is given up for another, whatever the configuration.
 #[tokio::test(start_paused = true)]
 async fn of_a_session_no_stream_is_given_up() {
     use kubestream::exec::Streams;
 
     let (near, far) = duplex(16 << 20);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::Exec(Version::V4)));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyExec(Version::V4)));
     let config = config(|config| {
         config.keepalive_interval = None;
         config.stream_stall_timeout = Some(Duration::from_secs(20));
@@ -259,7 +261,7 @@ async fn of_a_session_no_stream_is_given_up() {
     says(&mut peer, ids["stdout"], MUCH).await;
     peer.say(data(ids["stderr"], "hello")).await;
     let (mut stdout, mut stderr) = (exec.stdout.take().unwrap(), exec.stderr.take().unwrap());
-    assert!(timeout(AN_HOUR, stderr.read_u8()).await.is_err(), "it is held up");
+    assert!(timeout(AN_HOUR, stderr.read_u8()).await.is_err(), "it is blocked");
     let mut much = vec![0; MUCH];
     stdout.read_exact(&mut much).await.unwrap();
     assert!(much == pattern(1, MUCH));
@@ -272,11 +274,11 @@ mod translated {
 
     use super::*;
 
-    /// A client of ours, whose windows keep it from being sent what it does not read, in front of a Go server.
+    /// Our client, whose windows keep unread bytes away, in front of a Go server.
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_its_client_does_not_read_is_given_up_for_the_others() {
         let ((client, near), (far, server)) = (duplex(1 << 20), duplex(16 << 20));
-        let form = Some(Protocol::PortForward);
+        let form = Some(Protocol::SpdyPortForward);
         let (near, far) = (Upgraded::new(near, Bytes::new(), form), Upgraded::new(far, Bytes::new(), form));
         tokio::spawn(async move { translate(near, far, Streams::default(), &TranslateConfig::default()).await });
         let (mux, driver) = Multiplexer::client(Upgraded::new(client, Bytes::new(), form), Config::default());
@@ -289,10 +291,10 @@ mod translated {
         }
         says(&mut peer, 3, MUCH).await;
         peer.say(data(7, "hello")).await;
-        let hello = timeout(AN_HOUR, connections[1].data()).await.expect("it is held up");
+        let hello = timeout(AN_HOUR, connections[1].data()).await.expect("it is blocked");
         assert_eq!(hello.unwrap().unwrap(), "hello");
         let mut had = Vec::new();
-        let broken = timeout(AN_HOUR, connections[0].read_to_end(&mut had)).await.expect("it is held");
+        let broken = timeout(AN_HOUR, connections[0].read_to_end(&mut had)).await.expect("it is still held");
         assert!(broken.is_err() && had.len() < MUCH, "{broken:?} {}", had.len());
         assert!(had == pattern(1, MUCH)[..had.len()]);
     }

@@ -1,6 +1,6 @@
-//! An upgrade passed on between a client and a backend made by hand.
+//! Passing an upgrade on, between a client and a backend played by the test.
 //!
-//! Time is the runtime's and stands still while anybody can move, but where there are sockets.
+//! Time is virtual and passes only while no task can run, except in tests with sockets.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::Initiator;
 use kubestream::upgrade::PassError;
-use kubestream::upgrade::{self, Carrier, Config, UpgradeError};
+use kubestream::upgrade::{self, Config, Transport, UpgradeError};
 use kubestream_proxy::{self as proxy, Pipe, PipeOutcome};
 use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -32,12 +32,12 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 type Passing = JoinHandle<Result<Pipe<DuplexStream, DuplexStream>, PassError>>;
 
-/// A client that has said this, and the backend that it is passed on to.
+/// A client that has sent this, and the backend to which it is passed on.
 async fn between(said: &str) -> (DuplexStream, DuplexStream, Passing) {
     between_by(said, 1 << 16).await
 }
 
-/// The same where each connection holds so many bytes.
+/// The same with connections that hold this many bytes.
 async fn between_by(said: &str, room: usize) -> (DuplexStream, DuplexStream, Passing) {
     let ((mut client, near), (far, backend)) = (duplex(room), duplex(room));
     client.write_all(said.as_bytes()).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     for gone in ["theirs", "x-hop", "keep-alive", "\nte:"] {
         assert!(!asked.contains(gone), "{gone:?} in {asked}");
     }
-    // Not one byte before the 101.
+    // No byte comes before the 101.
     sleep(Duration::from_secs(1)).await;
     assert!(timeout(Duration::ZERO, backend.read_u8()).await.is_err());
     backend.write_all(format!("{SWITCHED}early from the backend").as_bytes()).await.unwrap();
@@ -81,11 +81,11 @@ async fn a_101_makes_a_pipe_and_what_was_said_early_is_not_lost() {
     assert!(answer.starts_with("http/1.1 101 ") && answer.contains("\r\naudit-id: 7\r\n"), "{answer}");
     assert!(answer.contains("\r\nx-stream-protocol-version: v4.channel.k8s.io\r\n"));
     let pipe = passing.await.unwrap().unwrap();
-    assert_eq!((pipe.carrier(), pipe.protocol()), (Carrier::Spdy, "v4.channel.k8s.io"));
+    assert_eq!((pipe.transport(), pipe.protocol()), (Transport::Spdy, "v4.channel.k8s.io"));
     let run = tokio::spawn(pipe.run());
     client.write_all(b", and later").await.unwrap();
     client.shutdown().await.unwrap();
-    assert_eq!(rest(&mut backend).await, "early from the client, and later", "the end passes too");
+    assert_eq!(rest(&mut backend).await, "early from the client, and later", "the end passes as well");
     backend.write_all(b", and the tail").await.unwrap();
     backend.shutdown().await.unwrap();
     assert_eq!(rest(&mut client).await, "early from the backend, and the tail");
@@ -111,7 +111,7 @@ async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
     assert_eq!(passing.await.unwrap().unwrap().protocol(), "v5.channel.k8s.io");
 }
 
-/// What a client is told, what the proxy is, and that not a byte of the client's reached the backend (row 24, CVE-2018-1002105).
+/// What a client gets and what the proxy returns. No byte of the client reaches the backend (row 24, CVE-2018-1002105).
 async fn refused(asks: &str, answer: &str, ends: bool) -> (String, PassError) {
     let (mut client, mut backend, passing) = between(&format!("{asks}GET /secret HTTP/1.1\r\n\r\n")).await;
     read_head(&mut backend).await;
@@ -124,8 +124,8 @@ async fn refused(asks: &str, answer: &str, ends: bool) -> (String, PassError) {
         drop(client);
         said
     });
-    let Ok(heard) = timeout(PATIENCE, rest(&mut backend)).await else { panic!("it is no pipe") };
-    assert_eq!(heard, "", "and it is closed");
+    let Ok(heard) = timeout(PATIENCE, rest(&mut backend)).await else { panic!("no pipe is made") };
+    assert_eq!(heard, "", "and the connection is closed");
     let error = passing.await.unwrap().unwrap_err();
     (hearing.await.unwrap(), error)
 }
@@ -143,12 +143,12 @@ async fn a_refusal_is_passed_back_and_both_are_closed() {
     assert!(said.contains("content-type: application/json\r\n") && said.contains("connection: close\r\n"), "{said}");
     assert!(matches!(error, PassError::Backend(UpgradeError::Refused(_))), "{error}");
 
-    // As much of it as the limit, and no more.
+    // At most as many bytes of it as the limit.
     let answer = format!("HTTP/1.1 500 x\r\n\r\n{}", "x".repeat(1 << 20));
     let (mut client, mut backend, passing) = between(SPDY).await;
     read_head(&mut backend).await;
     tokio::spawn(async move { backend.write_all(answer.as_bytes()).await });
-    let said = timeout(PATIENCE, rest(&mut client)).await.expect("it is no pipe");
+    let said = timeout(PATIENCE, rest(&mut client)).await.expect("no pipe is made");
     assert!(said.contains("content-length: 65536\r\n") && said.len() < 70_000, "{}", said.len());
     drop(client);
     assert!(passing.await.unwrap().is_err());
@@ -159,10 +159,10 @@ async fn what_is_no_101_is_never_passed_on_as_one() {
     let switched = |lines: &str| format!("HTTP/1.1 101 x\r\n{lines}\r\nFRAMES");
     let cases = [
         (SPDY, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK".to_owned(), "200"),
-        // All but the status is a 101's.
+        // Everything but the status is as with a 101.
         (SPDY, SWITCHED.replace("101 Switching Protocols", "200 OK"), "200"),
         (SPDY, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(), "403"),
-        // Neither followed nor shown (CVE-2020-8559).
+        // A redirect is neither followed nor shown (CVE-2020-8559).
         (SPDY, "HTTP/1.1 302 Found\r\nLocation: https://evil/\r\nContent-Length: 0\r\n\r\n".to_owned(), "502"),
         (SPDY, switched(""), "502"),
         (SPDY, switched("Upgrade: SPDY/3.1\r\n"), "502"),
@@ -227,7 +227,7 @@ async fn what_is_no_upgrade_of_ours_reaches_no_backend() {
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             "403",
         ),
-        // A token beside which nothing is offered.
+        // A token without any other offer.
         (&WEBSOCKET.replace(", v5.channel.k8s.io, v4.channel.k8s.io", ""), "401"),
     ] {
         let (mut client, mut backend, passing) = between(asks).await;
@@ -239,7 +239,7 @@ async fn what_is_no_upgrade_of_ours_reaches_no_backend() {
     }
 }
 
-/// How a pipe between sockets moves its bytes.
+/// The ways in which a pipe between sockets moves bytes.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Copies,
@@ -253,7 +253,7 @@ const WAYS: &[By] = &[
     By::Splices,
 ];
 
-/// A client, a backend, and the pipe between, that gives up after 1 s.
+/// A client, a backend, and the pipe between them with a linger of 1 s.
 async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<PipeOutcome>) {
     let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
     let passing = async {
@@ -304,7 +304,7 @@ async fn megabytes_pass_both_ways_at_once_and_each_direction_ends_by_itself() {
     }
 }
 
-/// A client that ends first waits for its answer, however long that takes.
+/// A client that ends its direction first waits for its answer without a limit.
 #[tokio::test]
 async fn a_client_that_has_said_all_is_not_cut_off() {
     for &by in WAYS {
@@ -322,8 +322,8 @@ async fn a_client_that_has_said_all_is_not_cut_off() {
     }
 }
 
-/// It reads nothing for longer than the linger, and all of the tail fits into the kernels' buffers: closed then, the connection
-/// would be reset at the client's first word, and the tail with it.
+/// The client reads nothing for longer than the linger, and the tail fits into the kernels' buffers. If the connection
+/// were closed then, the client's next bytes would cause a reset, which destroys the tail.
 #[tokio::test]
 async fn the_tail_reaches_a_client_that_is_silent_and_then_speaks() {
     for &by in WAYS {
@@ -343,7 +343,7 @@ async fn the_tail_reaches_a_client_that_is_silent_and_then_speaks() {
     }
 }
 
-/// The backend ends, with what the client still says unread: Go's servers do, and the tail must not go with that.
+/// The backend ends with unread bytes of the client, as Go's servers do. That must not cost the tail.
 #[tokio::test]
 async fn the_tail_reaches_a_client_that_keeps_writing() {
     for &by in WAYS {
@@ -352,7 +352,7 @@ async fn the_tail_reaches_a_client_that_keeps_writing() {
             let serving = tokio::spawn(async move {
                 backend.write_all(&pattern(3, 3_000_000)).await.unwrap();
                 backend.shutdown().await.unwrap();
-                // It reads until its peer ends, as ours do.
+                // It reads until its peer ends, as our ends do.
                 let mut rest = Vec::new();
                 let _ = backend.read_to_end(&mut rest).await;
             });
@@ -378,7 +378,7 @@ async fn the_tail_reaches_a_client_that_keeps_writing() {
     }
 }
 
-/// A client that is gone is told to the backend by an end, and a backend that talks on is given up.
+/// If the client is gone, the backend reads an end. A backend that goes on sending is given up.
 #[tokio::test]
 async fn a_backend_that_talks_to_nobody_is_given_up() {
     for &by in WAYS {
@@ -392,7 +392,7 @@ async fn a_backend_that_talks_to_nobody_is_given_up() {
     }
 }
 
-/// What both sides leave open is left so, and what both end is closed.
+/// What both sides leave open stays open, and what both end is closed.
 #[tokio::test]
 async fn a_client_that_does_not_end_is_waited_for_only_so_long() {
     for &by in WAYS {
@@ -406,7 +406,7 @@ async fn a_client_that_does_not_end_is_waited_for_only_so_long() {
     }
 }
 
-/// kubectl's PINGs do not say that it has read the tail: a close with them unread would take it back.
+/// kubectl's PINGs do not show that it has read the tail. Closing with unread PINGs would destroy it.
 #[tokio::test]
 async fn a_client_that_talks_while_it_reads_gets_all_of_the_tail() {
     for &by in WAYS {
@@ -437,7 +437,7 @@ async fn a_client_that_talks_while_it_reads_gets_all_of_the_tail() {
     }
 }
 
-/// Nobody is there to take an answer.
+/// No client is left to take an answer.
 #[tokio::test]
 async fn a_client_that_was_reset_frees_a_silent_backend() {
     for &by in WAYS {
@@ -445,7 +445,7 @@ async fn a_client_that_was_reset_frees_a_silent_backend() {
         client.set_zero_linger().unwrap();
         drop(client);
         let read = backend.read(&mut [0]).await;
-        // Of a plain socket's break nothing better can be said, and splicing makes it a reset.
+        // A plain socket can only end, and splicing turns the break into a reset.
         match by {
             By::Copies => assert_eq!(read.unwrap(), 0),
             #[cfg(all(target_os = "linux", feature = "net"))]
@@ -456,7 +456,7 @@ async fn a_client_that_was_reset_frees_a_silent_backend() {
     }
 }
 
-/// A client and a backend in memory, with a pipe between them that runs. The answer is on its way to the client.
+/// A client and a backend in memory, with a running pipe between them. The answer is on its way to the client.
 async fn moving() -> (DuplexStream, DuplexStream, JoinHandle<PipeOutcome>) {
     let (client, mut backend, passing) = between(SPDY).await;
     read_head(&mut backend).await;
@@ -465,7 +465,7 @@ async fn moving() -> (DuplexStream, DuplexStream, JoinHandle<PipeOutcome>) {
     (client, backend, tokio::spawn(pipe.run()))
 }
 
-/// The tail is in our buffer, nobody reads it, and the backend is gone: nothing else would ever end it.
+/// The tail is in our buffer, the client does not read, and the backend is gone, so nothing else would end this.
 #[tokio::test(start_paused = true)]
 async fn what_does_not_move_any_more_is_given_up() {
     let (client, mut backend, run) = moving().await;
@@ -477,8 +477,8 @@ async fn what_does_not_move_any_more_is_given_up() {
     drop(client);
 }
 
-/// Row 48: the backend has ended, and all that it said is with the client, which does not end: neither in silence, as one does that
-/// may be reading, nor with words that do not say that it is.
+/// Row 48: the backend has ended and the client has received everything, but does not end: neither silent, as a client
+/// that may still be reading, nor with bytes that do not show that it reads.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_has_the_tail_and_does_not_end_is_given_up_at_the_tail_timeout() {
     for talks in [false, true] {
@@ -503,7 +503,8 @@ async fn a_client_that_has_the_tail_and_does_not_end_is_given_up_at_the_tail_tim
     }
 }
 
-/// Row 48: a backend that takes nothing more has only its last to say, and a client that does not read may hold that up for so long.
+/// Row 48: a backend that takes nothing more only has its last bytes to send. A client that does not read may delay
+/// those for that long.
 #[tokio::test(start_paused = true)]
 async fn the_last_of_a_backend_that_takes_nothing_more_waits_no_longer_than_the_tail_timeout() {
     let (mut client, mut backend, run) = moving().await;
@@ -516,7 +517,7 @@ async fn the_last_of_a_backend_that_takes_nothing_more_waits_no_longer_than_the_
     assert!(moved.backend.is_some() && moved.client.is_none());
 }
 
-/// Row 49: a connection that waits for its observer holds one such piece each way.
+/// Row 49: a connection that waits for its observer holds one such piece in each direction.
 #[tokio::test(start_paused = true)]
 async fn an_observer_is_shown_no_more_than_64_kib_at_a_time() {
     let (mut client, mut backend, passing) = between_by(SPDY, 1 << 22).await;
@@ -562,7 +563,7 @@ async fn a_request_that_cannot_be_passed_on_is_its_clients_fault() {
     }
 }
 
-/// What a client lists there is taken away, but not what the handshake is made of.
+/// Headers that a client lists there are removed, except those of the handshake.
 #[tokio::test(start_paused = true)]
 async fn a_client_cannot_list_its_offers_away() {
     let asks = SPDY.replace("Upgrade, X-Hop", "Upgrade, X-Hop, X-Stream-Protocol-Version, Host");

@@ -1,7 +1,7 @@
-//! A pipe one side of which breaks off, or which is dropped half-way, between a client and a backend that are real sockets: the other side does
-//! not take it for an end.
+//! A pipe of which one side breaks off, or which is dropped half-way, between a client and a backend on real sockets.
+//! The other side must not take that for an end.
 //!
-//! Time is the clock's, since there are sockets; nothing is asked of how long anything takes.
+//! Time is real, because there are sockets. No test checks how long something takes.
 
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -27,12 +27,12 @@ const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How a pipe moves its bytes, between sockets that are broken off when they are dropped.
+/// The ways in which a pipe moves bytes, between sockets that break off when they are dropped.
 #[derive(Clone, Copy, Debug)]
 enum By {
     Copies,
     Shows,
-    /// Plain ones will do.
+    /// With plain sockets.
     #[cfg(target_os = "linux")]
     Splices,
     #[cfg(target_os = "linux")]
@@ -54,7 +54,7 @@ struct Ends {
     run: JoinHandle<PipeOutcome>,
 }
 
-/// A client, a backend, and the pipe between.
+/// A client, a backend, and the pipe between them.
 async fn piped<C, B>(near: C, far: B, (client, backend): (&mut TcpStream, &mut TcpStream)) -> Pipe<C, B>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -88,7 +88,7 @@ async fn ends(by: By) -> Ends {
         #[cfg(target_os = "linux")]
         By::SplicesThose => tokio::spawn(piped(AbortOnDrop::new(near), AbortOnDrop::new(far), ends).await.splice()),
     };
-    // It stands, both ways.
+    // The connection works in both directions.
     let what = format!("{by:?}");
     passes(&mut client, &mut backend, &what).await;
     passes(&mut backend, &mut client, &what).await;
@@ -117,7 +117,7 @@ async fn a_backend_that_is_reset_has_not_ended_for_its_client() {
     }
 }
 
-/// It is heard of first by whoever writes to it, and is told but once.
+/// The side that writes notices the reset first, and the kernel reports it only once.
 #[tokio::test]
 async fn a_backend_that_is_reset_while_it_is_written_to_has_not_ended_for_its_client() {
     for &by in WAYS {
@@ -134,7 +134,7 @@ async fn a_backend_that_is_reset_while_it_is_written_to_has_not_ended_for_its_cl
             reset(backend);
             let mut left = Vec::new();
             let ended = timeout(PATIENCE, reads.read_to_end(&mut left)).await.unwrap();
-            // And so it is with the client's own socket.
+            // The same with the client's own socket.
             let (wrote, _writes) = timeout(PATIENCE, writing).await.unwrap().unwrap();
             let heard = ended.as_ref().map_or_else(io::Error::kind, |_| wrote);
             assert_eq!((heard, left.len()), (io::ErrorKind::ConnectionReset, 0), "{by:?}: {ended:?} {wrote:?}");
@@ -143,7 +143,8 @@ async fn a_backend_that_is_reset_while_it_is_written_to_has_not_ended_for_its_cl
     }
 }
 
-/// Go's servers close with bytes of their client's unread: that is a reset, and all that they have said comes before it.
+/// Go's servers close with unread bytes of their client, which causes a reset. Everything that they have sent comes
+/// before it.
 #[tokio::test]
 async fn the_tail_of_a_backend_that_is_reset_reaches_a_client_that_takes_its_time() {
     for &by in WAYS {
@@ -151,7 +152,7 @@ async fn the_tail_of_a_backend_that_is_reset_reaches_a_client_that_takes_its_tim
         backend.write_all(&pattern(3, 400_000)).await.unwrap();
         client.write_all(b"unread").await.unwrap();
         backend.peek(&mut [0]).await.unwrap();
-        // The proxy has it all.
+        // The proxy has received everything.
         sleep(Duration::from_millis(100)).await;
         drop(backend);
         let mut tail = vec![0; 400_000];
@@ -160,7 +161,7 @@ async fn the_tail_of_a_backend_that_is_reset_reaches_a_client_that_takes_its_tim
         broke_off(&mut client, &format!("{by:?}")).await;
         timeout(PATIENCE, run).await.unwrap().unwrap();
 
-        // One that ends by itself, once it has all, is not waited for.
+        // A client that ends by itself when it has everything is not waited for.
         let Ends { mut client, backend, run } = ends(by).await;
         reset(backend);
         client.shutdown().await.unwrap();
@@ -168,13 +169,13 @@ async fn the_tail_of_a_backend_that_is_reset_reaches_a_client_that_takes_its_tim
     }
 }
 
-/// An upload that breaks off: what came of it is delivered, though the backend is slow.
+/// An upload that breaks off. What came of it is delivered, although the backend is slow.
 #[tokio::test]
 async fn what_a_client_has_said_reaches_a_backend_before_the_break() {
     for &by in WAYS {
         let Ends { mut client, mut backend, run } = ends(by).await;
         client.write_all(&pattern(4, 400_000)).await.unwrap();
-        // The proxy has it all, and the backend has read none of it.
+        // The proxy has received everything, and the backend has read nothing.
         sleep(Duration::from_millis(100)).await;
         reset(client);
         let mut had = vec![0; 400_000];
@@ -232,7 +233,7 @@ async fn an_end_is_an_end_for_both() {
     }
 }
 
-/// A plain socket can say nothing but an end, and it is said once nothing better can come.
+/// A plain socket can only end. It does so when nothing better can happen any more.
 #[tokio::test]
 async fn a_plain_socket_is_closed() {
     let ((mut client, near), (far, mut backend)) = (tcp_pair().await, tcp_pair().await);
@@ -247,16 +248,16 @@ async fn an_upgraded_connection_that_nobody_wants_has_not_ended() {
     let (mut client, near) = tcp_pair().await;
     client.write_all(ASKS.as_bytes()).await.unwrap();
     let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
-    let upgraded = pending.accept(Protocol::EXEC).await.unwrap();
+    let upgraded = pending.accept(Protocol::SPDY_EXEC).await.unwrap();
     read_head(&mut client).await;
     drop(upgraded);
     broke_off(&mut client, "upgraded").await;
 
-    // Who is refused has its answer, and its end.
+    // A refused client gets its answer and an end.
     let (mut client, near) = tcp_pair().await;
     client.write_all(ASKS.replace("v4.channel", "v9.channel").as_bytes()).await.unwrap();
     let pending = upgrade::accept(AbortOnDrop::new(near), &Config::default()).await.unwrap();
-    let (refused, (answer, end)) = tokio::join!(pending.accept(Protocol::EXEC), async {
+    let (refused, (answer, end)) = tokio::join!(pending.accept(Protocol::SPDY_EXEC), async {
         let answer = rest(&mut client).await;
         drop(client);
         answer

@@ -1,7 +1,8 @@
-//! A forwarded connection joined to a socket that is made by hand: what either end does to the other, and how long it has for that.
+//! A forwarded connection joined to a socket played by the test: what each end does to the other, and how long it may
+//! take.
 //!
-//! Each test is a transcript of a client, a server and whoever holds the other end of the socket. Time is the runtime's and stands still while
-//! anybody can move.
+//! Each test is a transcript of a client, a server and the other end of the socket. Time is virtual and passes only
+//! while no task can run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// A socket that tells whether a close breaks it off.
+/// A socket that records whether it would break off when it is closed.
 struct Socket {
     io: DuplexStream,
     aborted: Arc<AtomicBool>,
@@ -57,7 +58,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The socket's other end, and whether a close breaks it off.
+/// The other end of the socket, and whether a close would break it off.
 struct Holder {
     io: DuplexStream,
     aborted: Arc<AtomicBool>,
@@ -70,11 +71,11 @@ impl Holder {
     }
 
     async fn ended(&mut self) -> Result<(), Error> {
-        timeout(AN_HOUR, &mut self.relaying).await.expect("it goes on").unwrap()
+        timeout(AN_HOUR, &mut self.relaying).await.expect("it still runs").unwrap()
     }
 }
 
-/// Joins a connection to a socket that holds so many bytes.
+/// Joins a connection to a socket that holds this many bytes.
 fn joined(connection: Connection, room: usize) -> Holder {
     let (near, io) = duplex(room);
     let aborted = Arc::default();
@@ -91,10 +92,10 @@ struct Ends {
     _accepting: PortForwardServer,
 }
 
-/// One connection, both its ends.
+/// One connection with both its ends.
 async fn ends() -> Ends {
     let (near, far) = duplex(64 * 1024);
-    let form = Some(Protocol::PortForward);
+    let form = Some(Protocol::SpdyPortForward);
     let (mux, driver) = Multiplexer::client(Upgraded::new(near, Bytes::new(), form), Config::default());
     let driver = tokio::spawn(driver).abort_handle();
     let (server_mux, server_driver) = Multiplexer::server(Upgraded::new(far, Bytes::new(), form), Config::default());
@@ -130,7 +131,7 @@ async fn a_socket_is_shut_down_for_an_end_and_broken_off_for_a_break() {
     assert!(matches!(holder.ended().await, Err(Error::Stream { error: StreamError::Reset(_), .. })));
     assert_eq!((&half[..], holder.was_aborted()), ("half of it", true));
 
-    // Whoever holds the relay lets go.
+    // The relay's future is dropped.
     let Ends { client, mut server, forward: _forward, .. } = ends().await;
     let mut holder = joined(client, 4096);
     holder.io.write_all(b"half of it").await.unwrap();
@@ -140,7 +141,7 @@ async fn a_socket_is_shut_down_for_an_end_and_broken_off_for_a_break() {
     until(|| holder.was_aborted()).await;
 }
 
-/// What is held for a socket that takes nothing must not hold up who lets go of it.
+/// What is held for a socket that takes nothing must not delay the end of the client that drops its connection.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_lets_go_is_heard_though_the_socket_takes_nothing() {
     for lost in [false, true] {
@@ -166,7 +167,7 @@ async fn a_client_that_lets_go_is_heard_though_the_socket_takes_nothing() {
     }
 }
 
-/// A program that is paused, with a pager, say, has all that had come before the break.
+/// A program that is paused, for example by a pager, gets everything that had come before the break.
 #[tokio::test(start_paused = true)]
 async fn a_program_that_reads_an_hour_later_reads_all_that_had_come() {
     let Ends { client, mut server, forward: _forward, driver, .. } = ends().await;
@@ -184,7 +185,7 @@ async fn a_program_that_reads_an_hour_later_reads_all_that_had_come() {
     assert!(holder.was_aborted());
 }
 
-/// It holds 1 MB, of which the program may have read nothing yet when the connection breaks off.
+/// The socket holds 1 MB, of which the program may have read nothing when the connection breaks off.
 #[tokio::test(start_paused = true)]
 async fn a_socket_has_its_time_to_take_what_came_before_the_break() {
     for (said, waits) in [(64 * 1024, 0), (64 * 1024 + 1, 5)] {
@@ -196,7 +197,7 @@ async fn a_socket_has_its_time_to_take_what_came_before_the_break() {
         holder.ended().await.unwrap_err();
         assert_eq!((began.elapsed().as_secs(), holder.was_aborted()), (waits, true));
     }
-    // Who ends meanwhile wants no more of it.
+    // A client that ends meanwhile needs no more of it.
     let Ends { client, mut server, forward: _forward, .. } = ends().await;
     let mut holder = joined(client, 1 << 20);
     server.send(pattern(1, 100_000)).await.unwrap();
@@ -208,7 +209,7 @@ async fn a_socket_has_its_time_to_take_what_came_before_the_break() {
     assert_eq!((began.elapsed().as_secs(), holder.was_aborted()), (1, true));
 }
 
-/// It would have waited for a reader that does not come, while it sends to nobody.
+/// Without this, it would wait for a reader that never comes, while it sends in vain.
 #[tokio::test(start_paused = true)]
 async fn a_program_that_only_writes_hears_that_nobody_takes_it() {
     let Ends { client, mut server, forward: _forward, server_mux: _server, .. } = ends().await;
@@ -220,12 +221,12 @@ async fn a_program_that_only_writes_hears_that_nobody_takes_it() {
             sleep(Duration::from_millis(1)).await;
         }
     };
-    timeout(AN_HOUR, writing).await.expect("it writes to nobody");
+    timeout(AN_HOUR, writing).await.expect("it still writes");
     assert!(matches!(holder.ended().await, Err(Error::Stream { .. })));
     assert!(holder.was_aborted());
 }
 
-/// Its end, and what it said before that, come behind a write that has failed.
+/// Its last bytes and its end come after a failed write.
 #[tokio::test(start_paused = true)]
 async fn a_socket_that_has_ended_is_read_to_its_end_though_it_takes_nothing() {
     let Ends { mut client, server, forward: _forward, server_mux, .. } = ends().await;
@@ -245,7 +246,8 @@ async fn a_socket_that_has_ended_is_read_to_its_end_though_it_takes_nothing() {
     until(|| server_mux.stats().streams == 0).await;
 }
 
-/// What a client said is read before its break, as far as the peer lets it go; and what the peer does not let go holds up nothing.
+/// What a client sent is read before its break, as far as the peer grants windows. What the peer does not grant delays
+/// nothing.
 #[tokio::test(start_paused = true)]
 async fn a_break_comes_behind_what_was_said() {
     for said in [50_000, 200_000] {

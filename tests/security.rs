@@ -1,7 +1,7 @@
-//! docs/security.md against docs/limits.md and against the tests that it and docs/guarantees.md name. That the defaults of docs/limits.md are
-//! the code's is for `limits.rs` to show.
+//! Compares docs/security.md with docs/limits.md, and with the tests that docs/security.md and docs/guarantees.md name.
+//! `limits_documented.rs` compares the defaults of docs/limits.md with the code.
 //!
-//! Owns how the tables of these pages are read. It knows no limit, no threat and no guarantee.
+//! Parses the tables of these pages. It knows no limit, threat or guarantee.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +12,7 @@ const SECURITY: &str = include_str!("../docs/security.md");
 const GUARANTEES: &str = include_str!("../docs/guarantees.md");
 const LIMITS: &str = include_str!("../docs/limits.md");
 
-/// The rows of a table that begins with this cell, without its head.
+/// The rows of the table that begins with this cell, without its head.
 fn rows(text: &'static str, head: &str, columns: usize) -> Vec<Vec<&'static str>> {
     let table = text.lines().skip_while(|line| !line.starts_with(&format!("| {head} |"))).skip(2);
     let rows: Vec<Vec<_>> = table
@@ -52,13 +52,14 @@ fn settings(line: &[&'static str]) -> Vec<(String, &'static str)> {
     names.into_iter().zip(line[2].split(", ")).collect()
 }
 
-/// `file::name`, as a cell names its tests.
+/// The `file::name` of each test that a cell names.
 fn tests(cell: &'static str) -> Vec<(&'static str, &'static str)> {
     let test = |test: &'static str| test.strip_prefix('`')?.strip_suffix('`')?.split_once("::");
     cell.split(", ").map(|named| test(named).unwrap_or_else(|| panic!("{named} is no test"))).collect()
 }
 
-/// Whether the file has a test of this name that is run: one with the attribute, or a property of quickcheck's macro.
+/// True if the file has a test of this name that is run: a function with the attribute, or a property of quickcheck's
+/// macro.
 fn has_test(source: &str, name: &str) -> bool {
     let lines: Vec<&str> = source.lines().collect();
     let of = |line: &str| {
@@ -90,7 +91,7 @@ fn rows_are_numbered_and_each_has_its_tests() {
         assert!(row[1..].iter().all(|cell| !cell.is_empty()), "row {} has an empty cell", row[0]);
         assert!(!tests(row[4]).is_empty());
     }
-    // The threats that the comments of the tests number, and those that came with later parts of the crate.
+    // The threats that the comments of the tests number, and those of later parts of the crate.
     assert_eq!(threats().len(), 51);
 }
 
@@ -101,9 +102,9 @@ fn every_test_that_is_named_is_there() {
     let promised = guarantees().into_iter().map(|row| row[2]);
     for (file, name) in named.chain(promised).flat_map(tests) {
         let source = sources.entry(file).or_insert_with(|| source(file));
-        assert!(has_test(source, name), "a page names {file}::{name}, and there is no such test");
+        assert!(has_test(source, name), "a page names {file}::{name}, which does not exist");
     }
-    // It can tell a test from what is none.
+    // The check can tell a test from other functions.
     let source = &sources["tests/limits.rs"];
     assert!(!has_test(source, "floods_leave_no_memory"), "part of a name");
     assert!(!has_test(source, "answer"), "a function");
@@ -111,7 +112,7 @@ fn every_test_that_is_named_is_there() {
     assert!(!has_test("#[test]\n#[ignore = \"slow\"]\nfn slow() {", "slow"), "a test that is not run");
 }
 
-/// Both ways: a default that docs/security.md gives is that of docs/limits.md, and a limit that no row names has no threat.
+/// In both directions: a default in docs/security.md is that of docs/limits.md, and every limit is named by a threat.
 #[test]
 fn every_limit_has_its_row_and_every_default_is_that_of_the_limits() {
     let lines = rows(LIMITS, "what", 4);

@@ -1,7 +1,7 @@
-//! SPDY/3.1 frames against bytes that Go's peers sent, at every split, and against bytes nobody should send.
+//! SPDY/3.1 frames against bytes that Go's peers sent, cut at every place, and against malformed bytes.
 //!
-//! Owns the codec's golden vectors (`data/spdystream_frames.tsv`, `data/captures/`) and the table of malformed input.
-//! What frames do to a connection is `spdy_connection.rs`'s, but for the end that malformed ones bring.
+//! Holds the codec's golden vectors (`data/spdystream_frames.tsv`, `data/captures/`) and the table of malformed input.
+//! `spdy_connection.rs` tests what frames do to a connection, except for the errors of malformed frames.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -13,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::{
-    Codec, CodecError, Config, Connection, Event, Frame, GoAwayStatus, HeaderCompression, Headers, Limits, Role,
-    RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::session::{Config, Connection, Event, Role};
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::{
+    Codec, CodecError, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId,
+};
+use kubestream::wire::{HeaderCompression, Limits};
 use quickcheck::{Arbitrary, Gen};
 use support::{peer, recording};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,7 +36,7 @@ fn data(id: u32, fin: bool, bytes: &'static [u8]) -> Frame {
     Frame::Data { id: StreamId::new(id), fin, data: Bytes::from_static(bytes) }
 }
 
-/// Decodes bytes that arrive in chunks of the given sizes, in turn. What was left over comes with the frames.
+/// Decodes bytes that arrive in pieces of these sizes, in turn. Also returns the bytes that are left.
 fn decode(codec: &mut Codec, bytes: &[u8], chunks: &[usize]) -> (Vec<Frame>, BytesMut) {
     let (mut frames, mut buffer, mut rest) = (Vec::new(), BytesMut::new(), bytes);
     let mut sizes = chunks.iter().copied().cycle();
@@ -50,7 +51,7 @@ fn decode(codec: &mut Codec, bytes: &[u8], chunks: &[usize]) -> (Vec<Frame>, Byt
     (frames, buffer)
 }
 
-/// Joins DATA with the DATA of the same stream right before it: where one is cut is up to the splits.
+/// Joins adjacent DATA of one stream, because its cuts depend on the pieces.
 fn coalesced(frames: impl IntoIterator<Item = Frame>) -> Vec<Frame> {
     let mut all: Vec<Frame> = Vec::new();
     for frame in frames {
@@ -107,14 +108,14 @@ fn each_frame_that_spdystream_writes_is_read_as_its_label_says() {
         let mut written = BytesMut::new();
         ours.encode(frame.clone(), &mut written).unwrap();
         if !matches!(frame, Frame::SynStream { .. } | Frame::SynReply { .. } | Frame::Headers { .. }) {
-            assert_eq!(written, bytes, "{label}: only header blocks may be written in another way");
+            assert_eq!(written, bytes, "{label}: only header blocks may be encoded differently");
         }
         assert_eq!(decode(&mut reader, &written, &[usize::MAX]).0, [frame], "{label}");
     }
-    assert_eq!(rows.next(), None, "a vector without an expectation");
+    assert_eq!(rows.next(), None, "a vector without an expected value");
 }
 
-/// A capture's direction from behind the HTTP head.
+/// One direction of a capture, after the HTTP head.
 fn capture(name: &str, direction: &str) -> Bytes {
     recording::said(&format!("captures/{name}"), direction).1
 }
@@ -155,7 +156,7 @@ fn sessions_of_kubectl_and_the_api_server_are_read_at_any_chunking() {
             let mut codec = codec();
             let (read, mut rest) = decode(&mut codec, &bytes, chunks);
             let mut read = notation(&coalesced(read));
-            // Where the recording stopped within a frame.
+            // The recording may have stopped within a frame.
             match codec.decode_eof(&mut rest) {
                 Err(CodecError::Truncated) => read.push_str("; CUT"),
                 end => assert!(matches!(end, Ok(None)), "{name} {direction}: {end:?}"),
@@ -164,7 +165,7 @@ fn sessions_of_kubectl_and_the_api_server_are_read_at_any_chunking() {
         }
         directories -= usize::from(direction == "c2s");
     }
-    assert_eq!(directories, 1, "each capture has its rows; the table itself is the one entry left");
+    assert_eq!(directories, 1, "each capture has its rows, and the table is the one remaining file");
 }
 
 #[test]
@@ -196,9 +197,9 @@ fn what_the_sessions_carried_comes_out() {
         ("spdy-v4-exec-exit7", "s2c", 1, EXIT_7),
         ("spdy-v3-exec-exit7", "s2c", 1, EXIT_7_TEXT),
         ("spdy-v2-exec-exit7", "s2c", 1, EXIT_7_TEXT),
-        // v1's server resets the error stream first, and sends the error on it all the same.
+        // v1's server resets the error stream first, and still sends the error on it.
         ("spdy-v1-exec-exit7", "s2c", 1, EXIT_7_TEXT),
-        // The streams were opened in another order: the error stream is the last.
+        // Here the streams were opened in another order, and the error stream is the last.
         ("spdy-v4-exec-order", "s2c", 7, SUCCESS),
         ("spdy-v4-exec-nowait", "s2c", 5, "abc"),
         ("spdy-portforward-two", "s2c", 13, "AAAa2"),
@@ -210,7 +211,7 @@ fn what_the_sessions_carried_comes_out() {
     assert!(payload("spdy-exec-notfound", "s2c", 1).ends_with(b"\"code\":500}"));
     let stdin = payload("spdy-exec-stdin-100k", "c2s", 3);
     assert_eq!(stdin.len(), 100 * 1024);
-    assert!(payload("spdy-exec-stdin-100k", "s2c", 5) == stdin, "cat gave back other bytes than it got");
+    assert!(payload("spdy-exec-stdin-100k", "s2c", 5) == stdin, "cat returned other bytes than it received");
     assert!(payload("spdy-exec-out-1m", "s2c", 3).iter().all(|byte| *byte == 0));
 }
 
@@ -242,7 +243,7 @@ impl Arbitrary for AnyFrame {
                     .map(|_| Setting::new(u8::arbitrary(g), SettingId::new(u32::arbitrary(g) >> 8), u32::arbitrary(g)));
                 Frame::Settings(Settings::new(fin, entries.collect()))
             }
-            // Short payloads are copied out of the read buffer, long ones are slices of it.
+            // Short payloads are copied out of the read buffer, and long ones are slices of it.
             8 => Frame::Data { id, fin, data: vec![u8::arbitrary(g); usize::arbitrary(g) % 70_000].into() },
             _ => Frame::Data { id, fin, data: Vec::arbitrary(g).into() },
         })
@@ -307,18 +308,18 @@ fn any_bytes_give_frames_or_an_error_the_same_at_any_split() {
     quickcheck::quickcheck(property as fn(Vec<AnyFrame>, Vec<(u16, u8)>, u8) -> bool);
 }
 
-/// A control frame of version 3 with whatever body.
+/// A control frame of version 3 with any body.
 fn control(kind: u16, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap();
     [&[0x80, 3][..], &kind.to_be_bytes(), &length.to_be_bytes(), body].concat()
 }
 
-/// Only the head of a control frame that says it is `length` long.
+/// The head of a control frame that claims this length, without a body.
 fn head(kind: u16, length: u32) -> Vec<u8> {
     [&[0x80, 3][..], &kind.to_be_bytes(), &length.to_be_bytes()].concat()
 }
 
-/// SYN_REPLY on stream 1 with a block of the given plain bytes, compressed and ended in a given way.
+/// SYN_REPLY on stream 1 with these bytes as its header block, compressed and flushed in this way.
 fn reply(plain: &[u8], flush: FlushCompress) -> Vec<u8> {
     let mut block = zlib(plain, flush);
     let mut body = 1u32.to_be_bytes().to_vec();
@@ -326,14 +327,14 @@ fn reply(plain: &[u8], flush: FlushCompress) -> Vec<u8> {
     control(2, &body)
 }
 
-/// A zlib stream. No dictionary: the SPDY/3 one is allowed, not required.
+/// A zlib stream without a dictionary. SPDY/3's dictionary is allowed but not required.
 fn zlib(plain: &[u8], flush: FlushCompress) -> Vec<u8> {
     let mut block = Vec::with_capacity(plain.len() + 4096);
     Compress::new(Compression::best(), true).compress_vec(plain, &mut block, flush).unwrap();
     block
 }
 
-/// An uncompressed header block that says it has `count` pairs.
+/// An uncompressed header block that claims `count` pairs.
 fn block(count: u32, strings: &[(u32, &[u8])]) -> Vec<u8> {
     let mut plain = count.to_be_bytes().to_vec();
     for (len, string) in strings {
@@ -343,7 +344,7 @@ fn block(count: u32, strings: &[(u32, &[u8])]) -> Vec<u8> {
     plain
 }
 
-/// SECURITY rows 1 to 7 and 19: what a peer may write that is no frame, and the error it is told by.
+/// Rows 1 to 7 and 19 of docs/security.md: bytes that are no valid frame, and the error for each.
 fn malformed() -> BTreeMap<&'static str, (Vec<u8>, String)> {
     let sized = |kind: u16, length: usize| format!("FrameSize {{ kind: {kind}, length: {length} }}");
     let long = |length: usize| format!("FrameTooLarge {{ length: {length}, limit: 65536 }}");
@@ -363,7 +364,7 @@ fn malformed() -> BTreeMap<&'static str, (Vec<u8>, String)> {
     let five = [(15_000, &value[..]); 10];
     let settings = |count: u32, entries: usize| control(4, &[&count.to_be_bytes()[..], &vec![0; entries * 8]].concat());
     let rows = [
-        // Row 1: judged by its head alone, before one byte of the body is waited for.
+        // Row 1: judged by the head, before any byte of the body has come.
         ("SYN_STREAM of 9 bytes", head(1, 9), sized(1, 9)),
         ("SYN_REPLY of 3 bytes", head(2, 3), sized(2, 3)),
         ("RST_STREAM of 7 bytes", head(3, 7), sized(3, 7)),
@@ -416,8 +417,8 @@ fn malformed() -> BTreeMap<&'static str, (Vec<u8>, String)> {
         ("bytes behind the last pair", reply(&[0; 5], sync), header("TrailingBytes")),
         ("a block cut before its flush", reply(&block(0, &[]), FlushCompress::None), header("NotFlushed")),
         ("a block with a partial flush", reply(&block(0, &[]), FlushCompress::Partial), header("NotFlushed")),
-        ("a block of nothing", control(2, &[0, 0, 0, 1]), header("NotFlushed")),
-        ("no zlib stream", garbage, header("Inflate")),
+        ("an empty block", control(2, &[0, 0, 0, 1]), header("NotFlushed")),
+        ("not a zlib stream", garbage, header("Inflate")),
         // Row 7.
         ("SETTINGS that count more than they have", settings(2, 1), sized(4, 12)),
         ("SETTINGS that count fewer than they have", settings(1, 2), sized(4, 20)),
@@ -528,7 +529,8 @@ fn reserved_bits_and_unknown_flags_mean_nothing() {
     assert_eq!(decode(&mut codec(), &wire, &[usize::MAX]).0, expected);
 }
 
-/// SECURITY row 6: the stream is refused, and since its block was read all the same, the next one is understood.
+/// Row 6 of docs/security.md: only the stream is refused. Its block was read all the same, so the next one is
+/// understood.
 #[test]
 fn defective_headers_cost_one_stream_and_leave_the_compression_in_step() {
     for (name, value) in [("", &b"x"[..]), ("a", b"\0x"), ("a", b"x\0"), ("a", b"x\0\0y")] {

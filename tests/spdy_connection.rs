@@ -1,19 +1,18 @@
-//! What a peer may do to a SPDY connection, and what it may not: one end without IO against frames made by hand.
+//! What a peer may do to a SPDY connection and what it may not: one end without IO, against single frames.
 //!
-//! Owns the limits and rules that end a stream or the connection. Windows and endings are `spdy_flow.rs`'s, time is
-//! `spdy_time.rs`'s, and what holds for any course of events is `spdy_model.rs`'s.
+//! Holds the limits and rules that end a stream or the connection. `spdy_flow.rs` has windows and endings,
+//! `spdy_time.rs` has time, and `spdy_model.rs` checks what must hold for any sequence of events.
 
 use std::time::Duration;
 
-use kubestream::spdy::{
-    Event, FlowControl, Frame, GoAwayStatus, Headers, ReadOutcome, RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::session::{Event, FlowControl, ReadOutcome};
+use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::connection::{
     End, config, data, fin, goaway, headers, id, initial_window, opening, reply, rst, syn, window_update,
 };
 
-/// A way to do harm, by its name and its frames for a stream or turn.
+/// A kind of harm: its name, and its frames for a stream or a turn.
 type Way<T> = (&'static str, fn(u32) -> T);
 
 fn many_streams(count: u32) -> impl Iterator<Item = u32> {
@@ -39,7 +38,7 @@ fn of_ten_thousand_streams_only_as_many_as_may_live_are_taken() {
     assert_eq!(server.connection.stream_count(), 16);
 }
 
-/// Row 8 and CVE-2025-8671: a stream that is over on the wire still costs whoever is to handle it.
+/// Row 8 and CVE-2025-8671: a stream that has ended on the wire still costs something until it has been handled.
 #[test]
 fn streams_that_end_before_they_are_handled_count_until_they_are() {
     let ways: [Way<[Frame; 2]>; 4] = [
@@ -54,7 +53,7 @@ fn streams_that_end_before_they_are_handled_count_until_they_are() {
             server.gets_all(frames(stream));
             server.says();
         }
-        assert_eq!(server.connection.stream_count(), 16, "{way}: each is held until it is let go");
+        assert_eq!(server.connection.stream_count(), 16, "{way}: each is held until it is dropped");
         assert_eq!(server.error(), None, "{way}");
         for stream in many_streams(1000) {
             server.connection.release(id(stream));
@@ -66,7 +65,7 @@ fn streams_that_end_before_they_are_handled_count_until_they_are() {
     }
 }
 
-/// The same for streams that were answered and reset, whose handlers go on.
+/// The same for streams that were accepted and reset, while their handlers go on.
 #[test]
 fn streams_reset_by_the_peer_count_until_their_handlers_let_go() {
     let mut server = End::server(config(|config| config.limits.max_streams = 16));
@@ -85,14 +84,14 @@ fn streams_reset_by_the_peer_count_until_their_handlers_let_go() {
 #[test]
 fn streams_reset_before_anybody_took_them_are_counted_and_others_are_not() {
     type Taking = (&'static str, fn(&mut End, u32));
-    // client-go resets each data stream of a port-forward when it is done, thousands a minute.
+    // client-go resets each data stream of a port-forward when it is done, thousands per minute.
     let answered: Taking = ("answered", |server, stream| {
         server.accepts(stream);
         server.says();
     });
-    // What is behind a port is being dialled, and the client gives up.
+    // The port is still being dialled when the client gives up.
     let taken: Taking = ("taken", |server, stream| drop(server.connection.take_headers(id(stream)).unwrap()));
-    let unsent: Taking = ("answered, and the answer has not left", |server, stream| server.accepts(stream));
+    let unsent: Taking = ("accepted, but the reply has not been sent", |server, stream| server.accepts(stream));
     let mut server = End::server(config(|_| {}));
     let mut stream = 1;
     for (how, take) in [answered, taken, unsent] {
@@ -105,7 +104,7 @@ fn streams_reset_before_anybody_took_them_are_counted_and_others_are_not() {
         }
         assert_eq!((server.error(), server.connection.stream_count()), (None, 0), "{how}");
     }
-    // Who takes them and does not let go has no more than may live.
+    // A caller that takes them and keeps them has at most as many as may be open.
     let mut slow = End::server(config(|config| config.limits.max_streams = 16));
     for stream in many_streams(1000) {
         slow.gets(syn(stream));
@@ -139,8 +138,8 @@ fn a_peer_that_makes_us_answer_and_does_not_read_is_ended_by_the_queue() {
     let ways: [Way<Frame>; 5] = [
         ("PING", |turn| Frame::Ping(2 * turn + 1)),
         ("SYN_STREAM beyond the limit", |turn| syn(2 * turn + 1)),
-        ("SYN_REPLY for nobody", |turn| reply(2 * turn + 1002)),
-        ("HEADERS for nobody", |turn| headers(2 * turn + 1001, false)),
+        ("SYN_REPLY for an unknown stream", |turn| reply(2 * turn + 1002)),
+        ("HEADERS for an unknown stream", |turn| headers(2 * turn + 1001, false)),
         ("defective headers", |turn| match syn(2 * turn + 1) {
             Frame::SynStream { id, associated, priority, slot, fin, unidirectional, .. } => {
                 let headers = Headers::from_iter([("", "x")]);
@@ -156,12 +155,12 @@ fn a_peer_that_makes_us_answer_and_does_not_read_is_ended_by_the_queue() {
         server.gets(frame(1024));
         let error = server.error().unwrap();
         assert_eq!(error, "the peer exceeded the limit `max_queued_replies` (1024)", "{way}");
-        assert_eq!(server.says().len(), 1, "{way}: only GOAWAY is left to be said");
+        assert_eq!(server.says().len(), 1, "{way}: only GOAWAY is left to be sent");
         assert_eq!(server.connection.error().unwrap().initiator(), Initiator::Remote);
     }
 }
 
-/// Row 11: no rate ends a session, since a PING a DATA frame has to work.
+/// Row 11: no rate of PINGs ends a session, because one PING for each DATA frame must work.
 #[test]
 fn pings_are_answered_once_an_id_and_a_hundred_thousand_are_no_crime() {
     let mut server = End::server(config(|_| {}));
@@ -174,7 +173,7 @@ fn pings_are_answered_once_an_id_and_a_hundred_thousand_are_no_crime() {
     }
     assert_eq!(server.says(), [Frame::Ping(7)], "one answer waits for each id");
     server.gets(Frame::Ping(2));
-    assert_eq!((server.says(), server.events()), (vec![], vec![Event::Pong(2)]), "an even one is the echo of ours");
+    assert_eq!((server.says(), server.events()), (vec![], vec![Event::Pong(2)]), "an even id is the echo of ours");
 }
 
 /// Row 7.
@@ -191,23 +190,32 @@ fn settings_may_come_often_but_not_all_the_time() {
     assert_eq!(client.error().as_deref(), Some("the peer exceeded the limit `max_settings_frames` (32)"));
 }
 
-/// Row 4: blocks within their limit, of which each is inflated whatever comes of it.
+/// Row 4: blocks within their limit. Each is inflated, even if its frame is then ignored.
 #[test]
 fn header_blocks_are_many_bytes_at_times_but_not_all_the_time() {
     fn headers(turn: u32) -> Headers {
-        // 1,000 bytes: 4 for the count of pairs, and for each 8 beside its own. Values of one name are joined.
+        // 1,000 bytes: 4 for the count of pairs, and for each pair 8 besides its own bytes. Values of the same name are
+        // joined.
         let pairs = if turn.is_multiple_of(2) { 1 } else { 4 };
         (0..pairs).map(|_| ("a", vec![b'x'; 996 / pairs - 9])).collect()
     }
     let ways: [Way<Frame>; 4] = [
-        ("streams, of which one may live", |turn| match opening(2 * turn + 1, false, false) {
+        ("streams of which one may be open", |turn| match opening(2 * turn + 1, false, false) {
             Frame::SynStream { id, associated, priority, slot, fin, unidirectional, .. } => {
                 Frame::SynStream { id, associated, priority, slot, fin, unidirectional, headers: headers(turn) }
             }
             other => other,
         }),
-        ("answers for nobody", |turn| Frame::SynReply { id: id(2 * turn + 2), fin: false, headers: headers(turn) }),
-        ("headers for nobody", |turn| Frame::Headers { id: id(2 * turn + 1), fin: false, headers: headers(turn) }),
+        ("replies to unknown streams", |turn| Frame::SynReply {
+            id: id(2 * turn + 2),
+            fin: false,
+            headers: headers(turn),
+        }),
+        ("headers for unknown streams", |turn| Frame::Headers {
+            id: id(2 * turn + 1),
+            fin: false,
+            headers: headers(turn),
+        }),
         ("headers of a stream", |turn| Frame::Headers { id: id(1), fin: false, headers: headers(turn) }),
     ];
     for (way, frame) in ways {
@@ -228,7 +236,7 @@ fn header_blocks_are_many_bytes_at_times_but_not_all_the_time() {
     }
 }
 
-/// What kubectl opens for each connection of a port-forward, 5,000 times a second for as long as the rate is counted.
+/// What kubectl opens for each connection of a port-forward, 5,000 times per second for as long as the rate is counted.
 #[test]
 fn no_client_that_opens_streams_comes_near_the_limit_of_header_bytes() {
     let mut server = End::server(config(|_| {}));
@@ -282,7 +290,7 @@ fn window_updates_of_zero_or_too_much_cost_the_stream_or_the_connection() {
         assert_eq!(client.says(), [data(other, "still there")]);
 
         client.gets(window_update(0, if delta == too_much { delta + 100 } else { delta }));
-        client.ended_by("protocol violation by the peer: a session window of 0 more, or of more than 2^31 - 1", 0);
+        client.ended_by("protocol violation by the peer: a WINDOW_UPDATE of the session by 0, or beyond 2^31 - 1", 0);
     }
     let mut client = End::client(config(|_| {}));
     let stream = client.opens();
@@ -310,12 +318,12 @@ fn any_initial_windows_in_any_order_never_panic_and_never_let_a_byte_too_many_go
     fn property(steps: Vec<(u32, u16, u32)>) {
         let mut client = End::client(config(|config| config.limits.max_settings_frames = u32::MAX));
         let stream = client.opens();
-        // What the peer lets us send on the stream, as the draft counts it.
+        // What the peer lets us send on the stream, by the rules of the draft.
         let (mut allowed, mut initial) = (0i64, 0i64);
         client.gets_all([initial_window(0), window_update(0, 1 << 30)]);
         client.says();
         for (window, bytes, delta) in steps {
-            // Mostly such that they hold something back, and shrink below what is out.
+            // Mostly values that hold something back, and that shrink below what was already sent.
             let (window, delta) =
                 if delta % 8 == 0 { (window >> 4, (delta >> 8) + 1) } else { (window % 70_000, delta % 20_000 + 1) };
             allowed += i64::from(window) - initial + i64::from(delta);
@@ -345,7 +353,7 @@ fn an_initial_window_beyond_31_bits_ends_the_connection() {
     assert!(matches!(client.connection.error(), Some(ConnectionError::Protocol(_))), "it lifts an open stream's");
 }
 
-/// Row 14: Go sends DATA on streams it has reset as a matter of course.
+/// Row 14: Go regularly sends DATA on streams that it has reset.
 #[test]
 fn data_on_streams_that_were_is_ignored_and_on_streams_that_never_were_is_counted() {
     let mut server = End::server(config(|_| {}));
@@ -354,7 +362,7 @@ fn data_on_streams_that_were_is_ignored_and_on_streams_that_never_were_is_counte
     server.connection.release(id(7));
     assert_eq!(server.says(), [rst(7, RstStatus::CANCEL)]);
     for _ in 0..1000 {
-        // Our own ids below the next are none: no stream of ours was opened.
+        // Our own ids are unknown too, because we have opened no stream.
         server.gets_all([data(7, vec![0; 60_000]), data(5, vec![0; 60_000]), fin(7)]);
     }
     assert_eq!((server.error(), server.says()), (None, vec![]));
@@ -365,11 +373,11 @@ fn data_on_streams_that_were_is_ignored_and_on_streams_that_never_were_is_counte
         server.accepts(1);
         server.says();
         server.gets_all([end, data(1, vec![0; 60_000])]);
-        assert_eq!((server.error(), server.says()), (None, vec![]), "its handler is not done with it");
+        assert_eq!((server.error(), server.says()), (None, vec![]), "its handler still uses it");
         assert_eq!((server.connection.unread(), server.connection.stream_count()), (0, 1));
     }
 
-    // 256 bytes are counted for each, however short.
+    // Each is charged 256 bytes, however short it is.
     (0..256).for_each(|_| server.gets(data(9, "x")));
     assert_eq!(server.error(), None);
     server.gets(data(2, "x"));
@@ -412,8 +420,8 @@ fn data_beyond_the_window_costs_the_stream_only_where_windows_are_law() {
 #[test]
 fn data_beyond_the_sessions_window_ends_a_strict_connection() {
     let mut client =
-        End::new(kubestream::spdy::Role::Client, config(|config| config.flow_control = FlowControl::Strict));
-    // The session's first WINDOW_UPDATE is not out: 64 KiB it is.
+        End::new(kubestream::session::Role::Client, config(|config| config.flow_control = FlowControl::Strict));
+    // The session's first WINDOW_UPDATE has not been sent, so its window is 64 KiB.
     client.gets_all([syn(2), syn(4), data(2, vec![0; 40_000]), data(4, vec![0; 40_000])]);
     assert_eq!(client.error().as_deref(), Some("protocol violation by the peer: DATA beyond the session's window"));
 }
@@ -427,13 +435,13 @@ fn unread_bytes_stop_the_reading_and_say_whose_they_are() {
     }));
     server.gets_all([syn(1), syn(3)]);
     server.gets_all([data(1, vec![1; 1000]), data(3, vec![3; 11_000])]);
-    assert!(server.connection.wants_read(), "each has its share, and the pool is just full");
+    assert!(server.connection.wants_read(), "each stream has its share, and the pool is exactly full");
     server.gets(data(3, "x"));
     assert!(!server.connection.wants_read());
     assert_eq!(server.connection.stalled_by(), Some(id(3)));
     assert_eq!(server.connection.unread(), 1000 + 11_000 + 256, "short pieces count as 256 bytes");
 
-    // Somebody else's reading does not help.
+    // Reading another stream does not help.
     server.reads(1);
     assert!(!server.connection.wants_read());
     server.reads(3);
@@ -460,8 +468,8 @@ fn what_nobody_will_read_gives_its_budget_back() {
 /// Row 17.
 #[test]
 fn stream_ids_of_the_wrong_side_used_or_going_down_end_the_connection() {
-    let other_side = "protocol violation by the peer: SYN_STREAM with an id of the other side's";
-    let not_above = "protocol violation by the peer: SYN_STREAM with an id that is not above those before";
+    let other_side = "protocol violation by the peer: SYN_STREAM with a stream id of the wrong side";
+    let not_above = "protocol violation by the peer: SYN_STREAM with a stream id that is not above all ids before it";
     for (streams, error) in [
         (&[0][..], other_side),
         (&[2], other_side),
@@ -478,7 +486,7 @@ fn stream_ids_of_the_wrong_side_used_or_going_down_end_the_connection() {
     client.gets(syn(1));
     client.ended_by(other_side, 0);
 
-    // Reset, released and forgotten: the id is still used up.
+    // Reset, released and forgotten: the id still counts as used.
     let mut server = End::server(config(|_| {}));
     server.gets_all([syn(StreamId::MAX.get()), rst(StreamId::MAX.get(), RstStatus::CANCEL)]);
     assert_eq!(server.connection.stream_count(), 0);
@@ -496,16 +504,16 @@ fn answers_that_nobody_waits_for_cost_their_stream_alone() {
     assert_eq!(client.says(), [rst(first, RstStatus::STREAM_IN_USE)], "twice");
     client.gets(syn(2));
     client.gets(reply(2));
-    assert_eq!(client.says(), [rst(2, RstStatus::PROTOCOL_ERROR)], "for a stream of the peer's own");
+    assert_eq!(client.says(), [rst(2, RstStatus::PROTOCOL_ERROR)], "for a stream that the peer opened");
     client.gets(reply(99));
-    assert_eq!(client.says(), [rst(99, RstStatus::INVALID_STREAM)], "for one that never was");
+    assert_eq!(client.says(), [rst(99, RstStatus::INVALID_STREAM)], "for a stream that never existed");
     client.connection.release(id(first));
     client.gets(reply(first));
-    assert_eq!(client.says(), [], "for one that is gone: late, but nobody's fault");
+    assert_eq!(client.says(), [], "for a stream that has ended: late, but no fault");
 
     client.gets(Frame::SynReply { id: id(second), fin: false, headers: Headers::from_iter([("", "x")]) });
     assert_eq!(client.says(), [rst(second, RstStatus::PROTOCOL_ERROR)], "with defective headers");
-    assert!(client.events().contains(&Event::Answered(id(second))), "its opener need not wait");
+    assert!(client.events().contains(&Event::Answered(id(second))), "the opener need not wait");
     let answer = client.connection.answer(id(second));
     assert!(matches!(answer, Some(Err(StreamError::Broken(RstStatus::PROTOCOL_ERROR)))), "{answer:?}");
     assert_eq!(client.error(), None);

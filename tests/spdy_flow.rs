@@ -1,13 +1,12 @@
 //! Windows and endings on a SPDY connection: transcripts of two ends without IO.
 //!
-//! Owns flow control against each kind of peer, and how streams and connections end. Time is `spdy_time.rs`'s.
+//! Holds flow control against each kind of peer, and how streams and connections end. `spdy_time.rs` has time.
 
 use std::time::Duration;
 
-use kubestream::spdy::{
-    Config, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, ReadOutcome, Role, RstStatus,
-    SettingId, Settings, WriteOutcome,
-};
+use kubestream::session::{Config, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::HeaderCompression;
+use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use support::connection::{
     End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update,
@@ -25,7 +24,7 @@ fn pair(client: Config, server: Config) -> (End, End) {
     (client, server)
 }
 
-/// A stream of the client's that the server has answered.
+/// A stream of the client that the server has accepted.
 fn open_stream(client: &mut End, server: &mut End) -> u32 {
     let stream = client.opens();
     converse(client, server);
@@ -71,10 +70,10 @@ fn a_go_peer_gets_all_bytes_at_once_and_not_one_window_update() {
         server.gets(data(3, vec![0; 32 * KIB]));
         assert_eq!(server.reads(3).0.len(), 32 * KIB);
         server.writes(1, vec![0; 100 * KIB]);
-        assert_eq!(carried(&server.says()), 100 * KIB, "far past a window that nobody opens");
+        assert_eq!(carried(&server.says()), 100 * KIB, "far beyond a window that is never extended");
     }
 
-    // Go's server: it ignores our SETTINGS.
+    // Go's server ignores our SETTINGS.
     let mut client = End::client(Config::default());
     let stream = client.opens();
     client.gets(reply(stream));
@@ -108,7 +107,7 @@ fn between_two_of_ours_a_stream_nobody_reads_holds_no_other_up() {
         total += client.reads(read).0.len();
         assert_eq!(total, 200 * 100 * KIB);
 
-        // Once it is read the rest comes.
+        // When it is read, the rest comes.
         let mut late = 0;
         while let (piece, ReadOutcome::Blocked) = client.reads(unread)
             && !piece.is_empty()
@@ -116,7 +115,7 @@ fn between_two_of_ours_a_stream_nobody_reads_holds_no_other_up() {
             late += piece.len();
             converse(&mut client, &mut server);
         }
-        assert_eq!(late, 300 * KIB, "a send buffer's worth, and the write that filled it");
+        assert_eq!(late, 300 * KIB, "the send buffer, and the write that filled it");
     }
 }
 
@@ -163,7 +162,7 @@ fn whoever_announces_windows_is_obeyed_from_then_on_and_from_the_first_byte() {
     let stream = client.opens();
     client.gets(reply(stream));
     client.writes(stream, vec![0; 100 * KIB]);
-    assert_eq!(carried(&client.says()), 100 * KIB, "nobody has said anything about windows");
+    assert_eq!(carried(&client.says()), 100 * KIB, "neither side has announced windows");
     client.gets(window_update(stream, 36 * KIB as u32));
     client.writes(stream, vec![0; 50 * KIB]);
     assert_eq!(carried(&client.says()), 0, "64 + 36 KiB: what went before counts");
@@ -180,7 +179,7 @@ fn whoever_announces_windows_is_obeyed_from_then_on_and_from_the_first_byte() {
     assert_eq!(carried(&client.says()), KIB);
 }
 
-/// spdystream-rs' server says how many streams it takes, and grants no byte.
+/// spdystream-rs' server announces how many streams it takes, and grants no bytes.
 #[test]
 fn a_limit_on_the_streams_is_no_word_of_windows() {
     let mut client = End::client(Config::default());
@@ -192,7 +191,7 @@ fn a_limit_on_the_streams_is_no_word_of_windows() {
     assert_eq!(carried(&client.says()), 100 * KIB);
     client.gets(data(stream, vec![0; 100 * KIB]));
     client.reads(stream);
-    assert_eq!(client.says(), [], "nothing that it would not know what to do with");
+    assert_eq!(client.says(), [], "nothing that it would not understand");
 }
 
 #[test]
@@ -200,9 +199,9 @@ fn before_the_server_has_spoken_no_more_than_a_window_leaves() {
     let mut client = End::client(Config::default());
     let stream = client.opens();
     client.writes(stream, vec![0; 200 * KIB]);
-    assert_eq!(carried(&client.says()), 64 * KIB, "it may have windows, and may not know yet that we have");
+    assert_eq!(carried(&client.says()), 64 * KIB, "it may have windows, and may not know yet that we have them");
     client.gets(reply(stream));
-    assert_eq!(carried(&client.says()), 136 * KIB, "it has not said so, as Go never does");
+    assert_eq!(carried(&client.says()), 136 * KIB, "it has announced none, as Go never does");
 }
 
 #[test]
@@ -234,7 +233,7 @@ fn a_strict_end_forgives_what_left_before_its_smaller_window_was_known() {
     let stream = client.opens();
     client.writes(stream, vec![0; 100 * KIB]);
     let flight = client.says();
-    assert_eq!(carried(&flight), 64 * KIB, "the window that the draft begins with");
+    assert_eq!(carried(&flight), 64 * KIB, "the initial window of the draft");
     server.gets_all(flight);
     let mut read = server.reads(stream).0.len();
     loop {
@@ -279,7 +278,7 @@ fn writers_wait_for_a_full_buffer_and_streams_take_turns() {
         .filter_map(|frame| if let Frame::Data { id, .. } = frame { Some(id.get()) } else { None })
         .collect();
     assert_eq!(order, [first, second, first, second, first, second, first, second]);
-    assert_eq!(client.events(), [Event::Writable(id(first))], "only who was told to wait");
+    assert_eq!(client.events(), [Event::Writable(id(first))], "only a writer that was told to wait");
     assert_eq!(client.connection.write_slice(id(first), &[0; 100_000]).unwrap(), Some(50 * KIB));
 }
 
@@ -314,7 +313,7 @@ fn each_half_ends_by_itself_and_a_stream_that_is_over_leaves_nothing() {
     assert_eq!(client.reads(stream), (b"5".to_vec(), ReadOutcome::Finished));
     for end in [&mut client, &mut server] {
         end.connection.release(id(stream));
-        assert_eq!((end.connection.stream_count(), end.says()), (0, vec![]), "over in good order: no RST");
+        assert_eq!((end.connection.stream_count(), end.says()), (0, vec![]), "both directions have ended: no RST");
     }
 }
 
@@ -373,7 +372,7 @@ fn go_away_comes_last_behind_all_that_was_written() {
 
     let mut said = server.says();
     assert_eq!(carried(&said), 64 * KIB, "the window");
-    assert!(server.error().is_none(), "it waits for the window");
+    assert!(server.error().is_none(), "a reset is not answered");
     client.gets_all(said.drain(..));
     let mut read = 0;
     while server.error().is_none() {
@@ -408,7 +407,7 @@ fn what_comes_after_the_peers_go_away_is_still_read_and_answered_streams_live_on
     let (answered, not_answered) = (client.opens(), client.opens());
     client.says();
     let unsent = client.opens();
-    // Go says 0 whatever it took.
+    // Go says 0, whatever it has accepted.
     client.gets_all([reply(answered), goaway(0, GoAwayStatus::OK), data(answered, "the end"), fin(answered)]);
     assert!(client.connection.is_going_away());
     for stream in [not_answered, unsent] {
@@ -426,13 +425,13 @@ fn what_comes_after_the_peers_go_away_is_still_read_and_answered_streams_live_on
     assert_eq!(
         client.says(),
         [expected, ended],
-        "no stream is opened with a peer that takes none, and nothing is left"
+        "no stream is opened with a peer that accepts none, and nothing is left"
     );
     client.connection.release(id(answered));
     assert_eq!(client.connection.stream_count(), 0);
 }
 
-/// A client with a status stream and stdin, both answered, that is to be silent after the status.
+/// A client with a status stream and stdin, both accepted, that must be silent after the status.
 fn exec_client(despite_reset: bool) -> (End, u32, u32) {
     let mut client = End::client(Config::default());
     let (status, stdin) = (client.opens(), client.opens());
@@ -452,7 +451,7 @@ fn after_the_last_word_nothing_is_said_and_all_is_read() {
     assert_eq!((client.says(), client.connection.has_output()), (vec![], false), "what waited is dropped");
     assert!(matches!(client.connection.write(id(stdin), "x".into()), Err(StreamError::Hushed)));
 
-    // Not for the sake of any frame, timer or wish does it speak again.
+    // No frame, timer or call makes it write again.
     client.gets_all([Frame::Ping(4), initial_window(1), window_update(0, 0), syn(2), syn(2)]);
     client.connection.reset(id(stdin), RstStatus::CANCEL);
     client.passes(seconds(3600));
@@ -464,7 +463,7 @@ fn after_the_last_word_nothing_is_said_and_all_is_read() {
     assert_eq!(client.reads(stdin), (b"late".to_vec(), ReadOutcome::Finished));
     client.connection.release(id(status));
     client.connection.release(id(stdin));
-    assert_eq!(client.connection.stream_count(), 0, "no frame that is never sent keeps a stream");
+    assert_eq!(client.connection.stream_count(), 0, "a frame that is never sent does not keep a stream");
     client.connection.go_away();
     let goodbye = goaway(0, GoAwayStatus::OK);
     assert!(client.connection.has_output(), "a goodbye is waiting");

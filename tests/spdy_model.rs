@@ -1,17 +1,18 @@
-//! Two SPDY connections under random configurations, operations, splits of the bytes and passing of time.
+//! Two SPDY connections under random configurations and operations, with bytes cut at random and time passing.
 //!
-//! Owns what is tried. What must hold is the model's, in `support/src/model.rs`.
+//! Chooses what is tried. The model in `support/src/model.rs` says what must hold.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::time::Duration;
 
-use kubestream::spdy::{Config, FlowControl, HeaderCompression};
+use kubestream::session::{Config, FlowControl};
+use kubestream::wire::HeaderCompression;
 use quickcheck::{Arbitrary, Gen};
 use support::connection::config;
 use support::model::{Operation, Setup};
 
-/// An operation as quickcheck chooses it.
+/// An operation that quickcheck chooses.
 #[derive(Clone, Debug)]
 struct Chosen(Operation);
 
@@ -34,7 +35,7 @@ impl Arbitrary for Chosen {
             40 => Operation::Prioritise { server, stream, priority: u8::arbitrary(g) },
             41 => Operation::Ping { server },
             42 => Operation::AllowStreams { server, max: u8::arbitrary(g) % 10 + 1 },
-            // Now and then: what comes after it is another kind of run.
+            // Only sometimes, because what comes after it is another kind of run.
             43 if u8::arbitrary(g) % 16 == 0 => Operation::GoAway { server },
             43..52 => Operation::Send { server, frames: u8::arbitrary(g) },
             52..61 => Operation::Deliver { server, bytes: u16::arbitrary(g) >> (u8::arbitrary(g) % 16) },
@@ -44,7 +45,7 @@ impl Arbitrary for Chosen {
     }
 }
 
-/// All that happens to two connections, as quickcheck chooses it.
+/// All events of two connections, chosen by quickcheck.
 #[derive(Clone, Debug)]
 struct Run(Setup);
 

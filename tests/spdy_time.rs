@@ -1,10 +1,11 @@
 //! What passing time does to a SPDY connection, in virtual time.
 //!
-//! Owns keepalive, idleness and stalls. Which reads make a stall, and which bytes, is `spdy_connection.rs`'s.
+//! Holds keepalive, idleness and stalls. `spdy_connection.rs` tests which reads and bytes make a stall.
 
 use std::time::Duration;
 
-use kubestream::spdy::{Config, Frame, GoAwayStatus, ReadOutcome, Role, RstStatus};
+use kubestream::session::{Config, ReadOutcome, Role};
+use kubestream::wire::spdy::{Frame, GoAwayStatus, RstStatus};
 use kubestream::{ConnectionError, StreamError};
 use support::connection::{End, config, data, goaway, id, initial_window, reply, rst, syn};
 
@@ -22,7 +23,7 @@ fn silence_is_pinged_each_ten_seconds_and_ends_at_sixty() {
     client.passes(seconds(9));
     client.gets(Frame::Ping(1));
     client.passes(seconds(9));
-    assert_eq!((client.says(), client.error()), (vec![], None), "any frame begins it anew");
+    assert_eq!((client.says(), client.error()), (vec![], None), "any frame restarts it");
     for ping in [3, 5, 7, 9, 11] {
         client.passes(seconds(1));
         assert_eq!(client.says(), [Frame::Ping(ping)]);
@@ -31,7 +32,7 @@ fn silence_is_pinged_each_ten_seconds_and_ends_at_sixty() {
     }
     client.passes(seconds(1));
     assert_eq!(client.error().as_deref(), Some("nothing was received for 60s: the peer is gone"));
-    assert_eq!(client.says(), [], "nobody would hear it");
+    assert_eq!(client.says(), [], "no peer is left to read it");
 }
 
 #[test]
@@ -48,21 +49,21 @@ fn after_a_halt_of_our_own_the_peer_still_has_its_time_to_answer() {
 
 #[test]
 fn silence_behind_our_data_proves_nothing_about_a_peer_without_windows() {
-    // Go's server whose process does not read its stdin reads nothing at all: a line of output that it sends meanwhile, and an answer
-    // to a PING, change nothing of that.
+    // If a process leaves its stdin unread, Go's server reads nothing at all. Output that it sends meanwhile does not
+    // change that, nor does an answer to a PING.
     let mut client = End::client(Config::default());
     let stream = client.opens();
     client.gets(reply(stream));
-    client.writes(stream, "nobody reads this");
+    client.writes(stream, "not read by anyone");
     client.says();
     client.gets(data(stream, "a line"));
     client.passes(seconds(10));
     assert_eq!(client.says(), [Frame::Ping(1)]);
     client.gets(Frame::Ping(1));
     client.passes(seconds(3600));
-    assert_eq!((client.says().len(), client.error()), (1, None), "one waits at a time");
+    assert_eq!((client.says().len(), client.error()), (1, None), "one PING waits at a time");
 
-    // A peer that has windows would have read the PING.
+    // A peer with windows would have read the PING.
     let mut client = End::client(Config::default());
     let stream = client.opens();
     client.gets_all([initial_window(65536), reply(stream)]);
@@ -131,11 +132,11 @@ fn the_peers_silence_does_not_count_while_we_do_not_read() {
         end.says();
         end.passes(seconds(300));
         assert_eq!(end.error(), None);
-        assert_eq!(end.says().len(), 1, "one waits at a time");
+        assert_eq!(end.says().len(), 1, "one PING waits at a time");
         end.reads(stream);
         end.passes(seconds(0));
         end.passes(seconds(9));
-        assert_eq!(end.says(), [], "the clock begins when reading does");
+        assert_eq!(end.says(), [], "the clock starts when reading does");
         end.passes(seconds(1));
         assert_eq!(end.says().len(), 1);
         end.passes(seconds(49));
@@ -188,7 +189,7 @@ fn a_connection_without_keepalive_waits_for_ever_and_an_idle_one_ends() {
     client.passes(seconds(1));
     assert_eq!(client.says(), [Frame::Ping(2)]);
     client.passes(seconds(99));
-    assert_eq!(client.error(), None, "a frame of ours is a frame too");
+    assert_eq!(client.error(), None, "a frame of ours counts too");
     client.passes(seconds(1));
     assert_eq!(client.error().as_deref(), Some("no frame was exchanged for 100s"));
     assert_eq!(client.says(), [goaway(0, GoAwayStatus::OK)]);
@@ -214,7 +215,7 @@ fn a_stall_fails_everybody_after_its_timeout_and_names_the_stream() {
     assert_eq!(server.connection.read(id(3)).unwrap(), ReadOutcome::Data("a bit".into()), "no byte is dropped");
 }
 
-/// Whatever had ended of it before: what is dropped must not look like all.
+/// What is dropped must not look like the end, however much of the stream had ended before.
 #[test]
 fn a_stream_that_is_given_up_for_another_is_never_an_end() {
     for (peers, ours) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -239,7 +240,7 @@ fn a_stream_that_is_given_up_for_another_is_never_an_end() {
         assert!(server.connection.wants_read() && server.connection.unread() == 0);
         let given_up = server.connection.read(id(1));
         assert!(matches!(given_up, Err(StreamError::Stalled { .. })), "{peers} {ours}: {given_up:?}");
-        // A peer for which it is over is told nothing.
+        // A peer for which the stream has ended is not told.
         let told = if peers && ours { vec![] } else { vec![rst(1, RstStatus::INTERNAL_ERROR)] };
         assert_eq!((server.says(), server.error()), (told, None), "{peers} {ours}");
         server.gets(data(3, "at last"));
@@ -255,7 +256,7 @@ fn a_stream_that_is_given_up_for_another_is_never_an_end() {
 
 #[test]
 fn a_slow_reader_is_no_stall() {
-    // Each read makes room and each frame takes it at once: reading pauses again and again, never for long.
+    // Each read makes room and each frame takes it at once. Reading pauses again and again, but never for long.
     let mut server = stalling();
     for _ in 0..30 {
         server.passes(seconds(10));

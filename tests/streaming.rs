@@ -1,6 +1,6 @@
-//! The streaming server of a container runtime, with a runtime that does next to nothing and clients of ours over pipes.
+//! The streaming server of a container runtime, with a minimal runtime and this library's clients over pipes.
 //!
-//! Time is the runtime's and stands still while anybody can move.
+//! Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::{Request as HttpRequest, StatusCode};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{self, ExecServer, Streams};
 use kubestream::mux::{Config as MuxConfig, Multiplexer};
 use kubestream::portforward::{PortForward as Client, Request};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server, UrlError};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Says what it was asked; `hold` runs until its client goes, which is counted.
+/// Repeats what it was asked. The command `hold` runs until its client leaves, which is counted.
 #[derive(Default)]
 struct Parrot {
     gone: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ impl Runtime for Parrot {
         let said = format!("{sandbox}:{}", request.port());
         let mut connection = request.accept();
         if connection.port() == 9 {
-            // Reads all, slowly.
+            // Reads everything, slowly.
             while let Some(Ok(data)) = connection.data().await {
                 self.discarded.fetch_add(data.len(), Ordering::Relaxed);
                 sleep(Duration::from_millis(50)).await;
@@ -113,17 +113,20 @@ async fn connect(
 }
 
 async fn status(server: &Server<Parrot>, url: &str) -> StatusCode {
-    match connect(server, url, Protocol::Exec(Version::V4)).await.0 {
+    match connect(server, url, Protocol::SpdyExec(Version::V4)).await.0 {
         Err(UpgradeError::Refused(refusal)) => refusal.status,
         other => panic!("{other:?}"),
     }
 }
 
-const CARRIERS: [Protocol; 3] =
-    [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5), Protocol::Channel(Subprotocol::V4Base64)];
+const CARRIERS: [Protocol; 3] = [
+    Protocol::SpdyExec(Version::V4),
+    Protocol::WebSocketExec(Subprotocol::V5),
+    Protocol::WebSocketExec(Subprotocol::V4Base64),
+];
 
 #[tokio::test(start_paused = true)]
-async fn a_url_runs_its_command_over_either_carrier() {
+async fn a_url_runs_its_command_over_either_transport() {
     let (server, _) = server();
     for protocol in CARRIERS {
         let url = server.exec_url("c0ffee", ["say", "hello"], Streams::OUTPUT).unwrap();
@@ -148,7 +151,7 @@ async fn a_url_attaches_and_forwards() {
         assert_eq!(exec.wait_with_output(100).await.unwrap().stdout, "c0ffee heard hello");
         served.await.unwrap().unwrap();
     }
-    for protocol in [Protocol::Tunnel, Protocol::PortForward] {
+    for protocol in [Protocol::TunneledPortForward, Protocol::SpdyPortForward] {
         let url = server.port_forward_url("sandbox", &[]).unwrap();
         let (mux, served) = connect(&server, &url, protocol).await;
         let client = Client::new(mux.unwrap()).unwrap();
@@ -163,16 +166,17 @@ async fn a_url_attaches_and_forwards() {
     }
 }
 
-/// The old form names its ports in the request. The runtime has them from the kubelet; where it has none, from the URL.
+/// A legacy port-forward request names its ports. The runtime gets them from the kubelet or, without that, from the
+/// URL.
 #[tokio::test(start_paused = true)]
 async fn a_url_forwards_the_ports_that_the_kubelet_has_named() {
     let (server, _) = server();
     for (ports, query) in [(vec![80, 1, 81], "?port=80,1,81"), (vec![], "?port=80,1&ports=81"), (vec![80], "?port=1")] {
         let url = server.port_forward_url("sandbox", &ports).unwrap() + query;
-        let (mux, served) = connect(&server, &url, Protocol::PortChannels(Subprotocol::V4)).await;
+        let (mux, served) = connect(&server, &url, Protocol::LegacyPortForward(Subprotocol::V4)).await;
         let client = Client::new(mux.unwrap()).unwrap();
         if ports == [80] {
-            // Who asks for another port than the kubelet has named is not connected to it.
+            // A client that asks for another port than the kubelet has named is not connected.
             assert!(client.connect(1).await.is_err());
             drop(client);
             served.await.unwrap().unwrap();
@@ -208,7 +212,7 @@ async fn a_token_is_good_once_for_a_minute_and_for_what_it_was_given_for() {
     for path in ["/cri/exec/", "/cri/exec", "/exec/AAAA", "/cri/exec/AAAA", "/", "/cri/"] {
         assert_eq!(status(&server, &format!("http://a{path}")).await, StatusCode::NOT_FOUND, "{path}");
     }
-    // Not an upgrade, it uses the token up all the same.
+    // A request without an upgrade also uses the token up.
     let plain = url();
     let (mut io, served) = dial(&server);
     let path = plain.strip_prefix("http://10.0.0.1:10010").unwrap();
@@ -228,7 +232,7 @@ async fn tokens_are_random_and_a_thousand_at_a_time() {
     assert_eq!(urls.len(), 1000);
     // 128 bits.
     assert!(urls.iter().all(|url| url.rsplit('/').next().unwrap().len() == 22));
-    // None of them the same in all: of 64 values of six bits a thousand show nearly all.
+    // No place has the same value in all tokens: in a thousand tokens nearly all of the 64 values of six bits occur.
     for at in 0..21 {
         let seen: HashSet<u8> = urls.iter().map(|url| url.rsplit('/').next().unwrap().as_bytes()[at]).collect();
         assert!(seen.len() > 32, "{} values at {at}", seen.len());
@@ -313,10 +317,12 @@ async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() 
     assert_eq!(server.serving(), 0);
 }
 
-/// client-go takes an end without a word for success: it is told.
+/// client-go takes an end without a status for success, so it must be told.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_its_runtime_lets_go_has_failed() {
-    for protocol in [Protocol::Exec(Version::V1), Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+    for protocol in
+        [Protocol::SpdyExec(Version::V1), Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)]
+    {
         for how in ["fail", "panic", "hold"] {
             let (server, _gone) = server();
             let url = server.exec_url("c", [how], Streams::OUTPUT).unwrap();
@@ -341,14 +347,14 @@ async fn a_session_that_its_runtime_lets_go_has_failed() {
     }
 }
 
-/// A client's good end took the runtime's futures with it, and what they had not read yet.
+/// A client's orderly end dropped the runtime's futures, with what they had not read yet.
 #[tokio::test(start_paused = true)]
 async fn what_an_orderly_client_has_sent_is_read_to_its_end() {
     let parrot = Parrot::default();
     let discarded = Arc::clone(&parrot.discarded);
     let server = Server::new(parrot, "http://a", RuntimeConfig::default()).unwrap();
     let url = server.port_forward_url("sandbox", &[]).unwrap();
-    let (mux, served) = connect(&server, &url, Protocol::PortForward).await;
+    let (mux, served) = connect(&server, &url, Protocol::SpdyPortForward).await;
     let mux = mux.unwrap();
     let client = Client::new(mux.clone()).unwrap();
     let mut connection = client.connect(9).await.unwrap();

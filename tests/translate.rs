@@ -1,18 +1,18 @@
-//! A session of ours through a translator to a server of ours: every protocol on either side of it.
+//! Sessions of a client and a server of this library through a translator, with every protocol on either side.
 //!
-//! Time is the runtime's and stands still while anybody can move.
+//! Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{Side, TranslateConfig, TranslateError, translate};
 use support::fragment::Fragmented;
 use support::websocket::WebSocketPeer;
@@ -32,7 +32,7 @@ fn joined(from: Protocol, to: Protocol, streams: Streams, most: usize) -> (Duple
     (client, server, translating)
 }
 
-/// A session through it.
+/// A session through the translator.
 async fn session(from: Protocol, to: Protocol, streams: Streams) -> (Exec, ExecServer, Translating) {
     let (client, server, translating) = joined(from, to, streams, 4096);
     let ((client, _), (server, _)) = (exec_client(client, from), exec_server(server, to));
@@ -41,7 +41,7 @@ async fn session(from: Protocol, to: Protocol, streams: Streams) -> (Exec, ExecS
 }
 
 fn executing() -> impl Iterator<Item = (Protocol, Protocol)> {
-    Protocol::ANY.iter().flat_map(|from| Protocol::ANY.iter().map(|to| (*from, *to)))
+    Protocol::ANY_EXEC.iter().flat_map(|from| Protocol::ANY_EXEC.iter().map(|to| (*from, *to)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +103,7 @@ async fn stdin_arrives_and_so_does_its_end_where_both_can_say_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_terminal_is_resized_from_v3_on_and_over_any_websocket() {
-    let resizes = |protocol: Protocol| !matches!(protocol, Protocol::Exec(version) if version < Version::V3);
+    let resizes = |protocol: Protocol| !matches!(protocol, Protocol::SpdyExec(version) if version < Version::V3);
     for (from, to) in executing().filter(|(from, to)| resizes(*from) && resizes(*to)) {
         let (mut exec, mut process, _translating) = session(from, to, Streams::TTY).await;
         let size = TerminalSize { width: 132, height: 50 };
@@ -112,7 +112,7 @@ async fn a_terminal_is_resized_from_v3_on_and_over_any_websocket() {
     }
 }
 
-/// A status keeps what it says where both sides can say it, and its words where one side has text alone.
+/// A status keeps its fields if both sides can express them, and its message if one side only has text.
 #[tokio::test(start_paused = true)]
 async fn a_failure_keeps_its_words() {
     for (from, to) in executing() {
@@ -131,7 +131,7 @@ async fn a_backend_that_is_lost_is_an_error_to_the_client_and_never_a_success() 
         let (client, mut server, translating) = joined(from, to, Streams::OUTPUT, 4096);
         let (client, _driver) = exec_client(client, from);
         let lost = tokio::spawn(async move {
-            // It has said nothing, or the beginning of something.
+            // The client has sent nothing, or the beginning of something.
             let mut heard = [0; 1];
             let _ = server.read(&mut heard).await;
         });
@@ -158,12 +158,12 @@ async fn a_client_that_goes_away_takes_its_session_with_it() {
     }
 }
 
-/// Back-pressure carries through, and once the client reads again nothing was lost.
+/// Back-pressure passes through, and after the client reads again nothing is lost.
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_holds_the_process_up_and_loses_nothing() {
     for (from, to) in [
-        (Protocol::Channel(Subprotocol::V5), Protocol::Exec(Version::V4)),
-        (Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)),
+        (Protocol::WebSocketExec(Subprotocol::V5), Protocol::SpdyExec(Version::V4)),
+        (Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)),
     ] {
         let (mut exec, mut process, translating) = session(from, to, Streams::OUTPUT).await;
         let all = pattern(4, 20 << 20);
@@ -186,12 +186,12 @@ async fn a_slow_client_holds_the_process_up_and_loses_nothing() {
     }
 }
 
-/// Two floods towards each other that nobody reads, and then both are read: neither side had waited for the other.
+/// Both sides send without reading, and then both read. Neither side has waited for the other.
 #[tokio::test(start_paused = true)]
 async fn two_slow_sides_do_not_wait_for_each_other() {
     for (from, to) in [
-        (Protocol::Channel(Subprotocol::V5), Protocol::Exec(Version::V4)),
-        (Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V4Base64)),
+        (Protocol::WebSocketExec(Subprotocol::V5), Protocol::SpdyExec(Version::V4)),
+        (Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V4Base64)),
     ] {
         let (mut exec, mut process, _translating) = session(from, to, Streams::PIPES).await;
         let (up, down) = (pattern(5, 8 << 20), pattern(6, 8 << 20));
@@ -215,16 +215,18 @@ async fn two_slow_sides_do_not_wait_for_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_no_session_in_common_is_not_joined() {
-    for (from, to) in
-        [(Protocol::Tunnel, Protocol::Exec(Version::V4)), (Protocol::Exec(Version::V4), Protocol::PortForward)]
-    {
+    for (from, to) in [
+        (Protocol::TunneledPortForward, Protocol::SpdyExec(Version::V4)),
+        (Protocol::SpdyExec(Version::V4), Protocol::SpdyPortForward),
+    ] {
         let (_client, _server, translating) = joined(from, to, Streams::OUTPUT, 4096);
         assert!(matches!(translating.await.unwrap(), Err(TranslateError::Mismatch { .. })));
     }
 }
 
 const PORTS: [u16; 3] = [7, 8, 9];
-const FORMS: [Protocol; 3] = [Protocol::PortForward, Protocol::Tunnel, Protocol::PortChannels(Subprotocol::V4)];
+const FORMS: [Protocol; 3] =
+    [Protocol::SpdyPortForward, Protocol::TunneledPortForward, Protocol::LegacyPortForward(Subprotocol::V4)];
 
 /// Port 7 is an echo, 8 is closed, and 9 breaks off in the middle.
 async fn serve(mut server: PortForwardServer) {
@@ -278,7 +280,7 @@ async fn ports_are_forwarded_between_any_two_forms() {
                 wrote.unwrap();
                 read.unwrap();
                 assert!(back == sent, "{from} {to}");
-                let streams = |form| form != Protocol::PortChannels(Subprotocol::V4);
+                let streams = |form| form != Protocol::LegacyPortForward(Subprotocol::V4);
                 if streams(from) && streams(to) {
                     writes.shutdown().await.unwrap();
                     assert_eq!(reads.read(&mut [0]).await.unwrap(), 0, "{from} {to}: a half-close passes");
@@ -301,8 +303,10 @@ async fn a_connection_that_fails_says_why_and_takes_no_other_with_it() {
                 Err(failed) => failed,
                 Ok(mut connection) => connection.data().await.unwrap().unwrap_err(),
             };
-            // A backend of the old form has answered before it knows: then over SPDY there is but the reset.
-            if to != Protocol::PortChannels(Subprotocol::V4) || from == Protocol::PortChannels(Subprotocol::V4) {
+            // A backend of legacy port-forward has replied before it knows, so that over SPDY only the reset is left.
+            if to != Protocol::LegacyPortForward(Subprotocol::V4)
+                || from == Protocol::LegacyPortForward(Subprotocol::V4)
+            {
                 assert!(failed.to_string().contains("nobody listens"), "{from} {to}: {failed}");
             }
             let mut broken = forward.connect(9).await.unwrap();
@@ -321,7 +325,7 @@ async fn a_connection_that_fails_says_why_and_takes_no_other_with_it() {
 
 #[tokio::test(start_paused = true)]
 async fn hundreds_of_connections_at_a_time_leave_nothing_behind() {
-    let (forward, _translating) = forward(Protocol::Tunnel, Protocol::PortForward, 4096);
+    let (forward, _translating) = forward(Protocol::TunneledPortForward, Protocol::SpdyPortForward, 4096);
     let forward = std::sync::Arc::new(forward);
     let mut connections = tokio::task::JoinSet::new();
     for number in 0..300usize {
@@ -345,7 +349,7 @@ async fn hundreds_of_connections_at_a_time_leave_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_lost_ends_every_connection() {
     for from in FORMS {
-        let (client, server, translating) = joined(from, Protocol::PortForward, Streams::default(), 4096);
+        let (client, server, translating) = joined(from, Protocol::SpdyPortForward, Streams::default(), 4096);
         let client = Upgraded::new(client, Bytes::new(), Some(from)).with_ports(&PORTS);
         let (mux, driver) = Multiplexer::client(client, Config::default());
         tokio::spawn(driver);
@@ -362,12 +366,13 @@ async fn a_backend_that_is_lost_ends_every_connection() {
     }
 }
 
-/// The outputs are behind the status at a client that reads slowly: a pager, a thin link.
+/// The client reads slowly, for example through a pager or over a slow link, so the status is there before the rest of
+/// the output.
 #[tokio::test(start_paused = true)]
 async fn a_slow_client_gets_all_of_the_output() {
     for (from, to) in [
-        (Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)),
-        (Protocol::Channel(Subprotocol::V5), Protocol::Exec(Version::V4)),
+        (Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)),
+        (Protocol::WebSocketExec(Subprotocol::V5), Protocol::SpdyExec(Version::V4)),
     ] {
         let (mut exec, mut process, translating) = session(from, to, Streams::OUTPUT).await;
         let all = pattern(5, 8 << 20);
@@ -396,13 +401,13 @@ async fn a_slow_client_gets_all_of_the_output() {
     }
 }
 
-/// Before v5 a client ends stdin by closing: the backend gets all of it, and its end.
+/// Before v5 a client ends stdin by closing. The backend gets all of it, and an end.
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_ends_with_its_client_is_whole_at_the_backend() {
     for from in [Subprotocol::Unnamed, Subprotocol::V4, Subprotocol::V5] {
-        for to in [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V5)] {
+        for to in [Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V5)] {
             let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
-            let (client, server, translating) = joined(Protocol::Channel(from), to, streams, 4096);
+            let (client, server, translating) = joined(Protocol::WebSocketExec(from), to, streams, 4096);
             let mut peer = WebSocketPeer::client(client);
             let (server, _driver) = exec_server(server, to);
             let sent = pattern(6, 1_000_000);

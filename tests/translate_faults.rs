@@ -1,5 +1,5 @@
-//! Faults that a review found in the translator, each named after its cause: it was there once. What a translated session
-//! must not do is what the same session does not do directly.
+//! Faults in the translator that a review found and that are fixed. Each test is named after the cause. A translated
+//! session must do what the same session does without a translator.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::StreamError;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{Side, TranslateConfig, TranslateError, translate};
 use support::{DriverTask, exec_client, exec_server, pattern};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-const V4: Protocol = Protocol::Exec(Version::V4);
-const V5: Protocol = Protocol::Channel(Subprotocol::V5);
-const STREAMS: Protocol = Protocol::PortForward;
-const OLD: Protocol = Protocol::PortChannels(Subprotocol::V4);
+const V4: Protocol = Protocol::SpdyExec(Version::V4);
+const V5: Protocol = Protocol::WebSocketExec(Subprotocol::V5);
+const STREAMS: Protocol = Protocol::SpdyPortForward;
+const OLD: Protocol = Protocol::LegacyPortForward(Subprotocol::V4);
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
 type Translating = JoinHandle<Result<(), TranslateError>>;
@@ -46,7 +46,7 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
         exec.stdin.as_mut().unwrap().send("first half".into()).await.unwrap();
         let mut stdin = process.stdin.take().unwrap();
         stdin.read_exact(&mut [0; 10]).await.unwrap();
-        // Its socket is closed, with no word.
+        // The client's socket is closed without a goodbye.
         driver.abort();
         let end = timeout(AN_HOUR, stdin.data()).await.unwrap();
         assert!(matches!(end, Some(Err(StreamError::Connection(_)))), "{from:?} {to:?}: {end:?}");
@@ -54,11 +54,11 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
     }
 }
 
-/// All that it had to say came while the backend was still being asked.
+/// All that the client sent came while the translator was still opening the session at the backend.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_all_at_once_and_closes_has_said_it() {
     for to in [V4, V5] {
-        let from = Protocol::Channel(Subprotocol::V4);
+        let from = Protocol::WebSocketExec(Subprotocol::V4);
         let (client, server, translating) = joined(from, to, Streams::PIPES);
         let (client, _driver) = exec_client(client, from);
         let mut exec = client.exec(Streams::PIPES).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_client_that_says_all_at_once_and_closes_has_said_it() {
     }
 }
 
-/// A server that says its status first, and goes on with its output.
+/// A server that sends its status first and then more output.
 #[tokio::test(start_paused = true)]
 async fn what_comes_behind_a_status_is_shown_as_long_as_it_comes() {
     let streams = Streams { stdout: true, ..Streams::default() };
@@ -97,7 +97,7 @@ async fn what_comes_behind_a_status_is_shown_as_long_as_it_comes() {
             sleep(Duration::from_secs(1)).await;
             stdout.send(sends.slice_ref(piece)).await.unwrap();
         }
-        // No end of it: as containerd ends it was, the reset of every stream may be lost.
+        // The streams have not ended: containerd resets them, and the resets may be lost.
         sleep(AN_HOUR).await;
     });
     let (client, _driver) = exec_client(client, V4);
@@ -119,7 +119,7 @@ struct Ends {
     translating: Translating,
 }
 
-/// One forwarded connection through a translator, both its ends.
+/// One forwarded connection through a translator, with both its ends.
 async fn forwarded(from: Protocol, to: Protocol) -> Ends {
     let (client, server, translating) = joined(from, to, Streams::default());
     let (mux, driver) = Multiplexer::server(upgraded(server, to), Config::default());
@@ -135,7 +135,9 @@ async fn forwarded(from: Protocol, to: Protocol) -> Ends {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_is_lost_has_not_ended_its_upload() {
-    for (from, to) in [(STREAMS, STREAMS), (OLD, STREAMS), (STREAMS, OLD), (OLD, OLD), (STREAMS, Protocol::Tunnel)] {
+    for (from, to) in
+        [(STREAMS, STREAMS), (OLD, STREAMS), (STREAMS, OLD), (OLD, OLD), (STREAMS, Protocol::TunneledPortForward)]
+    {
         let Ends { mut client, mut server, forward: _forward, accepting: _accepting, client_driver, .. } =
             forwarded(from, to).await;
         client.send("first half".into()).await.unwrap();
@@ -148,7 +150,9 @@ async fn a_client_that_is_lost_has_not_ended_its_upload() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_reads_slowly_gets_all_that_an_orderly_client_has_sent() {
-    for (from, to) in [(STREAMS, Protocol::Tunnel), (STREAMS, STREAMS), (Protocol::Tunnel, STREAMS)] {
+    for (from, to) in
+        [(STREAMS, Protocol::TunneledPortForward), (STREAMS, STREAMS), (Protocol::TunneledPortForward, STREAMS)]
+    {
         let Ends { mut client, mut server, forward, mut accepting, translating, .. } = forwarded(from, to).await;
         let pod = tokio::spawn(async move {
             let accepting = tokio::spawn(async move { accepting.accept().await.is_none() });

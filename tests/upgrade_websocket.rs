@@ -1,5 +1,5 @@
-//! The WebSocket handshake between two peers, one of them played byte for byte. What the played ones say was recorded from
-//! kubectl 1.32 and a kube-apiserver 1.34.4.
+//! The WebSocket handshake between two peers, one of which the test plays byte by byte. What the played peers send was
+//! recorded from kubectl 1.32 and a kube-apiserver 1.34.4.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,11 +8,11 @@ use std::io;
 
 use http::{Request, StatusCode};
 use kubestream::Initiator;
-use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{
-    self, BearerTokenError, Carrier, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins,
-    Protocol, UpgradeError, Upgraded, Version, connect_with_fallback,
+    self, BearerTokenError, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins, Protocol,
+    Transport, UpgradeError, Upgraded, Version, connect_with_fallback,
 };
+use kubestream::wire::channel::Subprotocol;
 use support::read_head;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -33,17 +33,17 @@ const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     Sec-WebSocket-Accept: bqFzBC0mXZqoX0lUkjRFjt10VzE=\r\n\
     Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
 
-const V4: Protocol = Protocol::Channel(Subprotocol::V4);
-const V5: Protocol = Protocol::Channel(Subprotocol::V5);
-const UNNAMED: Protocol = Protocol::Channel(Subprotocol::Unnamed);
-/// `t0ken`, as a browser's client has to send it.
+const V4: Protocol = Protocol::WebSocketExec(Subprotocol::V4);
+const V5: Protocol = Protocol::WebSocketExec(Subprotocol::V5);
+const UNNAMED: Protocol = Protocol::WebSocketExec(Subprotocol::Unnamed);
+/// The token `t0ken`, as a browser must send it.
 const TOKEN: &str = "base64url.bearer.authorization.k8s.io.dDBrZW4";
 
 fn get() -> Request<()> {
     Request::get("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap()
 }
 
-/// Our client, against a server that answers with these lines. `ACCEPT` stands for the right answer to the key.
+/// Our client against a server that answers with these lines. `ACCEPT` stands for the correct answer to the key.
 async fn ask(answer: &str, offers: &[Protocol]) -> (Result<Upgraded<DuplexStream>, UpgradeError>, String) {
     let (near, mut far) = duplex(64 * 1024);
     let answer = answer.to_owned();
@@ -57,7 +57,7 @@ async fn ask(answer: &str, offers: &[Protocol]) -> (Result<Upgraded<DuplexStream
     (upgraded, server.await.unwrap())
 }
 
-/// RFC 6455 §4.2.2, by other means than the crate's.
+/// RFC 6455 §4.2.2, computed without the crate.
 fn accept_of(key: &str) -> String {
     use base64::Engine;
     use sha1::Digest;
@@ -65,7 +65,7 @@ fn accept_of(key: &str) -> String {
     base64::prelude::BASE64_STANDARD.encode(digest)
 }
 
-/// A client that sends these bytes and ends, against our server; and all that the client got.
+/// A client that sends these bytes and ends, against our server. Returns all that the client got.
 async fn serve(
     request: &str,
     supported: &'static [Protocol],
@@ -83,7 +83,7 @@ async fn serve(
     (server.await.unwrap(), answer)
 }
 
-/// The recorded request with a line in another's place, or without it where that is empty.
+/// The recorded request with one line replaced, or removed if the new one is empty.
 fn with(line: &str, instead: &str) -> String {
     let changed: Vec<&str> =
         KUBECTL_REQUEST.lines().map(|old| if old.starts_with(line) { instead } else { old }).collect();
@@ -93,14 +93,14 @@ fn with(line: &str, instead: &str) -> String {
 
 #[tokio::test]
 async fn kubectl_upgrades_with_our_server() {
-    let (protocol, answer) = serve(KUBECTL_REQUEST, Protocol::ANY, Config::default()).await;
+    let (protocol, answer) = serve(KUBECTL_REQUEST, Protocol::ANY_EXEC, Config::default()).await;
     assert_eq!(protocol.unwrap(), Some(V5));
     assert_eq!(answer, SWITCH);
 }
 
 #[tokio::test]
 async fn our_client_upgrades_with_a_go_server() {
-    // Its lines are in another order, and it has none for what was not agreed on.
+    // The lines have another order, and there is no line for what was not agreed on.
     let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n\x02\x01\x01";
     let (upgraded, request) = ask(answer, &[V5, V4]).await;
@@ -131,9 +131,9 @@ async fn where_none_is_asked_for_gos_empty_answer_means_none() {
         let (refused, _) = ask(&answer, &[V5]).await;
         assert!(matches!(refused, Err(UpgradeError::ProtocolNotOffered { name }) if name.is_empty()));
     }
-    let (protocol, answer) = serve(&with("Sec-WebSocket-Protocol", ""), Protocol::ANY, Config::default()).await;
+    let (protocol, answer) = serve(&with("Sec-WebSocket-Protocol", ""), Protocol::ANY_EXEC, Config::default()).await;
     assert_eq!(protocol.unwrap(), Some(UNNAMED));
-    assert!(!answer.contains("Protocol:"), "clients that asked for none take no answer: {answer}");
+    assert!(!answer.contains("Protocol:"), "clients that offered no protocol accept none: {answer}");
 }
 
 /// Row 24 and RFC 6455 §4.1.
@@ -170,18 +170,19 @@ async fn subprotocols_are_offered_in_any_number_of_lines_and_the_first_known_win
         ("Sec-WebSocket-Protocol: v4.channel.k8s.io, v5.channel.k8s.io", V4),
         ("Sec-WebSocket-Protocol: v9.channel.k8s.io\r\nSec-WebSocket-Protocol: v4.channel.k8s.io", V4),
         ("Sec-WebSocket-Protocol: v3.channel.k8s.io ,,v5.channel.k8s.io", V5),
-        ("sec-websocket-protocol: base64.channel.k8s.io", Protocol::Channel(Subprotocol::V1Base64)),
+        ("sec-websocket-protocol: base64.channel.k8s.io", Protocol::WebSocketExec(Subprotocol::V1Base64)),
     ] {
-        let (protocol, answer) = serve(&with("Sec-WebSocket-Protocol", offer), Protocol::ANY, Config::default()).await;
+        let (protocol, answer) =
+            serve(&with("Sec-WebSocket-Protocol", offer), Protocol::ANY_EXEC, Config::default()).await;
         assert_eq!(protocol.unwrap(), Some(chosen), "{offer}");
         assert!(answer.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")), "{answer}");
     }
     let request = with("Sec-WebSocket-Protocol", "Sec-WebSocket-Protocol: v3.channel.k8s.io, v2.channel.k8s.io");
-    let (refused, answer) = serve(&request, Protocol::ANY, Config::default()).await;
+    let (refused, answer) = serve(&request, Protocol::ANY_EXEC, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::NoCommonProtocol { .. })));
     assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
-    const V3: &[Protocol] = &[Protocol::Channel(Subprotocol::V3)];
-    assert_eq!(serve(&request, V3, Config::default()).await.0.unwrap(), Some(V3[0]), "who wants them has them");
+    const V3: &[Protocol] = &[Protocol::WebSocketExec(Subprotocol::V3)];
+    assert_eq!(serve(&request, V3, Config::default()).await.0.unwrap(), Some(V3[0]), "an end that wants them has them");
 }
 
 #[tokio::test]
@@ -198,16 +199,16 @@ async fn a_handshake_that_rfc_6455_does_not_know_is_refused_with_what_it_says() 
         ),
         ("Sec-WebSocket-Version", "", HandshakeFault::Version, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
     ] {
-        let (refused, answer) = serve(&with(line, instead), Protocol::ANY, Config::default()).await;
+        let (refused, answer) = serve(&with(line, instead), Protocol::ANY_EXEC, Config::default()).await;
         assert!(matches!(refused, Err(UpgradeError::Handshake(seen)) if seen == fault), "{line}");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.contains(header), "{answer}");
     }
     let post = KUBECTL_REQUEST.replacen("GET", "POST", 1);
-    let (refused, answer) = serve(&post, Protocol::ANY, Config::default()).await;
+    let (refused, answer) = serve(&post, Protocol::ANY_EXEC, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::Handshake(HandshakeFault::Method))));
     assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && answer.contains("allow: GET\r\n"), "{answer}");
-    // A server of SPDY alone.
-    let (refused, answer) = serve(KUBECTL_REQUEST, Protocol::EXEC, Config::default()).await;
+    // A server of SPDY only.
+    let (refused, answer) = serve(KUBECTL_REQUEST, Protocol::SPDY_EXEC, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::NotAnUpgrade)));
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
 }
@@ -216,7 +217,7 @@ async fn a_handshake_that_rfc_6455_does_not_know_is_refused_with_what_it_says() 
 #[tokio::test]
 async fn an_extension_is_never_agreed_on() {
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\nUpgrade: websocket";
-    let (protocol, answer) = serve(&with("Upgrade: ", offer), Protocol::ANY, Config::default()).await;
+    let (protocol, answer) = serve(&with("Upgrade: ", offer), Protocol::ANY_EXEC, Config::default()).await;
     assert_eq!((protocol.unwrap(), &answer[..]), (Some(V5), SWITCH));
 }
 
@@ -224,23 +225,26 @@ async fn an_extension_is_never_agreed_on() {
 #[tokio::test]
 async fn a_page_of_another_host_is_kept_out_unless_it_is_let_in() {
     let from = |origin: &str| with("Upgrade: ", &format!("Origin: {origin}\r\nUpgrade: websocket"));
-    // Python's client says where it connects to.
-    let (protocol, _) = serve(&from("http://127.0.0.1:18019"), Protocol::ANY, Config::default()).await;
+    // Python's client sends the address to which it connects.
+    let (protocol, _) = serve(&from("http://127.0.0.1:18019"), Protocol::ANY_EXEC, Config::default()).await;
     assert_eq!(protocol.unwrap(), Some(V5));
 
     let stranger = from("https://evil.example");
-    let (refused, answer) = serve(&stranger, Protocol::ANY, Config::default()).await;
+    let (refused, answer) = serve(&stranger, Protocol::ANY_EXEC, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::OriginNotAllowed { origin }) if origin == "https://evil.example"));
     assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
     for origins in [Origins::Any, Origins::Also(vec!["https://evil.example".to_owned()])] {
         let mut config = Config::default();
         config.origins = origins;
-        assert_eq!(serve(&stranger, Protocol::ANY, config).await.0.unwrap(), Some(V5));
+        assert_eq!(serve(&stranger, Protocol::ANY_EXEC, config).await.0.unwrap(), Some(V5));
     }
-    // SPDY is out of a page's reach.
+    // A browser's page cannot send SPDY.
     let spdy = "POST /exec HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\nConnection: Upgrade\r\n\
         Upgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
-    assert_eq!(serve(spdy, Protocol::ANY, Config::default()).await.0.unwrap(), Some(Protocol::Exec(Version::V4)));
+    assert_eq!(
+        serve(spdy, Protocol::ANY_EXEC, Config::default()).await.0.unwrap(),
+        Some(Protocol::SpdyExec(Version::V4))
+    );
 }
 
 #[tokio::test]
@@ -255,8 +259,8 @@ async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_els
     assert!(!shown.contains("dDBrZW4") && !shown.contains("t0ken"), "{shown}");
     let passed_on = pending.request().headers().get_all("Sec-WebSocket-Protocol").iter();
     assert!(passed_on.eq(["v5.channel.k8s.io"]), "a proxy that forwards the request forwards no token");
-    assert_eq!(pending.carrier(), Some(Carrier::WebSocket));
-    pending.accept(Protocol::ANY).await.unwrap();
+    assert_eq!(pending.transport(), Some(Transport::WebSocket));
+    pending.accept(Protocol::ANY_EXEC).await.unwrap();
     let answer = read_head(&mut near).await;
     assert!(!answer.contains("bearer"), "{answer}");
 
@@ -271,8 +275,8 @@ async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_els
         let pending = upgrade::accept(far, &Config::default()).await.unwrap();
         assert_eq!(pending.bearer_token().unwrap_err(), expected, "{offer}");
         assert!(!pending.offers().any(|offer| offer.contains("bearer")));
-        // No protocol is settled on with who means to be somebody and is not.
-        let refused = pending.accept(Protocol::ANY);
+        // A client with an invalid token gets no protocol.
+        let refused = pending.accept(Protocol::ANY_EXEC);
         let (refused, answer) = tokio::join!(refused, async {
             let answer = read_head(&mut near).await;
             near.shutdown().await.unwrap();
@@ -290,7 +294,7 @@ async fn a_request_that_cannot_be_sent_is_the_callers_error() {
     let refused = upgrade::connect(near, post, &[V5], &Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::NotGet))));
     let (near, _far) = duplex(1024);
-    let mixed = [V5, Protocol::Exec(Version::V4)];
+    let mixed = [V5, Protocol::SpdyExec(Version::V4)];
     let refused = upgrade::connect(near, get(), &mixed, &Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::MixedOffers))));
     for name in ["Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Sec-WebSocket-Version"] {
@@ -301,7 +305,7 @@ async fn a_request_that_cannot_be_sent_is_the_callers_error() {
     }
 }
 
-/// A server that answers each connection with the next of these. What it was asked, and how often.
+/// A server that answers each connection with the next of these. Returns what it was asked, and how often.
 async fn fall_back(
     answers: &[&'static str],
 ) -> (Result<(Option<Protocol>, Option<UpgradeError>), FallbackError>, Vec<String>) {
@@ -322,7 +326,8 @@ async fn fall_back(
             Ok(near)
         }
     };
-    let connected = connect_with_fallback(dial, get(), Protocol::V5, Protocol::EXEC, &Config::default()).await;
+    let connected =
+        connect_with_fallback(dial, get(), Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC, &Config::default()).await;
     let connected = connected.map(|connected| (connected.upgraded.protocol(), connected.refused));
     let mut heard = Vec::new();
     while heard.len() < dialled.get().min(answers.len()) {
@@ -345,7 +350,7 @@ async fn a_refused_websocket_becomes_spdy_and_says_why() {
     ] {
         let (connected, asked) = fall_back(&[refusal, SPDY_SWITCH]).await;
         let (protocol, refused) = connected.unwrap();
-        assert_eq!(protocol, Some(Protocol::Exec(Version::V4)));
+        assert_eq!(protocol, Some(Protocol::SpdyExec(Version::V4)));
         assert!(matches!(refused, Some(UpgradeError::Refused(_) | UpgradeError::Redirected { .. })));
         assert!(asked[0].starts_with("GET ") && asked[0].contains("Upgrade: websocket\r\n"));
         assert!(asked[1].starts_with("POST ") && asked[1].contains("Upgrade: SPDY/3.1\r\n"));
@@ -364,12 +369,12 @@ async fn a_websocket_that_is_taken_stays_one() {
 #[tokio::test]
 async fn what_was_not_refused_is_not_tried_again() {
     for answer in [
-        // Behind a 101, whatever is wrong with it.
+        // After a 101, whatever is wrong with it.
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: wrong\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n",
-        // And where the answer is none.
+        // And if the answer is not HTTP.
         "SSH-2.0-x\r\n\r\n\r\n",
         "HTTP/1.1 101 Swi",
     ] {
@@ -379,7 +384,7 @@ async fn what_was_not_refused_is_not_tried_again() {
     }
     let (connected, _) = fall_back(&[]).await;
     let error = connected.unwrap_err();
-    assert!(matches!(&error, FallbackError::Dial { carrier: Carrier::WebSocket, .. }), "{error:?}");
+    assert!(matches!(&error, FallbackError::Dial { transport: Transport::WebSocket, .. }), "{error:?}");
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::ConnectionRefused);
 }
 
@@ -399,7 +404,7 @@ async fn where_both_are_refused_the_error_has_both() {
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     let (connected, _) = fall_back(&[FORBIDDEN]).await;
     let error = connected.unwrap_err();
-    assert!(matches!(&error, FallbackError::Dial { carrier: Carrier::Spdy, refused: Some(_), .. }), "{error:?}");
+    assert!(matches!(&error, FallbackError::Dial { transport: Transport::Spdy, refused: Some(_), .. }), "{error:?}");
     assert!(
         error.to_string().ends_with("(WebSocket was refused before: unable to upgrade connection: no WS :()"),
         "{error}"
@@ -407,16 +412,16 @@ async fn where_both_are_refused_the_error_has_both() {
 }
 
 #[tokio::test]
-async fn a_fallback_has_protocols_for_each_carrier() {
-    for (websocket, spdy, carrier) in [
-        (&[][..], Protocol::EXEC, Carrier::WebSocket),
-        (Protocol::EXEC, Protocol::EXEC, Carrier::WebSocket),
-        (Protocol::V5, &[], Carrier::Spdy),
-        (Protocol::V5, Protocol::V5, Carrier::Spdy),
+async fn a_fallback_has_protocols_for_each_transport() {
+    for (websocket, spdy, transport) in [
+        (&[][..], Protocol::SPDY_EXEC, Transport::WebSocket),
+        (Protocol::SPDY_EXEC, Protocol::SPDY_EXEC, Transport::WebSocket),
+        (Protocol::WEBSOCKET_EXEC_V5, &[], Transport::Spdy),
+        (Protocol::WEBSOCKET_EXEC_V5, Protocol::WEBSOCKET_EXEC_V5, Transport::Spdy),
     ] {
         let dial = || async { Err::<DuplexStream, _>(io::Error::other("nobody dials")) };
         let refused = connect_with_fallback(dial, get(), websocket, spdy, &Config::default()).await;
         let Err(FallbackError::WebSocket(UpgradeError::InvalidRequest(fault))) = refused else { panic!("{refused:?}") };
-        assert_eq!(fault, InvalidRequest::NotOfCarrier(carrier));
+        assert_eq!(fault, InvalidRequest::NotOfTransport(transport));
     }
 }

@@ -1,16 +1,16 @@
-//! Recorded sessions over WebSocket, said again to our client and to our server: kubectl 1.32 and a raw client with a
-//! kube-apiserver 1.34.4, which had a kubelet with containerd 1.6.20 behind it.
+//! Recorded sessions over WebSocket, replayed to our client and our server: kubectl 1.32 and a raw client with a
+//! kube-apiserver 1.34.4, in front of a kubelet with containerd 1.6.20.
 //!
-//! Owns `data/websocket/`: what each side said, from the first byte of its head.
+//! Holds `data/websocket/`: the bytes of each side, from the beginning of its head.
 
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::Subprotocol;
 use support::fragment::Fragmented;
 use support::recording;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -19,14 +19,14 @@ fn said(name: &str, side: &str) -> (String, Bytes) {
     recording::said(&format!("websocket/{name}"), side)
 }
 
-/// What the server of a recording settled on.
+/// The protocol that the server of a recording chose.
 fn settled(name: &str) -> Protocol {
     let (head, _) = said(name, "s2c");
     let line = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol:")).unwrap_or_default();
-    Protocol::Channel(Subprotocol::from_name(line.trim()).unwrap())
+    Protocol::WebSocketExec(Subprotocol::from_name(line.trim()).unwrap())
 }
 
-/// A session of ours with the recorded server, whose bytes come whole or in crumbs.
+/// Our client against a recorded server, whose bytes come whole or in small pieces.
 async fn client(name: &str, want: Streams, crumbs: bool) -> Exec {
     let (near, mut far) = duplex(4096);
     let (_, rest) = said(name, "s2c");
@@ -45,7 +45,7 @@ async fn client(name: &str, want: Streams, crumbs: bool) -> Exec {
     mux.exec(want).await.unwrap()
 }
 
-/// A session of ours with the recorded client.
+/// Our server against a recorded client.
 async fn server(name: &str, want: Streams) -> ExecServer {
     let (near, mut far) = duplex(4096);
     let (_, rest) = said(name, "c2s");
@@ -122,7 +122,7 @@ async fn our_server_understands_every_recorded_client() {
             match stdin.data().await {
                 Some(Ok(data)) => read.extend_from_slice(&data),
                 Some(Err(_)) => break false,
-                // Before v5 the client's Close is all the end there is.
+                // Before v5 the client's Close is the only end.
                 None => break true,
             }
         };

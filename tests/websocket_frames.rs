@@ -1,16 +1,18 @@
-//! RFC 6455 case by case: what each frame is, and which are none.
+//! RFC 6455 case by case: which bytes are valid frames, and which are not.
 //!
-//! A table a section; every row is read whole and byte by byte, as a server and as a client reads it.
+//! One table for each section. Each row is read whole and byte by byte, as a server and as a client reads it.
 
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
 use kubestream::mux::Limits;
-use kubestream::websocket::{CloseReason, Decoder, Fault, Piece, WebSocketError, close_payload, encode_head, mask};
+use kubestream::wire::websocket::{
+    CloseReason, Decoder, Fault, Piece, WebSocketError, close_payload, encode_head, mask,
+};
 use quickcheck::quickcheck;
 use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, frame};
 
-/// A message as it was put together, or a control frame.
+/// A joined message, or a control frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Heard {
     Text(Vec<u8>),
@@ -20,7 +22,7 @@ enum Heard {
     Close(Option<(u16, String)>),
 }
 
-/// All that a decoder makes of `wire` when it comes `step` bytes at a time, and how that ended.
+/// All that a decoder reads in `wire`, fed in pieces of `step` bytes, and how it ended.
 fn read(wire: &[u8], from_client: bool, step: usize, limits: &Limits) -> (Vec<Heard>, Result<(), WebSocketError>) {
     let mut decoder = Decoder::new(from_client, limits.max_message, limits.max_fragments);
     let (mut heard, mut message, mut buffer) = (Vec::new(), Vec::new(), BytesMut::new());
@@ -80,7 +82,7 @@ fn messages_of_every_length_are_read() {
     }
 }
 
-/// §5.7, the examples of the RFC itself.
+/// §5.7: the examples of the RFC.
 #[test]
 fn the_examples_of_the_rfc_are_read() {
     let hello = [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
@@ -99,7 +101,7 @@ fn the_examples_of_the_rfc_are_read() {
     }
 }
 
-/// §5.4: messages in pieces, with control frames between them.
+/// §5.4: fragmented messages, with control frames between the fragments.
 #[test]
 fn fragments_are_put_together_around_control_frames() {
     expect(&[(BINARY, b"a"), (0, b"b"), (0x80, b"c")], &[binary(b"abc")], Ok(()));
@@ -151,7 +153,7 @@ fn control_frames_are_short_and_whole() {
     expect(&[(0x80 | PING, &[7; 125])], &[Heard::Ping(vec![7; 125])], Ok(()));
 }
 
-/// Row 27, §5.2: the shortest form alone, and no more than 63 bits (tomcat CVE-2020-13935, gorilla CVE-2020-27813).
+/// Row 27, §5.2: only the shortest form, and at most 63 bits (tomcat CVE-2020-13935, gorilla CVE-2020-27813).
 #[test]
 fn a_length_that_lies_is_refused_before_anything_comes_of_it() {
     let lengths: [(&[u8], Fault); 7] = [
@@ -219,9 +221,9 @@ fn a_close_has_a_code_that_is_sent_and_a_reason_that_is_text() {
         expect(&[(0x80 | CLOSE, &code.to_be_bytes())], &[], Err(Fault::BadClose));
     }
     expect(&[(0x80 | CLOSE, b"\x03\xe8\xff")], &[], Err(Fault::NotUtf8));
-    // Nothing behind it is read, whatever it is.
+    // Nothing after a Close is read, whatever it is.
     expect(&[(0x80 | CLOSE, b""), (0xff, b"x")], &[Heard::Close(None)], Ok(()));
-    // A reason that does not fit is cut between two characters.
+    // A reason that is too long is cut between two characters.
     let long = "\u{20ac}".repeat(60);
     assert_eq!(close_payload(1011, &long)[2..], *"\u{20ac}".repeat(41).as_bytes());
 }
@@ -247,7 +249,7 @@ quickcheck! {
         [None, Some(key)].into_iter().all(|key| {
             let key = key.map(|(a, b, c, d)| [a, b, c, d]);
             let mut wire = BytesMut::new();
-            encode_head(kubestream::websocket::Opcode::Binary, payload.len(), key, &mut wire);
+            encode_head(kubestream::wire::websocket::Opcode::Binary, payload.len(), key, &mut wire);
             let start = wire.len();
             wire.extend_from_slice(&payload);
             if let Some(key) = key {

@@ -1,8 +1,8 @@
 -- Kubernetes' exec, attach and port-forward inside WebSocket, for Wireshark and tshark: the messages of the channel
 -- subprotocols, and the SPDY frames of the port-forward tunnel.
 --
--- Owns what a message means: its channel, its payload, the status, the terminal's size. WebSocket's own frames, JSON and
--- SPDY it leaves to Wireshark's dissectors, and it changes nothing that those show. README.md says how to use it.
+-- Dissects the messages: channel, payload, status, the terminal's size. It leaves the frames of WebSocket, JSON and SPDY to
+-- Wireshark's dissectors, and changes nothing that those show. README.md says how to use it.
 
 local channel = Proto("k8s_channel", "Kubernetes channel")
 local tunnel = Proto("k8s_tunnel", "Kubernetes port-forward tunnel")
@@ -14,11 +14,11 @@ local subprotocols = {
     ["v4.base64.channel.k8s.io"] = { version = 4, base64 = true },
     ["v5.channel.k8s.io"] = { version = 5 },
 }
--- Where none is named, the first is meant.
+-- If none is named, the first is used.
 local unnamed = subprotocols["channel.k8s.io"]
 local tunnelled = "SPDY/3.1+portforward.k8s.io"
 
--- Each of exec's channels: its name, and whether the client is who writes it.
+-- Each channel of exec: its name, and whether the client writes it.
 local exec_channels = {
     [0] = { name = "stdin", client = true },
     [1] = { name = "stdout" },
@@ -76,15 +76,15 @@ local get = {
 }
 local json, spdy = Dissector.get("json"), Dissector.get("spdy")
 
--- What is known of a TCP connection, by Wireshark's number of it.
+-- What is known of each TCP connection, by Wireshark's number.
 local connections = {}
 
--- Wireshark begins anew: another file, or other settings.
+-- Wireshark starts again, with another file or other settings.
 function channel.init()
     connections = {}
 end
 
--- What a path asks for, after the API server's form of it, the kubelet's, or the runtime's; or nothing of ours.
+-- What a path asks for, in the API server's form, the kubelet's, or the runtime's; nil for other paths.
 local function asked(uri)
     local path = uri:match("^[^?]*"):lower()
     local kinds = { exec = "exec", attach = "exec", portforward = "portforward" }
@@ -99,7 +99,7 @@ local function asked(uri)
     end
 end
 
--- The connection of a packet, and what the packet itself tells of it. The head of an answer and the first message can share one.
+-- Returns the connection of a packet, with what the packet adds. The head of an answer and the first message can share a packet.
 local function connection(pinfo)
     local stream = get.stream()
     if not stream then
@@ -120,8 +120,8 @@ local function connection(pinfo)
     return known
 end
 
--- What a dissector has found out about the messages of a packet when it first saw them, in the order in which they came.
--- That order is what our own fields in the tree so far tell: a packet is dissected again, and alone, whenever it is shown.
+-- What a dissector found about the messages of a packet in the first pass, in order. When a packet is shown, it is dissected again,
+-- alone; the number of our fields in the tree then tells which message is meant.
 local function remembered(all, pinfo, before, find)
     local mine = all[pinfo.number]
     if not mine then
@@ -134,7 +134,7 @@ local function remembered(all, pinfo, before, find)
     return mine[before]
 end
 
--- Has Wireshark's dissector take a payload apart, and gives what it found, by path.
+-- Runs Wireshark's dissector on a payload, and returns what it found, by path.
 local function members(range, pinfo, tree)
     local before = select("#", get.json())
     json:call(range:tvb(), pinfo, tree)
@@ -205,7 +205,7 @@ local function resize(range, pinfo, tree, root)
     return string.format("resize %dx%d", width, height)
 end
 
--- The first message of a server on a channel of port-forward says its port, the low byte first.
+-- A server's first message on a channel of port-forward is its port, the low byte first.
 local function port(range, tree)
     if range:len() ~= 2 then
         tree:add_proto_expert_info(e.port)
@@ -215,7 +215,7 @@ local function port(range, tree)
     return "port " .. range:le_uint()
 end
 
--- A message: returns what to say of it in a line.
+-- Dissects a message, and returns its description in one line.
 local function message(whole, subprotocol, known, pinfo, tree, root)
     local from_client = pinfo.src_port == known.client
     local id = whole(0, 1):uint()
@@ -293,7 +293,7 @@ local function dissect_channel(tvb, pinfo, root)
     return tvb:len()
 end
 
--- How many of the bytes are whole SPDY frames, and how many there have to be until there is one more.
+-- Returns how many of the bytes are complete SPDY frames, and how many bytes the next frame needs.
 local function whole_frames(bytes)
     local at = 1
     while #bytes - at + 1 >= 8 do
@@ -307,8 +307,8 @@ local function whole_frames(bytes)
     return at - 1, 8
 end
 
--- The messages of the tunnel are slices of a SPDY connection, cut anywhere. What frames a slice completes are shown with it.
--- Returns the bytes before it that belong to them, and the length of these frames in all; or nothing.
+-- The messages of the tunnel are slices of a SPDY connection, cut anywhere. Frames are shown with the slice that completes them.
+-- Returns the earlier bytes that belong to these frames, and their total length, or nil if the slice completes none.
 local function complete(flow, slice)
     table.insert(flow.slices, slice)
     flow.have = flow.have + #slice
@@ -345,7 +345,7 @@ local function dissect_tunnel(tvb, pinfo, root)
 end
 
 function channel.dissector(tvb, pinfo, root)
-    -- A message without a byte says nothing, and there is nothing to show.
+    -- An empty message has nothing to show.
     if tvb:len() == 0 then
         return 0
     end
@@ -356,7 +356,7 @@ function tunnel.dissector(tvb, pinfo, root)
     return tvb:len() > 0 and dissect_tunnel(tvb, pinfo, root) or 0
 end
 
--- Where no subprotocol was named, the path of the request has to tell.
+-- If no subprotocol was named, the path of the request decides.
 channel:register_heuristic("ws", function(tvb, pinfo, root)
     local known = connection(pinfo)
     if not known or not known.kind or known.protocol ~= "" or tvb:len() == 0 then

@@ -1,7 +1,7 @@
-//! Makes the Rust code of CRI v1 that the program needs: the calls that it answers, and their messages.
+//! Generates the Rust code of CRI v1 that the program needs: the calls that it answers, and their messages.
 //!
-//! `proto/api.proto` is Kubernetes' definition, unchanged, under the Apache License 2.0 that it begins with: `pkg/apis/runtime/v1/api.proto` of
-//! `k8s.io/cri-api` v0.37.2. protox reads it, so that no protoc is needed.
+//! `proto/api.proto` is Kubernetes' definition, unchanged, under the Apache License 2.0 that stands at its beginning:
+//! `pkg/apis/runtime/v1/api.proto` of `k8s.io/cri-api` v0.37.2. protox compiles it, so no protoc is needed.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -11,7 +11,7 @@ use prost_types::{DescriptorProto, FileDescriptorProto};
 const FOLDER: &str = "proto";
 const DEFINITION: &str = "api.proto";
 
-/// All others are answered with UNIMPLEMENTED, as calls are that a runtime does not know.
+/// The calls that are answered. All others get UNIMPLEMENTED, the usual answer to a call that a runtime does not know.
 const CALLS: &[&str] = &[
     "Version",
     "Status",
@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={FOLDER}");
     let mut set = protox::compile([DEFINITION], [FOLDER])?;
     for file in &mut set.file {
-        // Its comments would become Rust's, and be read as such.
+        // The comments would become Rust documentation and doctests.
         file.source_code_info = None;
         for service in &mut file.service {
             service.method.retain(|method| CALLS.contains(&method.name()));
@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(tonic_prost_build::configure().build_client(false).compile_fds(set)?)
 }
 
-/// The messages and enums that the calls need.
+/// Returns the messages and enums that the calls need.
 fn reachable(file: &FileDescriptorProto) -> HashSet<String> {
     let calls = file.service.iter().flat_map(|service| &service.method);
     let mut found: Vec<String> =
@@ -78,7 +78,7 @@ fn reachable(file: &FileDescriptorProto) -> HashSet<String> {
     wanted
 }
 
-/// What the fields of a message are, and of those within it, such as the entries of its maps.
+/// Returns the types of a message's fields, and of its nested messages, such as the entries of maps.
 fn types(message: &DescriptorProto) -> Vec<String> {
     let own = message.field.iter().map(|field| field.type_name().to_owned()).filter(|name| !name.is_empty());
     own.chain(message.nested_type.iter().flat_map(types)).collect()

@@ -1,6 +1,6 @@
-//! Port-forward with the crate at either end: over SPDY, and through the WebSocket tunnel.
+//! Port-forward with this crate at both ends: over SPDY, and through the WebSocket tunnel.
 //!
-//! Owns the server behind the ports: port 1 takes a transfer, any other says what it is told.
+//! Holds the server behind the ports: port 1 takes a transfer, and any other port echoes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ const TAKES: u16 = 1;
 const ECHOES: u16 = 2;
 pub(crate) const CONNECTIONS: usize = 8_000;
 
-/// One connection takes all of it.
+/// One connection takes the whole transfer.
 pub(crate) fn bulk(flavor: Flavor, protocol: Protocol, plan: Plan) -> Outcome<Sample> {
     ends(flavor, serve(protocol, plan), move |io| async move {
         let (forward, driver) = client(io, protocol)?;
@@ -44,7 +44,7 @@ pub(crate) fn bulk(flavor: Flavor, protocol: Protocol, plan: Plan) -> Outcome<Sa
     })
 }
 
-/// Connections of a byte there, a byte back and both ends' end.
+/// Connections that carry one byte each way, and end at both ends.
 pub(crate) fn connections(flavor: Flavor, protocol: Protocol, at_once: usize) -> Outcome<Sample> {
     ends(flavor, serve(protocol, Plan::default()), move |io| async move {
         let (forward, driver) = client(io, protocol)?;
@@ -107,7 +107,7 @@ async fn take(mut connection: Connection, plan: Plan) -> Outcome<()> {
     for part in [plan.warm_up(), plan] {
         let mut left = part.bytes;
         while left > 0 {
-            left -= connection.data().await.ok_or("it ended early")??.len();
+            left -= connection.data().await.ok_or("the connection ended early")??.len();
         }
         connection.send(Bytes::from_static(&[1])).await?;
     }

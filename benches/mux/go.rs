@@ -1,6 +1,6 @@
-//! Go's peers, moby/spdystream and client-go: the programs of interop/benches/go, where they are built.
+//! The Go peers, moby/spdystream and client-go: the programs of interop/benches/go, if they are built.
 //!
-//! Owns their processes.
+//! Starts and ends their processes.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ fn echoed(line: &str) -> Outcome<Sample> {
     }
 }
 
-/// client-go's WebSocket executor as the client of a server of ours.
+/// client-go's WebSocket executor as the client of this crate's server.
 pub(crate) fn exec_to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     let line = exec(flavor, "to-server", websocket::to_server_command(plan), Some(plan))?;
     Ok(transferred(plan, seconds(&line)?))
@@ -136,7 +136,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,7 +1,8 @@
-//! Local ports that are forwarded, as their users see them: by the crate's `Forwarder` and by client-go's, to the same server of the crate's.
+//! Forwarded local ports as their users see them: by this crate's `Forwarder` and by client-go's, to the same server of
+//! this crate.
 //!
-//! Owns who forwards, and the server behind the ports: one gives a transfer, one says what it is told. Either forwarder has a
-//! thread or a process of its own between the client's and the server's.
+//! Holds the forwarders and the server behind the ports: one port sends a transfer, and one echoes. Each forwarder has
+//! a thread or a process of its own, between those of the client and the server.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::time::Instant;
 use http::Method;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Addresses, Connection, Forwarder, PortForward, PortForwardServer};
-use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream::upgrade::{self, Protocol, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -30,14 +31,14 @@ const GIVES: u16 = 1;
 const ECHOES: u16 = 2;
 const PATH: &str = "/api/v1/namespaces/default/pods/demo/portforward";
 
-/// Whose forwarder it is.
+/// Which forwarder is measured.
 #[derive(Clone, Copy)]
 pub(crate) enum Who {
     Ours,
     ClientGo,
 }
 
-/// One connection is given all of it, for a byte that asks for each part.
+/// One connection receives the whole transfer, and asks for each part with a byte.
 pub(crate) fn download(who: Who, protocol: Protocol, plan: Plan) -> Outcome<Sample> {
     forwarded(who, protocol, plan, move |ports| async move {
         let mut tcp = dial(ports[0]).await?;
@@ -52,7 +53,7 @@ pub(crate) fn download(who: Who, protocol: Protocol, plan: Plan) -> Outcome<Samp
             while left > 0 {
                 let most = left.min(READ);
                 match tcp.read(&mut buffer[..most]).await? {
-                    0 => return Err("it ended early".into()),
+                    0 => return Err("the connection ended early".into()),
                     count => left -= count,
                 }
             }
@@ -66,7 +67,7 @@ pub(crate) fn download(who: Who, protocol: Protocol, plan: Plan) -> Outcome<Samp
     })
 }
 
-/// Connections of a byte there, a byte back and both ends' end.
+/// Connections that carry one byte each way, and end at both ends.
 pub(crate) fn connections(who: Who, protocol: Protocol, at_once: usize) -> Outcome<Sample> {
     forwarded(who, protocol, Plan::default(), move |ports| async move {
         let began = Instant::now();
@@ -98,7 +99,7 @@ async fn dial(port: u16) -> std::io::Result<TcpStream> {
     Ok(tcp)
 }
 
-/// Runs a client of the two local ports, with all that is behind them.
+/// Runs a client of the two local ports, with everything behind them.
 fn forwarded<C, F>(who: Who, protocol: Protocol, plan: Plan, client: C) -> Outcome<Sample>
 where
     C: FnOnce([u16; 2]) -> F,
@@ -134,7 +135,7 @@ impl Ours {
         let (say, said) = std::sync::mpsc::channel();
         let forwarding = thread::spawn(move || {
             Flavor::CurrentThread.runtime()?.block_on(async move {
-                let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+                let method = if protocol.transport() == Transport::WebSocket { Method::GET } else { Method::POST };
                 let request = http::Request::builder().method(method).uri(format!("http://{server}{PATH}")).body(())?;
                 let io = dial(server.port()).await?;
                 let upgraded = upgrade::connect(io, request, &[protocol], &upgrade::Config::default()).await?;
@@ -156,7 +157,7 @@ impl Ours {
                     _ = stopped => Ok(()),
                 };
                 drop(forward);
-                // The server may be gone before the farewell.
+                // The server may have gone before the goodbye.
                 let _ = driver.await?;
                 ended
             })
@@ -169,7 +170,7 @@ impl Ours {
     }
 
     fn stop(self) -> Outcome<()> {
-        // It may have failed, and says so.
+        // The forwarder may have failed, and then reports that itself.
         let _ = self.stop.send(());
         self.forwarding.join().map_err(|_| "the forwarder panicked")?
     }
@@ -181,7 +182,7 @@ impl ClientGo {
     fn start(server: SocketAddr, protocol: Protocol) -> Outcome<(Self, [u16; 2])> {
         let mut command = Command::new(go::path(CLIENT_GO));
         command.args(["-url", &format!("http://{server}{PATH}"), "-ports", &format!("0:{GIVES},0:{ECHOES}")]);
-        if protocol == Protocol::Tunnel {
+        if protocol == Protocol::TunneledPortForward {
             command.arg("-tunnel");
         }
         let mut process = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
@@ -196,7 +197,7 @@ impl ClientGo {
 
 impl Drop for ClientGo {
     fn drop(&mut self) {
-        // The end of its stdin ends it.
+        // The process ends when its stdin ends.
         drop(self.0.stdin.take());
         let _ = self.0.wait();
     }
@@ -211,7 +212,7 @@ async fn serve(io: TcpStream, protocol: Protocol, plan: Plan) -> Outcome<()> {
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let driver = tokio::spawn(driver);
     let mut server = PortForwardServer::new(mux)?;
-    // client-go ends as it likes.
+    // client-go may end in any way.
     while let Some(Ok(request)) = server.accept().await {
         let gives = request.port() == GIVES;
         let connection = request.accept();

@@ -1,7 +1,8 @@
-//! What the multiplexer costs, as ratios to plain TCP and to moby/spdystream measured in the same rounds.
+//! Measures the costs of the multiplexer, as ratios to plain TCP and to moby/spdystream in the same rounds.
 //!
-//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` changes the number of rounds (5). Owns the
-//! choice of what is measured against what. It must not judge: no figure fails a run, and docs/benchmarks.md has the targets.
+//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` sets the number of rounds (default 5).
+//! Chooses what is compared with what, and does not judge: no figure fails a run, and docs/benchmarks.md has the
+//! targets.
 
 mod forward;
 mod go;
@@ -37,7 +38,7 @@ const GROUPS: [(&str, Group); 10] = [
 ];
 
 fn main() -> Outcome<()> {
-    // Cargo says `--bench` to every bench.
+    // Cargo passes `--bench` to every bench.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     if memory::is_child() {
         return memory::child(&wanted);
@@ -45,7 +46,7 @@ fn main() -> Outcome<()> {
     run_groups(GROUPS, &wanted)
 }
 
-/// The proxy alone: its own CPU, and what passes it.
+/// The proxy alone: its own CPU time, and its throughput.
 fn proxy() -> Outcome<()> {
     let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
     let bare = "splice(2), a bare loop";
@@ -141,7 +142,7 @@ fn open() -> Outcome<()> {
     run("open: streams opened, answered and closed from both ends", &cases)
 }
 
-/// interop/benches/peers has the libraries of others in the same rounds.
+/// interop/benches/peers runs other libraries in the same rounds.
 fn over_websocket() -> Outcome<()> {
     type Transfer = fn(Flavor, Plan) -> Outcome<Sample>;
     let directions: [(&str, Transfer, Transfer); 2] = [
@@ -178,15 +179,15 @@ fn over_websocket() -> Outcome<()> {
 }
 
 fn port_forward() -> Outcome<()> {
-    let carriers = [("SPDY", Protocol::PortForward), ("tunnel", Protocol::Tunnel)];
+    let transports = [("SPDY", Protocol::SpdyPortForward), ("tunnel", Protocol::TunneledPortForward)];
     let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
     let (mut bulk, mut short) = (Vec::new(), Vec::new());
     for flavor in Flavor::ALL {
         let raw = flavor.name("raw TCP");
         bulk.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
         short.push(Case::new(&raw, None, move || raw::connections(flavor, forward::CONNECTIONS)));
-        for (carrier, protocol) in carriers {
-            let case = |name: &str| flavor.name(&format!("{carrier}{name}"));
+        for (transport, protocol) in transports {
+            let case = |name: &str| flavor.name(&format!("{transport}{name}"));
             bulk.push(Case::new(case(""), Some(&raw), move || forward::bulk(flavor, protocol, plan)));
             for (name, at_once) in [("", 1), (", 16 at a time", 16)] {
                 let measure = move || forward::connections(flavor, protocol, at_once);
@@ -201,16 +202,16 @@ fn port_forward() -> Outcome<()> {
     }
     let mut bulk = Vec::new();
     let plan = Plan { bytes: 256 << 20, ..plan };
-    for (carrier, protocol) in carriers {
-        let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+    for (transport, protocol) in transports {
+        let (ours, theirs) = (format!("{transport}: ours"), format!("{transport}: client-go"));
         bulk.push(Case::new(&theirs, None, move || local::download(local::Who::ClientGo, protocol, plan)));
         bulk.push(Case::new(ours, Some(&theirs), move || local::download(local::Who::Ours, protocol, plan)));
     }
     run("forward: a download through a local port, 32 KiB writes, our server", &bulk)?;
     for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
         let mut short = Vec::new();
-        for (carrier, protocol) in carriers {
-            let (ours, theirs) = (format!("{carrier}: ours"), format!("{carrier}: client-go"));
+        for (transport, protocol) in transports {
+            let (ours, theirs) = (format!("{transport}: ours"), format!("{transport}: client-go"));
             let measure = move |who| local::connections(who, protocol, at_once);
             short.push(Case::new(&theirs, None, move || measure(local::Who::ClientGo)));
             short.push(Case::new(ours, Some(&theirs), move || measure(local::Who::Ours)));
@@ -220,7 +221,7 @@ fn port_forward() -> Outcome<()> {
     Ok(())
 }
 
-/// Whether a peer is built, and says so where it is not.
+/// Returns whether a peer is built, and prints a note if it is not.
 fn has(program: &str) -> bool {
     if !go::is_built(program) {
         let path = go::path(program);

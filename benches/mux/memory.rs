@@ -1,7 +1,7 @@
-//! What idle connections and streams hold: two child processes, one an end, that open and then wait.
+//! The memory of idle connections and streams: two child processes, one for each end, that open them and then wait.
 //!
-//! Owns the children. A child is this program again, and answers a line on its stdin with a line of figures: resident
-//! bytes, as the kernel counts them, and live bytes, as the allocator does.
+//! Starts and ends the children. A child is this program again. It answers a line on its stdin with a line of figures:
+//! resident bytes, as the kernel counts them, and live bytes, as the allocator does.
 
 use std::env;
 use std::fs;
@@ -23,7 +23,7 @@ use bench_support::{Flavor, Outcome, websocket};
 const SPDY: &str = "spdy";
 const WEBSOCKET: &str = "websocket";
 const CHILD: &str = "KUBESTREAM_BENCH_CHILD";
-/// Past the second after which a silent connection gives its buffers back.
+/// Longer than the second after which a silent connection frees its buffers.
 const TRIMMED: Duration = Duration::from_millis(1_600);
 const ROUNDS: usize = 5;
 
@@ -35,7 +35,7 @@ pub(crate) fn is_child() -> bool {
 pub(crate) fn print() -> Outcome<()> {
     println!("\n## memory: bytes more than before, each end; medians of {ROUNDS} rounds");
     println!("{:<38}{:>22}{:>22}{:>22}{:>22}", "", "client RSS", "server RSS", "client live", "server live");
-    for (title, carrier, connections, streams) in [
+    for (title, transport, connections, streams) in [
         ("a connection, 4 streams (of 200)", SPDY, 200, 4),
         ("a connection, 4 streams (of 1)", SPDY, 1, 4),
         ("a stream (of 10,000)", SPDY, 1, 10_000),
@@ -45,7 +45,7 @@ pub(crate) fn print() -> Outcome<()> {
         let of = if streams > 4 { streams } else { connections };
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            rounds.push(round(carrier, connections, streams)?);
+            rounds.push(round(transport, connections, streams)?);
         }
         for (state, at) in [("at once", 0), ("after 1.6 s", 1)] {
             let figure = |which: usize| {
@@ -59,11 +59,13 @@ pub(crate) fn print() -> Outcome<()> {
     Ok(())
 }
 
-/// How much more each end holds, at once and after the trim: client and server resident, client and server live.
-fn round(carrier: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
-    let mut server = Peer::start(&["server", carrier])?;
+/// How much memory each end has gained, at once and after buffers were freed: resident at client and server, live at
+/// client and server.
+fn round(transport: &str, connections: usize, streams: usize) -> Outcome<[[f64; 4]; 2]> {
+    let mut server = Peer::start(&["server", transport])?;
     let address = server.line()?;
-    let mut client = Peer::start(&["client", carrier, address.trim(), &connections.to_string(), &streams.to_string()])?;
+    let mut client =
+        Peer::start(&["client", transport, address.trim(), &connections.to_string(), &streams.to_string()])?;
     client.line()?;
     thread::sleep(TRIMMED);
     let before = figures(&mut client, &mut server)?;
@@ -117,7 +119,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -127,11 +129,11 @@ pub(crate) fn child(args: &[String]) -> Outcome<()> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     Flavor::CurrentThread.runtime()?.block_on(async {
         match words[..] {
-            ["server", carrier] => serve(carrier == WEBSOCKET).await,
-            ["client", carrier, address, connections, streams] => {
-                hold(carrier == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
+            ["server", transport] => serve(transport == WEBSOCKET).await,
+            ["client", transport, address, connections, streams] => {
+                hold(transport == WEBSOCKET, address.parse()?, connections.parse()?, streams.parse()?).await
             }
-            _ => Err("a child of which kind?".into()),
+            _ => Err("an unknown kind of child".into()),
         }
     })
 }
@@ -181,7 +183,7 @@ impl Held {
 
 async fn hold(websocket: bool, address: SocketAddr, connections: usize, streams: usize) -> Outcome<()> {
     let mut held = Held::default();
-    // What is paid once is paid by this one.
+    // This connection pays the costs that occur only once.
     held.open(websocket, address, 1).await?;
     println!("ready");
     let mut lines = AsyncBufReader::new(stdin()).lines();

@@ -1,6 +1,6 @@
-//! The crate at either end.
+//! This crate at either end.
 //!
-//! Owns what the streams do: the header `do` says it, as interop/benches/go has it too.
+//! Holds what the streams do. The header `do` chooses it, as in interop/benches/go.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer, Stream};
-use kubestream::spdy::Headers;
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::Headers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -88,7 +88,7 @@ async fn open_many(mux: &Multiplexer, at_once: usize, opens: usize) -> Outcome<(
     Ok(())
 }
 
-/// The sending end of a transfer: ours, to whatever serves.
+/// The sending end of a transfer to any server.
 pub(crate) async fn write(io: TcpStream, plan: Plan) -> Outcome<Sample> {
     let mux = client(io);
     write_all(&mux, "read", Plan { streams: 1, ..plan.warm_up() }).await?;
@@ -105,7 +105,7 @@ pub(crate) async fn write(io: TcpStream, plan: Plan) -> Outcome<Sample> {
 }
 
 async fn write_all(mux: &Multiplexer, action: &'static str, plan: Plan) -> Outcome<()> {
-    // All are open before the first writes.
+    // All streams are open before the first one writes.
     let mut streams = Vec::new();
     for number in 0..plan.streams {
         streams.push(open(mux, action, number).await?);
@@ -122,7 +122,7 @@ async fn write_all(mux: &Multiplexer, action: &'static str, plan: Plan) -> Outco
                 }
             }
             stream.finish();
-            // The one byte that says that all was read.
+            // One byte, which confirms that everything was read.
             while stream.data().await.transpose()?.is_some() {}
             Outcome::Ok(())
         });
@@ -133,7 +133,7 @@ async fn write_all(mux: &Multiplexer, action: &'static str, plan: Plan) -> Outco
     Ok(())
 }
 
-/// The accepting end, of streams that are answered and kept.
+/// The accepting end of streams that are kept open.
 pub(crate) async fn keep(io: TcpStream) -> Outcome<()> {
     let (mux, driver) = Multiplexer::server(Upgraded::from_io(io), config());
     tokio::spawn(driver);
@@ -144,16 +144,16 @@ pub(crate) async fn keep(io: TcpStream) -> Outcome<()> {
     Ok(())
 }
 
-/// The accepting end, until the client goes away.
+/// The accepting end, until the client leaves.
 pub(crate) async fn serve(io: TcpStream, shares: Arc<Shares>) -> Outcome<()> {
     let (mux, driver) = Multiplexer::server(Upgraded::from_io(io), config());
     tokio::spawn(driver);
-    // A client that leaves without a GOAWAY has measured what it wanted.
+    // A client that leaves without a GOAWAY has finished measuring.
     while let Some(Ok(incoming)) = mux.accept().await {
         let action = incoming.headers().get("do").unwrap_or_default().to_owned();
         let number = incoming.headers().get("requestid").and_then(|id| id.parse().ok()).unwrap_or(0);
         let shares = Arc::clone(&shares);
-        // What fails here fails at the client too.
+        // The client notices these errors too.
         tokio::spawn(async move { act(incoming.reply(), &action, number, &shares).await });
     }
     Ok(())
@@ -190,7 +190,7 @@ async fn act(mut stream: Stream, action: &str, number: usize, shares: &Shares) -
 
 const READ: usize = 256 * 1024;
 
-/// How the bytes read so far are spread over the streams, when half of them are.
+/// How many bytes each stream has read when half of all bytes have been read.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     half: usize,
@@ -231,14 +231,14 @@ pub(crate) fn client(io: TcpStream) -> Multiplexer {
     mux
 }
 
-/// The defaults, but for as many streams as the memory group opens.
+/// The defaults, except that as many streams are allowed as the memory group opens.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
     config.limits.max_streams = 20_000;
     config
 }
 
-/// Opened and answered, with headers as long as a port-forward's.
+/// Opens a stream, with headers as long as a port-forward's, and waits for the reply.
 pub(crate) async fn open(mux: &Multiplexer, action: &'static str, number: usize) -> Outcome<Stream> {
     let number = number.to_string();
     let pairs = [("streamtype", "data"), ("port", "8080"), ("requestid", number.as_str()), ("do", action)];

@@ -1,8 +1,8 @@
-//! What stands between a client and a server, alone: each proxy has a thread or a process of its own, and the CPU is what that
-//! took.
+//! Proxies between a client and a server. Each proxy has a thread or a process of its own, and its CPU time is
+//! measured.
 //!
-//! Owns the proxies, and the two plain ends that they are tried with. What a translated session carries is
-//! [`websocket`](bench_support::websocket)'s.
+//! Holds the proxies, and the two plain ends for them. [`websocket`](bench_support::websocket) holds what a translated
+//! session carries.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,10 +23,10 @@ use bench_support::{Flavor, Outcome, PAGE, Plan, aligned, aligned_mut, serve_one
 
 pub(crate) const GO: &str = "proxy";
 
-/// Who passes the bytes on.
+/// Which proxy passes the bytes on.
 #[derive(Clone, Copy)]
 pub(crate) enum Who {
-    /// A loop of splice(2) in one direction, and no more: what the kernel needs.
+    /// A loop of splice(2) in one direction: the least that the kernel needs.
     BareSplice,
     Splice,
     Copy,
@@ -40,7 +40,7 @@ const REQUEST: &[u8] = b"POST /exec HTTP/1.1\r\nHost: bench\r\nConnection: Upgra
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
 
-/// A server that gives it all behind its 101, and a client that takes it, through a proxy.
+/// A server that sends everything after its 101, and a client that receives it, through a proxy.
 pub(crate) fn forwarded(who: Who, plan: Plan) -> Outcome<Sample> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let backend = listener.local_addr()?;
@@ -81,7 +81,7 @@ pub(crate) fn forwarded(who: Who, plan: Plan) -> Outcome<Sample> {
     Ok(figures(plan.bytes, seconds, cpu))
 }
 
-/// A session over WebSocket, v5, to a server that is spoken to over SPDY, v4: stdout of so many bytes.
+/// A session over WebSocket v5 to a server of SPDY v4, whose stdout has this many bytes.
 pub(crate) fn translated(who: Who, plan: Plan) -> Outcome<Sample> {
     let flavor = Flavor::CurrentThread;
     let (backend, server) = serve_one(flavor, websocket::serve)?;
@@ -106,7 +106,7 @@ fn read_head(tcp: &mut TcpStream) -> Outcome<()> {
     Ok(())
 }
 
-/// A proxy of one connection, on a thread or in a process.
+/// A proxy for one connection, on a thread or in a process.
 struct Proxy {
     address: SocketAddr,
     running: Running,
@@ -145,7 +145,7 @@ impl Proxy {
         Ok(Self { address, running })
     }
 
-    /// The CPU that it took.
+    /// Returns the CPU time that it used.
     fn end(self) -> Outcome<Duration> {
         match self.running {
             Running::Thread(thread) => thread.join().map_err(|_| "the proxy panicked")?,
@@ -173,13 +173,13 @@ async fn pass(who: Who, client: TcpStream, backend: SocketAddr, translate: bool)
     let mut request = pending.to_pass_on();
     if translate {
         *request.method_mut() = Method::POST;
-        // What a WebSocket handshake is made of is none of SPDY's.
+        // The headers of a WebSocket handshake mean nothing to SPDY.
         let headers = request.headers_mut();
         let names: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("sec-websocket")).cloned().collect();
         names.iter().for_each(|name| drop(headers.remove(name)));
-        let backend = upgrade::connect(backend, request, Protocol::EXEC, &config).await?;
-        let client = pending.accept(Protocol::V5).await?;
-        // The client may not wait for the end: it has the status.
+        let backend = upgrade::connect(backend, request, Protocol::SPDY_EXEC, &config).await?;
+        let client = pending.accept(Protocol::WEBSOCKET_EXEC_V5).await?;
+        // The client has the status and may leave before the end.
         let _ = proxy::translate(client, backend, Streams::PIPES, &TranslateConfig::default()).await;
         return Ok(());
     }
@@ -192,7 +192,7 @@ async fn pass(who: Who, client: TcpStream, backend: SocketAddr, translate: bool)
 }
 
 fn bare_splice(mut client: TcpStream, mut backend: TcpStream) -> Outcome<()> {
-    // The request by hand; all that comes after it goes one way.
+    // The request is written by hand. Everything after it goes in one direction.
     read_head(&mut client)?;
     backend.write_all(REQUEST)?;
     let (reads, writes) = pipe()?;
@@ -213,7 +213,7 @@ fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Of all threads of a process, in ticks of 10 ms.
+/// The CPU time of all threads of a process, in ticks of 10 ms.
 fn process_cpu(id: u32) -> Outcome<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
     let (_, fields) = stat.rsplit_once(')').ok_or("no name in stat")?;

@@ -1,4 +1,4 @@
-//! libFuzzer's way into `kubestream_fuzz::pair`; built without it, it runs the files it is given.
+//! The libFuzzer target of `kubestream_fuzz::pair`. Built without libFuzzer, it runs the files on its command line.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,12 +1,12 @@
-//! Channel messages of a peer, and the base64 that two of the subprotocols put them in.
+//! Tests the channel messages of a peer, and the base64 of two of the subprotocols.
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::{Channel, ChannelError, Decoder, Event, Subprotocol};
+use kubestream::wire::channel::{Channel, ChannelError, Decoder, Event, Subprotocol};
 
-/// As Go decodes: padding has to be there, and the bits that are left over may be anything.
+/// Decodes as Go does: padding is required, and unused bits may have any value.
 pub(crate) const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
@@ -21,20 +21,20 @@ pub(crate) const SUBPROTOCOLS: [Subprotocol; 8] = [
     Subprotocol::V5,
 ];
 
-/// Decodes as Go does, which skips the ends of lines.
+/// Decodes as Go does, and skips line breaks.
 pub(crate) fn decode_base64(characters: &[u8]) -> Result<Vec<u8>, ChannelError> {
     let line: Vec<u8> = characters.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
     BASE64.decode(line).map_err(|_| ChannelError::NotBase64)
 }
 
-/// What a whole message says, or the first error in it.
+/// The content of a whole message, or the first error in it.
 pub(crate) type Said = Result<Option<Event>, ChannelError>;
 
-/// Any messages, one behind another, are data, a CLOSE, nothing or an error: the same in any pieces, the same as a plain
-/// reading has it, and the same again once written and read.
+/// Any sequence of messages is data, a CLOSE, nothing or an error. The result is the same for any pieces, the same as
+/// that of a plain decoder, and the same again after encoding and decoding.
 ///
-/// The first byte chooses the subprotocol and who reads; the second how messages are cut. Then messages, each behind a
-/// byte for its length, where the highest bit is for a CLOSE to be put in front of it.
+/// The first byte chooses the subprotocol and the reader, and the second how messages are cut. Then come messages, each
+/// after a byte with its length. The highest bit of that byte puts a CLOSE before the message.
 pub fn channel(input: &[u8]) {
     let [choice, step, rest @ ..] = input else { return };
     let subprotocol = SUBPROTOCOLS[usize::from(choice & 7)];
@@ -56,11 +56,10 @@ pub fn channel(input: &[u8]) {
     }
 }
 
-/// Any characters are base64 or not, in any pieces, as the `base64` crate says of all of them at once, without the ends of
-/// lines; any bytes are
-/// written as it writes them.
+/// Any characters, in any pieces, decode as the `base64` crate decodes all of them at once, without line breaks. Any
+/// bytes encode as that crate encodes them.
 ///
-/// The first byte chooses how they are cut, and with its highest bit that all are made characters of the alphabet.
+/// The first byte chooses how they are cut. Its highest bit turns all characters into those of the alphabet.
 pub fn base64(input: &[u8]) {
     let Some((&choice, input)) = input.split_first() else { return };
     let step = 1 + usize::from(choice & 0x7f) % 13;
@@ -83,7 +82,7 @@ fn event(channel: Channel, data: Vec<u8>) -> Option<Event> {
     (!data.is_empty()).then(|| Event::Data { channel, data: data.into() })
 }
 
-/// Hands a message on in pieces, and puts together what they say.
+/// Passes a message in pieces, and joins the results.
 fn read(decoder: &mut Decoder, message: &[u8], step: usize) -> Said {
     let mut said = None;
     let count = message.len().div_ceil(step).max(1);
@@ -100,13 +99,13 @@ fn read(decoder: &mut Decoder, message: &[u8], step: usize) -> Said {
                 assert!(channel == same && !more.is_empty());
                 Some(Event::Data { channel, data: [data, more].concat().into() })
             }
-            (said, event) => panic!("{event:?} behind {said:?}"),
+            (said, event) => panic!("{event:?} after {said:?}"),
         };
     }
     Ok(said)
 }
 
-/// The same, read at once.
+/// The same, decoded at once.
 pub(crate) fn plain(subprotocol: Subprotocol, from_client: bool, message: &[u8]) -> Said {
     let Some((&first, data)) = message.split_first() else { return Ok(None) };
     let (number, data) = if subprotocol.is_base64() { (first.wrapping_sub(b'0'), data) } else { (first, data) };

@@ -1,6 +1,6 @@
-//! A connection against any frames and any use of it.
+//! Tests a connection against any frames and any use of it.
 //!
-//! Owns the picture that a peer has of what is said to it, and with it the rules that nothing said may break.
+//! Holds a peer's view of the frames that it gets, and the rules that these frames must follow.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
-use kubestream::spdy::{
-    Codec, Config, Connection, Event, FlowControl, Frame, GoAwayStatus, HeaderCompression, Headers, Limits,
-    ReadOutcome, Role, RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role};
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
+use kubestream::wire::{HeaderCompression, Limits};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// What the peer, the user or time does next. Ids are small, so that they meet.
+/// The next action of the peer, the user or time. Ids are small, so that they often coincide.
 #[derive(Arbitrary, Debug)]
 enum Step {
     SynStream { id: u8, priority: u8, fin: bool, unidirectional: bool, defect: bool },
@@ -47,8 +46,8 @@ enum Step {
     Trim,
 }
 
-/// Whatever comes and whatever is asked of it, a connection does not panic, keeps its budgets, and says nothing that
-/// breaks the protocol. At its end it holds nothing.
+/// Whatever frames come and whatever the user does, a connection does not panic, keeps its budgets, and sends nothing
+/// that breaks the protocol. At its end it holds nothing.
 pub fn connection(input: &[u8]) {
     let mut input = Unstructured::new(input);
     let _ = run(&mut input);
@@ -82,14 +81,14 @@ fn any_config(input: &mut Unstructured<'_>) -> Result<Config> {
     Ok(config)
 }
 
-/// A stream as the peer sees it from what was said.
+/// A stream, as the peer sees it from the frames that it got.
 #[derive(Debug, Default)]
 struct Seen {
-    /// What may still be sent on it.
+    /// How many bytes may still be sent on it.
     window: i64,
     ended: bool,
     reset: bool,
-    /// Nothing of ours may come on it any more, or ever could.
+    /// Nothing of ours may come on it, because it has ended or never existed.
     over: bool,
 }
 
@@ -229,7 +228,7 @@ impl Run {
         }
         self.listen();
         let theirs = self.config.limits.max_streams;
-        assert!(self.connection.stream_count() <= theirs + self.opened, "more streams than may live");
+        assert!(self.connection.stream_count() <= theirs + self.opened, "more streams than may be open");
         assert!(self.connection.stalled_by().is_none() || !self.connection.wants_read());
     }
 
@@ -237,7 +236,7 @@ impl Run {
         self.held.get(usize::from(stream).checked_rem(self.held.len())?).copied()
     }
 
-    /// As a driver does: nothing is read while the budget is spent.
+    /// Like a driver, this reads nothing while the budget is used up.
     fn hears(&mut self, frame: Frame) {
         if !self.connection.wants_read() {
             return;
@@ -249,7 +248,7 @@ impl Run {
         assert!(self.connection.unread() <= self.config.receive_budget + shares + came, "over the budget");
     }
 
-    /// What the peer's own frames change in its picture.
+    /// Updates the peer's view with its own frames.
     fn note(&mut self, frame: &Frame) {
         match frame {
             Frame::WindowUpdate { id, delta } if *id == StreamId::SESSION => self.session_window += i64::from(*delta),
@@ -263,7 +262,7 @@ impl Run {
                 self.seen.entry(*id).or_insert(seen);
             }
             Frame::RstStream { id, .. } => {
-                // One of ours may be reset before it was said.
+                // A stream of ours may be reset before its SYN_STREAM was sent.
                 let ours = id.is_client() == (self.role == Role::Client);
                 if let Some(seen) = self.seen.get_mut(id) {
                     seen.over = true;
@@ -308,38 +307,38 @@ impl Run {
         for _ in 0..frames {
             let promised = self.connection.has_output();
             let Some(frame) = self.connection.poll_frame(self.now) else { return };
-            assert!(promised, "has_output did not know of {frame:?}");
+            assert!(promised, "has_output returned false before {frame:?}");
             assert!(!self.gone, "{frame:?} after GOAWAY");
-            // A client that leaves with all that mattered says goodbye.
+            // A client that leaves with everything that mattered says goodbye.
             let goodbye = matches!(frame, Frame::GoAway { status: GoAwayStatus::OK, .. });
             let leaves = self.role == Role::Client && matches!(self.connection.error(), Some(ConnectionError::Closed));
             let was_silent = std::mem::replace(&mut self.went_silent, self.connection.is_silent());
             assert!(!was_silent || leaves && goodbye, "{frame:?} in silence");
             self.writer.encode(frame.clone(), &mut self.wire).unwrap();
             let read = self.reader.decode(&mut self.wire).unwrap();
-            assert_eq!(read.as_ref(), Some(&frame), "what is said can be understood");
+            assert_eq!(read.as_ref(), Some(&frame), "the peer can decode what is sent");
             self.judge(frame);
         }
     }
 
-    /// Whether a peer that knows the draft would take the frame.
+    /// Checks that a peer that knows the draft would accept the frame.
     fn judge(&mut self, frame: Frame) {
         let strict = self.config.flow_control == FlowControl::Strict;
         match frame {
             Frame::SynStream { id, .. } => {
                 assert_eq!(id.is_client(), self.role == Role::Client);
                 assert!(id.get() > std::mem::replace(&mut self.last_syn, id.get()), "ids go up");
-                // Updates for a stream that was not opened yet are nobody's.
+                // An update for a stream that is not open yet is ignored.
                 let seen = self.seen.entry(id).or_default();
                 *seen = Seen { window: self.initial_window, over: seen.over, ..Seen::default() };
             }
             Frame::SynReply { id, .. } => {
                 assert_eq!(id.is_client(), self.role == Role::Server);
-                assert!(!self.seen[&id].reset, "an answer behind a reset");
+                assert!(!self.seen[&id].reset, "a reply after a reset");
             }
             Frame::Data { id, fin, data } => {
                 let seen = self.seen.get_mut(&id).unwrap();
-                assert!(!seen.ended && !seen.reset, "DATA behind the end");
+                assert!(!seen.ended && !seen.reset, "DATA after the end");
                 assert!(data.len() <= self.config.max_data_frame.max(1));
                 seen.window -= i64::try_from(data.len()).unwrap();
                 self.session_window -= i64::try_from(data.len()).unwrap();
@@ -348,7 +347,7 @@ impl Run {
                     assert!(self.session_window >= 0 && seen.window >= 0, "DATA beyond the window");
                 }
             }
-            // For what came before there was such a stream.
+            // It answers frames that came before the stream existed.
             Frame::RstStream { status: RstStatus::INVALID_STREAM, .. } => {}
             Frame::RstStream { id, .. } => {
                 if let Some(seen) = self.seen.get_mut(&id) {
@@ -363,11 +362,11 @@ impl Run {
             Frame::GoAway { status, .. } => {
                 self.gone = true;
                 let orderly = matches!(self.connection.error(), Some(ConnectionError::Closed));
-                // What a peer that goes has not taken is over without a word.
+                // Streams that a leaving peer has not accepted end without a frame.
                 let tells = !self.connection.is_silent() && !self.connection.is_going_away();
                 if self.role == Role::Server && status == GoAwayStatus::OK && orderly && tells {
                     let unfinished = self.seen.iter().find(|(_, seen)| !seen.ended && !seen.reset && !seen.over);
-                    assert!(unfinished.is_none(), "left without a word on {unfinished:?}");
+                    assert!(unfinished.is_none(), "ended without a frame on {unfinished:?}");
                 }
             }
             Frame::Ping(_) => {}
@@ -375,7 +374,7 @@ impl Run {
         }
     }
 
-    /// Everybody lets go, and the connection with them.
+    /// Drops every handle, and the connection with them.
     fn end(mut self) {
         while !self.incoming.is_empty() {
             self.accept(true);
@@ -386,7 +385,8 @@ impl Run {
         }
         self.connection.go_away();
         self.speak(usize::MAX);
-        // What the windows hold back goes before GOAWAY. Where an update is one too many, that is an end as well.
+        // What the windows hold back goes out before GOAWAY. If one update is too many, that ends the connection as
+        // well.
         for _ in 0..8 {
             let streams: Vec<StreamId> = self.seen.keys().copied().collect();
             for id in [StreamId::SESSION].into_iter().chain(streams) {

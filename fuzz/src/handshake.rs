@@ -1,6 +1,6 @@
-//! The handshake with any peer, at both ends.
+//! Tests the handshake with any peer, at both ends.
 //!
-//! Owns a plain reading of heads, line by line, and what has to be in them before anybody switches.
+//! Holds a plain decoder of heads, line by line, and what a head must contain before an end switches protocols.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::Request;
 use kubestream::upgrade::head::{parse_request_head, parse_response_head};
-use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol, UpgradeError, Upgraded};
+use kubestream::upgrade::{self, Config, Pending, Protocol, Transport, UpgradeError, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 
 use crate::channel::BASE64;
@@ -26,29 +26,30 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
 );
 
 const TOKEN: &[u8] = b"base64url.bearer.authorization.k8s.io.";
-/// What of it makes a subprotocol look like a token, whatever is around it.
+/// The part that makes a subprotocol look like a token, whatever surrounds it.
 const LOOK: &[u8] = b"bearer.authorization.k8s.io";
-/// What the tokens that are looked for begin with: `s3cr3t`.
+/// The beginning of the tokens that are searched for: `s3cr3t`.
 const MARK: &[u8] = b"czNjcjN0";
 const SECRET: &str = "s3cr3t-0f-0ur-0wn";
-/// Stands for the right answer to the key that was asked with.
+/// Stands for the correct answer to the client's key.
 const ANSWER: u8 = 1;
-/// Between what a server answers on the first connection and on the second.
+/// Separates a server's answers on the first and the second connection.
 const NEXT: u8 = 2;
 
-/// Any bytes that a client or a server answers with make an end that has switched, or has not and says so: never one that
-/// has without all that RFC 6455 §4 wants to see; no token is shown by either.
+/// With any bytes as a client's request or a server's answer, an end has either switched protocols or reports that it
+/// has not. It never switches without everything that RFC 6455 §4 requires, and neither end shows a token.
 ///
-/// The first byte chooses the end and what it offers or takes, the second how the bytes are cut.
+/// The first byte chooses the end and its protocols, and the second how the bytes are cut.
 pub fn websocket_handshake(input: &[u8]) {
     let [choice, step, input @ ..] = input else { return };
     let step = if *step == 0 { usize::MAX } else { usize::from(*step) };
-    let protocols = [Protocol::ANY, Protocol::V5, Protocol::CHANNEL, Protocol::EXEC][usize::from(choice >> 1 & 3)];
+    let protocols = [Protocol::ANY_EXEC, Protocol::WEBSOCKET_EXEC_V5, Protocol::WEBSOCKET_EXEC, Protocol::SPDY_EXEC]
+        [usize::from(choice >> 1 & 3)];
     io::run(async {
         match (choice & 1, choice >> 3 & 1) {
             (0, _) => server(input, step, protocols),
             (_, 0) => client(input, step, protocols, None),
-            _ => client(input, step, Protocol::V5, Some(Protocol::EXEC)),
+            _ => client(input, step, Protocol::WEBSOCKET_EXEC_V5, Some(Protocol::SPDY_EXEC)),
         }
     });
 }
@@ -61,13 +62,13 @@ fn config() -> Config {
     config
 }
 
-/// Polls to the end a future that has no reason to wait.
+/// Polls a future to its end that has no reason to wait.
 fn finish<T>(mut task: Task<T>, io: &Io) -> T {
     let progress = || {
         let wire = io.0.borrow();
         (wire.read, wire.written.len(), wire.shut)
     };
-    task.poll(progress).expect("it waits for nothing")
+    task.poll(progress).expect("it waits without a reason")
 }
 
 fn server(input: &[u8], step: usize, supported: &'static [Protocol]) {
@@ -80,7 +81,7 @@ fn server(input: &[u8], step: usize, supported: &'static [Protocol]) {
     let head = Head::first(input);
     let ours = io.clone();
     let pending = finish(Task::new(async move { upgrade::accept(ours, &config()).await }), &io);
-    // Marked, since anything else may be one of our own words, and said nowhere else.
+    // Only marked tokens, because any other could be one of our own words; and only those that occur nowhere else.
     let encoded = head.tokens().filter_map(|token| token.strip_prefix(TOKEN));
     let marked: Vec<&[u8]> = encoded.filter(|token| token.starts_with(MARK) && count(input, token) == 1).collect();
     let decoded = marked.iter().filter_map(|token| BASE64_URL.decode(token).ok());
@@ -91,24 +92,24 @@ fn server(input: &[u8], step: usize, supported: &'static [Protocol]) {
         Ok(pending) => {
             clean(format!("{pending:?}").as_bytes());
             check_token(&pending, &head);
-            let carrier = pending.carrier();
+            let transport = pending.transport();
             let accepted = finish(Task::new(async move { pending.accept(supported).await }), &io);
-            accepted.map(|upgraded| (upgraded, carrier))
+            accepted.map(|upgraded| (upgraded, transport))
         }
         Err(error) => Err(error),
     };
     let written = io.0.borrow().written.clone();
     clean(&written);
     match result {
-        Ok((upgraded, carrier)) => {
+        Ok((upgraded, transport)) => {
             assert!(upgraded.protocol().is_some_and(|protocol| supported.contains(&protocol)));
-            let (asked, carrier) = (carrier, upgraded.protocol().map(Protocol::carrier));
-            // Who names both is asked for SPDY first, and gets what it offers a protocol for.
+            let (asked, transport) = (transport, upgraded.protocol().map(Protocol::transport));
+            // A client that names both is asked for SPDY first, and gets the transport for which it offers a protocol.
             let names_both = ["websocket", "SPDY/3.1"].iter().all(|token| head.lists("upgrade", token));
-            assert!(asked == carrier || names_both, "{asked:?} was asked for, and {carrier:?} is it");
+            assert!(asked == transport || names_both, "{asked:?} was requested, and {transport:?} was chosen");
             let head_len = check_rest(upgraded, input, &io).0;
             assert!(head_len <= config().max_head);
-            check_switch(&head, &written, carrier);
+            check_switch(&head, &written, transport);
         }
         Err(error) => {
             clean(format!("{error} {error:?}").as_bytes());
@@ -121,11 +122,11 @@ fn server(input: &[u8], step: usize, supported: &'static [Protocol]) {
     }
 }
 
-/// The token is where it should be, and nowhere else.
+/// Checks that the token is where it should be, and nowhere else.
 fn check_token(pending: &Pending<Io>, head: &Head) {
     let protocols = pending.request().headers().get_all("sec-websocket-protocol");
     let elements = protocols.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let offers = pending.offers().filter(|_| pending.carrier() == Some(Carrier::WebSocket));
+    let offers = pending.offers().filter(|_| pending.transport() == Some(Transport::WebSocket));
     for element in elements.chain(offers.map(str::as_bytes)) {
         assert!(count(&element.to_ascii_lowercase(), LOOK) == 0, "a token is left among the subprotocols");
     }
@@ -143,13 +144,13 @@ fn check_token(pending: &Pending<Io>, head: &Head) {
     }
 }
 
-/// What a request must have said before it is answered with 101, and what the 101 says.
-fn check_switch(request: &Head, written: &[u8], carrier: Option<Carrier>) {
+/// Checks what a request must contain before it is answered with 101, and what the 101 contains.
+fn check_switch(request: &Head, written: &[u8], transport: Option<Transport>) {
     let answer = Head::first(written);
     assert!(written.starts_with(b"HTTP/1.1 101 ") && written.ends_with(b"\r\n\r\n"));
-    assert_eq!(count(written, b"\r\n\r\n"), 1, "something behind the 101");
+    assert_eq!(count(written, b"\r\n\r\n"), 1, "bytes after the 101");
     assert!(request.lists("connection", "upgrade") && answer.lists("connection", "upgrade"));
-    if carrier == Some(Carrier::Spdy) {
+    if transport == Some(Transport::Spdy) {
         assert!(request.lists("upgrade", "spdy/3.1") && answer.lists("upgrade", "spdy/3.1"));
         assert!(request.elements("x-stream-protocol-version").any(|name| answer.is("x-stream-protocol-version", name)));
         return;
@@ -163,7 +164,7 @@ fn check_switch(request: &Head, written: &[u8], carrier: Option<Carrier>) {
     assert_eq!(answer.values("sec-websocket-extensions").count(), 0);
     match answer.values("sec-websocket-protocol").next() {
         Some(chosen) => assert!(request.elements("sec-websocket-protocol").any(|name| name == chosen)),
-        // A line that is not ASCII holds no offers.
+        // A line that is not ASCII contains no offers.
         None if request.values("sec-websocket-protocol").any(|line| !line.is_ascii()) => {}
         None => assert_eq!(request.elements("sec-websocket-protocol").count(), request.tokens().count()),
     }
@@ -172,11 +173,11 @@ fn check_switch(request: &Head, written: &[u8], carrier: Option<Carrier>) {
         let plain = |name: &[u8]| name.to_ascii_lowercase();
         let (origin, host) = (plain(origin), plain(host));
         let host = host.strip_suffix(b":80").or(host.strip_suffix(b":443")).unwrap_or(&host);
-        assert!(origin.starts_with(b"http") && count(&origin, host) > 0, "a stranger's page");
+        assert!(origin.starts_with(b"http") && count(&origin, host) > 0, "a page of another origin");
     }
 }
 
-/// A refusal is one response, and its body is as long as it says.
+/// Checks that a refusal is one response, whose body has the stated length.
 fn check_refusal(written: &[u8]) {
     let end = written.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
     let (head, body) = written.split_at(end);
@@ -186,7 +187,7 @@ fn check_refusal(written: &[u8]) {
     assert_eq!(response.headers()["connection"], "close");
 }
 
-/// What is behind a head is handed on, all of it and nothing else. How long the heads are, and what is behind them.
+/// Checks that exactly the bytes after a head are passed on. Returns the length of the heads, and those bytes.
 fn check_rest(upgraded: Upgraded<Io>, input: &[u8], io: &Io) -> (usize, Vec<u8>) {
     let (_, ahead, _) = upgraded.into_parts();
     let wire = io.0.borrow();
@@ -207,7 +208,7 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
             std::future::ready(Ok::<_, std::io::Error>(io))
         }
     };
-    let mixed = offers.iter().any(|offer| offer.carrier() != offers[0].carrier());
+    let mixed = offers.iter().any(|offer| offer.transport() != offers[0].transport());
     let mut connecting: Task<Result<Upgraded<Io>, String>> = Task::new(async move {
         let request = Request::get("/exec?command=a").header("Host", "node").header("Authorization", SECRET);
         let request = request.body(()).unwrap();
@@ -233,30 +234,30 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
         if let Some(result) = connecting.poll(progress) {
             break result;
         }
-        // It waits for an answer: on the last connection, since it makes one behind another.
+        // The client waits for an answer on its last connection, because it opens one after another.
         let io = ios.borrow().last().cloned().unwrap();
         let mut wire = io.0.borrow_mut();
-        assert!(!wire.eof, "it waits for nothing");
-        let carrier = if ios.borrow().len() == 1 { offers[0].carrier() } else { Carrier::Spdy };
-        let key = check_request(&wire.written, carrier);
+        assert!(!wire.eof, "it waits without a reason");
+        let transport = if ios.borrow().len() == 1 { offers[0].transport() } else { Transport::Spdy };
+        let key = check_request(&wire.written, transport);
         let answer = answers.next().unwrap_or_default().split(|byte| *byte == ANSWER).collect::<Vec<_>>();
         wire.said = answer.join(derive_accept_key(&key).as_bytes());
         wire.eof = true;
-        said.push((wire.said.clone(), key, carrier));
+        said.push((wire.said.clone(), key, transport));
         wire.wake();
     };
-    assert!(!mixed || ios.borrow().iter().all(|io| io.0.borrow().written.is_empty()), "offers of two carriers");
+    assert!(!mixed || ios.borrow().iter().all(|io| io.0.borrow().written.is_empty()), "offers of two transports");
     match result {
         Ok(upgraded) => {
-            let (answer, key, carrier) = said.pop().unwrap();
+            let (answer, key, transport) = said.pop().unwrap();
             let chosen = upgraded.protocol().unwrap();
             let io = ios.borrow().last().cloned().unwrap();
             let (head_len, _) = check_rest(upgraded, &answer, &io);
             let head = Head::last(&answer[..head_len]);
             assert!(is_switch(&head));
             assert!(head.lists("connection", "upgrade"));
-            assert_eq!(chosen.carrier(), carrier);
-            if carrier == Carrier::WebSocket {
+            assert_eq!(chosen.transport(), transport);
+            if transport == Transport::WebSocket {
                 assert!(offers.contains(&chosen) && head.lists("upgrade", "websocket"));
                 assert!(head.is("sec-websocket-accept", derive_accept_key(&key).as_bytes()));
                 assert!(head.values("sec-websocket-extensions").all(|extension| extension.is_empty()));
@@ -266,10 +267,10 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
                 assert!(head.lists("upgrade", "spdy/3.1"));
             }
             for (refused, ..) in said {
-                // What is behind it is a body, whatever that looks like.
+                // What follows it is a body, whatever it looks like.
                 let final_one = |head: &Head| !head.start.starts_with(b"HTTP/1.1 1") || is_switch(head);
                 let answer = Head::all(&refused).into_iter().find(final_one);
-                assert!(!answer.is_some_and(|head| is_switch(&head)), "what had switched is not tried again");
+                assert!(!answer.is_some_and(|head| is_switch(&head)), "after an upgrade there is no second attempt");
             }
         }
         Err(error) => {
@@ -283,15 +284,15 @@ fn is_switch(head: &Head) -> bool {
     head.start.starts_with(b"HTTP/1.1 101")
 }
 
-/// What a client asks, and the key it asks with.
-fn check_request(written: &[u8], carrier: Carrier) -> Vec<u8> {
+/// Checks a client's request, and returns its key.
+fn check_request(written: &[u8], transport: Transport) -> Vec<u8> {
     let request = parse_request_head(written, 100).unwrap();
     let head = Head::first(written);
     assert!(
         request.uri() == "/exec?command=a" && head.is("host", b"node") && head.is("authorization", SECRET.as_bytes())
     );
     assert!(head.lists("connection", "upgrade"));
-    if carrier == Carrier::Spdy {
+    if transport == Transport::Spdy {
         assert!(head.is("upgrade", b"SPDY/3.1"));
         return Vec::new();
     }
@@ -350,12 +351,12 @@ impl<'a> Head<'a> {
         self.elements(name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether a header is there once, and what it says.
+    /// True if a header occurs once, with this value.
     fn is(&self, name: &str, value: &[u8]) -> bool {
         self.values(name).eq([value])
     }
 
-    /// The bearer tokens among the subprotocols, and what looks like one.
+    /// The bearer tokens among the subprotocols, and names that look like one.
     fn tokens(&self) -> impl Iterator<Item = &'a [u8]> {
         self.elements("sec-websocket-protocol").filter(|name| count(&name.to_ascii_lowercase(), LOOK) > 0)
     }

@@ -1,6 +1,6 @@
-//! An IO in memory, and futures that are polled by hand: only when they were woken, and never for nothing.
+//! An IO in memory, and futures that are polled by hand, only when they were woken.
 //!
-//! Owns what a peer has said and heard, and the one runtime whose clock stands still but when it is told to move.
+//! Holds what a peer has sent and received, and the only runtime, whose clock moves only when it is told to.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -19,7 +19,7 @@ thread_local! {
     static RUNTIME: Runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
 }
 
-/// Runs a future to its end in a runtime with timers, which it has to move with [`pass`].
+/// Runs a future to its end in a runtime with timers. The future moves the clock by [`pass`].
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.with(|runtime| runtime.block_on(tokio::task::unconstrained(future)))
 }
@@ -32,14 +32,14 @@ pub(crate) async fn pass(time: Duration) {
 /// The peer's end.
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
-    /// All that the peer says, and how much of it was read.
+    /// All that the peer sends, and how much of it was read.
     pub(crate) said: Vec<u8>,
     pub(crate) read: usize,
-    /// How much one read brings at most.
+    /// How many bytes one read returns at most.
     pub(crate) piece: usize,
     pub(crate) eof: bool,
     pub(crate) read_fails: bool,
-    /// All that was written, and how much more is taken.
+    /// All that was written, and how many more bytes are accepted.
     pub(crate) written: Vec<u8>,
     pub(crate) room: usize,
     pub(crate) write_fails: bool,
@@ -49,7 +49,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// Something about it was changed.
+    /// Wakes the tasks after a change.
     pub(crate) fn wake(&mut self) {
         self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
     }
@@ -94,7 +94,7 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut wire = self.0.borrow_mut();
-        assert!(!wire.shut, "written behind the end");
+        assert!(!wire.shut, "written after the end");
         if wire.write_fails {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -135,7 +135,7 @@ impl Wake for Flag {
     }
 }
 
-/// A future that is polled when it was woken, so that one that nobody wakes is seen to hang.
+/// A future that is polled only after it was woken, so that a missing wake shows as a hang.
 pub(crate) struct Task<T> {
     future: Pin<Box<dyn Future<Output = T>>>,
     woken: Arc<Flag>,
@@ -150,8 +150,8 @@ impl<T> Task<T> {
         self.woken.0.load(Ordering::Relaxed)
     }
 
-    /// Polls it until it is not woken any more. `progress` tells whether it got anywhere: a future that wakes itself
-    /// again and again and does not is spinning.
+    /// Polls it until it is not woken any more. `progress` shows whether it made progress: a future that wakes itself
+    /// again and again without progress is spinning.
     pub(crate) fn poll<P: PartialEq>(&mut self, mut progress: impl FnMut() -> P) -> Option<T> {
         const PATIENCE: usize = 1000;
         let waker = Waker::from(Arc::clone(&self.woken));

@@ -1,6 +1,6 @@
-//! What must hold for any bytes: the bodies of the fuzz targets, as plain functions that panic where it does not.
+//! The bodies of the fuzz targets: plain functions that panic if something does not hold that must hold for any bytes.
 //!
-//! Owns the properties. How inputs are made is libFuzzer's business, or `tests/replay.rs`'s.
+//! Holds the properties. libFuzzer or `tests/replay.rs` makes the inputs.
 
 mod channel;
 mod connection;
@@ -21,8 +21,9 @@ pub use channel::{base64, channel};
 pub use connection::connection;
 use flate2::{Compress, Compression, FlushCompress};
 pub use handshake::websocket_handshake;
-use kubestream::spdy::{Codec, CodecError, Frame, HeaderError, Headers, Limits, StreamId};
 use kubestream::upgrade::head::{HeadReader, parse_request_head, parse_response_head};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame, HeaderError, Headers, StreamId};
 pub use pair::pair;
 pub use pairing::pairing;
 pub use ports::port_channels;
@@ -33,16 +34,16 @@ use tokio_util::codec::{Decoder, Encoder};
 pub use translate::translate;
 pub use websocket::websocket_frame;
 
-/// Runs a target over the files named on the command line: a crash can be looked at without libFuzzer.
+/// Runs a target on the files named on the command line, so that a crash can be examined without libFuzzer.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// Fails if a file cannot be read.
 pub fn run_files(target: fn(&[u8])) -> std::io::Result<()> {
     std::env::args_os().skip(1).try_for_each(|path| std::fs::read(path).map(|input| target(&input)))
 }
 
-/// Any bytes are frames or an error, the same at any split; frames written anew are read as the same ones; what comes
-/// out is bounded by what went in and by the limits.
+/// Any bytes are frames or an error, and the same at any cut. Frames that are encoded again are decoded as the same
+/// ones. The size of the result is bounded by that of the input and by the limits.
 pub fn frame(input: &[u8]) {
     let limits = Limits::default();
     let (frames, end) = decode(input, input.len().max(1), limits.clone());
@@ -64,8 +65,8 @@ pub fn frame(input: &[u8]) {
     assert_eq!(decode(&wire, wire.len().max(1), no_limits()), (frames, None));
 }
 
-/// Blocks behind a good one, so that the mutations are of what lies behind the first bytes: of the compressed stream
-/// and of the plain pairs. The input is a list of pieces: a length in units of 8, with its highest bit for "compressed
+/// Header blocks after a valid one, so that mutations reach what follows the first bytes: the compressed stream and the
+/// plain pairs. The input is a list of pieces: a length in units of 8, with the highest bit set for "compressed
 /// already", then bytes.
 pub fn header_block(input: &[u8]) {
     let limits = Limits::default();
@@ -82,7 +83,7 @@ pub fn header_block(input: &[u8]) {
         rest = behind;
         let mut block = Vec::with_capacity(piece.len() + 4096);
         if length & 0x80 == 0 {
-            // A raw deflater goes on with any zlib stream that ended with a sync flush.
+            // A raw deflater can continue any zlib stream that ended with a sync flush.
             let mut deflater = Compress::new_with_window_bits(Compression::fast(), false, 11);
             deflater.compress_vec(piece, &mut block, FlushCompress::Sync).unwrap();
         } else {
@@ -107,8 +108,7 @@ pub fn header_block(input: &[u8]) {
     }
 }
 
-/// Any bytes are a head or an error, the same at any split, within the limits, and with no line's end in what is
-/// parsed.
+/// Any bytes are a head or an error, the same at any cut and within the limits. Parsed values contain no line break.
 pub fn upgrade_head(input: &[u8]) {
     const MAX_HEAD: usize = 1024;
     const MAX_HEADERS: usize = 16;
@@ -162,11 +162,11 @@ fn decode(input: &[u8], step: usize, limits: Limits) -> (Vec<Frame>, Option<Stri
         }
     }
     let end = codec.decode_eof(&mut buffer).err().map(|error| error.to_string());
-    // A DATA frame that was cut came in part, which as a frame of its own is whole.
+    // A DATA frame that was cut came in part, and that part is a whole frame when it is encoded.
     (frames, end)
 }
 
-/// Joins DATA with the DATA of the same stream before it: where a frame is cut is up to the splits.
+/// Joins adjacent DATA of one stream, because the cuts depend on the pieces.
 fn push(frames: &mut Vec<Frame>, frame: Frame) {
     match (frames.last_mut(), &frame) {
         (Some(Frame::Data { id, fin, data }), Frame::Data { id: next, fin: last, data: more })
@@ -188,7 +188,7 @@ fn headers_of(frame: &Frame) -> Option<&Headers> {
     }
 }
 
-/// What was read from one block is within the limits, and so was all that it inflated to.
+/// Checks that the headers of one block are within the limits, and so are all bytes to which it inflated.
 fn check_headers(headers: &Headers, limits: &Limits) {
     assert!(headers.len() <= limits.max_header_pairs);
     let plain: usize = headers.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
@@ -198,7 +198,7 @@ fn check_headers(headers: &Headers, limits: &Limits) {
     }
 }
 
-/// For what was read once within the limits: merged values and another compression may pass them.
+/// For frames that were decoded within the limits: merged values and another compression may exceed them.
 fn no_limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_control_frame = 1 << 24;

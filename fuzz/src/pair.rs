@@ -1,17 +1,18 @@
-//! Two connections against each other, in the model that `tests/spdy_model.rs` has, too.
+//! Tests two connections against each other, in the model that `tests/spdy_model.rs` uses too.
 //!
-//! Owns how operations are read from an input. What must hold is the model's.
+//! Reads operations from an input. The model says what must hold.
 
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use kubestream::spdy::{Config, FlowControl, HeaderCompression};
+use kubestream::session::{Config, FlowControl};
+use kubestream::wire::HeaderCompression;
 
 use support::model::{Operation, Setup};
 
-/// Two connections, whatever their users do and however bytes and time pass: what one writes the other reads, in order
-/// and whole up to a reset, neither finds that the other broke the protocol, no timer stays due, and at the end nothing is
-/// left.
+/// Two connections, whatever their users do and however bytes and time pass: what one writes, the other reads, in order
+/// and whole up to a reset. Neither finds that the other broke the protocol, no timer stays due, and at the end nothing
+/// is left.
 pub fn pair(input: &[u8]) {
     if let Ok(setup) = setup(&mut Unstructured::new(input)) {
         setup.run();
@@ -36,14 +37,15 @@ fn config(input: &mut Unstructured<'_>) -> Result<Config> {
     config.stream_receive_budget = *input.choose(&[64 * 1024, 0, 1, 300, 10_000, 100_000])?;
     config.receive_budget = *input.choose(&[1024 * 1024, 0, 1000, 100_000])?;
     config.limits.max_streams = *input.choose(&[1024, 1, 3, 16])?;
-    // The model says them as often as it likes.
+    // The model sends them as often as it likes.
     config.limits.max_settings_frames = u32::MAX;
     config.keepalive_interval = *input.choose(&[None, Some(Duration::from_secs(30))])?;
     config.idle_timeout = None;
     Ok(config)
 }
 
-/// One byte for what it is and who does it, the more frequent ones by several, so that a mutation changes one thing.
+/// One byte for the operation and its side. Frequent operations have several values, so that a mutation changes only
+/// one thing.
 fn operation(input: &mut Unstructured<'_>) -> Result<Operation> {
     let kind = u8::arbitrary(input)?;
     let server = kind & 0x80 != 0;

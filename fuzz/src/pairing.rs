@@ -1,27 +1,27 @@
-//! The pairing of port-forward's streams, beside a plain list of what waits.
+//! Tests the pairing of port-forward's streams against a plain list.
 //!
-//! Owns the list and the worlds that are tried on both. What a stream's headers may say comes from the input, too.
+//! Holds the list, and the two kinds of input for both. The headers of a stream also come from the input.
 
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
 use kubestream::portforward::pairing::{Half, Kind, Offered, Pairing};
-use kubestream::spdy::{Headers, StreamId};
+use kubestream::wire::spdy::{Headers, StreamId};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST: usize = 8;
 
 #[derive(Arbitrary, Debug)]
 enum Step {
-    /// A stream whose headers say what they like.
+    /// A stream with arbitrary headers.
     Opens { kind: Value, port: Value, request: Value, id: u8 },
-    /// A stream as a client makes it: few requests, so that halves meet.
+    /// A stream as a client makes it, with few request ids, so that halves meet.
     Half { data: bool, port: u8, request: u8 },
     /// Time passes, in seconds.
     Wait(u8),
 }
 
-/// Of a header: none, one that means something, or anything.
+/// A header's value: missing, valid, or arbitrary.
 #[derive(Arbitrary, Debug)]
 enum Value {
     None,
@@ -39,8 +39,8 @@ impl Value {
     }
 }
 
-/// Every stream is answered as a plain list answers it, waits no longer than the timeout and with no more than the
-/// limit, and comes out exactly once: with its other half, refused, or expired.
+/// Every stream gets the result that a plain list gives. It waits no longer than the timeout and with no more streams
+/// than the limit, and comes out exactly once: with its other half, refused, or expired.
 pub fn pairing(input: &[u8]) {
     let mut input = Unstructured::new(input);
     let mut now = Instant::now();
@@ -91,7 +91,7 @@ pub fn pairing(input: &[u8]) {
         };
         assert_eq!(pairing.offer(half, stream, now), expected);
         assert_eq!(pairing.len(), list.len());
-        // It may wake for one that has found the other since, and never too late.
+        // It may wake for a half that has been paired since, but never too late.
         let next = list.first().map(|(since, ..)| *since + TIMEOUT);
         assert!(next.is_none_or(|next| pairing.deadline().is_some_and(|deadline| deadline <= next)));
         stream += 1;
@@ -102,7 +102,7 @@ pub fn pairing(input: &[u8]) {
     assert_eq!(out, stream, "every stream came out once");
 }
 
-/// All that is due, the oldest first, and nothing else.
+/// Checks that everything that is due comes out, the oldest first, and nothing else.
 fn expire(pairing: &mut Pairing<usize>, list: &mut Vec<(Instant, Half, usize)>, now: Instant) -> usize {
     let mut expired = 0;
     while let Some(out) = pairing.expire(now) {
@@ -115,7 +115,7 @@ fn expire(pairing: &mut Pairing<usize>, list: &mut Vec<(Instant, Half, usize)>, 
     expired
 }
 
-/// What the headers say, which is what they were given or an error.
+/// The result of the headers: their values or an error.
 fn read(kind: Option<String>, port: Option<String>, request: Option<String>, id: u8) -> Option<Half> {
     let pairs = [("streamtype", &kind), ("port", &port), ("requestid", &request)];
     let headers: Headers =
@@ -126,7 +126,7 @@ fn read(kind: Option<String>, port: Option<String>, request: Option<String>, id:
         Kind::Error => "error",
     };
     assert_eq!(kind.as_deref(), Some(said));
-    let port = port.expect("no port was read from none");
+    let port = port.expect("a port was read although there was none");
     assert!(half.port > 0 && port.trim_start_matches('0') == half.port.to_string());
     match request.filter(|request| !request.is_empty()) {
         Some(request) => assert!(half.request == request && request.len() <= 64),

@@ -1,6 +1,6 @@
-//! The old form of port-forward, all of it but the handshake, against any peer and any use of it.
+//! Tests legacy port-forward, all of it but the handshake, against any peer and any use of it.
 //!
-//! Owns what may happen to it, a plain reading of both directions, and that it always comes to an end.
+//! Holds what may happen to it and a plain decoder of both directions, and checks that it always ends.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer, Request};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::Subprotocol;
 
 use crate::channel::decode_base64;
 use crate::io::{self, Io, Task, once};
 use crate::rfc6455::{self, Said};
 use crate::session::peer::{Peer, Saying};
 
-/// Each another, so that a port tells its place.
+/// All different, so that a port shows its position.
 const PORTS: [u16; 3] = [80, 0x1f90, 81];
 const SUBPROTOCOLS: [Subprotocol; 3] = [Subprotocol::V4, Subprotocol::V4Base64, Subprotocol::Unnamed];
 
 #[derive(Debug)]
 enum Step<'a> {
     Peer(Saying<'a>),
-    /// The port, as a channel begins.
+    /// Sends the port, with which a channel begins.
     Greet {
         channel: u8,
         cut: u8,
@@ -35,7 +35,7 @@ enum Step<'a> {
     ReadFails,
     WriteFails,
     Room(u16),
-    /// Asks for a connection, or takes one.
+    /// Asks for a connection, or accepts one.
     Connect(u8),
     Answer {
         which: u8,
@@ -84,14 +84,14 @@ enum Forward {
 
 type Connecting = Task<std::result::Result<Connection, Error>>;
 
-/// A connection of a place, and what was seen of it.
+/// A connection with its position, and what was read of it.
 #[derive(Default)]
 struct Seen {
     connection: Option<Connection>,
     got: Vec<u8>,
     sent: Vec<u8>,
     finished: bool,
-    /// How it ended, where it was read so far.
+    /// How it ended, if it was read that far.
     end: Option<std::result::Result<(), Error>>,
 }
 
@@ -108,9 +108,9 @@ struct Run {
     peer: Peer,
 }
 
-/// Whatever a peer says and whatever is asked of it, nothing panics, spins or hangs; what is written is WebSocket, each channel
-/// of a server begins with its port, and then comes what the user wrote; what was read is what was said, and no connection
-/// ends well that the peer did not end well.
+/// Whatever a peer sends and whatever the user does, nothing panics, spins or hangs. What is written is WebSocket: each
+/// channel of a server begins with its port, and then comes what the user wrote. What was read is what the peer sent,
+/// and no connection ends in an orderly way unless the peer ended it so.
 pub fn port_channels(input: &[u8]) {
     io::run(async {
         let mut input = Unstructured::new(input);
@@ -139,7 +139,7 @@ impl Run {
         if choice & 0x40 != 0 {
             (config.receive_budget, config.stream_receive_budget, config.send_buffer) = (1000, 1000, 1000);
         }
-        let settled = Some(Protocol::PortChannels(subprotocol));
+        let settled = Some(Protocol::LegacyPortForward(subprotocol));
         let upgraded = Upgraded::new(io.clone(), Bytes::new(), settled).with_ports(&PORTS);
         let (forward, driver) = match role {
             Role::Client => {
@@ -234,7 +234,7 @@ impl Run {
     }
 
     fn take(&mut self, connection: Connection) {
-        let place = PORTS.iter().position(|port| *port == connection.port()).expect("a port that was asked for");
+        let place = PORTS.iter().position(|port| *port == connection.port()).expect("the port was requested");
         let seen = &mut self.seen[place];
         let twice = seen.connection.replace(connection);
         assert!(twice.is_none(), "each port has one connection");
@@ -246,7 +246,7 @@ impl Run {
         for _ in 0..pieces {
             match once(connection.data()) {
                 Some(Some(Ok(data))) => {
-                    assert!(seen.end.is_none(), "data behind an end");
+                    assert!(seen.end.is_none(), "data after an end");
                     seen.got.extend_from_slice(&data);
                 }
                 Some(Some(Err(error))) => {
@@ -273,7 +273,7 @@ impl Run {
         let mut rounds = 0;
         while woken(self) {
             rounds += 1;
-            assert!(rounds < 100_000, "they wake each other for ever");
+            assert!(rounds < 100_000, "the tasks wake each other for ever");
             if let Some(outcome) = self.driver.as_mut().and_then(|driver| driver.poll(progress)) {
                 self.outcome = Some(outcome);
                 self.driver = None;
@@ -289,7 +289,7 @@ impl Run {
         }
     }
 
-    /// The peer ends, or is silent after what it has said; the user reads to the end, and goes.
+    /// The peer ends, or is silent from now on. The user reads to the end and leaves.
     async fn end(mut self) {
         let silent = self.peer.bytes(1usize)[0] & 1 == 0;
         {
@@ -313,7 +313,7 @@ impl Run {
             }
         }
         assert!(self.outcome.is_some(), "the connection goes on for ever");
-        assert!(self.connecting.is_empty(), "somebody waits for ever");
+        assert!(self.connecting.is_empty(), "a task waits for ever");
         self.check();
     }
 
@@ -331,20 +331,20 @@ impl Run {
             if !server {
                 data.drain(..data.len().min(2));
             }
-            assert!(data.starts_with(&seen.got), "{place}: what was read was not said");
+            assert!(data.starts_with(&seen.got), "{place}: what was read was not sent");
             match &seen.end {
                 Some(Ok(())) if server => {
                     let farewell = matches!(code, Some(None | Some(1000 | 1001)));
-                    assert!(seen.finished || farewell && data == seen.got, "{place}: an end that was not said");
+                    assert!(seen.finished || farewell && data == seen.got, "{place}: an end that was not sent");
                 }
                 Some(Ok(())) => {
-                    assert!(code == Some(Some(1000)) && data == seen.got, "{place}: an end that was not said");
+                    assert!(code == Some(Some(1000)) && data == seen.got, "{place}: an end that was not sent");
                     let is_error = |message: &Message| !message.greeting && !message.data.is_empty();
                     assert!(!on(2 * place + 1).any(is_error), "{place}: an end that was an error");
                 }
                 Some(Err(Error::Failed { reason, .. })) => {
                     let mut errors = on(2 * place + 1).filter(|message| !message.greeting && !message.data.is_empty());
-                    let first = errors.next().expect("an error that nobody said");
+                    let first = errors.next().expect("an error that was not sent");
                     let text = String::from_utf8_lossy(&first.data);
                     assert!(!first.whole || text.trim() == reason, "{place}: {reason:?} for {text:?}");
                 }
@@ -375,7 +375,8 @@ impl Run {
         }
     }
 
-    /// The messages of a plain reading, the last of them maybe not whole. `greeted`: each channel begins with its port.
+    /// The messages of a plain decoder. The last of them may be incomplete. `greeted` means that each channel begins
+    /// with its port.
     fn messages(&self, reading: &rfc6455::Reading, greeted: bool) -> Vec<Message> {
         let whole = reading.said.iter().filter_map(|said| match said {
             Said::Message { bytes, .. } => Some((bytes, true)),
@@ -397,13 +398,13 @@ impl Run {
 
 struct Message {
     channel: u8,
-    /// Some of the port is in it: all of it, where it is ours.
+    /// The message contains part of the port, or all of it if it is ours.
     greeting: bool,
     data: Vec<u8>,
     whole: bool,
 }
 
-/// As much of it as is base64.
+/// Decodes as much as is valid base64.
 fn decoded(characters: &[u8]) -> Vec<u8> {
     let line: Vec<u8> = characters.iter().copied().filter(|byte| !b"\r\n".contains(byte)).collect();
     let mut whole = line.len() - line.len() % 4;

@@ -1,10 +1,10 @@
-//! A second reading of RFC 6455, slow and plain: all bytes at once, each rule where the text of the RFC has it.
+//! A second decoder of RFC 6455, slow and plain: it gets all bytes at once, and has each rule where the RFC has it.
 //!
-//! Owns what the fuzz targets compare with. It must share no code with what it judges, but for the names of its errors.
+//! The fuzz targets compare with this. It must share no code with what it judges, except for the names of the errors.
 
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::websocket::{Fault, WebSocketError};
 
-/// What an end says.
+/// What an end sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Said {
     Message { text: bool, bytes: Vec<u8> },
@@ -13,30 +13,30 @@ pub(crate) enum Said {
     Close(Option<(u16, String)>),
 }
 
-/// Why there is no more of it.
+/// Why decoding stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The bytes end between two frames, and two messages.
+    /// The bytes end between two frames and between two messages.
     Between,
     Inside,
     Closed,
     Broken(WebSocketError),
 }
 
-/// All that bytes say.
+/// The result of decoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub(crate) said: Vec<Said>,
-    /// As much of the last message as there is, where there is no end of it.
+    /// The beginning of the last message, if it is incomplete.
     pub(crate) begun: Vec<u8>,
-    /// Whether there is such a message.
+    /// True if there is such a message.
     pub(crate) inside: bool,
     pub(crate) end: End,
-    /// Bytes up to the end, or up to the frame that is not whole.
+    /// The number of bytes up to the end, or up to the incomplete frame.
     pub(crate) taken: usize,
 }
 
-/// Reads what a client (`masked`) or a server says.
+/// Decodes what a client (`masked`) or a server sends.
 pub(crate) fn read(bytes: &[u8], masked: bool, max_message: u64, max_fragments: u32) -> Reading {
     let (mut said, mut taken) = (Vec::new(), 0);
     let mut message: Option<Message> = None;
@@ -77,7 +77,7 @@ pub(crate) fn read(bytes: &[u8], masked: bool, max_message: u64, max_fragments: 
 struct Message {
     text: bool,
     bytes: Vec<u8>,
-    /// What its frames have announced.
+    /// The length that its frames have announced.
     length: u128,
     fragments: u32,
 }
@@ -127,12 +127,12 @@ struct Frame {
     fin: bool,
     opcode: u8,
     length: u64,
-    /// How long head and payload are, where all of them are there.
+    /// The length of head and payload, if all bytes are there.
     whole: Option<usize>,
     payload: Vec<u8>,
 }
 
-/// §5.2, in the order of its figure. `None`: the head is not whole.
+/// §5.2, in the order of its figure. Returns `None` if the head is incomplete.
 fn frame(bytes: &[u8], masked: bool) -> Result<Option<Frame>, Fault> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let (fin, opcode) = (first >= 0x80, first % 16);

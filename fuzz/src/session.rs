@@ -1,6 +1,6 @@
-//! A session over WebSocket, all of it but the handshake, against any peer and any use of it.
+//! Tests a session over WebSocket, all of it but the handshake, against any peer and any use of it.
 //!
-//! Owns the state of a run, whose turn it is, and that it always comes to an end.
+//! Holds the state of a run and the order of turns, and checks that a run always ends.
 
 mod check;
 pub(crate) mod peer;
@@ -12,12 +12,12 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::channel::{Channel, Subprotocol};
 use kubestream::exec::{Error, Resizer, Resizes, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer, Stream};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::channel::{Channel, Subprotocol};
 use tokio::time::Instant;
 
 use self::peer::Peer;
@@ -26,9 +26,9 @@ use self::user::{Made, Reader, Writer};
 use crate::channel::SUBPROTOCOLS;
 use crate::io::{self, Io, Task, once};
 
-/// Whatever a peer says and whatever is asked of a session, nothing panics, spins or hangs, the budget is kept, what is
-/// written is WebSocket and the subprotocol's, what was read is what was said, and no session ends well that the peer
-/// did not end well.
+/// Whatever a peer sends and whatever the user does, nothing panics, spins or hangs, and the budget is kept. What is
+/// written follows WebSocket and the subprotocol, and what was read is what the peer sent. No session ends in an
+/// orderly way unless the peer ended it so.
 pub fn websocket_session(input: &[u8]) {
     io::run(async {
         let mut input = Unstructured::new(input);
@@ -50,23 +50,23 @@ async fn run(input: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What has happened at a point in time.
+/// The state at a point in time.
 #[derive(Clone, Copy)]
 struct Mark {
     read: usize,
     written: usize,
     paused: bool,
     made: bool,
-    /// Nothing has ended it, and neither end has said that it will.
+    /// Nothing has ended the session, and neither end has announced that it will.
     open: bool,
 }
 
-/// How the command ended, to a client.
+/// How the command ended for a client.
 struct Judged {
     status: ExitStatus,
-    /// How much of the peer's bytes was read by then.
+    /// How many of the peer's bytes had been read by then.
     read: usize,
-    /// The outputs that somebody waited for.
+    /// The outputs for which the user waited.
     wanted: [bool; 5],
 }
 
@@ -90,26 +90,26 @@ struct Run {
     opened: usize,
     exiting: Option<Task<std::result::Result<(), Error>>>,
     exited: bool,
-    /// The user said that the command succeeded.
+    /// The user reported that the command succeeded.
     succeeded: bool,
     waiting: Option<Task<std::result::Result<ExitStatus, Error>>>,
     pings: Vec<Task<std::result::Result<Duration, ConnectionError>>>,
     status: Option<Judged>,
-    /// What was not taken of the outputs is collected.
+    /// The session collects the outputs that the user did not take.
     collects: bool,
-    /// When a byte of ours last went out, and whether our write side ended, and without a reason.
+    /// When our last byte went out, and whether our write side ended, and without a reason.
     spoke: Instant,
     shut: bool,
     shut_early: bool,
-    /// A session was asked for, or a stream: not both in one run.
+    /// The run uses sessions instead of single streams. Both in one run are not tried.
     sessions: bool,
-    /// Outputs stay with the session.
+    /// The outputs stay with the session.
     leave: bool,
-    /// The user gets its turn before the driver.
+    /// The user's turn comes before the driver's.
     users_first: bool,
-    /// The user, or a timer of ours, may have ended the connection.
+    /// The user or one of our timers may have ended the connection.
     ended: bool,
-    /// What was read on each channel, whether to its end, and what was written.
+    /// For each channel: what was read, whether to its end, and what was written.
     got: [Vec<u8>; 5],
     finished: [bool; 5],
     sent: [Vec<u8>; 5],
@@ -153,7 +153,8 @@ impl Run {
             wire.said.extend_from_slice(ahead);
             wire.read = ahead.len();
         }
-        let upgraded = Upgraded::new(io.clone(), Bytes::copy_from_slice(ahead), Some(Protocol::Channel(subprotocol)));
+        let upgraded =
+            Upgraded::new(io.clone(), Bytes::copy_from_slice(ahead), Some(Protocol::WebSocketExec(subprotocol)));
         let (mux, driver): (_, Driver<Io>) = match role {
             Role::Client => Multiplexer::client(upgraded, config.clone()),
             Role::Server => Multiplexer::server(upgraded, config.clone()),
@@ -205,7 +206,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Everybody who was woken gets a turn, until nobody is.
+    /// Gives a turn to every task that was woken, until none is.
     fn turn(&mut self) {
         let io = self.io.clone();
         let progress = || {
@@ -218,7 +219,7 @@ impl Run {
         let mut rounds = 0;
         while self.is_anybody_woken() {
             rounds += 1;
-            assert!(rounds < 100_000, "they wake each other for ever");
+            assert!(rounds < 100_000, "the tasks wake each other for ever");
             if let Some(outcome) = self.driver.as_mut().and_then(|driver| driver.poll(progress)) {
                 self.outcome = Some(outcome);
                 self.driver = None;
@@ -244,10 +245,7 @@ impl Run {
             }
             Some(Err(error)) => {
                 let late = matches!(error, Error::CreationTimeout { .. });
-                assert!(
-                    !late || self.role == Role::Server || self.io.0.borrow().write_fails,
-                    "channels are there at once"
-                );
+                assert!(!late || self.role == Role::Server || self.io.0.borrow().write_fails, "channels exist at once");
                 self.ended |= late;
                 self.making = None;
             }
@@ -265,10 +263,10 @@ impl Run {
         self.pings.retain_mut(|ping| ping.poll(|| ()).is_none());
     }
 
-    /// What must be true at any time.
+    /// Checks what must hold at any time.
     fn look(&mut self) {
         let wire = self.io.0.borrow();
-        // What is read behind an end is not heard.
+        // What is read after an end does not count.
         let (mut read, mut paused, mut open) = (self.marks.last().map_or(0, |mark| mark.read), false, false);
         if let Some(mux) = &self.mux {
             let stats = mux.stats();
@@ -276,7 +274,7 @@ impl Run {
             paused = stats.stalled_by.is_some();
             open = mux.takes_streams();
             assert!(read <= wire.read);
-            // One batch of frames is taken whole.
+            // One batch of frames is taken as a whole.
             let came = wire.piece.min(wire.said.len()).max(self.read_ahead).max(4096) + 64 * 256;
             let shares = 5 * self.config.stream_receive_budget;
             assert!(stats.unread <= self.config.receive_budget + shares + came, "over the budget: {stats:?}");
@@ -296,7 +294,7 @@ impl Run {
         self.marks.push(mark);
     }
 
-    /// The peer ends or is silent, the user goes or waits for the end: either way there is one.
+    /// The peer ends or is silent, and the user leaves or waits for the end. In each case the session ends.
     async fn end(mut self) {
         let (silent, deaf, gone) = (self.ending & 1 != 0, self.ending & 2 != 0, self.ending & 4 != 0);
         {
@@ -310,7 +308,7 @@ impl Run {
             self.mux = None;
         }
         if !self.sessions {
-            // Streams of a connection live as long as it does, and the connection as long as they.
+            // Streams live as long as their connection, and the connection lives while streams exist.
             self.ended = true;
             self.mux = None;
         }
@@ -356,13 +354,13 @@ impl Run {
                 && self.role == Role::Client
                 && self.status.is_some()
             {
-                // A client that knows how the command ended goes.
+                // A client that knows how the command ended leaves.
                 self.drop_session();
                 self.mux = None;
             }
         }
         let outcome = self.outcome.take().expect("the connection goes on for ever");
-        assert!(self.making.is_none() && self.exiting.is_none() && self.waiting.is_none(), "somebody waits for ever");
+        assert!(self.making.is_none() && self.exiting.is_none() && self.waiting.is_none(), "a task waits for ever");
         assert!(self.pings.is_empty(), "a PING waits for ever");
         for at in 0..3 {
             self.read(at, usize::MAX);

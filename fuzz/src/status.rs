@@ -1,6 +1,6 @@
-//! What the error and the resize stream carry, beside serde_json's reading of where an object ends.
+//! Tests what the error stream and the resize stream carry, against serde_json's view of where an object ends.
 //!
-//! Owns that reading. What a whole object means is the crate's own to say: here it is asked for the same in any cut.
+//! Holds that view. The crate itself decides what a whole object means; the result must only be the same for any cut.
 
 use kubestream::status::{
     ExitStatus, MAX_RESIZE_LEN, ResizeDecoder, ResizeError, StatusError, StatusReader, TerminalSize,
@@ -9,16 +9,16 @@ use kubestream::upgrade::Version;
 use serde::de::IgnoredAny;
 
 const VERSIONS: [Version; 5] = [Version::V1, Version::V2, Version::V3, Version::V4, Version::V5];
-/// Well below the limit of a status, whose JSON may be six times what it says.
+/// Well below the limit of a status, whose JSON may be six times as long as its content.
 const MOST: usize = 16 * 1024;
 
 type Said = Result<Option<ExitStatus>, StatusError>;
 
-/// Any bytes of an error stream are a status, nothing or an error, the same in any cut, as are the sizes of a resize
-/// stream; each ends where serde_json ends it; what was read can be written and read again, and no version makes a
-/// success of what was none.
+/// Any bytes of an error stream are a status, nothing or an error, the same for any cut. So are the sizes of a resize
+/// stream. Each object ends where serde_json ends it. What was read can be written and read again, and no version turns
+/// another result into a success.
 ///
-/// The first byte chooses the version, the second how the bytes are cut.
+/// The first byte chooses the version, and the second how the bytes are cut.
 pub fn status(input: &[u8]) {
     let [choice, step, bytes @ ..] = input else { return };
     let bytes = &bytes[..bytes.len().min(MOST)];
@@ -34,7 +34,7 @@ pub fn status(input: &[u8]) {
 
     let sizes = resizes(bytes, bytes.len().max(1));
     let cut = resizes(bytes, step);
-    // Of sizes that come together with an error only the error is told.
+    // If sizes come together with an error, only the error is reported.
     assert_eq!(sizes.1, cut.1, "a cut matters");
     if sizes.1.is_none() {
         assert_eq!(sizes.0.last(), cut.0.last(), "a cut matters");
@@ -49,7 +49,7 @@ pub fn status(input: &[u8]) {
     }
 }
 
-/// As a session reads it: up to a whole status, else to the end.
+/// Reads as a session does: up to a whole status, otherwise to the end.
 fn read(version: Version, bytes: &[u8], step: usize) -> Said {
     let mut reader = StatusReader::new(version);
     for piece in bytes.chunks(step) {
@@ -67,17 +67,17 @@ fn plain(version: Version, bytes: &[u8]) -> Said {
     }
     let begins = bytes.iter().position(|byte| !b" \t\r\n".contains(byte)).unwrap_or(bytes.len());
     if bytes.get(begins) != Some(&b'{') {
-        assert!(!matches!(ExitStatus::decode(version, bytes), Ok(Some(_))), "a status that is no object");
+        assert!(!matches!(ExitStatus::decode(version, bytes), Ok(Some(_))), "a status that is not an object");
         return ExitStatus::decode(version, bytes);
     }
     match object(bytes) {
         Object::Whole(len) => ExitStatus::decode(version, &bytes[..len]),
         Object::Part => {
-            assert!(ExitStatus::decode(version, bytes).is_err(), "a status that is not whole");
+            assert!(ExitStatus::decode(version, bytes).is_err(), "an incomplete status");
             ExitStatus::decode(version, bytes)
         }
         Object::Malformed => {
-            // How much of it the error repeats is where the braces match, which serde_json does not say.
+            // How much of it the error repeats depends on matching braces, which serde_json does not report.
             let said = read(version, bytes, 1);
             assert!(said.is_err(), "a status of {said:?}");
             said
@@ -91,7 +91,7 @@ enum Object {
     Malformed,
 }
 
-/// Where serde_json ends an object that the bytes begin with.
+/// Where serde_json ends the object at the beginning of the bytes.
 fn object(bytes: &[u8]) -> Object {
     let mut objects = serde_json::Deserializer::from_slice(bytes).into_iter::<IgnoredAny>();
     match objects.next() {
@@ -101,7 +101,8 @@ fn object(bytes: &[u8]) -> Object {
     }
 }
 
-/// Whether the bytes end within `\u` and something that is no number: serde_json awaits four digits before it looks at them.
+/// True if the bytes end within `\u` and characters that are not digits: serde_json waits for four digits before it
+/// checks them.
 fn ends_in_no_escape(bytes: &[u8]) -> bool {
     let from = bytes.len().saturating_sub(5);
     let at = bytes[from..].windows(2).position(|escape| escape == b"\\u");
@@ -133,7 +134,7 @@ fn resizes(bytes: &[u8], step: usize) -> (Vec<TerminalSize>, Option<ResizeError>
     (sizes, None)
 }
 
-/// The sizes, and what follows them, where that is certain: of what is malformed it is not known how long it is.
+/// The sizes and what follows them, as far as that is certain: the length of a malformed size is unknown.
 #[allow(clippy::option_option)] // whether it is known, and what it is
 fn plain_resizes(mut bytes: &[u8]) -> (Vec<TerminalSize>, Option<Option<ResizeError>>) {
     let (mut sizes, too_long) = (Vec::new(), ResizeError::TooLong { limit: MAX_RESIZE_LEN });

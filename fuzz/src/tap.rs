@@ -1,12 +1,14 @@
-//! What a tap tells of any bytes of two sides: the same at any cut, and what the decoders below it read of a side by itself.
+//! Tests what a tap reports for any bytes of two sides: the same at any cut, and the same as what the decoders read of
+//! one side alone.
 
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::{self, ChannelError, Subprotocol};
-use kubestream::spdy::{Codec, Frame, Limits};
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::websocket::{self, Fault, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::{self, ChannelError, Subprotocol};
+use kubestream::wire::spdy::{Codec, Frame};
+use kubestream::wire::websocket::{self, Fault, Piece, WebSocketError};
 use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use tokio_util::codec::Decoder;
 
@@ -14,11 +16,12 @@ use crate::channel::SUBPROTOCOLS;
 
 const PORTS: [u16; 3] = [80, 443, 7007];
 
-/// Any bytes of two sides are events: no panic, one fault a side at the most and nothing of it behind that, the same at any cut; no more
-/// data than bytes, and the data of a stream is what the decoders read of it; streams within the limits.
+/// Any bytes of two sides give events without a panic. Each side has at most one fault, and no events after it. The
+/// events are the same at any cut, the data is no longer than the bytes, the data of a stream is what the decoders read
+/// of it, and the number of streams is within the limits.
 ///
-/// The first byte chooses the protocol, the second the cut, with its highest bit for narrow limits. Then pieces: two bytes for the
-/// length, of which the highest bit is whose it is, and the bytes.
+/// The first byte chooses the protocol. The second chooses the cut, and its highest bit chooses narrow limits. Then
+/// come pieces: two bytes for the length, whose highest bit is the side, and the bytes.
 pub fn tap(input: &[u8]) {
     let [choice, cut, rest @ ..] = input else { return };
     let protocol = protocol(*choice);
@@ -46,7 +49,7 @@ pub fn tap(input: &[u8]) {
         assert!(carried <= bytes.len());
         let fault = whole.iter().position(|event| matches!(event, Event::Fault { side: of, .. } if *of == side));
         let behind = fault.map_or(&[][..], |at| &whole[at + 1..]);
-        assert!(behind.iter().all(|event| side_of(event) != side), "something behind a fault");
+        assert!(behind.iter().all(|event| side_of(event) != side), "an event after a fault");
         check(protocol, &limits, side, &bytes, &whole);
     }
     let opened = whole.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
@@ -56,17 +59,17 @@ pub fn tap(input: &[u8]) {
 
 fn protocol(choice: u8) -> Protocol {
     match choice % 24 {
-        at @ 0..8 => Protocol::Channel(SUBPROTOCOLS[usize::from(at)]),
-        at @ 8..12 => Protocol::Exec([Version::V1, Version::V2, Version::V3, Version::V4][usize::from(at - 8)]),
-        12..15 => Protocol::PortForward,
-        15..18 => Protocol::Tunnel,
-        18..20 => Protocol::PortChannels(Subprotocol::V4Base64),
-        20 => Protocol::PortChannels(Subprotocol::Unnamed),
-        _ => Protocol::PortChannels(Subprotocol::V4),
+        at @ 0..8 => Protocol::WebSocketExec(SUBPROTOCOLS[usize::from(at)]),
+        at @ 8..12 => Protocol::SpdyExec([Version::V1, Version::V2, Version::V3, Version::V4][usize::from(at - 8)]),
+        12..15 => Protocol::SpdyPortForward,
+        15..18 => Protocol::TunneledPortForward,
+        18..20 => Protocol::LegacyPortForward(Subprotocol::V4Base64),
+        20 => Protocol::LegacyPortForward(Subprotocol::Unnamed),
+        _ => Protocol::LegacyPortForward(Subprotocol::V4),
     }
 }
 
-/// All that is told, DATA joined where it is of one stream: a size or a status comes with its last byte.
+/// All events, with adjacent DATA of one stream joined. A size or a status comes with its last byte.
 fn follow(protocol: Protocol, limits: &Limits, said: &[(Side, &[u8])], step: usize) -> Vec<Event> {
     let mut tap = Tap::new(protocol, &PORTS, limits.clone());
     let mut told: Vec<Event> = Vec::new();
@@ -113,7 +116,7 @@ fn side_of(event: &Event) -> Side {
     }
 }
 
-/// A message that is found to be none may have been told as far as it had come.
+/// True for events of a message that turned out to be invalid after part of it had been reported.
 fn is_late(event: &Event) -> bool {
     let Event::Fault { error, .. } = event else { return false };
     matches!(
@@ -140,7 +143,7 @@ fn compare(whole: &[Event], pieces: &[Event]) {
             assert_eq!(kept(whole).concat(), kept(pieces).concat(), "a cut matters");
             continue;
         }
-        // What else is wrong with such a message may be seen before all of it is there.
+        // Another fault of such a message may be noticed before the whole message is there.
         assert!([whole, pieces].iter().all(|events| fault(events, side).is_some()), "a cut matters");
         let (whole, pieces) = (data(whole, side), data(pieces, side));
         for (stream, data) in whole {
@@ -149,7 +152,7 @@ fn compare(whole: &[Event], pieces: &[Event]) {
     }
 }
 
-/// The data of a side's streams, by their ids.
+/// The data of one side's streams, by id.
 fn data(events: &[Event], side: Side) -> BTreeMap<u32, Vec<u8>> {
     let mut streams = BTreeMap::<u32, Vec<u8>>::new();
     for event in events {
@@ -169,13 +172,13 @@ fn fault(events: &[Event], side: Side) -> Option<&TapError> {
     })
 }
 
-/// A session's streams, as their bytes are read without a tap.
+/// Checks a session's streams against their bytes, read without a tap.
 fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[Event]) {
     let streams = data(told, side);
     let too_many =
         told.iter().any(|event| matches!(event, Event::Fault { error: TapError::TooManyStreams { .. }, .. }));
     match protocol {
-        Protocol::Exec(_) if !too_many => {
+        Protocol::SpdyExec(_) if !too_many => {
             let (mut codec, mut wire, mut read) =
                 (Codec::new(limits.clone()), BytesMut::from(bytes), BTreeMap::<u32, Vec<u8>>::new());
             let error = loop {
@@ -190,10 +193,10 @@ fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[
             };
             assert_eq!(fault(told, side).map(ToString::to_string), error);
             for (id, data) in streams {
-                assert!(read[&id].ends_with(&data), "{id}: another reading");
+                assert!(read[&id].ends_with(&data), "{id}: the decoder reads other bytes");
             }
         }
-        Protocol::Channel(subprotocol) if fault(told, side).is_none() => {
+        Protocol::WebSocketExec(subprotocol) if fault(told, side).is_none() => {
             let mut frames = websocket::Decoder::new(side == Side::Client, limits.max_message, limits.max_fragments);
             let mut messages = match side {
                 Side::Client => channel::Decoder::server(subprotocol),

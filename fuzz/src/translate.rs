@@ -1,6 +1,6 @@
-//! A session translated twice: from any protocol to any other, and on to a third.
+//! Tests a session that is translated twice: from any protocol to any other, and on to a third.
 //!
-//! Owns what the two users do. The time is the runtime's, which moves on when nobody else does.
+//! Plays the two users. Time is virtual and passes only while no task can run.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::io;
 
-/// What is written at a time: how much of it, and whether something else happens first.
+/// One write: its length, and whether something else happens first.
 #[derive(Arbitrary, Debug)]
 struct Piece {
     len: u16,
@@ -24,7 +24,7 @@ struct Piece {
 }
 
 impl Piece {
-    /// Its bytes, at least one, so that who reads them all has waited for it; they tell one piece from the next.
+    /// Its bytes, at least one, so that a reader of all bytes has waited for it. Their values tell the pieces apart.
     fn bytes(&self, stream: u8, at: usize) -> Vec<u8> {
         let first = stream.wrapping_add(u8::try_from(at % 251).unwrap());
         (0..=self.len % 1000).map(|place| first.wrapping_add(u8::try_from(place % 253).unwrap())).collect()
@@ -44,22 +44,22 @@ fn all(stream: u8, pieces: &[Piece]) -> Vec<u8> {
 
 #[derive(Debug)]
 struct Plan {
-    /// The client's, the one between, the server's.
+    /// The protocols of the client, of the connection between the translators, and of the server.
     protocols: [Protocol; 3],
     streams: Streams,
-    /// What is on its way between two at most.
+    /// How many bytes fit between two ends.
     room: usize,
     stdin: Vec<Piece>,
     stdout: Vec<Piece>,
     stderr: Vec<Piece>,
     sizes: Vec<(u8, u8)>,
-    /// The process does not read what it is sent.
+    /// The process does not read its stdin.
     deaf: bool,
     status: ExitStatus,
 }
 
-/// Whatever three protocols carry a session one behind another, its outputs, stdin and last size come out as they went in,
-/// and so does its status, as far as each can say it.
+/// With any three protocols in a row, the outputs, stdin and the last size of a session arrive as they were sent, and
+/// so does the status, as far as each protocol can express it.
 pub fn translate(input: &[u8]) {
     const PATIENCE: Duration = Duration::from_secs(60 * 60);
     if let Ok(plan) = plan(&mut Unstructured::new(input)) {
@@ -68,7 +68,7 @@ pub fn translate(input: &[u8]) {
 }
 
 fn plan(input: &mut Unstructured<'_>) -> Result<Plan> {
-    let mut protocol = || input.choose(Protocol::ANY).copied();
+    let mut protocol = || input.choose(Protocol::ANY_EXEC).copied();
     let protocols = [protocol()?, protocol()?, protocol()?];
     let mut streams = *input.choose(&[Streams::OUTPUT, Streams::PIPES, Streams::TTY])?;
     streams.stdin = input.arbitrary()?;
@@ -100,18 +100,18 @@ impl Plan {
     }
 
     fn last_size(&self) -> Option<TerminalSize> {
-        let old = |protocol: &Protocol| matches!(protocol, Protocol::Exec(version) if *version < Version::V3);
+        let old = |protocol: &Protocol| matches!(protocol, Protocol::SpdyExec(version) if *version < Version::V3);
         let last = self.sizes.last().filter(|_| self.streams.tty && !self.protocols.iter().any(old));
         last.map(|size| self.size(size))
     }
 
-    /// No two of them alike, so that the last is known from the others.
+    /// All sizes differ, so that the last one can be recognised.
     fn size(&self, size: &(u8, u8)) -> TerminalSize {
         let at = self.sizes.iter().position(|other| std::ptr::eq(other, size)).unwrap_or_default();
         TerminalSize { width: u16::try_from(at).unwrap_or(u16::MAX), height: size.1.into() }
     }
 
-    /// What is left of the status, in the words of each version that it passed.
+    /// What is left of the status after each version that it passed.
     fn said(&self) -> ExitStatus {
         self.protocols.iter().rev().fold(self.status.clone(), |status, protocol| {
             let version = protocol.version().unwrap();
@@ -159,7 +159,7 @@ async fn use_remote(plan: &Plan, mut exec: Exec) {
         let Some(mut resize) = resize else { return };
         for size in &plan.sizes {
             let sent = resize.resize(plan.size(size)).await;
-            // Where the last is lost on its way, nobody waits for it.
+            // If the last size was lost on its way, no reader waits for it.
             assert!(sent.is_ok() || plan.last_size().is_none(), "{sent:?}");
         }
     };
@@ -196,7 +196,7 @@ async fn be_process(plan: &Plan, mut process: ExecServer) {
     };
     let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
     let outputs = tokio::join!(reading, seeing, write(stdout, b'o', &plan.stdout), write(stderr, b'e', &plan.stderr));
-    // Not before: once all outputs have ended, a status is waited for only so long.
+    // This comes last, because after all outputs have ended a status is awaited for a limited time only.
     drop(outputs);
     process.exit(plan.status.clone()).await.unwrap();
 }

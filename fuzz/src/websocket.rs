@@ -1,9 +1,9 @@
-//! The WebSocket frames of a peer: what is read of them, at any split, beside two other readings.
+//! Tests what is decoded of a peer's WebSocket frames, at any cut, against two other decoders.
 
 use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
-use kubestream::websocket::{Decoder, Fault, Opcode, Piece, WebSocketError, close_payload, encode_head, mask};
+use kubestream::wire::websocket::{Decoder, Fault, Opcode, Piece, WebSocketError, close_payload, encode_head, mask};
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
@@ -11,10 +11,11 @@ use crate::rfc6455::{self, End, Reading, Said};
 
 const NOT_UTF8: End = End::Broken(WebSocketError::Fault(Fault::NotUtf8));
 
-/// Any bytes are messages or an error, the same at any split, and the same as a plain reading of the RFC and as
-/// tungstenite have it; what was read can be written and read again; limits hold; no more comes out than went in.
+/// Any bytes are messages or an error, the same at any cut, and the same for a plain decoder of the RFC and for
+/// tungstenite. What was decoded can be encoded and decoded again. Limits hold, and the result is no longer than the
+/// input.
 ///
-/// The first byte chooses who the peer is, and the limits.
+/// The first byte chooses the peer's role and the limits.
 pub fn websocket_frame(input: &[u8]) {
     let Some((&choice, input)) = input.split_first() else { return };
     let masked = choice & 1 == 0;
@@ -43,15 +44,15 @@ pub fn websocket_frame(input: &[u8]) {
     assert!(whole.begun.len() as u64 <= max_message);
     judge(&whole, input, masked);
 
-    // Nothing that we write is fragmented, and nothing that was read within the limits is longer than they allow.
+    // Our frames are not fragmented, and nothing that was decoded within the limits exceeds them.
     let wire = encode(&whole.said, masked);
     let again = self::decode(&wire, wire.len().max(1), masked, max_message, 1);
     let end = if whole.end == End::Closed { End::Closed } else { End::Between };
     assert_eq!(again, Reading { said: whole.said, begun: Vec::new(), inside: false, end, taken: 0 });
 }
 
-/// What the decoder says, in the words of the other reading: pieces are put together, since where they are cut is up to
-/// the splits.
+/// The decoder's result in the words of the other one. Pieces are joined, because the cuts depend on how the input is
+/// split.
 fn decode(input: &[u8], step: usize, masked: bool, max_message: u64, max_fragments: u32) -> Reading {
     let (mut decoder, mut buffer) = (Decoder::new(masked, max_message, max_fragments), BytesMut::new());
     let (mut said, mut begun, mut closed) = (Vec::new(), None::<(bool, Vec<u8>)>, false);
@@ -63,7 +64,7 @@ fn decode(input: &[u8], step: usize, masked: bool, max_message: u64, max_fragmen
                 Ok(None) => break,
                 Err(error) => break 'end End::Broken(error),
             };
-            assert!(!closed, "{piece:?} behind a Close");
+            assert!(!closed, "{piece:?} after a Close");
             match piece {
                 Piece::Data { first, last, text, payload } => {
                     assert_eq!(first, begun.is_none());
@@ -91,7 +92,7 @@ fn decode(input: &[u8], step: usize, masked: bool, max_message: u64, max_fragmen
     };
     let mut begun = begun.map_or(Vec::new(), |(_, bytes)| bytes);
     if end == NOT_UTF8 {
-        // How much of it was handed on before what is wrong is up to the splits.
+        // How much of it was passed on before the fault depends on the cuts.
         begun.clear();
     }
     Reading { said, begun, inside: false, end, taken: 0 }
@@ -116,7 +117,7 @@ fn encode(said: &[Said], masked: bool) -> BytesMut {
     wire
 }
 
-/// An IO that has all its bytes, and takes what is written.
+/// An IO that has all its bytes, and accepts what is written.
 struct Peer<'a>(&'a [u8]);
 
 impl Read for Peer<'_> {
@@ -135,9 +136,9 @@ impl Write for Peer<'_> {
     }
 }
 
-/// tungstenite reads the same messages, and none behind what we take for a fault. It differs in three things: it takes a
-/// length in a longer form than it needs, of control frames too; a Close with a code that it does not know, 1014 among them, it hands on as one
-/// with 1002; and its limits are others.
+/// tungstenite decodes the same messages, and none after a fault that we report. It differs in three ways: it accepts a
+/// length in a longer form than needed, also in control frames; it reports a Close with an unknown code, such as 1014,
+/// as 1002; and its limits differ.
 fn judge(ours: &Reading, input: &[u8], masked: bool) {
     let role = if masked { Role::Server } else { Role::Client };
     let config = WebSocketConfig::default().max_message_size(None).max_frame_size(Some(1 << 16)).read_buffer_size(4096);

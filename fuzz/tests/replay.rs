@@ -1,6 +1,6 @@
-//! Every seed of every target, and twenty thousand inputs made of them, on stable Rust: what CI runs of the fuzzing.
+//! Replays every seed of every target, and twenty thousand inputs made from them, on stable Rust. CI runs this.
 //!
-//! Owns the making of inputs, always the same ones. It looks for regressions; looking for new faults is libFuzzer's work.
+//! Makes the inputs, always the same ones. This finds regressions; libFuzzer finds new faults.
 
 use std::path::PathBuf;
 

@@ -1,9 +1,9 @@
-// Exec over WebSocket by Kubernetes' client for JavaScript, its own Exec class and nothing beside it:
+// Exec over WebSocket by Kubernetes' client for JavaScript, through its own Exec class only:
 //   node exec.mjs --server URL --pod NAME [options] -- COMMAND ARGUMENTS...
 // Options: --namespace NAME (default), --container NAME (main), --stdin (this process's stdin, to its end), --tty,
-// --resize 80x24,132x50 (300 ms apart), --protocol NAME (that alone is offered, by a socket the library is given), --result FILE, --watchdog SECONDS (120).
-// The outputs pass through, and the status is the exit code. The result is one line of JSON:
-// {"exitCode", "status", "protocol", "error"}, with exitCode -1, and status 1, where no exit code came.
+// --resize 80x24,132x50 (300 ms apart), --protocol NAME (offer only this one, by a socket that the library is given), --result FILE, --watchdog SECONDS (120).
+// The outputs pass through, and the exit status is the command's exit code. The result is one line of JSON:
+// {"exitCode", "status", "protocol", "error"}. Without an exit code, exitCode is -1 and the exit status is 1.
 
 import { writeFileSync } from 'node:fs'
 import { Writable } from 'node:stream'

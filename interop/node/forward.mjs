@@ -1,8 +1,7 @@
-// Port-forward over WebSocket channels by Kubernetes' client for JavaScript, its own PortForward class and nothing beside it:
+// Port-forward over WebSocket channels by Kubernetes' client for JavaScript, through its own PortForward class only:
 //   node forward.mjs --server URL --pod NAME --ports PORT [options]
 // Options: --namespace NAME (default), --result FILE, --watchdog SECONDS (120).
-// All of this process's stdin is sent to the port, and what comes back is read until the server ends the connection. The
-// result is one line of JSON: {"error", "ports": {PORT: {"bytes", "sha256", "error"}}}.
+// Sends all of stdin to the port, and reads what comes back until the server ends the connection. The result is one line of JSON: {"error", "ports": {PORT: {"bytes", "sha256", "error"}}}.
 
 import { createHash } from 'node:crypto'
 import { writeFileSync } from 'node:fs'

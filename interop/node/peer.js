@@ -1,10 +1,10 @@
 'use strict'
 
-// A SPDY/3.1 peer with real flow control, stream and session windows both: npm's spdy-transport over raw TCP.
+// A SPDY/3.1 peer with flow control, by windows for streams and for the session: npm's spdy-transport over raw TCP.
 //   node peer.js listen              echo server
 //   node peer.js dial ADDR BYTES     sends BYTES of the pattern, expects them back
-// Options: --window N (INITIAL_WINDOW_SIZE, 1 MiB by default as in spdy-transport; 65536 is the least that it can
-// announce rightly), --watchdog SECONDS (120), --stdin-guard (end when stdin closes).
+// Options: --window N (INITIAL_WINDOW_SIZE, 1 MiB by default as in spdy-transport; 65536 is the smallest
+// window that it announces correctly), --watchdog SECONDS (120), --stdin-guard (end when stdin closes).
 // Every result is one line of JSON on stdout.
 
 const { createHash } = require('crypto')
@@ -41,7 +41,8 @@ function listen () {
   const server = net.createServer({ noDelay: true }, (socket) => {
     const connection = connect(socket, true)
     const seen = count(connection)
-    // An error ends its connection, which spdy-transport would leave open and deaf. The next one is served all the same.
+    // An error ends its connection, which spdy-transport would leave open and unread. The next connection is served
+    // normally.
     let error = ''
     connection.on('error', (e) => { error = error || e.message; socket.destroy() })
     connection.on('stream', (stream) => {
@@ -69,7 +70,7 @@ function dial (address, bytes) {
     const got = createHash('sha256')
     let status = 0
     let received = 0
-    // POST: spdy-transport puts FIN on the SYN_STREAM of a GET.
+    // POST, because spdy-transport puts FIN on the SYN_STREAM of a GET.
     const stream = connection.request({ method: 'POST', path: '/echo', host: address, headers: { scenario: 'echo' } })
     onError(stream, (e) => fail(`stream: ${e.message}`))
     stream.on('response', (code) => { status = code })
@@ -105,7 +106,7 @@ function send (stream, bytes, hash) {
 
 function connect (socket, isServer) {
   const connection = transport.connection.create(socket, { protocol: 'spdy', isServer, windowSize })
-  // Without this a server would take the 3 of the wire for SPDY/3 and have no session window.
+  // Without this, a server would take the 3 on the wire for SPDY/3, which has no session window.
   connection.start(3.1)
   return connection
 }
@@ -115,14 +116,14 @@ function announces () {
 }
 
 // spdy-transport answers a WINDOW_UPDATE on a closed stream with RST_STREAM. Such a reset may cross the end of the
-// stream; once both halves have ended it says nothing about the data.
+// stream. After both halves have ended it says nothing about the data.
 function onError (stream, report) {
   stream.on('error', (error) => {
     if (!(stream._readableState.ended && stream._writableState.finished)) report(error)
   })
 }
 
-// Counts what the other side sends, by type; the session's window updates and what it announces apart.
+// Counts what the other side sends, by type; the session's window updates and settings are counted separately.
 function count (connection) {
   const seen = {}
   connection.on('frame', (frame) => {

@@ -1,7 +1,7 @@
-"""Exec over WebSocket by Kubernetes' client for Python, its own means and nothing beside them.
+"""Exec over WebSocket by Kubernetes' client for Python, through its own API only.
 
-The outputs pass through, and the status is the exit code. The result is one line of JSON in the --result file:
-{"exitCode", "status", "protocol", "error"}, with exitCode -1, and status 1, where no exit code came.
+The outputs pass through, and the exit status is the command's exit code. The result is one line of JSON in the --result file:
+{"exitCode", "status", "protocol", "error"}. Without an exit code, exitCode is -1 and the exit status is 1.
 """
 
 import argparse
@@ -27,12 +27,13 @@ def main():
         run(arguments, result)
     except Exception as error:
         result["error"] = f"{type(error).__name__}: {error}"
-    # With a status stderr is the command's alone: a server that is gone before the reply to its Close is no news.
+    # If there is a status, stderr belongs to the command. A server that leaves before the reply to its Close is not an
+    # error.
     if result["error"] and result["exitCode"] < 0:
         print(result["error"], file=sys.stderr)
     report(arguments, result)
     sys.stdout.flush()
-    # Not sys.exit: a thread may still wait for this process's stdin, or for the watchdog's time.
+    # sys.exit would wait for threads, which may be blocked on stdin or in the watchdog.
     os._exit(1 if result["exitCode"] < 0 else result["exitCode"])
 
 
@@ -53,7 +54,7 @@ def run(arguments, result):
         _preload_content=False,
     )
     result["protocol"] = connection.subprotocol
-    # Threads, and not turns: a write may have to wait until the outputs have been read.
+    # Threads are needed because a write may have to wait until the outputs have been read.
     if arguments.resize:
         background(result, lambda: resize(connection, arguments.resize))
     if arguments.stdin:
@@ -81,7 +82,7 @@ def drain(connection):
 
 
 def exit_code(connection):
-    # The library's own reading of the status. Of one that has no exit code it makes an exception, of any kind.
+    # The library reads the status by itself. If it has no exit code, the library raises an exception of some kind.
     try:
         return connection.returncode
     except Exception:
@@ -106,7 +107,7 @@ def feed(connection, arguments):
 def resize(connection, sizes):
     for size in sizes.split(","):
         width, height = map(int, size.split("x"))
-        # A str, as in the library's examples: a text frame.
+        # A str, as in the library's examples, is sent as a text frame.
         connection.write_channel(RESIZE_CHANNEL, json.dumps({"Height": height, "Width": width}))
         time.sleep(0.3)
 
@@ -116,7 +117,8 @@ def background(result, work):
         try:
             work()
         except Exception as error:
-            # A command need not read what it is given: the connection may be gone. Not to stderr, which is the command's.
+            # A command may leave its stdin unread, so the connection may be gone. This does not go to stderr, which is
+            # the command's.
             result["error"] = f"write: {type(error).__name__}: {error}"
 
     threading.Thread(target=quiet, daemon=True).start()
@@ -141,13 +143,13 @@ def parse():
     parser.add_argument("--namespace", default="default")
     parser.add_argument("--pod", required=True)
     parser.add_argument("--container", default="main")
-    parser.add_argument("--stdin", action="store_true", help="this process's stdin, to its end")
-    parser.add_argument("--one-write", action="store_true", help="all of stdin in one write_stdin, one message")
-    parser.add_argument("--close", action="store_true", help="the connection and not stdin, behind stdin's last byte")
-    parser.add_argument("--text", action="store_true", help="str and not bytes, the library's default: text frames")
+    parser.add_argument("--stdin", action="store_true", help="pass this process's stdin, to its end")
+    parser.add_argument("--one-write", action="store_true", help="send all of stdin in one write_stdin, and so in one message")
+    parser.add_argument("--close", action="store_true", help="close the connection instead of stdin after stdin's last byte")
+    parser.add_argument("--text", action="store_true", help="use str, the library's default, which sends text frames")
     parser.add_argument("--tty", action="store_true")
-    parser.add_argument("--resize", metavar="80x24,132x50", help="sent 300 ms apart")
-    parser.add_argument("--protocol", metavar="LIST", help="the Sec-WebSocket-Protocol header, not the library's own")
+    parser.add_argument("--resize", metavar="80x24,132x50", help="terminal sizes, sent 300 ms apart")
+    parser.add_argument("--protocol", metavar="LIST", help="replace the library's Sec-WebSocket-Protocol header")
     parser.add_argument("--result", metavar="FILE")
     parser.add_argument("--watchdog", type=float, default=120, metavar="SECONDS")
     parser.add_argument("command", nargs="+")

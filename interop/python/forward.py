@@ -1,7 +1,6 @@
-"""Port-forward over WebSocket channels by Kubernetes' client for Python, its own means and nothing beside them.
+"""Port-forward over WebSocket channels by Kubernetes' client for Python, through its own API only.
 
-All of this process's stdin is sent to each of the ports at once, and what comes back is read until the server ends. The
-result is one line of JSON in the --result file: {"error", "ports": {PORT: {"bytes", "sha256", "error"}}}.
+Sends all of stdin to each of the ports, concurrently, and reads what comes back until the server ends. The result is one line of JSON in the --result file: {"error", "ports": {PORT: {"bytes", "sha256", "error"}}}.
 """
 
 import argparse
@@ -22,7 +21,7 @@ def main():
     arguments = parse()
     result = {"error": None, "ports": {}}
     threading.Timer(arguments.watchdog, lambda: watchdog(arguments, result)).start()
-    # The library's own thread has no other way to say that it gives up.
+    # The library's own thread can report its failure in no other way.
     threading.excepthook = lambda failed: give_up(arguments, result, failed.exc_value)
     try:
         run(arguments, result)
@@ -92,7 +91,7 @@ def finish(arguments, result, status):
         with open(arguments.result, "w") as file:
             file.write(json.dumps(result) + "\n")
     sys.stdout.flush()
-    # Not sys.exit: a thread may still wait.
+    # sys.exit would wait for threads.
     os._exit(status)
 
 

@@ -1,6 +1,6 @@
-//! What passes over a port of loopback's, recorded by dumpcap and read by tshark with the dissector of `tools/`.
+//! Records the traffic on a loopback port with dumpcap, and reads it with tshark and the dissector of `tools/`.
 //!
-//! Owns that nothing of a session is missing: a recording has begun before anything is said, and ends when it has it all.
+//! Guarantees that a recording is complete: it has begun before the first byte, and ends after the last one.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -27,10 +27,10 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Begins to record what passes over a TCP port.
+    /// Begins to record the traffic on a TCP port.
     ///
     /// # Panics
-    /// Where it does not come to that: dumpcap has to be allowed to capture.
+    /// Panics if recording fails: dumpcap must be allowed to capture.
     pub async fn of(port: u16) -> Self {
         let scratch = Scratch::new();
         let (from, to) = (bound().await, bound().await);
@@ -43,25 +43,26 @@ impl Capture {
         capture
     }
 
-    /// The same of a server at a URL.
+    /// The same for a server at a URL.
     ///
     /// # Panics
-    /// As above, and where the URL has no port.
+    /// Panics as above, and if the URL has no port.
     pub async fn of_server(url: &str) -> Self {
         let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         Self::of(port.unwrap_or_else(|| panic!("{url} has no port"))).await
     }
 
-    /// Ends, and has the upgraded connection read.
+    /// Ends the recording and reads the upgraded connection.
     ///
     /// # Panics
-    /// Where that is not one, where something of it was not recorded, and where tshark fails.
+    /// Panics if there is not exactly one such connection, if part of it was not recorded, or if tshark fails.
     pub async fn end(mut self) -> Wire {
         self.mark(b"kubestream: it is over").await;
         let file = self.scratch.file(FILE);
         drop(self.dumpcap);
         let mut tshark = Command::new("tshark");
-        // Not with the settings of whoever runs the tests. One pass alone: at a second look Wireshark's SPDY inflates again.
+        // An empty configuration directory keeps the user's settings out. tshark makes a single pass, because in a
+        // second one Wireshark's SPDY dissector inflates again.
         tshark.env("WIRESHARK_CONFIG_DIR", self.scratch.path()).args(["-n", "-l", "-T", "pdml"]).args(["-J", LAYERS]);
         tshark.args(["-Y", &format!("tcp.port == {}", self.port)]).arg("-X").arg(lua()).arg("-r").arg(file);
         let ended = run(tshark, Input::Null).await;
@@ -69,7 +70,7 @@ impl Capture {
         Wire::read(&String::from_utf8(ended.stdout).expect("XML in UTF-8"), self.port)
     }
 
-    /// Sends a datagram until the recording has it, and so what came before.
+    /// Sends a datagram until it appears in the recording, which then also has everything before it.
     async fn mark(&mut self, mark: &[u8]) {
         let recorded = async {
             loop {
@@ -85,7 +86,7 @@ impl Capture {
 
     fn has(&mut self, mark: &[u8]) -> bool {
         let Ok(mut file) = File::open(self.scratch.file(FILE)) else { return false };
-        // What was there the last time can have ended within the mark.
+        // The last search may have ended in the middle of the mark.
         let from = self.searched.saturating_sub(mark.len() as u64);
         let mut new = Vec::new();
         file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_end(&mut new)).expect("the recording is read");
@@ -94,15 +95,15 @@ impl Capture {
     }
 }
 
-/// Cases that have nothing to do with each other: most of the time of each is dumpcap's, who writes twice a second.
+/// Runs independent cases at once. Most of their time is spent waiting for dumpcap, which writes twice per second.
 pub async fn at_once<T>(cases: impl IntoIterator<Item = T>, test: impl AsyncFn(T)) {
     stream::iter(cases).for_each_concurrent(4, |case| test(case)).await;
 }
 
-/// Has a client and a server say some bytes again, each its head first, and reads that as any session.
+/// Replays recorded bytes of a client and a server, each beginning with its head, and reads them like a session.
 ///
 /// # Panics
-/// Where the bytes do not begin with a head, and as a [`Capture`] does.
+/// Panics if the bytes do not begin with a head, and as a [`Capture`] does.
 pub async fn replay(client: &[u8], server: &[u8]) -> Wire {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -120,14 +121,14 @@ pub async fn replay(client: &[u8], server: &[u8]) -> Wire {
 
 async fn pass(from: &mut TcpStream, to: &mut TcpStream, bytes: &[u8]) {
     let mut heard = vec![0; bytes.len()];
-    // Wireshark takes apart no packet of 500 layers, and a small message is two.
+    // Wireshark dissects at most 500 layers in a packet, and a small message has two.
     for (bytes, heard) in bytes.chunks(512).zip(heard.chunks_mut(512)) {
         let passed = async { tokio::try_join!(from.write_all(bytes), to.read_exact(heard)) };
         within("bytes on loopback", passed).await.expect("they pass");
     }
 }
 
-/// How long the head is, with the empty line behind it.
+/// The length of the head, including its empty line.
 fn head(bytes: &[u8]) -> usize {
     const END: &[u8] = b"\r\n\r\n";
     bytes.windows(END.len()).position(|end| end == END).expect("a head") + END.len()
@@ -143,5 +144,6 @@ fn lua() -> String {
 }
 
 const FILE: &str = "wire.pcapng";
-/// What tshark is to write out; of the rest it writes a line. A failure of the dissector itself is text.
+/// The layers that tshark writes in full; the others take a line each. A failure of the dissector itself appears as
+/// text.
 const LAYERS: &str = "tcp http websocket k8s_channel k8s_tunnel spdy _ws.malformed text";

@@ -1,6 +1,6 @@
-//! The program that is a container runtime, and the kubelet's client of it.
+//! The program `cri`, a container runtime, and the kubelet's client for it.
 //!
-//! Owns how it is called. What comes of it is the test's.
+//! Starts and calls them. The tests judge the answers.
 
 use std::fs;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::{Ended, Input, Peer, Scratch, binary, execute, run, within};
 /// A runtime with one pod.
 #[derive(Debug)]
 pub struct Runtime {
-    /// Dropped, it ends.
+    /// Dropping this ends the runtime.
     pub peer: Peer,
-    /// The files of the test, the socket and the logs among them.
+    /// The files of the test, with the socket and the logs.
     pub scratch: Scratch,
-    /// The pod.
+    /// The id of the pod.
     pub pod: String,
 }
 
@@ -50,7 +50,7 @@ impl Runtime {
         answer
     }
 
-    /// The code of a call that fails.
+    /// Makes a call that must fail, and returns its code.
     pub async fn refused(&self, name: &str, request: Value) -> String {
         let (code, answer) = self.try_call(name, request).await;
         assert_eq!(code, Some(1), "{name}: {answer}");
@@ -118,7 +118,7 @@ impl Runtime {
             let mut parts = line.splitn(4, ' ').map(str::to_owned);
             let time = parts.next().expect("a time");
             assert!(time.len() == "2026-01-01T00:00:00.000000000Z".len() && time.ends_with('Z'), "{time}");
-            let mut next = || parts.next().unwrap_or_else(|| panic!("{line:?} is no record"));
+            let mut next = || parts.next().unwrap_or_else(|| panic!("{line:?} is not a record"));
             (next(), next(), next())
         };
         log.lines().map(record).collect()
@@ -128,7 +128,7 @@ impl Runtime {
 /// The id in an answer.
 ///
 /// # Panics
-/// Where there is none.
+/// Panics if there is none.
 #[must_use]
 pub fn id(answer: &Value) -> String {
     answer["id"].as_str().expect("an id").to_owned()

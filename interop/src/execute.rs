@@ -1,16 +1,16 @@
-//! client-go's executors at a whole URL, such as a runtime gives out.
+//! client-go's executors at a complete URL, such as a runtime gives out.
 //!
-//! Owns how they are started and asked for their outcome.
+//! Starts them and reads their outcome.
 
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::{Ended, Input, Scratch, binary, run};
 
-/// Runs the executor at a URL. It takes its streams from the query, which a runtime's server does not look at.
+/// Runs the executor at a URL. The executor takes its streams from the query, which a runtime's server ignores.
 ///
 /// # Panics
-/// Where it leaves no outcome.
+/// Panics if there is no outcome.
 pub async fn execute(url: &str, arguments: &[&str], streams: &str, input: Input) -> (Ended, Value) {
     let scratch = Scratch::new();
     let mut command = Command::new(binary("exec-client"));

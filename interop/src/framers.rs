@@ -1,22 +1,23 @@
-//! Framers that are not ours, moby/spdystream's and netty's: each reads any bytes, and tells what frames it finds in them.
+//! The framers of moby/spdystream and netty: each reads any bytes and describes the frames in them.
 //!
-//! Owns the words for a frame, which our own frames are put into as well, and the life of the two processes. It must not
-//! know in what the readings may differ.
+//! Holds the description of a frame, which is used for our frames too, and the life of the two processes. It does not
+//! know which differences are allowed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bytes::BytesMut;
-use kubestream::spdy::{Codec, CodecError, Frame, Headers, Limits, Setting};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame, Headers, Setting};
 use serde_json::{Map, Value, json};
 use tokio_util::codec::Decoder;
 
 use crate::{binary, java};
 
-/// How long one of them lives at most, in seconds: millions of inputs take hours.
+/// The longest life of a framer process, in seconds. Millions of inputs take hours.
 const LIFE: &str = "14400";
 
-/// What a frame says, in the words in which the other framers answer: headers are in the order that they came in.
+/// Describes a frame as the other framers do. Headers are in the order in which they came.
 #[must_use]
 pub fn described(frame: &Frame) -> Value {
     const VERSION: u16 = 3;
@@ -58,10 +59,10 @@ fn pairs(headers: &Headers) -> Vec<Value> {
     headers.iter().map(|(name, value)| json!([text(name), text(value)])).collect()
 }
 
-/// Go's framer forgets the order of headers: they are sorted by name.
+/// Sorts the headers by name, because Go's framer does not keep their order.
 ///
 /// # Panics
-/// Where that is no described frame.
+/// Panics if this is not the description of a frame.
 #[must_use]
 pub fn sorted(mut frame: Value) -> Value {
     if let Some(headers) = frame.get_mut("headers") {
@@ -71,7 +72,7 @@ pub fn sorted(mut frame: Value) -> Value {
     frame
 }
 
-/// Bytes as a described frame has them.
+/// Bytes as in the description of a frame.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -79,28 +80,28 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// What one of the others makes of an input, up to its first error.
+/// What another framer reads in an input, up to its first error.
 #[derive(Debug)]
 pub struct Reading {
-    /// What each frame says.
+    /// The description of each frame.
     pub frames: Vec<Value>,
-    /// What it says of what is wrong behind them, if anything is.
+    /// The error after these frames, if any.
     pub error: Option<Map<String, Value>>,
 }
 
-/// What our own codec makes of one.
+/// What this library's codec reads in an input.
 #[derive(Debug)]
 pub struct Ours {
-    /// DATA that the input cuts is none, as with the others.
+    /// A DATA frame that the input cuts is left out, as the other framers do.
     pub frames: Vec<Frame>,
-    /// What is wrong behind them.
+    /// The error after these frames, if any.
     pub error: Option<CodecError>,
-    /// Where each of the frames begins, and what is behind the last.
+    /// The offset of each frame, and the offset after the last one.
     pub starts: Vec<usize>,
 }
 
 impl Ours {
-    /// Has it read an input in one piece.
+    /// Reads an input in one piece.
     #[must_use]
     pub fn read(input: &[u8], limits: Limits) -> Self {
         let (mut codec, mut left) = (Codec::new(limits), BytesMut::from(input));
@@ -132,21 +133,21 @@ fn behind_the_skipped(input: &[u8], mut at: usize) -> usize {
 /// The first eight bytes of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// None of DATA.
+    /// `None` for DATA.
     pub version: Option<u16>,
-    /// 0 of DATA.
+    /// 0 for DATA.
     pub kind: u16,
-    /// As they came.
+    /// The flags as they came.
     pub flags: u8,
     /// The length field.
     pub length: usize,
 }
 
 impl Head {
-    /// How long one is.
+    /// The length of a head.
     pub const SIZE: usize = 8;
 
-    /// The head at an offset, if it is all there.
+    /// Returns the head at an offset, if the input has all of it.
     #[must_use]
     pub fn at(input: &[u8], at: usize) -> Option<Self> {
         let Some(&[a, b, c, d, flags, high, middle, low]) = input.get(at..at.saturating_add(Self::SIZE)) else {
@@ -161,14 +162,14 @@ impl Head {
         })
     }
 
-    /// Whether this is a control frame of a type that SPDY/3.1 does not have, or has given up.
+    /// True for a control frame of a type that SPDY/3.1 does not have, or no longer has.
     #[must_use]
     pub fn is_unknown(self) -> bool {
         self.version.is_some() && !matches!(self.kind, 1..=4 | 6..=9)
     }
 }
 
-/// A framer that reads input after input, each as if it were the first.
+/// A process that reads one input after another, each without knowledge of the others.
 #[derive(Debug)]
 pub struct Framer {
     child: Child,
@@ -177,7 +178,7 @@ pub struct Framer {
 }
 
 impl Framer {
-    /// moby/spdystream's.
+    /// The framer of moby/spdystream.
     #[must_use]
     pub fn go() -> Self {
         let mut command = Command::new(binary("frames"));
@@ -185,7 +186,7 @@ impl Framer {
         Self::start(command)
     }
 
-    /// netty's.
+    /// The framer of netty.
     #[must_use]
     pub fn netty() -> Self {
         let mut command = java("Frames");
@@ -201,10 +202,10 @@ impl Framer {
         Self { child, stdin, stdout }
     }
 
-    /// What it makes of each of these.
+    /// Returns what it reads in each of these inputs.
     ///
     /// # Panics
-    /// Where it does not answer.
+    /// Panics if it does not answer.
     pub fn read(&mut self, inputs: &[Vec<u8>]) -> Vec<Reading> {
         let (stdin, stdout) = (self.stdin.as_mut().expect("stdin is open"), &mut self.stdout);
         let written = inputs.iter().flat_map(|input| {
@@ -213,7 +214,7 @@ impl Framer {
         });
         let written: Vec<u8> = written.collect();
         std::thread::scope(|scope| {
-            // It answers while it reads.
+            // It answers while it still reads, so writing needs a thread of its own.
             let writing = scope.spawn(move || stdin.write_all(&written).and_then(|()| stdin.flush()));
             let answers = inputs.iter().map(|_| {
                 let mut line = String::new();
@@ -229,13 +230,13 @@ impl Framer {
 
 fn answer(line: &str) -> Reading {
     let mut said: Map<String, Value> = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
-    let Some(Value::Array(frames)) = said.remove("frames") else { panic!("no frames: {line}") };
+    let Some(Value::Array(frames)) = said.remove("frames") else { panic!("not a list of frames: {line}") };
     Reading { frames, error: said.contains_key("error").then_some(said) }
 }
 
 impl Drop for Framer {
     fn drop(&mut self) {
-        // That is what tells it to end.
+        // Closing stdin ends the process.
         drop(self.stdin.take());
         if std::thread::panicking() {
             let _ = self.child.kill();

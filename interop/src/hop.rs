@@ -1,6 +1,6 @@
-//! Gateways between a client and a server, as their users have them, and links that take little at a time.
+//! Gateways between a client and a server, configured as their users do, and links with small buffers.
 //!
-//! Owns their configuration and their lives: each ends with its test. What is to pass through them is the test's.
+//! Configures and starts them, and ends them with their test. The tests decide what passes through them.
 
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -14,10 +14,11 @@ use tokio::task::JoinSet;
 
 use crate::{Peer, Scratch};
 
-/// Bytes that the kernel is asked to take for whoever is slow to read. It makes twice as many of them.
+/// The buffer size asked of the kernel for a slow reader. Linux doubles it.
 pub const NARROW: u32 = 8 * 1024;
 
-/// What nginx's own page on WebSocket has, for every upgrade: <https://nginx.org/en/docs/http/websocket.html>.
+/// The configuration of nginx's page on WebSocket, used for every upgrade:
+/// <https://nginx.org/en/docs/http/websocket.html>.
 const NGINX: &str = "
 daemon off;
 worker_processes 2;
@@ -47,7 +48,7 @@ http {
 }
 ";
 
-/// Debian's own haproxy.cfg, and the hour that its users give a tunnel. An upgrade needs nothing beside it.
+/// Debian's own haproxy.cfg, with the tunnel timeout of one hour that users set. An upgrade needs nothing else.
 const HAPROXY: &str = "
 global
     maxconn 1000
@@ -64,24 +65,26 @@ backend servers
     server node SERVER
 ";
 
-/// The gateway gets its socket, with what already waits for it, as descriptor 3: no port is chosen twice.
+/// The gateway gets its listening socket, with connections that already wait, as descriptor 3. So no port has to be
+/// chosen twice.
 const NGINX_GUARD: &str = r#"command -v nginx >/dev/null || exit 1
     NGINX='3;' nginx -e "$1/error.log" -p "$1" -c "$1/nginx.conf" 3>&2 2>"$1/log" </dev/null & echo "$0"; cat >/dev/null; kill $!; wait"#;
 const HAPROXY_GUARD: &str = r#"command -v haproxy >/dev/null || exit 1
     haproxy -db -f "$1/haproxy.cfg" 3>&2 2>"$1/log" </dev/null & echo "$0"; cat >/dev/null; kill $!; wait"#;
 
-/// A gateway that knows no half-close: it ends both of its sides when either of them has ended.
+/// A gateway without half-close: when one of its sides ends, it ends both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gateway {
     /// nginx.
     Nginx,
     /// HAProxy.
     Haproxy,
-    /// The least that is one: it hands on what it has read, and closes both sockets with what they still hold unread.
+    /// The smallest such gateway: it passes on what it has read, and closes both sockets even if they have unread
+    /// bytes.
     Relay,
 }
 
-/// A server with a gateway before it.
+/// A server with a gateway in front of it.
 #[derive(Debug)]
 pub struct Hop {
     address: String,
@@ -99,7 +102,7 @@ impl Hop {
     /// Starts the gateway.
     ///
     /// # Panics
-    /// Where it cannot be started, or outside of a runtime.
+    /// Panics if the gateway cannot be started, or outside of a runtime.
     #[must_use]
     pub fn before(server: Peer, gateway: Gateway) -> Self {
         let to = server.address().trim_start_matches("http://").to_owned();
@@ -114,14 +117,15 @@ impl Hop {
         Self { address: format!("http://{at}"), _gateway: gateway, _server: server }
     }
 
-    /// Where the gateway listens: a URL.
+    /// The URL of the gateway.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 }
 
-/// A link that takes little at a time of what comes back, whatever its client's kernel would take. It keeps half-closes, and a reset is one on its other side too.
+/// A link that takes few bytes at a time from the server, whatever the client's kernel would take. It passes
+/// half-closes on, and a reset on one side as a reset on the other.
 #[derive(Debug)]
 pub struct Link {
     address: String,
@@ -129,10 +133,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// Begins at a port of its own, and leads to that URL.
+    /// Opens a link to that URL, on a port of its own.
     ///
     /// # Panics
-    /// Outside of a runtime.
+    /// Panics outside of a runtime.
     #[must_use]
     pub fn to(url: &str) -> Self {
         let listener = StdListener::bind("127.0.0.1:0").expect("a port");
@@ -141,7 +145,7 @@ impl Link {
         Self { address, _tasks: serve(listener, url.trim_start_matches("http://").to_owned(), link) }
     }
 
-    /// Where it begins: a URL.
+    /// The URL of the link.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
@@ -154,7 +158,7 @@ fn process(listener: StdListener, at: &str, to: &str, guard: &str, name: &str, c
     let configuration = configuration.replace("DIRECTORY", &directory).replace("LISTEN", at).replace("SERVER", to);
     std::fs::write(scratch.file(name), configuration).expect("a configuration");
     let mut command = Command::new("sh");
-    // Debian has them where only root looks.
+    // Debian installs both in a directory that only root searches.
     command.env("PATH", format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default()));
     command.args(["-c", guard, at, &directory]).stderr(Stdio::from(OwnedFd::from(listener)));
     Running::Process { _peer: Peer::start(command, |line| Some(line.to_owned())), _scratch: scratch }
@@ -170,7 +174,7 @@ fn serve<F: Future<Output = io::Result<()>> + Send + 'static>(
     all.spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((near, _)) = listener.accept().await {
-            // How one ends is for its two ends to tell.
+            // The two ends report how a connection ends.
             connections.spawn(each(near, to.clone()));
         }
     });
@@ -201,14 +205,15 @@ enum Broken {
     Writing,
 }
 
-/// Both ways, to both ends.
+/// Carries bytes both ways until both directions have ended.
 async fn carry(near: &mut TcpStream, far: &mut TcpStream) -> Result<(), Broken> {
     let ((from_near, to_near), (from_far, to_far)) = (near.split(), far.split());
     let (there, back) = (pass(from_near, to_far), pass(from_far, to_near));
     tokio::pin!(there, back);
     tokio::select! {
         ended = &mut there => match ended {
-            // What was on its way before the reset still comes. Once the writer was told of it the reader may see a mere end.
+            // Bytes that were on their way before the reset still come. After the writer has been told of the reset,
+            // the reader may see a plain end.
             Err(Broken::Writing) => back.await.and(Err(Broken::Writing)),
             Err(Broken::Reading) => Err(Broken::Reading),
             Ok(()) => back.await,
@@ -232,10 +237,10 @@ async fn pass(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> Result<(), Broke
     }
 }
 
-/// A connection whose kernel takes no more than [`NARROW`] says, twice.
+/// Connects with a receive buffer of [`NARROW`] bytes, which Linux doubles.
 ///
 /// # Errors
-/// Those of the connection.
+/// Fails as connecting does.
 pub async fn narrow(address: &str) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(NARROW)?;

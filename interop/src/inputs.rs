@@ -1,6 +1,7 @@
-//! Any bytes for framers to read: sessions as they were recorded, these changed, and sessions made up with something broken.
+//! Inputs for framers: recorded sessions, changed sessions, and invented sessions with something broken.
 //!
-//! Owns the making of inputs, the same ones for a seed. It must not know what a framer makes of them, nor use our own.
+//! Makes the inputs, always the same ones for a seed. It does not know what a framer reads in them, and does not use
+//! this library's codec.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,33 +9,33 @@ use std::path::{Path, PathBuf};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use support::mutation::{Numbers, TELLING, mutate};
 
-/// The text that SPDY/3.1's blocks begin with knowing.
+/// The dictionary of SPDY/3.1's header compression.
 pub const DICTIONARY: &[u8] = include_bytes!("../../src/wire/spdy/dictionary.bin");
 const SYN_STREAM: u8 = 1;
 const SYN_REPLY: u8 = 2;
 const SETTINGS: u8 = 4;
 const HEADERS: u8 = 8;
 
-/// What every input ends with: whoever is between two frames there reads it, and nobody else.
+/// Every input ends with this frame. A framer that is between two frames there reads it; any other does not.
 const MARK: [u8; 12] = [0x80, 3, 0, 6, 0, 0, 0, 4, 0x5e, 0xed, 0x5e, 0xed];
 
-/// What a sync flush ends with.
+/// The last bytes of a sync flush.
 const FLUSH: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Inputs, without an end.
+/// An endless sequence of inputs.
 #[derive(Debug)]
 pub struct Inputs {
     numbers: Numbers,
     sessions: Vec<Vec<u8>>,
-    /// What has not been given yet as it is.
+    /// The recorded sessions that have not been returned unchanged yet.
     whole: Vec<Vec<u8>>,
 }
 
 impl Inputs {
-    /// Those of this seed, the recorded sessions first.
+    /// The inputs of a seed. The recorded sessions come first.
     ///
     /// # Panics
-    /// Where a session cannot be read.
+    /// Panics if a session cannot be read.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -82,7 +83,7 @@ impl Inputs {
         }
     }
 
-    /// The parts put together again, and one to three things about them broken, or none.
+    /// Joins the parts again, with up to three of them broken.
     fn broken(&mut self, mut parts: Vec<Part>) -> Vec<u8> {
         let mut zlib = Zlib { level: self.numbers.choose(&[1, 1, 9, 0]).to_owned(), dictionary: DICTIONARY };
         let other = self.session();
@@ -118,7 +119,7 @@ impl Iterator for Inputs {
     }
 }
 
-/// The files of a directory in the order of their names.
+/// The files of a directory, ordered by name.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -126,14 +127,14 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// A frame in its parts.
+/// The parts of a frame.
 #[derive(Clone, Debug)]
 struct Part {
     first: [u8; 4],
     flags: u8,
-    /// What the length field says that is not so.
+    /// A wrong value for the length field.
     lie: Option<u32>,
-    /// All that is not compressed.
+    /// The uncompressed part.
     plain: Vec<u8>,
     block: Option<Block>,
 }
@@ -142,7 +143,7 @@ struct Part {
 struct Block {
     plain: Vec<u8>,
     end: FlushCompress,
-    /// How many bytes its compressed form is without in the end, and what it has instead.
+    /// How many bytes to cut off the end of the compressed part, and what to put there instead.
     cut: usize,
     tail: Vec<u8>,
 }
@@ -158,7 +159,7 @@ impl Part {
         Self { first: [0x80, 3, 0, kind], flags, lie: None, plain, block }
     }
 
-    /// A frame of any type with nothing broken, but for what only a session can judge.
+    /// A frame of any type with nothing broken, except what only a session can judge.
     fn any(numbers: &mut Numbers) -> Self {
         const KINDS: [u8; 18] = [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4, 6, 7, 8, 8, 9, 10];
         let kind = *numbers.choose(&KINDS);
@@ -187,7 +188,7 @@ impl Part {
                 Self::control(kind, flags, plain, None)
             }
             6 => Self::control(kind, 0, numbers.word().to_be_bytes().to_vec(), None),
-            // CREDENTIAL, which is obsolete.
+            // CREDENTIAL, an obsolete type.
             10 => Self::control(kind, flags, numbers.bytes(40), None),
             _ => {
                 let value = if numbers.one_in(2) { numbers.word() } else { u32::from(numbers.byte()) + 1 };
@@ -212,7 +213,7 @@ impl Part {
                 let at = at & !3;
                 self.plain[at..at + 4].copy_from_slice(&numbers.word().to_be_bytes());
             }
-            // A bit that is reserved, or the highest of a number.
+            // A reserved bit, or the highest bit of a number.
             6 if !self.plain.is_empty() => self.plain[at & !3] ^= 0x80,
             7 if numbers.one_in(2) => self.plain.extend(numbers.bytes(9)),
             7 => self.plain.truncate(at),
@@ -229,7 +230,7 @@ impl Block {
     fn break_one_thing(&mut self, kind: usize, other: &[u8], numbers: &mut Numbers) {
         match kind {
             8 => {
-                // One of the numbers in it: the count of pairs, or the length of a name or a value.
+                // One of the numbers in it: the count of pairs, or the length of a name or value.
                 let at = *numbers.choose(&numbers_in(&self.plain));
                 if let Some(Ok(field)) = self.plain.get(at..at + 4).map(<[u8; 4]>::try_from) {
                     let near = u32::from_be_bytes(field).wrapping_add_signed(*numbers.choose(&[-4, -1, 1, 4]));
@@ -285,7 +286,7 @@ fn any_headers(numbers: &mut Numbers) -> Vec<u8> {
     const VALUES: [&str; 7] = ["error", "8080", "0", "", "one\0two", "v\u{e4}lue", "text/html"];
     let pairs: Vec<_> = (0..numbers.below(6))
         .map(|_| {
-            // The first few are what is sent in earnest.
+            // The first names are those that are sent in practice.
             let names = if numbers.one_in(8) { &NAMES[..] } else { &NAMES[..7] };
             let name = numbers.choose(names).as_bytes().to_vec();
             let value = match numbers.below(200) {
@@ -313,7 +314,7 @@ fn block_of(pairs: &[Pair]) -> Vec<u8> {
     plain
 }
 
-/// Where the numbers of a block are, as far as they can be followed.
+/// The positions of the numbers in a block, as far as it can be parsed.
 fn numbers_in(plain: &[u8]) -> Vec<usize> {
     let (mut found, mut at) = (vec![0], 4usize);
     while let Some(Ok(field)) = plain.get(at..at.saturating_add(4)).map(<[u8; 4]>::try_from) {
@@ -323,7 +324,7 @@ fn numbers_in(plain: &[u8]) -> Vec<usize> {
     found
 }
 
-/// The pairs of a block that has nothing wrong in it.
+/// The pairs of a valid block.
 fn pairs_of(plain: &[u8]) -> Option<Vec<Pair>> {
     let fields = numbers_in(plain);
     let text = |at: usize, end: Option<&usize>| plain.get(at + 4..end.copied().unwrap_or(plain.len()));
@@ -332,7 +333,7 @@ fn pairs_of(plain: &[u8]) -> Option<Vec<Pair>> {
     (block_of(&pairs) == plain).then_some(pairs)
 }
 
-/// The frames of a session, their blocks inflated as long as they can be.
+/// The frames of a session. Their blocks are inflated until the first that fails.
 fn take_apart(session: &[u8]) -> Vec<Part> {
     let mut inflate = Some(Decompress::new(true));
     let (mut parts, mut rest) = (Vec::new(), session);
@@ -355,7 +356,7 @@ fn take_apart(session: &[u8]) -> Vec<Part> {
     parts
 }
 
-/// A block, or nothing from the first on that does not inflate.
+/// Inflates a block. After the first failure it returns nothing for any block.
 fn inflated(inflate: &mut Option<Decompress>, compressed: &[u8]) -> Option<Vec<u8>> {
     const ENOUGH: usize = 1 << 16;
     let state = inflate.as_mut()?;
@@ -414,8 +415,8 @@ impl Zlib {
     }
 }
 
-/// A seed of the fuzz target `header_block` as a session: a good block, and one for each piece of the seed. A piece is a
-/// length in units of 8, with its highest bit for "compressed already", then bytes.
+/// A seed of the fuzz target `header_block` as a session: a good block, then one for each piece of the seed. A piece is
+/// a length in units of 8, with the highest bit set for "compressed already", and its bytes.
 fn headers_of(seed: &[u8]) -> Vec<u8> {
     let zlib = Zlib { level: 1, dictionary: DICTIONARY };
     let good = [("streamtype", "error"), ("port", "8080"), ("requestid", "0")];

@@ -1,8 +1,8 @@
-//! The harness of the interop suite: foreign peers, started and ended, and what the transfers with them carry.
+//! The harness of the interop suite: starts and ends foreign peers, and generates the content of transfers.
 //!
-//! Owns the life of every process that a test starts: none outlives its test. It must not know what a test expects.
+//! Ends every process that a test starts, at the latest with the test. It knows nothing of what a test expects.
 //!
-//! `interop/run` builds the peers and runs the suite. A peer that is missing fails its tests.
+//! `interop/run` builds the peers and runs the suite. A missing peer fails its tests.
 
 mod capture;
 mod cri;
@@ -35,7 +35,7 @@ pub use transfer::{digest, pattern, read_all, read_pattern, send_pattern};
 pub use windows::{Watched, Windows};
 pub use wire::{Said, Side, Wire};
 
-/// How often a race is run: `KUBESTREAM_RUNS`, or `usual`.
+/// How many times a race is run: `KUBESTREAM_RUNS`, or `usual`.
 #[must_use]
 pub fn runs(usual: usize) -> usize {
     match std::env::var("KUBESTREAM_RUNS") {

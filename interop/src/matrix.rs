@@ -1,22 +1,24 @@
-//! What the tests prove, as the interop matrix has it: which foreign peer, in which role, over which protocol, through what, and which cases.
+//! Records what the tests prove, for the interop matrix: which foreign peer, in which role, over which protocol,
+//! through which hop, and which cases.
 //!
-//! Owns the names of the peers and of the protocols, and the record: a line of JSON a row, in the file that `KUBESTREAM_MATRIX` names. It must not know
-//! how the rows are merged and shown, which is `src/bin/matrix.rs`'s.
+//! Holds the names of the peers and protocols, and writes each row as a line of JSON to the file that
+//! `KUBESTREAM_MATRIX` names. `src/bin/matrix.rs` merges and shows the rows.
 
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
-use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 use serde_json::json;
 
-/// The program `node`: what a test starts by [`Peer::node`](crate::Peer::node), behind what `KUBESTREAM_THROUGH` says.
+/// The program `node`, which a test starts by [`Peer::node`](crate::Peer::node), behind the hop of
+/// `KUBESTREAM_THROUGH`.
 pub const NODE: &str = "`node`";
-/// Where nothing stands between.
+/// The matrix's sign for "nothing between".
 pub const NOTHING: &str = "–";
-/// What stands between by `KUBESTREAM_THROUGH`, and how the matrix says it.
+/// The hops of `KUBESTREAM_THROUGH`, and their names in the matrix.
 pub const THROUGH: [(&str, &str); 4] = [
     ("proxy", "`proxy`"),
     ("spdy", "`proxy --translate spdy`"),
@@ -33,10 +35,10 @@ macro_rules! names {
         }
 
         impl $name {
-            /// All of them, in the order of the matrix.
+            /// All values, in the order of the matrix.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// What the matrix and the command line call it.
+            /// The name in the matrix and on the command line.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
@@ -44,7 +46,7 @@ macro_rules! names {
                 }
             }
 
-            /// The one that is called so.
+            /// Returns the value with this name.
             #[must_use]
             pub fn named(text: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|one| one.text() == text)
@@ -60,9 +62,9 @@ macro_rules! names {
 }
 
 names! {
-    /// A peer that is not ours. `interop/run NAME` runs the suites whose sources say `Foreign::` and one of these.
+    /// A foreign peer. `interop/run NAME` runs the suites whose sources contain `Foreign::` and its name.
     Foreign {
-        /// The command.
+        /// The command kubectl.
         Kubectl: "kubectl",
         /// Go's client library: executors and port-forward.
         ClientGo: "client-go",
@@ -74,9 +76,9 @@ names! {
         ClientJava: "client-java",
         /// The kubelet's client of a container runtime.
         CriClient: "cri-client",
-        /// The command at a container runtime.
+        /// The command for container runtimes.
         Crictl: "crictl",
-        /// The tests of container runtimes.
+        /// The tests for container runtimes.
         Critest: "critest",
         /// The streaming server of the container runtimes.
         CriStreaming: "cri-streaming",
@@ -84,29 +86,29 @@ names! {
         Apiserver: "apiserver",
         /// A gateway that ends both sides of an upgraded connection when its server ends its own.
         Nginx: "nginx",
-        /// Another.
+        /// Another gateway of that kind.
         Haproxy: "haproxy",
-        /// SPDY/3.1 of the Kubernetes world.
+        /// The SPDY/3.1 library of Kubernetes.
         Spdystream: "spdystream",
-        /// SPDY/3.1 of Node's, with windows.
+        /// SPDY/3.1 for Node.js, with windows.
         SpdyTransport: "spdy-transport",
-        /// SPDY/3.1 of Java's, with windows and a limit of streams.
+        /// SPDY/3.1 for Java, with windows and a limit of streams.
         Netty: "netty",
-        /// The judge of what is on the wire.
+        /// The dissector that reads what is on the wire.
         Wireshark: "wireshark",
         /// The tar of this machine.
         GnuTar: "gnu-tar",
-        /// busybox's tar and its fellows, of this machine.
+        /// busybox's tar and other commands, on this machine.
         BusyboxTar: "busybox",
-        /// The reader of recordings.
+        /// The player of recordings.
         Asciinema: "asciinema",
-        /// No peer: bytes that a test has made itself, where no peer would make them.
+        /// No peer: bytes that a test makes itself, because no peer would send them.
         Bytes: "bytes",
     }
 }
 
 names! {
-    /// A protocol between a peer and us. Those with the same first words stand together in the matrix.
+    /// A protocol between a peer and this library. Names with the same first words stand together in the matrix.
     Over {
         /// `channel.k8s.io` over SPDY.
         SpdyV1: "SPDY v1",
@@ -128,25 +130,25 @@ names! {
         WebSocketV4Base64: "WebSocket v4.base64",
         /// `v5.channel.k8s.io`
         WebSocketV5: "WebSocket v5",
-        /// WebSocket, and SPDY where that is refused.
+        /// WebSocket, or SPDY if that is refused.
         Fallback: "WebSocket-else-SPDY",
         /// Port-forward over SPDY.
         Forward: "port-forward SPDY",
-        /// Port-forward over SPDY in a WebSocket.
+        /// Port-forward over SPDY inside WebSocket.
         Tunnel: "port-forward tunnel",
-        /// The tunnel, and SPDY where that is refused.
+        /// The tunnel, or SPDY if that is refused.
         ForwardFallback: "port-forward tunnel-else-SPDY",
-        /// The old form of port-forward without a subprotocol.
+        /// Legacy port-forward without a subprotocol.
         Channels: "port-forward channels \"\"",
-        /// The old form, `v4.channel.k8s.io`.
+        /// Legacy port-forward, `v4.channel.k8s.io`.
         ChannelsV4: "port-forward channels v4",
-        /// The old form, `v4.base64.channel.k8s.io`.
+        /// Legacy port-forward, `v4.base64.channel.k8s.io`.
         ChannelsV4Base64: "port-forward channels v4.base64",
-        /// Streams of SPDY on a bare connection.
+        /// SPDY streams on a bare connection.
         RawSpdy: "raw SPDY/3.1",
-        /// The interface of container runtimes.
+        /// The Container Runtime Interface.
         Cri: "CRI v1",
-        /// A request that is refused before it is any of these.
+        /// A request that is refused before it uses any of these.
         Http: "HTTP/1.1",
         /// A file.
         Asciicast: "asciicast v2",
@@ -156,27 +158,27 @@ names! {
 impl From<Protocol> for Over {
     fn from(protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Exec(Version::V1) => Self::SpdyV1,
-            Protocol::Exec(Version::V2) => Self::SpdyV2,
-            Protocol::Exec(Version::V3) => Self::SpdyV3,
-            Protocol::Exec(Version::V4) => Self::SpdyV4,
-            Protocol::Channel(Subprotocol::Unnamed) => Self::WebSocket,
-            Protocol::Channel(Subprotocol::V1) => Self::WebSocketV1,
-            Protocol::Channel(Subprotocol::V1Base64) => Self::WebSocketBase64,
-            Protocol::Channel(Subprotocol::V4) => Self::WebSocketV4,
-            Protocol::Channel(Subprotocol::V4Base64) => Self::WebSocketV4Base64,
-            Protocol::Channel(Subprotocol::V5) => Self::WebSocketV5,
-            Protocol::PortForward => Self::Forward,
-            Protocol::Tunnel => Self::Tunnel,
-            Protocol::PortChannels(Subprotocol::Unnamed) => Self::Channels,
-            Protocol::PortChannels(Subprotocol::V4) => Self::ChannelsV4,
-            Protocol::PortChannels(Subprotocol::V4Base64) => Self::ChannelsV4Base64,
+            Protocol::SpdyExec(Version::V1) => Self::SpdyV1,
+            Protocol::SpdyExec(Version::V2) => Self::SpdyV2,
+            Protocol::SpdyExec(Version::V3) => Self::SpdyV3,
+            Protocol::SpdyExec(Version::V4) => Self::SpdyV4,
+            Protocol::WebSocketExec(Subprotocol::Unnamed) => Self::WebSocket,
+            Protocol::WebSocketExec(Subprotocol::V1) => Self::WebSocketV1,
+            Protocol::WebSocketExec(Subprotocol::V1Base64) => Self::WebSocketBase64,
+            Protocol::WebSocketExec(Subprotocol::V4) => Self::WebSocketV4,
+            Protocol::WebSocketExec(Subprotocol::V4Base64) => Self::WebSocketV4Base64,
+            Protocol::WebSocketExec(Subprotocol::V5) => Self::WebSocketV5,
+            Protocol::SpdyPortForward => Self::Forward,
+            Protocol::TunneledPortForward => Self::Tunnel,
+            Protocol::LegacyPortForward(Subprotocol::Unnamed) => Self::Channels,
+            Protocol::LegacyPortForward(Subprotocol::V4) => Self::ChannelsV4,
+            Protocol::LegacyPortForward(Subprotocol::V4Base64) => Self::ChannelsV4Base64,
             other => panic!("the matrix has no name for {other:?}"),
         }
     }
 }
 
-/// What a peer is to us, and what stands between.
+/// A peer's role towards this project, and the hop between.
 #[derive(Clone, Debug)]
 pub struct Role {
     text: String,
@@ -185,7 +187,7 @@ pub struct Role {
 
 impl Role {
     fn new(what: &str, of: &str) -> Self {
-        // A test's own servers are behind nothing, whatever pass it is in.
+        // Only the node is behind the hop of a pass. The servers of single tests are not.
         let named = std::env::var("KUBESTREAM_THROUGH").ok().filter(|_| of == NODE);
         let through = named.map_or(NOTHING, |named| {
             let said = THROUGH.iter().find(|(value, _)| *value == named);
@@ -194,7 +196,7 @@ impl Role {
         Self { text: format!("{what} {of}"), through: through.to_owned() }
     }
 
-    /// What the test itself has put between.
+    /// Names a hop that the test itself has put between.
     #[must_use]
     pub fn through(mut self, what: &str) -> Self {
         what.clone_into(&mut self.through);
@@ -202,19 +204,19 @@ impl Role {
     }
 }
 
-/// A client of what is ours: [`NODE`], or what the matrix is to say.
+/// A client of our server: [`NODE`], or the text for the matrix.
 #[must_use]
 pub fn client_of(ours: &str) -> Role {
     Role::new("client of", ours)
 }
 
-/// A server for what is ours.
+/// A server for our client.
 #[must_use]
 pub fn server_for(ours: &str) -> Role {
     Role::new("server for", ours)
 }
 
-/// A hop on the way from what is ours, or to it.
+/// A hop in front of our server, or behind our client.
 #[must_use]
 pub fn hop_before(what: &str) -> Role {
     Role { through: NOTHING.to_owned(), ..Role::new("hop before", what) }
@@ -226,27 +228,27 @@ pub fn reader_of(what: &str) -> Role {
     Role::new("reader of", what)
 }
 
-/// Who writes what we read.
+/// A writer of what we read.
 #[must_use]
 pub fn writer_of(what: &str) -> Role {
     Role::new("writer of", what)
 }
 
-/// A command that what is ours runs in a container.
+/// A command that our program runs in a container.
 #[must_use]
 pub fn in_the_container_of(ours: &str) -> Role {
     Role::new("in the container of", ours)
 }
 
-/// What ours is to do as it does.
+/// A model, whose behaviour our program copies.
 #[must_use]
 pub fn model_of(ours: &str) -> Role {
     Role::new("model of", ours)
 }
 
-/// What a test proves, from its first line to its last: dropped without a panic, it has.
+/// What a test proves. It is recorded when this is dropped without a panic.
 #[derive(Debug)]
-#[must_use = "it is over when it is dropped: let _proof = …"]
+#[must_use = "the proof ends when it is dropped: let _proof = …"]
 pub struct Proof {
     suite: String,
     test: String,
@@ -254,27 +256,27 @@ pub struct Proof {
     rows: Vec<(Foreign, Role, Vec<Over>)>,
 }
 
-/// Begins a proof of a case, or of several with semicolons between. It is nothing yet without a peer.
+/// Begins the proof of one case, or of several separated by semicolons. It proves nothing until it has a peer.
 ///
 /// # Panics
-/// Where that is not on the test's own thread, whose name is the test's.
+/// Panics outside of the test's own thread, whose name is the name of the test.
 pub fn proves(cases: &str) -> Proof {
-    assert!(!cases.is_empty() && !cases.contains(['|', '\n']), "{cases:?} is no cell of a table");
+    assert!(!cases.is_empty() && !cases.contains(['|', '\n']), "{cases:?} is not a cell of a table");
     let program = std::env::current_exe().expect("this program's path");
     let name = program.file_stem().and_then(|name| name.to_str()).expect("a name");
     let thread = std::thread::current();
     let test = thread.name().filter(|name| !["main", "tokio-runtime-worker"].contains(name));
     Proof {
-        // cargo puts a hash behind it.
+        // cargo appends a hash to the name.
         suite: name.rsplit_once('-').map_or(name, |(suite, _)| suite).to_owned(),
-        test: test.expect("a proof begins on the test's thread").to_owned(),
+        test: test.expect("a proof must begin on the test's thread").to_owned(),
         cases: cases.to_owned(),
         rows: Vec::new(),
     }
 }
 
 impl Proof {
-    /// Of this peer, in this role, over each of these protocols: over none of them it is not of this peer.
+    /// Names the peer, its role, and each protocol. Without a protocol the peer is not recorded.
     pub fn with(mut self, peer: Foreign, role: Role, over: impl IntoIterator<Item: Into<Over>>) -> Self {
         let over: Vec<Over> = over.into_iter().map(Into::into).collect();
         if over.is_empty() {
@@ -298,7 +300,7 @@ impl Proof {
             });
             lines += &format!("{line}\n");
         }
-        // At once: other tests write there as well.
+        // One write for all lines, because other tests write to the file too.
         OpenOptions::new().create(true).append(true).open(to)?.write_all(lines.as_bytes())
     }
 }
@@ -308,7 +310,7 @@ impl Drop for Proof {
         let Some(to) = std::env::var_os("KUBESTREAM_MATRIX") else { return };
         let failed = std::thread::panicking();
         let recorded = self.record(to.as_ref(), !failed);
-        // A second panic would take all the other tests along.
+        // A second panic would end all other tests.
         if !failed {
             recorded.expect("the record of the matrix is written");
         }

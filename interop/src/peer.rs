@@ -1,6 +1,6 @@
-//! Servers that are not ours, and our own node: started, asked for their address, ended.
+//! Starts foreign servers and the built-in node, reads their address, and ends them.
 //!
-//! Owns where the binaries are. Every server ends when its stdin closes, so that not even a test that is killed leaves one
+//! Knows where the binaries are. Every server ends when its stdin closes, so even a killed test leaves no server
 //! behind.
 
 use std::ffi::OsStr;
@@ -18,12 +18,12 @@ pub struct Peer {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     address: String,
-    /// What it stands in front of, where it does.
+    /// The server behind this one, if any.
     _backend: Option<Box<Self>>,
 }
 
 impl Peer {
-    /// One of the Go peers, which says in its first line where it listens.
+    /// Starts one of the Go peers. Its first line is its address.
     #[must_use]
     pub fn go(name: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary(name));
@@ -31,10 +31,10 @@ impl Peer {
         Self::start(command, from_json)
     }
 
-    /// client-go's port-forward, which ends when stdin closes as it is. [`ports`](Self::ports) says where it listens.
+    /// Starts client-go's port-forward, which ends when stdin closes. [`ports`](Self::ports) returns its local ports.
     ///
     /// # Panics
-    /// Where it does not come to that.
+    /// Panics if it does not start.
     #[must_use]
     pub fn forward_client(url: &str, transport: &str, ports: &[u16]) -> Self {
         let ports: Vec<_> = ports.iter().map(|remote| format!("0:{remote}")).collect();
@@ -43,7 +43,7 @@ impl Peer {
         Self::start(command, from_json)
     }
 
-    /// Node's spdy-transport as server.
+    /// Starts Node's spdy-transport as a server.
     #[must_use]
     pub fn spdy_transport(arguments: &[&str]) -> Self {
         let mut command = Command::new("node");
@@ -51,7 +51,7 @@ impl Peer {
         Self::start(command, from_json)
     }
 
-    /// netty as server of SPDY.
+    /// Starts netty as a SPDY server.
     #[must_use]
     pub fn netty(arguments: &[&str]) -> Self {
         let mut command = java("Netty");
@@ -59,13 +59,13 @@ impl Peer {
         Self::start(command.into_std(), from_json)
     }
 
-    /// The built-in node. It has no guard of its own; a shell lends it one.
+    /// Starts the built-in node. A shell around it ends it when stdin closes.
     #[must_use]
     pub fn node() -> Self {
         Self::node_with_path(std::env::var_os("PATH").unwrap_or_default())
     }
 
-    /// The same, whose "containers" find their commands on another PATH.
+    /// The same, with another PATH for the commands in its "containers".
     #[must_use]
     pub fn node_with_path(path: impl AsRef<OsStr>) -> Self {
         const GUARD: &str = r#"PATH="$1" "$0" --listen 127.0.0.1:0 </dev/null & cat >/dev/null; kill $!; wait"#;
@@ -86,7 +86,7 @@ impl Peer {
         }
     }
 
-    /// The program proxy in front of a server: `--backend`, or `--kubelet`.
+    /// Starts the program proxy in front of this server, as its `--backend` or `--kubelet`.
     #[must_use]
     pub fn behind_proxy(self, as_what: &str, arguments: &[&str]) -> Self {
         let mut proxy = Self::proxy(as_what, self.address(), arguments);
@@ -94,7 +94,7 @@ impl Peer {
         proxy
     }
 
-    /// The same in front of what a test has at that URL.
+    /// The same in front of a test's own server at that URL.
     #[must_use]
     pub fn proxy(as_what: &str, url: &str, arguments: &[&str]) -> Self {
         const GUARD: &str =
@@ -104,13 +104,14 @@ impl Peer {
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
-    /// The program that is a container runtime, with its socket at a path. A shell lends it a guard too, and it ends what it has started.
+    /// Starts the program `cri`, a container runtime, with its socket at a path. A shell around it ends it when stdin
+    /// closes, and then it ends what it has started.
     #[must_use]
     pub fn runtime(socket: &Path) -> Self {
         Self::runtime_with(socket, std::env::var_os("PATH").unwrap_or_default(), &[])
     }
 
-    /// The same, whose containers find their commands on another PATH, with more arguments.
+    /// The same, with another PATH for its containers, and with more arguments.
     #[must_use]
     pub fn runtime_with(socket: &Path, path: impl AsRef<OsStr>, arguments: &[String]) -> Self {
         const GUARD: &str = r#"socket=$1 path=$2; shift 2
@@ -120,10 +121,10 @@ impl Peer {
         Self::start(command, |line| line.strip_prefix("listening on ").map(str::to_owned))
     }
 
-    /// dumpcap, which records what a filter lets through on loopback until it is ended. A shell lends it a guard too.
+    /// Starts dumpcap, which records on loopback what a filter selects. A shell around it ends it when stdin closes.
     #[must_use]
     pub fn dumpcap(filter: &str, file: &Path) -> Self {
-        // The socket's buffer is large enough for what the machine does not come to at once.
+        // The buffer of the socket is large enough for the bursts that a slow machine cannot write at once.
         const GUARD: &str = r#"echo recording; dumpcap -q -i lo -B 64 -f "$0" -w "$1" </dev/null >"$1.log" 2>&1 &
             cat >/dev/null; kill $!; wait"#;
         let mut command = Command::new("sh");
@@ -138,17 +139,17 @@ impl Peer {
         let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
         let mut peer = Self { child, stdin, stdout, address: String::new(), _backend: None };
         let line = peer.line();
-        peer.address = address(&line).unwrap_or_else(|| panic!("{command:?} says {line:?}, not where it listens"));
+        peer.address = address(&line).unwrap_or_else(|| panic!("{command:?} printed {line:?} instead of its address"));
         peer
     }
 
-    /// Where it listens: a URL or an address, as the peer says it.
+    /// The URL or address of the peer, as the peer printed it.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The same server, asked for by another name of loopback's.
+    /// The same server under another name of loopback.
     #[must_use]
     pub fn by_name(mut self, name: &str) -> Self {
         self.address = self.address.replace("127.0.0.1", name);
@@ -158,16 +159,17 @@ impl Peer {
     /// The local ports of a peer that forwards.
     ///
     /// # Panics
-    /// Where it listens on none.
+    /// Panics if it has none.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
-        serde_json::from_str(&self.address).unwrap_or_else(|error| panic!("{:?} are no ports: {error}", self.address))
+        serde_json::from_str(&self.address)
+            .unwrap_or_else(|error| panic!("{:?} is not a list of ports: {error}", self.address))
     }
 
-    /// Waits for the next line it prints, as JSON. The peer's own watchdog ends the wait.
+    /// Waits for the next line, and parses it as JSON. The peer's own watchdog limits the wait.
     pub fn report(&mut self) -> Value {
         let line = self.line();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the peer says {line:?}: {error}"))
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("the peer printed {line:?}: {error}"))
     }
 
     fn line(&mut self) -> String {
@@ -184,7 +186,7 @@ impl Drop for Peer {
         let start = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if start.elapsed() > GUARD_TAKES {
-                // It may be gone by now.
+                // The process may have ended already.
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 return;
@@ -194,13 +196,13 @@ impl Drop for Peer {
     }
 }
 
-/// A Go peer's binary.
+/// The path of a Go peer's binary.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     built(suite("bin").join(name))
 }
 
-/// One of Node's clients, `exec` or `forward`, to be told what to do.
+/// One of Node's clients, `exec` or `forward`, without arguments.
 #[must_use]
 pub fn node_client(what: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("node");
@@ -208,7 +210,7 @@ pub fn node_client(what: &str) -> tokio::process::Command {
     command
 }
 
-/// One of Python's, to be told what to do.
+/// One of Python's clients, without arguments.
 #[must_use]
 pub fn python_client(what: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(built(suite("python/.venv/bin/python")));
@@ -216,13 +218,13 @@ pub fn python_client(what: &str) -> tokio::process::Command {
     command
 }
 
-/// One of the programs of Java's official client, to be told what to do.
+/// One of the programs with Java's official client, without arguments.
 #[must_use]
 pub fn java_client(what: &str) -> tokio::process::Command {
     java(if what == "exec" { "OfficialExec" } else { "OfficialForward" })
 }
 
-/// One of Java's peers, to be told what to do: none of them lives long enough for more than a machine that starts fast.
+/// One of the Java peers, without arguments. The JVM is told to start fast, because no peer lives long.
 #[must_use]
 pub fn java(class: &str) -> tokio::process::Command {
     let mut path = built(suite("java/target/classes")).into_os_string();
@@ -233,27 +235,27 @@ pub fn java(class: &str) -> tokio::process::Command {
     command
 }
 
-/// asciinema, to be told what to do.
+/// asciinema, without arguments.
 #[must_use]
 pub fn asciinema() -> tokio::process::Command {
     tokio::process::Command::new(built(suite("python/.venv/bin/asciinema")))
 }
 
-/// One of our programs.
+/// The path of one of our programs.
 #[must_use]
 pub fn app(name: &str) -> PathBuf {
     let apps = std::env::var_os("KUBESTREAM_APPS");
     built(apps.map_or_else(|| suite("../target/debug"), PathBuf::from).join(name))
 }
 
-/// kubectl: `KUBESTREAM_KUBECTL`, or the one that is built here. The one on the PATH is of any version.
+/// kubectl: `KUBESTREAM_KUBECTL`, or the one that is built here. The kubectl on the PATH may have any version.
 #[must_use]
 pub fn kubectl() -> PathBuf {
     std::env::var_os("KUBESTREAM_KUBECTL").map_or_else(|| binary("kubectl"), |path| built(path.into()))
 }
 
 fn built(path: PathBuf) -> PathBuf {
-    assert!(path.exists(), "{} is not built: interop/run does that", path.display());
+    assert!(path.exists(), "{} is missing: interop/run builds it", path.display());
     path
 }
 

@@ -1,14 +1,14 @@
 //! Ports of the "pod", which is this machine.
 //!
-//! Owns what listens on them, for as long as the runtime of the test. What a test does with them is its own.
+//! Opens ports that listen while the test's runtime lives. The tests decide what to do with them.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-/// One that sends back what it is sent, to its end.
+/// A port that sends back what it receives, to the end.
 ///
 /// # Panics
-/// Where there is none to be had.
+/// Panics if no port is free.
 pub async fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -24,10 +24,10 @@ pub async fn echo() -> u16 {
     port
 }
 
-/// One on which nobody listens.
+/// A port on which nothing listens.
 ///
 /// # Panics
-/// Where there is none to be had.
+/// Panics if no port is free.
 pub async fn closed_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     listener.local_addr().expect("an address").port()

@@ -1,7 +1,6 @@
-//! Commands that run to their end, and the bound on every wait.
+//! Runs commands to their end, and limits every wait.
 //!
-//! Owns that nothing is waited for for ever: a bound that is reached fails the test, and none is tight enough to measure
-//! anything.
+//! No wait is without a limit. Reaching the limit fails the test. All limits are long, so they measure nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,29 +14,29 @@ use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a command reads.
+/// The stdin of a command.
 #[derive(Debug)]
 pub enum Input {
-    /// Nothing: `/dev/null`.
+    /// `/dev/null`.
     Null,
-    /// These bytes, and then the end.
+    /// These bytes, then the end.
     Bytes(Vec<u8>),
-    /// `yes`, which goes on until nobody reads it any more.
+    /// `yes`, which writes until its pipe is closed.
     Endless,
 }
 
-/// What a command left behind.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code, unless a signal ended it.
+    /// The exit code, unless a signal ended the command.
     pub code: Option<i32>,
-    /// What it wrote.
+    /// The bytes of stdout.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr.
+    /// The text of stderr.
     pub stderr: String,
 }
 
-/// Runs a command to its end. It is killed where that takes too long.
+/// Runs a command to its end, and kills it after the time limit.
 pub async fn run(mut command: Command, input: Input) -> Ended {
     let mut yes = None;
     let (stdin, bytes) = match input {
@@ -57,7 +56,7 @@ pub async fn run(mut command: Command, input: Input) -> Ended {
     let (to, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let feed = async {
         if let (Some(mut to), Some(bytes)) = (to, bytes) {
-            // A command need not read what it is given.
+            // A command may leave its stdin unread.
             let _ = to.write_all(&bytes).await;
         }
     };
@@ -70,42 +69,42 @@ pub async fn run(mut command: Command, input: Input) -> Ended {
     };
     let status = within(&what, end).await.unwrap_or_else(|error| panic!("{what}: {error}"));
     if let Some(mut yes) = yes {
-        // Its pipe has no reader any more.
+        // The pipe of yes has no reader any more.
         within("the end of yes", yes.wait()).await.expect("the end of yes");
     }
     Ended { code: status.code(), stdout, stderr: String::from_utf8_lossy(&stderr).into_owned() }
 }
 
-/// Waits for something that has to come.
+/// Waits for something, up to the time limit.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let outcome = tokio::time::timeout(PATIENCE, future).await;
-    outcome.unwrap_or_else(|_| panic!("{what}: nothing has come of it in {PATIENCE:?}"))
+    outcome.unwrap_or_else(|_| panic!("{what}: nothing came within {PATIENCE:?}"))
 }
 
-/// Files of a test, gone when it is over.
+/// The files of a test. They are removed with this value.
 #[derive(Debug)]
 pub struct Scratch(TempDir);
 
 impl Scratch {
-    /// An empty directory.
+    /// Makes an empty directory.
     #[must_use]
     pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }
 
-    /// The directory.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// A file in it.
+    /// The path of a file in it.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
 
-    /// Waits for the process id that a remote command writes, with a newline, into a file.
+    /// Waits for a process id that a remote command writes, with a newline, into a file.
     pub async fn pid(&self, name: &str) -> Pid {
         let file = self.file(name);
         let written = async {
@@ -126,7 +125,7 @@ impl Default for Scratch {
     }
 }
 
-/// Waits for a file that a remote command moves to its place when it is whole.
+/// Waits for a file that a remote command moves into place when it is complete.
 pub async fn written(path: &Path) -> Vec<u8> {
     let there = async {
         while !path.exists() {
@@ -137,7 +136,7 @@ pub async fn written(path: &Path) -> Vec<u8> {
     fs::read(path).expect("a file")
 }
 
-/// Waits until a process that is not a child of the test's is gone.
+/// Waits until a process that is not a child of the test has ended.
 pub async fn gone(pid: Pid) {
     let ended = async {
         while test_kill_process(pid).is_ok() {

@@ -1,12 +1,12 @@
-//! What the scenarios of the suite's README have an acceptor do, over this library.
+//! The accepting side of the README's scenarios, over this library.
 //!
-//! Owns our side where a foreign client opens the streams. Whether that was right is the client's to say.
+//! Serves a foreign client that opens the streams. The client judges the result.
 
 use bytes::Bytes;
 use kubestream::StreamError;
 use kubestream::mux::{Config, Incoming, Multiplexer, RecvHalf, SendHalf};
-use kubestream::spdy::RstStatus;
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::RstStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::transfer::{digest, read_all, send_pattern};
@@ -14,7 +14,7 @@ use crate::transfer::{digest, read_all, send_pattern};
 /// Serves a connection to its end.
 ///
 /// # Panics
-/// In a task of its own, where a stream is not as its scenario has it: the client is left without its answer.
+/// Panics, in the task of its stream, if a stream does not follow its scenario. The client then gets no answer.
 pub async fn serve<IO>(io: IO, config: Config)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -34,7 +34,7 @@ async fn act(mux: Multiplexer, incoming: Incoming) {
         return incoming.refuse();
     }
     let stream = match scenario {
-        "headers" => incoming.reply_with(headers.clone()).expect("what came may be sent"),
+        "headers" => incoming.reply_with(headers.clone()).expect("the received bytes can be sent"),
         _ => incoming.reply(),
     };
     let (mut recv, mut send) = stream.split();
@@ -67,7 +67,7 @@ async fn act(mux: Multiplexer, incoming: Incoming) {
     acted.unwrap_or_else(|error| panic!("{scenario}: {error}"));
     send.finish();
     if scenario == "goaway" {
-        mux.shutdown().await.expect("an end in good order");
+        mux.shutdown().await.expect("an orderly end");
     }
 }
 

@@ -1,6 +1,6 @@
-//! A client on a terminal, as somebody has it who types.
+//! A client on a terminal, as a user would run it.
 //!
-//! Owns the terminal and what it has shown. Dropped, the client is killed.
+//! Holds the terminal and what it has shown. Dropping it kills the client.
 
 use pty_process::{Command, Pty, Size};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,7 +8,7 @@ use tokio::process::Child;
 
 use crate::within;
 
-/// A client on a terminal of 24 lines by 80, and what the terminal has shown.
+/// A client on a terminal of 24 lines and 80 columns, and what the terminal has shown.
 pub struct Terminal {
     /// The client.
     pub client: Child,
@@ -20,7 +20,7 @@ impl Terminal {
     /// Starts a client.
     ///
     /// # Panics
-    /// Where there is no terminal to be had, or no client.
+    /// Panics if there is no terminal or no client.
     #[must_use]
     pub fn start(command: Command) -> Self {
         let (pty, pts) = pty_process::open().expect("a terminal");
@@ -29,10 +29,10 @@ impl Terminal {
         Self { client, pty, shown: String::new() }
     }
 
-    /// Waits until a text was shown.
+    /// Waits until a text has been shown.
     ///
     /// # Panics
-    /// Where it never is.
+    /// Panics if it is not shown in time.
     pub async fn shows(&mut self, text: &str) {
         let mut buffer = [0; 1024];
         while !self.shown.contains(text) {
@@ -45,23 +45,23 @@ impl Terminal {
     /// Types keys.
     ///
     /// # Panics
-    /// Where the terminal is gone.
+    /// Panics if the terminal is gone.
     pub async fn types(&mut self, keys: &[u8]) {
         self.pty.write_all(keys).await.expect("the terminal takes keys");
     }
 
-    /// Gives the terminal another size.
+    /// Changes the size of the terminal.
     ///
     /// # Panics
-    /// Where the terminal is gone.
+    /// Panics if the terminal is gone.
     pub fn resize(&self, lines: u16, columns: u16) {
         self.pty.resize(Size::new(lines, columns)).expect("a size");
     }
 
-    /// Waits for the client's end. What it still shows is read, for a terminal holds only so much.
+    /// Waits for the client's end. Meanwhile its output is read, because a terminal's buffer is small.
     ///
     /// # Panics
-    /// Where it does not end.
+    /// Panics if it does not end in time.
     pub async fn ended(&mut self) -> Option<i32> {
         let mut buffer = [0; 1024];
         let ended = async {

@@ -1,6 +1,6 @@
 //! The content of every transfer: byte *i* is *i* mod 251, so that a lost or moved block shows.
 //!
-//! Owns the pattern. How it is carried is the test's.
+//! Makes, sends and checks the pattern. The tests decide how it is carried.
 
 use bytes::Bytes;
 use kubestream::StreamError;
@@ -17,10 +17,10 @@ pub fn pattern(length: usize) -> Vec<u8> {
     (0..PERIOD as u8).cycle().take(length).collect()
 }
 
-/// Sends the first bytes of the pattern, and FIN.
+/// Sends the first bytes of the pattern, then FIN.
 ///
 /// # Errors
-/// Those of the stream.
+/// Fails as the stream does.
 pub async fn send_pattern(to: &mut SendHalf, length: usize) -> Result<(), StreamError> {
     let mut all = Bytes::from(pattern(length));
     while !all.is_empty() {
@@ -30,13 +30,13 @@ pub async fn send_pattern(to: &mut SendHalf, length: usize) -> Result<(), Stream
     Ok(())
 }
 
-/// Reads to the end of a stream, which has to be exactly that much of the pattern.
+/// Reads a stream to its end, and checks that it is exactly that much of the pattern.
 ///
 /// # Errors
-/// Those of the stream.
+/// Fails as the stream does.
 ///
 /// # Panics
-/// Where it is anything else.
+/// Panics if the bytes differ.
 pub async fn read_pattern(from: &mut RecvHalf, length: usize) -> Result<(), StreamError> {
     let mut got = 0;
     while let Some(data) = from.data().await.transpose()? {
@@ -45,14 +45,14 @@ pub async fn read_pattern(from: &mut RecvHalf, length: usize) -> Result<(), Stre
             got += 1;
         }
     }
-    assert_eq!(got, length, "the end came too early or too late");
+    assert_eq!(got, length, "the stream ended too early or too late");
     Ok(())
 }
 
-/// Reads to the end of a stream.
+/// Reads a stream to its end.
 ///
 /// # Errors
-/// Those of the stream.
+/// Fails as the stream does.
 pub async fn read_all(from: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
     let mut all = Vec::new();
     while let Some(data) = from.data().await {
@@ -61,7 +61,7 @@ pub async fn read_all(from: &mut RecvHalf) -> Result<Vec<u8>, StreamError> {
     Ok(all)
 }
 
-/// What the scenario `sink` answers: a count, a space, and the SHA-256 in hex.
+/// The answer of the scenario `sink`: a count, a space, and the SHA-256 in hex.
 #[must_use]
 pub fn digest(content: &[u8]) -> String {
     let hash: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();

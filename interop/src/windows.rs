@@ -1,6 +1,6 @@
-//! An IO that reads along, and keeps account of the windows that the peer grants (SPDY/3.1 §2.6.8).
+//! An IO that also parses what passes, and counts the windows that the peer grants (SPDY/3.1 §2.6.8).
 //!
-//! Owns a second count, made from the frames alone, of what the library may send: it must not use the library's own.
+//! Counts what the library may send from the frames alone. It must not use the library's own count.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,30 +9,31 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use kubestream::spdy::{Codec, Frame, Limits, SettingId, StreamId};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, SettingId, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;
 
-/// What every window is before anybody says otherwise.
+/// The initial size of every window, unless a SETTINGS frame changes it.
 const INITIAL: i64 = 64 * 1024;
 
-/// What has passed, and what is left of the windows for us.
+/// What has passed, and what is left of our windows.
 #[derive(Debug)]
 pub struct Windows {
     session: i64,
     streams: HashMap<StreamId, i64>,
     initial: i64,
-    /// The least that was left in any window, after any DATA frame of ours.
+    /// The smallest value of any window after a DATA frame of ours.
     pub lowest: i64,
     /// Whether the peer has sent INITIAL_WINDOW_SIZE.
     pub announced: bool,
     /// Bytes of DATA that we have sent.
     pub sent: usize,
-    /// Bytes of DATA that have come.
+    /// Bytes of DATA that we have received.
     pub received: usize,
-    /// What the peer's WINDOW_UPDATEs have added to the session's window.
+    /// What the peer's WINDOW_UPDATEs have added to our session window.
     pub granted_to_us: u64,
-    /// What ours have added to it for the peer.
+    /// What our WINDOW_UPDATEs have added to the peer's session window.
     pub granted_by_us: u64,
 }
 
@@ -59,7 +60,7 @@ impl Windows {
             Frame::Settings(settings) => {
                 for entry in settings.entries() {
                     if entry.id == SettingId::INITIAL_WINDOW_SIZE {
-                        // It moves the windows of the streams that are open, and leaves the session's alone.
+                        // INITIAL_WINDOW_SIZE changes the windows of open streams, and not that of the session.
                         let moved = i64::from(entry.value) - self.initial;
                         self.initial += moved;
                         self.streams.values_mut().for_each(|window| *window += moved);
@@ -86,7 +87,7 @@ impl Windows {
     }
 }
 
-/// One direction's bytes, as frames.
+/// Parses the bytes of one direction into frames.
 #[derive(Debug)]
 struct Reader {
     codec: Codec,
@@ -106,7 +107,7 @@ impl Reader {
     }
 }
 
-/// An IO that keeps account.
+/// An IO whose windows are counted.
 #[derive(Debug)]
 pub struct Watched<IO> {
     io: IO,
@@ -116,7 +117,7 @@ pub struct Watched<IO> {
 }
 
 impl<IO> Watched<IO> {
-    /// Watches an IO on which nothing has passed yet.
+    /// Watches an IO that has carried no bytes yet.
     pub fn new(io: IO) -> (Self, Arc<Mutex<Windows>>) {
         let windows = Arc::new(Mutex::new(Windows {
             session: INITIAL,

@@ -1,89 +1,90 @@
-//! An upgraded connection as tshark saw it: who said what, in the notation of a transcript.
+//! An upgraded connection as tshark read it: which side sent what, in the notation of a transcript.
 //!
-//! Owns that notation, and what is wrong whatever a session is about. It takes Wireshark's word for every byte, and must not
-//! ask the library.
+//! Holds that notation, and the checks that apply to every session. It trusts Wireshark for every byte, and must not
+//! use the library's codec.
 
 use std::collections::BTreeMap;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
-/// Who has said something.
+/// The sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who asked for the upgrade.
+    /// The side that asked for the upgrade.
     Client,
-    /// Who granted it.
+    /// The side that granted it.
     Server,
 }
 
-/// A SPDY frame, a message of a channel, or a control frame of WebSocket's.
+/// A SPDY frame, a message of a channel, or a control frame of WebSocket.
 #[derive(Clone, Debug)]
 pub struct Said {
-    /// By whom.
+    /// The side that sent it.
     pub side: Side,
     /// The type of a frame, or the name of a channel.
     pub what: String,
-    /// The stream, or the channel, where it has one.
+    /// The stream or channel, if there is one.
     pub on: Option<u32>,
-    /// What it says, where that is not bytes.
+    /// The content, if it is not plain bytes.
     pub says: Option<String>,
-    /// Whether it ends its side of the stream.
+    /// True if it ends its side of the stream.
     pub fin: bool,
     /// The headers of a frame.
     pub headers: BTreeMap<String, String>,
-    /// The data of a frame, the payload of a message.
+    /// The data of a frame, or the payload of a message.
     pub bytes: Vec<u8>,
 }
 
-/// What the largest DATA frame and the largest message carry, as Go's do.
+/// The size of the largest DATA frame and of the largest message, the same as in Go.
 const LARGEST: usize = 32 * 1024;
 
 /// An upgraded connection.
 #[derive(Debug, Default)]
 pub struct Wire {
-    /// What the server has named in its 101.
+    /// The protocol that the server named in its 101.
     pub protocol: String,
-    /// Everything behind the heads, in order.
+    /// Everything after the heads, in order.
     pub said: Vec<Said>,
-    /// What Wireshark takes for an error or warns of, and masks on the wrong side.
+    /// Errors and warnings of Wireshark, and masks on the wrong side.
     pub complaints: Vec<String>,
 }
 
 impl Wire {
-    /// What one side has said, as `SYN_STREAM 1 error`, `DATA 3 8 FIN`, `stdin 0 8`. DATA of a stream, and payloads of a channel,
-    /// are one line where nothing is between them. Left out is what may come at any time: pings, windows and settings.
+    /// What one side sent, in lines such as `SYN_STREAM 1 error`, `DATA 3 8 FIN`, `stdin 0 8`. Adjacent DATA of one
+    /// stream, or payloads of one channel, are one line. PINGs, window updates and settings may come at any time and
+    /// are left out.
     #[must_use]
     pub fn by(&self, side: Side) -> Vec<String> {
         const AT_ANY_TIME: [&str; 5] = ["SETTINGS", "WINDOW_UPDATE", "PING", "ping", "pong"];
         lines(self.said.iter().filter(|said| said.side == side && !AT_ANY_TIME.contains(&&*said.what)))
     }
 
-    /// What one side has said on a stream or a channel.
+    /// What one side sent on a stream or channel.
     #[must_use]
     pub fn on(&self, side: Side, on: u32) -> Vec<String> {
         lines(self.all(side, on).filter(|said| said.what != "WINDOW_UPDATE"))
     }
 
-    /// The bytes that one side has sent on a stream or a channel.
+    /// The bytes that one side sent on a stream or channel.
     #[must_use]
     pub fn bytes(&self, side: Side, on: u32) -> Vec<u8> {
         self.all(side, on).flat_map(|said| said.bytes.iter().copied()).collect()
     }
 
-    /// The headers that a side has opened a stream with, or answered it.
+    /// The headers with which a side opened a stream or replied to it.
     ///
     /// # Panics
-    /// Where it did neither.
+    /// Panics if it did neither.
     #[must_use]
     pub fn headers(&self, side: Side, on: u32) -> &BTreeMap<String, String> {
         let opened = self.all(side, on).find(|said| said.what.starts_with("SYN_"));
         &opened.unwrap_or_else(|| panic!("{side:?} has not opened {on}")).headers
     }
 
-    /// Nothing is wrong with it, whatever it is.
+    /// Checks what must hold for every session.
     ///
     /// # Panics
-    /// Where something is.
+    /// Panics if something is wrong.
     #[track_caller]
     pub fn assert_sound(&self, name: &str) {
         assert_eq!(self.complaints, [""; 0], "{name}");
@@ -95,7 +96,7 @@ impl Wire {
         self.said.iter().filter(move |said| said.side == side && said.on == Some(on))
     }
 
-    /// Reads what tshark has written of a server's port.
+    /// Reads tshark's output for a server's port.
     pub(crate) fn read(pdml: &str, server: u16) -> Self {
         let options = ParsingOptions { nodes_limit: u32::MAX, ..ParsingOptions::default() };
         let document = Document::parse_with_options(pdml, options).expect("XML");
@@ -132,10 +133,10 @@ impl Wire {
         }
     }
 
-    /// RFC 6455 §5.1: a client masks every frame, a server none.
+    /// RFC 6455 §5.1: a client masks every frame, and a server none.
     fn websocket(&mut self, layer: Node<'_, '_>, side: Side) {
         const CONTROL: [(&str, &str); 3] = [("8", "close"), ("9", "ping"), ("10", "pong")];
-        // A message in fragments is shown once more, whole.
+        // A fragmented message is shown once more as a whole.
         let Some(opcode) = field(layer, "websocket.opcode") else { return };
         if (number(layer, "websocket.mask") == Some(1)) != (side == Side::Client) {
             self.complaints.push(format!("websocket.mask {side:?}"));
@@ -147,7 +148,7 @@ impl Wire {
     }
 }
 
-/// What a server has named, in either way.
+/// The protocol that a server named, in either header.
 fn named(http: Node<'_, '_>) -> String {
     if field(http, "http.response.code") != Some("101") {
         return String::new();
@@ -162,7 +163,7 @@ fn named(http: Node<'_, '_>) -> String {
     lines.filter_map(value).collect()
 }
 
-/// What is missing in a frame Wireshark complains of.
+/// If part of a frame is missing, Wireshark reports it as an error.
 fn frame(layer: Node<'_, '_>, side: Side) -> Said {
     let on = number(layer, "spdy.streamid");
     let fin = field(layer, "spdy.flags.fin") == Some("1");
@@ -205,10 +206,10 @@ fn message(layer: Node<'_, '_>, side: Side) -> Said {
     } else {
         shown("port").map(|port| format!("port {port}"))
     };
-    // WebSocket's own is in small letters.
+    // WebSocket's own Close is in lower case.
     let what = if closes.is_some() { "CLOSE" } else { shown("name").unwrap_or("a message") };
     let on = closes.or_else(|| number(layer, "k8s_channel.id"));
-    // What says a port is no payload of the connection's.
+    // The port number at the beginning of a channel is not part of the connection's bytes.
     let bytes = if shown("port").is_some() { Vec::new() } else { bytes(layer, "k8s_channel.payload") };
     Said { says, bytes, ..said(side, what, on) }
 }
@@ -232,7 +233,7 @@ fn lines<'a>(said: impl Iterator<Item = &'a Said>) -> Vec<String> {
     joined.iter().map(line).collect()
 }
 
-/// An empty message is one of its own: it says that a channel is there.
+/// An empty message is a line of its own, because it announces a channel.
 fn follows(last: &Said, next: &Said) -> bool {
     let same = last.what == next.what && last.on == next.on && last.says.is_none() && next.says.is_none();
     match &*last.what {
@@ -254,7 +255,7 @@ fn line(said: &Said) -> String {
     if said.fin { line + " FIN" } else { line }
 }
 
-/// What an expert of Wireshark's has to say, from a warning on.
+/// The text of an expert info of Wireshark's, if it is a warning or an error.
 fn complaint(node: Node<'_, '_>) -> Option<String> {
     const WARNING: u32 = 0x0060_0000;
     if name(node) != "_ws.expert" || number(node, "_ws.expert.severity") < Some(WARNING) {

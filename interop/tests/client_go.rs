@@ -1,5 +1,4 @@
-//! client-go's own executors against the built-in node: SPDY in every version of the protocol, WebSocket, and the one
-//! that falls back.
+//! client-go's executors against the built-in node: SPDY in every version, WebSocket, and the executor that falls back.
 
 use kubestream::exec::{ExecRequest, Streams};
 use kubestream::upgrade::Protocol;
@@ -19,7 +18,7 @@ fn proves(cases: &str, over: impl IntoIterator<Item: Into<Over>>) -> Proof {
     matrix::proves(cases).with(Foreign::ClientGo, client_of(NODE), over)
 }
 
-/// The executor, with its outcome beside its output.
+/// Runs the executor, and returns its outcome as well as its output.
 async fn execute(
     node: &Peer,
     protocol: &str,
@@ -45,9 +44,9 @@ async fn output(node: &Peer, protocol: &str, script: &str) -> (Ended, Value) {
 
 #[tokio::test]
 async fn outputs_stay_apart_in_every_version() {
-    let _proof = proves("outputs apart", Protocol::EXEC.iter().copied());
+    let _proof = proves("outputs apart", Protocol::SPDY_EXEC.iter().copied());
     let node = Peer::node();
-    for protocol in Protocol::EXEC {
+    for protocol in Protocol::SPDY_EXEC {
         let (ended, outcome) = output(&node, protocol.name(), "echo out; echo err >&2").await;
         assert_eq!((&ended.stdout[..], &*ended.stderr), (&b"out\n"[..], "err\n"), "{protocol}");
         assert_eq!((&outcome["exitCode"], &outcome["error"]), (&0.into(), &"".into()), "{protocol}");
@@ -71,7 +70,7 @@ async fn v2_and_v3_carry_a_failure_as_text() {
     for protocol in [V2, V3] {
         let (ended, outcome) = output(&node, protocol, "echo out; exit 7").await;
         assert_eq!(&ended.stdout[..], b"out\n", "{protocol}");
-        // The executor takes no code from text.
+        // The executor reads no exit code from text.
         assert_eq!(outcome["exitCode"], -1, "{protocol}");
         assert!(
             outcome["error"].as_str().is_some_and(|error| error.ends_with("exit status 7")),
@@ -82,10 +81,10 @@ async fn v2_and_v3_carry_a_failure_as_text() {
 
 #[tokio::test]
 async fn ten_megabytes_come_back_the_same() {
-    let _proof = proves("10 MB there and back", Protocol::EXEC.iter().copied());
+    let _proof = proves("10 MB there and back", Protocol::SPDY_EXEC.iter().copied());
     let node = Peer::node();
     let sent = pattern(10_000_000);
-    // v1's clients never end stdin: the command has to know how much it is.
+    // v1's clients never end stdin, so the command must know the length.
     for (protocol, script) in [(V1, "head -c 10000000"), (V2, "cat"), (V3, "cat"), (V4, "cat")] {
         let input = Input::Bytes(sent.clone());
         let (ended, outcome) = execute(&node, protocol, script, STDIN_ONLY, &[], input).await;
@@ -132,7 +131,7 @@ async fn a_get_works_as_a_post_does() {
 async fn the_first_preference_of_the_client_wins() {
     let _proof = proves("the first preference of the client wins", [Over::SpdyV3, Over::SpdyV4]);
     let node = Peer::node();
-    // v3 has no exit code, v4 has: the outcome tells which it was.
+    // v3 has no exit code and v4 has one, so the outcome shows which was chosen.
     let (_, outcome) = output(&node, "v9.channel.k8s.io,v4.channel.k8s.io,v3.channel.k8s.io", "exit 7").await;
     assert_eq!(outcome["exitCode"], 7);
     let (_, outcome) = output(&node, "v3.channel.k8s.io,v4.channel.k8s.io", "exit 7").await;
@@ -159,7 +158,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
     }
 }
 
-/// The WebSocket executor, which offers v5 alone.
+/// The WebSocket executor, which offers only v5.
 async fn over_websocket(node: &Peer, script: &str, streams: Streams, more: &[&str], input: Input) -> (Ended, Value) {
     let more = [&["-transport", "websocket"], more].concat();
     execute(node, V5, script, streams, &more, input).await
@@ -221,7 +220,7 @@ async fn over_websocket_the_tail_of_a_fast_exit_is_never_lost() {
 async fn the_executor_that_falls_back_is_content_with_either() {
     let _proof = proves("output and exit code 7", [Over::Fallback]);
     let node = Peer::node();
-    // With v2 alone, which no server takes over WebSocket, it has to.
+    // No server accepts v2 over WebSocket, so with v2 alone it falls back.
     for (protocol, code) in [(V5, 7), (V2, -1)] {
         let more = ["-transport", "fallback"];
         let (ended, outcome) = execute(&node, protocol, "echo out; exit 7", Streams::OUTPUT, &more, Input::Null).await;

@@ -1,4 +1,5 @@
-//! client-go's own port-forward against the built-in node, with each of its dialers: SPDY, the WebSocket tunnel, and the one that falls back.
+//! client-go's port-forward against the built-in node, with each of its dialers: SPDY, the WebSocket tunnel, and the
+//! one that falls back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ fn proof(transport: &str, server: &str, cases: &str) -> Proof {
     proves(cases).with(Foreign::ClientGo, client_of(server), [over])
 }
 
-/// A forward to the node, and how to dial each of its ports.
+/// A running port-forward, with the local address of each remote port.
 struct Forward {
     client: Peer,
     _node: Peer,
@@ -44,14 +45,14 @@ impl Forward {
     }
 }
 
-/// Not in the way of the servers of the test while it starts.
+/// Starts on a blocking thread, so that the servers of the test go on.
 async fn client(url: String, transport: &'static str, remotes: &[u16]) -> Peer {
     let remotes = remotes.to_vec();
     let started = tokio::task::spawn_blocking(move || Peer::forward_client(&url, transport, &remotes));
     within("where client-go listens", started).await.expect("client-go")
 }
 
-/// The sum of what comes back.
+/// Sends bytes, and returns the checksum of what comes back.
 async fn there_and_back(tcp: TcpStream, sent: Vec<u8>) -> String {
     let (mut reads, mut writes) = tcp.into_split();
     let writing = tokio::spawn(async move {
@@ -80,7 +81,7 @@ async fn a_hundred_connections_at_once(transport: &'static str) {
     for number in 0..100 {
         let tcp = forward.dial(number % 2).await;
         connections.spawn(async move {
-            // Each has a content of its own.
+            // Each connection has content of its own.
             let sent = pattern(300_000)[number..].to_vec();
             (digest(&sent), there_and_back(tcp, sent).await)
         });
@@ -94,7 +95,7 @@ async fn a_hundred_connections_at_once(transport: &'static str) {
     assert_eq!(count, 100);
 }
 
-/// The connection ends at once, and the forward goes on.
+/// The refused connection ends at once, and the forward goes on.
 async fn a_refused_port_takes_no_other_with_it(transport: &'static str) {
     let _proof = proof(transport, NODE, "a refused port ends its own connection and no other");
     let forward = Forward::start(transport, &[closed_port().await, echo().await]).await;
@@ -102,31 +103,31 @@ async fn a_refused_port_takes_no_other_with_it(transport: &'static str) {
     for _ in 0..5 {
         let mut refused = forward.dial(0).await;
         let mut nothing = Vec::new();
-        // However it ends, it does.
+        // It may end in any way, but it must end.
         let _ = within("its end", refused.read_to_end(&mut nothing)).await;
         assert!(nothing.is_empty());
         assert_eq!(there_and_back(forward.dial(1).await, b"hello".to_vec()).await, digest(b"hello"));
     }
-    // What stood before still stands.
+    // The earlier connection still works.
     living.write_all(b"still there").await.expect("it is sent");
     let mut back = [0; 11];
     within("an answer", living.read_exact(&mut back)).await.expect("an answer");
     assert_eq!(&back, b"still there");
 }
 
-/// A server of the library's that refuses as Go's do.
+/// A server of this library that refuses connections as Go's servers do.
 async fn refuses_on_the_error_stream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.expect("a connection");
         let pending = upgrade::accept(tcp, &upgrade::Config::default()).await.expect("a request");
-        let upgraded = pending.accept(Protocol::PORT_FORWARD).await.expect("an upgrade");
+        let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.expect("an upgrade");
         let (mux, driver) = Multiplexer::server(upgraded, Config::default());
         let driver = tokio::spawn(driver);
         let mut server = PortForwardServer::new(mux).expect("port-forward");
         while let Some(request) = server.accept().await {
-            // client-go is gone, most likely, before it has read all.
+            // client-go has most likely left before it has read everything.
             let _ = request.expect("a request").fail_on_error_stream("nobody is there").await;
         }
         let _ = driver.await;
@@ -134,7 +135,7 @@ async fn refuses_on_the_error_stream() -> SocketAddr {
     address
 }
 
-/// Why the node says it otherwise: one port that is refused in Go's words ends the forward of all.
+/// Shows why the node refuses in another way: one port that is refused in Go's way ends the whole forward.
 async fn a_refusal_in_gos_words_ends_it_all(transport: &'static str) {
     let _proof = proof(transport, "the library", "a refusal in the words of Go's servers ends it all");
     let server = refuses_on_the_error_stream().await;
@@ -147,7 +148,7 @@ async fn a_refusal_in_gos_words_ends_it_all(transport: &'static str) {
     assert_eq!((&report["lost"], &report["error"]), (&true.into(), &"lost connection to pod".into()));
 }
 
-/// Refuses every WebSocket request, as some gateways do, and lets all else through to the node.
+/// Refuses every WebSocket request, as some gateways do, and passes all others on to the node.
 async fn gateway(node: &Peer) -> (SocketAddr, Arc<[AtomicUsize; 2]>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -203,7 +204,7 @@ async fn without_a_fallback_that_is_the_end() {
     assert_eq!(counts.each_ref().map(|count| count.load(Ordering::SeqCst)), [1, 0]);
 }
 
-/// Each case is a test with each dialer.
+/// Makes a test of each case with each dialer.
 macro_rules! with_every_dialer {
     ($($case:ident),* $(,)?) => {
         mod over_spdy {

@@ -1,7 +1,6 @@
-//! The conformance runner against Go's servers: what they are known to do differently is noted, and nothing else is wrong with
-//! them.
+//! The conformance runner against Go's servers: their known departures are noted, and there are no others.
 //!
-//! Owns which notes those are. A departure that nobody knows of is a failure of the runner's own, and so of these tests.
+//! Lists the expected notes. An unknown departure is a failure in the runner, and so in these tests.
 
 use std::collections::BTreeSet;
 
@@ -11,18 +10,18 @@ use kubestream_interop::{Peer, Scratch, app};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// It runs for longer than most.
+/// The runner takes longer than most peers live.
 const WATCHDOG: [&str; 2] = ["-watchdog", "900s"];
-/// A tenth of what the runner does by itself.
+/// A tenth of the runner's default sizes.
 const SIZE: [&str; 4] = ["--runs", "100", "--megabytes", "10"];
 
-/// What the runner says of a server, as JSON; it has to be content.
+/// Runs the runner against a server, which must succeed, and returns its JSON.
 async fn judged(server: &Peer, arguments: &[&str]) -> Value {
     let scratch = Scratch::new();
     let file = scratch.path().join("result.json");
     let mut command = Command::new(app("conformance"));
     command.args(["--server", server.address()]).args(arguments).args(SIZE).arg("--json").arg(&file);
-    // Every case of it has a deadline of its own.
+    // Each case of the runner has a deadline of its own.
     let ended = command.kill_on_drop(true).output().await.expect("it runs");
     let [said, progress] = [&ended.stdout, &ended.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(ended.status.success(), "{said}{progress}");
@@ -30,7 +29,7 @@ async fn judged(server: &Peer, arguments: &[&str]) -> Value {
     serde_json::from_slice(&result).expect("JSON")
 }
 
-/// The cells of which that was said: a case, and a column.
+/// The cells with that outcome, as case and column.
 fn cells(result: &Value, word: &str) -> BTreeSet<(String, String)> {
     let mut cells = BTreeSet::new();
     for case in result["cases"].as_array().expect("cases") {
@@ -44,7 +43,7 @@ fn cells(result: &Value, word: &str) -> BTreeSet<(String, String)> {
     cells
 }
 
-/// What of these cases it may do differently: some of it is a race, and not lost each time.
+/// Checks that only these cases are noted. Some of them are races, and are not noted every time.
 fn only(noted: &BTreeSet<(String, String)>, cases: &[&str]) {
     let others: Vec<_> = noted.iter().filter(|(case, _)| !cases.contains(&case.as_str())).collect();
     assert!(others.is_empty(), "{others:?}");
@@ -82,16 +81,17 @@ async fn cri_streaming_does_what_it_is_known_for_and_nothing_worse() {
     }
 }
 
-/// No foreign peer but the runner, whose client is ours as well: the chain of our own has to be as good as its last link.
+/// No foreign peer but the runner takes part, and its client is this library's. Our proxy must be as good as the node
+/// behind it.
 #[tokio::test]
 async fn our_proxy_departs_in_nothing_from_the_node_behind_it() {
-    let over = Protocol::ANY.iter().chain(Protocol::PORT_FORWARD).copied();
+    let over = Protocol::ANY_EXEC.iter().chain(Protocol::ANY_PORT_FORWARD).copied();
     let _proof =
         proves("all cases of the conformance runner, but for flow/unread-stream where that translates to WebSocket")
             .with(Foreign::Bytes, client_of("`proxy`, however"), over);
     let all = ["--strict", "--only", "negotiation", "handshake", "requests", "output", "input", "status", "terminal"];
     let all = [&all[..], &["ending", "flow/concurrent", "flow/idle", "attach", "forward"]].concat();
-    // What is not read holds up a WebSocket, and so whoever is translated to one.
+    // Over WebSocket an unread output blocks the connection, also for a client that is translated to it.
     let with_unread = [&all[..], &["flow/unread-stream"]].concat();
     let node = Peer::node;
     let untouched = node().behind_proxy("--backend", &[]);

@@ -1,5 +1,5 @@
-//! The program `cp` against the tar of this machine, behind the built-in node: whole copies over both transports, and what becomes of those that break
-//! off. What a hostile pod can do is in `cp_hostile.rs`.
+//! The program `cp` against the tar of this machine, behind the built-in node: whole copies over both transports, and
+//! interrupted ones. `cp_hostile.rs` tests hostile pods.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -20,12 +20,12 @@ fn over(transport: &str) -> [Over; 1] {
     [if transport == "spdy" { Over::SpdyV4 } else { Over::WebSocketV5 }]
 }
 
-/// Of the tar at the other end.
+/// Proves cases of the tar at the other end.
 fn proves(tar: Foreign, transport: &str, cases: &str) -> Proof {
     matrix::proves(cases).with(tar, in_the_container_of("`cp`"), over(transport))
 }
 
-/// Megabytes of the one large file: `KUBESTREAM_CP_MB`, or 50.
+/// The size of the one large file in MB: `KUBESTREAM_CP_MB`, or 50.
 fn megabytes() -> usize {
     std::env::var("KUBESTREAM_CP_MB").map_or(50, |number| number.parse().expect("KUBESTREAM_CP_MB is a number"))
 }
@@ -45,12 +45,12 @@ async fn copies(node: &Peer, scratch: &Scratch, transport: &str, arguments: &[&s
     assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
 }
 
-/// A file of the "pod", which has this machine's.
+/// The path of a file in the "pod", which has this machine's files.
 fn in_pod(path: &Path) -> String {
     format!("demo:{}", path.display())
 }
 
-/// Everything below a folder: modes, and the sums of files.
+/// Everything below a folder: modes, and checksums of files.
 fn everything(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut folders = vec![root.to_owned()];
@@ -110,7 +110,7 @@ async fn a_tree_there_and_back(transport: &str) {
     let file = Path::new("folder 0").join("file-0");
     fs::File::open(there.join(&file)).expect("a file").set_modified(old).expect("a time");
     for _ in 0..2 {
-        // The second time onto the first.
+        // The second copy goes onto the first.
         copies(&node, &scratch, transport, &[&in_pod(&there), "back"]).await;
         assert_eq!(everything(&scratch.file("back")), expected);
     }
@@ -132,7 +132,8 @@ async fn a_large_file_there_and_back(transport: &str) {
     assert_eq!(temporaries(scratch.path()), Vec::<PathBuf>::new());
 }
 
-/// cri-streaming, which is in the runtimes, and the apiserver's translator in front of it, where the node is in the other tests.
+/// Go's servers in place of the node: cri-streaming, which is part of the runtimes, and the apiserver's translator in
+/// front of it.
 async fn gos_servers_carry_it_as_well(transport: &str) {
     let proof = proves(Foreign::GnuTar, transport, "100 files there and back, one of 20 MB");
     let (server, _proof) = if transport == "spdy" {
@@ -169,8 +170,8 @@ async fn pods_and_containers_are_named_as_kubectl_does(transport: &str) {
     assert_eq!(fs::read(&there).expect("a file"), b"up");
     for (arguments, words) in [
         (["-c", "nope", "up", &*to], "container nope is not valid for pod demo"),
-        (["-n", "space", "up", "there"], "one of the two has to be in a pod"),
-        (["-n", "space", "demo:up", "demo:there"], "one of the two has to be local"),
+        (["-n", "space", "up", "there"], "one of the two paths must be in a pod"),
+        (["-n", "space", "demo:up", "demo:there"], "one of the two paths must be local"),
         (["-n", "space", "none", "demo:there"], "none: No such file"),
     ] {
         let ended = cp(&node, &scratch, transport, &arguments).await;
@@ -179,7 +180,7 @@ async fn pods_and_containers_are_named_as_kubectl_does(transport: &str) {
     }
 }
 
-/// A second upload replaces files and leaves what it does not know, and links stay links.
+/// A second upload replaces files, leaves unknown files alone, and keeps links as links.
 async fn a_folder_that_is_there_is_filled(transport: &str) {
     let _proof = proves(Foreign::GnuTar, transport, "a folder that is there is filled; links stay links");
     let (node, scratch) = (Peer::node(), Scratch::new());
@@ -199,7 +200,7 @@ async fn a_folder_that_is_there_is_filled(transport: &str) {
     }
 }
 
-/// Both tell what a hard link holds; kubectl leaves an empty file.
+/// Upload and download deliver the content of a hard link. kubectl leaves an empty file.
 async fn a_hard_link_comes_with_its_content(transport: &str) {
     let _proof = proves(Foreign::GnuTar, transport, "a hard link comes with its content");
     let (node, scratch) = (Peer::node(), Scratch::new());
@@ -230,7 +231,7 @@ async fn what_is_not_there_is_an_error_and_no_file(transport: &str) {
     assert_eq!(left, [Path::new("link"), Path::new("up")]);
 }
 
-/// Where a copy lands, kubectl's and ours; a file that goes into a folder is the one case in which a download of kubectl's fails.
+/// Compares where copies of kubectl and ours land. The one difference: kubectl cannot download a file into a folder.
 async fn copies_land_where_kubectls_do(transport: &str) {
     let _proof = proves(Foreign::GnuTar, transport, "copies land where kubectl's do").with(
         Foreign::Kubectl,
@@ -265,7 +266,7 @@ async fn copies_land_where_kubectls_do(transport: &str) {
             let ended = run(command, Input::Null).await;
             assert_eq!(ended.code, Some(0), "{from} to {to}: {}", ended.stderr);
         }
-        // kubectl's copy of all that is here has ours in it, and what it keeps for itself.
+        // kubectl has copied everything here, including our copies and its own cache.
         for copied in ["ours", "kubectls", ".kube"] {
             let _ = fs::remove_dir_all(place.join("dot").join(copied));
         }
@@ -274,13 +275,13 @@ async fn copies_land_where_kubectls_do(transport: &str) {
     assert_eq!(names("ours"), names("kubectls"));
 }
 
-/// Waits until something has a part of what is copied.
+/// Waits until part of the copy exists.
 async fn part(scratch: &Scratch) {
     const SOME: u64 = 1_000_000;
     let started = async {
         loop {
             let written = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > SOME);
-            // What is listed may be gone when it is looked at.
+            // A listed file may be gone before it is examined.
             let names = fs::read_dir(scratch.path()).expect("a folder").flatten().map(|entry| entry.path());
             if names.filter(|path| path.display().to_string().contains(TEMPORARY)).any(|path| written(&path)) {
                 return;
@@ -291,7 +292,7 @@ async fn part(scratch: &Scratch) {
     within("a part of the file", started).await;
 }
 
-/// A copy that would take long, broken off in the middle: its command is handed out while it runs.
+/// Starts a long copy, which a test interrupts.
 fn endless(node: &Peer, scratch: &Scratch, transport: &str, upload: bool) -> Child {
     fs::File::create(scratch.file("endless")).and_then(|file| file.set_len(100_000_000_000)).expect("a sparse file");
     let (there, here) = (in_pod(&scratch.file("endless")), in_pod(&scratch.file("copy")));
@@ -324,8 +325,8 @@ async fn a_cut_upload_has_no_name(transport: &str) {
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("the copy was cut off: ") && stderr.contains("endless"), "{stderr}");
-    // Nobody is there any more to remove it: it says so, and under which name it is left.
-    assert!(stderr.contains("may be left in the pod, as ") && stderr.contains(TEMPORARY), "{stderr}");
+    // Nothing can remove the temporary name any more, so cp reports it.
+    assert!(stderr.contains("may be left in the pod as ") && stderr.contains(TEMPORARY), "{stderr}");
     assert!(!scratch.file("copy").exists());
 }
 
@@ -349,7 +350,7 @@ async fn which(name: &str) -> String {
     String::from_utf8(found.stdout).expect("a path").trim().to_owned()
 }
 
-/// A "container" that has busybox and nothing else.
+/// A "container" that has only busybox.
 async fn busybox_copies_there_and_back(transport: &str) {
     let _proof = proves(
         Foreign::BusyboxTar,
@@ -379,7 +380,7 @@ async fn busybox_copies_there_and_back(transport: &str) {
     assert_eq!((ended.code, scratch.file("down").exists()), (Some(1), false), "{}", ended.stderr);
 }
 
-/// tar alone: what needs more says so, and `--in-place` does with it.
+/// A "container" that has only tar. What needs more fails with a message, and `--in-place` works.
 async fn a_container_with_tar_alone(transport: &str) {
     let _proof = proves(Foreign::GnuTar, transport, "a container with tar alone");
     let scratch = Scratch::new();
@@ -399,7 +400,7 @@ async fn a_container_with_tar_alone(transport: &str) {
     assert_eq!(fs::read(&there).expect("a file"), b"up");
 }
 
-/// Each case is a test over each transport.
+/// Makes a test of each case over each transport.
 macro_rules! over_both_transports {
     ($($case:ident),* $(,)?) => {
         mod over_websocket {

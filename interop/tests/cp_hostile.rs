@@ -1,5 +1,6 @@
-//! The program `cp` against a pod that lies: a script in the place of tar prints archives that no tar makes, made here byte by byte. Whatever
-//! they say, nothing is written outside of the destination, nothing through a link, and what is not whole has no name.
+//! The program `cp` against a hostile pod: a script in place of tar prints archives that no tar makes, built here byte
+//! by byte. In every case nothing is written outside of the destination or through a link, and no incomplete file gets
+//! its name.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -18,15 +19,15 @@ const LONG_NAME: u8 = b'L';
 const SPARSE: u8 = b'S';
 const EXTENDED: u8 = b'x';
 
-/// Of no peer: no tar makes such archives.
+/// Proves a case of no peer, because no tar makes such archives.
 fn proves(case: &str) -> Proof {
     matrix::proves(case).with(Foreign::Bytes, in_the_container_of("`cp`"), [Over::WebSocketV5])
 }
 
-/// What an archive ends with.
+/// The end of an archive.
 const END: [u8; 1024] = [0; 1024];
 
-/// A header and content, padded.
+/// A header and its content, padded.
 fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
     let mut header = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -41,7 +42,7 @@ fn entry(name: &str, kind: u8, link: &str, content: &[u8]) -> Vec<u8> {
     put(157, link.as_bytes());
     put(257, b"ustar\x0000");
     if kind == SPARSE {
-        // GNU's own header, which has the size that it has with its holes.
+        // GNU's own header, whose size includes the holes.
         put(257, b"ustar  \0");
         put(483, b"00000000000\0");
     }
@@ -61,7 +62,8 @@ fn file(name: &str) -> Vec<u8> {
     entry(name, FILE, "", b"evil")
 }
 
-/// A "container" whose tar prints this, complains and ends so. There is a folder `outside` beside the destination, `here`.
+/// A "container" whose tar prints an archive, complains and exits with a code. A folder `outside` lies beside the
+/// destination `here`.
 struct Pod {
     node: Peer,
     scratch: Scratch,
@@ -87,7 +89,7 @@ impl Pod {
         run(command, Input::Null).await
     }
 
-    /// Refused, with these words, and nothing was written but for this in the destination.
+    /// Checks that the copy fails with these words, and that only these files are in the destination.
     async fn refuses(&self, words: &str, left: &[&str]) {
         let ended = self.cp().await;
         assert_ne!(ended.code, Some(0), "{words}");
@@ -95,7 +97,7 @@ impl Pod {
         self.has(left);
     }
 
-    /// Outside there is nothing, and in the destination this.
+    /// Checks that nothing is in `outside`, and only these files in the destination.
     fn has(&self, expected: &[&str]) {
         assert_eq!(fs::read_dir(self.scratch.file("outside")).expect("a folder").count(), 0, "something is outside");
         let mut beside = names(self.scratch.path().to_owned());
@@ -117,7 +119,7 @@ impl Pod {
     }
 }
 
-/// What is in a folder; nothing, if that is none.
+/// The names in a folder, or nothing if it is not a folder.
 fn names(folder: PathBuf) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten();
     let mut names: Vec<_> =
@@ -139,13 +141,13 @@ async fn names_that_lead_elsewhere_are_refused() {
         "src/a/../../../outside/evil",
     ] {
         let archive = [folder("src"), entry("src/good", FILE, "", b"good"), file(name), END.to_vec()].concat();
-        Pod::new(&archive, 0).refuses("the archive has an entry that was not asked for", &["good"]).await;
+        Pod::new(&archive, 0).refuses("the archive contains an entry that was not requested", &["good"]).await;
     }
     let pod = Pod::new(b"", 0);
     let absolute = pod.scratch.file("outside/evil");
     let archive = [folder("src"), file(absolute.to_str().expect("text")), END.to_vec()].concat();
     fs::write(pod.scratch.file("bin/archive"), archive).expect("an archive");
-    pod.refuses("the archive has an entry that was not asked for", &[]).await;
+    pod.refuses("the archive contains an entry that was not requested", &[]).await;
 }
 
 #[tokio::test]
@@ -164,7 +166,7 @@ async fn nothing_goes_through_a_link_of_the_archive() {
     ];
     fs::write(pod.scratch.file("bin/archive"), archive.concat()).expect("an archive");
     let ended = pod.cp().await;
-    // The links are left out, with a warning: what was to go through them is in the destination.
+    // The links are skipped with a warning, and what should go through them is in the destination.
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(ended.stderr.matches("skipping symlink").count(), 2, "{}", ended.stderr);
     pod.has(&["link", "link/evil", "name"]);
@@ -181,7 +183,7 @@ async fn nothing_goes_through_a_link_that_was_there() {
         symlink("../outside", pod.scratch.file("here/link")).expect("a link");
         pod.refuses("a link is in the way", &["link"]).await;
     }
-    // A file takes the link's place, and does not go where it leads.
+    // A file replaces the link instead of following it.
     let pod = Pod::new(&[folder("src"), file("src/link"), END.to_vec()].concat(), 0);
     fs::create_dir(pod.scratch.file("here")).expect("a folder");
     symlink("../outside/evil", pod.scratch.file("here/link")).expect("a link");
@@ -194,11 +196,11 @@ async fn nothing_goes_through_a_link_that_was_there() {
 async fn hard_links_stay_within() {
     let _proof = proves("hard links that lead elsewhere");
     for (to, words) in [
-        ("/etc/hostname", "not asked for"),
-        ("../bin/tar", "not asked for"),
-        ("src/../../bin/tar", "not asked for"),
+        ("/etc/hostname", "not requested"),
+        ("../bin/tar", "not requested"),
+        ("src/../../bin/tar", "not requested"),
         ("src/none", "No such file"),
-        ("src", "a hard link to what is no file"),
+        ("src", "the target of a hard link is not a file"),
     ] {
         let archive = [folder("src"), entry("src/stolen", HARD_LINK, to, b""), END.to_vec()].concat();
         Pod::new(&archive, 0).refuses(words, &[]).await;
@@ -206,7 +208,7 @@ async fn hard_links_stay_within() {
     let pod = Pod::new(&[folder("src"), entry("src/stolen", HARD_LINK, "src/link", b""), END.to_vec()].concat(), 0);
     fs::create_dir(pod.scratch.file("here")).expect("a folder");
     symlink("../bin/tar", pod.scratch.file("here/link")).expect("a link");
-    pod.refuses("a hard link to what is no file", &["link"]).await;
+    pod.refuses("the target of a hard link is not a file", &["link"]).await;
 }
 
 #[tokio::test]
@@ -214,14 +216,14 @@ async fn an_archive_that_is_cut_is_refused_whatever_tar_says() {
     let _proof = proves("archives that are cut");
     let content = vec![7; 100_000];
     let whole = [entry("src", FILE, "", &content), END.to_vec()].concat();
-    // In the header, in the content, in its padding, and between the file and the end.
+    // Cut in the header, in the content, in its padding, and between the file and the end.
     for length in [0, 100, 512, 50_000, 100_512 + 1, whole.len() - END.len()] {
         let pod = Pod::new(&whole[..length], 0);
         pod.refuses("", &[]).await;
         assert!(!pod.scratch.file("here").exists(), "{length} bytes");
     }
     let tree = [folder("src"), entry("src/one", FILE, "", b"one"), entry("src/two", FILE, "", &content)].concat();
-    // What had all come is there; what it stopped in is not.
+    // Complete files are there, and the cut one is not.
     Pod::new(&tree[..tree.len() - 1000], 0).refuses("the archive ended before the file did", &["one"]).await;
     Pod::new(&tree, 0).refuses("the archive was cut off", &["one", "two"]).await;
 }
@@ -235,7 +237,7 @@ async fn a_file_has_its_name_only_when_tar_is_content() {
     assert!(ended.stderr.contains("exit code 3: complaint"), "{}", ended.stderr);
     assert!(!pod.scratch.file("here").exists());
     pod.has(&[]);
-    // The same archive of a tar that is: no set-user-id, whatever the archive says.
+    // The same archive from a successful tar. The set-user-id bit of the archive is dropped.
     let pod = Pod::new(&[file("src"), END.to_vec()].concat(), 0);
     assert_eq!(pod.cp().await.code, Some(0));
     let mode = fs::metadata(pod.scratch.file("here")).expect("a file").permissions().mode();
@@ -245,7 +247,7 @@ async fn a_file_has_its_name_only_when_tar_is_content() {
 #[tokio::test]
 async fn a_tar_that_fails_is_heard_out() {
     let _proof = proves("a tar that fails is heard out");
-    // An archive of nothing, as of what is not there, with more behind its end than is on its way at any time.
+    // An empty archive, as tar makes it of a missing source, with more bytes after its end than are ever in flight.
     Pod::new(&vec![0; 20_000_000], 2).refuses("exit code 2: complaint", &[]).await;
 }
 
@@ -260,10 +262,10 @@ async fn what_is_not_as_it_should_be_is_refused() {
         (b"no archive at all".repeat(100), "not a number"),
         (entry("\x1b[31msrc", FILE, "", b"evil"), "\\u{1b}[31msrc"),
         ([entry("long", LONG_NAME, "", long.as_bytes()), file("src")].concat(), "too long a header"),
-        ([file("src"), file("src")].concat(), "not asked for"),
-        ([file("src"), file("src/more")].concat(), "not asked for"),
-        ([file("src"), folder("src")].concat(), "not asked for"),
-        ([folder("src"), file("src")].concat(), "not asked for"),
+        ([file("src"), file("src")].concat(), "not requested"),
+        ([file("src"), file("src/more")].concat(), "not requested"),
+        ([file("src"), folder("src")].concat(), "not requested"),
+        ([folder("src"), file("src")].concat(), "not requested"),
         (entry("src", LINK, "/etc/hostname", b""), "is a symbolic link"),
         (entry("src", DEVICE, "", b""), "neither a file nor a folder"),
         ([pax, file("src")].concat(), "sparse"),
@@ -286,8 +288,11 @@ async fn an_upload_that_tar_does_not_read_is_an_error() {
         command.args(["--server", pod.node.address(), "up", &to]).current_dir(pod.scratch.file("bin"));
         let ended = run(command, Input::Null).await;
         assert_eq!(ended.code, Some(expected), "{}", ended.stderr);
-        let words =
-            if code == 0 { "tar ended before it had read all (it had come to up)" } else { "exit code 5: complaint" };
+        let words = if code == 0 {
+            "tar ended before it had read the whole archive (after up)"
+        } else {
+            "exit code 5: complaint"
+        };
         assert!(ended.stderr.contains(words), "{}", ended.stderr);
         assert!(!pod.scratch.file("here").exists());
     }

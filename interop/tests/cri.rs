@@ -1,4 +1,4 @@
-//! The kubelet's client of a container runtime at the program `cri`: pods, containers and images.
+//! The program `cri` under the kubelet's client for container runtimes: pods, containers and images.
 
 use std::fs;
 
@@ -140,7 +140,7 @@ async fn pods_and_containers_are_found_by_what_they_are() {
     assert_eq!(runtime.refused("CreateContainer", more).await, "FailedPrecondition");
     runtime.call("RemovePodSandbox", json!({"podSandboxId": runtime.pod})).await;
     assert_eq!(runtime.refused("PodSandboxStatus", json!({"podSandboxId": runtime.pod})).await, "NotFound");
-    // Both are asked for more than once.
+    // Each is requested twice.
     runtime.call("StopPodSandbox", json!({"podSandboxId": runtime.pod})).await;
     runtime.call("RemovePodSandbox", json!({"podSandboxId": runtime.pod})).await;
 }
@@ -154,7 +154,7 @@ async fn exec_sync_answers_with_the_outputs_or_says_why_not() {
         |script: &str, timeout: u32| json!({"containerId": container, "cmd": ["sh", "-c", script], "timeout": timeout});
     let answer = runtime.call("ExecSync", sync("echo out; echo err >&2; exit 4", 10)).await;
     assert_eq!(answer, json!({"stdout": "out\n", "stderr": "err\n", "exitCode": 4}));
-    // What a command leaves running is heard to its end.
+    // The output of a process that the command leaves running is read to its end.
     let answer = runtime.call("ExecSync", sync("(sleep 1; echo late) & echo early", 30)).await;
     assert_eq!(answer["stdout"], "early\nlate\n");
     let pid = runtime.scratch.file("pid");

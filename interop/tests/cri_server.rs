@@ -1,34 +1,34 @@
-//! Our client against Go's servers: `k8s.io/cri-streaming`'s, the one in containerd and CRI-O, over SPDY and WebSocket,
-//! and the StreamTranslator of `k8s.io/apiserver` with it behind, which alone has v5.
+//! Our client against Go's servers: `k8s.io/cri-streaming`, the one in containerd and CRI-O, over SPDY and WebSocket,
+//! and the StreamTranslator of `k8s.io/apiserver` in front of it, which alone has v5.
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
-use kubestream::upgrade::{self, Carrier, Protocol, UpgradeError, Upgraded, Version, connect_with_fallback};
+use kubestream::upgrade::{self, Protocol, Transport, UpgradeError, Upgraded, Version, connect_with_fallback};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, NODE, Proof, hop_before, server_for};
 use kubestream_interop::{Input, Peer, app, digest, pattern, run, runs, within};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
 const PROTOCOLS: [Protocol; 10] = [
-    Protocol::Exec(Version::V1),
-    Protocol::Exec(Version::V2),
-    Protocol::Exec(Version::V3),
-    Protocol::Exec(Version::V4),
-    Protocol::Channel(Subprotocol::Unnamed),
-    Protocol::Channel(Subprotocol::V1),
-    Protocol::Channel(Subprotocol::V1Base64),
-    Protocol::Channel(Subprotocol::V4),
-    Protocol::Channel(Subprotocol::V4Base64),
+    Protocol::SpdyExec(Version::V1),
+    Protocol::SpdyExec(Version::V2),
+    Protocol::SpdyExec(Version::V3),
+    Protocol::SpdyExec(Version::V4),
+    Protocol::WebSocketExec(Subprotocol::Unnamed),
+    Protocol::WebSocketExec(Subprotocol::V1),
+    Protocol::WebSocketExec(Subprotocol::V1Base64),
+    Protocol::WebSocketExec(Subprotocol::V4),
+    Protocol::WebSocketExec(Subprotocol::V4Base64),
     V5,
 ];
-const V5: Protocol = Protocol::Channel(Subprotocol::V5);
+const V5: Protocol = Protocol::WebSocketExec(Subprotocol::V5);
 const STDIN_ONLY: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
 
-/// What is proven of [`Servers`]: of those of Go's, or of the apiserver's hops with our own behind.
+/// Proves cases of [`Servers`]: of Go's own, or of the apiserver's hops with our server behind them.
 fn proves(cases: &str, protocols: impl IntoIterator<Item = Protocol>) -> Proof {
     let (translated, served): (Vec<_>, Vec<_>) = protocols.into_iter().partition(|protocol| *protocol == V5);
     if std::env::var_os("KUBESTREAM_THROUGH").is_some() {
@@ -51,14 +51,14 @@ async fn connect(
 ) -> Result<Upgraded<TcpStream>, UpgradeError> {
     let query = ExecRequest::new(command.iter().copied(), streams).to_query();
     let url = format!("{}/api/v1/namespaces/default/pods/demo/exec?{query}", server.address());
-    let websocket = offers.iter().any(|offer| offer.carrier() == Carrier::WebSocket);
+    let websocket = offers.iter().any(|offer| offer.transport() == Transport::WebSocket);
     let method = if websocket { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
     let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
     upgrade::connect(tcp, request, offers, &upgrade::Config::default()).await
 }
 
-/// The servers that have them all between them.
+/// The servers that together speak all versions.
 struct Servers {
     cri: Peer,
     translator: Peer,
@@ -66,7 +66,7 @@ struct Servers {
 
 impl Servers {
     fn new() -> Self {
-        // Then it is our own server that stands behind the apiserver's hops.
+        // With this variable our own server stands behind the apiserver's hops.
         if std::env::var_os("KUBESTREAM_THROUGH").is_some() {
             return Self { cri: Peer::node(), translator: Peer::node() };
         }
@@ -78,12 +78,12 @@ impl Servers {
     }
 }
 
-/// Over WebSocket every version has the channel.
+/// Over WebSocket every version has the resize channel.
 fn resizes(protocol: &Protocol) -> bool {
-    protocol.carrier() == Carrier::WebSocket || protocol.version() >= Some(Version::V3)
+    protocol.transport() == Transport::WebSocket || protocol.version() >= Some(Version::V3)
 }
 
-/// A session, its driver on a task of its own.
+/// Starts a session, with its driver on a task of its own.
 async fn start(servers: &Servers, protocol: Protocol, command: &[&str], streams: Streams) -> Exec {
     let server = servers.of(protocol);
     let upgraded = connect(server, command, streams, &[protocol]).await.expect("an upgrade");
@@ -131,7 +131,7 @@ async fn exit_codes_arrive_as_json_and_as_text() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_a_failure_that_names_it() {
-    let (servers, with_words) = (Servers::new(), |protocol: &Protocol| *protocol != Protocol::Exec(Version::V1));
+    let (servers, with_words) = (Servers::new(), |protocol: &Protocol| *protocol != Protocol::SpdyExec(Version::V1));
     let _proof = proves("a command that does not exist", PROTOCOLS.into_iter().filter(with_words));
     for protocol in PROTOCOLS.into_iter().filter(with_words) {
         let session = start(&servers, protocol, &["no-such-command"], Streams::OUTPUT).await;
@@ -147,7 +147,7 @@ async fn ten_megabytes_come_back_the_same() {
     let servers = Servers::new();
     let sent = pattern(10_000_000);
     for protocol in PROTOCOLS {
-        // Not all can end stdin.
+        // Not every version can end stdin.
         let command: &[&str] = if !protocol.can_end_stdin() { &["head", "-c", "10000000"] } else { &["cat"] };
         let mut session = start(&servers, protocol, command, STDIN_ONLY).await;
         let (mut stdin, stdout) = (session.stdin.take().expect("stdin"), session.stdout.take().expect("stdout"));
@@ -169,7 +169,7 @@ async fn the_end_of_stdin_reaches_the_command() {
     let _proof = proves("the end of stdin", PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()));
     let servers = Servers::new();
     for protocol in PROTOCOLS.into_iter().filter(|protocol| protocol.can_end_stdin()) {
-        // stdin that is not taken ends when the status is waited for.
+        // A stdin that the caller did not take ends when the status is awaited.
         let session = start(&servers, protocol, &["wc", "-c"], STDIN_ONLY).await;
         let output = within("the count", session.wait_with_output(1000)).await.expect("an output");
         assert_eq!((output.stdout.trim_ascii(), output.status), (&b"0"[..], ExitStatus::Success), "{protocol:?}");
@@ -203,10 +203,10 @@ async fn a_terminal_is_resized() {
 async fn a_refusal_says_which_protocols_the_server_has() {
     let _proof = cri_proves(
         "a refusal says which protocols there are",
-        [Protocol::Exec(Version::V1), Protocol::Exec(Version::V2)],
+        [Protocol::SpdyExec(Version::V1), Protocol::SpdyExec(Version::V2)],
     );
     let server = Peer::go("cri-server", &["-protocols", "v4.channel.k8s.io,v3.channel.k8s.io"]);
-    let offers = [Protocol::Exec(Version::V2), Protocol::Exec(Version::V1)];
+    let offers = [Protocol::SpdyExec(Version::V2), Protocol::SpdyExec(Version::V1)];
     let refused = connect(&server, &["true"], Streams::OUTPUT, &offers).await;
     let Err(UpgradeError::Refused(refusal)) = refused else { panic!("{refused:?}") };
     assert_eq!(refusal.status, StatusCode::FORBIDDEN);
@@ -217,15 +217,15 @@ async fn a_refusal_says_which_protocols_the_server_has() {
 
 #[tokio::test]
 async fn the_best_protocol_of_both_is_settled_on() {
-    let _proof = cri_proves("the best protocol of both is settled on", [Protocol::Exec(Version::V3)]);
+    let _proof = cri_proves("the best protocol of both is settled on", [Protocol::SpdyExec(Version::V3)]);
     let server = Peer::go("cri-server", &["-protocols", "v3.channel.k8s.io,v2.channel.k8s.io"]);
-    let upgraded = connect(&server, &["true"], Streams::OUTPUT, Protocol::EXEC).await.expect("an upgrade");
-    assert_eq!(upgraded.protocol(), Some(Protocol::Exec(Version::V3)));
+    let upgraded = connect(&server, &["true"], Streams::OUTPUT, Protocol::SPDY_EXEC).await.expect("an upgrade");
+    assert_eq!(upgraded.protocol(), Some(Protocol::SpdyExec(Version::V3)));
 }
 
 #[tokio::test]
 async fn the_tail_of_a_fast_exit_is_never_lost() {
-    const WITH_CODES: [Protocol; 3] = [Protocol::Exec(Version::V4), Protocol::Channel(Subprotocol::V4), V5];
+    const WITH_CODES: [Protocol; 3] = [Protocol::SpdyExec(Version::V4), Protocol::WebSocketExec(Subprotocol::V4), V5];
     let _proof = proves("3 MB and exit 7", WITH_CODES);
     let servers = Servers::new();
     for protocol in WITH_CODES {
@@ -239,7 +239,7 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
 
 #[tokio::test]
 async fn the_program_is_a_kubectl_exec() {
-    let _proof = cri_proves("the program exec", Protocol::EXEC[..3].iter().copied());
+    let _proof = cri_proves("the program exec", Protocol::SPDY_EXEC[..3].iter().copied());
     let server = Peer::go("cri-server", &[]);
     for protocol in ["v2.channel.k8s.io", "v3.channel.k8s.io", "v4.channel.k8s.io"] {
         let mut command = Command::new(app("exec"));
@@ -251,10 +251,10 @@ async fn the_program_is_a_kubectl_exec() {
     }
 }
 
-/// What a gateway does that knows no WebSocket, and a runtime that has no v5.
+/// Behaves as a gateway without WebSocket, and as a runtime without v5.
 #[tokio::test]
 async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
-    let _proof = cri_proves("SPDY where WebSocket is refused", [Protocol::Exec(Version::V4)]);
+    let _proof = cri_proves("SPDY where WebSocket is refused", [Protocol::SpdyExec(Version::V4)]);
     for (arguments, reason) in [(&["-no-websocket"][..], "WebSocket is not allowed here"), (&[], "403 Forbidden")] {
         let server = Peer::go("cri-server", arguments);
         let query = ExecRequest::new(["echo", "hello"], Streams::OUTPUT).to_query();
@@ -263,10 +263,11 @@ async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
         let address = request.uri().authority().expect("an address").to_string();
         let dial = || TcpStream::connect(&address);
         let config = upgrade::Config::default();
-        let connected = connect_with_fallback(dial, request, Protocol::V5, Protocol::EXEC, &config).await;
+        let connected =
+            connect_with_fallback(dial, request, Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC, &config).await;
         let connected = connected.expect("a connection");
         assert!(connected.refused.is_some_and(|error| error.to_string().contains(reason)));
-        assert_eq!(connected.upgraded.protocol(), Some(Protocol::Exec(Version::V4)));
+        assert_eq!(connected.upgraded.protocol(), Some(Protocol::SpdyExec(Version::V4)));
 
         let mut command = Command::new(app("exec"));
         command.args(["--server", server.address(), "-i", "--", "sh", "-c", "cat; exit 7"]);

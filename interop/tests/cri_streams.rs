@@ -1,11 +1,11 @@
 //! client-go's executors and port-forward at the URLs of the program `cri`.
 //!
-//! What critest asks of streams is asked here too, on more carriers and of more of it.
+//! These tests repeat critest's tests of streams, over more transports and in more detail.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use kubestream::channel::Subprotocol;
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Input, Peer, Runtime, Spoken, binary, digest, execute, gone, pattern, within, written};
 use rustix::process::{Pid, test_kill_process};
@@ -21,10 +21,10 @@ const TRANSPORTS: [&[&str]; 4] = [
     &["-transport", "websocket", "-protocols", "v4.channel.k8s.io"],
 ];
 
-/// What each of them comes to.
+/// The protocol that each of them chooses.
 const OVER: [Over; 4] = [Over::SpdyV4, Over::WebSocketV5, Over::Fallback, Over::WebSocketV4];
 
-/// client-go does, at URLs that the kubelet's client has asked for.
+/// client-go proves it, at URLs that the kubelet's client has asked for.
 fn proves(cases: &str, over: &[Over]) -> [Proof; 2] {
     let urls = matrix::proves("URLs for exec, attach and port-forward");
     let cases = matrix::proves(cases).with(Foreign::ClientGo, client_of("`cri`"), over.iter().copied());
@@ -35,7 +35,7 @@ fn record(stream: &str, text: &str) -> (String, String, String) {
     (stream.to_owned(), "F".to_owned(), text.to_owned())
 }
 
-/// As critest's "exec with tty=false and stdin=false", and more.
+/// As critest's "exec with tty=false and stdin=false", with more checks.
 #[tokio::test]
 async fn exec_has_its_outputs_its_stdin_and_its_exit_code() {
     let _proof = proves("output; exit code 7; 3 MB there and back; a command that does not exist", &OVER);
@@ -100,7 +100,7 @@ async fn exec_on_a_terminal_has_its_lines_ends_and_its_size() {
 async fn a_shell_whose_stdin_is_for_one_client_ends_with_it() {
     let _proof = proves("attach with stdin that ends with its first client", &OVER[..3]);
     let runtime = Runtime::new().await;
-    // v4 over WebSocket has no end of stdin.
+    // v4 cannot end stdin over WebSocket.
     for transport in &TRANSPORTS[..3] {
         let shell = runtime.start(&["sh"], json!({"stdin": true, "stdinOnce": true})).await;
         let (ended, outcome) = runtime.attach(&shell, transport, Input::Bytes(b"echo hello\n".to_vec())).await;
@@ -110,7 +110,7 @@ async fn a_shell_whose_stdin_is_for_one_client_ends_with_it() {
     }
 }
 
-/// Before v5 that is how a client ends it. What it has sent is the process's.
+/// Before v5 a client ends stdin by a Close. What it has sent belongs to the process.
 #[tokio::test]
 async fn stdin_that_came_before_a_close_reaches_the_process() {
     let cases = "5 B, 100 kB and 5 MB of stdin before a Close, of exec and of attach";
@@ -154,7 +154,7 @@ async fn whoever_is_attached_sees_what_the_process_says_and_it_goes_on() {
     watcher.args(["-url", &format!("{url}?stdout=1")]).stdout(Stdio::piped()).kill_on_drop(true);
     let mut watcher = watcher.spawn().expect("a client");
     let mut seen = BufReader::new(watcher.stdout.take().expect("a pipe")).lines();
-    // Until it is attached it sees nothing.
+    // A client sees nothing until it is attached, so it looks again after this time.
     const GLANCE: Duration = Duration::from_millis(200);
     let attached = async {
         while tokio::time::timeout(GLANCE, seen.next_line()).await.is_err() {
@@ -193,7 +193,7 @@ async fn whoever_is_attached_sees_what_the_process_says_and_it_goes_on() {
     );
 }
 
-/// As critest's "portforward", to an echo instead of a web server.
+/// As critest's "portforward", with an echo in place of a web server.
 #[tokio::test]
 async fn port_forward_reaches_a_port_and_one_that_is_gone_takes_no_connection_with_it() {
     let _proof =
@@ -251,7 +251,7 @@ async fn with_a_runtime_ends_all_that_it_has_started() {
     let runtime = Runtime::new().await;
     let write = |name: &str| format!("echo $$ > {}", runtime.scratch.file(name).display());
     let container = runtime.start(&["sh", "-c", &format!("{}; sleep 1000 & wait", write("main"))], json!({})).await;
-    // What an exec leaves behind is the container's, whatever group and session it is in.
+    // A process that an exec leaves behind belongs to the container, even in another group and session.
     let daemon = format!("setsid sh -c '{}; exec sleep 1000' >/dev/null 2>&1 &", write("daemon"));
     let (_, outcome) = runtime.exec(&container, &["sh", "-c", &daemon], TRANSPORTS[0], Input::Null).await;
     assert_eq!(outcome["exitCode"], 0);

@@ -1,6 +1,6 @@
-//! crictl at the program `cri`, its streams over SPDY, which is its default, and over WebSocket.
+//! crictl at the program `cri`, with streams over SPDY, which is its default, and over WebSocket.
 //!
-//! It falls back on nothing: what one transport does not do fails.
+//! crictl has no fallback, so what one transport cannot do fails.
 
 use std::fs;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ fn proves(cases: &str, over: Over) -> Proof {
     matrix::proves(cases).with(Foreign::Crictl, client_of("`cri`"), [over])
 }
 
-/// A runtime with one pod, and crictls that are told of it.
+/// A runtime with one pod, and the configuration of crictl for it.
 struct Tool {
     runtime: Runtime,
     transport: &'static str,
@@ -51,7 +51,7 @@ impl Tool {
         run(self.command(arguments), Input::Null).await
     }
 
-    /// What it says where it succeeds.
+    /// Runs crictl, which must succeed, and returns its output.
     async fn says(&self, arguments: &[&str]) -> String {
         let ended = self.run(arguments).await;
         assert_eq!((ended.code, &ended.stderr[..]), (Some(0), ""), "{arguments:?}");
@@ -93,7 +93,7 @@ async fn outputs_stay_apart_and_an_exit_code_is_an_error_that_says_it(tool: Tool
     let ended = tool.sh(&container, "echo out; echo err >&2").await;
     assert_eq!((ended.code, &ended.stdout[..], &ended.stderr[..]), (Some(0), &b"out\n"[..], "err\n"));
     for code in [1, 7, 255] {
-        // Whatever the command's code, crictl's own is 1.
+        // crictl's own code is 1, whatever the command's is.
         let ended = tool.sh(&container, &format!("echo out; echo err >&2; exit {code}")).await;
         assert_eq!((ended.code, &ended.stdout[..]), (Some(1), &b"out\n"[..]));
         let said = format!("{container}: command terminated with exit code {code}\"\n");
@@ -165,12 +165,12 @@ async fn attached_to_a_terminal_it_has_its_size_and_ends_with_the_container(tool
     let mut terminal = tool.terminal(&["attach", &container]);
     terminal.types(b"hello\r").await;
     terminal.shows("got hello 24 80\r\n").await;
-    // The container's code is not the attach's.
+    // The container's exit code is not that of the attach.
     assert_eq!(terminal.ended().await, Some(0));
     assert_eq!(tool.runtime.exited(&container).await["exitCode"], 3);
 }
 
-/// A crictl that forwards, and the local port of each remote one.
+/// A crictl that forwards, with the local port of each remote one.
 struct Forward {
     crictl: Child,
     locals: Vec<u16>,
@@ -187,20 +187,20 @@ impl Forward {
         let mut locals = Vec::new();
         while locals.len() < remotes.len() {
             let line = within("where crictl listens", lines.next_line()).await.expect("text").expect("a line");
-            // It says where it listens in IPv6, too.
+            // crictl also prints its IPv6 address.
             if let Some(rest) = line.strip_prefix("Forwarding from 127.0.0.1:") {
                 let (local, to) = rest.split_once(" -> ").unwrap_or_else(|| panic!("crictl says {line:?}"));
                 assert_eq!(to, remotes[locals.len()].to_string());
                 locals.push(local.parse().expect("a port"));
             }
         }
-        // It says each connection, and would wait for who reads that.
+        // crictl prints a line for each connection, and would block if nothing read it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { crictl, locals }
     }
 }
 
-/// The sum of what comes back.
+/// Sends bytes to a local port, and returns the checksum of what comes back.
 async fn ask(local: u16, sent: Vec<u8>) -> String {
     let mut tcp = TcpStream::connect(("127.0.0.1", local)).await.expect("crictl listens");
     let (mut reads, mut writes) = tcp.split();
@@ -231,7 +231,7 @@ async fn a_forward_carries_many_and_outlives_a_port_that_is_refused(tool: Tool) 
     for _ in 0..3 {
         let mut refused = TcpStream::connect(("127.0.0.1", forward.locals[1])).await.expect("a connection");
         let mut nothing = Vec::new();
-        // However it ends, it does.
+        // It may end in any way, but it must end.
         let _ = within("the end of what is refused", refused.read_to_end(&mut nothing)).await;
         assert!(nothing.is_empty());
         stays.write_all(b"ping").await.expect("it is sent");
@@ -255,7 +255,7 @@ async fn exec_sync_has_its_outputs_or_says_why_not() {
     let sync = async |more: &[&str], script: &str| {
         tool.run(&[&["exec", "--sync"], more, &[&container, "sh", "-c", script]].concat()).await
     };
-    // Each output and a newline, on stdout.
+    // Each output is followed by a newline, and both come on stdout.
     let ended = sync(&[], "printf out; printf err >&2").await;
     assert_eq!((ended.code, &ended.stdout[..], &ended.stderr[..]), (Some(0), &b"out\nerr\n"[..], ""));
     let ended = sync(&[], "printf out; printf err >&2; exit 4").await;
@@ -334,7 +334,7 @@ async fn logs_are_followed_to_the_containers_end() {
     assert_eq!(tool.says(&["logs", "--tail", "1", &container]).await, "3");
 }
 
-/// Each case is a test over each transport.
+/// Makes a test of each case over each transport.
 macro_rules! over_both_transports {
     ($($case:ident: $proves:literal over $spdy:ident and $websocket:ident),* $(,)?) => {
         mod over_spdy {

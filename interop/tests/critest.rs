@@ -1,7 +1,8 @@
-//! critest's cases of streaming at the program `cri`, and those of pods and containers as such.
+//! critest's streaming cases, and its cases of pods and containers, at the program `cri`.
 //!
-//! Its containers run this machine's busybox, and so does the web server that it asks for its page. The ports are critest's choice,
-//! port 80 among them, which is root's where `net.ipv4.ip_unprivileged_port_start` does not say otherwise.
+//! The containers run this machine's busybox, which is also the web server that critest asks for its page. critest
+//! chooses the ports. Port 80 is among them, which only root may use unless `net.ipv4.ip_unprivileged_port_start`
+//! allows it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -13,12 +14,13 @@ use kubestream_interop::{Input, Peer, Scratch, binary, run};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// Where it expects web servers.
+/// Where critest expects web servers.
 const SERVERS: [u16; 2] = [80, 12003];
-/// Where it listens itself.
+/// Where critest itself listens.
 const FORWARDED: [u16; 2] = [12001, 12002];
 
-/// critest's image of a web server in the network of the machine, with the architecture at its end. The others are ours to name.
+/// critest's image of a web server in the host's network; the architecture is appended. The other images can be named
+/// here.
 const HOST_SERVER: &str = "gcr.io/k8s-staging-cri-tools/hostnet-nginx-";
 const IMAGES: &str = "{defaultTestContainerImage: local/busybox:1, webServerTestImage: local/web:1}";
 
@@ -50,12 +52,12 @@ impl Subject {
         Self { runtime: Peer::runtime_with(&scratch.file("cri.sock"), scratch.file("bin"), &images), scratch }
     }
 
-    /// Runs cases, which all have to pass: their names.
+    /// Runs cases, which all must pass, and returns their names.
     async fn passes(&self, cases: &str, arguments: &[&str]) -> Vec<String> {
         let mut command = Command::new(binary("critest"));
         command.args(["--runtime-endpoint", self.runtime.address(), "--image-endpoint", self.runtime.address()]);
         command.arg("--test-images-file").arg(self.scratch.file("images")).args(arguments);
-        // Less than what is waited for it: so it says itself what did not come.
+        // This limit is shorter than the test's own, so that critest itself reports what did not come.
         command.args([
             "--ginkgo.timeout=45s",
             "--ginkgo.grace-period=5s",
@@ -107,7 +109,7 @@ async fn its_cases_of_streaming_pass() {
         let subject = Subject::new().await;
         assert_eq!(subject.passes("support streaming interfaces", transport).await, CASES, "{transport:?}");
         for port in SERVERS {
-            // Directly, and through the forward: it was no other server that answered.
+            // The server was asked directly and through the forward, so no other server can have answered.
             let asked = fs::read_to_string(subject.scratch.file(&port.to_string())).expect("what it was asked for");
             assert_eq!(asked.matches(" url:/\n").count(), 2, "{transport:?}, {port}: {asked}");
             assert_eq!(asked.matches(" response:200\n").count(), 2, "{transport:?}, {port}: {asked}");
@@ -123,7 +125,8 @@ async fn its_cases_of_pods_and_containers_as_such_pass() {
         [Over::Cri],
     );
     let cases = "basic operations on|runtime should support log|Idempotence|Runtime info";
-    // There are no figures, and no processes apart from those of this machine, among which it looks for one by its name.
+    // Statistics are skipped because there are none. The time limit's case is skipped because it searches all processes
+    // of this machine for one by name.
     let beyond = ["--ginkgo.skip", "listing container stats|execSync with timeout"];
     let passed = Subject::new().await.passes(cases, &beyond).await;
     assert_eq!(passed.len(), 27, "{passed:?}");

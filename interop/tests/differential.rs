@@ -1,30 +1,32 @@
-//! The same bytes read by us, by moby/spdystream's framer and by netty's, and compared frame by frame up to the first error of
-//! any. Where they may differ is said here, one [`Excuse`] at a time, and held to what the input has; all else fails, and shows
-//! the input.
+//! The same bytes read by this library, by moby/spdystream's framer and by netty's, and compared frame by frame up to
+//! the first error of any of them. Each permitted difference is an [`Excuse`], which is checked against the input. Any
+//! other difference fails and prints the input.
 //!
-//! `KUBESTREAM_INPUTS=1000000` is a longer run, of other inputs each time: it prints its seed, and `KUBESTREAM_SEED` has it again.
+//! `KUBESTREAM_INPUTS=1000000` runs longer, on other inputs each time. It prints its seed, and `KUBESTREAM_SEED`
+//! repeats a run.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use kubestream::spdy::{CodecError, Frame, HeaderError, Limits};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{CodecError, Frame, HeaderError};
 use kubestream_interop::framers::{self, Framer, Head, Reading, described, hex, sorted};
 use kubestream_interop::inputs::{DICTIONARY, Inputs};
 use kubestream_interop::matrix::{self, Foreign, Over, model_of};
 use serde_json::{Map, Value, json};
 
-/// How many inputs there are without `KUBESTREAM_INPUTS`, and their seed.
+/// The number of inputs without `KUBESTREAM_INPUTS`, and their seed.
 const INPUTS: usize = 30_000;
 const SEED: u64 = 0x5bd1_e995_9e37_79b9;
 const AT_ONCE: usize = 500;
-/// So many failures are enough to look at.
+/// How many failures are printed at most.
 const ENOUGH: usize = 3;
 
 macro_rules! excuses {
     ($($(#[$why:meta])* $name:ident,)*) => {
-        /// A difference that may be. The sections are the draft's, SPDY/3.1.
+        /// A permitted difference. The sections are those of the draft of SPDY/3.1.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         enum Excuse {
             $($(#[$why])* $name,)*
@@ -37,48 +39,52 @@ macro_rules! excuses {
 }
 
 excuses! {
-    /// Go looks at no version. We and netty end the connection at another than 3 (§2.2.1).
+    /// Go ignores the version. We and netty end the connection if it is not 3 (§2.2.1).
     GoReadsAnyVersion,
-    /// Go ends the connection at a type that it does not know. That is to be ignored (§2.2.1).
+    /// Go ends the connection at an unknown type, which the draft says to ignore (§2.2.1).
     GoKnowsAllTypes,
-    /// netty numbers DATA among the types, as 0, and so refuses a control frame of type 0, which is to be ignored too.
+    /// netty uses 0 as DATA's type, and so refuses a control frame of type 0, which should be ignored too.
     NettyHasDataAsType0,
-    /// Go and netty judge an id, a status or a delta of 0 as they read it. With us the connection does, which knows the stream.
+    /// Go and netty reject an id, a status or a delta of 0 while they read it. Here the connection does, because it
+    /// knows the stream.
     ZeroIsTheConnections,
-    /// Go wants no flag on PING, GOAWAY and WINDOW_UPDATE, netty none on RST_STREAM. We ignore what nothing defines.
+    /// Go allows no flag on PING, GOAWAY and WINDOW_UPDATE, and netty none on RST_STREAM. We ignore undefined flags.
     UndefinedFlag,
-    /// Go refuses a name that lower case would change, which is a wrong name (§2.6.10). We fold ASCII, and refuse nobody for it.
+    /// Go refuses a name with upper-case letters, which is wrong (§2.6.10). We fold ASCII and accept it.
     GoRefusesUpperCase,
-    /// Go compares names with canonical ones: it refuses a repeated one that is the same in both forms, and merges all others, as
-    /// we do with each.
+    /// Go compares names with their canonical form. It refuses a repeated name that is the same in both forms, and
+    /// merges all others, as we do with every repeated name.
     GoRefusesSomeRepeatedNames,
     /// netty refuses repeated names (§2.6.10). We merge them, as Go does.
     NettyRefusesRepeatedNames,
-    /// Go refuses HTTP's connection headers (§3.2.1). We do not send them, and leave them to who reads ours.
+    /// Go refuses HTTP's connection headers (§3.2.1). We do not send them, and leave those that we receive to the
+    /// caller.
     GoRefusesConnectionHeaders,
-    /// netty refuses an empty name, and an empty value among several (§2.6.10). With us the connection does, by `Headers::defect`.
+    /// netty refuses an empty name, and an empty value among several (§2.6.10). Here the connection does, by
+    /// `Headers::defect`.
     DefectIsTheConnections,
-    /// netty makes a stream's error of pairs that cannot be read. Who sends such a block is not trusted with the next by us.
+    /// netty resets only the stream if its pairs cannot be read. We end the connection, because the next block cannot
+    /// be trusted either.
     NettyForgivesBrokenPairs,
-    /// Go reads no further into a block than its pairs: what is wrong behind them it meets in the next block, or never.
+    /// Go reads only the pairs of a block. It finds an error after them in the next block, or never.
     GoReadsOnlyThePairs,
-    /// netty takes a block that lacks the SYNC_FLUSH of §2.6.10.1.
+    /// netty accepts a block without the SYNC_FLUSH of §2.6.10.1.
     NettyNeedsNoFlush,
-    /// netty takes the count of SETTINGS for 31 bits, and so reads one that is 2^31 too large.
+    /// netty masks the count of SETTINGS to 31 bits, and so accepts one that is 2^31 too large.
     NettyMasksTheCount,
-    /// A limit of ours, where it is not set to what Go has.
+    /// A limit of ours that differs from Go's.
     OurLimit,
 }
 
 type Checked = Result<Vec<Excuse>, String>;
 
-/// What our codec makes of an input, in the words of the others.
+/// What our codec reads in an input, in the words of the other framers.
 struct Ours<'a> {
     input: &'a [u8],
     frames: Vec<Value>,
     error: Option<CodecError>,
     starts: Vec<usize>,
-    /// Whether the connection would refuse the headers of a frame.
+    /// Whether the connection would refuse the headers of each frame.
     defects: Vec<bool>,
 }
 
@@ -104,7 +110,7 @@ impl<'a> Ours<'a> {
         self.head(frame).map_or(0, |head| head.flags)
     }
 
-    /// What comes behind the head of a frame, as far as it is there.
+    /// The bytes after the head of a frame, as far as the input has them.
     fn body(&self, frame: usize) -> &[u8] {
         let start = self.starts[frame].saturating_add(Head::SIZE);
         let end = start.saturating_add(self.head(frame).map_or(0, |head| head.length)).min(self.input.len());
@@ -121,18 +127,18 @@ impl<'a> Ours<'a> {
         self.body(frame).get(fixed..).unwrap_or_default()
     }
 
-    /// Whether the input cuts the frame that we have an error in, or wait for.
+    /// True if the input cuts the frame in which we found an error or for which we wait.
     fn ends_cut(&self) -> bool {
         let last = self.frames.len();
         self.head(last).is_none_or(|head| self.body(last).len() < head.length)
     }
 
-    /// Whether that frame's block ends with a flush.
+    /// True if that frame's block ends with a flush.
     fn ends_flushed(&self) -> bool {
         self.block(self.frames.len()).ends_with(&[0, 0, 0xff, 0xff])
     }
 
-    /// What a frame's block inflates to behind those before it, and whether their stream ends there.
+    /// What a frame's block inflates to after the earlier ones, and whether the zlib stream ends there.
     fn inflated(&self, frame: usize) -> (Vec<u8>, bool) {
         let (mut zlib, mut plain) = (Decompress::new(true), Vec::new());
         for at in 0..=frame {
@@ -155,13 +161,13 @@ impl<'a> Ours<'a> {
         (plain, false)
     }
 
-    /// Whether a frame's block has more pairs than its headers, which are names that came more than once.
+    /// True if a frame's block has more pairs than headers, because names are repeated.
     fn is_merged(&self, frame: usize) -> bool {
         let count = self.inflated(frame).0.first_chunk().map_or(0, |count| u32::from_be_bytes(*count));
         count as usize > pairs(&self.frames[frame]).len()
     }
 
-    /// Whether a control frame of type 0 is skipped in front of a frame.
+    /// True if a control frame of type 0 was skipped before a frame.
     fn skips_type_0(&self, frame: usize) -> bool {
         let mut at = frame.checked_sub(1).map_or(0, |before| self.starts[before]);
         let mut heads = std::iter::from_fn(|| {
@@ -173,7 +179,7 @@ impl<'a> Ours<'a> {
     }
 }
 
-/// No limit of ours is below those of the others.
+/// Limits that are not below those of the other framers.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_control_frame = 0xff_ffff;
@@ -185,7 +191,7 @@ fn limits() -> Limits {
     limits
 }
 
-/// All that the limits do which we have by default is to end a reading early.
+/// Our default limits may only end a reading early.
 fn check_limits(ours: &Ours<'_>) -> Checked {
     let limited = Ours::new(ours.input, Limits::default());
     if !ours.frames.starts_with(&limited.frames) {
@@ -223,7 +229,7 @@ fn check_go(ours: &Ours<'_>, go: &Reading, netty: &Reading) -> Checked {
         return Ok(vec![Excuse::GoKnowsAllTypes]);
     }
     match next {
-        // We have judged the head of a cut frame, if Go waits for the rest.
+        // We have judged the head of a cut frame, while Go waits for the rest.
         None if error["cut"] == true => match ours.error {
             None if ours.ends_cut() => Ok(vec![]),
             Some(CodecError::Version(_) | CodecError::FrameSize { .. }) => Ok(vec![]),
@@ -239,7 +245,7 @@ fn check_go(ours: &Ours<'_>, go: &Reading, netty: &Reading) -> Checked {
     }
 }
 
-/// Go reads a frame where we have found an error.
+/// Go reads a frame in which we found an error.
 fn go_reads_on(ours: &Ours<'_>, theirs: &Value, netty: &Reading) -> Option<Excuse> {
     let netty_reads_it = netty.frames.get(ours.frames.len()).is_some_and(|frame| frame["invalid"] != true);
     let excused = match ours.error.as_ref()? {
@@ -262,7 +268,7 @@ fn why_go_refuses(
     netty: &Reading,
 ) -> Option<Excuse> {
     const CONNECTION_HEADERS: [&str; 5] = ["connection", "host", "keep-alive", "proxy-connection", "transfer-encoding"];
-    // To netty names are as they came, if it has come to them.
+    // netty keeps names as they came, if it has read that far.
     let names_as_they_came = netty.frames.get(at).filter(|frame| frame["invalid"] != true);
     let changes = |name: String| name.contains('\u{fffd}') || name.to_lowercase() != name;
     let (excuse, holds) = match (error["error"].as_str()?, frame["type"].as_str()?) {
@@ -290,7 +296,7 @@ fn check_netty(ours: &Ours<'_>, netty: &Reading) -> Checked {
         };
         let (mut frame, mut theirs) = (as_netty_has_it(frame), with_names_folded(theirs));
         if theirs["invalid"] == true {
-            // It reads on behind a stream's error, and so do we.
+            // netty reads on after a stream's error, and so do we.
             let excuse = why_netty_refuses_headers(ours, &frame, at);
             excuses.push(excuse.ok_or_else(|| format!("it refuses the headers of frame {at}"))?);
             theirs.as_object_mut().expect("an object").remove("invalid");
@@ -318,7 +324,7 @@ fn check_netty(ours: &Ours<'_>, netty: &Reading) -> Checked {
     Ok(excuses)
 }
 
-/// netty reads a frame where we have found an error.
+/// netty reads a frame in which we found an error.
 fn netty_reads_on(ours: &Ours<'_>, theirs: &Value) -> Option<Excuse> {
     let (excuse, holds) = match ours.error.as_ref()? {
         CodecError::TooManySettings { .. } | CodecError::FrameSize { kind: 4, .. } => {
@@ -337,12 +343,12 @@ fn netty_reads_on(ours: &Ours<'_>, theirs: &Value) -> Option<Excuse> {
     holds.then_some(excuse)
 }
 
-/// What netty has against headers that we have read.
+/// Why netty refuses headers that we have read.
 fn why_netty_refuses_headers(ours: &Ours<'_>, frame: &Value, at: usize) -> Option<Excuse> {
     if ours.defects[at] {
         return Some(Excuse::DefectIsTheConnections);
     }
-    // Two names that are not UTF-8 may be the same to it.
+    // netty may take two different names that are not UTF-8 for the same.
     let same = names(frame).filter(|name| name.contains('\u{fffd}')).count() > 1;
     (same || ours.is_merged(at)).then_some(Excuse::NettyRefusesRepeatedNames)
 }
@@ -371,7 +377,7 @@ fn names(frame: &Value) -> impl Iterator<Item = String> {
     pairs(frame).iter().map(|pair| text(&pair[0]))
 }
 
-/// As text, where it is none too: one U+FFFD for what is not UTF-8, since how many there are is anybody's choice.
+/// Text, with a single U+FFFD for any bytes that are not UTF-8, because decoders differ in how many they use.
 fn text(part: &Value) -> String {
     let lossy = |hex: &str| {
         let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("hex");
@@ -383,7 +389,7 @@ fn text(part: &Value) -> String {
     text.chars().filter(|&one| (std::mem::replace(&mut last, one), one) != ('\u{fffd}', '\u{fffd}')).collect()
 }
 
-/// Go hands on the bits that are reserved, and flags that nothing defines.
+/// Go passes on reserved bits and undefined flags, which are removed here.
 fn without_what_is_reserved(theirs: &Value) -> Value {
     let mut frame = theirs.clone();
     let (names, defined): (&[_], _) = match frame["type"].as_str().expect("a type") {
@@ -403,7 +409,7 @@ fn without_what_is_reserved(theirs: &Value) -> Value {
     frame
 }
 
-/// netty hands on no slot, no flags of settings but the two that are defined, and text only.
+/// Removes what netty does not pass on: the slot, undefined flags of settings, and values that are not text.
 fn as_netty_has_it(frame: &Value) -> Value {
     let mut frame = in_text(frame);
     for name in ["slot", "version"] {
@@ -489,7 +495,7 @@ fn any_bytes_are_the_same_frames_to_us_to_go_and_to_netty() {
     }
     println!("{frames} frames, {whole} inputs without an error to any; {excused:?}");
     assert!(failures.is_empty(), "KUBESTREAM_SEED={seed}\n{}", failures.join("\n"));
-    // What no input needs is no excuse.
+    // An excuse that no input needs must be removed.
     let idle: Vec<_> = Excuse::ALL.iter().filter(|one| !excused.contains_key(one)).collect();
     assert!(count < INPUTS || idle.is_empty(), "{idle:?}");
 }

@@ -1,8 +1,8 @@
-//! What has come before a session ends is delivered before the end is acted on: a client's stdin, and an output of a server's that breaks off. The peers
-//! are a test's own: they end as no library does, and as every network may.
+//! What came before a session ends is delivered before the end takes effect: a client's stdin, and a server's output
+//! that breaks off. The tests play the peers here, because no library ends like this, but every network may.
 
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{ExecRequest, Streams};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves, server_for};
 use kubestream_interop::{Input, Peer, Scratch, Spoken, app, digest, gone, pattern, run, within, written};
 use tokio::net::TcpListener;
@@ -16,7 +16,7 @@ fn url(server: &str, script: &str) -> String {
     format!("{server}/api/v1/namespaces/default/pods/demo/exec?{query}")
 }
 
-/// Before v5 that is the only end of stdin there is, and with v5 it may follow at once on the end.
+/// Before v5 this is the only way to end stdin, and with v5 it may directly follow the end.
 #[tokio::test]
 async fn stdin_that_came_before_a_close_reaches_the_command() {
     let _proof = proves("5 B, 100 kB and 5 MB of stdin before a Close").with(
@@ -28,7 +28,7 @@ async fn stdin_that_came_before_a_close_reaches_the_command() {
     for protocol in [Subprotocol::V1, Subprotocol::V4, Subprotocol::V5] {
         for size in [5, 100_000, 5_000_000] {
             let (scratch, sent) = (Scratch::new(), pattern(size));
-            // Behind its end the command has still to make something of it.
+            // After the end of stdin, the command still needs time to act on it.
             let script = format!("cat >{0}/part && sleep 0.2 && mv {0}/part {0}/whole", scratch.path().display());
             let mut client = Spoken::client(&url(node.address(), &script), protocol).await;
             for piece in sent.chunks(PIECE) {
@@ -44,7 +44,8 @@ async fn stdin_that_came_before_a_close_reaches_the_command() {
     }
 }
 
-/// To the command it would be the end of a whole stdin. It cannot be told to end at once here, and what it would do then it is not to do.
+/// The command must not take this for the end of a whole stdin. The command here ignores its SIGHUP, so that it would
+/// act on such an end.
 #[tokio::test]
 async fn a_client_that_is_lost_has_not_ended_its_stdin() {
     let over = [Over::WebSocketV1, Over::WebSocketV4, Over::WebSocketV5];
@@ -65,7 +66,7 @@ async fn a_client_that_is_lost_has_not_ended_its_stdin() {
     }
 }
 
-/// The program `exec` at a server that a test plays.
+/// Starts the program `exec` against a server that a test plays.
 async fn exec(listener: &TcpListener) -> Command {
     let mut command = Command::new(app("exec"));
     command.args(["--server", &format!("http://{}", listener.local_addr().expect("an address"))]);
@@ -73,14 +74,15 @@ async fn exec(listener: &TcpListener) -> Command {
     command
 }
 
-/// Of a server that says goodbye without a status, and of one that is gone behind its status, which over WebSocket is the last that it has to say.
+/// For a server that says goodbye without a status, and for one that disappears after its status, which over WebSocket
+/// is its last message.
 #[tokio::test]
 async fn what_has_come_is_shown_before_the_end_is_acted_on() {
     let role = server_for("`exec`");
     let cases = "output and no status; output and exit code 7, and no Close";
     let _proof = proves(cases).with(Foreign::Bytes, role, [Over::WebSocketV5]);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    // More than a pipe holds that nobody reads yet.
+    // More bytes than an unread pipe holds.
     let sent = pattern(500_000);
     let seven = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
     for (status, code, said) in [(None, 1, "error: the session ended without a status"), (Some(seven), 7, "")] {

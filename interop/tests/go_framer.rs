@@ -1,12 +1,11 @@
-//! What we encode, moby/spdystream's framer reads: its `frames` is the oracle, and tells what each frame says.
+//! moby/spdystream's framer reads what this library encodes. Its peer `frames` describes each frame.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use bytes::{Bytes, BytesMut};
-use kubestream::spdy::{
-    Codec, Frame, GoAwayStatus, HeaderCompression, Headers, Limits, RstStatus, Setting, SettingId, Settings, StreamId,
-};
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
+use kubestream::wire::{HeaderCompression, Limits};
 use kubestream_interop::binary;
 use kubestream_interop::framers::{described, sorted};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of, writer_of};
@@ -18,13 +17,13 @@ fn proves(cases: &str) -> Proof {
     matrix::proves(cases).with(Foreign::Spdystream, reader_of("what we encode"), [Over::RawSpdy])
 }
 
-/// What the framer makes of some bytes: a value a frame, without the length, which compression decides.
+/// What the framer reads: one value for each frame, without the length, which depends on compression.
 fn read_by_go(wire: &[u8]) -> Vec<Value> {
     let mut command = Command::new(binary("frames"));
     let mut framer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the framer");
     let mut stdin = framer.stdin.take().expect("stdin is a pipe");
     let output = std::thread::scope(|scope| {
-        // It answers while it reads; a framer that gives up early says so in its status.
+        // The framer answers while it reads. If it gives up early, its exit status says so.
         scope.spawn(move || {
             let _ = stdin.write_all(wire);
         });
@@ -49,12 +48,12 @@ fn encode(frames: &[Frame], compression: HeaderCompression) -> BytesMut {
     wire
 }
 
-/// What the framer should say of a frame.
+/// What the framer should report of a frame.
 fn expected(frame: &Frame) -> Value {
     sorted(described(frame))
 }
 
-/// Frames that Go's framer takes. It refuses: the stream 0 but for windows, a PING or an RST_STREAM of 0, and HTTP's
+/// Frames that Go's framer accepts. It refuses stream 0 except for windows, a PING or RST_STREAM of 0, and HTTP's
 /// connection headers.
 #[derive(Clone, Debug)]
 struct Frames(Vec<Frame>);
@@ -118,7 +117,7 @@ fn headers(g: &mut Gen) -> Headers {
     for _ in 0..u8::arbitrary(g) % 6 {
         let length = 1 + usize::arbitrary(g) % 20;
         let name: String = (0..length).map(|_| char::from(*g.choose(LETTERS).expect("letters"))).collect();
-        // The words that the dictionary has, and HTTP's, come up as well.
+        // Words of the dictionary and of HTTP occur too.
         let name = if bool::arbitrary(g) {
             name
         } else {
@@ -131,7 +130,7 @@ fn headers(g: &mut Gen) -> Headers {
     headers
 }
 
-/// A frame of each type, as moby/spdystream writes them: one compressor made all of them.
+/// A frame of each type, as moby/spdystream writes them. One compressor made all of them.
 fn recorded() -> (Vec<Frame>, Vec<u8>) {
     let mut wire = Vec::new();
     for line in include_str!("../../tests/data/spdystream_frames.tsv").lines() {

@@ -1,5 +1,6 @@
-//! The tail of an output through nginx, HAProxy and a relay, which end both of their sides when either of them has ended: what a client still
-//! sends then, be it stdin or a WINDOW_UPDATE, meets a reset that takes along what was not delivered. So they have to end last.
+//! The tail of an output through nginx, HAProxy and a relay, which end both of their sides when one has ended. Whatever
+//! a client still sends then, stdin or a WINDOW_UPDATE, meets a reset that destroys undelivered bytes. So the server
+//! must end last.
 //!
 //! `KUBESTREAM_RUNS=100 interop/run --test hops` is the long form.
 
@@ -8,22 +9,22 @@ use std::process::Stdio;
 
 use futures_util::{StreamExt, stream};
 use http::{Method, Request};
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, ExecRequest, Output, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{self, Carrier, Protocol, Version};
+use kubestream::upgrade::{self, Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Proof, THROUGH, client_of, hop_before, proves, server_for};
 use kubestream_interop::{Gateway, Hop, Input, Link, Peer, Scratch, app, kubectl, narrow, run, runs, within};
 use tokio::process::Command;
 
 const SCRIPT: &str = "head -c 1000000 /dev/zero; exit 7";
-const SPDY: Protocol = Protocol::Exec(Version::V4);
-/// What kubectl speaks.
-const PROTOCOLS: [Protocol; 2] = [SPDY, Protocol::Channel(Subprotocol::V5)];
-/// What Go's servers of containers do, which have no v5.
-const GOS: [Protocol; 2] = [SPDY, Protocol::Channel(Subprotocol::V4)];
-/// So many sessions of a kind at a time.
+const SPDY: Protocol = Protocol::SpdyExec(Version::V4);
+/// The protocols that kubectl uses.
+const PROTOCOLS: [Protocol; 2] = [SPDY, Protocol::WebSocketExec(Subprotocol::V5)];
+/// The protocols of Go's servers of containers, which have no v5.
+const GOS: [Protocol; 2] = [SPDY, Protocol::WebSocketExec(Subprotocol::V4)];
+/// The number of concurrent sessions of a kind.
 const AT_ONCE: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
@@ -31,19 +32,19 @@ enum Client {
     Kubectl,
     /// The program `exec`.
     Exec,
-    /// In this process, on a socket of its own that takes little at a time.
+    /// The library in this process, on a socket with a small buffer.
     Library,
 }
 
 const CLIENTS: [Client; 3] = [Client::Kubectl, Client::Exec, Client::Library];
 
-/// What a client made of a session.
+/// How a session ended for a client.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Whole,
-    /// It knows that it has not all of it.
+    /// The client knows that something is missing.
     Failed(String),
-    /// It does not.
+    /// The client reports success although something is missing.
     False(String),
 }
 
@@ -59,7 +60,7 @@ impl Outcome {
 }
 
 async fn tail(client: Client, server: &str, protocol: Protocol, stdin: bool) -> Outcome {
-    let websocket = protocol.carrier() == Carrier::WebSocket;
+    let websocket = protocol.transport() == Transport::WebSocket;
     let input = if stdin { Input::Endless } else { Input::Null };
     let ended = match client {
         Client::Kubectl => {
@@ -113,18 +114,18 @@ async fn session(server: &str, protocol: Protocol, stdin: bool) -> Result<Output
         });
     }
     let output = exec.wait_with_output(2_000_000).await?;
-    // How the connection ends behind the status is not the session's any more.
+    // How the connection ends after the status does not matter to the session.
     let _ = driver.await;
     Ok(output)
 }
 
-/// A gateway before a server, and who is tried through it.
+/// A gateway in front of a server, and the client that uses it.
 struct Trial {
     hop: Hop,
     through: &'static str,
     clients: &'static [Client],
     protocols: [Protocol; 2],
-    /// The server closes its socket with stdin unread: then all that a client can do is to know it.
+    /// The server closes its socket with unread stdin. Then a client can only detect the loss.
     resets: bool,
 }
 
@@ -139,7 +140,7 @@ impl Trial {
         }
     }
 
-    /// Fails with what came of the runs that were not as they have to be, in words.
+    /// Runs the sessions, and fails with a description of those that went wrong.
     async fn run(&self) {
         let link = Link::to(self.hop.address());
         let mut wrong = String::new();
@@ -163,7 +164,7 @@ impl Trial {
                         let _ = writeln!(
                             wrong,
                             "{client:?} over {} {} through {}, {stdin}: {} of {count} wrong, {lied} of them as a success: {:#?}",
-                            protocol.carrier(),
+                            protocol.transport(),
                             protocol.name(),
                             self.through,
                             all.len(),
@@ -177,8 +178,9 @@ impl Trial {
     }
 }
 
-/// Of each kind: with stdin and without that makes 100 tails for kubectl through each gateway over each carrier, and 100 for what is ours. Where more
-/// than the gateway stands between it is only to be seen that it makes no difference.
+/// The number of sessions of each kind. With stdin and without, that makes 100 tails for kubectl through each gateway
+/// over each transport, and 100 for our clients. With more hops than the gateway, only a few show that they make no
+/// difference.
 fn count(client: Client) -> usize {
     match client {
         _ if std::env::var_os("KUBESTREAM_THROUGH").is_some() => runs(4),
@@ -227,7 +229,8 @@ async fn nothing_is_lost_through_a_relay_that_ends_both_sides_at_once() {
     Trial::of(Peer::node(), Gateway::Relay).run().await;
 }
 
-/// Go's servers close behind the status, with stdin unread: what that costs is theirs, and no client of ours takes it for a success.
+/// Go's servers close after the status with unread stdin, and so lose output. No client of ours may report such a
+/// session as a success.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_lost_of_a_server_of_gos_is_an_error() {
     let cases = "1 MB and exit 7 on a narrow link; no false success while stdin flows";

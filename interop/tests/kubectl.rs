@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
-/// A node, and kubectls that know of no other cluster.
+/// A node, and a kubectl configuration that knows only this cluster.
 struct Cluster {
     node: Peer,
     scratch: Scratch,
@@ -103,7 +103,7 @@ async fn a_command_that_does_not_exist_is_an_error_that_names_it(cluster: Cluste
 async fn a_container_that_does_not_exist_is_an_error_that_names_it(cluster: Cluster) {
     let ended = run(cluster.exec(["demo", "-c", "other", "--", "true"]), Input::Null).await;
     assert_eq!(ended.code, Some(1));
-    // The newest look themselves, and say which containers there are.
+    // The newest versions check the container themselves, and list the containers that exist.
     assert!(ended.stderr.contains("container other is not valid for pod demo"), "{}", ended.stderr);
 }
 
@@ -136,8 +136,8 @@ async fn the_tail_is_never_lost_while_stdin_is_still_being_sent(cluster: Cluster
     }
 }
 
-/// Before 1.34 kubectl throws away what comes over WebSocket before it has made its streams (kubernetes#131189), and says so: about one
-/// run in 400 here. That run is made again, once.
+/// Before 1.34 kubectl drops what comes over WebSocket before it has made its streams (kubernetes#131189), and says so:
+/// in about one run in 400 here. Such a run is repeated once.
 async fn unless_kubectls_own(run: impl AsyncFn() -> Ended) -> Ended {
     let ended = run().await;
     if ended.stderr.contains("Unknown stream id") { run().await } else { ended }
@@ -159,7 +159,8 @@ async fn a_process_left_behind_without_an_output_is_not_waited_for(cluster: Clus
     gone(left).await;
 }
 
-/// It may be a daemon's only output: with its reader goes what it is heard by, and not the process.
+/// Ctrl-C of the client closes the output of the process that is left running. The process is not killed: here it ends
+/// because it cannot write any more.
 async fn whoever_does_not_wait_for_what_is_left_running_goes(cluster: Cluster) {
     let path = cluster.scratch.path().display();
     let script = format!("(while echo x; do sleep 0.05; done) & echo $! > {path}/left; echo $$ > {path}/pid");
@@ -175,7 +176,8 @@ async fn whoever_does_not_wait_for_what_is_left_running_goes(cluster: Cluster) {
     gone(left).await;
 }
 
-/// The command would take what has come for all there is. It does not end when it is told to, and what it would do then it is not to do.
+/// The command would take what has come for the whole input. It ignores SIGHUP here, so that it would act on such an
+/// end.
 async fn a_kubectl_that_is_killed_has_not_ended_its_stdin(cluster: Cluster) {
     let (path, sent) = (cluster.scratch.path().display(), pattern(100_000));
     let script = format!("trap '' HUP; echo $$ >{path}/pid; cat >{path}/part && mv {path}/part {path}/whole");
@@ -198,7 +200,7 @@ async fn a_kubectl_that_is_killed_has_not_ended_its_stdin(cluster: Cluster) {
 
 async fn two_sessions_run_side_by_side(cluster: Cluster) {
     let path = cluster.scratch.path().display();
-    // Neither ends without the other.
+    // Each of the two sessions ends only with the other.
     let meet = |mine: &str, theirs: &str| {
         format!("touch {path}/{mine}; until [ -e {path}/{theirs} ]; do sleep 0.01; done; cat; echo {mine}")
     };
@@ -270,7 +272,7 @@ async fn ctrl_c_of_kubectl_ends_the_command_and_what_it_started(cluster: Cluster
     }
 }
 
-/// The main process is there before who attaches, and after.
+/// The main process exists before a client attaches, and after.
 async fn attached_to_the_main_process_each_line_comes_back_on_both_outputs(cluster: Cluster) {
     for line in ["one", "two"] {
         let mut command = Command::new(kubectl());
@@ -282,7 +284,7 @@ async fn attached_to_the_main_process_each_line_comes_back_on_both_outputs(clust
     }
 }
 
-/// kubectl falls back on SPDY without a word: that none of this passed because it did is seen on the wire.
+/// kubectl falls back to SPDY without a message. The wire shows that none of these cases passed that way.
 async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let server = format!("--server=http://{}", listener.local_addr().expect("an address"));
@@ -298,7 +300,7 @@ async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
                 far.write_all(&head[..length]).await.expect("the node reads");
                 let head = String::from_utf8_lossy(&head[..length]).into_owned();
                 let upgrade = head.lines().find_map(|line| line.strip_prefix("Upgrade: "));
-                // Ordinary requests go by too.
+                // Ordinary requests pass as well.
                 upgrade.map(|upgrade| seen.send(upgrade.to_owned()));
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             });
@@ -313,7 +315,7 @@ async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
     assert!(upgrades.try_recv().is_err(), "one upgrade, and no fallback");
 }
 
-/// Each case is a test over each transport.
+/// Makes a test of each case over each transport.
 macro_rules! over_both_transports {
     ($($case:ident: $proves:literal),* $(,)?) => {
         mod over_websocket {

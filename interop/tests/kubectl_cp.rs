@@ -1,4 +1,4 @@
-//! kubectl's cp against the built-in node, over both transports: tar is a local process there.
+//! kubectl cp against the built-in node over both transports. tar is a local process there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 const FILES: usize = 1000;
 
-/// Megabytes of the one large file: `KUBESTREAM_CP_MB`, or 50.
+/// The size of the one large file in MB: `KUBESTREAM_CP_MB`, or 50.
 fn megabytes() -> usize {
     std::env::var("KUBESTREAM_CP_MB").map_or(50, |number| number.parse().expect("KUBESTREAM_CP_MB is a number"))
 }
@@ -29,7 +29,7 @@ async fn cp(node: &Peer, scratch: &Scratch, websockets: bool, from: &str, to: &s
     assert_eq!(ended.code, Some(0), "{from} to {to}: {}", ended.stderr);
 }
 
-/// The sum of every file below a folder, by its path in it.
+/// The checksum of every file below a folder, by its relative path.
 fn sums(root: &Path) -> BTreeMap<String, String> {
     let mut sums = BTreeMap::new();
     let mut folders = vec![root.to_owned()];

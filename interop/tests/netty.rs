@@ -1,16 +1,16 @@
-//! netty's SPDY, a peer with windows for the session and for each stream, in both roles: the scenarios of the suite's README.
-//! The account of the windows is the harness's own.
+//! netty's SPDY, which has windows for the session and for each stream, in both roles: the scenarios of the suite's
+//! README. The harness counts the windows by itself.
 //!
-//! netty has windows and announces none, unless it is told to. That is what `Strict` is for: `Auto` cannot tell it from a server
-//! whose SETTINGS limit the streams and that grants nothing, as spdystream-rs' do.
+//! netty has windows but announces them only if it is told to. `Strict` is for such peers. `Auto` cannot tell netty
+//! from a server whose SETTINGS limit the streams and which never grants a window, such as those of spdystream-rs.
 
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use kubestream::mux::{Config, FlowControl, HeaderCompression, Multiplexer, RecvHalf, SendHalf, Stream};
-use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::{Headers, RstStatus};
 use kubestream::{ConnectionError, StreamError};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of, server_for};
 use kubestream_interop::{
@@ -21,13 +21,13 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 const BYTES: usize = 300_000;
-/// What every window of netty's is until it announces another, and the session's for ever.
+/// The size of each of netty's windows until it announces another, and always that of the session.
 const WINDOW: usize = 64 * 1024;
 const SMALL: usize = 16 * 1024;
 /// netty's MAX_CONCURRENT_STREAMS.
 const AT_ONCE: usize = 100;
 
-/// What we are, and the window that netty announces, where it does.
+/// Our mode, and the window that netty announces, if any.
 const MODES: [(FlowControl, Option<usize>); 3] =
     [(FlowControl::Strict, None), (FlowControl::Strict, Some(SMALL)), (FlowControl::Auto, Some(SMALL))];
 
@@ -41,12 +41,12 @@ fn announcing(window: Option<usize>) -> Vec<String> {
     window.map_or_else(Vec::new, |window| vec!["--window".to_owned(), window.to_string()])
 }
 
-/// Of a server of theirs.
+/// Proves cases of a netty server.
 fn proves(cases: &str) -> Proof {
     matrix::proves(cases).with(Foreign::Netty, server_for("`mux`"), [Over::RawSpdy])
 }
 
-/// A connection of ours to their server.
+/// Our connection to a netty server.
 struct Dialled {
     server: Peer,
     mux: Multiplexer,
@@ -87,9 +87,10 @@ impl Dialled {
         within("the echo", both).await.map(|_| ())
     }
 
-    /// Ends it in good order, netty having found nothing wrong but these resets. What netty has seen, and the windows.
+    /// Ends it in an orderly way, and checks that netty found nothing wrong but these resets. Returns netty's report
+    /// and the windows.
     async fn end(mut self, resets: &[&str]) -> (Peer, Value, Arc<Mutex<Windows>>) {
-        within("the end", self.mux.shutdown()).await.expect("an end in good order");
+        within("the end", self.mux.shutdown()).await.expect("an orderly end");
         let report = self.server.report();
         assert_eq!(report["received"]["GOAWAY OK"], 1, "{report}");
         assert_nothing_was_wrong(&report, resets);
@@ -97,7 +98,7 @@ impl Dialled {
     }
 }
 
-/// netty took nothing amiss: it resets no stream but as a scenario has it, and ends no session with an error.
+/// Checks that netty reset only the streams that a scenario wants, and ended no session with an error.
 fn assert_nothing_was_wrong(report: &Value, resets: &[&str]) {
     assert_eq!(report["wrong"], "", "{report}");
     assert!(report["received"]["BAD_HEADERS"].is_null(), "{report}");
@@ -107,7 +108,7 @@ fn assert_nothing_was_wrong(report: &Value, resets: &[&str]) {
     assert!(said("GOAWAY").iter().all(|&away| away == "GOAWAY OK"), "{report}");
 }
 
-/// No window was overdrawn, and both sides have granted what the other needed.
+/// Checks that no window was overdrawn, and that both sides granted what the other needed.
 fn assert_windows_were_obeyed(windows: &Mutex<Windows>, sent: usize, received: usize, announced: bool) {
     let windows = windows.lock().expect("the account");
     assert_eq!((windows.sent, windows.received), (sent, received), "{windows:?}");
@@ -117,7 +118,8 @@ fn assert_windows_were_obeyed(windows: &Mutex<Windows>, sent: usize, received: u
     assert!(windows.granted_by_us >= received.saturating_sub(WINDOW) as u64, "{windows:?}");
 }
 
-/// Both ways at once, and one way at a time, where nothing that comes the other way says that there are windows.
+/// Both directions at once, and one direction at a time, where nothing from the other side shows that there are
+/// windows.
 #[tokio::test]
 async fn windows_are_obeyed_and_granted_as_the_opener() {
     let _proof = proves(
@@ -127,7 +129,7 @@ async fn windows_are_obeyed_and_granted_as_the_opener() {
         let what = format!("{flow_control:?}, {window:?}");
         let announced = window.is_some();
         let dialled = Dialled::new(config(flow_control), window).await;
-        // Until then Auto need not know, and Strict may not know yet that a window is smaller.
+        // Until then Auto cannot know of the windows, and Strict may not know that one is smaller.
         dialled.mux.ping().await.expect("its SETTINGS came before the answer");
         dialled.echo(BYTES).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         let (server, _, windows) = dialled.end(&[]).await;
@@ -161,7 +163,7 @@ async fn everything_comes_after_our_half_close() {
     for piece in pattern(BYTES).chunks(1000) {
         send.send(Bytes::copy_from_slice(piece)).await.expect("it is taken");
     }
-    // Its PING's echo is behind whatever the server would have sent.
+    // The answer to the PING comes after anything that the server would have sent.
     dialled.mux.ping().await.expect("an answer");
     assert!(recv.data().now_or_never().is_none(), "the server answered before our FIN");
     send.finish();
@@ -185,7 +187,7 @@ async fn resets_and_refusals_are_known_and_the_connection_lives_on() {
     let answer = within("the refusal", stream.answered()).await;
     assert!(matches!(answer, Err(StreamError::Reset(RstStatus::REFUSED_STREAM))), "{answer:?}");
 
-    // One of ours: netty forgets the stream, with what it still had to send.
+    // One reset is ours: netty forgets the stream, with what it still had to send.
     let (mut recv, send) = dialled.opened("source", 10 * BYTES).await;
     within("its first bytes", recv.data()).await.expect("a beginning").expect("data");
     send.reset(RstStatus::CANCEL);
@@ -209,7 +211,7 @@ async fn pings_are_answered_both_ways() {
     assert_eq!(answer, b"10 pings");
     drop((recv, send));
     let (_, report, _) = dialled.end(&[]).await;
-    // Ten of ours and ten of its own, each with its answer.
+    // Ten of our PINGs and ten of netty's, each with its answer.
     assert_eq!((&report["received"]["Ping"], &report["sent"]["Ping"]), (&json!(20), &json!(20)), "{report}");
 }
 
@@ -221,7 +223,7 @@ async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() 
     send.finish();
     within("the end", read_pattern(&mut recv, BYTES)).await.expect("the pattern");
     drop((recv, send));
-    within("the GOAWAY", dialled.mux.closed()).await.expect("an end in good order");
+    within("the GOAWAY", dialled.mux.closed()).await.expect("an orderly end");
     let refused = dialled.mux.open(Headers::new()).await;
     assert!(matches!(refused, Err(ConnectionError::GoneAway { .. } | ConnectionError::Closed)), "{refused:?}");
     let report = dialled.server.report();
@@ -261,7 +263,7 @@ async fn a_thousand_streams_carry_what_they_were_given() {
     assert_windows_were_obeyed(&windows, bytes, bytes, false);
 }
 
-/// Blocks of every size, one after another: each compressor's state, and each inflater's, is carried from block to block.
+/// Blocks of every size in sequence. The state of each compressor and inflater carries over from block to block.
 #[tokio::test]
 async fn headers_come_back_as_they_were_sent() {
     let _proof = proves("headers of every size, compressed and not");
@@ -289,7 +291,7 @@ async fn headers_come_back_as_they_were_sent() {
     }
 }
 
-/// Their client, our server: every scenario on a connection of its own.
+/// Their client against our server: every scenario on a connection of its own.
 async fn accept_from_netty(flow_control: FlowControl, window: Option<usize>) {
     const SCENARIOS: [&str; 11] = [
         "echo",

@@ -1,10 +1,10 @@
-//! Node's `spdy-transport`, a peer with real windows, in both roles. The account of the windows is the harness's own.
+//! Node's `spdy-transport`, which has real windows, in both roles. The harness counts the windows by itself.
 
 use std::sync::{Arc, Mutex};
 
 use kubestream::mux::{Config, FlowControl, Multiplexer};
-use kubestream::spdy::Headers;
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::Headers;
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, Role, client_of, server_for};
 use kubestream_interop::{Ended, Input, Peer, Watched, Windows, read_pattern, run, send_pattern, within};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 const BYTES: usize = 300_000;
-/// The least that spdy-transport can announce, and what every window is when nothing is announced.
+/// The smallest window that spdy-transport can announce, and the size of every window if none is announced.
 const SMALL: usize = 64 * 1024;
 
 fn config(flow_control: FlowControl) -> Config {
@@ -25,7 +25,7 @@ fn proves(cases: &str, role: Role) -> Proof {
     matrix::proves(cases).with(Foreign::SpdyTransport, role, [Over::RawSpdy])
 }
 
-/// Their server: sends the pattern there and back.
+/// Their server, which sends the pattern there and back.
 async fn open_at_spdy_transport(flow_control: FlowControl, arguments: &[&str]) -> Arc<Mutex<Windows>> {
     let mut server = Peer::spdy_transport(arguments);
     let tcp = TcpStream::connect(server.address()).await.expect("a connection");
@@ -49,13 +49,13 @@ async fn open_at_spdy_transport(flow_control: FlowControl, arguments: &[&str]) -
     drop((recv, send));
 
     drop(mux);
-    within("the end", driver).await.expect("no panic").expect("an end in good order");
+    within("the end", driver).await.expect("no panic").expect("an orderly end");
     let report = server.report();
     assert_eq!(report["error"], "", "{report}");
     windows
 }
 
-/// Their client: gets back what it sends.
+/// Their client, which gets back what it sends.
 async fn accept_from_spdy_transport(flow_control: FlowControl, arguments: &[&str]) -> Arc<Mutex<Windows>> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let mut dial = Command::new("node");
@@ -74,7 +74,7 @@ async fn accept_from_spdy_transport(flow_control: FlowControl, arguments: &[&str
             send.send(data.expect("data")).await.expect("it is taken");
         }
         send.finish();
-        // It says GOAWAY itself once it has all of it.
+        // The client sends GOAWAY itself when it has received everything.
         let _ = within("the end", mux.closed()).await;
         windows
     };
@@ -85,7 +85,7 @@ async fn accept_from_spdy_transport(flow_control: FlowControl, arguments: &[&str
     windows
 }
 
-/// Everything has passed, no window was overdrawn, and both sides have granted what the other needed.
+/// Checks that everything passed, that no window was overdrawn, and that both sides granted what the other needed.
 fn assert_windows_were_obeyed(windows: &Mutex<Windows>, theirs: usize) {
     let windows = windows.lock().expect("the account");
     assert_eq!((windows.sent, windows.received), (BYTES, BYTES), "{windows:?}");

@@ -1,11 +1,11 @@
-//! The old form of port-forward, channels over WebSocket: Node's, Python's and Java's clients against the built-in node, and our
-//! client against `k8s.io/cri-streaming` and the node.
+//! Legacy port-forward, channels over WebSocket: the clients for Node.js, Python and Java against the built-in node,
+//! and our client against `k8s.io/cri-streaming` and the node.
 
 use http::Request;
-use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
 use kubestream::upgrade::{self, Protocol};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, hop_before, proves, server_for};
 use kubestream_interop::{
     Input, Peer, Scratch, closed_port, digest, java_client, node_client, pattern, python_client, run, within,
@@ -18,7 +18,7 @@ use tokio::process::Command;
 const ASKED: usize = 3_000_000;
 const ANSWERED: usize = 5_000_000;
 
-/// A client of another language, by the command that begins it.
+/// The command that starts a client in another language.
 type Client = fn(&str) -> Command;
 const CLIENTS: [(Foreign, Client); 3] =
     [(Foreign::ClientNode, node_client), (Foreign::Python, python_client), (Foreign::ClientJava, java_client)];
@@ -27,7 +27,7 @@ fn clients_prove(cases: &str, clients: &[(Foreign, Client)]) -> Proof {
     clients.iter().fold(proves(cases), |proof, (peer, _)| proof.with(*peer, client_of(NODE), [Over::ChannelsV4]))
 }
 
-/// Our client does, with a server of theirs, and through what of theirs is before ours.
+/// Our client proves it with a foreign server, or through a foreign hop in front of ours.
 fn we_prove(cases: &str) -> Proof {
     let over = [Over::Channels, Over::ChannelsV4, Over::ChannelsV4Base64];
     let proof = proves(cases).with(Foreign::CriStreaming, server_for("our client"), over);
@@ -37,7 +37,7 @@ fn we_prove(cases: &str) -> Proof {
     }
 }
 
-/// A server in the "pod": once it was asked all, it answers and ends.
+/// A server in the "pod". When it has received the whole request, it answers and ends.
 async fn serve(asked: usize, answer: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -56,12 +56,12 @@ async fn serve(asked: usize, answer: Vec<u8>) -> u16 {
     port
 }
 
-/// What a client has counted, as `digest` says it.
+/// A client's count, in the form of `digest`.
 fn sum(said: &Value) -> String {
     format!("{} {}", said["bytes"], said["sha256"].as_str().unwrap_or_default())
 }
 
-/// What a client made of some ports.
+/// A client's result for some ports.
 async fn forward(node: &Peer, client: Client, ports: &[u16], sent: Vec<u8>) -> Value {
     let scratch = Scratch::new();
     let result = scratch.file("result");
@@ -93,7 +93,7 @@ async fn a_refused_port_says_why() {
     let _proof = clients_prove("a refused port says why", &CLIENTS[..2]);
     let node = Peer::node();
     let closed = closed_port().await;
-    // Java's throws the reason away where the connection has ended before its caller asks for the port's streams.
+    // Java's client drops the reason if the connection has ended before its caller asks for the port's streams.
     for (name, client) in &CLIENTS[..2] {
         let outcome = forward(&node, *client, &[closed], pattern(1000)).await;
         let said = &outcome["ports"][closed.to_string()];
@@ -108,7 +108,7 @@ async fn ports_at_once_are_apart_and_a_refused_one_takes_no_other_with_it() {
     let node = Peer::node();
     let (one, closed) = (serve(ASKED, pattern(ANSWERED)).await, closed_port().await);
     let other = serve(ASKED, pattern(1_000_003)).await;
-    // Node's takes one port.
+    // Node's client takes one port.
     for (name, client) in &CLIENTS[1..] {
         let outcome = forward(&node, *client, &[one, closed, other], pattern(ASKED)).await;
         let said = |port: u16| &outcome["ports"][port.to_string()];
@@ -119,7 +119,7 @@ async fn ports_at_once_are_apart_and_a_refused_one_takes_no_other_with_it() {
     }
 }
 
-/// Every server of the form, with a client of ours that asks for these ports.
+/// Every server of legacy port-forward, with a client of ours that asks for these ports.
 async fn clients(ports: &[u16]) -> Vec<(&'static str, Subprotocol, PortForward, Peer)> {
     let mut clients = Vec::new();
     for subprotocol in [Subprotocol::V4, Subprotocol::V4Base64, Subprotocol::Unnamed] {
@@ -129,7 +129,7 @@ async fn clients(ports: &[u16]) -> Vec<(&'static str, Subprotocol, PortForward, 
             let request = Request::get(&url).body(()).expect("a request");
             let address = request.uri().authority().expect("an address").as_str();
             let tcp = TcpStream::connect(address).await.expect("a connection");
-            let offers = [Protocol::PortChannels(subprotocol)];
+            let offers = [Protocol::LegacyPortForward(subprotocol)];
             let config = upgrade::Config::default();
             let upgraded = upgrade::connect(tcp, request, &offers, &config).await.expect("an upgrade");
             let (mux, driver) = Multiplexer::client(upgraded, Config::default());

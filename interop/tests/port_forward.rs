@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-/// A kubectl that forwards, and the local port of each remote one.
+/// A kubectl that forwards, with the local port of each remote one.
 struct Forward {
     kubectl: Child,
     locals: Vec<u16>,
@@ -43,7 +43,7 @@ impl Forward {
             assert_eq!(to, remote.to_string());
             locals.push(local.parse().expect("a port"));
         }
-        // It says each connection, and would wait for who reads that.
+        // kubectl prints a line for each connection, and would block if nothing read it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { kubectl, locals, _node: node, _scratch: scratch }
     }
@@ -62,7 +62,7 @@ fn proof(websockets: bool, cases: &str) -> Proof {
     proves(cases).with(Foreign::Kubectl, client_of(NODE), [over])
 }
 
-/// A server in the "pod": reads to the end of what it is sent, sends it back, and then what it has.
+/// A server in the "pod" that reads to the end, sends everything back, and then sends its own bytes.
 async fn serve(sends: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -84,7 +84,7 @@ async fn serve(sends: Vec<u8>) -> u16 {
 
 async fn ask(mut tcp: TcpStream, request: &[u8]) -> Vec<u8> {
     tcp.write_all(request).await.expect("a request is sent");
-    // kubectl passes the end on, and the answer comes back all the same.
+    // kubectl passes the end on, and the answer still comes back.
     tcp.shutdown().await.expect("an end is sent");
     let mut answer = Vec::new();
     within("an answer", tcp.read_to_end(&mut answer)).await.expect("an answer");
@@ -116,7 +116,7 @@ async fn a_refused_port_does_not_end_the_forward(websockets: bool) {
     for _ in 0..5 {
         let mut refused = forward.dial(0).await;
         let mut nothing = Vec::new();
-        // However it ends, it does.
+        // It may end in any way, but it must end.
         let _ = within("its end", refused.read_to_end(&mut nothing)).await;
         assert!(nothing.is_empty());
         assert_eq!(ask(forward.dial(1).await, b"").await, b"hello");
@@ -144,7 +144,7 @@ async fn thousands_one_after_another_and_one_of_twenty_megabytes(websockets: boo
     assert_eq!(digest(&back), sum);
 }
 
-/// Each case is a test over each transport.
+/// Makes a test of each case over each transport.
 macro_rules! over_both_transports {
     ($($case:ident: $proves:literal),* $(,)?) => {
         mod through_the_tunnel {

@@ -1,5 +1,5 @@
-//! Our port-forward client against Go's servers: `k8s.io/cri-streaming`'s over SPDY, and the apiserver's TunnelingHandler with it
-//! behind; and against the built-in node.
+//! Our port-forward client against Go's servers: `k8s.io/cri-streaming` over SPDY, and the apiserver's TunnelingHandler
+//! in front of it; and against the built-in node.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, Options, PortForward};
-use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream::upgrade::{self, Protocol, Transport};
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, hop_before, server_for};
 use kubestream_interop::{Peer, digest, echo, pattern, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
     let url = format!("{}/api/v1/namespaces/default/pods/demo/portforward", server.address());
-    let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+    let method = if protocol.transport() == Transport::WebSocket { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
     let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
     let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
@@ -27,17 +27,17 @@ async fn connect(server: &Peer, protocol: Protocol) -> PortForward {
     PortForward::with_options(mux, options).expect("port-forward")
 }
 
-/// Every server that has a form, with the form.
+/// Every server, with the protocol that it speaks.
 fn servers() -> [(&'static str, Peer, Protocol); 4] {
     [
-        ("cri-streaming", Peer::go("cri-server", &[]), Protocol::PortForward),
-        ("TunnelingHandler", Peer::go("translator", &[]), Protocol::Tunnel),
-        ("node", Peer::node(), Protocol::PortForward),
-        ("node", Peer::node(), Protocol::Tunnel),
+        ("cri-streaming", Peer::go("cri-server", &[]), Protocol::SpdyPortForward),
+        ("TunnelingHandler", Peer::go("translator", &[]), Protocol::TunneledPortForward),
+        ("node", Peer::node(), Protocol::SpdyPortForward),
+        ("node", Peer::node(), Protocol::TunneledPortForward),
     ]
 }
 
-/// What is proven of them: in front of our own there is what `KUBESTREAM_THROUGH` says, which is no other here.
+/// Proves cases of them. In front of our own server stands the hop of `KUBESTREAM_THROUGH`, and nothing else.
 fn proves(cases: &str) -> Proof {
     let behind = server_for("our client").through("TunnelingHandler");
     let proof = matrix::proves(cases).with(Foreign::CriStreaming, server_for("our client"), [Over::Forward]);
@@ -81,7 +81,7 @@ async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
     for (name, server, protocol) in servers() {
         let forward = connect(&server, protocol).await;
         let mut before = forward.connect(open).await.expect("a connection");
-        // Go answers first and dials then; ours knows already.
+        // Go replies first and dials then. Our server knows before it replies.
         let failed = match forward.connect(closed).await {
             Ok(mut connection) => {
                 let end = within("the reason", connection.data()).await;
@@ -102,7 +102,7 @@ async fn a_port_that_is_refused_says_why_and_the_others_live_on() {
     }
 }
 
-/// A browser's tab that is stopped in the midst of a download, and the other tabs.
+/// For example a browser's tab that stops in the middle of a download, beside other tabs.
 #[tokio::test]
 async fn one_that_nobody_reads_holds_up_no_other() {
     let _proof = proves("one that nobody reads holds up no other");
@@ -120,7 +120,7 @@ async fn one_that_nobody_reads_holds_up_no_other() {
         let forward = connect(&server, protocol).await;
         let mut before = forward.connect(port).await.expect("a connection");
         let mut unread = forward.connect(endless).await.expect("a connection");
-        // All of it is under way: what it holds is over the budget, or is held back by its window.
+        // All of its bytes are on their way: they exceed the budget, or its window holds them back.
         within("some of it", unread.data()).await.expect("no end").expect("some of it");
         tokio::time::sleep(Duration::from_millis(500)).await;
         let mut after = within("a connection", forward.connect(port)).await.expect("a connection");

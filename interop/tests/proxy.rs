@@ -1,6 +1,6 @@
-//! The program proxy where the API server stands: a stock kubectl in front, and behind it, as kubelet, `k8s.io/cri-streaming`,
-//! or the apiserver's StreamTranslator and TunnelingHandler, which a kubelet of 1.36 has too. With the built-in node
-//! behind it all the other suites are run: `interop/run` does.
+//! The program proxy in place of the API server: a stock kubectl in front, and behind it, as the kubelet,
+//! `k8s.io/cri-streaming`, or the apiserver's StreamTranslator and TunnelingHandler, which a kubelet of 1.36 has too.
+//! `interop/run` also runs all other suites with the proxy in front of the built-in node.
 
 use std::process::Stdio;
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
-/// What is proven of [`clusters`]: of the client, and of the servers.
+/// Proves cases of [`clusters`]: of the client, and of the servers.
 fn proves(cases: &str) -> Proof {
     over(cases, Over::SpdyV4, Over::WebSocketV5, Over::Fallback)
 }
@@ -24,12 +24,12 @@ fn over(cases: &str, spdy: Over, websocket: Over, falling_back: Over) -> Proof {
     proof.with(Foreign::Apiserver, hop_before("cri-streaming").through("`proxy --kubelet`"), [websocket])
 }
 
-/// Who stands behind the proxy, by the transport that kubectl begins with.
+/// The servers behind the proxy, with the transport with which kubectl begins.
 fn kubelets() -> [(&'static str, bool, Peer); 3] {
     [
         ("cri-streaming over SPDY", false, Peer::go("cri-server", &[])),
         ("translator over WebSocket", true, Peer::go("translator", &[])),
-        // cri-streaming has no v5: kubectl asks for SPDY then, and so has to find it there.
+        // cri-streaming has no v5. kubectl then asks for SPDY, and must find it there.
         ("cri-streaming, falling back", true, Peer::go("cri-server", &[])),
     ]
 }
@@ -169,7 +169,8 @@ async fn ports_are_forwarded() {
     }
 }
 
-/// A header's, or a browser's, which has none to set; and never the backend's to see.
+/// The token comes in the header or, from a browser that cannot set it, in the subprotocol. The backend must never see
+/// it.
 #[tokio::test]
 async fn a_client_has_to_know_the_token() {
     let _proof = matrix::proves("a client has to know the token").with(
@@ -203,8 +204,8 @@ async fn a_client_has_to_know_the_token() {
     assert_eq!(ask(&offer(right)).await, "101");
 }
 
-/// The hop to the kubelet: a certificate of another authority's, or for another name, ends it before a request has been sent,
-/// unless whoever started the proxy does not want to know.
+/// The connection to the kubelet: a certificate of another authority or for another name ends it before a request is
+/// sent, unless --insecure-skip-tls-verify is given.
 #[tokio::test]
 async fn a_kubelet_is_believed_by_its_certificate_alone() {
     const CASE: &str = "a server is believed by its certificate alone, unless --insecure-skip-tls-verify";
@@ -222,7 +223,7 @@ async fn a_kubelet_is_believed_by_its_certificate_alone() {
         ("localhost", &["--certificate-authority", its], Err("certificate not valid for name \"localhost\"")),
         ("127.0.0.1", &["--certificate-authority", other], Err("invalid peer certificate: UnknownIssuer")),
         ("localhost", &["--insecure-skip-tls-verify"], Ok(())),
-        ("127.0.0.1", &[], Err("https needs --certificate-authority")),
+        ("127.0.0.1", &[], Err("https requires --certificate-authority")),
     ];
     for (name, arguments, expected) in cases {
         let proxy = Peer::go("cri-server", &["-tls", its]).by_name(name).behind_proxy("--kubelet", arguments);
@@ -241,7 +242,7 @@ async fn a_kubelet_is_believed_by_its_certificate_alone() {
     }
 }
 
-/// Who asks on one carrier is told what the backend said on the other, and no 101 before; a redirect is not even shown
+/// A client on one transport gets the backend's answer on the other, and no 101 before it. A redirect is not passed on
 /// (apiserver's TestStreamTranslator_BlockRedirects and TestTunnelingHandler_UpstreamSPDYServerErrorPropagated).
 #[tokio::test]
 async fn a_refusal_arrives_through_a_translation() {

@@ -1,5 +1,5 @@
-//! What the program proxy records: a stock kubectl in front of it and the built-in node behind, over WebSocket and over SPDY; and
-//! asciinema, which reads the recordings.
+//! The program proxy's recordings: a stock kubectl in front of it and the built-in node behind it, over WebSocket and
+//! SPDY, and asciinema, which plays the recordings.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-/// Of kubectl, and of who reads the recording.
+/// Proves cases of kubectl, and of the reader of the recording.
 fn proof(websockets: bool, cases: &str) -> Proof {
     let over = if websockets { Over::WebSocketV5 } else { Over::SpdyV4 };
     let recorded = client_of(NODE).through("`proxy --record`");
@@ -26,7 +26,7 @@ struct Cluster {
     websockets: bool,
 }
 
-/// A recording, read by us.
+/// A recording, parsed by the test.
 struct Cast {
     path: PathBuf,
     header: Value,
@@ -82,7 +82,7 @@ impl Cluster {
         Terminal { kubectl: command.spawn(pts).expect("kubectl"), pty, shown: Vec::new() }
     }
 
-    /// The recording of the one session that there was, once it says how that ended.
+    /// The recording of the only session, after its last line has been written.
     async fn cast(&self) -> Cast {
         let began = Instant::now();
         loop {
@@ -117,7 +117,7 @@ impl Cast {
         self.events.iter().filter(|(of, _)| of == kind).map(|(_, text)| &text[..]).collect()
     }
 
-    /// asciinema prints what we read, and both are what was shown.
+    /// asciinema prints what the test has parsed, and both equal what was shown.
     async fn is_what_was_shown(&self, shown: &[u8]) {
         assert_eq!(digest(self.joined("o").as_bytes()), digest(shown), "{:?}", String::from_utf8_lossy(shown));
         let mut command = asciinema();
@@ -178,7 +178,7 @@ async fn both_outputs_are_there_in_their_order(websockets: bool) {
     assert!(name.contains("_default_demo_main_") && name.ends_with(".cast"), "{name}");
 }
 
-/// Characters that are cut wherever frames are; and how the command ended.
+/// Frames may cut characters anywhere. The recording also says how the command ended.
 async fn megabytes_of_text_are_all_there(websockets: bool) {
     let cluster = Cluster::new(websockets, &[]);
     let text: String =
@@ -279,7 +279,7 @@ async fn what_is_not_known_is_not_passed_on() {
     assert!(left.next().is_none(), "a recording of what was not passed on");
 }
 
-/// A proxy that is killed leaves a recording that can be read up to there, and says no end.
+/// A killed proxy leaves a recording that can be read up to the cut and has no last line.
 #[tokio::test]
 async fn a_recording_that_is_cut_off_is_readable() {
     let _proof = proof(true, "a recording that is cut off");

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use kubestream::mux::{Config, Multiplexer, RecvHalf, SendHalf, Stream};
-use kubestream::spdy::{Headers, RstStatus};
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::{Headers, RstStatus};
 use kubestream::{ConnectionError, StreamError};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of, server_for};
 use kubestream_interop::{
@@ -17,12 +17,12 @@ use tokio::process::Command;
 const BYTES: usize = 300_000;
 const SCENARIOS: usize = 10;
 
-/// Of a server of theirs.
+/// Proves cases of a spdystream server.
 fn proves(cases: &str) -> Proof {
     matrix::proves(cases).with(Foreign::Spdystream, server_for("`mux`"), [Over::RawSpdy])
 }
 
-/// Their client, our server.
+/// Their client against our server.
 #[tokio::test]
 async fn every_scenario_works_as_the_acceptor() {
     const ALL: &str = "echo; half-close; reset; refuse; source; sink; PING; GOAWAY; 1,000 streams";
@@ -45,10 +45,10 @@ async fn every_scenario_works_as_the_acceptor() {
     assert_eq!((results.len(), ended.code), (SCENARIOS, Some(0)), "{}", ended.stderr);
 }
 
-/// A connection of ours to their server.
+/// Our connection to their server.
 struct Dialled {
     mux: Multiplexer,
-    // It serves one connection at a time, for as long as it runs.
+    // Serves one connection at a time, until it is dropped.
     _server: Peer,
 }
 
@@ -88,7 +88,7 @@ async fn an_echo_is_the_same_bytes() {
     let _proof = proves("echo; GOAWAY");
     let dialled = Dialled::new().await;
     dialled.echo(BYTES).await.expect("an echo");
-    within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
+    within("the end", dialled.mux.shutdown()).await.expect("an orderly end");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn everything_comes_after_our_half_close() {
     for piece in pattern(BYTES).chunks(1000) {
         send.send(Bytes::copy_from_slice(piece)).await.expect("it is taken");
     }
-    // Its PING's echo is behind whatever the server would have sent.
+    // The answer to the PING comes after anything that the server would have sent.
     dialled.mux.ping().await.expect("an answer");
     assert!(recv.data().now_or_never().is_none(), "the server answered before our FIN");
     send.finish();
@@ -169,7 +169,7 @@ async fn what_was_sent_before_a_goaway_is_read_and_nothing_is_opened_after_it() 
     send.finish();
     within("the end", read_pattern(&mut recv, BYTES)).await.expect("the pattern");
     drop((recv, send));
-    within("the GOAWAY", dialled.mux.closed()).await.expect("an end in good order");
+    within("the GOAWAY", dialled.mux.closed()).await.expect("an orderly end");
     let refused = dialled.mux.open(Headers::new()).await;
     assert!(matches!(refused, Err(ConnectionError::GoneAway { .. } | ConnectionError::Closed)), "{refused:?}");
 }
@@ -181,13 +181,13 @@ async fn a_thousand_streams_carry_what_they_were_given() {
     let echoes = stream::iter((0..1000).map(|number| dialled.echo(1 + number * 7)));
     echoes.buffer_unordered(100).try_collect::<()>().await.expect("echoes");
     assert_eq!(dialled.mux.stats().streams, 0);
-    within("the end", dialled.mux.shutdown()).await.expect("an end in good order");
+    within("the end", dialled.mux.shutdown()).await.expect("an orderly end");
 }
 
 #[tokio::test]
 async fn a_goaway_leaves_the_open_streams_alone() {
     let _proof = proves("open streams outlive a GOAWAY");
-    // It goes away when the first stream is over.
+    // The server sends GOAWAY when the first stream is over.
     let dialled = Dialled::with(&["-goaway-after", "1"]).await;
     let (mut recv, mut send) = dialled.opened("echo", 0).await;
     let (mut first, mut finish) = dialled.opened("sink", 0).await;
@@ -196,5 +196,5 @@ async fn a_goaway_leaves_the_open_streams_alone() {
 
     send_pattern(&mut send, BYTES).await.expect("it is taken");
     within("the echo", read_pattern(&mut recv, BYTES)).await.expect("all of it");
-    within("the end", dialled.mux.closed()).await.expect("an end in good order");
+    within("the end", dialled.mux.closed()).await.expect("an orderly end");
 }

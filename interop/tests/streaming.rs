@@ -11,7 +11,7 @@ use kubestream_runtime::{Runtime, RuntimeConfig, Server};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-/// Containers are this machine.
+/// A runtime whose containers are this machine.
 struct Processes;
 
 impl Runtime for Processes {
@@ -34,7 +34,7 @@ impl Runtime for Processes {
         let (stdin, stdout, stderr) = (session.stdin.take(), session.stdout.take(), session.stderr.take());
         let feed = tokio::spawn(async move {
             if let Some(mut stdin) = stdin {
-                // A command need not read what it is given.
+                // A command may leave its stdin unread.
                 let _ = tokio::io::copy(&mut stdin, &mut to).await;
             }
         });
@@ -82,7 +82,7 @@ const TRANSPORTS: [&[&str]; 4] = [
     &["-transport", "websocket", "-protocols", "v4.channel.k8s.io"],
     &["-transport", "fallback"],
 ];
-/// What each of them comes to.
+/// The protocol that each of them chooses.
 const OVER: [Over; 4] = [Over::SpdyV4, Over::WebSocketV5, Over::WebSocketV4, Over::Fallback];
 
 fn proves(cases: &str, over: &[Over]) -> Proof {
@@ -109,7 +109,7 @@ async fn a_one_use_url_runs_its_command_and_no_other() {
     }
 }
 
-/// An end without a word is a success to client-go.
+/// client-go takes an end without a status for a success.
 #[tokio::test]
 async fn a_session_that_its_runtime_lets_go_has_failed() {
     let _proof = proves("a session that its runtime lets go is a failure", &OVER);

@@ -1,13 +1,13 @@
-//! Our bytes as Wireshark reads them: sessions of ours with our own node, with Go's servers and with kubectl and client-go. How it
-//! reads recorded sessions and damaged ones is in `tshark_recorded.rs`.
+//! Our bytes as Wireshark reads them: our sessions with our own node, with Go's servers, and with kubectl and
+//! client-go. `tshark_recorded.rs` tests how it reads recorded and damaged sessions.
 
 use std::collections::BTreeMap;
 
 use http::{Method, Request};
-use kubestream::channel::Subprotocol;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForward;
-use kubestream::upgrade::{self, Carrier, Protocol};
+use kubestream::upgrade::{self, Protocol, Transport};
+use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of, reader_of};
 use kubestream_interop::{
     Capture, Ended, Input, Peer, Side, Terminal, Wire, app, at_once, closed_port, echo, kubectl, pattern, run, within,
@@ -30,21 +30,21 @@ fn server(who: &str) -> Peer {
     if who == "node" { Peer::node() } else { Peer::go(who, &[]) }
 }
 
-/// The program exec's command line for a server.
-fn arguments<'a>(server: &'a Peer, carrier: &'a str, protocol: &'a str, script: &'a str) -> [&'a str; 9] {
-    ["--server", server.address(), "--transport", carrier, "--protocol", protocol, "sh", "-c", script]
+/// The arguments of the program exec for a server.
+fn arguments<'a>(server: &'a Peer, transport: &'a str, protocol: &'a str, script: &'a str) -> [&'a str; 9] {
+    ["--server", server.address(), "--transport", transport, "--protocol", protocol, "sh", "-c", script]
 }
 
-/// A session of the program exec's, and what it was on the wire.
-async fn exec(server: &Peer, carrier: &str, protocol: &str, script: &str, stdin: Vec<u8>) -> (Ended, Wire) {
+/// Runs a session of the program exec, and returns it as it was on the wire.
+async fn exec(server: &Peer, transport: &str, protocol: &str, script: &str, stdin: Vec<u8>) -> (Ended, Wire) {
     let capture = Capture::of_server(server.address()).await;
     let mut command = Command::new(app("exec"));
-    command.arg("-i").args(arguments(server, carrier, protocol, script));
+    command.arg("-i").args(arguments(server, transport, protocol, script));
     let ended = run(command, Input::Bytes(stdin)).await;
     (ended, capture.end().await)
 }
 
-/// The exit code 7 as the versions before v4 say it, and as v4 and v5 do.
+/// The exit code 7 in the form of v1 to v3, or of v4 and v5.
 #[track_caller]
 fn exit_7(status: &[u8], in_json: bool, name: &str) {
     if in_json {
@@ -61,7 +61,7 @@ const SCRIPT: &str = "cat; echo err >&2; exit 7";
 
 #[tokio::test]
 async fn exec_over_spdy_in_every_version() {
-    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::EXEC.iter().copied());
+    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::SPDY_EXEC.iter().copied());
     let protocols = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
     let cases = protocols.into_iter().flat_map(|protocol| [("node", protocol), ("cri-server", protocol)]);
     at_once(cases, async |(who, protocol)| {
@@ -76,7 +76,7 @@ async fn exec_over_spdy_in_every_version() {
             let expected = BTreeMap::from([("streamtype".to_owned(), kind.to_owned())]);
             assert_eq!(*wire.headers(Client, id), expected, "{name}");
         }
-        // Nothing more once the status is there.
+        // The client sends nothing after the status has come.
         let said =
             ["SYN_STREAM 1 error", "SYN_STREAM 3 stdin", "SYN_STREAM 5 stdout", "SYN_STREAM 7 stderr", "DATA 3 6 FIN"];
         assert_eq!(before_goodbye(&wire), said, "{name}");
@@ -91,7 +91,8 @@ async fn exec_over_spdy_in_every_version() {
     .await;
 }
 
-/// What our client has said before its goodbye, which it says once all is there. Where the server ends first, there may be none.
+/// What our client sent before its goodbye, which it sends when everything has come. If the server ends first, there
+/// may be no goodbye.
 fn before_goodbye(wire: &Wire) -> Vec<String> {
     let mut said = wire.by(Client);
     if said.last().is_some_and(|last| last.starts_with("GOAWAY") || last.starts_with("close")) {
@@ -105,7 +106,7 @@ fn before_goodbye(wire: &Wire) -> Vec<String> {
 fn served_over_spdy(wire: &Wire, in_json: bool, name: &str) {
     let said = wire.by(Server);
     assert_eq!(said[..4], ["SYN_REPLY 1", "SYN_REPLY 3", "SYN_REPLY 5", "SYN_REPLY 7"], "{name}: {said:?}");
-    // The outputs end before the status says so, and then the rest.
+    // The outputs end before the status comes, and then the rest ends.
     let status = format!("DATA 1 {} FIN", wire.bytes(Server, 1).len());
     assert_eq!(said[said.len() - 3..], [&*status, "DATA 3 0 FIN", "GOAWAY 7 0"], "{name}: {said:?}");
     assert_eq!(wire.on(Server, 5), ["SYN_REPLY 5", "DATA 5 6 FIN"], "{name}");
@@ -116,7 +117,7 @@ fn served_over_spdy(wire: &Wire, in_json: bool, name: &str) {
 
 #[tokio::test]
 async fn exec_over_websocket_in_every_version() {
-    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::CHANNEL.iter().copied());
+    let _proof = proves("exec with outputs, stdin and exit code 7", Protocol::WEBSOCKET_EXEC.iter().copied());
     let protocols = ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io", ""];
     let by_node = ["v5.channel.k8s.io"].into_iter().chain(protocols).map(|protocol| ("node", protocol));
     let by_go = protocols.into_iter().map(|protocol| ("cri-server", protocol));
@@ -124,7 +125,7 @@ async fn exec_over_websocket_in_every_version() {
     at_once(cases, async |(who, protocol)| {
         let server = server(who);
         let name = format!("{protocol:?}, {who}");
-        // Only v5 can say that stdin ends.
+        // Only v5 can end stdin.
         let ends = protocol.starts_with("v5");
         let script = if ends { SCRIPT } else { "head -n1; echo err >&2; exit 7" };
         let (ended, wire) = exec(&server, "websocket", protocol, script, b"hello\n".to_vec()).await;
@@ -184,7 +185,7 @@ async fn our_node_answers_kubectl() {
 #[tokio::test]
 async fn a_terminal_says_its_sizes() {
     let _proof = proves("a terminal and its sizes", [Over::SpdyV3, Over::SpdyV4, Over::WebSocketV5]);
-    for (carrier, protocol) in
+    for (transport, protocol) in
         [("spdy", "v4.channel.k8s.io"), ("spdy", "v3.channel.k8s.io"), ("websocket", "v5.channel.k8s.io")]
     {
         let node = Peer::node();
@@ -192,14 +193,14 @@ async fn a_terminal_says_its_sizes() {
         let script = "until [ \"$(stty size)\" = '24 80' ]; do sleep 0.01; done; echo first $(stty size);
              until [ \"$(stty size)\" = '50 132' ]; do sleep 0.01; done; echo then $(stty size)";
         let command = pty_process::Command::new(app("exec"));
-        let mut terminal = Terminal::start(command.arg("-it").args(arguments(&node, carrier, protocol, script)));
+        let mut terminal = Terminal::start(command.arg("-it").args(arguments(&node, transport, protocol, script)));
         terminal.shows("first 24 80").await;
         terminal.resize(50, 132);
         terminal.shows("then 50 132").await;
         assert_eq!(terminal.ended().await, Some(0));
         let wire = capture.end().await;
         wire.assert_sound(protocol);
-        if carrier == "spdy" {
+        if transport == "spdy" {
             let said = ["SYN_STREAM 1 error", "SYN_STREAM 3 stdin", "SYN_STREAM 5 stdout", "SYN_STREAM 7 resize"];
             assert_eq!(wire.by(Client)[..4], said, "{protocol}");
             let sizes =
@@ -216,19 +217,19 @@ async fn a_terminal_says_its_sizes() {
 async fn three_megabytes_go_in_and_come_out_the_same() {
     let _proof = proves("3 MB there and back", [Over::SpdyV4, Over::WebSocketV5]);
     let sent = pattern(3_000_000);
-    for (carrier, protocol, stdin, stdout) in
+    for (transport, protocol, stdin, stdout) in
         [("spdy", "v4.channel.k8s.io", 3, 5), ("websocket", "v5.channel.k8s.io", 0, 1)]
     {
-        let (ended, wire) = exec(&Peer::node(), carrier, protocol, "cat", sent.clone()).await;
-        assert_eq!((ended.code, ended.stdout == sent), (Some(0), true), "{carrier}: {}", ended.stderr);
-        wire.assert_sound(carrier);
-        assert!(wire.bytes(Client, stdin) == sent && wire.bytes(Server, stdout) == sent, "{carrier}");
+        let (ended, wire) = exec(&Peer::node(), transport, protocol, "cat", sent.clone()).await;
+        assert_eq!((ended.code, ended.stdout == sent), (Some(0), true), "{transport}: {}", ended.stderr);
+        wire.assert_sound(transport);
+        assert!(wire.bytes(Client, stdin) == sent && wire.bytes(Server, stdout) == sent, "{transport}");
     }
 }
 
 async fn port_forward(server: &Peer, protocol: Protocol, query: &str) -> (PortForward, tokio::task::JoinHandle<()>) {
     let url = format!("{}/api/v1/namespaces/default/pods/demo/portforward{query}", server.address());
-    let method = if protocol.carrier() == Carrier::WebSocket { Method::GET } else { Method::POST };
+    let method = if protocol.transport() == Transport::WebSocket { Method::GET } else { Method::POST };
     let request = Request::builder().method(method).uri(&url).body(()).expect("a request");
     let tcp = TcpStream::connect(request.uri().authority().expect("an address").as_str()).await.expect("a connection");
     let upgraded = upgrade::connect(tcp, request, &[protocol], &upgrade::Config::default()).await.expect("an upgrade");
@@ -239,7 +240,7 @@ async fn port_forward(server: &Peer, protocol: Protocol, query: &str) -> (PortFo
     (PortForward::new(mux).expect("port-forward"), driver)
 }
 
-/// What a client of ours says of two connections to a port and of one to a closed one.
+/// What our client sends for two connections to a port and one to a closed port.
 const FORWARDED: [&str; 11] = [
     "SYN_STREAM 1 error",
     "SYN_STREAM 3 data",
@@ -259,10 +260,10 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
     let _proof = proves("two connections and a refused port", [Over::Forward, Over::Tunnel]);
     let (open, closed) = (echo().await, closed_port().await);
     let servers = [
-        ("node", Protocol::PortForward, "portforward.k8s.io"),
-        ("node", Protocol::Tunnel, "SPDY/3.1+portforward.k8s.io"),
-        ("cri-server", Protocol::PortForward, "portforward.k8s.io"),
-        ("translator", Protocol::Tunnel, "SPDY/3.1+portforward.k8s.io"),
+        ("node", Protocol::SpdyPortForward, "portforward.k8s.io"),
+        ("node", Protocol::TunneledPortForward, "SPDY/3.1+portforward.k8s.io"),
+        ("cri-server", Protocol::SpdyPortForward, "portforward.k8s.io"),
+        ("translator", Protocol::TunneledPortForward, "SPDY/3.1+portforward.k8s.io"),
     ];
     at_once(servers, async |(who, protocol, named)| {
         let name = format!("{who}, {protocol}");
@@ -278,7 +279,7 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
             assert_eq!(back, b"hello", "{name}");
         }
         let refused = match forward.connect(closed).await {
-            // Go answers first and dials then.
+            // Go replies first and dials then.
             Ok(mut connection) => {
                 within("the reason", connection.data()).await.expect("a reason").expect_err("a reason").to_string()
             }
@@ -301,10 +302,11 @@ async fn port_forward_over_spdy_and_through_the_tunnel() {
         }
         let said = wire.by(Client);
         assert_eq!(said[..11], FORWARDED, "{name}: {said:?}");
-        // What the reason overtakes is reset: of both streams, what the server has not ended yet.
+        // The refusal resets, of both streams, what the server has not ended yet.
         let resets = ["RST_STREAM 9 5", "RST_STREAM 11 5"];
         let end = said[11..].iter().map(String::as_str).filter(|said| !resets.contains(said)).collect::<Vec<_>>();
-        let expected: &[_] = if protocol == Protocol::Tunnel { &["GOAWAY 0 0", "close 1000"] } else { &["GOAWAY 0 0"] };
+        let expected: &[_] =
+            if protocol == Protocol::TunneledPortForward { &["GOAWAY 0 0", "close 1000"] } else { &["GOAWAY 0 0"] };
         assert_eq!(end, expected, "{name}: {said:?}");
         if who == "node" {
             for (error, data) in [(1, 3), (5, 7)] {
@@ -341,7 +343,7 @@ async fn our_node_forwards_for_client_go() {
             connection.write_all(b"hello").await.expect("it takes bytes");
             connection.shutdown().await.expect("it takes the end");
             let mut back = Vec::new();
-            // A refused one may be reset.
+            // A refused connection may be reset.
             let _ = within("the same back", connection.read_to_end(&mut back)).await;
             assert_eq!(back, expected, "{transport}");
         }
@@ -351,7 +353,8 @@ async fn our_node_forwards_for_client_go() {
         assert_eq!(wire.protocol, named);
         assert_eq!(wire.on(Server, 1), ["SYN_REPLY 1", "DATA 1 0 FIN"], "{transport}");
         assert_eq!(wire.on(Server, 3), ["SYN_REPLY 3", "DATA 3 5 FIN"], "{transport}");
-        // A reason on the stream of errors would end all of its connections: it is in the answer, which Go does not read.
+        // An error on the error stream would end all of client-go's connections. So the reason is in the reply's
+        // headers, which Go does not read.
         assert_eq!(wire.on(Server, 5), ["SYN_REPLY 5", "DATA 5 0 FIN"], "{transport}");
         assert_eq!(wire.on(Server, 7), ["SYN_REPLY 7", "DATA 7 0 FIN", "RST_STREAM 7 5"], "{transport}");
         assert!(wire.headers(Server, 7)["error"].contains("refused"), "{transport}");
@@ -366,7 +369,7 @@ async fn port_forward_in_its_old_form() {
         let node = Peer::node();
         let capture = Capture::of_server(node.address()).await;
         let query = format!("?ports={open}&ports={closed}");
-        let (forward, driver) = port_forward(&node, Protocol::PortChannels(subprotocol), &query).await;
+        let (forward, driver) = port_forward(&node, Protocol::LegacyPortForward(subprotocol), &query).await;
         let mut connection = forward.connect(open).await.expect("a connection");
         connection.write_all(b"hello").await.expect("it takes bytes");
         let mut back = [0; 5];

@@ -1,7 +1,7 @@
-//! Recorded sessions of Kubernetes' own programs as Wireshark reads them, whole and damaged: each kind of damage has a case, which
-//! shows that Wireshark sees it.
+//! Recorded sessions of Kubernetes' own programs as Wireshark reads them, whole and damaged. Each kind of damage has a
+//! case, which shows that Wireshark reports it.
 //!
-//! Owns the damage. How Wireshark reads our own bytes is in `tshark.rs`.
+//! Makes the damage. `tshark.rs` tests how Wireshark reads our own bytes.
 
 use futures_util::{StreamExt, stream};
 use kubestream::upgrade::Protocol;
@@ -18,19 +18,19 @@ fn reads(what: &str, cases: &str, over: impl IntoIterator<Item: Into<Over>>) -> 
     matrix::proves(cases).with(Foreign::Wireshark, reader_of(what), over)
 }
 
-/// What was recorded of Kubernetes' own: both sides, heads first.
+/// A recording of Kubernetes' own programs: both sides, beginning with their heads.
 fn recorded(name: &str) -> (Vec<u8>, Vec<u8>) {
     let side = |side| std::fs::read(recording::path(name).join(side)).unwrap_or_else(|error| panic!("{name}: {error}"));
     (side("c2s.bin"), side("s2c.bin"))
 }
 
-/// Wireshark and the codec of the library agree on what these are.
+/// Wireshark and the library's codec agree on these sessions.
 #[tokio::test]
 async fn recorded_spdy_reads_as_the_codec_reads_it() {
     let _proof = reads(
         RECORDED,
         "21 sessions, as our codec reads them",
-        Protocol::EXEC.iter().chain([&Protocol::PortForward]).copied(),
+        Protocol::SPDY_EXEC.iter().chain([&Protocol::SpdyPortForward]).copied(),
     );
     let rows = std::fs::read_to_string(recording::path("captures/expected.tsv")).expect("what they read as");
     let rows: Vec<[&str; 3]> =
@@ -45,7 +45,7 @@ async fn recorded_spdy_reads_as_the_codec_reads_it() {
         for [name, direction, expected] in pair {
             assert_eq!(wire.complaints, [""; 0], "{name}");
             let side = if *direction == "c2s" { Client } else { Server };
-            // A frame that is cut off is none.
+            // A frame that is cut off does not count.
             let expected = expected.split("; ").filter(|said| *said != "CUT");
             let (pings, others): (Vec<_>, Vec<_>) = expected.partition(|said| said.starts_with("PING"));
             assert_eq!(wire.by(side), others, "{name} {direction}");
@@ -57,7 +57,7 @@ async fn recorded_spdy_reads_as_the_codec_reads_it() {
     }
 }
 
-/// What a recording has to be: its name, the subprotocol, and what each side has said.
+/// The expected content of a recording: its name, the subprotocol, and what each side sent.
 type Channels = (&'static str, &'static str, &'static [&'static str], &'static [&'static str]);
 
 #[tokio::test]
@@ -65,7 +65,7 @@ async fn recorded_channels_read_as_what_they_carried() {
     let _proof = reads(
         RECORDED,
         "9 sessions, as what they carried",
-        Protocol::CHANNEL.iter().copied().map(Over::from).chain([Over::ChannelsV4, Over::ChannelsV4Base64]),
+        Protocol::WEBSOCKET_EXEC.iter().copied().map(Over::from).chain([Over::ChannelsV4, Over::ChannelsV4Base64]),
     );
     const OUTPUT: [&str; 4] = ["stdout 1 0", "stdout 1 3", "stderr 2 3", "error 3 Failure 7"];
     let cases: [Channels; 9] = [
@@ -133,7 +133,7 @@ fn owned(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| (*line).to_owned()).collect()
 }
 
-/// A frame of WebSocket's (RFC 6455 §5.2), by hand: with a mask it is a client's.
+/// A WebSocket frame (RFC 6455 §5.2), built by hand. With a mask it is a client's.
 fn message(opcode: u8, mask: Option<[u8; 4]>, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).ok().filter(|length| *length < 126).expect("a short one");
     let bit = if mask.is_some() { 0x80 } else { 0 };
@@ -157,13 +157,13 @@ fn heads(path: &str, protocol: &str) -> (Vec<u8>, Vec<u8>) {
     (asked.into_bytes(), granted.into_bytes())
 }
 
-/// What lies behind the head.
+/// The bytes after the head.
 fn behind(bytes: &[u8]) -> &[u8] {
     let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 4;
     &bytes[end..]
 }
 
-/// The recorded port-forward, its bytes in messages of the tunnel's of so many bytes, again and again.
+/// The recorded port-forward, with its bytes in tunnel messages of these sizes, used in turn.
 fn tunnelled(sizes: &[usize], damage: impl Fn(&mut Vec<u8>)) -> (Vec<u8>, Vec<u8>) {
     let said = recorded("captures/spdy-portforward-two");
     let (mut asked, mut granted) =
@@ -206,7 +206,7 @@ fn complains(wire: &Wire, of: &str) {
     assert!(wire.complaints.iter().any(|complaint| complaint.starts_with(of)), "of {of}: {:?}", wire.complaints);
 }
 
-/// A recorded exec over SPDY, with something done to what the client says behind its head.
+/// A recorded exec over SPDY with damage to what the client sends after its head.
 async fn with_another_client(damage: impl Fn(&mut Vec<u8>)) -> Wire {
     let (client, server) = recorded("captures/spdy-exec-echo");
     let mut bytes = behind(&client).to_vec();
@@ -215,14 +215,14 @@ async fn with_another_client(damage: impl Fn(&mut Vec<u8>)) -> Wire {
     replay(&[head, &bytes].concat(), &server).await
 }
 
-/// The same with what the server says.
+/// The same with other bytes from the server.
 async fn with_another_server(bytes: &[u8]) -> Wire {
     let (client, server) = recorded("captures/spdy-exec-echo");
     let head = &server[..server.len() - behind(&server).len()];
     replay(&client, &[head, bytes].concat()).await
 }
 
-/// Where the first header block begins, and with it its zlib stream.
+/// The offset of the first header block, where the zlib stream begins.
 const BLOCK: usize = 18;
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn a_damaged_header_block_is_seen() {
     for at in [BLOCK + 1, BLOCK + 5] {
         complains(&with_another_client(|bytes| bytes[at] ^= 1).await, "spdy.inflation_failed");
     }
-    // What is inflated is no block.
+    // The inflated bytes are not a header block.
     complains(&with_another_client(|bytes| bytes[BLOCK + 12] ^= 0xff).await, "spdy.malformed.frame_data");
 }
 
@@ -240,7 +240,7 @@ async fn a_damaged_header_block_is_seen() {
 async fn another_header_is_seen() {
     let _proof = reads(DAMAGED, "another header", [Over::SpdyV4]);
     const NAME: &[u8] = b"\0\0\0\x01\0\0\0\x0astreamtype\0\0\0\x05";
-    // A block that is stored as it is, behind the same dictionary: `Error` for `error` is well formed, and not the same.
+    // A stored block after the same dictionary. `Error` in place of `error` is well formed, but differs.
     let with = |value: &'static [u8]| {
         with_another_client(move |bytes| {
             let block = [NAME, value].concat();
@@ -259,10 +259,10 @@ async fn another_header_is_seen() {
 #[tokio::test]
 async fn a_malformed_frame_is_seen() {
     let _proof = reads(DAMAGED, "malformed frames", [Over::SpdyV4]);
-    // A type that there is not, and a length that leaves a byte behind.
+    // An unknown type, and a length that leaves a byte over.
     complains(&with_another_client(|bytes| bytes[3] = 0x21).await, "spdy.type.invalid");
     complains(&with_another_client(|bytes| bytes[7] -= 1).await, "spdy.type.invalid");
-    // Nine settings in a frame that has one, a status that there is not, and half a GOAWAY.
+    // SETTINGS that claim nine entries and have one, an unknown status, and half a GOAWAY.
     let settings = [0x80, 3, 0, 4, 0, 0, 0, 12, 0, 0, 0, 9, 0, 0, 0, 7, 0, 0, 1, 0];
     complains(&with_another_server(&settings).await, "spdy.malformed.setting_frame");
     complains(
@@ -293,7 +293,7 @@ async fn a_damaged_header_block_in_the_tunnel_is_seen() {
 
 const EXEC: &str = "/api/v1/namespaces/default/pods/demo/exec?command=true";
 
-/// A session of channels, of one message from each side.
+/// A session of channels with one message from each side.
 async fn channels(protocol: &str, client: Vec<u8>, server: Vec<u8>) -> Wire {
     let (asked, granted) = heads(EXEC, protocol);
     replay(&[asked, client].concat(), &[granted, server].concat()).await

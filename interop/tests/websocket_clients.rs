@@ -1,5 +1,5 @@
-//! The WebSocket clients of other languages against the built-in node: Node's `@kubernetes/client-node`, Python's
-//! `kubernetes` and Java's `io.kubernetes:client-java`.
+//! The WebSocket clients of other languages against the built-in node: `@kubernetes/client-node`, Python's `kubernetes`
+//! and Java's `io.kubernetes:client-java`.
 
 use std::path::PathBuf;
 
@@ -13,12 +13,12 @@ use tokio::process::Command;
 const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
 
-/// A client of another language, by the command that begins it.
+/// The command that starts a client in another language.
 type Client = fn(&str) -> Command;
 const CLIENTS: [(Foreign, Client); 3] =
     [(Foreign::ClientNode, node_client), (Foreign::Python, python_client), (Foreign::ClientJava, java_client)];
 
-/// How often a race is run with it: Java's takes its time to start.
+/// How many times a race is run with this client. Java's is slow to start.
 fn races(name: Foreign) -> usize {
     runs(if name == Foreign::ClientJava { 2 } else { 10 })
 }
@@ -27,7 +27,7 @@ fn proof(cases: &str, clients: &[(Foreign, Client)], over: Over) -> Proof {
     clients.iter().fold(proves(cases), |proof, (peer, _)| proof.with(*peer, client_of(NODE), [over]))
 }
 
-/// What the client made of a command, and its outcome beside its output.
+/// Runs a command with the client, and returns its output and its outcome.
 async fn execute(node: &Peer, client: Client, more: &[&str], script: &str, input: Input) -> (Ended, Value) {
     let scratch = Scratch::new();
     let result: PathBuf = scratch.file("result");
@@ -89,7 +89,7 @@ async fn v4_carries_stdin_and_the_exit_code_too() {
     let _proof = proof("1 MB there and back; exit code 7", &CLIENTS[1..], Over::WebSocketV4);
     let node = Peer::node();
     let sent = pattern(1_000_000);
-    // Node's cannot be told what to offer.
+    // Node's client cannot be told what to offer.
     for (name, client) in &CLIENTS[1..] {
         let more = ["--stdin", "--protocol", V4];
         let script = "head -c 1000000; exit 7";
@@ -99,7 +99,7 @@ async fn v4_carries_stdin_and_the_exit_code_too() {
     }
 }
 
-/// Their only way to end stdin before v5: what they have sent reaches the command before it is hung up.
+/// Before v5 a Close is their only way to end stdin. What they have sent reaches the command before its SIGHUP.
 #[tokio::test]
 async fn whoever_closes_behind_its_stdin_has_sent_all_of_it() {
     let clients: [(Foreign, Client, &[&str]); 2] =
@@ -146,7 +146,8 @@ async fn the_tail_of_a_fast_exit_is_never_lost() {
     }
 }
 
-/// A command that leaves its stdin unread: Go's servers reset the connection then, and client-node loses the status.
+/// A command that leaves its stdin unread. With Go's servers, which then reset the connection, client-node loses the
+/// status.
 #[tokio::test]
 async fn stdin_that_nobody_reads_costs_nobody_the_status() {
     let _proof = proof("stdin that nobody reads", &CLIENTS, Over::WebSocketV5);

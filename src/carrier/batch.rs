@@ -1,30 +1,30 @@
-//! Messages on their way to the IO, as bytes.
+//! The bytes of several messages, ready to be written to the IO at once.
 //!
-//! Owns how they are gathered for one write. It must not know what the bytes mean.
+//! This module owns how the bytes are collected for one write. It must not interpret them.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// What goes out next: heads gathered in one buffer, payloads as they are, all of it in one vectored write.
+/// The bytes that are written next, in one vectored write: frame heads are collected in one buffer, and payloads are not copied.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBatch {
     heads: BytesMut,
-    /// How many bytes of `heads` go before each payload. What is behind the last of them goes at the end.
+    /// The payloads, each with the number of bytes of `heads` that precede it. The remaining bytes of `heads` follow the last payload.
     payloads: VecDeque<(usize, Bytes)>,
-    /// Bytes of `heads` that the entries of `payloads` account for.
+    /// The number of bytes of `heads` that precede some payload.
     accounted: usize,
     payload_bytes: usize,
 }
 
 impl WriteBatch {
-    /// Where the next head is appended.
+    /// The buffer to which the next head has to be appended.
     pub(crate) fn heads(&mut self) -> &mut BytesMut {
         &mut self.heads
     }
 
-    /// Appends a payload behind the heads so far.
+    /// Appends a payload after the heads so far.
     pub(crate) fn push(&mut self, payload: Bytes) {
         if !payload.is_empty() {
             let before = self.heads.len().saturating_sub(self.accounted);
@@ -35,7 +35,7 @@ impl WriteBatch {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        // What is masked or encoded is in `heads`, and is no less worth one write.
+        // Masked and base64 payloads are in `heads`, so all bytes count.
         const BYTES: usize = 256 * 1024;
         const PAYLOADS: usize = 31;
         self.remaining() >= BYTES || self.payloads.len() >= PAYLOADS

@@ -1,8 +1,8 @@
-//! Channel messages over WebSocket: what all forms of them do alike.
+//! WebSocket channels: the parts that exec and legacy port-forward share.
 //!
-//! Owns PINGs, Closes and the two kinds of messages, bytes and base64 text. Which channels there are, and what a message on each of them
-//! says, is for [`exec`](super::exec) and [`legacy_ports`](super::legacy_ports). Both ends have all streams from the start, so that what a
-//! server sends in its first packet has somewhere to go.
+//! This module owns PINGs, Closes, and the two kinds of messages, bytes and base64 text. It must not know which channels exist or what their
+//! messages mean, which is the job of [`exec`](super::exec) and [`legacy_ports`](super::legacy_ports). Both ends have all streams from the
+//! start, so that data in the server's first packet finds its stream.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,6 +13,7 @@ use super::batch::WriteBatch;
 use super::exec;
 use super::legacy_ports;
 use super::messages::Messages;
+use super::wire::Wire;
 use crate::protocol::Subprotocol;
 use crate::session::{Config, ConnectionError, FlowControl, Given, Message, Role};
 use crate::wire::Limits;
@@ -25,15 +26,15 @@ pub(super) struct Channels {
     websocket: Messages,
     subprotocol: Subprotocol,
     form: Form,
-    /// Messages that one WebSocket message, or the Close, has said together.
+    /// Further messages from the last WebSocket message or Close, which [`decode`](Self::decode) returns first.
     said: VecDeque<Message>,
-    /// What the last PING of the peer's wants repeated: the last alone is answered (RFC 6455 §5.5.3).
+    /// The payload of the peer's last PING. Only the last PING is answered (RFC 6455 §5.5.3).
     pong: Bytes,
-    /// How the peer ended the connection.
+    /// How the peer ended the connection, if it has.
     ended: Option<ConnectionError>,
 }
 
-/// Which channels there are.
+/// Which channels exist.
 #[derive(Debug)]
 enum Form {
     Exec(exec::Reader, exec::Writer),
@@ -41,13 +42,13 @@ enum Form {
 }
 
 impl Channels {
-    /// Exec or attach.
+    /// Creates the carrier of an exec or attach session.
     pub(super) fn exec(role: Role, subprotocol: Subprotocol, limits: &Limits) -> Self {
         let form = Form::Exec(exec::Reader::new(role, subprotocol), exec::Writer::new(role, subprotocol));
         Self::new(role, subprotocol, form, limits)
     }
 
-    /// Legacy port-forward.
+    /// Creates the carrier of a legacy port-forward.
     pub(super) fn legacy_ports(role: Role, subprotocol: Subprotocol, ports: &[u16], limits: &Limits) -> Self {
         let ports = ports.get(..subprotocol.max_ports()).unwrap_or(ports);
         let reader = legacy_ports::Reader::new(role, subprotocol, ports);
@@ -65,8 +66,8 @@ impl Channels {
         }
     }
 
-    /// Channels have no windows, and always the same streams. Many clients answer PINGs only while their program reads, and Kubernetes'
-    /// servers send them none: their silence is no death.
+    /// Adjusts a configuration: channels have no flow control, and a fixed set of streams. A server does not judge its client by
+    /// silence. Many clients answer PINGs only while their program reads, and Kubernetes' servers send none.
     pub(super) fn fit(&self, mut config: Config) -> Config {
         config.flow_control = FlowControl::Off;
         if self.websocket.role() == Role::Server {
@@ -76,7 +77,7 @@ impl Channels {
         config
     }
 
-    /// All streams there are, in the order of their ids: 1, 3, 5, and so on.
+    /// All streams, in the order of their ids: 1, 3, 5 and so on.
     pub(super) fn streams(&self) -> Vec<Given> {
         match &self.form {
             Form::Exec(_, writer) => writer.streams(),
@@ -84,7 +85,7 @@ impl Channels {
         }
     }
 
-    /// The stream on which the peer says its last, and whether its end can be told.
+    /// The stream with the peer's last word, and whether the end of that word can be recognised.
     pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         match &self.form {
             Form::Exec(reader, _) => reader.last_word(),
@@ -92,7 +93,8 @@ impl Channels {
         }
     }
 
-    /// Of a client's streams only stdin has an end, in v5. A server's all have one: that of the session, or of all pairs.
+    /// Whether this end can half-close streams. A client can do so only for stdin, in v5. All streams of a server end with the session, or
+    /// with all pairs.
     pub(super) fn half_closes(&self) -> bool {
         self.websocket.role() == Role::Server
             || match &self.form {
@@ -105,10 +107,10 @@ impl Channels {
         self.ended.is_some() || !self.said.is_empty()
     }
 
-    /// Whether a server has nothing more to say on any channel, nor its client anything that could reach anybody.
+    /// Whether a server has sent everything on all channels, and would ignore further data of its client.
     pub(super) fn is_over(&self) -> bool {
         match &self.form {
-            // The session says so itself.
+            // The exec session ends the connection itself.
             Form::Exec(..) => false,
             Form::LegacyPorts(_, writer) => writer.is_over(),
         }
@@ -135,8 +137,8 @@ impl Channels {
             match self.websocket.decode(src)? {
                 None => return Ok(None),
                 Some(Piece::Data { first, last, text, payload }) => {
-                    // Go's servers take either kind from anybody, and Python's client sends strings as text. Nobody's
-                    // server sends text where bytes were agreed on.
+                    // Go's servers accept text and binary messages from every client, and Python's client sends strings as text.
+                    // No known server sends text in a subprotocol of binary messages.
                     if text && self.websocket.role() == Role::Client && !self.subprotocol.is_base64() {
                         return Err(WebSocketError::from(Fault::Text).into());
                     }
@@ -146,7 +148,7 @@ impl Channels {
                 }
                 Some(Piece::Ping(payload)) => {
                     self.pong = payload;
-                    // One id for all: the connection queues one answer an id.
+                    // All PINGs get the same id, because the connection queues one answer for each id.
                     return Ok(Some(Message::Ping(if self.websocket.role() == Role::Client { 0 } else { 1 })));
                 }
                 Some(Piece::Pong(payload)) => {
@@ -194,7 +196,7 @@ impl Channels {
             Message::Goodbye { status, .. } => self.websocket.put_close(status, ended, out),
             Message::Settings(_) | Message::Headers { .. } | Message::Window { .. } => Ok(()),
             message => {
-                let mut wire = Wire { websocket: &mut self.websocket, subprotocol: self.subprotocol, out };
+                let mut wire = Wire::new(&mut self.websocket, self.subprotocol, out);
                 match &mut self.form {
                     Form::Exec(_, writer) => writer.write(message, &mut wire),
                     Form::LegacyPorts(_, writer) => writer.write(message, &mut wire),
@@ -203,32 +205,8 @@ impl Channels {
         }
     }
 
-    /// Whether a PING with this id is one that this end sends.
+    /// Whether this end sends PINGs with this id.
     fn is_ours(&self, id: u32) -> bool {
         self.websocket.role().sends_ping(id)
-    }
-}
-
-/// Where the messages of a writer go.
-pub(super) struct Wire<'a> {
-    websocket: &'a mut Messages,
-    subprotocol: Subprotocol,
-    out: &'a mut WriteBatch,
-}
-
-impl Wire<'_> {
-    /// A message on a channel: its bytes are not copied but to be masked, or to become base64.
-    pub(super) fn put(&mut self, channel: u8, data: Bytes) -> io::Result<()> {
-        if self.subprotocol.is_base64() {
-            let mut message = BytesMut::with_capacity(self.subprotocol.encoded_len(data.len()));
-            self.subprotocol.encode_numbered(channel, &data, &mut message);
-            return self.websocket.put_message(Opcode::Text, &[], message.freeze(), self.out);
-        }
-        self.websocket.put_message(Opcode::Binary, &[self.subprotocol.number_byte(channel)], data, self.out)
-    }
-
-    /// A message on no channel.
-    pub(super) fn put_raw(&mut self, message: &[u8]) -> io::Result<()> {
-        self.websocket.put(Opcode::Binary, message, self.out)
     }
 }

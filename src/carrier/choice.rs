@@ -1,6 +1,6 @@
-//! Which carrier a connection has.
+//! The carrier of a connection, chosen by the negotiated protocol.
 //!
-//! Owns the choice. To everything above all carriers have the same messages, streams and endings.
+//! This file owns the choice, and hides it: modules above see the same messages, streams and endings with every carrier.
 
 use std::io;
 
@@ -28,18 +28,18 @@ enum Kind {
 impl Carrier {
     pub(crate) fn new(role: Role, protocol: Option<Protocol>, ports: &[u16], config: &Config) -> Self {
         Self(match protocol {
-            Some(Protocol::Channel(subprotocol)) => {
+            Some(Protocol::WebSocketExec(subprotocol)) => {
                 Kind::Channels(Box::new(Channels::exec(role, subprotocol, &config.limits)))
             }
-            Some(Protocol::PortChannels(subprotocol)) => {
+            Some(Protocol::LegacyPortForward(subprotocol)) => {
                 Kind::Channels(Box::new(Channels::legacy_ports(role, subprotocol, ports, &config.limits)))
             }
-            Some(Protocol::Tunnel) => Kind::Tunnel(Box::new(Tunnel::new(role, config))),
+            Some(Protocol::TunneledPortForward) => Kind::Tunnel(Box::new(Tunnel::new(role, config))),
             _ => Kind::Spdy(Box::new(Codec::with_compression(config.limits.clone(), config.header_compression))),
         })
     }
 
-    /// What of a configuration fits the carrier.
+    /// Adjusts a configuration to the carrier.
     pub(crate) fn fit(&self, config: Config) -> Config {
         match &self.0 {
             Kind::Spdy(_) => config,
@@ -48,7 +48,7 @@ impl Carrier {
         }
     }
 
-    /// All streams there are, where both ends have them from the start. `None`: either end opens what it likes.
+    /// The streams that both ends have from the start. `None` if both ends open streams as they need.
     pub(crate) fn given(&self) -> Option<Vec<Given>> {
         match &self.0 {
             Kind::Channels(channels) => Some(channels.streams()),
@@ -56,7 +56,7 @@ impl Carrier {
         }
     }
 
-    /// The stream on which the peer says its last, where the carrier knows it, and whether one can tell that it is whole.
+    /// The stream with the peer's last word, if the carrier knows it, and whether the end of that word can be recognised.
     pub(crate) fn last_word(&self) -> Option<(StreamId, bool)> {
         match &self.0 {
             Kind::Spdy(_) => None,
@@ -65,7 +65,7 @@ impl Carrier {
         }
     }
 
-    /// Whether this end can say of a stream that nothing more comes on it.
+    /// Whether this end can half-close a stream.
     pub(crate) fn half_closes(&self) -> bool {
         match &self.0 {
             Kind::Spdy(_) => true,
@@ -74,7 +74,7 @@ impl Carrier {
         }
     }
 
-    /// Whether nothing that could still be said at either end would reach anybody.
+    /// Whether this end has sent everything, and further messages of the peer would be ignored.
     pub(crate) fn is_over(&self) -> bool {
         match &self.0 {
             Kind::Spdy(_) => false,
@@ -83,11 +83,11 @@ impl Carrier {
         }
     }
 
-    /// The next frame of the peer's. `None`: more bytes are needed.
+    /// Decodes the peer's next message. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`ConnectionError::Closed`] and [`ConnectionError::PeerClosed`] where the peer has said its last, and all that is
-    /// wrong with its bytes.
+    /// [`ConnectionError::Closed`] and [`ConnectionError::PeerClosed`] after the peer's Close, and an error for bytes that are not
+    /// valid.
     pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Message>, ConnectionError> {
         match &mut self.0 {
             Kind::Spdy(codec) => Ok(codec.decode(src)?.map(Message::from)),
@@ -96,7 +96,7 @@ impl Carrier {
         }
     }
 
-    /// Appends a frame of ours. `ended`: what the connection has ended with, if it has.
+    /// Encodes a message to `out`. `ended`: the error that the connection ended with, if it has ended.
     pub(crate) fn encode(
         &mut self,
         message: Message,
@@ -114,7 +114,7 @@ impl Carrier {
         }
     }
 
-    /// Appends what the peer wants answered below the frames.
+    /// Encodes the answer to a WebSocket PING below SPDY, if one is due.
     pub(crate) fn answer_below(&mut self, out: &mut WriteBatch) -> io::Result<()> {
         match &mut self.0 {
             Kind::Tunnel(tunnel) => tunnel.answer(out),
@@ -125,7 +125,7 @@ impl Carrier {
         }
     }
 
-    /// Whether there is something to decode though no byte waits: what the last one began may not be all told.
+    /// Whether [`decode`](Self::decode) may return a message although the buffer is empty: the last bytes may have contained several.
     pub(crate) fn has_more(&self) -> bool {
         match &self.0 {
             Kind::Spdy(_) => false,
@@ -142,7 +142,7 @@ impl Carrier {
         }
     }
 
-    /// Gives back what comes again by itself when it is needed.
+    /// Frees buffers that are allocated again when they are needed.
     pub(crate) fn release(&mut self) {
         match &mut self.0 {
             Kind::Spdy(codec) => codec.release(),

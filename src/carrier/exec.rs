@@ -1,13 +1,13 @@
 //! The five channels of exec and attach.
 //!
-//! Owns what a channel message says to the session, and the channel message that each message of the session becomes.
+//! This module owns the conversion between session messages and channel messages. It must not decide when a message is sent.
 //!
-//! | message | a client's channel message | a server's |
+//! | session message | what a client sends | what a server sends |
 //! |---|---|---|
-//! | data | the channel and its bytes | the same |
-//! | end of stdin | v5's CLOSE, before v5 nothing | – |
-//! | any other end, reset | nothing: only the connection ends | nothing |
-//! | answer | – | once all streams are settled: an empty message on the first channel that the server writes |
+//! | data | the channel number and the bytes | the same |
+//! | FIN of stdin | a CLOSE in v5, nothing before v5 | – |
+//! | FIN of another stream, reset | nothing: only the connection ends | nothing |
+//! | answer | – | after all streams are taken or refused: an empty message on the lowest channel that the server writes |
 //! | ping | PING, or PONG | the same |
 //! | goodbye | Close | Close |
 
@@ -16,14 +16,14 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::channels::Wire;
 use super::place::{id_at, place_of};
+use super::wire::Wire;
 use crate::protocol::{STREAM_TYPE, Subprotocol, Version};
 use crate::session::{ConnectionError, Given, Message, Role};
 use crate::wire::channel::{Channel, ChannelError, Decoder, Event};
 use crate::wire::spdy::{Headers, StreamId};
 
-/// The streams of a connection in the order of their ids, 1, 3, 5, 7, 9, with their types as SPDY's headers name them.
+/// The streams in the order of their ids (1, 3, 5, 7, 9), with their types as in SPDY's `streamtype` header.
 const STREAMS: [(Channel, &str); 5] = [
     (Channel::Error, "error"),
     (Channel::Stdin, "stdin"),
@@ -41,7 +41,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// For the end with this role.
+    /// Creates it for the end with this role.
     pub(super) fn new(role: Role, subprotocol: Subprotocol) -> Self {
         let messages = match role {
             Role::Server => Decoder::server(subprotocol),
@@ -50,8 +50,8 @@ impl Reader {
         Self { role, version: subprotocol.version(), messages }
     }
 
-    /// The status may come before anybody asks for the streams. It is the last message that carries anything; the text of the versions
-    /// before v4 may take several, and only the Close says that there are no more.
+    /// The stream with the server's last word, and whether the end of that word can be recognised. The status is the last message of a server that
+    /// has content. From v4 on it is one message. Before v4 it may be several messages of text, which end with the Close.
     pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         (self.role == Role::Client).then_some((id_of(Channel::Error), self.version >= Version::V4))
     }
@@ -60,13 +60,13 @@ impl Reader {
     pub(super) fn read(&mut self, first: bool, last: bool, piece: Bytes) -> Result<Option<Message>, ChannelError> {
         Ok(match self.messages.decode(first, last, piece)? {
             Some(Event::Data { channel, data }) => Some(Message::Data { id: id_of(channel), fin: false, data }),
-            // The outputs are not the client's to close.
+            // A client's CLOSE of an output is ignored.
             Some(Event::Close(channel)) if channel.is_clients() => Some(Message::fin(id_of(channel))),
             Some(Event::Close(_)) | None => None,
         })
     }
 
-    /// What the end of the connection says: the outputs have no end of their own.
+    /// Adds the messages that follow from the end of the connection: an orderly end is the FIN of the outputs, which have no other.
     pub(super) fn end(&self, ended: &ConnectionError, said: &mut VecDeque<Message>) {
         if matches!(ended, ConnectionError::Closed) && self.role == Role::Client {
             said.extend([Channel::Stdout, Channel::Stderr, Channel::Error].map(|channel| Message::fin(id_of(channel))));
@@ -79,18 +79,19 @@ impl Reader {
 pub(super) struct Writer {
     role: Role,
     subprotocol: Subprotocol,
-    /// A server's streams that are neither taken nor refused yet, and the lowest taken that it writes.
+    /// The streams of a server that are neither taken nor refused yet.
     unsettled: Vec<StreamId>,
+    /// The lowest channel of the taken streams that a server writes.
     greeted: Option<Channel>,
 }
 
 impl Writer {
-    /// For the end with this role.
+    /// Creates it for the end with this role.
     pub(super) fn new(role: Role, subprotocol: Subprotocol) -> Self {
         Self { role, subprotocol, unsettled: (0..STREAMS.len()).map(id_at).collect(), greeted: None }
     }
 
-    /// All streams there are.
+    /// All streams of the session.
     pub(super) fn streams(&self) -> Vec<Given> {
         let given = |(channel, kind): &(Channel, &str)| Given {
             headers: Headers::from_iter([(STREAM_TYPE, *kind)]),
@@ -101,7 +102,7 @@ impl Writer {
         STREAMS.iter().map(given).collect()
     }
 
-    /// Appends what a message becomes.
+    /// Encodes a session message.
     pub(super) fn write(&mut self, message: Message, wire: &mut Wire<'_>) -> io::Result<()> {
         match message {
             Message::Data { id, fin, data } => {
@@ -127,8 +128,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Once it is settled which streams there are, a server says that it is there, with an empty message on the lowest
-    /// channel that it writes. Clients wait for that.
+    /// Notes that a stream is taken or refused. After the last one, a server sends an empty message on the lowest channel that it
+    /// writes. Clients wait for this message.
     fn settle(&mut self, id: StreamId, wire: &mut Wire<'_>) -> io::Result<()> {
         let before = self.unsettled.len();
         self.unsettled.retain(|unsettled| *unsettled != id);

@@ -1,33 +1,32 @@
 //! The channels of legacy port-forward: two for each port.
 //!
-//! Owns what a channel message says to the session, and the channel message that each message of the session becomes. A pair's data
-//! stream has the id of its even channel, counted from 1, 5, 9, and its error stream the next odd one.
+//! This module owns the conversion between session messages and channel messages. It must not decide when a message is sent. A pair's data
+//! stream has an even channel and the id 1, 5, 9 and so on. Its error stream has the next channel, and the id 3, 7, 11 and so on.
 //!
-//! | message | a client's channel message | a server's |
+//! | session message | what a client sends | what a server sends |
 //! |---|---|---|
-//! | answer | – | the channel and its port |
-//! | answer that says why there is no connection | – | the same, and the reason on the error channel |
-//! | data | the channel and its bytes | the same |
-//! | end of a data stream | nothing: it cannot be said | nothing, and the pair is over |
-//! | reset | nothing | what the stream was reset with, on the error channel |
+//! | answer | – | the channel number and the port |
+//! | answer with the reason why there is no connection | – | the same, and the reason on the error channel |
+//! | data | the channel number and the bytes | the same |
+//! | FIN of a data stream | nothing: there is no half-close | nothing, and the pair is over |
+//! | reset | nothing | the status of the reset, as text on the error channel |
 //!
-//! Only the server can end a pair, and what it has for that is the error, or the end of the connection: that comes once all pairs are
-//! over.
+//! Only the server can end a pair. It does so by a reason on the error channel, or by ending the connection after all pairs are over.
 
 use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
 
-use super::channels::Wire;
 use super::place::{id_at, place_of};
+use super::wire::Wire;
 use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE, Subprotocol};
 use crate::session::{ConnectionError, Given, Message, Role};
 use crate::wire::channel::ChannelError;
 use crate::wire::channel::ports::{Decoder, greeting, is_error};
 use crate::wire::spdy::{Headers, StreamId};
 
-/// Something of each channel, by its number.
+/// One value for each channel, by the channel's number.
 type ByChannel<T> = Box<[T; 0x100]>;
 
 /// Reads the peer's channel messages.
@@ -39,17 +38,17 @@ pub(super) struct Reader {
     channels: ByChannel<Heard>,
 }
 
-/// What came on a channel.
+/// What was received on a channel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Heard {
-    /// Something, beside the port.
+    /// Bytes were received, besides the port.
     something: bool,
-    /// All that is to come: the server has said what is wrong.
+    /// The pair is over: the server has sent a reason.
     all: bool,
 }
 
 impl Reader {
-    /// For the end with this role.
+    /// Creates it for the end with this role.
     pub(super) fn new(role: Role, subprotocol: Subprotocol, ports: &[u16]) -> Self {
         let messages = match role {
             Role::Server => Decoder::server(subprotocol, ports),
@@ -72,13 +71,13 @@ impl Reader {
         if piece.begins {
             said.push_back(Message::Answer { id, fin: false, headers: Headers::new() });
         }
-        // A pair is over with its error, and what comes after that reaches nobody.
+        // A pair is over after its reason. Further bytes are discarded.
         if !piece.data.is_empty() && !channel.all {
             channel.something = true;
             said.push_back(Message::Data { id, fin: false, data: piece.data });
         }
         if is_error(piece.channel) && piece.last && channel.something {
-            // A server that has said what is wrong has said all.
+            // The reason is the end of both streams of the pair.
             for channel in [piece.channel & !1, piece.channel | 1] {
                 if !std::mem::replace(&mut at(&mut self.channels, channel).all, true) {
                     said.push_back(Message::fin(id_of(channel)));
@@ -88,7 +87,7 @@ impl Reader {
         Ok(())
     }
 
-    /// What the end of the connection says: where it is a good one, it is the end of all streams.
+    /// Adds the messages that follow from the end of the connection: an orderly end is the FIN of all streams.
     pub(super) fn end(&self, ended: &ConnectionError, said: &mut VecDeque<Message>) {
         let farewell = match self.role {
             Role::Client => matches!(ended, ConnectionError::Closed),
@@ -114,23 +113,23 @@ pub(super) struct Writer {
     channels: ByChannel<Said>,
 }
 
-/// What was said on a channel.
+/// What was sent on a channel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Said {
-    /// The port.
+    /// The port was sent.
     port: bool,
-    /// All that a server has to say.
+    /// The server has sent everything.
     all: bool,
 }
 
 impl Writer {
-    /// For the end with this role.
+    /// Creates it for the end with this role.
     pub(super) fn new(role: Role, ports: &[u16]) -> Self {
         Self { role, ports: ports.to_vec(), channels: Box::new([Said::default(); 0x100]) }
     }
 
-    /// All streams there are. The server's port on a channel is its answer to the client. There is no half-close: a client's data ends
-    /// with the server's.
+    /// All streams of the connection. The port that a server sends on a channel is its answer to the client. Since there is no half-close, a
+    /// client's data ends together with the server's.
     pub(super) fn streams(&self) -> Vec<Given> {
         let pairs = self.ports.iter().enumerate().flat_map(|(place, port)| {
             let (port, request) = (port.to_string(), place.to_string());
@@ -144,12 +143,12 @@ impl Writer {
         pairs.collect()
     }
 
-    /// Whether a server has said all it has to say.
+    /// Whether a server has sent everything on all channels.
     pub(super) fn is_over(&self) -> bool {
         self.role == Role::Server && self.channels.iter().take(self.count()).all(|channel| channel.all)
     }
 
-    /// Appends what a message becomes.
+    /// Encodes a session message.
     pub(super) fn write(&mut self, message: Message, wire: &mut Wire<'_>) -> io::Result<()> {
         match message {
             Message::Data { id, fin, data } => {
@@ -172,7 +171,7 @@ impl Writer {
             }
             Message::Reset { id, status } if self.role == Role::Server => {
                 let Some(channel) = self.channel_of(id) else { return Ok(()) };
-                // Of a pair that was reset as a whole, either stream may come first.
+                // If both streams of a pair are reset, either of the two resets may come first.
                 if !at(&mut self.channels, channel & !1).all {
                     self.greet(channel, wire)?;
                     self.say(channel, &format!("the connection was reset: {status}"), wire)?;
@@ -184,7 +183,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A server has said its last on a channel.
+    /// Notes that a server has sent everything on a channel.
     fn finish(&mut self, channel: u8) {
         if self.role == Role::Server {
             at(&mut self.channels, channel).all = true;
@@ -199,7 +198,7 @@ impl Writer {
         wire.put(channel, Bytes::copy_from_slice(&greeting(port)))
     }
 
-    /// Says on a pair's error channel what is wrong with it.
+    /// Sends a reason on a pair's error channel.
     fn say(&mut self, channel: u8, reason: &str, wire: &mut Wire<'_>) -> io::Result<()> {
         let error = channel | 1;
         if at(&mut self.channels, error).all || reason.is_empty() {
@@ -223,7 +222,7 @@ impl Writer {
     }
 }
 
-#[allow(clippy::indexing_slicing)] // there is one for each number that a byte can be
+#[allow(clippy::indexing_slicing)] // the array has an element for every value of a byte
 fn at<T>(channels: &mut ByChannel<T>, channel: u8) -> &mut T {
     &mut channels[usize::from(channel)]
 }

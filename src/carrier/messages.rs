@@ -1,6 +1,7 @@
-//! WebSocket under a carrier: frames with their masks, PINGs and Closes.
+//! The WebSocket layer of a carrier: frames with their masks, PINGs and Closes.
 //!
-//! Owns what every carrier over WebSocket does alike. What its messages carry is the carrier's.
+//! This module owns the parts that all carriers over WebSocket share. It must not interpret the payload of a WebSocket message, which is the
+//! carrier's job.
 
 use std::io;
 
@@ -11,13 +12,14 @@ use crate::session::{ConnectionError, Role};
 use crate::wire::Limits;
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::GoAwayStatus;
-use crate::wire::websocket::{CloseReason, Decoder, Masks, NORMAL, Opcode, Piece, close_payload, encode_head, mask};
+use crate::wire::websocket::codes;
+use crate::wire::websocket::{CloseReason, Decoder, Masks, Opcode, Piece, close_payload, encode_head, mask};
 
 #[derive(Debug)]
 pub(super) struct Messages {
     role: Role,
     frames: Decoder,
-    /// A client's.
+    /// The masks of a client. A server has none.
     masks: Option<Masks>,
 }
 
@@ -47,23 +49,23 @@ impl Messages {
         self.frames.release();
     }
 
-    /// What a Close of the peer's means: for a client only 1000 says that all is well, as for client-go. Inside a message it is
-    /// no end.
+    /// The error that a Close from the peer means. For a client only 1000 is an orderly end, as for client-go. A Close in the middle of a
+    /// message is a lost connection.
     pub(super) fn ended(&self, reason: Option<CloseReason>) -> ConnectionError {
         let (code, reason) = reason.map_or((None, String::new()), |reason| (Some(reason.code), reason.reason));
         match (code, self.role) {
             _ if !self.frames.is_between_messages() => ConnectionError::Lost,
-            (Some(NORMAL), Role::Client) => ConnectionError::Closed,
+            (Some(codes::NORMAL), Role::Client) => ConnectionError::Closed,
             _ => ConnectionError::PeerClosed { code, reason },
         }
     }
 
-    /// A message or a control frame of few bytes.
+    /// Appends a small message or a control frame.
     pub(super) fn put(&mut self, opcode: Opcode, payload: &[u8], out: &mut WriteBatch) -> io::Result<()> {
         self.put_message(opcode, payload, Bytes::new(), out)
     }
 
-    /// A message that begins with `head` and goes on with `data`, which is not copied but to be masked.
+    /// Appends a message that consists of `head` and `data`. The data is copied only for masking.
     pub(super) fn put_message(
         &mut self,
         opcode: Opcode,
@@ -87,7 +89,7 @@ impl Messages {
         Ok(())
     }
 
-    /// The last frame, in GOAWAY's place. `ended`: what the connection has ended with.
+    /// Appends the Close, which takes the place of GOAWAY. `ended`: the error that the connection ended with.
     pub(super) fn put_close(
         &mut self,
         status: GoAwayStatus,
@@ -99,8 +101,8 @@ impl Messages {
     }
 }
 
-/// Appends a masked copy, in one pass: small steps cannot meet the copies that the alignment of read buffers is about, and need not
-/// be read again to be masked.
+/// Appends a masked copy of `data`, in small steps. Each step is masked while it is in registers, so that memory is read only once, and a small
+/// copy does not have the slow case that the alignment of read buffers avoids.
 fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
     const STEP: usize = 64;
     out.reserve(data.len());
@@ -115,22 +117,19 @@ fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
     mask(out.get_mut(start..).unwrap_or_default(), key);
 }
 
-const GOING_AWAY: u16 = 1001;
-const INTERNAL_ERROR: u16 = 1011;
-
-/// What a Close frame says of the end (RFC 6455 §7.4.1).
+/// The code and the reason of the Close for an ending (RFC 6455 §7.4.1).
 fn close_reason(status: GoAwayStatus, ended: Option<&ConnectionError>) -> (u16, String) {
     let code = match ended.unwrap_or(&ConnectionError::Closed) {
-        ConnectionError::Closed if status == GoAwayStatus::OK => return (NORMAL, String::new()),
-        ConnectionError::Closed => return (INTERNAL_ERROR, String::new()),
-        // What it said is said back.
-        ConnectionError::PeerClosed { code, .. } => return (code.unwrap_or(NORMAL), String::new()),
+        ConnectionError::Closed if status == GoAwayStatus::OK => return (codes::NORMAL, String::new()),
+        ConnectionError::Closed => return (codes::INTERNAL_ERROR, String::new()),
+        // A peer's Close is answered with its own code.
+        ConnectionError::PeerClosed { code, .. } => return (code.unwrap_or(codes::NORMAL), String::new()),
         ConnectionError::WebSocket(error) => error.close_code(),
-        ConnectionError::Channel(ChannelError::NotBase64) => 1007,
-        ConnectionError::Channel(_) | ConnectionError::Protocol(_) => 1002,
-        ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => GOING_AWAY,
-        ConnectionError::LimitExceeded { .. } => 1008,
-        _ => INTERNAL_ERROR,
+        ConnectionError::Channel(ChannelError::NotBase64) => codes::INVALID_PAYLOAD,
+        ConnectionError::Channel(_) | ConnectionError::Protocol(_) => codes::PROTOCOL_ERROR,
+        ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => codes::GOING_AWAY,
+        ConnectionError::LimitExceeded { .. } => codes::POLICY_VIOLATION,
+        _ => codes::INTERNAL_ERROR,
     };
     (code, ended.map(ToString::to_string).unwrap_or_default())
 }

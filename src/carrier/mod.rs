@@ -1,7 +1,7 @@
-//! What carries the messages of a connection: SPDY on the IO itself or inside WebSocket, or channel messages over WebSocket.
+//! The carriers of a connection's messages: plain SPDY, SPDY inside WebSocket (the tunnel), and WebSocket channels.
 //!
-//! Owns, for each of these forms, a reader that makes [`Message`](crate::session::Message)s of bytes and a writer that makes bytes of
-//! messages. It must not do IO, nor decide what is said: that is the [`session`](crate::session)'s.
+//! This module owns a reader and a writer for each carrier, which convert bytes to [`Message`](crate::session::Message)s and back. It must not
+//! do IO, or decide which messages are sent, which is [`session`](crate::session)'s job.
 
 mod batch;
 mod channels;
@@ -11,6 +11,7 @@ mod legacy_ports;
 mod messages;
 mod place;
 mod tunnel;
+mod wire;
 
 pub(crate) use batch::WriteBatch;
 pub(crate) use choice::Carrier;

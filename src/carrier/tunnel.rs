@@ -1,6 +1,7 @@
-//! SPDY inside WebSocket, `SPDY/3.1+portforward.k8s.io`: the bytes of frames in binary messages, wherever they are cut.
+//! The tunnel: SPDY inside WebSocket, `SPDY/3.1+portforward.k8s.io`. Binary WebSocket messages carry the bytes of SPDY frames.
 //!
-//! Owns the two layers and their ends. A message of ours is one frame; the peer's may be any piece of any frames.
+//! This module owns the two layers and their ends. This end sends one SPDY frame in each WebSocket message. A message from the peer may
+//! contain any part of the byte stream.
 
 use std::io;
 
@@ -17,12 +18,12 @@ use crate::wire::websocket::{Fault, Opcode, Piece, WebSocketError};
 pub(super) struct Tunnel {
     websocket: Messages,
     frames: Pieces,
-    /// What is left of the last message's payload.
+    /// The rest of the last message's payload.
     payload: Bytes,
     payloads: Payloads,
     codec: Codec,
     heads: BytesMut,
-    /// A PING of WebSocket's own that wants its answer.
+    /// The payload of a WebSocket PING that is not answered yet.
     pong: Option<Bytes>,
     ended: Option<ConnectionError>,
 }
@@ -56,7 +57,7 @@ impl Tunnel {
             }
             match self.websocket.decode(src)? {
                 None => return Ok(None),
-                // Go's servers say so that something went wrong, and close.
+                // Go's servers send an error as text, and close.
                 Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
                 Some(Piece::Data { payload, .. }) => self.payload = payload,
                 Some(Piece::Ping(payload)) => self.pong = Some(payload),
@@ -66,7 +67,7 @@ impl Tunnel {
         }
     }
 
-    /// Appends what the peer wants answered below the frames.
+    /// Encodes the answer to a WebSocket PING, if one is due.
     pub(super) fn answer(&mut self, out: &mut WriteBatch) -> io::Result<()> {
         match self.pong.take() {
             Some(payload) => self.websocket.put(Opcode::Pong, &payload, out),
@@ -88,7 +89,7 @@ impl Tunnel {
         last.map_or(Ok(()), |status| self.websocket.put_close(status, ended, out))
     }
 
-    /// Frames may wait behind the last of a batch.
+    /// Whether more frames may be decoded without more bytes.
     pub(super) fn has_more(&self) -> bool {
         self.ended.is_some() || !self.payload.is_empty()
     }

@@ -1,7 +1,7 @@
-//! The client's side of a session: make the streams, read the outputs, learn how the command ended.
+//! The client's side of a session: makes the streams, reads the outputs, and learns how the command ended.
 //!
-//! Owns the order of the ending. Bytes of ours that reach a Go server while it finishes can destroy the tail of its
-//! output, so once the status is there nothing more is written, but a PING that asks a silent server.
+//! Decides the order in which a session ends. Bytes that reach a Go server while it ends can destroy the tail of its
+//! output. So once the status has come, the client writes nothing more, except a PING to a silent server.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,7 +13,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Error, Options, StreamType, Streams, exec_protocol};
+use super::error::Error;
+use super::options::Options;
+use super::streams::{StreamType, Streams, exec_protocol};
 use crate::mux::{Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::protocol::{Protocol, Version};
 use crate::session::{ConnectionError, StreamError};
@@ -21,26 +23,27 @@ use crate::status::{ExitStatus, StatusReader, TerminalSize};
 use crate::wire::spdy::RstStatus;
 
 impl Multiplexer {
-    /// Makes the streams of a session, as [`exec_with`](Self::exec_with) with the default [`Options`].
+    /// Makes the streams of a session with the default [`Options`]: see [`exec_with`](Self::exec_with).
     ///
     /// # Errors
-    /// As there.
+    /// The same as [`exec_with`](Self::exec_with).
     ///
     /// # Cancel safety
-    /// As there.
+    /// The same as [`exec_with`](Self::exec_with).
     pub async fn exec(&self, want: Streams) -> Result<Exec, Error> {
         self.exec_with(want, Options::default()).await
     }
 
-    /// Makes the streams of a session: all at once, in client-go's order, and waits until the server has answered every
-    /// one. `want` must be what the request asked for. Works the same for exec and attach.
+    /// Makes the streams of a session, all at once and in client-go's order, and waits until the server has answered
+    /// each of them. `want` must name the streams that the request asked for. Exec and attach work the same.
     ///
     /// # Errors
-    /// [`Error::NotExec`] on a connection that negotiated something else, [`Error::Refused`],
-    /// [`Error::CreationTimeout`], or [`Error::Connection`].
+    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::Refused`] if the server refuses a
+    /// stream, [`Error::CreationTimeout`] after [`Options::creation_timeout`], or [`Error::Connection`].
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the streams that were made are reset, and the session is of no use any more.
+    /// If dropped before completion, the streams made so far are reset, and the connection is of no further use for a
+    /// session.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
         let (protocol, version) = exec_protocol(self)?;
         let mut streams = Vec::new();
@@ -52,14 +55,14 @@ impl Multiplexer {
             };
             let stream = stream?;
             if kind == StreamType::Error {
-                // v1's servers reset the error stream as soon as all streams are made, and send the error all the same.
+                // v1's servers reset the error stream as soon as all streams are made, but still send the error on it.
                 self.hush_after(stream.id(), version == Version::V1);
             }
             streams.push((kind, stream, false));
         }
         self.release_given();
         let answers = poll_fn(|cx| {
-            // All are asked at each turn: a refusal counts whichever stream still waits, and so does an answer.
+            // Each poll looks at all streams, so that one unanswered stream does not hide the refusal of another.
             for (kind, stream, answered) in streams.iter_mut().filter(|(.., answered)| !answered) {
                 if let Poll::Ready(answer) = stream.poll_answered(cx) {
                     answer.map_err(|error| refusal(kind.name(), error))?;
@@ -83,27 +86,29 @@ impl Multiplexer {
 
 /// A remote process, shaped after [`std::process::Child`].
 ///
-/// Take the streams out of it, use them in whatever tasks, and [`wait`](Self::wait) for the end. Dropping it, and the
-/// streams taken from it, ends the connection if nobody else holds it, and with it, at most servers, the process.
+/// Take the streams out of it, use them in any task, and [`wait`](Self::wait) for the end. When this handle and the
+/// streams taken from it are dropped, and no other handle of the connection is left, the connection ends. Most servers
+/// then kill the process.
 #[derive(Debug)]
 pub struct Exec {
-    /// What the process reads, if it was asked for.
+    /// What the process reads.
     pub stdin: Option<RemoteStdin>,
-    /// What the process writes, or its terminal shows.
+    /// What the process writes to stdout or to its terminal.
     pub stdout: Option<RemoteOutput>,
     /// What the process writes to stderr.
     pub stderr: Option<RemoteOutput>,
-    /// The terminal's size, with a terminal and from v3 on.
+    /// Sets the size of the terminal. Present with [`Streams::tty`]: over SPDY from v3 on, over WebSocket in every
+    /// version.
     pub resize: Option<Resizer>,
     error: Option<RecvHalf>,
-    /// The two outputs, wherever they are now.
+    /// stdout and stderr, also after they were taken.
     outputs: Vec<(&'static str, Watch)>,
-    /// Those that nobody took.
+    /// The outputs that the caller had not taken when `wait` was first called.
     unmissed: Vec<&'static str>,
-    /// What was sent to the process, wherever it is sent from.
+    /// stdin, also after it was taken.
     stdin_sent: Option<Watch>,
-    /// The sending halves of what only the server writes: finished at the end, not before, since a server may take a FIN
-    /// on an output for the client's farewell.
+    /// The sending halves of the streams that only the server writes. They are finished at the end and not before,
+    /// because a server may take a FIN on an output as the client's goodbye.
     unused: Vec<SendHalf>,
     protocol: Protocol,
     version: Version,
@@ -112,13 +117,14 @@ pub struct Exec {
     mux: Multiplexer,
 }
 
-/// What is known of the ending. Kept outside of [`Exec::wait`]'s future, so that it may be dropped and called again.
+/// How far the ending has come. It is kept outside of [`Exec::wait`]'s future, so that `wait` can be dropped and called
+/// again.
 #[derive(Debug)]
 struct Progress {
     reader: StatusReader,
-    /// Some of the error stream has come.
+    /// The error stream has carried at least one byte.
     said_something: bool,
-    /// The outputs have ended.
+    /// Present once the outputs have ended.
     after_outputs: Option<Asking>,
     status: Option<ExitStatus>,
     after_status: Option<Asking>,
@@ -155,7 +161,7 @@ impl Exec {
             },
         };
         for (kind, stream) in streams {
-            // The half that is not used is dropped: nothing comes on stdin, and Go's servers do not listen on the others.
+            // One half of stdin and of resize is dropped: nothing comes on them.
             let (recv, send) = stream.split();
             match kind {
                 StreamType::Stdin => {
@@ -188,44 +194,53 @@ impl Exec {
         self.version
     }
 
-    /// Whether the end of stdin reaches the process. Over WebSocket it does with v5 alone: before, what reads stdin to its
-    /// end goes on waiting.
+    /// Whether the process sees the end of stdin: over SPDY from v2 on, over WebSocket only in v5. Otherwise a process
+    /// that reads stdin to its end keeps waiting.
     #[must_use]
     pub fn can_end_stdin(&self) -> bool {
         self.protocol.can_end_stdin()
     }
 
-    /// Waits until the command has ended and says how.
+    /// Waits until the command has ended, and returns how it ended.
     ///
-    /// stdin, if it was not taken, is finished first, and outputs that were not taken are discarded, so that waiting
-    /// cannot hold the command up. Where this is `Ok`, each output that was taken has come whole, and may still be read. Read or drop
-    /// an output that was taken: unread beyond the receive budget, it keeps the status from being read too.
+    /// First, stdin is finished if it was not taken, and outputs that were not taken are discarded, so that they cannot
+    /// block the command. If this returns `Ok`, every output that was taken and kept has arrived whole, and can still
+    /// be read. Read or drop the outputs that you took: an output with more unread bytes than the receive budget also
+    /// keeps the status from being read.
     ///
-    /// A server that answers is waited for, however long the command takes ([`Options`] says when it is asked). What comes of each
-    /// ending:
+    /// A server that answers is waited for, however long the command takes. [`Options`] says when the client sends
+    /// it a PING.
     ///
-    /// | the status | how the outputs that somebody wanted, or the session, ended | this gives |
-    /// |---|---|---|
-    /// | whole | by FIN, by RST_STREAM with CANCEL, or by the server's goodbye; over WebSocket from v4 on in any way, since the status is its last message | the status, whatever follows |
-    /// | whole | otherwise: RST_STREAM with another status, EOF without a goodbye, a shutdown of ours, a failure, a server that was given up | [`Error::Incomplete`], with the status |
-    /// | none | the outputs have ended, the server may have stdin unread, and is silent | [`Error::StatusTimeout`] |
-    /// | none, v4 and v5 | the server said goodbye | [`Error::MissingStatus`] |
-    /// | none, v1 to v3 | the server said goodbye | success: silence is all that it says |
-    /// | none, or cut | the connection was lost or failed | [`Error::Connection`] |
+    /// With a whole status, the outputs that were taken and kept decide:
+    ///
+    /// | how those outputs ended | result |
+    /// |---|---|
+    /// | by FIN, by RST_STREAM with CANCEL, or with the server's goodbye | the status |
+    /// | over WebSocket from v4 on: in any way, because the status is the last message | the status |
+    /// | otherwise: by RST_STREAM with another status, EOF without a goodbye, our own shutdown, a failure, or silence for twice [`Options::output_grace`] | [`Error::Incomplete`], with the status |
+    ///
+    /// Without a whole status, the error stream decides. Over WebSocket the server's Close with 1000 ends it.
+    ///
+    /// | how the error stream ended | v1 | v2 and v3 | v4 and v5 |
+    /// |---|---|---|---|
+    /// | empty, by FIN or RST_STREAM with CANCEL | success | success | [`Error::MissingStatus`] |
+    /// | empty, over SPDY, with only the server's GOAWAY | success if there are outputs and all have ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
+    /// | after a text, in one of these ways, or by a WebSocket Close with any code | the text is the status | the text is the status | [`Error::BadStatus`] |
+    /// | not at all: the outputs have ended, the server may have unread stdin and was silent for [`Options::status_timeout`] | as if it had ended | [`Error::StatusTimeout`] | [`Error::StatusTimeout`], or [`Error::BadStatus`] after a part of a status |
+    /// | empty or within a status, by RST_STREAM with another status | ignored: v1's servers reset it | [`Error::Stream`] | [`Error::Stream`] |
+    /// | empty or within a status, when the connection was lost or failed | [`Error::Connection`] | [`Error::Connection`] | [`Error::Connection`] |
     ///
     /// # Errors
-    /// [`Error::Incomplete`]. [`Error::MissingStatus`] where the error stream ends without a status from v4 on: never a success.
-    /// [`Error::StatusTimeout`] where the outputs have ended and a server that may have stdin of ours unread is silent.
-    /// [`Error::BadStatus`]. [`Error::Connection`]: also where a status was cut off, or the text that v1 to v3 have for one may have
-    /// been.
+    /// As the tables say, and [`Error::BadStatus`] if the error stream carries something that is not a status or is
+    /// longer than [`MAX_STATUS_LEN`](crate::status::MAX_STATUS_LEN).
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has lost nothing of the status: call it again. What was not taken before the first
-    /// call is discarded all the same.
+    /// If dropped before completion, nothing of the status is lost, and `wait` can be called again. Streams that were
+    /// not taken before the first call stay finished or discarded.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
         for (name, untaken) in [("stdout", self.stdout.take()), ("stderr", self.stderr.take())] {
-            // However it ended, or will.
+            // It is not missed, however it ends.
             self.unmissed.extend(untaken.map(|_| name));
         }
         let status = match self.progress.status.clone() {
@@ -245,7 +260,7 @@ impl Exec {
         self.judge(status, given_up)
     }
 
-    /// Whether the status counts: not where an output is missing that somebody wanted.
+    /// The status, unless an output that the caller kept did not come whole.
     fn judge(&self, status: ExitStatus, given_up: bool) -> Result<ExitStatus, Error> {
         let (mut missing, mut cause) = (Vec::new(), None);
         for (name, output) in self.outputs.iter().filter(|(name, _)| !self.unmissed.contains(name)) {
@@ -266,15 +281,15 @@ impl Exec {
         }
     }
 
-    /// Waits for the end and collects what the command writes, up to `limit` bytes of each output.
+    /// Waits for the end and collects up to `limit` bytes of each output. `Ok` means that both outputs are whole.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait), and [`Error::OutputTooLong`] where there is more: nothing is cut off in silence.
+    /// The same as [`wait`](Self::wait), and [`Error::OutputTooLong`] if an output has more than `limit` bytes.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the session is dropped with it.
+    /// If dropped before completion, the session is dropped.
     pub async fn wait_with_output(mut self, limit: usize) -> Result<Output, Error> {
-        // Held until the end is judged: an output that was dropped is one that nobody misses.
+        // They are kept until `wait` has judged the end, because a dropped output is not missed.
         let (mut stdout, mut stderr) = (self.stdout.take(), self.stderr.take());
         let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
         let collected = async {
@@ -313,7 +328,7 @@ impl Exec {
             match data {
                 Some(Ok(data)) => {
                     progress.said_something |= !data.is_empty();
-                    // The FIN behind v4's status may never come: a whole one is enough.
+                    // containerd sends no FIN after v4's status, so a whole status is enough.
                     if let Some(status) = progress.reader.push(&data)? {
                         return Ok(status);
                     }
@@ -322,13 +337,14 @@ impl Exec {
                     let goodbye = self.mux.peer_said_goodbye();
                     let ended = match end {
                         None | Some(Err(StreamError::Reset(RstStatus::CANCEL))) => Ok(()),
-                        // Where we went ourselves, what would still have come may be the rest of the text.
+                        // We ended the connection, and the rest of the text may have been on its way.
                         Some(Err(StreamError::Connection(error @ ConnectionError::Closed)))
                             if self.version < Version::V4 && progress.said_something && !goodbye =>
                         {
                             Err(Error::Connection(error))
                         }
-                        // v1's error stream has no other end. For the rest, a connection that ended first was cut.
+                        // v1's error stream has no other end. In the other versions an error stream without its own end
+                        // was cut.
                         Some(Err(StreamError::Connection(ConnectionError::Closed)))
                             if self.version == Version::V1
                                 && goodbye
@@ -348,15 +364,21 @@ impl Exec {
         }
     }
 
-    /// The error stream has ended, well or not.
+    /// What the error stream said, now that it has ended in this way.
     fn decode_status(&self, ended: Result<(), Error>) -> Result<ExitStatus, Error> {
         let cut = match &ended {
-            // Whoever has said half a status has not said anything wrong.
-            Err(Error::Connection(_) | Error::MissingStatus) if self.progress.reader.is_inside() => true,
-            // Of a text that was cut off nobody knows what is missing: of "exit code 127" it may be the last digit.
+            // A server that has sent half a v4 status has not sent a bad one.
+            Err(Error::Connection(_) | Error::MissingStatus | Error::Stream { .. })
+                if self.progress.reader.is_inside() =>
+            {
+                true
+            }
+            // The text of v1 to v3 is whole at its end alone: before that, the last digit of "exit code 127" may be
+            // missing.
             Err(Error::Connection(error)) => {
                 self.version < Version::V4 && !matches!(error, ConnectionError::PeerClosed { .. })
             }
+            Err(Error::Stream { .. }) => self.version < Version::V4,
             _ => false,
         };
         if cut || !self.progress.said_something {
@@ -365,8 +387,8 @@ impl Exec {
         self.progress.reader.finish()?.ok_or(Error::MissingStatus)
     }
 
-    /// v1's error stream has no end of its own: what is known when the outputs are over is all there is. The text of v2 and
-    /// v3 is whole at its end and not before.
+    /// The outputs have ended, but the error stream has not. v1's error stream has no end of its own, so what came of
+    /// it is whole. The text of v2 and v3 is whole only at its end.
     fn status_overdue(&self) -> Result<ExitStatus, Error> {
         if self.version == Version::V1 || (self.version >= Version::V4 && self.progress.said_something) {
             return self.decode_status(Ok(()));
@@ -375,13 +397,14 @@ impl Exec {
     }
 }
 
-/// A server that is silent, and is asked whether it is there. Kept outside of the futures that wait for it.
+/// Measures a server's silence, and sends it a PING. It is kept outside of the futures that wait, so that they can be
+/// dropped.
 #[derive(Debug)]
 struct Asking {
-    /// How long it may be silent before it is asked, and how long after that.
+    /// How long the server may be silent before the PING, and again after it.
     wait: Duration,
     due: Instant,
-    /// Bytes that had come when it was looked at last, if they were read at all.
+    /// Bytes that had come at the last look. `None` while we read nothing.
     heard: Option<u64>,
     asked: bool,
 }
@@ -391,12 +414,12 @@ impl Asking {
         Self { wait, due: later(wait), heard: mux.heard(), asked: false }
     }
 
-    /// Ready once nothing has come though it was asked, as long as `suspect` holds.
+    /// Ready once the server has not answered a PING while `suspect` was true.
     async fn unanswered(&mut self, mux: &Multiplexer, suspect: impl Fn() -> bool) {
         loop {
             sleep_until(self.due).await;
             let heard = mux.heard();
-            // What we do not read is no silence of the server's.
+            // While we read nothing, we cannot tell whether the server is silent.
             let silent = heard.is_some() && heard == self.heard && suspect();
             if silent && self.asked {
                 return;
@@ -409,53 +432,55 @@ impl Asking {
     }
 }
 
-/// What a command left behind, as [`std::process::Output`].
+/// How a command ended and what it wrote, shaped after [`std::process::Output`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
-    /// How it ended.
+    /// How the command ended.
     pub status: ExitStatus,
-    /// What it wrote to stdout.
+    /// All that it wrote to stdout.
     pub stdout: Bytes,
-    /// What it wrote to stderr.
+    /// All that it wrote to stderr.
     pub stderr: Bytes,
 }
 
-/// The stdin of a remote process. Shut down or dropped, the process reads its end, where the protocol can say it
-/// ([`Exec::can_end_stdin`]); what was written still arrives.
+/// The stdin of a remote process. Shutting it down or dropping it sends the end of stdin to the process, after all that
+/// was written, if the protocol can say it ([`Exec::can_end_stdin`]).
 ///
-/// Where it cannot, over WebSocket before v5, `shutdown` fails with [`StreamError::NoHalfClose`], of kind
-/// [`Unsupported`](io::ErrorKind::Unsupported), for as long as the command runs: it would wait for the end for ever. stdin stays
-/// open, and there may be other words for it, `exit` to a shell. [`finish`](Self::finish) and dropping it are for whoever does not mind.
+/// Over WebSocket before v5 it cannot: the process would wait for the end for ever. There `shutdown` fails with
+/// [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the command runs. stdin
+/// stays open, so you can still end the command in its own way, with `exit` for a shell. If the command does not need
+/// the end of stdin, call [`finish`](Self::finish) or drop this.
 #[derive(Debug)]
 pub struct RemoteStdin(SendHalf);
 
 impl RemoteStdin {
-    /// Sends bytes without a copy. Waits while too many wait before them.
+    /// Sends bytes without a copy. Waits while too many bytes are queued before them.
     ///
     /// # Errors
-    /// [`StreamError::Hushed`] once the command has ended, [`StreamError::Reset`] where the server closed stdin, or what
-    /// the connection ended with.
+    /// [`StreamError::Hushed`] once the command has ended, [`StreamError::Reset`] if the server closed stdin, or the
+    /// error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent nothing.
+    /// If dropped before completion, nothing was sent.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.0.send(data).await
     }
 
-    /// Resets stdin, for input that was cut off: the process must not take what it has read for all of it.
+    /// Resets stdin. For input that was cut off, so that the process does not take what it has read as the whole input.
     pub fn break_off(self) {
         self.0.reset(RstStatus::INTERNAL_ERROR);
     }
 
-    /// Ends the process's stdin, behind all that was written, where the protocol can ([`Exec::can_end_stdin`]). Where it cannot, nothing
-    /// more is sent and the process does not hear of it.
+    /// Ends stdin, after all that was written. If the protocol cannot say it ([`Exec::can_end_stdin`]), the process is
+    /// not told, but nothing more can be sent.
     pub fn finish(&mut self) {
         self.0.finish();
     }
 
-    /// Has `shutdown` do what [`finish`](Self::finish) does, and never fail. For [`tokio::io::copy_bidirectional`] and its like, which give
-    /// up the output with the first error, and commands that do not wait for the end of stdin.
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. For commands that do not wait for
+    /// the end of stdin, with [`tokio::io::copy_bidirectional`] or other functions that stop copying the output at the
+    /// first error.
     pub fn pretend_half_close(&mut self) {
         self.0.pretend_half_close();
     }
@@ -470,25 +495,26 @@ impl AsyncWrite for RemoteStdin {
         AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
     }
 
-    /// As [`finish`](RemoteStdin::finish), or `Unsupported` where that would not be heard.
+    /// The same as [`finish`](RemoteStdin::finish), or an error of kind `Unsupported` if the process would not be told.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
-/// An output of a remote process. Dropped, what still comes is discarded and the process is not held up.
+/// An output of a remote process. After it is dropped, what still comes is discarded, and the process is not blocked.
 #[derive(Debug)]
 pub struct RemoteOutput(RecvHalf);
 
 impl RemoteOutput {
-    /// The next bytes, without a copy; `None` at the end. Go's servers end an output by a reset as often as by a FIN, so
-    /// either is the end: whether the command is done, the status tells.
+    /// The next bytes, without a copy. `None` means FIN, RST_STREAM with CANCEL (Go's servers send either), or an
+    /// orderly end of the connection. Only the status says whether the command has ended.
     ///
     /// # Errors
-    /// What the connection was lost with, after all bytes that had come.
+    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection
+    /// ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has taken nothing.
+    /// If dropped before completion, no bytes are lost.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         poll_fn(|cx| self.poll_data(cx)).await
     }
@@ -512,7 +538,7 @@ impl AsyncRead for RemoteOutput {
     }
 }
 
-/// Tells the remote terminal its size.
+/// Sets the size of the remote terminal.
 #[derive(Debug)]
 pub struct Resizer(SendHalf);
 
@@ -520,16 +546,16 @@ impl Resizer {
     /// Sends a size.
     ///
     /// # Errors
-    /// [`StreamError::Hushed`] once the command has ended, or what the stream or the connection ended with.
+    /// [`StreamError::Hushed`] once the command has ended, or the error that the stream or the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent nothing.
+    /// If dropped before completion, nothing was sent.
     pub async fn resize(&mut self, size: TerminalSize) -> Result<(), StreamError> {
         self.0.send(size.encode()).await
     }
 }
 
-/// A century is for ever: more may be more than the clock can hold.
+/// The time after `wait`, at most a century from now: the clock cannot hold every duration.
 fn later(wait: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     let now = Instant::now();
@@ -550,7 +576,7 @@ async fn outputs_ended(outputs: &[(&'static str, Watch)]) {
     }
 }
 
-/// An output to its end, whatever that is: how it ended is judged with the status.
+/// Collects an output until it ends in any way. `wait` judges how it ended.
 async fn collect(output: Option<&mut RemoteOutput>, limit: usize, all: &mut BytesMut) -> Result<(), Error> {
     let Some(output) = output else { return Ok(()) };
     while let Some(Ok(data)) = output.data().await {

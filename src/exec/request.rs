@@ -1,10 +1,11 @@
 //! The query of an exec or attach request: which command, in which container, with which streams.
 //!
-//! Owns its two spellings: the API server's (`stdin=true`) and the kubelet's (`input=1`). It must not know heads.
+//! Reads and writes both forms of the query, the API server's (`stdin=true`) and the kubelet's (`input=1`). Knows
+//! nothing of the rest of a request.
 
 use form_urlencoded::Serializer;
 
-use super::Streams;
+use super::streams::Streams;
 
 /// What an exec or attach request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,31 +13,31 @@ use super::Streams;
 pub struct ExecRequest {
     /// The command and its arguments, one each. Empty for attach.
     pub command: Vec<String>,
-    /// The container, where the pod has several. The kubelet has it in its path instead.
+    /// The container, if the request names one. A request to a kubelet names it in the path, not in the query.
     pub container: Option<String>,
-    /// The streams.
+    /// The streams of the session.
     pub streams: Streams,
 }
 
 impl ExecRequest {
-    /// A request for a command.
+    /// A request to run a command.
     pub fn new<S: Into<String>>(command: impl IntoIterator<Item = S>, streams: Streams) -> Self {
         Self { command: command.into_iter().map(Into::into).collect(), container: None, streams }
     }
 
-    /// In a container of the pod.
+    /// Names the container of the pod.
     #[must_use]
     pub fn container(mut self, name: impl Into<String>) -> Self {
         self.container = Some(name.into());
         self
     }
 
-    /// Reads a query, in either spelling. In the API server's any value but `false` and `0` is true, none too, as in
-    /// `?stdin&tty`; in the kubelet's only `1` and `true` are. Of several the first counts, as in Go's servers, and stderr is none
-    /// with a terminal.
+    /// Reads a query, in either form. In the API server's form every value is true except `false` and `0`; even a
+    /// missing value, as in `?stdin&tty`, is true. In the kubelet's form only `1` and `true` are true. If a name is
+    /// repeated, its first value counts, as in Go's servers. `tty` turns stderr off.
     ///
     /// # Errors
-    /// [`RequestError::NoStreams`], which the kubelet answers with 400 and the same text.
+    /// [`RequestError::NoStreams`]. A kubelet answers such a request with 400 and the same text.
     pub fn from_query(query: &str) -> Result<Self, RequestError> {
         let mut request = Self::default();
         let (mut stdin, mut stdout, mut stderr, mut tty) = (None, None, None, None);
@@ -88,7 +89,7 @@ impl ExecRequest {
         query.finish()
     }
 
-    /// The query for a kubelet, as the API server writes it. The container is in the path there.
+    /// The query for a kubelet, as the API server writes it. It has no container, which is in the path.
     #[must_use]
     pub fn to_kubelet_query(&self) -> String {
         let mut query = Serializer::new(String::new());
@@ -105,11 +106,11 @@ impl ExecRequest {
     }
 }
 
-/// Why a request cannot be served: the client's fault.
+/// Why a request cannot be served. The client is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// No stream is asked for.
+    /// The request asks for no stream.
     #[error("you must specify at least 1 of stdin, stdout, stderr")]
     NoStreams,
 }

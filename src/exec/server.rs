@@ -1,7 +1,7 @@
-//! The server's side of a session: take the streams, give the process its ends, say how it ended.
+//! The server's side of a session: takes the streams, gives them to the caller's process, and sends how it ended.
 //!
-//! Owns what is taken and what is refused, and that the status goes out behind all output. Running the process is the
-//! caller's.
+//! Decides which streams are taken and which are refused, and sends the status after all output. It does not run the
+//! process.
 
 use std::future::poll_fn;
 use std::io;
@@ -12,7 +12,9 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
-use super::{Error, Options, StreamType, Streams, exec_protocol};
+use super::error::Error;
+use super::options::Options;
+use super::streams::{StreamType, Streams, exec_protocol};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::protocol::Version;
 use crate::session::{ConnectionError, StreamError};
@@ -20,34 +22,36 @@ use crate::status::{ExitStatus, ResizeDecoder, Status, TerminalSize};
 use crate::wire::spdy::RstStatus;
 
 impl Multiplexer {
-    /// Takes the streams of a session, as [`accept_exec_with`](Self::accept_exec_with) with the default [`Options`].
+    /// Takes the streams of a session with the default [`Options`]: see [`accept_exec_with`](Self::accept_exec_with).
     ///
     /// # Errors
-    /// As there.
+    /// The same as [`accept_exec_with`](Self::accept_exec_with).
     ///
     /// # Cancel safety
-    /// As there.
+    /// The same as [`accept_exec_with`](Self::accept_exec_with).
     pub async fn accept_exec(&self, want: Streams) -> Result<ExecServer, Error> {
         self.accept_exec_with(want, Options::default()).await
     }
 
-    /// Takes the streams of a session, in whatever order they come, until all that `want` names are there.
+    /// Takes the streams of a session, in any order, until all that `want` names have come.
     ///
-    /// A stream of a type that is unknown, not wanted or there already is refused, and so is every stream after the last
-    /// one wanted. Where one is missing after [`Options::creation_timeout`] the connection is closed.
+    /// A stream is refused if its type is unknown, not in `want`, or taken already. After the last wanted stream every
+    /// further stream is refused. If a stream is missing after [`Options::creation_timeout`], the connection is closed.
     ///
     /// # Errors
-    /// [`Error::NotExec`], [`Error::CreationTimeout`], or [`Error::Connection`] where the client goes away.
+    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::CreationTimeout`], or
+    /// [`Error::Connection`] if the client goes away.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the session ends as one whose [`ExecServer`] is dropped. Where no stream was taken yet it may be
-    /// called again.
+    /// If dropped before completion, the client is sent a failure, as if an [`ExecServer`] had been dropped without
+    /// [`exit`](ExecServer::exit). If no stream was taken before that, this can be called again.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
         let (protocol, version) = exec_protocol(self)?;
-        // Before v4 silence is success. What ends before `exit` is none, and over WebSocket the Close says so.
+        // Before v4 an empty error stream is success. A session that ends before `exit` is not a success: over
+        // WebSocket the Close says so.
         self.abandon();
         let mut missing: Vec<StreamType> = want.types(protocol, version).collect();
-        // From here on: dropped with a part of the streams, it says so to the client.
+        // If this future is dropped from here on, `server` sends the client a failure.
         let mut server = ExecServer::new(self.clone(), version);
         let after = options.creation_timeout;
         let taken = async {
@@ -73,35 +77,38 @@ impl Multiplexer {
     }
 }
 
-/// The ends of a process that a client runs here.
+/// A session at the server: the other ends of a process's stdin and outputs.
 ///
-/// Take the streams out of it and connect them to the process; say with [`exit`](Self::exit) how it ended. Ask
-/// [`client_gone`](Self::client_gone) meanwhile, and end the process when that is ready.
+/// Take the streams out of it and connect them to the process. When the process ends, call [`exit`](Self::exit). Until
+/// then poll [`client_gone`](Self::client_gone), and kill the process when that is ready.
 ///
-/// Dropped without [`exit`](Self::exit), by an early return, a panic or a future that is given up, it sends the client a failure: a
-/// `Status` from v4 on, before that a text. kubectl prints `Internal error occurred: the server let the session go before the command had
-/// ended`, and exits with 1; without it Go's clients would take the end for success. Keep the driver running, which sends it.
+/// If it is dropped without [`exit`](Self::exit), by an early return, a panic or a dropped future, it sends the client
+/// a failure: a `Status` from v4 on, and a text before v4. kubectl prints `Internal error occurred: the server let the
+/// session go before the command had ended`, and exits with 1. Without the failure, Go's clients would take the end as
+/// success. The driver sends it, so keep the driver running.
 #[derive(Debug)]
 pub struct ExecServer {
-    /// What the client sends.
+    /// What the client sends to the process's stdin.
     pub stdin: Option<ProcessStdin>,
-    /// Where the process's output goes, or its terminal's.
+    /// Takes what the process writes to stdout or to its terminal.
     pub stdout: Option<ProcessOutput>,
-    /// Where the process's stderr goes.
+    /// Takes what the process writes to stderr.
     pub stderr: Option<ProcessOutput>,
     /// The sizes of the client's terminal.
     pub resize: Option<Resizes>,
-    /// What comes on stdin, wherever it is read.
+    /// stdin, also after it was taken.
     typed: Option<Watch>,
     ending: Ending,
 }
 
-/// What the end of a session takes. Apart, so that the streams can be moved out of their [`ExecServer`].
+/// What is needed to end a session. It is a type of its own, because `Drop` on [`ExecServer`] would forbid moving
+/// streams out of it.
 #[derive(Debug)]
 struct Ending {
     error: Option<SendHalf>,
     outputs: Vec<Watch>,
-    /// The halves that only the end uses: clients from v2 on wait for the FIN on stdin.
+    /// Sending halves of the streams that only the client writes. They are finished at the end: from v2 on clients wait
+    /// for the FIN on stdin.
     unused: Vec<SendHalf>,
     version: Version,
     mux: Multiplexer,
@@ -144,17 +151,21 @@ impl ExecServer {
         self.ending.version
     }
 
-    /// Waits until the client has gone away, by closing the connection or by a failure of it, and all stdin that had come is read: a
-    /// client that can end stdin in no other way, as before v5 over WebSocket, sends it and closes. stdin that nobody has taken, or
-    /// that was dropped, is not waited for, nor is a reader that takes none of it for [`Config::linger`](crate::mux::Config::linger).
+    /// Waits until the connection has ended, because the client closed it or because it failed, and all stdin that had
+    /// come is read. Over WebSocket before v5 a client can end its stdin only by closing the connection, so a closed
+    /// connection alone does not mean that the client lost interest. stdin that was never taken, or was dropped, is not
+    /// waited for. A reader that takes nothing for [`Config::linger`](crate::mux::Config::linger) is not waited for
+    /// either.
     ///
-    /// How the client went, stdin tells: its end after a goodbye, an error where the connection was lost.
+    /// [`ProcessStdin::data`] tells how the client went: it gives `None` after a goodbye, and an error if the
+    /// connection was lost.
     ///
-    /// Not seen while so much stdin waits unread that the socket is not read any more; then it is when a write fails: of
-    /// output, or of a PING after [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
+    /// While unread stdin fills the receive budget, the socket is not read. Then the client's absence shows only when a
+    /// write fails: of output, or of a PING after
+    /// [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits.
+    /// Can be dropped and called again.
     pub async fn client_gone(&self) {
         self.ending.mux.gone().await;
         let Some(typed) = self.typed.as_ref().filter(|_| self.stdin.is_none()) else { return };
@@ -167,18 +178,19 @@ impl ExecServer {
         }
     }
 
-    /// Ends the session: waits until all output has been given to the transport, sends the status behind it and closes
-    /// the connection in good order. Outputs that were taken have to be dropped or shut down first, by whoever writes
-    /// them; those that were not are ended here. stdin that was not read does not matter.
+    /// Ends the session: waits until all output has been given to your connection, sends the status after it, and ends
+    /// the connection in good order. Drop or shut down the outputs that you took, or this waits for ever; outputs that
+    /// were not taken are ended here. Unread stdin is no obstacle.
     ///
-    /// The driver has to go on until it ends: it writes what is left and waits for the client's end.
+    /// Let the driver run until it ends: it writes what is still queued and waits for the client's end.
     ///
     /// # Errors
-    /// [`Error::Connection`] where the client went away before the status was given to the transport, [`Error::Stream`] where it
-    /// reset the error stream before that: whether it arrived, nobody says.
+    /// [`Error::Connection`] if the client went away before the status was given to your connection, and
+    /// [`Error::Stream`] if the client reset the error stream before that. `Ok` does not mean that the client has
+    /// received the status.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the session ends as one that is dropped, unless the status was on its way.
+    /// If dropped before completion, the client is sent a failure instead, unless the status was queued already.
     pub async fn exit(mut self, status: ExitStatus) -> Result<(), Error> {
         self.stdout = None;
         self.stderr = None;
@@ -198,8 +210,8 @@ impl ExecServer {
             ending.mux.keep_promise();
             poll_fn(|cx| sent.poll_sent(cx)).await;
             match (ending.mux.error(), sent.was_taken()) {
-                // A client may go, with a word or without, as soon as it has the status. One that is told nothing of success
-                // needs the end.
+                // A client may go, with a goodbye or without, as soon as it has the status. Before v4 success is no
+                // byte but the end alone, so there the end must have been sent.
                 (
                     Some(ConnectionError::Closed | ConnectionError::Lost | ConnectionError::PeerClosed { .. }),
                     Ok(()),
@@ -218,7 +230,7 @@ impl ExecServer {
 }
 
 impl Ending {
-    /// FINs behind the status: a client may take them for a sign to stop reading.
+    /// Sends the FINs, after the status: a client may stop reading when it sees them.
     fn end(&mut self) {
         self.unused.clear();
         self.mux.keep_promise();
@@ -230,7 +242,7 @@ impl Drop for Ending {
         let Some(mut error) = self.error.take() else { return };
         let failure = Status::internal_error("the server let the session go before the command had ended");
         error.wait_behind(&self.outputs);
-        // A client that is gone hears nothing.
+        // If the client is gone, the failure cannot be sent.
         let _ = error.push(ExitStatus::Failed(Box::new(failure)).encode(self.version));
         error.finish();
         self.end();
@@ -244,20 +256,21 @@ fn not_sent(error: StreamError) -> Error {
     }
 }
 
-/// What a client sends to its process's stdin.
+/// What a client sends to the stdin of its process.
 #[derive(Debug)]
 pub struct ProcessStdin(RecvHalf);
 
 impl ProcessStdin {
-    /// The next bytes, without a copy; `None` once the client has ended them. RST_STREAM with CANCEL ends them too, since Go's clients so end
-    /// every stream when they are done, and so does a client's goodbye: GOAWAY with status OK, or a WebSocket Close without a code, or with 1000 or 1001.
+    /// The next bytes, without a copy. `None` is the end of stdin: a FIN, an RST_STREAM with CANCEL (Go's clients end
+    /// every stream so when they are done), or the client's goodbye. The goodbye is GOAWAY with status OK, or a
+    /// WebSocket Close with 1000, with 1001 or without a code.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] with any other status, or what the connection was lost with, after all that had come: what is missing nobody
-    /// knows, so that it is no end.
+    /// After all bytes that had come: [`StreamError::Reset`] with another status, or the error that the connection
+    /// ended with. Then stdin may not be whole.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has taken nothing.
+    /// If dropped before completion, no bytes are lost.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         match self.0.data().await {
             Some(Err(error)) if self.is_end(&error) => None,
@@ -265,7 +278,8 @@ impl ProcessStdin {
         }
     }
 
-    /// A client that says goodbye has sent all of its stdin; before v5 that is how it ends it over WebSocket.
+    /// A client that says goodbye has sent all of its stdin. Over WebSocket before v5 that is the only way to end
+    /// stdin.
     fn is_end(&self, error: &StreamError) -> bool {
         match error {
             StreamError::Reset(status) => *status == RstStatus::CANCEL,
@@ -284,18 +298,18 @@ impl AsyncRead for ProcessStdin {
     }
 }
 
-/// Where a process's output goes. Shut down or dropped it is ended, behind all that was written.
+/// Takes an output of a process. Shutting it down or dropping it ends the output, after all that was written.
 #[derive(Debug)]
 pub struct ProcessOutput(SendHalf);
 
 impl ProcessOutput {
-    /// Sends bytes without a copy. Waits while too many wait before them.
+    /// Sends bytes without a copy. Waits while too many bytes are queued before them.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] where the client does not want them, or what the connection ended with.
+    /// [`StreamError::Reset`] if the client does not want the output, or the error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent nothing.
+    /// If dropped before completion, nothing was sent.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.0.send(data).await
     }
@@ -315,26 +329,28 @@ impl AsyncWrite for ProcessOutput {
     }
 }
 
-/// The sizes that the client's terminal takes.
+/// The sizes of the client's terminal.
 #[derive(Debug)]
 pub struct Resizes {
-    /// `None` once something came that is no size: what still comes is discarded.
+    /// `None` once something came that is not a size. What comes after it is discarded.
     stream: Option<RecvHalf>,
     decoder: ResizeDecoder,
 }
 
 impl Resizes {
-    /// The latest size that has come since the last call; sizes in between are skipped. `None` at the end, also where
-    /// what comes is no size: resizing then ends, behind the last size that was one, and the session goes on, as with Go's servers.
+    /// The latest size that has come since the last call. Older sizes are skipped. `None` is the end of the stream.
+    /// Something that is not a size also ends resizing, after the last valid size, but not the session, as in Go's
+    /// servers.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has lost nothing.
+    /// If dropped before completion, no size is lost.
     pub async fn next(&mut self) -> Option<TerminalSize> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<TerminalSize>> {
-        /// More than wait unread. Of a flood that comes as fast as it is read, some size in the middle has to do.
+        /// More pieces than can be unread at once. If sizes come as fast as they are read, one of them is returned
+        /// after this many.
         const PIECES: usize = 8 * 1024;
         let mut latest = None;
         for _ in 0..PIECES {
@@ -353,7 +369,8 @@ impl Resizes {
         Poll::Ready(latest)
     }
 
-    /// To each brace by itself, so that it makes no difference what comes in one piece with it.
+    /// Decodes up to each brace separately, so that an invalid size does not take a valid one in the same piece with
+    /// it.
     fn push(&mut self, data: &[u8], latest: &mut Option<TerminalSize>) {
         for part in data.split_inclusive(|byte| *byte == b'}') {
             match self.decoder.push(part) {
@@ -367,7 +384,7 @@ impl Resizes {
     }
 }
 
-/// Takes a stream that is still missing, and refuses any other.
+/// Takes the stream if its type is still missing, and refuses it otherwise.
 fn take(incoming: Incoming, missing: &mut Vec<StreamType>) -> Option<(StreamType, Stream)> {
     let kind = StreamType::of(incoming.headers());
     match kind.and_then(|kind| missing.iter().position(|wanted| *wanted == kind)) {

@@ -1,26 +1,26 @@
 //! The bytes that were read from the IO and are not decoded yet.
 //!
-//! Owns their memory and its alignment. It must not know what the bytes mean.
+//! This module owns the memory of these bytes and its alignment. It must not interpret them.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 
 const PAGE: usize = 4096;
-/// While little comes: an idle connection keeps no more.
+/// The size of the buffer while few bytes arrive: an idle connection keeps no more.
 const SMALL: usize = 4 * 1024;
-/// While much comes. Larger ones read no faster here and are pinned longer by a slice somebody keeps.
+/// The size of the buffer while many bytes arrive. Larger buffers do not read faster, and a slice that a reader keeps would pin more memory.
 const LARGE: usize = 128 * 1024;
-/// With less room than this left a new buffer is begun.
+/// If less room than this is left, a new buffer is started.
 const ROOM: usize = 32 * 1024;
-/// Buffers that are kept to be used again: as many as a spent receive budget fills, and then some.
+/// How many buffers are kept for reuse: a few more than a full receive budget fills.
 const SPARES: usize = 16;
 
-/// Where the IO is read to. Payloads leave as slices of it; a buffer whose slices are all gone is used again.
+/// The buffer that the IO is read into. Payloads are slices of it. When all slices of a buffer are dropped, the buffer is used again.
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer {
     bytes: BytesMut,
-    /// The buffers before this one, oldest first, which their readers may have let go meanwhile.
+    /// The buffers before this one, oldest first. Readers may have dropped their slices in the meantime.
     spares: VecDeque<BytesMut>,
     busy: bool,
 }
@@ -31,11 +31,11 @@ impl ReadBuffer {
         &mut self.bytes
     }
 
-    /// The buffer with room behind its bytes.
+    /// The buffer, with room after its bytes.
     pub(super) fn with_room(&mut self) -> &mut BytesMut {
         let room = self.bytes.capacity().saturating_sub(self.bytes.len());
         if self.busy && room < ROOM {
-            // The one let go last is the likeliest to be in a cache.
+            // The newest free buffer is the most likely to be in a CPU cache.
             let free = self.spares.iter_mut().rposition(|spare| spare.try_reclaim(LARGE.saturating_add(PAGE)));
             let free = free.and_then(|at| self.spares.remove(at));
             let mut next = free.unwrap_or_else(|| BytesMut::with_capacity(LARGE.saturating_add(PAGE)));
@@ -52,12 +52,12 @@ impl ReadBuffer {
         &mut self.bytes
     }
 
-    /// Learns from how much a read brought.
+    /// Adjusts the buffer's size to the number of bytes that a read returned.
     pub(super) fn filled(&mut self, read: usize) {
         self.busy |= read >= SMALL;
     }
 
-    /// Gives the memory back while nothing comes.
+    /// Frees the memory of an idle connection.
     pub(super) fn release(&mut self) {
         self.busy = false;
         self.spares = VecDeque::new();
@@ -67,8 +67,8 @@ impl ReadBuffer {
     }
 }
 
-/// Skips to the next page. A copy whose destination lies a few bytes past its source, modulo the page, is ten times
-/// slower on some processors, and an allocator puts every large block just there.
+/// Skips to the start of the next page. On some processors a copy is ten times slower if its destination lies a few bytes after its
+/// source, modulo the page size. Allocators place every large block at such an address.
 fn align(empty: &mut BytesMut) {
     empty.clear();
     let past = empty.as_ptr().addr() % PAGE;

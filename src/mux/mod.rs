@@ -1,11 +1,12 @@
-//! One connection, many streams: handles that clone and a driver that does the IO.
+//! Many streams over one connection: handles that can be cloned, and a driver that does the IO.
 //!
-//! Owns what users hold. The rules of the protocol are [`spdy`](crate::spdy)'s; nothing here spawns a task.
+//! This module owns the handles and the IO. It must not decide what the protocol allows, which is [`session`](crate::session)'s job, and it
+//! never spawns a task.
 //!
 //! ```
 //! use bytes::Bytes;
 //! use kubestream::mux::{Config, Multiplexer};
-//! use kubestream::spdy::Headers;
+//! use kubestream::wire::spdy::Headers;
 //! use kubestream::upgrade::Upgraded;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -29,62 +30,67 @@
 //!
 //! # How a connection ends
 //!
-//! | who ends first | what it does | what it waits for | how long |
+//! | which end, and when | what it sends | what it waits for | for how long |
 //! |---|---|---|---|
-//! | a client: [`Multiplexer::shutdown`], or its last handle is dropped | all that is queued, GOAWAY or Close, then its write side ends | the server's end | silence for [`Config::linger`], at most [`Config::flush_timeout`] |
-//! | an exec client, once it has the status and the end of each output; behind the status it writes nothing but a PING that asks | as above | as above | as above |
-//! | a client whose server has said GOAWAY, once no stream of its own is unfinished | as above | as above | as above |
-//! | a server: as above, or [`ExecServer::exit`](crate::exec::ExecServer::exit) | all that is queued, a RST_STREAM for each stream left unfinished, GOAWAY or Close; its write side stays open | the client's GOAWAY, Close or end | silence for [`Config::linger`], at most [`Config::flush_timeout`]; then its write side ends |
-//! | either, after a failure | GOAWAY or Close with the reason, then its write side ends | the peer's end | [`Config::linger`] |
+//! | A client calls [`Multiplexer::shutdown`] or drops its last handle. | Everything queued, then GOAWAY or Close. Then it shuts down its write side. | the server's end | [`Config::linger`] of silence, at most [`Config::flush_timeout`] |
+//! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | as above | as above |
+//! | A client's server has sent GOAWAY, and no stream of the client is unfinished. | As above. | as above | as above |
+//! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
+//! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
 //!
-//! A peer that was sent more than 64 KiB since it was last heard of may still be reading: silence is waited out for
-//! [`Config::flush_timeout`] then. Whoever takes none of what is queued for that long is given up too. At an orderly end a server
-//! half-closes only once its client has ended, said goodbye, or was silent for so long: hops that know no half-close (nginx, HAProxy, every
-//! kube-apiserver) would close both directions, and the reset that the client's next bytes meet would take the tail of the output.
+//! If a peer was sent more than 64 KiB since it was last known to have received everything, it may still be reading. Then
+//! [`Config::flush_timeout`] of silence is allowed instead of [`Config::linger`]. If a peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
 //!
-//! A *goodbye* is GOAWAY with status OK, or Close 1000; to a server also Close without a code, and 1001.
+//! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been silent for the time above.
+//! nginx, HAProxy and every kube-apiserver know no half-close. They would close both directions at once, the client's next bytes would meet
+//! a reset, and the reset would destroy the tail of the output.
 //!
-//! What a reader gets once all that had come is read, of a stream that did not end itself:
+//! A *goodbye* is GOAWAY with status OK, or Close 1000. A server also accepts Close 1001 and Close without a code.
 //!
-//! | the peer | its connection | readers get |
+//! The next table is about a stream that has not ended by itself. It says which error a reader gets after it has read everything that arrived.
+//!
+//! | what the peer did last | how the connection ended | what readers get |
 //! |---|---|---|
-//! | said GOAWAY with status OK, or, to a client, Close 1000 | ended, or failed, behind that | [`ConnectionError::Closed`] |
-//! | said GOAWAY with another status | ended behind that | [`ConnectionError::GoneAway`] |
-//! | said Close otherwise | in any way | [`ConnectionError::PeerClosed`] |
-//! | said nothing | ended, also TLS without its close_notify | [`ConnectionError::Lost`] |
-//! | said nothing | was reset, or failed | [`ConnectionError::Io`] |
-//! | answered no PING | was given up | [`ConnectionError::KeepaliveTimeout`] |
-//! | exchanged nothing with us | was given up | [`ConnectionError::IdleTimeout`] |
-//! | took nothing while we closed | was given up | [`ConnectionError::FlushTimeout`] |
+//! | It sent GOAWAY with status OK, or, to a client, Close 1000. | It ended or failed after that. | [`ConnectionError::Closed`](crate::ConnectionError::Closed) |
+//! | It sent GOAWAY with another status. | It ended after that. | [`ConnectionError::GoneAway`](crate::ConnectionError::GoneAway) |
+//! | It sent another Close. | It ended or failed after that. | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
+//! | It sent neither. | It ended, or TLS ended without close_notify. | [`ConnectionError::Lost`](crate::ConnectionError::Lost) |
+//! | It sent neither. | It was reset, or the IO failed. | [`ConnectionError::Io`](crate::ConnectionError::Io) |
+//! | It answered no PING. | This end gave it up. | [`ConnectionError::KeepaliveTimeout`](crate::ConnectionError::KeepaliveTimeout) |
+//! | It exchanged nothing with this end. | This end gave it up. | [`ConnectionError::IdleTimeout`](crate::ConnectionError::IdleTimeout) |
+//! | It accepted nothing while this end was closing. | This end gave it up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
 //!
-//! What a session makes of them: [`Exec::wait`](crate::exec::Exec::wait) for a client, and for a server
-//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data), where the client's goodbye is the end of stdin and a loss is an error.
+//! What a session reports in these cases is in the docs of [`Exec::wait`](crate::exec::Exec::wait) for a client, and of
+//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin, and a
+//! lost connection is an error.
 //!
 //! # How a dead peer is found
 //!
-//! Either end sends a PING after [`Config::keepalive_interval`] of silence, 10 s, and goes on so: hops in between stay open. The connection
-//! fails after [`Config::keepalive_timeout`] of silence, 60 s, and three PINGs unanswered in a row, but only where a live peer would have
-//! answered them:
+//! Both ends send a PING after [`Config::keepalive_interval`] (10 s) of silence, and then one after each further interval. This also keeps hops
+//! open. The connection fails after [`Config::keepalive_timeout`] (60 s) of silence if three PINGs in a row are unanswered as well. Only PINGs that a
+//! live peer would have answered count:
 //!
-//! | peer | found dead by silence | otherwise |
+//! | peer | when silence counts as death | what finds a dead peer otherwise |
 //! |---|---|---|
-//! | over SPDY or in the tunnel, with windows: this crate, netty | after 60 s | – |
-//! | over SPDY or in the tunnel, without: Go | after 60 s, if it has read all our DATA: we have sent none, or it has answered five PINGs in a row since the last (some 50 s) | the kernel |
-//! | a WebSocket server | the same | the kernel |
-//! | a WebSocket client | never: many read, and answer, only when their program asks | the kernel |
-//! | a server that has sent the status of a command, and gets no more PINGs | after 10 s by [`Exec::wait`](crate::exec::Exec::wait), which asks it once after 5 s: twice [`Options::output_grace`](crate::exec::Options::output_grace) | the kernel |
-//! | one that we do not read, since unread bytes are over the budget | never | a write that fails; the kernel |
+//! | SPDY or tunnel, with flow control: this crate, netty | after 60 s | – |
+//! | SPDY or tunnel, without flow control: Go | after 60 s, if the peer has read all our DATA: we have sent none, or the peer has answered five PINGs in a row since the last DATA (which takes some 50 s) | the kernel |
+//! | a WebSocket server | as for Go over SPDY | the kernel |
+//! | a WebSocket client | never: many clients read, and answer PINGs, only when their program reads | the kernel |
+//! | a server that has sent a command's status, so that it gets no more keepalive PINGs | after 10 s: [`Exec::wait`](crate::exec::Exec::wait) sends one PING after [`Options::output_grace`](crate::exec::Options::output_grace) (5 s), and gives up after as long again | the kernel |
+//! | a peer that we do not read because unread bytes exceed the budget | never | a write that fails; the kernel |
 //!
-//! A Go peer whose reader is blocked reads nothing at all, our PING included, so that behind DATA its silence proves nothing. The kernel
-//! knows: it retransmits our PINGs to a dead host, for some 15 minutes on Linux, and then fails the connection. So a key that is typed to
-//! a Go server whose host has just died fails after a quarter of an hour. With the feature `net`, `TcpLiveness` sets the kernel's timers.
-//! [`Config::idle_timeout`], 4 h, ends what is left.
+//! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves nothing. The kernel
+//! detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on Linux. For example, a key that is typed to a Go
+//! server whose host has just died fails after a quarter of an hour. With the feature `net`, `TcpLiveness` sets the kernel's timers.
+//! [`Config::idle_timeout`] (4 h) ends the connections that are left.
 //!
-//! A client that reads nothing for hours, behind a pager, is kept while its command runs. Once that has ended, it has
-//! [`Config::flush_timeout`], 5 min, for the tail.
+//! A client that reads nothing for hours, for example because its user has a pager open, stays connected while its command runs. After the command
+//! has ended, the client has [`Config::flush_timeout`] (5 min) to read the tail.
 
 mod buffer;
 mod driver;
+mod incoming;
+mod multiplexer;
 #[cfg(all(test, shuttle))]
 mod schedules;
 mod shared;
@@ -93,395 +99,12 @@ mod stream;
 mod tcp;
 mod waiters;
 
-use std::future::poll_fn;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
-
+pub use crate::session::{Config, FlowControl};
+pub use crate::wire::{HeaderCompression, Limits};
 pub use driver::Driver;
-use shared::{Line, Ping, Shared, State, park};
+pub use incoming::Incoming;
+pub use multiplexer::{Multiplexer, Stats};
 pub(crate) use stream::Watch;
 pub use stream::{RecvHalf, SendHalf, Stream};
 #[cfg(feature = "net")]
 pub use tcp::TcpLiveness;
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::carrier::Carrier;
-
-use crate::protocol::Protocol;
-use crate::session::ConnectionError;
-pub use crate::session::{Config, FlowControl};
-use crate::session::{Connection, Given, Role};
-use crate::upgrade::Upgraded;
-use crate::wire::spdy::{Headers, RstStatus, StreamId};
-pub use crate::wire::{HeaderCompression, Limits};
-use stream::StreamRef;
-
-/// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
-///
-/// When the last handle is gone, streams included, the connection ends in good order: what is queued goes out, then
-/// GOAWAY, in whose place WebSocket has a Close.
-#[derive(Debug)]
-pub struct Multiplexer {
-    shared: Arc<Shared>,
-    protocol: Option<Protocol>,
-    ports: Option<Arc<[u16]>>,
-}
-
-impl Multiplexer {
-    /// The connecting end: opens odd streams.
-    pub fn client<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        Self::new(Role::Client, io, config)
-    }
-
-    /// The accepting end: opens even streams, and over SPDY says nothing before the client's first frame.
-    pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        Self::new(Role::Server, io, config)
-    }
-
-    fn new<IO>(role: Role, io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let ports = io.shared_ports();
-        let (io, read_ahead, protocol) = io.into_parts();
-        let carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
-        let mut config = carrier.fit(config);
-        if protocol.is_some_and(|protocol| protocol.version().is_some()) {
-            // Parts of one whole, of which half would look like all.
-            config.stream_stall_timeout = None;
-        }
-        let now = tokio::time::Instant::now().into_std();
-        let mut connection = Connection::new(role, config.clone(), now);
-        // Before a byte is read: what comes first may be the end.
-        let given = carrier.given().map(|streams| {
-            let give = |given: Given| (given.headers.clone(), connection.give(given));
-            let streams: Vec<_> = streams.into_iter().map(give).collect();
-            // A server accepts them.
-            if role == Role::Client { streams } else { Vec::new() }
-        });
-        match carrier.last_word() {
-            Some((stream, true)) => connection.hush_after_all(stream),
-            Some((stream, false)) => connection.hush_after(stream, false),
-            None => {}
-        }
-        let shared = Shared::new(connection, given, carrier.half_closes());
-        shared.handle_added();
-        let driver = Driver::new(io, &read_ahead, carrier, Arc::clone(&shared), &config);
-        (Self { shared, protocol, ports }, driver)
-    }
-
-    /// The protocol that was negotiated, if one was.
-    #[must_use]
-    pub fn protocol(&self) -> Option<Protocol> {
-        self.protocol
-    }
-
-    /// The ports that the request asked for, in its order, where the protocol is `Protocol::PortChannels`; else none.
-    #[must_use]
-    pub fn ports(&self) -> &[u16] {
-        self.ports.as_deref().unwrap_or_default()
-    }
-
-    /// Opens a stream. Its SYN_STREAM leaves at once and the answer is not waited for, so several opens take no more
-    /// round trips than one, and bytes may be sent right behind. [`Stream::answered`] waits for the answer.
-    ///
-    /// Waits where the peer's MAX_CONCURRENT_STREAMS is reached. Over WebSocket there are the five streams of a session
-    /// and no others: the header `streamtype` says which of them this takes. In the old form of port-forward there are two for
-    /// each port, and `port` and `requestid`, which is the place of the port among them, say it too.
-    ///
-    /// # Errors
-    /// [`ConnectionError::NoChannel`] over WebSocket for a stream that is none of these, or was taken before.
-    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that cannot be
-    /// sent, or what the connection ended with.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, it has opened nothing.
-    pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
-        let opened = self.shared.wait(Line::Open, |state| match state.open(&headers) {
-            Ok(Some(id)) => {
-                state.add_handle();
-                Poll::Ready(Ok(id))
-            }
-            Ok(None) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        });
-        opened.await.map(|id| Stream::new(StreamRef::new(&self.shared, id)))
-    }
-
-    /// Waits for the next stream that the peer opens. `None`: the connection has ended in good order.
-    ///
-    /// # Errors
-    /// What the connection failed with.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, it has accepted nothing, and the next call gets the stream.
-    pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
-        let (id, headers) = match self.shared.wait(Line::Accept, State::poll_accept).await {
-            Ok(accepted) => accepted,
-            Err(error) if error.is_farewell() => return None,
-            Err(error) => return Some(Err(error)),
-        };
-        Some(Ok(Incoming { stream: StreamRef::new(&self.shared, id), headers, answered: false }))
-    }
-
-    /// Sends a PING and waits for its echo: the round trip.
-    ///
-    /// A Go peer sends the echo behind what it has queued, and not at all while it is held up by a stream nobody reads.
-    ///
-    /// # Errors
-    /// What the connection ended with.
-    ///
-    /// # Cancel safety
-    /// Dropped before it is ready, it forgets the echo.
-    pub async fn ping(&self) -> Result<Duration, ConnectionError> {
-        let sent = Instant::now();
-        let id = self.shared.with(|state| {
-            let id = state.connection.ping()?;
-            state.pings.insert(id, Ping { sent, took: None, waker: None });
-            Ok::<u32, ConnectionError>(id)
-        })?;
-        let forget = ForgetPing { shared: &self.shared, id };
-        let took = poll_fn(|cx| {
-            self.shared.with(|state| {
-                let error = state.connection.error().cloned();
-                match (state.pings.get_mut(&id), error) {
-                    (Some(Ping { took: Some(took), .. }), _) => Poll::Ready(Ok(*took)),
-                    (_, Some(error)) => Poll::Ready(Err(error)),
-                    (None, None) => Poll::Ready(Err(ConnectionError::Closed)),
-                    (Some(ping), None) => {
-                        park(&mut ping.waker, cx);
-                        Poll::Pending
-                    }
-                }
-            })
-        })
-        .await;
-        drop(forget);
-        took
-    }
-
-    /// Ends the connection in good order: no new streams, all that is queued goes out, then GOAWAY, then the write side is
-    /// shut down and the peer's end is waited for, until the peer was silent for [`Config::linger`]. Waits until the
-    /// driver has done all that. Streams still held fail with [`ConnectionError::Closed`] once their bytes are read.
-    ///
-    /// # Errors
-    /// What the connection failed with.
-    ///
-    /// # Cancel safety
-    /// Dropped, it no longer waits; the connection ends all the same.
-    pub async fn shutdown(&self) -> Result<(), ConnectionError> {
-        self.go_away();
-        self.closed().await
-    }
-
-    /// Waits until the connection has ended and its driver is done.
-    ///
-    /// # Errors
-    /// What the connection failed with.
-    ///
-    /// # Cancel safety
-    /// Dropped, it no longer waits.
-    pub async fn closed(&self) -> Result<(), ConnectionError> {
-        self.shared.wait(Line::End, |state| state.poll_outcome()).await
-    }
-
-    /// Whether streams can still be opened: it has not ended, and neither end has said that it goes.
-    #[must_use]
-    pub fn takes_streams(&self) -> bool {
-        self.shared.look(|state| {
-            let connection = &state.connection;
-            !(connection.is_closed() || connection.is_closing() || connection.is_going_away() || connection.is_silent())
-        })
-    }
-
-    /// What the connection ended with, if it has.
-    #[must_use]
-    pub fn error(&self) -> Option<ConnectionError> {
-        self.shared.look(|state| state.connection.error().cloned())
-    }
-
-    /// What the connection holds and has carried.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.shared.look(|state| Stats {
-            streams: state.connection.stream_count(),
-            unread: state.connection.unread(),
-            stalled_by: state.connection.stalled_by().map(StreamId::get),
-            received: state.traffic.received,
-            sent: state.traffic.sent,
-        })
-    }
-
-    pub(crate) fn hush_after(&self, stream: StreamId, despite_reset: bool) {
-        self.shared.with(|state| state.connection.hush_after(stream, despite_reset));
-    }
-
-    pub(crate) fn refuse_streams(&self) {
-        self.shared.with(|state| state.refuse_streams());
-    }
-
-    /// The end that comes is not what was promised, unless [`keep_promise`](Self::keep_promise) says otherwise.
-    pub(crate) fn abandon(&self) {
-        self.shared.with(|state| state.connection.abandon());
-    }
-
-    /// All was done that a peer could wait for.
-    pub(crate) fn keep_promise(&self) {
-        self.shared.with(|state| state.connection.keep_promise());
-    }
-
-    /// How long a stream that nobody reads may hold up others, where nothing else is configured.
-    pub(crate) fn give_up_stalled(&self, after: Option<Duration>) {
-        self.shared.with(|state| state.connection.give_up_stalled(after));
-    }
-
-    /// Nobody will ask for the streams that a client was given and has not taken.
-    pub(crate) fn release_given(&self) {
-        self.shared.with(|state| state.release_given());
-    }
-
-    /// Waits until the connection has ended or failed. Its driver may still have to write what is queued:
-    /// [`closed`](Self::closed) waits for that too.
-    ///
-    /// # Cancel safety
-    /// Dropped, it no longer waits.
-    pub async fn gone(&self) {
-        self.shared.wait(Line::End, |state| state.poll_gone()).await;
-    }
-
-    /// Sends a PING, even once the peer has said its last word where no frame was cut short by that.
-    pub(crate) fn ask(&self) {
-        self.shared.with(|state| state.connection.ask());
-    }
-
-    /// Whether the peer has ended the connection itself, in good order: by GOAWAY with status OK, or by Close.
-    #[must_use]
-    pub fn peer_said_goodbye(&self) -> bool {
-        self.shared.look(|state| state.connection.peer_said_goodbye())
-    }
-
-    /// [`Config::linger`].
-    pub(crate) fn linger(&self) -> Duration {
-        self.shared.look(|state| state.connection.linger())
-    }
-
-    /// How many bytes have come, while they are read.
-    pub(crate) fn heard(&self) -> Option<u64> {
-        self.shared.look(|state| state.connection.wants_read().then_some(state.traffic.received))
-    }
-
-    /// [`shutdown`](Self::shutdown), not waited for.
-    pub(crate) fn go_away(&self) {
-        self.shared.with(|state| state.connection.go_away());
-        self.shared.wake_driver();
-    }
-}
-
-impl Clone for Multiplexer {
-    fn clone(&self) -> Self {
-        self.shared.handle_added();
-        Self { shared: Arc::clone(&self.shared), protocol: self.protocol, ports: self.ports.clone() }
-    }
-}
-
-impl Drop for Multiplexer {
-    fn drop(&mut self) {
-        self.shared.handle_dropped();
-    }
-}
-
-struct ForgetPing<'a> {
-    shared: &'a Shared,
-    id: u32,
-}
-
-impl Drop for ForgetPing<'_> {
-    fn drop(&mut self) {
-        self.shared.with(|state| state.pings.remove(&self.id));
-    }
-}
-
-/// A snapshot of a connection.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Streams that are open or held.
-    pub streams: usize,
-    /// Bytes that came and that nobody has read yet, each piece counted as 256 at least.
-    pub unread: usize,
-    /// The stream with the most unread bytes, while those keep the whole connection from being read: its id. Over WebSocket,
-    /// where streams have none, 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's size; in the old form of
-    /// port-forward it is twice the channel and one more.
-    pub stalled_by: Option<u32>,
-    /// Bytes read from the IO.
-    pub received: u64,
-    /// Bytes written to the IO.
-    pub sent: u64,
-}
-
-/// A stream that the peer opened and that is not answered yet. Dropped, it is refused.
-#[derive(Debug)]
-pub struct Incoming {
-    stream: Arc<StreamRef>,
-    headers: Headers,
-    answered: bool,
-}
-
-impl Incoming {
-    /// The headers it was opened with.
-    #[must_use]
-    pub fn headers(&self) -> &Headers {
-        &self.headers
-    }
-
-    /// The id it was opened with.
-    #[must_use]
-    pub fn id(&self) -> StreamId {
-        self.stream.id()
-    }
-
-    /// Takes the stream, with a SYN_REPLY without headers, as Kubernetes' servers do.
-    #[must_use]
-    pub fn reply(mut self) -> Stream {
-        // No headers cannot be unfit.
-        let _ = self.stream.reply(Headers::new());
-        self.answered = true;
-        Stream::new(Arc::clone(&self.stream))
-    }
-
-    /// Takes the stream, with headers in the SYN_REPLY.
-    ///
-    /// # Errors
-    /// [`ConnectionError::InvalidHeader`]; the stream is refused then.
-    pub fn reply_with(mut self, headers: Headers) -> Result<Stream, ConnectionError> {
-        self.stream.reply(headers)?;
-        self.answered = true;
-        Ok(Stream::new(Arc::clone(&self.stream)))
-    }
-
-    /// Refuses it: nothing was done with it.
-    pub fn refuse(self) {
-        self.reject(RstStatus::REFUSED_STREAM);
-    }
-
-    /// Resets it. Kubernetes' servers say [`RstStatus::CANCEL`] where they do not want a stream.
-    pub fn reject(mut self, status: RstStatus) {
-        self.answered = true;
-        self.stream.reset(status);
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.stream.reset(RstStatus::REFUSED_STREAM);
-        }
-    }
-}

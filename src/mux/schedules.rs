@@ -1,8 +1,9 @@
-//! The handles and the drivers of two connections on threads of their own, which may stop each other at every lock: whatever
-//! the order, nobody sleeps on while there is something for it to do, and everybody gets what the other end said.
+//! Tests that run the handles and drivers of both ends in threads, under a scheduler that may switch threads at every lock. In every
+//! order, each thread is woken when there is something for it to do, and each end gets what the other end sent.
 //!
-//! Owns the pipe between the ends, and how many orders are tried. `shuttle` chooses them, and fails where nobody can move; a
-//! schedule that fails is printed, to be replayed. Time stands still: what only a timer would wake never is. Run by
+//! This module owns the pipe between the ends, and how many orders are tried. `shuttle` chooses the orders. It fails if no thread can
+//! move, and prints a failing schedule so that it can be replayed. Time stands still, so a thread that only a timer would wake is never
+//! woken. Run the tests with
 //!
 //! ```text
 //! RUSTFLAGS='--cfg shuttle' cargo test --lib --target-dir target/shuttle schedules
@@ -38,15 +39,15 @@ use crate::upgrade::Upgraded;
 use crate::wire::Limits;
 use crate::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings};
 
-/// Orders of each kind that a transcript is played in.
+/// How many orders of each kind a transcript is played in.
 fn orders() -> usize {
     std::env::var("KUBESTREAM_SCHEDULES").map_or(100, |orders| orders.parse().unwrap())
 }
 
-/// Plays a transcript in any order of its threads, and in those that a bug of few steps needs (PCT).
+/// Plays a transcript in random orders of its threads, and in the orders that find bugs of a few steps (PCT).
 fn in_any_order<F: Future<Output = ()> + 'static>(transcript: impl Fn() -> F + Clone + Send + Sync + 'static) {
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    // Never dropped: after a failure it has wakers of threads that are no more.
+    // The runtime is never dropped: after a failure it has wakers of threads that no longer exist.
     let _stopped = Box::leak(Box::new(clock)).enter();
     let mut config = Schedules::new();
     // A connection's futures are large in a debug build.
@@ -58,7 +59,7 @@ fn in_any_order<F: Future<Output = ()> + 'static>(transcript: impl Fn() -> F + C
     }
 }
 
-/// One way of the pipe.
+/// One direction of the pipe.
 #[derive(Default)]
 struct Way {
     bytes: VecDeque<u8>,
@@ -142,7 +143,7 @@ fn end(way: &Mutex<Way>) {
 
 type DriverTask = JoinHandle<Result<(), ConnectionError>>;
 
-/// Both ends of a connection whose pipe holds so many bytes, and whose streams may hold so few.
+/// Both ends of a connection. The pipe holds `capacity` bytes, and each stream may hold `budget` bytes.
 fn ends(protocol: Protocol, capacity: usize, budget: usize) -> ((Multiplexer, Multiplexer), [DriverTask; 2]) {
     let (near, far) = pipe(capacity);
     let mut config = Config::default();
@@ -153,7 +154,7 @@ fn ends(protocol: Protocol, capacity: usize, budget: usize) -> ((Multiplexer, Mu
     ((client, server), [spawn(near), spawn(far)])
 }
 
-const SPDY: Protocol = Protocol::Exec(Version::V4);
+const SPDY: Protocol = Protocol::SpdyExec(Version::V4);
 
 fn spdy() -> ((Multiplexer, Multiplexer), [DriverTask; 2]) {
     ends(SPDY, 24, 16)
@@ -189,7 +190,7 @@ async fn read_all(mut from: impl AsyncRead + Unpin) -> Vec<u8> {
 const UP: &[u8] = b"what goes up in pieces, over a window at a time";
 const DOWN: &[u8] = b"and what comes down meanwhile, in pieces as well";
 
-/// Each half of a stream in a thread of its own, over windows and a pipe that are often full.
+/// Each half of a stream runs in its own thread. The windows and the pipe are often full.
 #[test]
 fn both_ways_of_a_stream_arrive_whole() {
     in_any_order(|| async {
@@ -210,10 +211,10 @@ fn both_ways_of_a_stream_arrive_whole() {
     });
 }
 
-/// A process that answers on both outputs while its stdin is written, and its exit code behind them, on either carrier.
+/// A process writes both outputs while its stdin is written, and then exits. This runs over both transports.
 #[test]
 fn a_session_gets_its_outputs_and_its_exit_code() {
-    for protocol in [SPDY, Protocol::Channel(Subprotocol::V5)] {
+    for protocol in [SPDY, Protocol::WebSocketExec(Subprotocol::V5)] {
         in_any_order(move || async move {
             let ((client, server), drivers) = ends(protocol, 64, 16);
             let process = spawn(async move {
@@ -238,7 +239,8 @@ fn a_session_gets_its_outputs_and_its_exit_code() {
     }
 }
 
-/// Two threads accept, one of them drops each of its few calls after a poll: no stream is lost with a call, nor the wake of who waits on.
+/// Two threads accept, and one of them drops each of its calls after one poll. No stream is lost with a dropped call, and the thread that
+/// still waits is woken.
 #[test]
 fn every_stream_is_accepted_once_though_calls_are_dropped() {
     const STREAMS: usize = 2;
@@ -285,7 +287,7 @@ fn every_stream_is_accepted_once_though_calls_are_dropped() {
     });
 }
 
-/// A peer that allows one stream at a time: each that ends lets one in, of three threads that wait.
+/// A peer allows one stream at a time. Three threads wait to open one, and each stream that ends lets one of them in.
 #[test]
 fn who_waits_to_open_is_let_in_when_a_stream_ends() {
     const STREAMS: usize = 3;
@@ -297,7 +299,7 @@ fn who_waits_to_open_is_let_in_when_a_stream_ends() {
             let (mut codec, mut wire, mut read) = (Codec::new(Limits::default()), BytesMut::new(), BytesMut::new());
             let one = Setting::new(0, SettingId::MAX_CONCURRENT_STREAMS, 1);
             codec.encode(Frame::Settings(Settings::new(false, vec![one])), &mut wire).unwrap();
-            // Before anything is heard of the client, which may have opened them all by then.
+            // The peer sends this before it has heard from the client, which may have opened all streams by then.
             peer.write_all(&wire.split()).await.unwrap();
             let mut opened = 0;
             loop {
@@ -330,7 +332,7 @@ fn who_waits_to_open_is_let_in_when_a_stream_ends() {
     });
 }
 
-/// Clones dropped by several threads at once, some of which have an echo to wait for: the last takes the connection with it.
+/// Several threads drop their clones at once, and one of them waits for a PING before. The last clone ends the connection.
 #[test]
 fn the_last_handle_ends_the_connection_whoever_drops_it() {
     in_any_order(|| async {
@@ -341,7 +343,7 @@ fn the_last_handle_ends_the_connection_whoever_drops_it() {
             .map(|(at, handle)| {
                 spawn(async move {
                     if at == 0 {
-                        // Unless the other end has gone first.
+                        // This fails if the other end has ended first.
                         let _ = handle.ping().await;
                     }
                     drop(handle.clone());
@@ -355,7 +357,7 @@ fn the_last_handle_ends_the_connection_whoever_drops_it() {
     });
 }
 
-/// Echoes that two threads of each end ask for at once.
+/// Two threads of each end send a PING at once.
 #[test]
 fn every_ping_gets_its_own_echo() {
     in_any_order(|| async {
@@ -372,7 +374,7 @@ fn every_ping_gets_its_own_echo() {
     });
 }
 
-/// A reader that lets go while the other end is in the middle of writing more than there is room for.
+/// A reader resets the stream while the other end is writing more than there is room for.
 #[test]
 fn a_reset_ends_a_writer_that_waits() {
     in_any_order(|| async {
@@ -394,7 +396,7 @@ fn a_reset_ends_a_writer_that_waits() {
     });
 }
 
-/// Without windows, an unread stream has the socket read no more, until somebody reads it: then what is behind it comes.
+/// Without flow control, an unread stream stops the reading of the socket. When the stream is read, the bytes behind it arrive.
 #[test]
 fn what_an_unread_stream_has_held_up_comes_when_it_is_read() {
     in_any_order(|| async {
@@ -424,7 +426,7 @@ fn what_an_unread_stream_has_held_up_comes_when_it_is_read() {
     });
 }
 
-/// A driver that is dropped at any time while others wait for an answer, for bytes, for room, for a stream, an echo and the end.
+/// A driver is dropped at any time, while other threads wait for an answer, for bytes, for a stream, for a PING and for the end.
 #[test]
 fn nobody_waits_for_a_driver_that_is_gone() {
     in_any_order(|| async {
@@ -470,7 +472,7 @@ fn nobody_waits_for_a_driver_that_is_gone() {
     });
 }
 
-/// One thread shuts the connection down while others write and read: what was written arrives, and everybody comes to an end.
+/// One thread shuts the connection down while others write and read. What was written arrives, and every thread ends.
 #[test]
 fn a_shutdown_sends_what_was_taken_first() {
     in_any_order(|| async {

@@ -1,6 +1,6 @@
-//! What the handles and the driver of a connection share: the protocol state and who waits for it.
+//! The state that the handles and the driver of a connection share: the protocol state, and the wakers of the tasks that wait for it.
 //!
-//! Owns the lock and the wakers. No IO happens under the lock, and nobody is woken under it.
+//! This module owns the lock and the wakers. It must not do IO or wake a task while it holds the lock.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
 pub(crate) struct Shared(Mutex<State>);
 
-/// Shows nothing of what is queued or unread: `Debug` output ends up in logs.
+/// Shows no queued or unread bytes: `Debug` output ends up in logs.
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
@@ -32,12 +32,13 @@ impl fmt::Debug for Shared {
 pub(crate) struct State {
     pub(crate) connection: Connection,
     pub(crate) incoming: VecDeque<StreamId>,
-    /// The streams that a client has without opening them, by their headers, until they are taken.
+    /// The fixed streams of a client's WebSocket channels that are not taken yet, with their headers. `None` if the transport has no
+    /// fixed streams.
     given: Option<Vec<(Headers, StreamId)>>,
     pub(crate) pings: HashMap<u32, Ping>,
-    /// The carrier can say that nothing more comes on a stream.
+    /// The protocol has a half-close.
     half_closes: bool,
-    /// A peer may answer the last PING for all before it: over WebSocket (RFC 6455 §5.5.3).
+    /// One answer may stand for the last PING and all PINGs before it: over WebSocket (RFC 6455 §5.5.3).
     one_answers_all: bool,
     streams: HashMap<StreamId, Waiting>,
     acceptors: Waiters,
@@ -45,14 +46,14 @@ pub(crate) struct State {
     enders: Waiters,
     /// The driver, while it sleeps.
     driver: Option<Waker>,
-    /// Multiplexers and streams that somebody holds.
+    /// How many handles exist: multiplexers and streams.
     handles: usize,
     /// How the driver ended.
     pub(crate) outcome: Option<Result<(), ConnectionError>>,
     pub(crate) traffic: Traffic,
 }
 
-/// Bytes that went through the IO so far.
+/// How many bytes went through the IO so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) received: u64,
@@ -66,7 +67,7 @@ pub(crate) struct Ping {
     pub(crate) waker: Option<Waker>,
 }
 
-/// Who waits for one stream.
+/// The tasks that wait for one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     pub(crate) reader: Option<Waker>,
@@ -102,7 +103,7 @@ impl Shared {
         })))
     }
 
-    /// Does something to the state, then wakes, outside the lock, whoever waits for what came of it.
+    /// Changes the state, and then, outside the lock, wakes the tasks that wait for the events of the change.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut wakes = Wakes::default();
         let result = {
@@ -112,8 +113,8 @@ impl Shared {
             let result = act(&mut state);
             state.deliver(&mut wakes);
             let resumed = paused && state.connection.wants_read();
-            // Not whenever there is output: while the IO takes none, whoever polls in the driver's own task would keep
-            // waking it for nothing.
+            // The driver is woken for new output only. If it were woken whenever there is output, a handle that is polled in
+            // the driver's own task would wake it again and again while the IO is blocked.
             if state.driver.is_some() && (resumed || state.connection.output_added() != output) {
                 wakes.push(state.driver.take());
             }
@@ -123,7 +124,7 @@ impl Shared {
         result
     }
 
-    /// The same for the driver, which need not wake itself.
+    /// As [`with`](Self::with), for the driver, which need not wake itself.
     pub(crate) fn drive<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut wakes = Wakes::default();
         let result = {
@@ -136,7 +137,7 @@ impl Shared {
         result
     }
 
-    /// Waits among others until `poll` is ready: it is asked whenever all of them are woken.
+    /// Waits in a line with other tasks until `poll` is ready. `poll` is called each time the line is woken.
     pub(crate) async fn wait<T>(&self, line: Line, mut poll: impl FnMut(&mut State) -> Poll<T>) -> T {
         let mut place = Place { shared: self, line, number: None };
         poll_fn(|cx| {
@@ -149,7 +150,7 @@ impl Shared {
         .await
     }
 
-    /// Looks at the state, where nothing can come of it.
+    /// Reads the state. This cannot cause events.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.lock())
     }
@@ -166,7 +167,7 @@ impl Shared {
         state.handles = state.handles.saturating_add(1);
     }
 
-    /// The last handle takes the connection with it.
+    /// Counts a dropped handle. The connection ends with the last one.
     pub(crate) fn handle_dropped(&self) {
         if self.with(State::drop_handle) {
             self.wake_driver();
@@ -177,24 +178,24 @@ impl Shared {
         self.lock().line(line).leave(number)
     }
 
-    // A panic under the lock leaves a state that is whole: every change is made by one call of the connection's.
+    // A panic under the lock leaves the state consistent, because each change is one call into the connection. So poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What several tasks may wait for at once.
+/// The events for which several tasks may wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Line {
-    /// A stream of the peer's.
+    /// A stream that the peer opens.
     Accept,
-    /// Room for a stream of ours.
+    /// Room to open a stream.
     Open,
     /// The end of the connection, or of its driver.
     End,
 }
 
-/// The place of one that waits. Dropped, it is nobody's.
+/// The place of a waiting task in its line. If dropped, the task has left the line.
 struct Place<'a> {
     shared: &'a Shared,
     line: Line,
@@ -222,18 +223,18 @@ impl State {
         self.streams.entry(id).or_default()
     }
 
-    /// Whether the peer would have to hear that nothing more comes on the stream, and cannot.
+    /// Whether a half-close of the stream would have to be sent, and the protocol cannot say it.
     pub(crate) fn lacks_half_close(&self, id: StreamId) -> bool {
         let connection = &self.connection;
         !self.half_closes && connection.is_writable(id) && !connection.has_ended(id) && !connection.is_silent()
     }
 
-    /// Whether the carrier can say that nothing more comes on a stream.
+    /// Whether the protocol has a half-close.
     pub(crate) fn half_closes(&self) -> bool {
         self.half_closes
     }
 
-    /// Nobody has the stream any more. Who waited for it is nobody to be woken, and is to be dropped outside the lock.
+    /// Forgets the wakers of a stream whose last handle is dropped. They need not be woken. The caller must drop them outside the lock.
     pub(crate) fn forget(&mut self, id: StreamId) -> Option<Waiting> {
         self.streams.remove(&id)
     }
@@ -242,7 +243,7 @@ impl State {
         self.handles = self.handles.saturating_add(1);
     }
 
-    /// Whether it was the last.
+    /// Returns whether it was the last handle.
     fn drop_handle(&mut self) -> bool {
         self.handles = self.handles.saturating_sub(1);
         if self.handles == 0 {
@@ -251,10 +252,10 @@ impl State {
         self.handles == 0
     }
 
-    /// Opens a stream, or takes it where the carrier has given it.
+    /// Opens a stream, or takes it if the transport has fixed streams.
     pub(crate) fn open(&mut self, headers: &Headers) -> Result<Option<StreamId>, ConnectionError> {
         let Some(given) = &mut self.given else { return self.connection.open(headers.clone()) };
-        // Even of a connection that has ended: a session may be over before anybody asks for it.
+        // This works even if the connection has ended: a session may be over before the user takes its streams.
         let says = |name: &[u8], value: &[u8]| headers.iter().any(|header| header == (name, value));
         let is_meant = |given: &Headers| given.iter().all(|(name, value)| says(name, value));
         let at = given.iter().position(|(given, _)| is_meant(given)).ok_or(ConnectionError::NoChannel)?;
@@ -267,7 +268,7 @@ impl State {
         }
     }
 
-    /// Refuses what waits to be accepted, and whatever comes after it.
+    /// Refuses the streams that wait to be accepted, and all later ones.
     pub(crate) fn refuse_streams(&mut self) {
         self.connection.refuse_streams();
         for id in std::mem::take(&mut self.incoming) {
@@ -280,10 +281,10 @@ impl State {
         park(&mut self.driver, cx);
     }
 
-    /// The next stream of the peer's that is still there to be answered. It becomes a handle.
+    /// The next stream of the peer that is not answered or reset yet. The stream counts as a handle.
     pub(crate) fn poll_accept(&mut self) -> Poll<Result<(StreamId, Headers), ConnectionError>> {
         while let Some(id) = self.incoming.pop_front() {
-            // Gone if the peer reset it meanwhile.
+            // If the peer has reset the stream in the meantime, its headers are gone.
             if let Some(headers) = self.connection.take_headers(id) {
                 self.add_handle();
                 return Poll::Ready(Ok((id, headers)));
@@ -295,13 +296,13 @@ impl State {
         Poll::Pending
     }
 
-    /// How the driver ended, once it has.
+    /// Ready with the driver's result when the driver has ended.
     pub(crate) fn poll_outcome(&self) -> Poll<Result<(), ConnectionError>> {
         self.outcome.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The driver has ended: so has everything else. `unsent`: why not all that was queued went out, which is a failure
-    /// unless the peer had said that it goes.
+    /// Ends the connection, because its driver has ended. `unsent` says why queued bytes were not sent, if there were any. That is a
+    /// failure unless the peer had sent GOAWAY.
     pub(crate) fn end(
         &mut self,
         error: ConnectionError,
@@ -317,15 +318,15 @@ impl State {
         self.outcome.get_or_insert(outcome).clone()
     }
 
-    /// Whether nothing more comes or goes.
+    /// Ready when the connection has ended.
     pub(crate) fn poll_gone(&self) -> Poll<()> {
         if self.connection.is_closed() || self.outcome.is_some() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Gives back what idle streams keep for their next bytes.
+    /// Frees the buffers of idle streams.
     pub(crate) fn trim(&mut self) {
         self.connection.trim();
-        self.streams.retain(|_, who| !who.is_empty());
+        self.streams.retain(|_, waiting| !waiting.is_empty());
         self.streams.shrink_to_fit();
         self.incoming.shrink_to_fit();
     }
@@ -334,7 +335,7 @@ impl State {
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Incoming(id) => {
-                    // Streams that the peer has reset meanwhile are dropped from the queue before it grows for them.
+                    // Before the queue grows, streams that the peer has reset in the meantime are removed.
                     if self.incoming.len() == self.incoming.capacity() {
                         let connection = &self.connection;
                         self.incoming.retain(|id| connection.knows(*id));
@@ -342,11 +343,11 @@ impl State {
                     self.incoming.push_back(id);
                     wakes.extend(&mut self.acceptors);
                 }
-                Event::Readable(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.reader.take())),
-                Event::Writable(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.writer.take())),
-                Event::Answered(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.answer.take())),
-                Event::Ended(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.end.take())),
-                Event::Sent(id) => wakes.push(self.streams.get_mut(&id).and_then(|who| who.sent.take())),
+                Event::Readable(id) => wakes.push(self.streams.get_mut(&id).and_then(|waiting| waiting.reader.take())),
+                Event::Writable(id) => wakes.push(self.streams.get_mut(&id).and_then(|waiting| waiting.writer.take())),
+                Event::Answered(id) => wakes.push(self.streams.get_mut(&id).and_then(|waiting| waiting.answer.take())),
+                Event::Ended(id) => wakes.push(self.streams.get_mut(&id).and_then(|waiting| waiting.end.take())),
+                Event::Sent(id) => wakes.push(self.streams.get_mut(&id).and_then(|waiting| waiting.sent.take())),
                 Event::CanOpen => wakes.extend(&mut self.openers),
                 Event::Pong(id) => {
                     let all = self.one_answers_all;
@@ -365,8 +366,10 @@ impl State {
     }
 
     fn wake_all(&mut self, wakes: &mut Wakes) {
-        for who in self.streams.values_mut() {
-            for waker in [&mut who.reader, &mut who.writer, &mut who.answer, &mut who.end, &mut who.sent] {
+        for waiting in self.streams.values_mut() {
+            for waker in
+                [&mut waiting.reader, &mut waiting.writer, &mut waiting.answer, &mut waiting.end, &mut waiting.sent]
+            {
                 wakes.push(waker.take());
             }
         }
@@ -379,7 +382,7 @@ impl State {
     }
 }
 
-/// Remembers who to wake. The one who waited before in the same place is replaced: a handle has one task at a time.
+/// Remembers the waker of a task. It replaces the waker before it: one task at a time may use a handle.
 pub(crate) fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
     match slot {
         Some(waker) => waker.clone_from(cx.waker()),
@@ -387,7 +390,7 @@ pub(crate) fn park(slot: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Wakers to be woken once the lock is free. Most calls wake one or two, so those take no allocation.
+/// Wakers to be woken when the lock is free. Most calls wake one or two tasks, so up to four wakers need no allocation.
 #[derive(Default)]
 struct Wakes {
     first: [Option<Waker>; 4],

@@ -1,6 +1,6 @@
 //! The handles of one stream.
 //!
-//! Owns how a stream is read, written and let go. Its state is in the connection, behind the lock.
+//! This module owns reading, writing and dropping a stream. It must not hold the stream's state: that is in the connection, behind the lock.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,13 +17,13 @@ use crate::session::{ConnectionError, StreamError};
 use crate::session::{ReadOutcome, WriteOutcome};
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
-/// A stream of a connection, both halves.
+/// Both halves of one stream.
 ///
-/// Reads and writes as any tokio IO: `shutdown` half-closes with FIN, and the other direction lives on. [`data`] and
-/// [`send`] do the same without a copy.
+/// A stream reads and writes like any tokio IO. `shutdown` half-closes with FIN, and the other direction stays open. [`data`] and
+/// [`send`] read and write without a copy.
 ///
-/// Dropped before its send half was finished it is reset with [`RstStatus::CANCEL`], once; dropped after that, what is
-/// queued still goes out and what comes is discarded.
+/// If dropped before [`finish`](Self::finish), the stream is reset with [`RstStatus::CANCEL`]. If dropped after that, the queued bytes are
+/// still sent, and received bytes are discarded.
 ///
 /// [`data`]: Self::data
 /// [`send`]: Self::send
@@ -45,18 +45,19 @@ impl Stream {
         self.recv.id()
     }
 
-    /// Waits for the peer's answer to a stream that was opened here, and gives its headers, the first time it is asked.
+    /// Waits for the peer's answer to a stream that this end opened. The first call returns the headers of the answer, and further
+    /// calls return empty headers.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] where the peer refused it, or what the connection ended with.
+    /// [`StreamError::Reset`] if the peer refused the stream, or the error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits.
+    /// If dropped before completion, nothing is lost.
     pub async fn answered(&mut self) -> Result<Headers, StreamError> {
         poll_fn(|cx| self.poll_answered(cx)).await
     }
 
-    /// [`answered`](Self::answered) to be polled.
+    /// Polls for [`answered`](Self::answered).
     pub(crate) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<Headers, StreamError>> {
         let stream = &self.recv.stream;
         stream.shared.with(|state| match state.connection.answer(stream.id) {
@@ -68,26 +69,29 @@ impl Stream {
         })
     }
 
-    /// As [`RecvHalf::data`].
+    /// Reads the next bytes, as [`RecvHalf::data`] does.
+    ///
+    /// # Errors
+    /// The same as [`RecvHalf::data`].
     ///
     /// # Cancel safety
-    /// As there.
+    /// If dropped before completion, no bytes were taken.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         self.recv.data().await
     }
 
-    /// As [`SendHalf::send`].
+    /// Queues bytes, as [`SendHalf::send`] does.
     ///
     /// # Errors
-    /// As there.
+    /// The same as [`SendHalf::send`].
     ///
     /// # Cancel safety
-    /// As there.
+    /// If dropped before completion, no bytes were queued.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.send.send(data).await
     }
 
-    /// As [`SendHalf::finish`].
+    /// Half-closes, as [`SendHalf::finish`] does.
     pub fn finish(&mut self) {
         self.send.finish();
     }
@@ -97,12 +101,12 @@ impl Stream {
         self.send.stream.reset(status);
     }
 
-    /// Its place among the streams that have bytes to send: 0 goes first, as all do by default, 7 last.
+    /// Sets the priority among the streams that have bytes to send, from 0 (first) to 7 (last). Default: 0.
     pub fn set_priority(&mut self, priority: u8) {
         self.send.stream.shared.with(|state| state.connection.set_priority(self.send.stream.id, priority));
     }
 
-    /// Two halves that may live in two tasks.
+    /// Splits the stream into two halves, for use in two tasks.
     #[must_use]
     pub fn split(self) -> (RecvHalf, SendHalf) {
         let Self { recv, mut send } = self;
@@ -111,10 +115,12 @@ impl Stream {
     }
 }
 
-/// The half that is read. Dropped alone, what comes is discarded, so that it holds nothing else up; the peer is not told.
+/// The half of a stream that is read.
+///
+/// If dropped after a split, received bytes are discarded, so that they hold up no other stream. The peer is not told.
 pub struct RecvHalf {
     stream: Arc<StreamRef>,
-    /// What a short `poll_read` left of a piece.
+    /// The rest of a piece that was larger than the buffer of `poll_read`.
     rest: Bytes,
 }
 
@@ -125,21 +131,22 @@ impl RecvHalf {
         self.stream.id
     }
 
-    /// The next bytes, as they came: a slice of the buffer they were read into. `None` after the peer's FIN.
+    /// Returns the next bytes without a copy: a slice of the buffer that the connection was read into. Returns `None` after the
+    /// peer's FIN.
     ///
-    /// Pieces do not follow the peer's writes.
+    /// The pieces need not match the peer's writes.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] where the peer reset the stream, [`StreamError::Finished`] where it was reset here, or what
-    /// the connection ended with: in each case after all bytes that had come before.
+    /// [`StreamError::Reset`] if the peer reset the stream, [`StreamError::Finished`] if this end reset it, or the error that
+    /// the connection ended with. All bytes that arrived before are returned first.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has taken nothing.
+    /// If dropped before completion, no bytes were taken.
     pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    /// [`data`](Self::data) to be polled.
+    /// Polls for [`data`](Self::data).
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.rest))));
@@ -157,7 +164,7 @@ impl RecvHalf {
         })
     }
 
-    /// `poll_read`, with an error that the session above can tell apart.
+    /// As `poll_read`, with a typed error for the session above.
     pub(crate) fn poll_copy(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<(), StreamError>> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
@@ -171,7 +178,7 @@ impl RecvHalf {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready once the stream has broken off, though what came before is unread: with what reading will give.
+    /// Ready when the stream has broken off, even if bytes before the break are unread. Returns the error that the reader will get.
     pub(crate) fn poll_broken(&self, cx: &mut Context<'_>) -> Poll<StreamError> {
         let id = self.stream.id;
         self.stream.shared.with(|state| match state.connection.broken(id) {
@@ -183,12 +190,12 @@ impl RecvHalf {
         })
     }
 
-    /// Whether the peer has ended the connection itself, in good order.
+    /// Whether the peer has ended the connection in good order.
     pub(crate) fn peer_said_goodbye(&self) -> bool {
         self.stream.shared.look(|state| state.connection.peer_said_goodbye())
     }
 
-    /// Ready once the connection has ended.
+    /// Ready when the connection has ended.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {
@@ -200,17 +207,17 @@ impl RecvHalf {
         })
     }
 
-    /// Something that can tell when nothing more will come, while this half is read elsewhere.
+    /// A [`Watch`] that can tell when no more bytes will arrive, while this half is read elsewhere.
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }
     }
 
-    /// Ends what comes too, once the FIN of what was sent is out.
+    /// Resets the stream with CANCEL after the FIN of the send half has been sent.
     pub(crate) fn cancel_behind(&self) {
         self.stream.shared.with(|state| state.connection.cancel_behind(self.stream.id));
     }
 
-    /// Ends both directions at once, where they have not ended.
+    /// Ends both directions at once, unless they have ended.
     pub(crate) fn cancel(&self) {
         self.stream.reset(RstStatus::CANCEL);
     }
@@ -236,13 +243,15 @@ impl Drop for RecvHalf {
     }
 }
 
-/// The half that is written. Dropped alone, it is finished: FIN goes out behind what is queued. Dropped while panicking
-/// the stream is reset, so that what was cut short does not look like an end.
+/// The half of a stream that is written.
+///
+/// If dropped after a split, it is finished: FIN is sent after the queued bytes. If dropped while panicking, the
+/// stream is reset, so that output that was cut short does not look complete.
 pub struct SendHalf {
     stream: Arc<StreamRef>,
-    /// The other half is in the same hands.
+    /// The stream is not split.
     joined: bool,
-    /// Whoever shuts it down need not know whether anybody hears of it.
+    /// `half_close` succeeds even if the peer cannot be told.
     pretends: bool,
 }
 
@@ -253,15 +262,15 @@ impl SendHalf {
         self.stream.id
     }
 
-    /// Queues bytes to be sent, without a copy, once fewer than [`Config::send_buffer`](crate::spdy::Config::send_buffer)
-    /// wait before them.
+    /// Queues bytes to be sent, without a copy. Waits while [`Config::send_buffer`](crate::mux::Config::send_buffer) or more
+    /// bytes are queued.
     ///
     /// # Errors
-    /// [`StreamError::Finished`] after [`finish`](Self::finish), [`StreamError::Reset`] where the peer reset the stream,
-    /// [`StreamError::Hushed`] once a remote command has ended, or what the connection ended with.
+    /// [`StreamError::Finished`] after [`finish`](Self::finish), [`StreamError::Reset`] if the peer reset the stream,
+    /// [`StreamError::Hushed`] after a remote command has ended, or the error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent nothing.
+    /// If dropped before completion, no bytes were queued.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
         let mut data = Some(data);
         poll_fn(|cx| {
@@ -272,13 +281,16 @@ impl SendHalf {
         .await
     }
 
-    /// Half-closes: FIN goes out behind what is queued. Twice is no error. To know that the bytes have left, flush first. Where the
-    /// carrier has no half-close nothing goes out, and nobody hears of it: `shutdown` says so.
+    /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken the
+    /// bytes, flush first.
+    ///
+    /// If the protocol has no half-close, no FIN is sent, and this reports no error. `shutdown` reports it, with
+    /// [`StreamError::NoHalfClose`].
     pub fn finish(&mut self) {
         self.stream.shared.with(|state| state.connection.finish(self.stream.id));
     }
 
-    /// [`finish`](Self::finish), where somebody hears of it or need not.
+    /// As [`finish`](Self::finish), with an error if the peer cannot be told.
     pub(crate) fn half_close(&mut self) -> Result<(), StreamError> {
         let (id, pretends) = (self.stream.id, self.pretends);
         self.stream.shared.with(|state| {
@@ -298,34 +310,34 @@ impl SendHalf {
         self.pretends = true;
     }
 
-    /// Ends both directions at once; what is queued is dropped.
+    /// Ends both directions at once. The queued bytes are dropped.
     pub fn reset(self, status: RstStatus) {
         self.stream.reset(status);
     }
 
-    /// Ends what comes too, once the FIN is out.
+    /// Resets the stream with CANCEL after the FIN has been sent.
     pub(crate) fn cancel_behind(&self) {
         self.stream.shared.with(|state| state.connection.cancel_behind(self.stream.id));
     }
 
-    /// Ends both directions behind what is queued, as far as the peer's window lets it go.
+    /// Ends both directions after the queued bytes, as many of them as the peer's window allows.
     pub(crate) fn reset_behind(self, status: RstStatus) {
         let stream = &self.stream;
         stream.shared.with(|state| state.connection.reset_behind(stream.id, status));
     }
 
-    /// What is written goes out once these streams are over, whoever writes them.
+    /// Sends the bytes of this stream only after the streams `others` have been sent to their end.
     pub(crate) fn wait_behind(&mut self, others: &[Watch]) {
         let others = others.iter().map(|other| other.stream.id).collect();
         self.stream.shared.with(|state| state.connection.hold_behind(self.stream.id, others));
     }
 
-    /// Something that can tell when the FIN is out, while this half is written elsewhere.
+    /// A [`Watch`] that can tell when the FIN has been sent, while this half is written elsewhere.
     pub(crate) fn watch(&self) -> Watch {
         Watch { stream: Arc::clone(&self.stream) }
     }
 
-    /// As [`send`](Self::send), of bytes that are taken once it is ready.
+    /// Polls for [`send`](Self::send). The bytes are taken when this is ready.
     pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         ready!(self.poll_ready(cx))?;
         Poll::Ready(self.push(data.clone()))
@@ -342,12 +354,12 @@ impl SendHalf {
         })
     }
 
-    /// Takes the bytes whatever waits before them.
+    /// Queues the bytes even if the send buffer is full.
     pub(crate) fn push(&mut self, data: Bytes) -> Result<(), StreamError> {
         self.stream.shared.with(|state| state.connection.write_over(self.stream.id, data))
     }
 
-    /// `poll_write`, with an error that the session above can tell apart.
+    /// As `poll_write`, with a typed error for the session above.
     pub(crate) fn poll_copy_from(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize, StreamError>> {
         let id = self.stream.id;
         self.stream.shared.with(|state| match state.connection.write_slice(id, buf)? {
@@ -376,14 +388,15 @@ impl AsyncWrite for SendHalf {
         self.poll_copy_from(cx, buf).map_err(Into::into)
     }
 
-    /// Ready once everything written has been given to the transport.
+    /// Ready when the driver has taken all written bytes, to write them to the IO.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flushed(cx).map_err(Into::into)
     }
 
-    /// Half-closes with FIN. What is queued before it goes out without being waited for. Where that cannot be said, a client's
-    /// over WebSocket before v5, it is [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), and nothing has
-    /// ended.
+    /// Half-closes: FIN is sent after the queued bytes. This does not wait until they are sent.
+    ///
+    /// If the protocol has no half-close, this fails with [`StreamError::NoHalfClose`], of kind
+    /// [`Unsupported`](io::ErrorKind::Unsupported), and the stream stays open. This is the case for a client over WebSocket before v5.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.half_close().map_err(Into::into))
     }
@@ -413,7 +426,7 @@ impl futures_sink::Sink<Bytes> for SendHalf {
 impl Drop for SendHalf {
     fn drop(&mut self) {
         let id = self.stream.id;
-        // CANCEL is how Go's peers end what is whole.
+        // Go's peers use CANCEL for a complete stream, so a panic needs another status.
         let status = match (std::thread::panicking(), self.joined) {
             (true, _) => Some(RstStatus::INTERNAL_ERROR),
             (false, joined) => joined.then_some(RstStatus::CANCEL),
@@ -448,14 +461,14 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Looks at a stream whose halves are in other hands. One task at a time may wait for each of its ends.
+/// Observes a stream whose halves are used elsewhere. For each direction, one task at a time may wait for the end.
 #[derive(Clone, Debug)]
 pub(crate) struct Watch {
     stream: Arc<StreamRef>,
 }
 
 impl Watch {
-    /// Ready once nothing more will come, whether or not what came is read.
+    /// Ready when no more bytes will arrive, whether or not all are read.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {
@@ -467,32 +480,32 @@ impl Watch {
         })
     }
 
-    /// Whether the peer ended the stream itself, by FIN or RST, before anything else did.
+    /// Whether the peer ended its direction itself, by FIN or RST_STREAM.
     pub(crate) fn was_finished(&self) -> bool {
         self.stream.shared.look(|state| state.connection.was_finished(self.stream.id))
     }
 
-    /// How what the peer sends has ended. `None`: it has not, or nobody wanted the rest.
+    /// How the peer's direction has ended. `None` if it has not ended, or the reader did not want the rest.
     pub(crate) fn outcome(&self) -> Option<Result<(), StreamError>> {
         self.stream.shared.look(|state| state.connection.outcome(self.stream.id))
     }
 
-    /// Whether somebody still waits for what comes.
+    /// Whether the stream has not ended and its reader still wants bytes.
     pub(crate) fn is_wanted(&self) -> bool {
         self.stream.shared.look(|state| state.connection.is_wanted(self.stream.id))
     }
 
-    /// Whether the peer may have bytes of ours unread.
+    /// Whether the peer may have unread bytes of ours.
     pub(crate) fn may_be_unread(&self) -> bool {
         self.stream.shared.look(|state| state.connection.may_be_unread(self.stream.id))
     }
 
-    /// Bytes that came and wait to be read, each piece counted as 256 at least.
+    /// Unread bytes. Each piece counts as at least 256.
     pub(crate) fn unread(&self) -> usize {
         self.stream.shared.look(|state| state.connection.unread_on(self.stream.id))
     }
 
-    /// Ready once the connection has ended and all that came on the stream was read, or nobody wants it.
+    /// Ready when the connection has ended and all bytes of the stream were read or discarded.
     pub(crate) fn poll_read_out(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {
@@ -504,20 +517,20 @@ impl Watch {
         })
     }
 
-    /// Whether all bytes and the FIN have been given to the transport.
+    /// Whether the driver has taken all bytes and the FIN, to write them to the IO.
     pub(crate) fn was_sent(&self) -> bool {
         self.stream.shared.look(|state| state.connection.was_sent(self.stream.id))
     }
 
-    /// Whether all bytes have been given to the transport, if not the FIN.
+    /// Whether the driver has taken all bytes, to write them to the IO. The FIN may still be queued.
     ///
     /// # Errors
-    /// Why they will not be.
+    /// The reason why bytes were not sent.
     pub(crate) fn was_taken(&self) -> Result<(), StreamError> {
         self.stream.shared.look(|state| state.connection.was_taken(self.stream.id))
     }
 
-    /// Ready once all bytes and the FIN have been given to the transport, or never will be.
+    /// Ready when the driver has taken all bytes and the FIN, to write them to the IO, or never will.
     pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
         let id = self.stream.id;
         self.stream.shared.with(|state| {
@@ -530,14 +543,14 @@ impl Watch {
     }
 }
 
-/// What the halves of a stream have in common. The last one to go lets the stream be forgotten.
+/// The stream that both halves refer to. When the last half is dropped, the connection may forget the stream.
 pub(super) struct StreamRef {
     shared: Arc<Shared>,
     id: StreamId,
 }
 
 impl StreamRef {
-    /// The caller has counted the handle, under the lock under which the stream came to be.
+    /// The caller must have counted the handle already, while it held the lock under which the stream was created.
     pub(super) fn new(shared: &Arc<Shared>, id: StreamId) -> Arc<Self> {
         Arc::new(Self { shared: Arc::clone(shared), id })
     }
@@ -557,7 +570,7 @@ impl StreamRef {
 
 impl Drop for StreamRef {
     fn drop(&mut self) {
-        let _nobody = self.shared.with(|state| {
+        let _unused_wakers = self.shared.with(|state| {
             state.connection.release(self.id);
             state.forget(self.id)
         });

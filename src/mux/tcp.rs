@@ -1,7 +1,7 @@
-//! What the kernel is told to find out about a peer's host.
+//! TCP settings with which the kernel detects a dead peer.
 //!
-//! Owns the options of a TCP socket. A connection works over any IO and must not know which: whoever has a socket sets these before it
-//! is wrapped.
+//! This module owns the options of a TCP socket. It must not know a connection, which works over any IO: set the options before you wrap the
+//! socket.
 
 use std::io;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// When the kernel gives a TCP peer's host up: TCP keepalive, and `TCP_USER_TIMEOUT` on Linux.
+/// When the kernel counts a TCP peer's host as dead: TCP keepalive, and `TCP_USER_TIMEOUT` on Linux.
 ///
-/// A peer's kernel answers though its program reads nothing, so that this tells a dead host from a reader that pauses, where PINGs cannot
-/// ([`Config::keepalive_timeout`](super::Config::keepalive_timeout)). A hop in between answers for itself.
+/// The peer's kernel answers probes even while the peer's program reads nothing. So these timers can tell a dead host from a paused reader,
+/// and PINGs cannot ([`Config::keepalive_timeout`](super::Config::keepalive_timeout)). If there is a hop between the two ends, the hop
+/// answers the probes, not the peer.
 ///
 /// ```no_run
 /// # async fn serve() -> std::io::Result<()> {
@@ -27,19 +28,20 @@ use tokio::net::TcpStream;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TcpLiveness {
-    /// Silence of the peer's kernel after which it is probed, while nothing of ours is on the way. Whole seconds. Default: 30 s.
+    /// After this much silence the kernel sends the first probe, if all our bytes are acknowledged. Whole seconds. Default: 30 s.
     pub idle: Duration,
-    /// Between probes. Whole seconds. Default: 10 s.
+    /// The time between two probes. Whole seconds. Default: 10 s.
     pub interval: Duration,
-    /// Probes that may go unanswered. Default: 3: a dead host is found after a minute, where no byte of ours is on the way: by a client that
-    /// has its status and is silent, and by whoever sends no PINGs. Behind a PING that nobody acknowledges the kernel sends no probes:
-    /// there it is `user_timeout` that counts.
-    pub probes: u32,
-    /// How long bytes of ours may be on the way unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482; Linux alone). Default: `None`, as the
-    /// system has it: Linux gives up after some 15 minutes of retransmission (`tcp_retries2`).
+    /// How many probes may be unanswered before the connection fails. Default: 3, which finds a dead host after a minute.
     ///
-    /// On Linux it also ends the connection to a live peer whose program has read nothing for so long while bytes of ours wait: a pager,
-    /// or a command that does not read its stdin. Set it no shorter than such a pause may be.
+    /// The kernel sends probes only while all our bytes are acknowledged: for a client that has its status and is silent, and for an end
+    /// that sends no PINGs. While a PING is unacknowledged, `user_timeout` counts instead.
+    pub probes: u32,
+    /// How long our bytes may stay unacknowledged before the connection fails (`TCP_USER_TIMEOUT`, RFC 5482; Linux only). Default: `None`,
+    /// which keeps the system's setting: Linux gives up after some 15 minutes of retransmission (`tcp_retries2`).
+    ///
+    /// On Linux it also ends the connection to a live peer whose program has read nothing for this long while our bytes wait, for example
+    /// because of a pager, or a command that does not read its stdin. Make it longer than such a pause.
     pub user_timeout: Option<Duration>,
 }
 
@@ -53,7 +55,7 @@ impl TcpLiveness {
     /// Sets the options of a socket.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub fn apply(&self, socket: &TcpStream) -> io::Result<()> {
         let socket = SockRef::from(socket);
         let keepalive = TcpKeepalive::new().with_time(self.idle);

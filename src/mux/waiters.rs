@@ -1,12 +1,12 @@
-//! Who waits for the same thing: any number of tasks, of which each leaves once it waits no more.
+//! The tasks that wait for the same event. There may be any number of them, and each can leave before it is woken.
 //!
-//! Owns no lock and wakes nobody: that is [`shared`](super::shared)'s. A waker may be the last to know its task, whose end runs
-//! code of others', so none is dropped here either.
+//! This module owns the list of wakers. It must not lock, wake or drop a waker, which is [`shared`](super::shared)'s job: dropping the last waker
+//! of a task can drop the task, and that runs foreign code.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
 
-/// Wakers by the place of whoever waits, those that came first in front. Empty, it holds no memory.
+/// Wakers, each under the number of its task, in the order in which the tasks arrived. An empty list holds no memory.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     asleep: BTreeMap<u64, Waker>,
@@ -14,8 +14,8 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Remembers whoever waits, in a `place` that is its own for as long as it waits, however often it is woken. What is given
-    /// back is of no use any more.
+    /// Remembers the waker of a task. The task keeps the same `place` in the list until it leaves, however often it is woken. The
+    /// caller must drop the returned waker, which is no longer needed, outside the lock.
     pub(super) fn wait(&mut self, place: &mut Option<u64>, cx: &Context<'_>) -> Option<Waker> {
         let place = *place.get_or_insert_with(|| {
             self.last = self.last.wrapping_add(1);
@@ -28,12 +28,12 @@ impl Waiters {
         }
     }
 
-    /// Whoever has this place waits no more.
+    /// Removes the waker with this place. The caller must drop it outside the lock.
     pub(super) fn leave(&mut self, place: u64) -> Option<Waker> {
         self.asleep.remove(&place)
     }
 
-    /// All of them, to be woken.
+    /// Takes all wakers, to be woken.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Waker> {
         std::mem::take(&mut self.asleep).into_values()
     }

@@ -1,17 +1,21 @@
-//! The client's side: makes the pairs.
+//! The client's side of port-forward: makes the two streams of each connection.
+//!
+//! Reading and writing a connection is for [`Connection`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::timeout;
 
-use super::{Connection, Error, Options, check_protocol};
+use super::connection::Connection;
+use super::error::{Error, check_protocol};
+use super::options::Options;
 use crate::mux::{Multiplexer, Stream};
 use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::{Headers, RstStatus};
 
-/// Connections to the ports of a pod, all over one.
+/// Opens connections to the ports of a pod, all over one multiplexed connection.
 #[derive(Debug)]
 pub struct PortForward {
     mux: Multiplexer,
@@ -19,12 +23,12 @@ pub struct PortForward {
     requests: Requests,
 }
 
-/// The ids of connections.
+/// The request ids of the connections.
 #[derive(Debug)]
 enum Requests {
-    /// The next one: client-go's count from 0 too.
+    /// The next id. The ids count from 0, as in client-go.
     Next(AtomicU64),
-    /// In the old form there is one for each port that the request named: these are not taken yet.
+    /// Legacy port-forward: the ids and ports of the connections that are not taken yet.
     Asked(Mutex<Vec<(usize, u16)>>),
 }
 
@@ -49,35 +53,36 @@ impl Requests {
 }
 
 impl PortForward {
-    /// On a connection that was upgraded to port-forward, with the default [`Options`].
+    /// Uses a connection that was upgraded to port-forward, with the default [`Options`].
     ///
     /// # Errors
-    /// [`Error::NotPortForward`] on any other.
+    /// [`Error::NotPortForward`] if the connection negotiated another protocol.
     pub fn new(mux: Multiplexer) -> Result<Self, Error> {
         Self::with_options(mux, Options::default())
     }
 
-    /// The same with other options.
+    /// The same as [`new`](Self::new), with other options.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The same as [`new`](Self::new).
     pub fn with_options(mux: Multiplexer, options: Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
         mux.give_up_stalled(options.stall_timeout);
         Ok(Self { requests: Requests::new(&mux), mux, options })
     }
 
-    /// Connects to a port: makes a pair of streams and waits until the server has answered both.
+    /// Connects to a port: makes two streams and waits until the server has answered both.
     ///
-    /// A server of ours answers when it has reached the port, or says why it could not. Go's answer first and dial then:
-    /// the first read tells.
+    /// A server of this crate answers once it has reached the port, or says why it could not. Go's servers answer first
+    /// and dial then, so with them the first read tells whether the port was reached.
     ///
     /// # Errors
-    /// [`Error::Failed`], [`Error::Refused`] and [`Error::Timeout`] concern this connection alone. [`Error::NoPort`], and in
-    /// the old form [`Error::NotAsked`]. [`Error::Connection`] where all of them are lost.
+    /// [`Error::Failed`], [`Error::Refused`], [`Error::Timeout`] and [`Error::Stream`] concern this connection alone.
+    /// [`Error::NoPort`] for port 0. [`Error::NotAsked`] in legacy port-forward. [`Error::Connection`] if the
+    /// multiplexed connection failed.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the streams that were made are reset.
+    /// If dropped before completion, the streams made so far are reset.
     pub async fn connect(&self, port: u16) -> Result<Connection, Error> {
         if port == 0 {
             return Err(Error::NoPort);
@@ -88,7 +93,7 @@ impl PortForward {
             |kind| Headers::from_iter([(STREAM_TYPE, kind), (PORT, &port_text[..]), (REQUEST_ID, &request[..])]);
         let answered = async {
             let mut error = self.mux.open(headers("error")).await?;
-            // Nobody writes to the server there.
+            // A client writes nothing on the error stream.
             error.finish();
             let mut error = Abandoned(Some(error));
             let mut data = self.mux.open(headers("data")).await?;
@@ -107,14 +112,15 @@ impl PortForward {
         timeout(after, answered).await.unwrap_or(Err(Error::Timeout { port, after }))
     }
 
-    /// The connection underneath.
+    /// The multiplexed connection.
     #[must_use]
     pub fn multiplexer(&self) -> &Multiplexer {
         &self.mux
     }
 }
 
-/// An error stream of no connection yet: it is finished, and so would not be reset by being dropped.
+/// An error stream whose connection is not complete yet. It resets the stream when dropped: the stream is finished, so
+/// dropping the stream itself would not reset it.
 struct Abandoned(Option<Stream>);
 
 impl Abandoned {

@@ -1,6 +1,6 @@
-//! One connection: a data stream that reads and writes like a socket, and what its error stream says.
+//! One forwarded connection: a data stream that reads and writes like a socket, and the words of its error stream.
 //!
-//! Owns how the two are read together. A connection that failed must not look like one that ended.
+//! Reads the two together, so that a connection that failed never looks like one that ended.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,62 +13,69 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::{Error, MAX_REASON_LEN, Options};
+use super::error::Error;
+use super::options::Options;
 use crate::mux::{RecvHalf, SendHalf, Stream};
 use crate::session::StreamError;
 use crate::wire::spdy::RstStatus;
 
-/// A forwarded connection, at either end.
+/// The most bytes of an error stream that a client keeps: 64 KiB. Further bytes are dropped.
+pub const MAX_REASON_LEN: usize = 64 * 1024;
+
+/// A forwarded connection, at a client or at a server.
 ///
-/// It reads and writes as a TCP socket does. `shutdown` ends one direction and the other lives on. Its end is an end only
-/// if the other side did not say that it failed: reading gives that as an error.
+/// It reads and writes like a TCP socket. `shutdown` ends the direction to the peer, and the other direction goes on.
+/// If the peer said that the connection failed, reading gives an error and not an end.
 ///
-/// Dropped before it was shut down it is reset, behind as much of what was queued as the peer's window has room for, and the other side
-/// reads an error and no end. Dropped after, what was queued before still goes out, and then the other side hears that nobody reads on. The old form, of WebSocket channels, can say
-/// neither: nothing ends a connection there but the end of its whole session, and a client's that was dropped reads as an end.
-/// `shutdown` at a client's end is [`StreamError::NoHalfClose`] there, of kind [`Unsupported`](io::ErrorKind::Unsupported), until the
-/// server has ended; [`pretend_half_close`](Self::pretend_half_close) is for whoever does not mind.
+/// If it is dropped before `shutdown`, it is reset, and the peer reads an error and not an end. What is queued goes out
+/// first, as far as the peer's window has room. If it is dropped after `shutdown`, all that is queued goes out, and
+/// then the peer is told that nothing more is read.
+///
+/// Legacy port-forward can say neither. There a connection ends only with its whole session, and a client's dropped
+/// connection reads as an end. At a client, `shutdown` fails with [`StreamError::NoHalfClose`], of kind
+/// [`Unsupported`](io::ErrorKind::Unsupported), until the server has ended. If that is a problem, see
+/// [`pretend_half_close`](Self::pretend_half_close).
 pub struct Connection {
     recv: RecvHalf,
-    /// `None` once it was reset by being dropped.
+    /// `None` once the connection was dropped.
     send: Option<SendHalf>,
     error: ErrorHalf,
     port: u16,
     finished: bool,
-    /// A word on the error stream concerns this connection alone.
+    /// Whether a server may write to the error stream without harm to other connections: in legacy port-forward alone.
     says_why: bool,
-    /// Dropped before it was finished, it has failed, and not only been given up.
+    /// Whether dropping the connection before it is finished is a failure, which the peer reads as an error.
     pub(super) breaks_off: bool,
     linger: Duration,
 }
 
-/// The error stream is the server's to write.
+/// The error stream: a client reads it, and a server writes it.
 enum ErrorHalf {
     Read(Reason),
     Written(SendHalf),
 }
 
-/// What the server says on the error stream.
+/// What the server writes to the error stream: why the connection failed.
 struct Reason {
     recv: RecvHalf,
     said: BytesMut,
     ended: bool,
-    /// It ended as it should, and was not lost or silent.
+    /// The error stream ended by FIN or RST_STREAM with CANCEL, within the grace.
     well: bool,
     grace: Duration,
-    /// Until when it may still say something, once the data stream has ended.
+    /// The end of the grace, which begins when the data stream has ended.
     due: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
-    /// A client's: `error` is what it reads.
+    /// A client's connection, which reads `error`.
     pub(super) fn client(data: Stream, error: RecvHalf, port: u16, options: &Options) -> Self {
         let grace = options.reason_grace;
         let reason = Reason { recv: error, said: BytesMut::new(), ended: false, well: false, grace, due: None };
         Self::new(data, ErrorHalf::Read(reason), port, options.linger)
     }
 
-    /// A server's: `error` is what it writes. `says_why`: a word on it concerns this connection alone.
+    /// A server's connection, which writes to `error`. `says_why`: it may do so without harm to other connections.
     pub(super) fn server(data: Stream, error: SendHalf, port: u16, says_why: bool, linger: Duration) -> Self {
         let mut connection = Self::new(data, ErrorHalf::Written(error), port, linger);
         connection.says_why = says_why;
@@ -86,14 +93,14 @@ impl Connection {
         self.port
     }
 
-    /// The next bytes, without a copy; `None` at an end that was well.
+    /// The next bytes, without a copy. `None` is the end that the peer marked.
     ///
     /// # Errors
-    /// [`Error::Failed`] with what the server says, [`Error::Connection`] where the whole connection was lost, or
-    /// [`Error::Stream`].
+    /// [`Error::Failed`] with the server's words, [`Error::Connection`] if the multiplexed connection was lost, or
+    /// [`Error::Stream`] if this connection broke off.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has taken nothing.
+    /// If dropped before completion, no bytes are lost.
     pub async fn data(&mut self) -> Option<Result<Bytes, Error>> {
         poll_fn(|cx| self.poll_data(cx)).await
     }
@@ -101,7 +108,7 @@ impl Connection {
     /// [`data`](Self::data) as a poll.
     ///
     /// # Errors
-    /// As [`data`](Self::data).
+    /// The same as [`data`](Self::data).
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let end = match ready!(self.recv.poll_data(cx)) {
             Some(Ok(data)) => return Poll::Ready(Some(Ok(data))),
@@ -111,13 +118,14 @@ impl Connection {
         self.poll_end(cx, end).map(|end| end.err().map(Err))
     }
 
-    /// The data stream has ended: whether that was well. Go's servers end a stream by a reset as often as by a FIN, once the error
-    /// stream has nothing to say; its clients reset every stream when they have read the server's end, and not before.
+    /// Whether the end of the data stream was an orderly one. Go's servers end a stream by FIN or by RST_STREAM with
+    /// CANCEL, after the end of an empty error stream. Go's clients reset every stream once they have read the server's
+    /// end, and not before.
     fn poll_end(&mut self, cx: &mut Context<'_>, end: Result<(), StreamError>) -> Poll<Result<(), Error>> {
         let mut reset_is_end = self.finished;
         let stalled = matches!(end, Err(StreamError::Stalled { .. }));
         if let ErrorHalf::Read(reason) = &mut self.error
-            // The server has nothing to say of what was given up here.
+            // The server does not know that this side gave the stream up.
             && !stalled
         {
             ready!(reason.poll_ended(cx));
@@ -134,13 +142,14 @@ impl Connection {
         })
     }
 
-    /// Sends bytes without a copy. Waits while too many wait before them.
+    /// Sends bytes without a copy. Waits while too many bytes are queued before them.
     ///
     /// # Errors
-    /// [`Error::Stream`] where the other side ended the connection, [`Error::Connection`]. Why it did, reading tells.
+    /// [`Error::Stream`] if the peer ended the connection; reading tells why. [`Error::Connection`] if the multiplexed
+    /// connection failed.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has sent nothing.
+    /// If dropped before completion, nothing was sent.
     pub async fn send(&mut self, data: Bytes) -> Result<(), Error> {
         let sent = match &mut self.send {
             Some(send) => send.send(data).await,
@@ -149,10 +158,10 @@ impl Connection {
         sent.map_err(|error| Error::stream(self.port, error))
     }
 
-    /// [`send`](Self::send) as a poll: all of `data` is taken once it is ready, and none of it before.
+    /// [`send`](Self::send) as a poll. `Ready` takes all of `data`, and `Pending` takes nothing.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// The same as [`send`](Self::send).
     pub fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let port = self.port;
         let sent = match &mut self.send {
@@ -162,7 +171,7 @@ impl Connection {
         Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
     }
 
-    /// Sends a copy of what there is room for: how many bytes.
+    /// Sends a copy of as many bytes as there is room for, and returns how many.
     pub(super) fn poll_copy(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, Error>> {
         let port = self.port;
         let sent = match &mut self.send {
@@ -172,16 +181,17 @@ impl Connection {
         Poll::Ready(sent.map_err(|error| Error::stream(port, error)))
     }
 
-    /// Ready once the multiplexed connection that carries this one has ended, whether or not this one has.
+    /// Ready once the multiplexed connection that carries this one has ended.
     pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.recv.poll_gone(cx)
     }
 
-    /// Ready once this connection was given up although bytes of it are unread: [`Options::stall_timeout`] reset it, or, at a
-    /// server's end, the client reset it. Use it while you do not read, because reading would tell only behind the unread bytes.
+    /// Ready once this connection was given up while bytes of it are unread: [`Options::stall_timeout`] reset it, or,
+    /// at a server, the client reset it. Use it while you do not read, because reading would show this only after the
+    /// unread bytes.
     ///
-    /// At a client's end a reset is also how a Go server ends a connection, and only reading tells the two apart. There this is
-    /// ready for a stall alone.
+    /// At a client it is ready only after a stall. There a reset may also be an orderly end by a Go server, and only
+    /// reading tells the two apart.
     pub fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
         let error = ready!(self.recv.poll_broken(cx));
         let given_up = matches!(error, StreamError::Stalled { .. }) || self.is_servers() && !self.finished;
@@ -196,14 +206,14 @@ impl Connection {
         self.linger
     }
 
-    /// A server's end that breaks off, behind all that was sent, and says why where that takes no other connection with it: in
-    /// the old form. Over SPDY a client is told with a reset alone, since client-go gives up all its connections when an error
-    /// stream says anything.
+    /// Breaks a server's connection off, after all that was sent. In legacy port-forward the client is told the reason.
+    /// Over SPDY the connection is only reset, because client-go gives up all its connections when any error stream
+    /// says something.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the client may not have heard why.
+    /// If dropped before completion, the connection is reset, and the client may not be told the reason.
     pub async fn fail(mut self, reason: &str) {
-        // A reset would take with it what is queued. Whoever is gone needs none of it.
+        // A reset would drop what is queued. An error means that the client is gone and needs nothing.
         if let Some(send) = &mut self.send {
             let _ = poll_fn(|cx| send.poll_flushed(cx)).await;
         }
@@ -212,34 +222,36 @@ impl Connection {
         {
             let _ = error.send(Bytes::copy_from_slice(reason.as_bytes())).await;
             error.finish();
-            // The reset that follows would overtake it.
+            // The reset that follows would overtake the reason.
             let sent = error.watch();
             poll_fn(|cx| sent.poll_sent(cx)).await;
         }
     }
 
-    /// Makes dropping this connection before it is finished a failure: the peer reads an error. Without it a client's connection
-    /// that is dropped was only given up. A server's connection always behaves like this.
+    /// Makes it a failure to drop this connection before it is finished, so that the server reads an error. Without
+    /// this, a client's dropped connection is reset with CANCEL, which a server that has ended its own direction takes
+    /// as an orderly end. A server's connection always behaves like this.
     pub fn fail_on_drop(&mut self) {
         self.breaks_off = true;
     }
 
-    /// Whether the other side hears that nothing more comes from here, while it may go on itself: all but a client's of the old form.
+    /// Whether this side can end its direction while the peer goes on. Only a client of legacy port-forward cannot.
     #[must_use]
     pub fn can_half_close(&self) -> bool {
         self.send.as_ref().is_some_and(SendHalf::can_half_close)
     }
 
-    /// Has `shutdown` do what [`finish`](Self::finish) does, and never fail. For [`tokio::io::copy_bidirectional`] and its like, which give
-    /// up the other direction with the first error. In the old form the connection then lasts until the server ends it.
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. For
+    /// [`tokio::io::copy_bidirectional`] and other functions that stop copying the other direction at the first error.
+    /// In legacy port-forward the connection then lasts until the server ends it.
     pub fn pretend_half_close(&mut self) {
         if let Some(send) = &mut self.send {
             send.pretend_half_close();
         }
     }
 
-    /// Ends what is sent, behind all that was: the other direction lives on. In the old form nothing more is sent by a client, and
-    /// its server does not hear of it.
+    /// Ends the direction to the peer, after all that was sent. The other direction goes on. In legacy port-forward a
+    /// client's server is not told, but nothing more can be sent.
     pub fn finish(&mut self) {
         if let Some(send) = &mut self.send {
             send.finish();
@@ -249,7 +261,7 @@ impl Connection {
 
     fn finished(&mut self) {
         self.finished |= self.send.is_some();
-        // Nothing has failed: a client that has read all waits to hear it.
+        // An empty error stream that ends means that nothing failed. A client waits for that after the end of the data.
         if let ErrorHalf::Written(error) = &mut self.error {
             error.finish();
         }
@@ -257,7 +269,7 @@ impl Connection {
 }
 
 impl Reason {
-    /// Ready once nothing more will be said, or it has taken too long.
+    /// Ready once the error stream has ended, or the grace has.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.ended {
             match self.recv.poll_data(cx) {
@@ -274,7 +286,7 @@ impl Reason {
                     let due = self.due.get_or_insert_with(|| Box::pin(tokio::time::sleep(grace)));
                     ready!(due.as_mut().poll(cx));
                     self.ended = true;
-                    // Left to itself it would stay as long as the whole connection.
+                    // Otherwise the stream would live as long as the multiplexed connection.
                     self.recv.cancel();
                 }
             }
@@ -308,8 +320,9 @@ impl AsyncWrite for Connection {
         }
     }
 
-    /// Ends what is sent. What is queued before it goes out without being waited for. Where the other side would not hear of it
-    /// ([`can_half_close`](Connection::can_half_close)) it is an error of kind `Unsupported`, and nothing has ended.
+    /// Ends the direction to the peer. What is queued still goes out, but is not waited for. If the peer could not be
+    /// told ([`can_half_close`](Connection::can_half_close)), this is an error of kind `Unsupported`, and nothing has
+    /// ended.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let port = self.port;
         if let Some(send) = &mut self.send {
@@ -324,21 +337,22 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(send) = self.send.take() else { return };
         match (self.finished, self.is_servers() || self.breaks_off) {
-            // A reset would take what is queued before the FIN with it.
+            // A reset would drop what is queued before the FIN.
             (true, _) => self.recv.cancel_behind(),
-            // CANCEL is how Go's servers end, and its clients behind an end of the server's.
+            // Not CANCEL: Go's servers end a stream with it, and so do Go's clients after the server's end.
             (false, true) => send.reset_behind(RstStatus::INTERNAL_ERROR),
             (false, false) => send.reset_behind(RstStatus::CANCEL),
         }
         match &mut self.error {
             ErrorHalf::Written(error) => {
                 error.finish();
-                // A client that has not ended its half has nothing to say there. In the old form it cannot, and a reset is an error.
+                // A client that has not ended its half of the error stream writes nothing there. In legacy port-forward
+                // it cannot end it, and a reset would be an error.
                 if !self.says_why {
                     error.cancel_behind();
                 }
             }
-            // Nobody asks any more.
+            // The reason is no longer needed.
             ErrorHalf::Read(reason) if !reason.ended => reason.recv.cancel(),
             ErrorHalf::Read(_) => {}
         }

@@ -1,7 +1,7 @@
-//! Local ports that stand for remote ones: what `kubectl port-forward` does.
+//! Listens on local ports and forwards their connections, as `kubectl port-forward` does.
 //!
-//! Owns the listening, kubectl's spelling of ports, and the way back to the cluster when the connection to it is lost. It
-//! spawns nothing: whoever takes a local connection runs it.
+//! Also reads ports in kubectl's notation, and makes a new connection to the cluster when the old one is lost. It
+//! spawns nothing: the caller runs each local connection.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,15 +15,17 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::{Error, PortForward};
-use crate::{AbortOnDrop, port};
+use super::client::PortForward;
+use super::error::Error;
+use crate::abort::AbortOnDrop;
+use crate::port;
 
-/// A local port and the remote one it stands for, in kubectl's spelling: `8080`, `8888:80`, and `:80` or `0:80` for a
-/// free local one.
+/// A local port, and the remote port to which it is forwarded. Parses kubectl's notation: `8080`, `8888:80`, and `:80`
+/// or `0:80` for any free local port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_structs)] // a pair has two
 pub struct PortPair {
-    /// Where to listen; 0 for a free one.
+    /// The local port. 0 means any free one.
     pub local: u16,
     /// The port of the pod, never 0.
     pub remote: u16,
@@ -50,7 +52,7 @@ impl fmt::Display for PortPair {
     }
 }
 
-/// The text is no [`PortPair`].
+/// The text is not a [`PortPair`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid port {0:?}: it is REMOTE, LOCAL:REMOTE or :REMOTE, and the remote one is not 0")]
 #[non_exhaustive]
@@ -60,10 +62,10 @@ pub struct InvalidPort(pub String);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Addresses {
-    /// `127.0.0.1` and `::1`, of which one will do.
+    /// `127.0.0.1` and `::1`. It is enough if one of them can be listened on.
     #[default]
     Localhost,
-    /// These, all of them.
+    /// These addresses. All of them must be listened on.
     These(Vec<IpAddr>),
 }
 
@@ -71,19 +73,19 @@ pub enum Addresses {
 #[derive(Debug)]
 pub struct Forwarder {
     listeners: Vec<(TcpListener, PortPair)>,
-    /// Whose turn it is to be asked first, so that no port starves the others.
+    /// Which listener is asked first next time, so that a busy port does not starve the others.
     turn: usize,
 }
 
 impl Forwarder {
-    /// Listens on each of the addresses for each of the ports. A free local port is the same on all addresses.
+    /// Listens on each address for each port. A free local port is the same on all addresses.
     ///
     /// # Errors
-    /// What the system says to an address that cannot be listened on, where it is needed; `InvalidInput` where there is
-    /// nothing to listen on.
+    /// The system's error if a required address cannot be listened on. `InvalidInput` if there is no address or no
+    /// port.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it listens on nothing any more.
+    /// If dropped before completion, nothing is listened on.
     pub async fn bind(addresses: &Addresses, ports: &[PortPair]) -> io::Result<Self> {
         let (ips, all) = match addresses {
             Addresses::Localhost => (vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], false),
@@ -112,7 +114,7 @@ impl Forwarder {
         Ok(Self { listeners, turn: 0 })
     }
 
-    /// Where it listens, and for which remote ports.
+    /// The local addresses that it listens on, each with its remote port.
     pub fn listening(&self) -> impl Iterator<Item = (SocketAddr, u16)> {
         let address = |(listener, pair): &(TcpListener, PortPair)| Some((listener.local_addr().ok()?, pair.remote));
         self.listeners.iter().filter_map(address)
@@ -121,10 +123,11 @@ impl Forwarder {
     /// Waits for the next local connection.
     ///
     /// # Errors
-    /// What the system says. Running out of descriptors, say, passes: it may be asked again, after a while.
+    /// The system's error. You can call this again after a while: a lack of file descriptors, for example, is
+    /// temporary.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has accepted nothing.
+    /// If dropped before completion, no connection is lost.
     pub async fn accept(&mut self) -> io::Result<LocalConnection> {
         poll_fn(|cx| {
             let count = self.listeners.len();
@@ -142,7 +145,7 @@ impl Forwarder {
     }
 }
 
-/// A connection that somebody has made to a local port. Dropped, it is reset.
+/// A connection that was made to a local port. It is reset if it is dropped.
 #[derive(Debug)]
 pub struct LocalConnection {
     tcp: AbortOnDrop<TcpStream>,
@@ -151,31 +154,31 @@ pub struct LocalConnection {
 }
 
 impl LocalConnection {
-    /// The ports.
+    /// The local and the remote port.
     #[must_use]
     pub fn ports(&self) -> PortPair {
         self.pair
     }
 
-    /// Who has connected.
+    /// The address of the program that has connected.
     #[must_use]
     pub fn from(&self) -> SocketAddr {
         self.from
     }
 
-    /// Connects it to its remote port and moves bytes until both directions have ended, each in its time, as
-    /// [`Connection::relay`](super::Connection::relay): what breaks off on one side is a reset on the other, and no end. In the old form the server does not hear that the local side
-    /// has ended its own.
+    /// Connects to the remote port, and moves bytes until both directions have ended, each by itself
+    /// ([`Connection::relay`](super::Connection::relay)). A break on one side is a reset on the other side. In legacy
+    /// port-forward the server is not told when the local side ends its direction.
     ///
     /// # Errors
-    /// As [`PortForward::connect`] and reading a [`Connection`](super::Connection). An error of the local side ends it too, and is
-    /// nobody's: `Ok`.
+    /// The same as [`PortForward::connect`] and [`Connection::data`](super::Connection::data). If the local socket
+    /// fails, forwarding ends with `Ok`.
     ///
     /// # Cancel safety
-    /// Dropped, both ends are reset.
+    /// If dropped before completion, both sides are reset.
     pub async fn forward(self, to: &PortForward) -> Result<(), Error> {
         let remote = to.connect(self.pair.remote).await?;
-        // Small writes are somebody's keystrokes; a socket that takes no options is gone.
+        // Small writes may be keystrokes. If the option cannot be set, the socket is gone.
         let _ = self.tcp.get_ref().set_nodelay(true);
         match remote.relay(self.tcp).await {
             Err(Error::Local { .. }) => Ok(()),
@@ -184,15 +187,15 @@ impl LocalConnection {
     }
 }
 
-/// How long to wait between attempts to reach the cluster again.
+/// How long to wait between attempts to connect to the cluster again.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Backoff {
-    /// After the first failure. Default: 100 ms.
+    /// The wait after the first failure. Each wait is twice the one before. Default: 100 ms.
     pub first: Duration,
-    /// At the most: each wait is twice the one before. Default: 10 s.
+    /// The longest wait. Default: 10 s.
     pub most: Duration,
-    /// Attempts, one after another, that may fail before the failure is given to the caller. Default: as many as it takes.
+    /// After how many failed attempts in a row the caller gets the failure. `None`, the default: never.
     pub attempts: Option<u32>,
 }
 
@@ -202,7 +205,7 @@ impl Default for Backoff {
     }
 }
 
-/// A connection to the cluster that is made again when it is lost.
+/// A connection to the cluster that is replaced by a new one when it is lost.
 #[derive(Debug)]
 pub struct Reconnecting<Connect> {
     connect: Connect,
@@ -215,25 +218,25 @@ where
     Connect: FnMut() -> Connecting,
     Connecting: Future<Output = Result<PortForward, E>>,
 {
-    /// `connect` dials, upgrades, and sees to it that the driver is polled.
+    /// `connect` has to dial, to upgrade, and to spawn the driver.
     pub fn new(connect: Connect, backoff: Backoff) -> Self {
         Self { connect, backoff, current: None }
     }
 
-    /// Begins with a connection that is there already.
+    /// Begins with an existing connection.
     #[must_use]
     pub fn starting_with(mut self, forward: PortForward) -> Self {
         self.current = Some(Arc::new(forward));
         self
     }
 
-    /// The connection, if it still stands, or else the next one that can be made.
+    /// The current connection if it still takes streams, or else a new one.
     ///
     /// # Errors
-    /// What the last attempt failed with, after [`Backoff::attempts`].
+    /// The error of the last attempt, after [`Backoff::attempts`] failures in a row.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the attempt is given up, and the next call begins anew.
+    /// If dropped before completion, the attempt is dropped, and the next call counts and waits from the beginning.
     pub async fn get(&mut self) -> Result<Arc<PortForward>, E> {
         if let Some(current) = self.current.as_ref().filter(|current| current.multiplexer().takes_streams()) {
             return Ok(Arc::clone(current));

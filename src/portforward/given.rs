@@ -1,6 +1,7 @@
-//! What a socket was given that its peer may have yet to take.
+//! Estimates whether a socket's peer may still have to read bytes that the socket was given.
 //!
-//! Owns the guess: no kernel tells, and a reset takes back what the peer's has not taken. It must not know what for.
+//! A kernel does not tell that, and a reset destroys what the peer's kernel has not received. This file only estimates;
+//! the relay decides what to do.
 
 use std::time::Duration;
 
@@ -8,16 +9,16 @@ use tokio::time::Instant;
 
 use crate::session::SURELY_TAKEN;
 
-/// Bytes that a socket was given of late.
+/// The bytes that a socket was given recently.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
-    /// Without a pause in which all of them were surely taken.
+    /// The bytes since the last long pause, in which the peer surely read all earlier ones.
     bytes: u64,
     last: Option<Instant>,
 }
 
 impl Given {
-    /// The socket was given some more. `pause`: how long a peer that reads may take for what its socket was given.
+    /// Counts more bytes. `pause` is the time in which a live peer surely reads what its socket was given.
     pub(crate) fn more(&mut self, bytes: usize, now: Instant, pause: Duration) {
         if self.last.is_none_or(|last| now.saturating_duration_since(last) >= pause) {
             self.bytes = 0;
@@ -26,7 +27,7 @@ impl Given {
         self.last = Some(now);
     }
 
-    /// When a peer that reads has surely taken all of it. `None`: its kernel had room for it anyway.
+    /// When a live peer has surely read all bytes. `None` if they are so few that the kernel had room for them.
     pub(crate) fn taken_at(&self, pause: Duration) -> Option<Instant> {
         self.last.filter(|_| self.bytes > SURELY_TAKEN)?.checked_add(pause)
     }
@@ -45,7 +46,7 @@ mod tests {
         assert_eq!(given.taken_at(second), None);
         given.more(1, now + second / 2, second);
         assert_eq!(given.taken_at(second), Some(now + second / 2 + second));
-        // It has read those since.
+        // After a long pause the count begins anew.
         given.more(1, now + 2 * second, second);
         assert_eq!(given.taken_at(second), None);
     }

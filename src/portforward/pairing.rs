@@ -1,6 +1,6 @@
-//! Which streams make a pair, without IO.
+//! Finds the two streams of each forwarded connection, without IO.
 //!
-//! Owns the halves that wait for the other, how many and how long. What a stream is makes no difference to it.
+//! Holds each half until the other half comes, and limits how many wait and how long. The streams can be of any type.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,28 +9,28 @@ use crate::port;
 use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::wire::spdy::{Headers, StreamId};
 
-/// Bytes of a request id: clients count, in 20 digits at the most.
+/// The most bytes of a request id. Clients use a counter, which has at most 20 digits.
 const MAX_REQUEST_ID: usize = 64;
 
 /// Which half of a pair a stream is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // a pair has two
 pub enum Kind {
-    /// The bytes of the connection.
+    /// The data stream: the bytes of the connection.
     Data,
-    /// Why it failed.
+    /// The error stream: why the connection failed.
     Error,
 }
 
-/// What the headers of a stream say that it is.
+/// One half of a pair, as the headers of its stream describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // the protocol has these headers
 pub struct Half {
-    /// Which half.
+    /// Which half it is.
     pub kind: Kind,
-    /// Of the connection to this port.
+    /// The port of the connection.
     pub port: u16,
-    /// With this id.
+    /// The request id of the connection.
     pub request: String,
 }
 
@@ -38,19 +38,19 @@ impl Half {
     /// Reads the headers of a stream, as Go's servers do.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// What is wrong with the headers.
     pub fn of(headers: &Headers, id: StreamId) -> Result<Self, &'static str> {
         let kind = match headers.get(STREAM_TYPE) {
             Some("data") => Kind::Data,
             Some("error") => Kind::Error,
-            Some(_) => return Err("a stream that is neither data nor error"),
-            None => return Err("a stream without a type"),
+            Some(_) => return Err("the stream is neither data nor error"),
+            None => return Err("the stream has no type"),
         };
-        let port = headers.get(PORT).ok_or("a stream without a port")?;
-        let port = port::parse(port).filter(|port| *port > 0).ok_or("a port that is none")?;
-        // Clients older than the header make the error stream first, and the data stream next.
+        let port = headers.get(PORT).ok_or("the stream has no port")?;
+        let port = port::parse(port).filter(|port| *port > 0).ok_or("the port is not a number from 1 to 65535")?;
+        // Old clients send no request id. They make the error stream first, and the data stream directly after it.
         let request = match (headers.get(REQUEST_ID).filter(|request| !request.is_empty()), kind) {
-            (Some(request), _) if request.len() > MAX_REQUEST_ID => return Err("a request id that is too long"),
+            (Some(request), _) if request.len() > MAX_REQUEST_ID => return Err("the request id is too long"),
             (Some(request), _) => request.to_owned(),
             (None, Kind::Error) => id.get().to_string(),
             (None, Kind::Data) => id.get().saturating_sub(2).to_string(),
@@ -59,13 +59,13 @@ impl Half {
     }
 }
 
-/// The halves that wait for the other.
+/// The halves that wait for their other half.
 #[derive(Debug)]
 pub struct Pairing<T> {
     waiting: HashMap<String, Waiting<T>>,
-    /// When each was put there, the oldest first; some may have found the other since.
+    /// When each half came, the oldest first. Some of them may be paired already.
     order: VecDeque<(Instant, u64, String)>,
-    /// How many were put there: what tells two of one id apart, as the clock need not.
+    /// How many halves have waited. It numbers them: two halves of the same request id may have come at the same time.
     put: u64,
     timeout: Duration,
     most: usize,
@@ -78,40 +78,40 @@ struct Waiting<T> {
     stream: T,
 }
 
-/// What became of a stream.
+/// What became of an offered stream.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // complete: there is nothing else to become
 pub enum Offered<T> {
-    /// The other half is there: the port, the id, data, error.
+    /// Both halves are there: the port, the request id, the data stream and the error stream.
     Paired(u16, String, T, T),
-    /// It waits for the other.
+    /// The stream waits for its other half.
     Waits,
-    /// There is such a half already.
+    /// The same half of this connection waits already.
     Twice(T),
-    /// Too many wait.
+    /// Too many halves wait.
     TooMany(T),
 }
 
 impl<T> Pairing<T> {
-    /// Where each half waits so long, and so many do at the most.
+    /// Each half waits for up to `timeout`, and at most `most` halves wait.
     #[must_use]
     pub fn new(timeout: Duration, most: usize) -> Self {
         Self { waiting: HashMap::new(), order: VecDeque::new(), put: 0, timeout, most }
     }
 
-    /// How many wait.
+    /// How many halves wait.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Whether none waits.
+    /// Whether no half waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Puts a stream to its other half, where that is there.
+    /// Joins a stream to its other half, or lets it wait.
     pub fn offer(&mut self, half: Half, stream: T, now: Instant) -> Offered<T> {
         match self.waiting.get(&half.request) {
             Some(other) if other.half.kind == half.kind => return Offered::Twice(stream),
@@ -129,19 +129,19 @@ impl<T> Pairing<T> {
         let Some(other) = self.waiting.remove(&half.request) else { return Offered::Twice(stream) };
         self.forget_found();
         match half.kind {
-            // The data stream's port is the one that counts.
+            // If the two ports differ, the data stream's port counts.
             Kind::Data => Offered::Paired(half.port, half.request, stream, other.stream),
             Kind::Error => Offered::Paired(other.half.port, half.request, other.stream, stream),
         }
     }
 
-    /// When the next one will have waited for too long.
+    /// When [`expire`](Self::expire) has to be called next.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.order.front()?.0.checked_add(self.timeout)
     }
 
-    /// The next one that has waited for too long.
+    /// Takes a half that has waited for longer than the timeout.
     pub fn expire(&mut self, now: Instant) -> Option<(Half, T)> {
         while self.deadline()? <= now {
             let (_, number, request) = self.order.pop_front()?;
@@ -152,7 +152,8 @@ impl<T> Pairing<T> {
         None
     }
 
-    /// The order holds no more that have found the other than that still wait, or a client that pairs for ever would fill it.
+    /// Removes paired halves from the order once they outnumber the waiting ones. Otherwise the order would grow with
+    /// each pair.
     fn forget_found(&mut self) {
         if self.order.len() > self.waiting.len().saturating_mul(2).saturating_add(16) {
             let waiting = &self.waiting;

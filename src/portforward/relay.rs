@@ -1,7 +1,8 @@
-//! A forwarded connection joined to a socket.
+//! Joins a forwarded connection to a socket.
 //!
-//! Owns how either ends for the other. An end is an end: of one direction, and the other goes on. Whatever else it was that a direction stopped
-//! with, nobody may take it for one: the socket is dropped without having been shut down, and the connection is reset.
+//! Decides how the end of one side ends the other. When one side ends a direction, that direction is ended on the other
+//! side, and the other direction goes on. Everything else is a break: the socket is dropped without a shutdown, and the
+//! connection is reset, so that no peer takes it for an end.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -13,29 +14,33 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use super::{Connection, Error};
-use crate::portforward::given::Given;
+use super::connection::Connection;
+use super::error::Error;
+use super::given::Given;
 
-/// What one read of the socket takes.
+/// The most bytes of one read of the socket.
 const PIECE: usize = 32 * 1024;
-/// Pieces in one poll of a direction before the other, and other tasks, get their turn.
+/// How many pieces one poll moves in a direction, before the other direction and other tasks have their turn.
 const ROUNDS: usize = 8;
 
 impl Connection {
-    /// Moves bytes between this connection and a socket, or any other IO, until both directions have ended, each in its time.
+    /// Moves bytes between this connection and a socket, or any other IO, until both directions have ended, each by
+    /// itself.
     ///
-    /// What breaks off on one side breaks off on the other. The socket is shut down for an end alone: for a break it is dropped, which
-    /// [`AbortOnDrop`](crate::AbortOnDrop) makes a reset of, behind all that had come. The connection is reset behind what the socket had said, as
-    /// far as a client takes it or a server's window has room for it.
+    /// A break on one side is a break on the other. The socket is shut down only for an end. For a break it is dropped,
+    /// after all bytes that had come; use [`AbortOnDrop`](crate::AbortOnDrop) to make that a reset. If the socket
+    /// breaks off, the connection is reset, after what the socket had sent, as far as the peer takes it or its window
+    /// has room.
     ///
-    /// Of more than 64 KiB that it was given of late a socket may have yet to take some when the connection breaks off:
-    /// [`Options::linger`](super::Options::linger) is its time. So it is for a socket that still sends when the other side has ended and reads no more.
+    /// [`Options::linger`](super::Options::linger) limits two waits. When the connection breaks off and the socket was
+    /// recently given more than 64 KiB, its peer has that long to read them. When the connection has ended and reads no
+    /// more, a socket that still sends has that long to end.
     ///
     /// # Errors
-    /// What the connection failed with, as reading it gives, or [`Error::Local`] with what the socket did.
+    /// If the connection failed, the error that [`data`](Self::data) gives. If the socket failed, [`Error::Local`].
     ///
     /// # Cancel safety
-    /// Dropped, both break off.
+    /// If dropped before completion, both sides break off.
     pub async fn relay<IO>(mut self, io: IO) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -47,7 +52,7 @@ impl Connection {
             Err(broken) => broken,
         };
         let Relay { connection, io, .. } = relay;
-        // It goes first: whoever takes nothing more of the connection's must not hold it up.
+        // The socket goes first: it must not wait until the connection has taken everything.
         drop(io);
         match broken {
             Broken::Connection(error) => Err(error),
@@ -62,17 +67,17 @@ impl Connection {
     }
 }
 
-/// What broke off.
+/// The side that broke off.
 enum Broken {
     Connection(Error),
     Local(io::Error),
 }
 
-/// How far a direction has come.
+/// The state of one direction.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Moving,
-    /// The source has ended, which the sink is to be told.
+    /// The source has ended, and the sink is still to be told.
     Ending,
     Over,
 }
@@ -80,27 +85,27 @@ enum Stage {
 struct Relay<IO> {
     connection: Connection,
     io: IO,
-    /// From the socket.
+    /// From the socket to the connection.
     up: Stage,
-    /// To the socket.
+    /// From the connection to the socket.
     down: Stage,
-    /// What was read of the socket, and not taken yet.
+    /// What was read from the socket, and the connection has not taken yet.
     said: BytesMut,
-    /// What came for the socket, and it has not taken yet.
+    /// What was read from the connection, and the socket has not taken yet.
     held: Bytes,
     unflushed: bool,
-    /// The socket takes no more: what it said before that is still to be read.
+    /// The socket takes no more bytes. What it sent before that can still be read.
     io_deaf: bool,
-    /// What it failed with then, if it had not ended.
+    /// The error of that write, unless the socket had ended in good order.
     io_broken: Option<io::Error>,
-    /// Why the connection takes no more. If something is wrong with it, reading tells.
+    /// Why the connection takes no more bytes. Reading tells whether it has failed.
     deaf: Option<Error>,
-    /// The connection broke off, and the socket may have yet to take what came before.
+    /// Why the connection broke off, while the socket may still have to take what came before.
     broken: Option<Error>,
-    /// It has ended since, and wants no more of it.
+    /// The socket has ended since the connection broke off, and needs no more bytes.
     io_ended: bool,
     given: Given,
-    /// When the socket took some last, or the connection was found to take no more.
+    /// When the socket last took bytes, or when the connection began to take no more.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -128,7 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.broken.is_none() {
-            // The connection's word on what is wrong goes before the socket's.
+            // If both sides fail, the connection's error is returned.
             if let Poll::Ready(Err(error)) = self.poll_down(cx) {
                 self.broken = Some(error);
             }
@@ -149,11 +154,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         }
         match (self.up, self.down) {
             (Stage::Over, Stage::Over) => Poll::Ready(Ok(())),
-            // It has said all and takes nothing: the other side hears so.
+            // The socket has sent all and takes nothing more, so the relay is done.
             (Stage::Over, _) if self.io_deaf => Poll::Ready(Ok(())),
-            // A close now would take back what the socket has yet to read: it is reset for what it still sends.
+            // The socket still sends, but the connection takes nothing. If the socket were dropped now, its reset could
+            // destroy bytes that its peer has yet to read.
             (_, Stage::Over) if self.deaf.is_some() => self.poll_past(cx).map(Ok),
-            // Nor may it send to nobody for ever, while it takes nothing itself.
+            // The connection takes no more bytes and the socket takes none either: it does not wait for ever.
             _ if self.deaf.is_some() && !self.held.is_empty() => {
                 ready!(self.poll_past(cx));
                 Poll::Ready(self.deaf.take().map_or(Ok(()), |error| Err(Broken::Connection(error))))
@@ -162,7 +168,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         }
     }
 
-    /// From the connection to the socket.
+    /// Moves bytes from the connection to the socket.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         for _ in 0..ROUNDS {
             if self.io_deaf {
@@ -183,7 +189,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                 Stage::Over => return Poll::Ready(Ok(())),
                 Stage::Ending => {
                     if !self.io_deaf {
-                        // One that takes no end is gone. How, reading tells.
+                        // A socket that cannot be shut down is gone. Reading tells how.
                         self.io_deaf = ready!(Pin::new(&mut self.io).poll_shutdown(cx)).is_err();
                     }
                     self.down = Stage::Over;
@@ -207,7 +213,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         Poll::Pending
     }
 
-    /// From the socket to the connection.
+    /// Moves bytes from the socket to the connection.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let broken = |error| Poll::Ready(Err(Broken::Local(error)));
         for _ in 0..ROUNDS {
@@ -219,7 +225,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             } else if !self.said.is_empty() {
                 match self.connection.poll_copy(&self.said, cx) {
                     Poll::Ready(Ok(count)) => self.said.advance(count.min(self.said.len())),
-                    // Who does not take it hears at least of the break.
+                    // If the connection does not take the bytes now, it is broken off without them.
                     Poll::Pending => return self.io_broken.take().map_or(Poll::Pending, broken),
                     Poll::Ready(Err(error)) => {
                         self.deaf = Some(error);
@@ -231,7 +237,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             self.said.reserve(PIECE);
             match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.said) {
                 Poll::Pending => {
-                    // One that is idle holds no buffer.
+                    // An idle connection holds no buffer.
                     self.said = BytesMut::new();
                     return Poll::Pending;
                 }
@@ -254,7 +260,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         Poll::Pending
     }
 
-    /// Nothing more for now: what a TLS session holds back goes out.
+    /// Flushes the socket once there is nothing more to write for now: a TLS session may hold bytes back.
     fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.unflushed && !self.io_deaf {
             if let Err(error) = ready!(Pin::new(&mut self.io).poll_flush(cx)) {
@@ -265,14 +271,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         Poll::Ready(())
     }
 
-    /// The socket cannot be written to. A broken pipe is one that had ended before, in good order; any other failure may have been told here
-    /// and be told no more, so that reading would show an end.
+    /// Notes that the socket cannot be written to. A broken pipe means that the socket had ended before, in good order.
+    /// Another error is kept: the system may report it only once, and a later read would then show an end.
     fn io_failed(&mut self, error: io::Error) {
         self.io_deaf = true;
         self.io_broken = Some(error).filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
     }
 
-    /// While the socket takes nothing: whether what it is held for is nobody's any more.
+    /// Whether the connection was given up while the socket does not take its bytes.
     fn gives_up(&mut self, cx: &mut Context<'_>) -> Option<Error> {
         match self.connection.poll_given_up(cx) {
             Poll::Ready(error) => {
@@ -283,7 +289,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         }
     }
 
-    /// Ready once the socket has had its time.
+    /// Ready once [`Options::linger`](super::Options::linger) has passed.
     fn poll_past(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.since.checked_add(self.connection.linger()) {
             Some(until) => self.poll_until(until, cx),

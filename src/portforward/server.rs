@@ -1,29 +1,33 @@
-//! The server's side: puts the pairs together.
+//! The server's side of port-forward: puts the two streams of each connection together.
+//!
+//! Dialling what is behind a port is for the caller.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep_until;
 
+use super::connection::Connection;
+use super::error::{Error, check_protocol};
+use super::options::Options;
 use super::pairing::{Half, Kind, Offered, Pairing};
-use super::{Connection, Error, Options, check_protocol};
 use crate::mux::{Incoming, Multiplexer, Stream};
 use crate::protocol::ERROR;
 use crate::session::ConnectionError;
 use crate::wire::spdy::{Headers, RstStatus};
 
-/// Takes the connections that a client forwards.
+/// Accepts the connections of a client.
 #[derive(Debug)]
 pub struct PortForwardServer {
     mux: Multiplexer,
     pairing: Pairing<Arrived>,
-    /// A word on an error stream concerns its connection alone.
+    /// Whether a server may write to an error stream without harm to other connections: in legacy port-forward alone.
     says_why: bool,
     linger: Duration,
 }
 
-/// A stream of a pair. An error stream is answered at once, since clients wait for that before they make the other; a data
-/// stream when it is known whether there is anything behind it.
+/// A stream of a pair. An error stream is answered at once, because clients wait for that before they make the data
+/// stream. A data stream is answered once the caller knows whether the port can be reached.
 #[derive(Debug)]
 enum Arrived {
     Data(Incoming),
@@ -31,38 +35,40 @@ enum Arrived {
 }
 
 impl PortForwardServer {
-    /// On a connection that was upgraded to port-forward, with the default [`Options`].
+    /// Uses a connection that was upgraded to port-forward, with the default [`Options`].
     ///
     /// # Errors
-    /// [`Error::NotPortForward`] on any other.
+    /// [`Error::NotPortForward`] if the connection negotiated another protocol.
     pub fn new(mux: Multiplexer) -> Result<Self, Error> {
         Self::with_options(mux, &Options::default())
     }
 
-    /// The same with other options.
+    /// The same as [`new`](Self::new), with other options.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The same as [`new`](Self::new).
     pub fn with_options(mux: Multiplexer, options: &Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
         mux.give_up_stalled(options.stall_timeout);
         let pairing = Pairing::new(options.creation_timeout, options.max_half_pairs);
-        // Only the old form names its ports ahead.
+        // Only legacy port-forward names its ports in the request.
         let says_why = !mux.ports().is_empty();
         Ok(Self { mux, pairing, says_why, linger: options.linger })
     }
 
-    /// Waits for the next connection that the client makes. `None`: the client has ended in good order, or, in the old form,
-    /// all connections have that it asked for.
+    /// Waits for the next connection of the client. `None` means that the client has ended in good order, or in legacy
+    /// port-forward that all requested connections have ended.
     ///
-    /// Streams that are no half of a pair are reset, and so is, while this is waited for, a half whose other does not come;
-    /// the rest is not concerned. The client's older connections live on whether or not this is called.
+    /// A stream that is not half of a pair is reset. So is a half whose other half does not come within
+    /// [`Options::creation_timeout`], but only while this is polled. Other connections are not affected, and they go on
+    /// whether or not this is called.
     ///
     /// # Errors
-    /// What the connection failed with: a client that simply goes away is [`ConnectionError::Lost`].
+    /// The error that the multiplexed connection ended with. It is [`ConnectionError::Lost`] if the client goes away
+    /// without a goodbye.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has lost nothing.
+    /// If dropped before completion, no connection is lost.
     pub async fn accept(&mut self) -> Option<Result<Request, Error>> {
         loop {
             let due = self.pairing.deadline();
@@ -137,27 +143,27 @@ impl PortForwardServer {
         }
     }
 
-    /// Waits until the client has gone away: with it goes whatever was forwarded.
+    /// Waits until the multiplexed connection has ended, and with it all forwarded connections.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits.
+    /// Can be dropped and called again.
     pub async fn client_gone(&self) {
         self.mux.gone().await;
     }
 
-    /// Ends the connection in good order, and waits for that.
+    /// Ends the multiplexed connection in good order, and waits for its end.
     ///
     /// # Errors
-    /// What the connection failed with.
+    /// The error that the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped, it no longer waits; the connection ends all the same.
+    /// If dropped before completion, the connection ends all the same.
     pub async fn shutdown(self) -> Result<(), ConnectionError> {
         self.mux.shutdown().await
     }
 }
 
-/// A connection that a client wants. Dropped, it is refused.
+/// A client's request for a connection. It is refused if it is dropped.
 #[derive(Debug)]
 pub struct Request {
     port: u16,
@@ -175,23 +181,23 @@ impl Request {
         self.port
     }
 
-    /// What the client calls it, for logs.
+    /// The client's request id, for logs.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The port was reached: the connection stands.
+    /// Accepts the connection. Call it once the port was reached.
     #[must_use]
     pub fn accept(self) -> Connection {
         let (_, error) = self.error.split();
         Connection::server(self.data.reply(), error, self.port, self.says_why, self.linger)
     }
 
-    /// The port could not be reached. A client of ours is told why; one of Go's sees a connection that ends at once, and its
-    /// other connections live on.
+    /// Refuses the connection because the port could not be reached. A client of this crate is told the reason, at most
+    /// 1024 characters of it. A Go client sees a connection that ends at once. The client's other connections go on.
     pub fn fail(self, reason: &str) {
-        // A reason that is no header is not worth failing for.
+        // Control characters cannot be sent in a header.
         let reason: String = reason.chars().filter(|char| !char.is_control()).take(1024).collect();
         let headers = Headers::from_iter([(ERROR, &reason[..])]);
         if let Ok(mut data) = self.data.reply_with(headers) {
@@ -201,14 +207,14 @@ impl Request {
         end(self.error, self.says_why);
     }
 
-    /// The port could not be reached, said as Go's servers do, in the words of the error stream. client-go prints them, and
-    /// then gives up all its connections with "lost connection to pod".
+    /// Refuses the connection as Go's servers do: the reason is sent on the error stream. client-go prints the reason,
+    /// and then gives up all its connections with "lost connection to pod".
     ///
     /// # Errors
-    /// What the connection ended with.
+    /// The error that the stream or the connection ended with.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the client may not have heard why.
+    /// If dropped before completion, the client may not be told the reason.
     pub async fn fail_on_error_stream(mut self, reason: &str) -> Result<(), Error> {
         let said = self.error.send(Bytes::copy_from_slice(reason.as_bytes())).await;
         end(self.error, self.says_why);
@@ -217,11 +223,11 @@ impl Request {
     }
 }
 
-/// Ends a stream, and behind that what a client may still send on it: one that does not end its half must not fill the table with them. In the
-/// old form none can, and a reset is an error.
-fn end(mut stream: Stream, is_old: bool) {
+/// Ends a stream, and then resets it, because a client that never ends its half must not fill the table of streams. In
+/// legacy port-forward a client cannot end its half, and a reset would be an error.
+fn end(mut stream: Stream, is_legacy: bool) {
     stream.finish();
-    if !is_old {
+    if !is_legacy {
         stream.split().0.cancel_behind();
     }
 }

@@ -1,74 +1,83 @@
-//! What a user may set on a connection, with every default and its reason.
+//! The settings of a connection, with every default and its reason.
 //!
-//! Owns the values. It must not act on them.
+//! This module owns the values. It must not act on them: the rest of [`session`](super) and [`mux`](crate::mux) do.
 
 use std::time::Duration;
 
 use crate::wire::{HeaderCompression, Limits};
 
-/// What a peer's kernel has surely taken: the least that a receive buffer begins with anywhere. Of more than that a peer that is
-/// silent may still have the rest to read, and a connection that is closed meanwhile is reset when it speaks again: the kernel on
-/// this side then takes back what it had not delivered.
+/// How many bytes a peer's kernel has taken for certain: a receive buffer is at least this large everywhere.
+///
+/// If more was sent and the peer is silent, it may still be reading. A connection that we close then is reset when the peer's
+/// next bytes arrive, and our kernel drops what it has not delivered yet.
 pub(crate) const SURELY_TAKEN: u64 = 64 * 1024;
 
 /// How a connection behaves.
 ///
-/// The subprotocols of WebSocket have five streams and no windows: there `flow_control`, `header_compression` and the limits on frames,
-/// headers and streams do nothing.
+/// `Config::default()` suits a client, and a server with many streams. [`Config::exec`] suits one exec or attach session.
 ///
-/// `Config::default()` is right for a client and for a server of many streams; [`Config::exec`] is for one
-/// exec or attach session.
+/// A setting that is marked *SPDY only* does nothing over WebSocket channels: the WebSocket subprotocols of exec and attach, and
+/// legacy port-forward. Port-forward through the tunnel (`SPDY/3.1+portforward.k8s.io`) is SPDY inside WebSocket, and uses every setting.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Whether windows are obeyed and granted. Default: [`FlowControl::Auto`].
+    /// Whether the connection has flow control. SPDY only. Default: [`FlowControl::Auto`].
     pub flow_control: FlowControl,
-    /// How header blocks are written. Default: [`HeaderCompression::Deflate`].
+    /// How header blocks are written. SPDY only. Default: [`HeaderCompression::Deflate`].
     pub header_compression: HeaderCompression,
-    /// What the peer may make us hold or do.
+    /// How much a peer may make this end hold or do. Each limit says whether it is SPDY only.
     pub limits: Limits,
-    /// Bytes that one DATA frame of ours carries at most. Default: 32 KiB, the largest that Go's peers send.
+    /// The largest payload that is sent in one DATA frame, or in one WebSocket message, in bytes. Default: 32 KiB, the largest that Go's
+    /// peers send.
     pub max_data_frame: usize,
-    /// Bytes that may wait to be sent on one stream before its writer has to wait. 0 counts as 1. Default: 256 KiB.
+    /// How many bytes may wait to be sent on one stream. A writer waits while the buffer is full. 0 counts as 1. Default: 256 KiB.
     pub send_buffer: usize,
-    /// Bytes that each stream may hold unread for itself; also the window it is opened with. Default: 64 KiB.
+    /// How many unread bytes each stream may hold before they count against [`receive_budget`](Self::receive_budget). With SPDY's flow
+    /// control this is also the window that a stream starts with. Default: 64 KiB.
     pub stream_receive_budget: usize,
-    /// Bytes that all streams together may hold unread beyond their own share. Past it the socket is no longer
-    /// read, because nothing else slows a Go peer down. Below 64 KiB two ends of ours, each of which waits for the other to
-    /// read, can spend it before they know of each other's windows. Default: 1 MiB.
+    /// How many unread bytes all streams together may hold beyond their [`stream_receive_budget`](Self::stream_receive_budget)s. While
+    /// they hold more, the socket is not read: nothing else slows down a Go peer. With less than 64 KiB, two ends that use this
+    /// crate can deadlock: both may spend the budget before they know each other's windows, and then each waits for the other to read.
+    /// Default: 1 MiB.
     pub receive_budget: usize,
-    /// A PING is sent when nothing was received for so long, and again after each such time; `None` sends none. A connection that is not
-    /// read because unread bytes are over the budget is pinged too. It keeps open what stands in between: some kubelets end what is
-    /// idle for 30 s, gateways what is idle for 50 s. Default: 10 s.
+    /// After this much silence of the peer a PING is sent, and then another one after each further interval. `None` sends no PINGs. PINGs are
+    /// also sent while this end does not read because unread bytes exceed the budget. They keep hops open: some kubelets close a
+    /// connection that is idle for 30 s, and some gateways one that is idle for 50 s. Default: 10 s.
     pub keepalive_interval: Option<Duration>,
-    /// The connection is dead when nothing was received for so long and three PINGs in a row were left unanswered that a live peer
-    /// would have answered. Silence while we ourselves do not read is not counted, nor are PINGs behind DATA that a peer without windows
-    /// may not have read: a Go server whose process does not read its stdin reads nothing else either. A server judges no WebSocket
-    /// client by its silence: many answer PINGs only while their program reads. Where silence proves nothing the kernel finds out
-    /// whether the peer's host is dead, and `idle_timeout` ends what is left. `None` judges nobody. Only with `keepalive_interval`.
-    /// Default: 60 s.
-    pub keepalive_timeout: Option<Duration>,
-    /// While a server does not read because unread bytes are over the budget, it sends a PING so often, where that is more often than
-    /// `keepalive_interval`: it cannot see that its client is gone but by a write that fails. Only with `keepalive_interval`.
-    /// Default: 5 s.
-    pub pause_probe_interval: Duration,
-    /// Ends a connection on which no byte came and no frame went for so long. PINGs of ours that nobody answers do not count; with
-    /// keepalive on, a peer that answers them is never idle. Default: 4 h, as cri-streaming's.
-    pub idle_timeout: Option<Duration>,
-    /// Resets the stream with the most unread bytes, when for their sake nothing was read of the connection for so long while somebody waits for bytes of
-    /// another stream, or for the answer to one. What it holds is dropped, its reader gets [`StreamError::Stalled`](crate::StreamError::Stalled), and the
-    /// others go on. Where nobody else waits, it is left alone for as long as it likes.
+    /// After this much silence the peer counts as dead and the connection fails, if three PINGs in a row are unanswered as well. `None`
+    /// turns the check off. Needs [`keepalive_interval`](Self::keepalive_interval). Default: 60 s.
     ///
-    /// The streams of an exec or attach session are parts of one whole, of which none is given up whatever is set here. Port-forward has a time of its
-    /// own for where there is none here: [`portforward::Options::stall_timeout`](crate::portforward::Options::stall_timeout). Default: never.
+    /// Only silence that proves something counts:
+    /// - Silence does not count while this end itself does not read.
+    /// - A PING does not count if it follows DATA that a peer without flow control may not have read. A Go server whose process does not
+    ///   read its stdin reads nothing else either.
+    /// - A server ignores the setting over WebSocket channels: many WebSocket clients answer PINGs only while their program reads.
+    ///
+    /// In these cases the kernel detects a dead host, and [`idle_timeout`](Self::idle_timeout) ends the connections that are left.
+    pub keepalive_timeout: Option<Duration>,
+    /// How often a server sends a PING while it does not read because unread bytes exceed the budget. In that state only a failed write
+    /// shows that the client is gone. Used only if it is shorter than [`keepalive_interval`](Self::keepalive_interval), and not at all
+    /// without that. Default: 5 s.
+    pub pause_probe_interval: Duration,
+    /// The connection fails when no byte was received and no frame was sent for this long. A PING of ours does not count if the peer
+    /// leaves it unanswered. With keepalive, a peer that answers PINGs is never idle. `None` waits for ever. Default: 4 h, as in cri-streaming.
+    pub idle_timeout: Option<Duration>,
+    /// Resets the stream with the most unread bytes when it has kept the socket from being read for this long, and a reader waits for
+    /// bytes of another stream or for the answer to one. The unread bytes of the reset stream are dropped, its reader gets
+    /// [`StreamError::Stalled`](crate::StreamError::Stalled), and the other streams go on. If no other reader waits, the stream may stay
+    /// unread for ever. `None` never resets a stream. Default: `None`.
+    ///
+    /// Exec and attach sessions ignore the setting, because a session without one of its streams would look complete. Port-forward uses
+    /// [`portforward::Options::stall_timeout`](crate::portforward::Options::stall_timeout) if this is `None`.
     pub stream_stall_timeout: Option<Duration>,
-    /// Fails the connection when a stream nobody reads has held it up for so long. Default: never.
+    /// The connection fails when an unread stream has kept the socket from being read for this long. `None` waits for ever. Default: `None`.
     pub stall_timeout: Option<Duration>,
-    /// While the connection closes in good order: it fails once the peer has taken none of what is queued for so long. That may be
-    /// the tail of an output, with a pager at the other end. Also the longest that a peer's end is waited for. Default: 5 min.
+    /// While the connection closes in good order: the connection fails when the peer has accepted none of the queued bytes for this long.
+    /// These may be the tail of an output that somebody reads in a pager. It is also the longest time to wait for the peer's
+    /// end. Default: 5 min.
     pub flush_timeout: Duration,
-    /// Once all of ours is written: how long a silent peer's end is waited for. A peer that may have more than 64 KiB of it still to
-    /// take has `flush_timeout` instead. After a failure: how long anything is waited for. Default: 10 s.
+    /// After this end has written everything: how long a silent peer's end is waited for. If the peer may have more than 64 KiB
+    /// left to read, `flush_timeout` is used instead. After a failure: the longest time for each step of the ending. Default: 10 s.
     pub linger: Duration,
 }
 
@@ -95,28 +104,30 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For one exec or attach session, which needs five streams: 16 are allowed.
+    /// For one exec or attach session. It has five streams, and `max_streams` is 16 instead of 1024.
     #[must_use]
     pub fn exec() -> Self {
         Self { limits: Limits { max_streams: 16, ..Limits::default() }, stream_stall_timeout: None, ..Self::default() }
     }
 }
 
-/// Whether a connection obeys and grants windows (SPDY/3.1 §2.6.8).
+/// Whether a SPDY connection has flow control: obeys the peer's windows, and grants windows to the peer (SPDY/3.1 §2.6.8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlowControl {
-    /// Windows with a peer that shows that it has them, none with a peer that does not (Go's have none, and
-    /// would hang after 64 KiB).
+    /// Flow control if the peer shows that it has flow control, and none otherwise. Go's peers have none, and would
+    /// hang after 64 KiB.
     ///
-    /// The client says INITIAL_WINDOW_SIZE in its first flight and a server of ours answers with its own, ahead of anything
-    /// else: until the server's first frame, or for ten seconds, the client sends no more than a window. Both count
-    /// from the first byte; whoever has received INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants from then on.
+    /// The client sends INITIAL_WINDOW_SIZE in its first flight, and a server that uses this crate answers with its own before
+    /// anything else. Until the server's first frame, or for ten seconds, the client sends no more than one window. Both ends count
+    /// from the first byte. An end that has received INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants windows from
+    /// then on.
     #[default]
     Auto,
-    /// No windows at all.
+    /// No flow control.
     Off,
-    /// The draft to the letter, from the first byte: for peers that expect updates and announce nothing, as netty does. Not opposite
-    /// [`Auto`](Self::Auto), which may have sent more than 64 KiB before it hears of windows.
+    /// Flow control exactly as the draft says, from the first byte. Use it for a peer that expects WINDOW_UPDATEs without announcing
+    /// windows, as netty does. Do not use it if the peer uses [`Auto`](Self::Auto): that end may send more than 64 KiB
+    /// before it learns of windows.
     Strict,
 }

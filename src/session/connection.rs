@@ -1,8 +1,8 @@
-//! The state of a connection, both roles (SPDY/3.1 §2.1–2.3, §2.6).
+//! The state of a connection, for both roles (SPDY/3.1 §2.1–2.3, §2.6).
 //!
-//! Owns the streams, their ids, and what users may ask of them. Frames that come are handled in
-//! [`receive`](super::receive), frames that go are chosen in [`transmit`](super::transmit), time passes in
-//! [`clock`](super::clock), and things end in [`ending`](super::ending). No IO, no clock and no waker inside: whoever drives it brings those.
+//! This module owns the streams, their ids, and the operations on them. Other modules extend it: [`receive`](super::receive) handles received
+//! messages, [`transmit`](super::transmit) chooses what is sent next, [`timers`](super::timers) runs the timers, and
+//! [`ending`](super::ending) ends streams and the connection. None of them may contain IO, a clock or a waker: the caller supplies these.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -11,104 +11,32 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::config::{Config, FlowControl};
-use super::ending::{LastWord, Phase};
 use super::error::{ConnectionError, StreamError};
+use super::event::{Event, ReadOutcome, WriteOutcome};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
+use super::given::Given;
 use super::message::Message;
+use super::phase::{LastWord, Phase};
+use super::role::Role;
 use super::stream::{Control, End, Sending, Stream};
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
-/// Which end of the connection this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums)] // there are two ends
-pub enum Role {
-    /// Connected: opens odd streams.
-    Client,
-    /// Accepted: opens even streams, and is silent until the client's first frame.
-    Server,
-}
-
-impl Role {
-    /// Whether a PING with this id is one that this end sends, or the answer to it: a client's are odd (§2.6.5).
-    pub(crate) fn sends_ping(self, id: u32) -> bool {
-        (id & 1 == 1) == (self == Self::Client)
-    }
-}
-
-/// What happened that somebody may be waiting for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The peer opened a stream: [`Connection::take_headers`], then [`Connection::reply`] or [`Connection::reset`].
-    Incoming(StreamId),
-    /// The peer answered, or reset, a stream of ours.
-    Answered(StreamId),
-    /// A reader that was told [`ReadOutcome::Blocked`] should try again.
-    Readable(StreamId),
-    /// A writer that was told [`WriteOutcome::Blocked`] should try again.
-    Writable(StreamId),
-    /// Nothing more will come on the stream; what came before may still be unread. Once the connection is closed it comes again when
-    /// all of it is read.
-    Ended(StreamId),
-    /// All that was written on the stream, and its FIN, has been given to the transport; or never will be.
-    Sent(StreamId),
-    /// An [`Connection::open`] that had to wait may succeed now.
-    CanOpen,
-    /// The peer answered a PING.
-    Pong(u32),
-    /// The connection is closed or failed: everybody should look again.
-    Closed,
-}
-
-/// A stream that both ends have from the start.
-#[derive(Clone, Debug)]
-pub(crate) struct Given {
-    /// What it is for.
-    pub(crate) headers: Headers,
-    /// The server need not answer it.
-    pub(crate) answered: bool,
-    /// The peer listens to what this end sends on it. Else what is written fails the stream, as if the peer had reset it.
-    pub(crate) heard: bool,
-    /// The peer's direction ends with ours.
-    pub(crate) ends_with_ours: bool,
-}
-
-/// What [`Connection::read`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)] // complete: there are no other states of a reader
-pub enum ReadOutcome {
-    /// The next bytes.
-    Data(Bytes),
-    /// The peer sent FIN, and all before it was read.
-    Finished,
-    /// The peer reset the stream, and all before it was read.
-    Reset(RstStatus),
-    /// Nothing yet. [`Event::Readable`] will come.
-    Blocked,
-}
-
-/// What [`Connection::write`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)] // complete: there are no other states of a writer
-pub enum WriteOutcome {
-    /// The bytes are queued.
-    Queued,
-    /// The stream's send buffer is full; nothing was taken. [`Event::Writable`] will come.
-    Blocked,
-}
-
 /// A SPDY/3.1 connection without IO.
 ///
-/// Feed it the peer's frames with [`receive`](Self::receive) while [`wants_read`](Self::wants_read), write what
-/// [`poll_frame`](Self::poll_frame) gives, hand on what [`poll_event`](Self::poll_event) gives, and call
-/// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) has passed. After every other call
-/// there may be new frames, events and a new timeout.
+/// To drive it:
+/// - Pass the peer's frames to [`receive`](Self::receive), while [`wants_read`](Self::wants_read) is true.
+/// - Write the frames that [`poll_frame`](Self::poll_frame) returns.
+/// - Act on the events that [`poll_event`](Self::poll_event) returns.
+/// - Call [`handle_timeout`](Self::handle_timeout) when the time of [`poll_timeout`](Self::poll_timeout) has come.
+///
+/// Every other call can cause new frames, new events and a new timeout.
 ///
 /// ```
 /// use std::time::Instant;
 /// use bytes::Bytes;
-/// use kubestream::spdy::{Config, Connection, Headers, ReadOutcome, Role};
+/// use kubestream::session::{Config, Connection, ReadOutcome, Role};
+/// use kubestream::wire::spdy::Headers;
 ///
 /// let now = Instant::now();
 /// let mut client = Connection::new(Role::Client, Config::default(), now);
@@ -126,57 +54,58 @@ pub struct Connection {
     pub(super) role: Role,
     pub(super) config: Config,
     pub(super) phase: Phase,
-    /// Boxed: a table of 10,000 is up to half empty.
+    /// Streams are boxed, because a table for 10,000 of them can be half empty.
     pub(super) streams: HashMap<StreamId, Box<Stream>>,
     pub(super) events: VecDeque<Event>,
 
     next_id: u32,
-    /// The highest id the peer opened.
+    /// The highest stream id that the peer has opened.
     pub(super) last_taken: StreamId,
-    /// Streams of the peer in the table: one that is over on the wire still costs whoever handles it, and a peer that
-    /// brings streams to their end faster than they are handled must not have any number of them (CVE-2025-8671).
+    /// How many streams of the peer are in the table. A stream that has ended on the wire counts until its handles are dropped:
+    /// otherwise a peer could open and end streams faster than they are handled, without limit (CVE-2025-8671).
     pub(super) theirs_live: usize,
-    /// Streams of ours that are not over on the wire.
+    /// How many streams of ours have not ended on the wire.
     pub(super) ours_live: usize,
-    /// What the peer allows of ours.
+    /// How many open streams the peer allows us.
     pub(super) peer_max_streams: usize,
     pub(super) open_waits: bool,
-    /// The peer's GOAWAY.
+    /// The peer's GOAWAY, if it has come: the last stream taken, and the status.
     pub(super) gone_away: Option<(StreamId, GoAwayStatus)>,
 
-    /// The peer has shown that it has windows, or they are to be obeyed anyway.
+    /// Flow control is on: the peer has shown that it has windows, or the configuration demands it.
     pub(super) windows: bool,
-    /// Until the server's first frame nobody knows whether it has windows: what it could not hold must not be on the way
-    /// by then, or the updates of its own that it needs would be behind it.
+    /// This client does not know yet whether the server has flow control, since the server has sent no frame. Until then the client
+    /// sends no more than one window. A server with windows could not hold more, and the WINDOW_UPDATEs that it needs would be stuck
+    /// behind that DATA.
     pub(super) on_trial: bool,
     pub(super) settings_sent: bool,
     pub(super) peer_initial_window: u32,
     pub(super) send_window: SendWindow,
     pub(super) receive_window: ReceiveWindow,
     pub(super) budget: Budget,
-    /// What all streams' windows were grown by.
+    /// By how many bytes the windows of all streams together have grown.
     pub(super) window_growth: usize,
     pub(super) stray_data: usize,
-    /// When a stream was given up last because nobody read it.
+    /// When a stream was last reset because it was unread.
     pub(super) given_up: Option<Instant>,
 
-    /// Frames that belong to no stream of the table: ahead of all others, and bounded.
+    /// Messages that belong to no stream in the table. They are sent before all others, and their number is limited.
     pub(super) replies: VecDeque<Message>,
-    /// How often something to send was added: what tells a driver that sleeps on a blocked IO from one that has news.
+    /// How often something to send was added. A driver that sleeps because its IO is blocked is woken only if this changes.
     pub(super) output_added: u64,
-    /// Streams with control frames to send, in the order they were asked for.
+    /// Streams with control frames to send, in the order in which the frames were queued.
     pub(super) controls: VecDeque<StreamId>,
     /// Streams with DATA to send, by priority.
     pub(super) ready: [VecDeque<StreamId>; 8],
-    /// DATA on this stream means that the peer has said its last: from then on nothing is sent.
+    /// The stream with the peer's last word: after DATA on it, nothing more is sent.
     pub(super) last_word: Option<LastWord>,
-    /// What the last GOAWAY of an orderly end says.
+    /// The status of the GOAWAY at an orderly end.
     pub(super) farewell: GoAwayStatus,
-    /// Why nothing is sent any more, while the peer is still read.
+    /// Why nothing more is sent, while the peer is still read. `None` if messages are sent.
     pub(super) silence: Option<StreamError>,
-    /// A stream whose DATA waits until others are over.
+    /// A stream whose DATA is sent only after other streams were sent to their end.
     pub(super) held_behind: Option<(StreamId, Vec<StreamId>)>,
-    /// A PING or GOAWAY that is sent all the same.
+    /// A PING or GOAWAY that is sent although nothing else is sent any more.
     pub(super) last_message: Option<Message>,
 
     pub(super) clock: Clock,
@@ -184,7 +113,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection whose IO is ready for its first frame.
+    /// Creates a connection whose IO is ready for its first frame.
     #[must_use]
     pub fn new(role: Role, config: Config, now: Instant) -> Self {
         let config = Config { send_buffer: config.send_buffer.max(1), ..config };
@@ -223,26 +152,26 @@ impl Connection {
             next_ping: if role == Role::Client { 1 } else { 2 },
             config,
         };
-        // A server stays silent: Go's client loses what comes in one piece with the 101.
+        // A server sends nothing yet: Go's client loses bytes that arrive in one piece with the 101.
         if role == Role::Client {
             connection.announce_window();
         }
         connection
     }
 
-    /// Which end this is.
+    /// The role of this end.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 
-    /// Opens a stream; its SYN_STREAM leaves with the next frames, and DATA may be written at once.
+    /// Opens a stream. Its SYN_STREAM is queued, and DATA may be written at once.
     ///
-    /// `None`: the peer allows no more streams for now ([`Event::CanOpen`] will come).
+    /// Returns `None` if the peer allows no more streams for now. [`Event::CanOpen`] tells when to try again.
     ///
     /// # Errors
-    /// [`ConnectionError::InvalidHeader`], [`ConnectionError::IdsExhausted`], [`ConnectionError::GoneAway`], or what the
-    /// connection was closed with.
+    /// [`ConnectionError::InvalidHeader`], [`ConnectionError::IdsExhausted`], [`ConnectionError::GoneAway`], or the error that the
+    /// connection ended with.
     pub fn open(&mut self, headers: Headers) -> Result<Option<StreamId>, ConnectionError> {
         self.check_open()?;
         if let Some(reason) = headers.unfit(&self.config.limits) {
@@ -265,8 +194,8 @@ impl Connection {
         Ok(Some(id))
     }
 
-    /// Makes a stream that both ends have from the start, because the transport has a fixed set of them. A client's counts as opened by it; a
-    /// server's comes as [`Event::Incoming`].
+    /// Creates a stream that both ends have from the start, because the transport has a fixed set of streams. On a client it counts as
+    /// opened by the client. On a server it is reported by [`Event::Incoming`].
     pub(crate) fn give(&mut self, given: Given) -> StreamId {
         let ours = self.role == Role::Client;
         let id = StreamId::new(if ours { self.next_id } else { self.last_taken.get().saturating_add(1) | 1 });
@@ -287,10 +216,10 @@ impl Connection {
         id
     }
 
-    /// Answers a stream of the peer's. Only then may DATA be written on it: Go drops what comes before the answer.
+    /// Answers a stream that the peer opened. Do not write DATA before the answer: Go's peers drop it.
     ///
     /// # Errors
-    /// [`ConnectionError::InvalidHeader`]; a stream that has ended meanwhile is no error.
+    /// [`ConnectionError::InvalidHeader`]. A stream that has ended in the meantime is no error.
     pub fn reply(&mut self, id: StreamId, headers: Headers) -> Result<(), ConnectionError> {
         if let Some(reason) = headers.unfit(&self.config.limits) {
             return Err(ConnectionError::InvalidHeader(reason));
@@ -305,15 +234,15 @@ impl Connection {
         Ok(())
     }
 
-    /// The headers the peer opened the stream with, or answered it with. Once.
+    /// Takes the headers of the peer's SYN_STREAM, or of its SYN_REPLY. A second call returns `None`.
     pub fn take_headers(&mut self, id: StreamId) -> Option<Headers> {
         self.streams.get_mut(&id)?.headers.take()
     }
 
-    /// Whether the peer has answered a stream of ours: `None` while it has not.
+    /// Whether the peer has answered a stream of ours. `None` while it has not.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] where it was reset unanswered, or what the connection ended with.
+    /// [`StreamError::Reset`] if the peer reset the stream without an answer, or the error that the connection ended with.
     pub fn answer(&self, id: StreamId) -> Option<Result<(), StreamError>> {
         let error = match self.streams.get(&id).map(Box::as_ref) {
             Some(stream) if stream.answered => return Some(Ok(())),
@@ -324,10 +253,10 @@ impl Connection {
         error.map(Err)
     }
 
-    /// Takes the next bytes of a stream, in the pieces they came in.
+    /// Takes the next bytes of a stream, in the pieces in which they arrived.
     ///
     /// # Errors
-    /// What the connection ended with, once all that had come is read.
+    /// The error that the stream or the connection ended with, after all bytes that arrived are read.
     pub fn read(&mut self, id: StreamId) -> Result<ReadOutcome, StreamError> {
         let closed = self.closed();
         let Some(stream) = self.streams.get_mut(&id) else {
@@ -356,17 +285,17 @@ impl Connection {
         }
     }
 
-    /// Whether bytes may still be written on the stream, now or when there is room.
+    /// Whether bytes may still be written on the stream, at once or after there is room.
     #[must_use]
     pub fn is_writable(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Open) && !self.is_closed()
     }
 
-    /// Queues bytes behind those that wait already; they are taken whole or not at all.
+    /// Queues bytes to be sent: all of them, or none if the send buffer is full.
     ///
     /// # Errors
-    /// [`StreamError::Finished`] after [`finish`](Self::finish) or a reset of ours, [`StreamError::Reset`] after the
-    /// peer's, [`StreamError::Hushed`] after the session's last word, or what the connection ended with.
+    /// [`StreamError::Finished`] after [`finish`](Self::finish) or [`reset`](Self::reset), [`StreamError::Reset`] after a reset by the
+    /// peer, [`StreamError::Hushed`] after the peer's last word, or the error that the connection ended with.
     pub fn write(&mut self, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
         let Some(stream) = self.writable(id)? else { return Ok(WriteOutcome::Blocked) };
         if !data.is_empty() {
@@ -376,7 +305,7 @@ impl Connection {
         Ok(WriteOutcome::Queued)
     }
 
-    /// [`write`](Self::write) for one who was told that there is room, and has filled it meanwhile: takes the bytes anyway.
+    /// As [`write`](Self::write), even if the send buffer is full. For a caller that was told before that there is room.
     pub(crate) fn write_over(&mut self, id: StreamId, data: Bytes) -> Result<(), StreamError> {
         let room = std::mem::replace(&mut self.config.send_buffer, usize::MAX);
         let written = self.write(id, data);
@@ -384,11 +313,11 @@ impl Connection {
         written.map(|_| ())
     }
 
-    /// Queues a copy of as many bytes as there is room for, gathered with the small writes before them.
-    /// `None`: there is no room, [`Event::Writable`] will come.
+    /// Queues a copy of as many bytes as there is room for. Small writes are joined. Returns `None` if there is no room, and
+    /// [`Event::Writable`] tells when to try again.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// The same as [`write`](Self::write).
     pub fn write_slice(&mut self, id: StreamId, data: &[u8]) -> Result<Option<usize>, StreamError> {
         let room = self.config.send_buffer;
         let Some(stream) = self.writable(id)? else { return Ok(None) };
@@ -402,11 +331,11 @@ impl Connection {
         Ok(Some(taken))
     }
 
-    /// Whether all that was written on the stream has been given to the transport. [`Event::Writable`] comes when it
-    /// is, if it is not yet.
+    /// Whether all bytes that were written on the stream have been taken for sending. If not, [`Event::Writable`] tells when to ask
+    /// again.
     ///
     /// # Errors
-    /// As [`write`](Self::write), but a finished stream is no error.
+    /// The same as [`write`](Self::write), but a finished stream is no error.
     pub fn is_flushed(&mut self, id: StreamId) -> Result<bool, StreamError> {
         let closed = self.closed();
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(true) };
@@ -425,12 +354,12 @@ impl Connection {
         }
     }
 
-    /// What is written on a stream goes out once the `others` are over. One stream at a time.
+    /// Sends the DATA of a stream only after the `others` were sent to their end. This works for one stream at a time.
     pub(crate) fn hold_behind(&mut self, id: StreamId, others: Vec<StreamId>) {
         self.held_behind = Some((id, others));
     }
 
-    /// Half-closes: FIN goes out behind all that is queued. Twice is no error.
+    /// Half-closes: FIN is sent after all queued bytes. A second call does nothing.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.sending == Sending::Open
@@ -440,8 +369,8 @@ impl Connection {
         }
     }
 
-    /// Ends a stream in both directions, as [`reset`](Self::reset), but not before what is queued has gone: as much of it as the stream's
-    /// window has room for. What else there is waits for a peer that does not read, and is dropped.
+    /// Ends a stream in both directions, like [`reset`](Self::reset), but sends the queued bytes first, as many as the peer's window
+    /// allows. The rest is dropped, since the peer does not read.
     pub(crate) fn reset_behind(&mut self, id: StreamId, status: RstStatus) {
         self.discard(id);
         match self.streams.get_mut(&id) {
@@ -453,33 +382,33 @@ impl Connection {
         }
     }
 
-    /// Sets a stream's place among those that have DATA to send: 0 goes first, 7 last. All begin at 0, as in Kubernetes.
+    /// Sets a stream's priority among those that have DATA to send, from 0 (first) to 7 (last). The default is 0, as in Kubernetes.
     pub fn set_priority(&mut self, id: StreamId, priority: u8) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.priority = priority.min(7);
         }
     }
 
-    /// Sends a PING; its id comes back in [`Event::Pong`].
+    /// Queues a PING and returns its id. [`Event::Pong`] has the same id.
     ///
     /// # Errors
-    /// What the connection was closed with.
+    /// The error that the connection ended with.
     pub fn ping(&mut self) -> Result<u32, ConnectionError> {
         self.check_open()?;
         Ok(self.queue_ping())
     }
 
-    /// Refuses every further stream of the peer's.
+    /// Refuses every further stream that the peer opens.
     pub fn refuse_streams(&mut self) {
         self.config.limits.max_streams = 0;
     }
 
-    /// The next event, oldest first.
+    /// Takes the oldest event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Whether the peer's bytes should be read. `false` while unread bytes are over the budget, and after a failure.
+    /// Whether the peer's bytes should be read. `false` while unread bytes exceed the budget, and after a failure.
     #[must_use]
     pub fn wants_read(&self) -> bool {
         !self.budget.is_spent()
@@ -498,19 +427,19 @@ impl Connection {
         self.streams.len()
     }
 
-    /// Bytes that came and are not read yet, each piece counted as 256 at least.
+    /// Unread bytes of all streams. Each piece counts as at least 256.
     #[must_use]
     pub fn unread(&self) -> usize {
         self.budget.held()
     }
 
-    /// While reading is paused because the budget is spent: the stream that holds the most unread bytes.
+    /// The stream with the most unread bytes, while reading is paused because unread bytes exceed the budget. `None` otherwise.
     #[must_use]
     pub fn stalled_by(&self) -> Option<StreamId> {
         self.budget.is_spent().then(|| self.fullest()).flatten()
     }
 
-    /// Gives back what idle streams keep for their next bytes.
+    /// Frees the buffers of idle streams.
     pub fn trim(&mut self) {
         for stream in self.streams.values_mut() {
             stream.unsent.release();
@@ -568,7 +497,7 @@ impl Connection {
         let silent = self.is_silent();
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if silent {
-            // A stream that had frames to send for ever would never be over.
+            // Frames that are never sent would keep the stream from ever being over.
             stream.control = Control::default();
         } else if !std::mem::replace(&mut stream.control.scheduled, true) {
             self.output_added = self.output_added.wrapping_add(1);
@@ -582,10 +511,10 @@ impl Connection {
         id
     }
 
-    /// The id of the next PING, which is to be sent.
+    /// Takes the id for a PING that will be sent.
     pub(super) fn take_ping_id(&mut self) -> u32 {
         let id = self.next_ping;
-        // Past 2^32 the ids begin anew, with the same parity.
+        // After 2^32 the ids start again, with the same parity.
         self.next_ping = self.next_ping.wrapping_add(2);
         self.output_added = self.output_added.wrapping_add(1);
         id
@@ -595,9 +524,9 @@ impl Connection {
         self.next_id
     }
 
-    /// The window that our streams start with.
+    /// The receive window that streams start with.
     pub(super) fn initial_window(&self) -> u32 {
-        // Through a window of 0 no stream would ever get a byte.
+        // With a window of 0 no stream would ever receive a byte.
         u32::try_from(self.config.stream_receive_budget).unwrap_or(u32::MAX).clamp(1, StreamId::MAX.get())
     }
 
@@ -624,7 +553,7 @@ mod tests {
             for _ in 0..3 {
                 assert!(matches!(end.open(Headers::new()), Err(ConnectionError::IdsExhausted)));
             }
-            assert_eq!((end.stream_count(), end.error().is_none()), (1, true), "those that live go on");
+            assert_eq!((end.stream_count(), end.error().is_none()), (1, true), "existing streams go on");
         }
     }
 }

@@ -1,39 +1,22 @@
-//! How streams and the connection end, and what is left of them then.
+//! How streams and the connection end, and what is kept of them after that.
 //!
-//! Owns the phases of a connection, resets, and the forgetting. It must not choose what is sent: endings are queued like
-//! anything else.
+//! This module owns the phases of a connection, resets, and the removal of streams. It must not choose when something is sent: it queues
+//! RST_STREAM and GOAWAY like other messages.
 
 use std::collections::VecDeque;
 
-use super::connection::{Connection, Event, Role};
+use super::connection::Connection;
 use super::error::{ConnectionError, StreamError};
+use super::event::Event;
 use super::message::Message;
+use super::phase::{LastWord, Phase};
+use super::role::Role;
 use super::stream::{End, Sending};
 use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
 
-/// How far the connection has come.
-#[derive(Clone, Debug)]
-pub(super) enum Phase {
-    Open,
-    /// We are closing: no new streams, and GOAWAY once all that is queued is out.
-    Closing,
-    /// GOAWAY is out, or the connection failed: nothing more is sent but what `replies` holds.
-    Closed(ConnectionError),
-}
-
-/// The stream on which DATA means that the peer has said its last.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LastWord {
-    pub(super) id: StreamId,
-    pub(super) despite_reset: bool,
-    /// Nothing else that the peer has to say comes behind it.
-    is_last: bool,
-    begun: bool,
-}
-
 impl Connection {
-    /// Ends a stream in both directions at once; what is queued or unread is dropped. Nothing is sent for a stream that
-    /// is over already.
+    /// Ends a stream in both directions at once. Its queued and unread bytes are dropped. If the stream has already ended in both
+    /// directions, nothing is sent.
     pub fn reset(&mut self, id: StreamId, status: RstStatus) {
         self.reset_as(id, status, End::Cancelled);
     }
@@ -44,7 +27,7 @@ impl Connection {
         if stream.end.is_some() && matches!(stream.sending, Sending::Finished | Sending::Dead) {
             return;
         }
-        // An answer that waits goes first: taken and ended is not refused.
+        // A queued SYN_REPLY is still sent first, since a stream that was taken and then ended was not refused.
         stream.control.window_update = false;
         stream.control.reset = Some(status);
         self.schedule_control(id);
@@ -53,8 +36,8 @@ impl Connection {
         self.forget_if_over(id);
     }
 
-    /// Ends a stream that was finished, once its FIN is out: what is queued before it still goes, and the peer hears that
-    /// nobody reads on.
+    /// Resets a finished stream after its FIN is sent. The queued bytes are still sent, and the reset tells the peer that its bytes are
+    /// no longer read.
     pub(crate) fn cancel_behind(&mut self, id: StreamId) {
         self.discard(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -65,8 +48,8 @@ impl Connection {
         }
     }
 
-    /// Reads no more of a stream: what is unread is dropped and what comes is discarded, while its budget and window are
-    /// given back. The peer is not told: Go's servers do not listen.
+    /// Stops reading a stream. Its unread bytes and all further bytes are dropped, and count neither against the budget nor the window.
+    /// The peer is not told, since Go's servers would ignore it.
     pub fn discard(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.discard = true;
@@ -77,7 +60,7 @@ impl Connection {
         }
     }
 
-    /// Nobody will call for this stream again: what comes is discarded, and it is forgotten once it is over on the wire.
+    /// Releases a stream that has no more handles. Further bytes are discarded, and the stream is removed when it has ended on the wire.
     pub fn release(&mut self, id: StreamId) {
         self.discard(id);
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -90,27 +73,26 @@ impl Connection {
         }
     }
 
-    /// DATA on this stream is the peer's last word, as the status of a command is: from then on nothing is sent any
-    /// more, because a Go server that closes its socket with bytes of ours unread takes the end of its own output with
-    /// it. What waits to be sent is dropped. A peer that has windows, which is none of Go's, is granted more of them until its word
-    /// has ended.
+    /// Makes DATA on this stream the peer's last word, such as the status of a command: after it nothing more is sent, and queued bytes
+    /// are dropped. The reason is that a Go server that closes its socket while it has unread bytes of ours loses the tail of its
+    /// own output. A peer with flow control, which is never a Go peer, still gets WINDOW_UPDATEs until the stream has ended.
     ///
-    /// `despite_reset`: a reset of the stream does not end it. Servers of the first exec protocol reset their error
-    /// stream as soon as it is made, and send the error on it all the same.
+    /// `despite_reset`: a reset of the stream does not end it. Servers of exec v1 reset their error
+    /// stream as soon as it is opened, and still send the error on it.
     pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
         let known = self.last_word.filter(|word| word.id == id);
         let fresh = LastWord { id, despite_reset, is_last: false, begun: false };
         self.last_word = Some(LastWord { despite_reset, ..known.unwrap_or(fresh) });
     }
 
-    /// The last word on this stream comes behind all else that the peer says, because the carrier keeps the order: once it is
-    /// there, nothing is missing however the connection ends.
+    /// Makes DATA on this stream the peer's last word, on a transport that keeps the order of all streams. After it nothing is missing,
+    /// however the connection ends.
     pub(crate) fn hush_after_all(&mut self, id: StreamId) {
         self.last_word = Some(LastWord { id, despite_reset: false, is_last: true, begun: false });
     }
 
-    /// Sends nothing more, for `reason`, which writers get; what the peer still sends is read to its end. For a last word
-    /// that only the session above can tell, and for an IO that takes no more bytes.
+    /// Stops sending. Writers get `reason`. The peer's bytes are still read to their end. Used for a last word that only the session above
+    /// can recognise, and for IO that cannot be written any more.
     pub fn silence(&mut self, reason: StreamError) {
         if self.silence.is_some() {
             return;
@@ -129,28 +111,29 @@ impl Connection {
         }
     }
 
-    /// Whether nothing is sent any more.
+    /// Whether this end has stopped sending.
     #[must_use]
     pub fn is_silent(&self) -> bool {
         self.silence.is_some()
     }
 
-    /// Whether that is because the peer has said its last word: however it ends, nothing that matters is missing.
+    /// Whether this end has stopped sending because of the peer's last word. Then nothing that matters is missing, however the connection
+    /// ends.
     pub(crate) fn is_hushed(&self) -> bool {
         matches!(self.silence, Some(StreamError::Hushed))
     }
 
-    /// The orderly end that comes is none to who waits for a result: GOAWAY will say INTERNAL_ERROR.
+    /// Marks the coming end as a failure for a peer that waits for a result: GOAWAY will say INTERNAL_ERROR.
     pub(crate) fn abandon(&mut self) {
         self.farewell = GoAwayStatus::INTERNAL_ERROR;
     }
 
-    /// The end that comes is one after all: GOAWAY will say OK.
+    /// Takes back [`abandon`](Self::abandon): GOAWAY will say OK.
     pub(crate) fn keep_promise(&mut self) {
         self.farewell = GoAwayStatus::OK;
     }
 
-    /// Closes in good order: no new streams, all that is queued goes out, GOAWAY last.
+    /// Closes in good order: no new streams are opened, everything queued is sent, and GOAWAY is sent last.
     pub fn go_away(&mut self) {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Closing;
@@ -161,8 +144,8 @@ impl Connection {
         }
     }
 
-    /// Resets the streams that a server leaves unfinished: its client hears that nothing more comes, ends them too, and then the
-    /// connection. What came on them may still be read. Whether there were any.
+    /// Resets the streams that a server has not finished, so that its client ends them too, and then the connection. Bytes that
+    /// arrived on them may still be read. Returns whether there were such streams.
     pub(super) fn break_off_the_rest(&mut self) -> bool {
         if self.role == Role::Client {
             return false;
@@ -174,7 +157,7 @@ impl Connection {
             let taken = stream.ours || stream.answered;
             stream.control.reply = None;
             stream.control.window_update = false;
-            // CANCEL is how Go's servers end what is whole.
+            // Not CANCEL, with which Go's servers end complete streams.
             stream.control.reset = Some(if taken { RstStatus::INTERNAL_ERROR } else { RstStatus::REFUSED_STREAM });
             self.kill(*id);
             self.schedule_control(*id);
@@ -182,7 +165,7 @@ impl Connection {
         !ids.is_empty()
     }
 
-    /// What the connection ended with: [`ConnectionError::Closed`] after an orderly end.
+    /// The error that the connection ended with, which is [`ConnectionError::Closed`] after an orderly end. `None` while it has not ended.
     #[must_use]
     pub fn error(&self) -> Option<&ConnectionError> {
         match &self.phase {
@@ -191,25 +174,25 @@ impl Connection {
         }
     }
 
-    /// Whether the connection takes and gives nothing more.
+    /// Whether the connection has ended.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.error().is_some()
     }
 
-    /// Whether [`go_away`](Self::go_away) was called and what was queued is not all out yet.
+    /// Whether [`go_away`](Self::go_away) was called and messages are still queued.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing)
     }
 
-    /// Whether the peer has said GOAWAY.
+    /// Whether the peer has sent GOAWAY.
     #[must_use]
     pub fn is_going_away(&self) -> bool {
         self.gone_away.is_some()
     }
 
-    /// The connection is over. An error that the peer caused is told to it by GOAWAY, and nothing else is sent.
+    /// Ends the connection with `error`. If the peer caused the error, it is told by GOAWAY. Nothing else is sent.
     pub(crate) fn close(&mut self, error: ConnectionError) {
         if self.is_closed() {
             return;
@@ -222,7 +205,7 @@ impl Connection {
                     Some(GoAwayStatus::PROTOCOL_ERROR)
                 }
                 ConnectionError::WebSocket(_) | ConnectionError::Channel(_) => Some(GoAwayStatus::PROTOCOL_ERROR),
-                // A Close wants one in answer (RFC 6455 §5.5.1).
+                // A Close has to be answered by a Close (RFC 6455 §5.5.1).
                 ConnectionError::PeerClosed { .. } | ConnectionError::GoneAway { .. } => Some(GoAwayStatus::OK),
                 ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => Some(GoAwayStatus::OK),
                 _ => None,
@@ -244,13 +227,13 @@ impl Connection {
                 stream.end.get_or_insert(End::WithConnection);
             }
         }
-        // One that has fallen silent, and leaves with all that mattered, still says goodbye.
+        // A client that has stopped sending because it has the peer's last word still sends a goodbye.
         let leaves = self.is_hushed() && !failed && self.role == Role::Client;
         self.last_message = leaves.then_some(Message::Goodbye { last_good: self.last_taken, status: GoAwayStatus::OK });
         self.events.push_back(Event::Closed);
     }
 
-    /// The peer has said its last in good order, and waits for our last word: it gets it at once, since it reads no more.
+    /// Answers the peer's goodbye. The answer is sent at once, without queued messages, since the peer reads nothing else.
     pub(crate) fn answer_farewell(&mut self) {
         if self.is_closed() {
             return;
@@ -259,7 +242,7 @@ impl Connection {
         self.end_here();
     }
 
-    /// All is said: GOAWAY goes next, whatever is queued.
+    /// Ends the connection in good order at once: GOAWAY is sent next, and queued messages are dropped.
     pub(crate) fn end_here(&mut self) {
         if self.is_closed() {
             return;
@@ -269,7 +252,7 @@ impl Connection {
         self.replies.push_back(Message::Goodbye { last_good: self.last_taken, status: GoAwayStatus::OK });
     }
 
-    /// The IO has no more bytes. `between_frames`: they did not end in the middle of one.
+    /// Notes that the peer's bytes have ended. `between_frames`: they did not end in the middle of a frame.
     pub(crate) fn end_of_input(&mut self, between_frames: bool) {
         self.close(match self.gone_away {
             _ if !between_frames => ConnectionError::Lost,
@@ -279,12 +262,12 @@ impl Connection {
         });
     }
 
-    /// The IO failed. A peer that had said goodbye before, or all that mattered, has lost nothing on the way.
+    /// Notes that the IO failed. If the peer had said goodbye or its last word before, nothing is missing, and this is an orderly end.
     pub(crate) fn lost(&mut self, error: ConnectionError) {
         self.close(if self.lacks_nothing() { ConnectionError::Closed } else { error });
     }
 
-    /// Whether the peer has said goodbye, or all that mattered: an end that comes now takes nothing.
+    /// Whether the peer has said goodbye or its last word, so that an end of the connection loses nothing.
     fn lacks_nothing(&self) -> bool {
         match self.gone_away {
             Some((_, status)) => status == GoAwayStatus::OK,
@@ -292,18 +275,18 @@ impl Connection {
         }
     }
 
-    /// Whether all that the peer has to say came before what it has said.
+    /// Whether the peer's last word has arrived on a transport where nothing else can follow it.
     pub(super) fn has_last_word(&self) -> bool {
         self.last_word.is_some_and(|word| word.is_last && word.begun)
     }
 
-    /// Whether a goodbye that is none, as `error` may be, changes nothing: all that mattered was said before.
+    /// Whether `error` is a Close after which nothing that matters is missing, although it need not be a goodbye.
     pub(crate) fn has_all_but(&self, error: &ConnectionError) -> bool {
         let is_close = matches!(error, ConnectionError::PeerClosed { .. });
         is_close && self.is_hushed() && (error.is_farewell() || !self.is_owed())
     }
 
-    /// Whether somebody waits for the end of a stream that has not come.
+    /// Whether a reader waits for the end of a stream, and the end has not arrived.
     fn is_owed(&self) -> bool {
         if self.has_last_word() {
             return false;
@@ -311,8 +294,7 @@ impl Connection {
         self.streams.values().any(|stream| stream.held && !stream.discard && stream.end.is_none())
     }
 
-    /// A client whose server has said goodbye, and which has nothing left to say or to hear, ends the connection: the server waits for
-    /// that.
+    /// Ends a client's connection if its server has sent GOAWAY and all streams are over. The server waits for this end.
     pub(super) fn end_if_left(&mut self) {
         let Some((last_good, status)) = self.gone_away else { return };
         let left = self.streams.values().any(|stream| !stream.ours && !stream.is_over());
@@ -347,7 +329,7 @@ impl Connection {
         self.error().cloned().map(StreamError::Connection)
     }
 
-    /// Nothing more comes on the stream. The first end counts.
+    /// Ends the peer's direction of a stream. Only the first end counts.
     pub(super) fn end(&mut self, id: StreamId, end: End) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.end.is_none()
@@ -361,7 +343,7 @@ impl Connection {
         }
     }
 
-    /// Our direction is over, by a reset: what is queued is dropped and the writer told.
+    /// Ends our direction of a stream because of a reset. The queued bytes are dropped, and the writer is woken.
     pub(super) fn kill(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             if stream.sending != Sending::Finished {
@@ -387,7 +369,7 @@ impl Connection {
         }
     }
 
-    /// Stops counting a stream that is over on the wire, and forgets it if nobody holds it.
+    /// If a stream has ended on the wire, it no longer counts as open, and is removed if it has no handles.
     pub(super) fn forget_if_over(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.is_over()) else { return };
         let held = stream.held;
@@ -417,7 +399,7 @@ impl Connection {
         self.last_word.is_some_and(|word| word.id == id && word.despite_reset)
     }
 
-    /// DATA came on a stream.
+    /// Notes that DATA arrived on a stream. It may be the peer's last word.
     pub(super) fn heard_on(&mut self, id: StreamId) {
         let Some(word) = self.last_word.as_mut().filter(|word| word.id == id) else { return };
         word.begun = true;
@@ -426,7 +408,8 @@ impl Connection {
         }
     }
 
-    /// The peer has ended a stream. Its last word may have overtaken others, which a peer that has windows is still granted.
+    /// Notes that the peer has ended a stream. With flow control the last word may arrive before the end of other streams, and these are still
+    /// granted window.
     pub(super) fn heard_all_of(&mut self) {
         let ended = |word: LastWord| self.streams.get(&word.id).is_none_or(|stream| stream.end.is_some());
         if self.last_word.is_some_and(|word| word.begun && ended(word)) && !(self.windows && self.is_owed()) {
@@ -461,6 +444,6 @@ mod tests {
         let goodbye = Frame::GoAway { last_good: StreamId::SESSION, status: GoAwayStatus::OK };
         assert_eq!(client.poll_frame(now), Some(goodbye));
         client.ask();
-        assert_eq!(client.poll_frame(now), None, "it is the last");
+        assert_eq!(client.poll_frame(now), None, "GOAWAY is the last frame");
     }
 }

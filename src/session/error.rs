@@ -1,6 +1,6 @@
-//! The errors of a connection and of its streams, and who caused them.
+//! The errors of a connection and of its streams, and which end caused them.
 //!
-//! Owns the types only. What is an error, and when, is decided where it happens.
+//! This module owns the types. It must not decide when something is an error.
 
 use std::io;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::initiator::Initiator;
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::{CodecError, GoAwayStatus, RstStatus};
-use crate::wire::websocket::WebSocketError;
+use crate::wire::websocket::{WebSocketError, codes};
 
 /// Why a connection ended, or refused an operation.
 ///
@@ -17,7 +17,7 @@ use crate::wire::websocket::WebSocketError;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// The connection was closed in good order, here or by the peer, and takes no more streams.
+    /// The connection was closed in good order, by this end or by the peer. No more streams can be opened.
     #[error("the connection is closed")]
     Closed,
     /// The [`Driver`](crate::mux::Driver) was dropped before the connection had ended.
@@ -26,60 +26,61 @@ pub enum ConnectionError {
     /// The IO failed.
     #[error("connection lost: {0}")]
     Io(#[source] Arc<io::Error>),
-    /// The peer ended the connection without a GOAWAY, or a Close over WebSocket, or in the middle of a frame.
-    #[error("connection lost: the peer closed it without a farewell")]
+    /// The peer ended the connection in the middle of a frame, or without a goodbye (a GOAWAY, or over WebSocket a Close).
+    #[error("connection lost: the peer closed it without a goodbye")]
     Lost,
-    /// The peer sent a WebSocket Close that is no orderly end: to a client every one but 1000, as for client-go.
+    /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as for
+    /// client-go. For a server this may still be its client's goodbye: see [`is_farewell`](Self::is_farewell).
     #[error("the peer closed the connection{}{}",
         code.map(|code| format!(" with code {code}")).unwrap_or_default(),
         if reason.is_empty() { String::new() } else { format!(": {reason:?}") })]
     PeerClosed {
         /// The status code (RFC 6455 §7.4), if there was one.
         code: Option<u16>,
-        /// The peer's words.
+        /// The peer's reason, as text.
         reason: String,
     },
-    /// The peer sent GOAWAY: streams above `last_good` were not, and will not be, taken.
+    /// The peer sent GOAWAY. It has not taken streams above `last_good`, and takes no new ones.
     #[error("the peer goes away ({status}), last stream taken: {last_good}")]
     GoneAway {
-        /// The highest stream id the peer says it took.
+        /// The highest stream id that the peer has taken, by its own word.
         last_good: u32,
         /// The reason the peer gave.
         status: GoAwayStatus,
     },
-    /// The peer's bytes are not frames within the limits.
+    /// The peer's bytes are not SPDY frames, or exceed a limit.
     #[error("bad frame from the peer: {0}")]
     Codec(#[from] CodecError),
-    /// The peer's bytes are not WebSocket frames within the limits.
+    /// The peer's bytes are not WebSocket frames, or exceed a limit.
     #[error("bad WebSocket frame from the peer: {0}")]
     WebSocket(#[from] WebSocketError),
-    /// The peer's message is none of the subprotocol's.
+    /// The peer sent a message that is not valid in the subprotocol.
     #[error("bad message from the peer: {0}")]
     Channel(#[from] ChannelError),
     /// The peer broke a rule of SPDY/3.1.
     #[error("protocol violation by the peer: {0}")]
     Protocol(&'static str),
-    /// The peer went over a limit that [`Limits`](crate::spdy::Limits) sets.
+    /// The peer exceeded a limit of [`Limits`](crate::mux::Limits).
     #[error("the peer exceeded the limit `{limit}` ({value})")]
     LimitExceeded {
-        /// The field of [`Limits`](crate::spdy::Limits).
+        /// The name of the field of [`Limits`](crate::mux::Limits).
         limit: &'static str,
-        /// Its value, in the field's own unit.
+        /// The limit's value, in the unit of the field.
         value: u64,
     },
-    /// Nothing came from the peer for [`Config::keepalive_timeout`](crate::spdy::Config::keepalive_timeout).
+    /// Nothing was received from the peer for [`Config::keepalive_timeout`](crate::mux::Config::keepalive_timeout).
     #[error("nothing was received for {0:?}: the peer is gone")]
     KeepaliveTimeout(Duration),
-    /// The connection was being closed and the peer took none of what was queued for
-    /// [`Config::flush_timeout`](crate::spdy::Config::flush_timeout), or for
-    /// [`Config::linger`](crate::spdy::Config::linger) after a failure: it is lost.
-    #[error("the peer took nothing for {0:?} while the connection was being closed")]
+    /// While the connection was being closed, the peer accepted none of the queued bytes for
+    /// [`Config::flush_timeout`](crate::mux::Config::flush_timeout), or after a failure for
+    /// [`Config::linger`](crate::mux::Config::linger). The queued bytes are lost.
+    #[error("the peer accepted no bytes for {0:?} while the connection was being closed")]
     FlushTimeout(Duration),
-    /// No frame went either way for [`Config::idle_timeout`](crate::spdy::Config::idle_timeout).
+    /// No frame was sent or received for [`Config::idle_timeout`](crate::mux::Config::idle_timeout).
     #[error("no frame was exchanged for {0:?}")]
     IdleTimeout(Duration),
-    /// A stream nobody read held the whole connection up for
-    /// [`Config::stall_timeout`](crate::spdy::Config::stall_timeout).
+    /// An unread stream kept the socket from being read for
+    /// [`Config::stall_timeout`](crate::mux::Config::stall_timeout).
     #[error("stream {stream} was left unread for {after:?} and stalled the connection")]
     Stalled {
         /// The stream with the most unread bytes.
@@ -90,16 +91,16 @@ pub enum ConnectionError {
     /// All 2^30 stream ids of this side are used up.
     #[error("no stream ids are left on this connection")]
     IdsExhausted,
-    /// Over WebSocket a connection has the five streams of one session, and this one it has not, or no more.
-    #[error("the connection has no such channel, or it is taken")]
+    /// Over WebSocket channels the streams are fixed. The connection does not have this stream, or the stream was taken before.
+    #[error("the connection has no such channel, or the channel is taken")]
     NoChannel,
     /// The headers cannot be sent as SPDY headers.
-    #[error("unfit header: {0}")]
+    #[error("invalid header: {0}")]
     InvalidHeader(&'static str),
 }
 
 impl ConnectionError {
-    /// Who caused the error.
+    /// Which end caused the error.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
@@ -123,10 +124,10 @@ impl ConnectionError {
         }
     }
 
-    /// Whether a server may take it as its client's goodbye: the client ended the connection itself, in good order.
+    /// Whether a server may take this for its client's goodbye: the client has ended the connection in good order.
     #[must_use]
     pub fn is_farewell(&self) -> bool {
-        matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(1000 | 1001), .. })
+        matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(codes::NORMAL | codes::GOING_AWAY), .. })
     }
 
     fn kind(&self) -> io::ErrorKind {
@@ -157,34 +158,32 @@ impl From<ConnectionError> for io::Error {
     }
 }
 
-/// Why one stream failed. The other streams of the connection live on, unless it is
-/// [`StreamError::Connection`].
+/// Why one stream failed. The other streams of the connection go on, except with [`StreamError::Connection`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The peer reset the stream. Bytes that had come before the reset were still read.
+    /// The peer reset the stream. Readers get this error after all bytes that arrived before the reset.
     #[error("stream reset by the peer: {0}")]
     Reset(RstStatus),
-    /// The peer broke a rule on this stream, which was reset here for it.
-    #[error("stream reset for a fault of the peer's: {0}")]
+    /// The peer broke a rule on this stream, so this end reset the stream.
+    #[error("stream reset because the peer broke a rule: {0}")]
     Broken(RstStatus),
-    /// Nobody read the stream, of which more came than may be held, while others waited: it was reset here, and what was unread is dropped. See
-    /// [`Config::stream_stall_timeout`](crate::spdy::Config::stream_stall_timeout).
-    #[error("the stream was left unread for {after:?} while others waited, and was given up")]
+    /// The stream was left unread and held up readers of other streams, so this end reset it and dropped its unread bytes. See
+    /// [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout).
+    #[error("the stream was left unread for {after:?} while others waited, and was reset")]
     Stalled {
         /// How long reading had been paused.
         after: Duration,
     },
-    /// The stream was reset, or its send half finished, on this side before.
+    /// This end has already reset the stream, or finished its send half.
     #[error("the stream is closed for writing")]
     Finished,
-    /// The protocol cannot say that nothing more comes in this direction: before v5 a WebSocket has no end of stdin, nor has the old
-    /// form of port-forward a client's half-close. Nothing has ended.
-    #[error("the protocol has no half-close: nobody would hear of it")]
+    /// The protocol has no half-close in this direction, and the stream stays open. Over WebSocket, exec has an end of stdin only from v5
+    /// on, and legacy port-forward has no half-close for a client.
+    #[error("the protocol has no half-close: the peer cannot be told")]
     NoHalfClose,
-    /// The session has its final status: what is written now would reach nobody.
-    ///
-    /// See [`SendHalf::send`](crate::mux::SendHalf::send).
+    /// The remote command has ended, so nothing reads what is written now. [`SendHalf::send`](crate::mux::SendHalf::send) returns this after
+    /// the session's status has arrived.
     #[error("the remote command has ended")]
     Hushed,
     /// The whole connection failed.
@@ -193,7 +192,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// Who caused the error.
+    /// Which end caused the error.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {

@@ -1,22 +1,22 @@
-//! Windows and budgets: how many bytes may go, come and be held.
+//! Windows and budgets: how many bytes may be sent, received and held.
 //!
-//! Owns the arithmetic of SPDY/3.1 §2.6.8 and of the receive budget. It must not know frames or streams.
+//! This module owns the arithmetic of SPDY/3.1 §2.6.8 and of the receive budget. It must not know frames or streams.
 
-/// The window every stream and the session start with, until SETTINGS or WINDOW_UPDATE say otherwise (§2.6.8).
+/// The window that each stream and the session start with, until SETTINGS or WINDOW_UPDATE change it (§2.6.8).
 pub(super) const DEFAULT_WINDOW: u32 = 64 * 1024;
-/// What the session window is raised to. Unread bytes are bounded by the streams' windows; the session's is given
-/// back on receipt, so that no unread stream can stop another.
+/// The size to which the session's receive window is raised. The streams' windows limit unread bytes. The session's window is granted
+/// again as soon as bytes arrive, so that an unread stream cannot stop another.
 pub(super) const SESSION_WINDOW: u32 = 16 * 1024 * 1024;
-/// A piece of unread DATA counts as so many bytes at least: its bookkeeping is memory too.
+/// The least that a piece of unread DATA counts, in bytes, since its bookkeeping takes memory too.
 pub(super) const MIN_CHARGE: usize = 256;
 
-/// What one unread piece counts against the budgets.
+/// How much an unread piece of `len` bytes counts against the budgets.
 pub(super) fn charge(len: usize) -> usize {
     if len == 0 { 0 } else { len.max(MIN_CHARGE) }
 }
 
-/// What the peer lets us send. Counted from the first byte, whether or not it is obeyed yet; below zero after SETTINGS
-/// have shrunk it, or after bytes that left before the peer showed that it has windows.
+/// How many bytes the peer lets us send. It is counted from the first byte, also while it is not obeyed yet. It is below zero if SETTINGS
+/// have reduced it, or if bytes were sent before the peer showed that it has flow control.
 #[derive(Debug)]
 pub(super) struct SendWindow(i64);
 
@@ -33,7 +33,7 @@ impl SendWindow {
         self.0 = self.0.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// `false` where the window would pass 2^31 - 1, which is the peer's error.
+    /// Adds `delta`. Returns `false` if the window would exceed 2^31 - 1, which is the peer's error.
     #[must_use]
     pub(super) fn update(&mut self, delta: u32) -> bool {
         let raised = self.0.saturating_add(i64::from(delta));
@@ -44,7 +44,7 @@ impl SendWindow {
         valid
     }
 
-    /// The peer's INITIAL_WINDOW_SIZE changed by `difference`.
+    /// Applies a change of the peer's INITIAL_WINDOW_SIZE by `difference`. Returns `false` as [`update`](Self::update) does.
     #[must_use]
     pub(super) fn shift(&mut self, difference: i64) -> bool {
         let shifted = self.0.saturating_add(difference);
@@ -56,22 +56,23 @@ impl SendWindow {
     }
 }
 
-/// What we let the peer send. Counted from the first byte, whether or not the peer minds it.
+/// How many bytes we let the peer send. It is counted from the first byte, also if the peer ignores it.
 #[derive(Debug)]
 pub(super) struct ReceiveWindow {
     granted: i64,
     target: u32,
-    /// Without bound where the peer has shown no windows: what it is owed when it does.
+    /// Bytes that can be granted, and were not yet. While the peer has shown no flow control this grows without limit: if the peer shows it
+    /// later, it is owed all of them.
     owed: u64,
 }
 
 impl ReceiveWindow {
-    /// A window that the peer takes to be `initial` and that is to become `target`.
+    /// Creates a window. The peer assumes `initial`, and it will be raised to `target`.
     pub(super) fn new(initial: u32, target: u32) -> Self {
         Self { granted: i64::from(initial), target, owed: u64::from(target.saturating_sub(initial)) }
     }
 
-    /// `false` where the peer sent more than it was let.
+    /// Counts received bytes. Returns `false` if the peer has sent more than it may.
     pub(super) fn received(&mut self, bytes: usize) -> bool {
         self.granted = self.granted.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.granted >= 0
@@ -82,7 +83,7 @@ impl ReceiveWindow {
         u32::try_from(self.granted.saturating_neg()).unwrap_or(0)
     }
 
-    /// Bytes that are held no longer, and may be granted again.
+    /// Counts bytes that are no longer held, and may be granted again.
     pub(super) fn consumed(&mut self, bytes: usize) {
         self.owed = self.owed.saturating_add(bytes as u64);
     }
@@ -96,7 +97,7 @@ impl ReceiveWindow {
         self.owed = self.owed.saturating_add(u64::from(by));
     }
 
-    /// Takes back up to `by` of what is owed and not granted yet. Returns how much that was.
+    /// Makes the window smaller by up to `by` of the bytes that are owed and not granted yet. Returns by how many.
     pub(super) fn shrink(&mut self, by: u32) -> u32 {
         let shrunk = by.min(u32::try_from(self.owed).unwrap_or(by));
         self.target = self.target.saturating_sub(shrunk);
@@ -104,12 +105,12 @@ impl ReceiveWindow {
         shrunk
     }
 
-    /// Whether half of the window is owed: the time for a WINDOW_UPDATE.
+    /// Whether half of the window is owed, so that a WINDOW_UPDATE is due.
     pub(super) fn is_due(&self) -> bool {
         self.owed > 0 && self.owed >= u64::from(self.target / 2)
     }
 
-    /// The delta of the WINDOW_UPDATE that is being sent. More than 2^31 - 1 takes several.
+    /// Grants the owed bytes and returns the delta for the WINDOW_UPDATE. More than 2^31 - 1 bytes need several calls.
     pub(super) fn grant(&mut self) -> u32 {
         let most = i64::from(i32::MAX).saturating_sub(self.granted.max(0));
         let delta = u32::try_from(self.owed.min(u64::try_from(most).unwrap_or(0))).unwrap_or(0);
@@ -119,8 +120,8 @@ impl ReceiveWindow {
     }
 }
 
-/// The unread bytes of a connection. Each stream has a share for itself; what goes beyond the shares is taken from
-/// one pool, and when that is spent the socket is not read.
+/// The unread bytes of a connection. Each stream has its own share. Bytes beyond the shares count against one pool. While the pool is
+/// spent, the socket is not read.
 #[derive(Debug)]
 pub(super) struct Budget {
     share: usize,
@@ -134,7 +135,7 @@ impl Budget {
         Self { share, pool, held: 0, beyond: 0 }
     }
 
-    /// A stream that held `before` holds `after` now.
+    /// Notes that a stream holds `after` bytes instead of `before`.
     pub(super) fn moved(&mut self, before: usize, after: usize) {
         let beyond = |held: usize| held.saturating_sub(self.share);
         self.beyond = self.beyond.saturating_sub(beyond(before)).saturating_add(beyond(after));

@@ -1,51 +1,52 @@
 //! What a peer's silence proves.
 //!
-//! Owns which PINGs a live peer cannot leave unanswered. It must not know the time or the wire.
+//! This module owns which PINGs a live peer would have answered. It must not know the time or the wire.
 //!
-//! A Go peer without windows reads nothing at all while one of its readers is blocked on DATA of ours, so behind such DATA its silence
-//! proves nothing. Neither do bytes of its own, nor one answer to a PING: spdystream hands frames to [`WORKERS`] workers, the PINGs to
-//! each in turn, and a worker that waits for a reader holds up its own queue alone until that is full. Only a peer that has answered as
-//! many PINGs in a row as it has workers, all of them sent behind the last DATA, has nothing of ours unread.
+//! A Go peer has no flow control, and reads nothing at all while one of its readers is blocked on our DATA. So its silence after such DATA
+//! proves nothing. Neither bytes from the peer nor one answered PING prove that it has read the DATA. Its library, spdystream,
+//! distributes frames over [`WORKERS`] workers, and gives PINGs to the workers in turn. A worker that waits for a reader blocks only its own
+//! queue, until that is full. So a peer has read everything only if it has answered as many PINGs in a row as it has workers, all sent after the last DATA.
 
 /// How many workers share the frames that a spdystream connection reads (its `FRAME_WORKERS`).
 const WORKERS: u32 = 5;
-/// Unanswered PINGs in a row that make a silence a death.
+/// How many PINGs in a row must be unanswered before a silent peer counts as dead.
 const SEVERAL: u32 = 3;
 
-/// The PINGs of one end, and what became of them.
+/// The PINGs that this end has sent, and whether they were answered.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
-    /// DATA of ours may be unread.
+    /// The peer may have unread DATA of ours.
     exposed: bool,
-    /// The next answer that the row of them needs.
+    /// The id of the next answer that the current row needs.
     expected: Option<u32>,
-    /// Answers in a row to PINGs that were sent behind the last DATA.
+    /// How many PINGs in a row, sent after the last DATA, were answered.
     answered: u32,
-    /// PINGs, since the peer was last heard of, that a live peer would have answered.
+    /// How many PINGs were sent since the peer was last heard that a live peer would have answered.
     unanswered: u32,
 }
 
 impl Liveness {
-    /// DATA goes to a peer that may be unable to read on because of it.
+    /// Notes that DATA is sent, which may keep the peer from reading on.
     pub(super) fn sent_data(&mut self) {
         *self = Self { exposed: true, unanswered: self.unanswered, ..Self::default() };
     }
 
-    /// A PING of ours goes.
+    /// Notes that a PING is sent, for any reason.
     pub(super) fn sent_ping(&mut self, id: u32) {
         self.expected.get_or_insert(id);
     }
 
-    /// A PING is sent because the peer is silent. `has_windows`: no DATA of ours can keep it from reading.
+    /// Notes that a PING is sent because the peer is silent. `has_windows`: the peer has flow control, so DATA cannot keep it from
+    /// reading.
     pub(super) fn asked(&mut self, has_windows: bool) {
         if has_windows || !self.exposed {
             self.unanswered = self.unanswered.saturating_add(1);
         }
     }
 
-    /// The peer has answered a PING.
+    /// Notes that the peer has answered a PING.
     pub(super) fn answered(&mut self, id: u32) {
-        // Before the PING that is waited for: it was sent ahead of the last DATA.
+        // Answers with lower ids than the expected one do not count: their PINGs were sent before the last DATA.
         let Some(ahead) =
             self.expected.map(|expected| id.wrapping_sub(expected)).filter(|ahead| *ahead <= i32::MAX as u32)
         else {
@@ -56,17 +57,17 @@ impl Liveness {
         self.exposed &= self.answered < WORKERS;
     }
 
-    /// Whether the peer has taken all DATA that was sent off the wire, whether or not anybody there has read it.
+    /// Whether the peer's program has received all DATA, whether or not its readers have read it.
     pub(super) fn has_taken_all(&self) -> bool {
         !self.exposed || self.answered > 0
     }
 
-    /// Anything came from the peer.
+    /// Notes that bytes came from the peer.
     pub(super) fn heard(&mut self) {
         self.unanswered = 0;
     }
 
-    /// Whether a live peer would have answered by now, had it the time.
+    /// Whether a live peer would have answered by now, given enough time.
     pub(super) fn is_dead_silence(&self) -> bool {
         self.unanswered >= SEVERAL
     }

@@ -1,79 +1,79 @@
-//! What one end of a connection says to the other, whatever carries it.
+//! The messages between the two ends of a connection, for every transport.
 //!
-//! Owns the messages and their two forms: SPDY has a frame for each of them, other transports have what their reader and writer make of
-//! it. It must not know when a message may be sent: that is the [`Connection`](super::Connection)'s.
+//! This module owns the messages and their conversion to and from SPDY frames. Other transports convert them in
+//! their own readers and writers. It must not decide when a message may be sent, which is the [`Connection`](super::Connection)'s job.
 
 use bytes::Bytes;
 
 use crate::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, Settings, StreamId};
 
-/// What one end of a connection says to the other.
+/// A message from one end of a connection to the other.
 ///
-/// The ids, the reasons and the headers are SPDY's. A transport that has none of its own gives each stream an id by its place.
+/// The ids, the statuses and the headers are SPDY's. A transport without stream ids numbers its streams by their position.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)] // complete: a transport that can say more has nobody to say it to
+#[allow(clippy::exhaustive_enums)] // complete: a connection handles no other message
 pub enum Message {
     /// Bytes of a stream: DATA.
     Data {
         /// The stream.
         id: StreamId,
-        /// Nothing more comes on it from this end.
+        /// This end sends no more DATA on the stream.
         fin: bool,
         /// The bytes.
         data: Bytes,
     },
-    /// A new stream: SYN_STREAM.
+    /// Opens a stream: SYN_STREAM.
     Open {
-        /// Its id.
+        /// The new stream's id.
         id: StreamId,
         /// 0 goes first, 7 last.
         priority: u8,
-        /// Nothing more comes on it from this end.
+        /// This end sends no more DATA on the stream.
         fin: bool,
-        /// Nothing may come on it from the other end.
+        /// The other end may send no DATA on the stream.
         unidirectional: bool,
-        /// What it is for.
+        /// What the stream is for.
         headers: Headers,
     },
-    /// A stream of the other end's is taken: SYN_REPLY.
+    /// Takes a stream that the other end opened: SYN_REPLY.
     Answer {
         /// The stream.
         id: StreamId,
-        /// Nothing more comes on it from this end.
+        /// This end sends no more DATA on the stream.
         fin: bool,
-        /// The answer.
+        /// The headers of the answer.
         headers: Headers,
     },
-    /// A stream ends at once, in both directions: RST_STREAM.
+    /// Ends a stream at once, in both directions: RST_STREAM.
     Reset {
         /// The stream.
         id: StreamId,
         /// Why.
         status: RstStatus,
     },
-    /// More headers of a stream: HEADERS. Nobody in Kubernetes sends or reads them.
+    /// Adds headers to a stream: HEADERS. No program of Kubernetes sends or reads them.
     Headers {
         /// The stream.
         id: StreamId,
-        /// Nothing more comes on it from this end.
+        /// This end sends no more DATA on the stream.
         fin: bool,
         /// The headers.
         headers: Headers,
     },
-    /// So many more bytes may be sent: WINDOW_UPDATE.
+    /// Lets the other end send more bytes: WINDOW_UPDATE.
     Window {
-        /// The stream, or [`StreamId::SESSION`] for all together.
+        /// The stream, or [`StreamId::SESSION`] for all streams together.
         id: StreamId,
-        /// Bytes.
+        /// How many more bytes.
         delta: u32,
     },
     /// What this end allows: SETTINGS.
     Settings(Settings),
-    /// A question whether the other end is there, or the answer: PING.
+    /// Asks whether the other end is alive, or answers such a question: PING. A client asks with odd ids, and a server with even ids.
     Ping(u32),
-    /// This end says no more, and takes no more streams: GOAWAY.
+    /// The last message of this end, which takes no more streams: GOAWAY.
     Goodbye {
-        /// The last stream of the other end's that was taken.
+        /// The last stream of the other end that this end has taken.
         last_good: StreamId,
         /// Why.
         status: GoAwayStatus,
@@ -81,7 +81,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// The headers it carries.
+    /// The headers of the message.
     pub(super) fn headers(&self) -> Option<&Headers> {
         match self {
             Self::Open { headers, .. } | Self::Answer { headers, .. } | Self::Headers { headers, .. } => Some(headers),
@@ -89,7 +89,7 @@ impl Message {
         }
     }
 
-    /// Nothing more comes on a stream.
+    /// The FIN of a stream, without bytes.
     pub(crate) fn fin(id: StreamId) -> Self {
         Self::Data { id, fin: true, data: Bytes::new() }
     }

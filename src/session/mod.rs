@@ -1,25 +1,33 @@
-//! The rules of one connection, without IO: which streams there are, what each may send, how much may wait, and how things end.
+//! The rules of one connection, without IO: which streams exist, what each may send, how much may be queued, and how streams and
+//! connections end.
 //!
-//! Owns the state of a connection. Frames and the time come in as arguments; frames and events come out. It must not do IO, know
-//! what carries the frames, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
+//! This module owns the state of a connection. It takes messages and the time as arguments, and returns messages and events. It must not do IO,
+//! know the transport, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
 
 mod clock;
 mod config;
 mod connection;
 mod ending;
 mod error;
+mod event;
 mod flow;
+mod given;
 mod liveness;
 mod message;
 mod outcome;
+mod phase;
 mod receive;
+mod role;
 mod stalls;
 mod stream;
+mod timers;
 mod transmit;
 
 pub(crate) use config::SURELY_TAKEN;
 pub use config::{Config, FlowControl};
-pub(crate) use connection::Given;
-pub use connection::{Connection, Event, ReadOutcome, Role, WriteOutcome};
+pub use connection::Connection;
 pub use error::{ConnectionError, StreamError};
+pub use event::{Event, ReadOutcome, WriteOutcome};
+pub(crate) use given::Given;
 pub use message::Message;
+pub use role::Role;

@@ -1,6 +1,6 @@
-//! How the peer's side of a stream, and of the connection, has ended.
+//! How the peer's direction of a stream, and the connection, have ended.
 //!
-//! Owns the answers, for whoever judges a session by them. It must not change anything.
+//! This module owns the queries by which a session judges its result. It must not change the connection.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::stream::End;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
 
 impl Connection {
-    /// Whether the peer has ended its direction, by FIN or RST.
+    /// Whether the peer has ended its direction by FIN or RST_STREAM.
     #[must_use]
     pub fn was_finished(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Fin | End::Reset(_))))
     }
 
-    /// Why nothing more will come on a stream that the peer has not finished, whatever of it is unread: it was reset, or the connection
-    /// has ended.
+    /// The error with which the stream broke off: it was reset, or the connection ended. Bytes before that may still be unread. `None` if
+    /// the stream has not ended, or ended with FIN.
     pub(crate) fn broken(&self, id: StreamId) -> Option<StreamError> {
         match self.streams.get(&id)?.end {
             Some(End::Fin | End::Cancelled) => None,
@@ -26,8 +26,8 @@ impl Connection {
         }
     }
 
-    /// How the peer's direction of a stream ended: well by FIN, by the CANCEL that Go's servers end with, or with the whole connection
-    /// where the peer ended that in good order. `None`: it has not ended, or nobody wanted what was still to come.
+    /// How the peer's direction of a stream ended. `Ok` means FIN, RST_STREAM with CANCEL (which Go's servers use as an end), or an
+    /// orderly end of the connection by the peer. `None` if it has not ended, or the reader did not want the rest.
     pub(crate) fn outcome(&self, id: StreamId) -> Option<Result<(), StreamError>> {
         let stream = self.streams.get(&id)?;
         match (stream.end?, self.closed()) {
@@ -41,38 +41,38 @@ impl Connection {
         }
     }
 
-    /// Bytes that came on a stream and are still to be read, each piece counted as 256 at least.
+    /// Unread bytes of a stream. Each piece counts as at least 256.
     pub(crate) fn unread_on(&self, id: StreamId) -> usize {
         self.streams.get(&id).map_or(0, |stream| stream.charged)
     }
 
-    /// Whether nothing that came on a stream is still to be read.
+    /// Whether all bytes that arrived on a stream are read.
     pub(crate) fn is_read_out(&self, id: StreamId) -> bool {
         self.unread_on(id) == 0
     }
 
-    /// How long a peer may be silent at the end.
+    /// [`Config::linger`](super::Config::linger).
     pub(crate) fn linger(&self) -> Duration {
         self.config.linger
     }
 
-    /// Whether somebody still waits for what comes on a stream.
+    /// Whether a stream has not ended and its reader still wants bytes.
     pub(crate) fn is_wanted(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.end.is_none() && !stream.discard)
     }
 
-    /// Whether the peer may have bytes of this stream unread, and so be unable to read anything else. One that has windows never is.
+    /// Whether unread bytes of this stream may keep the peer from reading anything else. This never happens with flow control.
     pub(crate) fn may_be_unread(&self, id: StreamId) -> bool {
         !self.windows && self.streams.get(&id).is_some_and(|stream| stream.has_sent && stream.end.is_none())
     }
 
-    /// Whether nothing more will come on the stream: it ended, or the connection did.
+    /// Whether no more bytes will arrive on the stream, because it or the connection has ended.
     #[must_use]
     pub fn has_ended(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_none_or(|stream| stream.end.is_some()) || self.is_closed()
     }
 
-    /// Whether the peer has ended the connection itself, in good order.
+    /// Whether the peer has ended the connection in good order.
     pub(crate) fn peer_said_goodbye(&self) -> bool {
         match self.error() {
             Some(ConnectionError::Closed) => matches!(self.gone_away, Some((_, GoAwayStatus::OK))),
@@ -81,7 +81,8 @@ impl Connection {
         }
     }
 
-    /// Whether an orderly end of the connection has cut nothing off that the peer would have said. An end of our own making may have.
+    /// Whether the peer has sent everything before an orderly end of the connection. If this end began the ending, it may have cut
+    /// something off.
     pub(super) fn peer_has_said_all(&self) -> bool {
         let goodbye = matches!(self.gone_away, Some((_, GoAwayStatus::OK)));
         matches!(self.error(), Some(ConnectionError::Closed)) && (goodbye || self.has_last_word())

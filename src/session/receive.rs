@@ -1,24 +1,27 @@
-//! What the peer's messages do to a connection.
+//! How a connection handles the peer's messages.
 //!
-//! Owns the rules for each message that comes, and the answers to those that break them. It must not choose what is sent
-//! when: answers are queued.
+//! This module owns the rules for each received message, and the answers to messages that break a rule. It must not choose when something
+//! is sent: it queues answers.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::config::FlowControl;
-use super::connection::{Connection, Event, Role};
-use super::ending::Phase;
+use super::connection::Connection;
 use super::error::ConnectionError;
+use super::event::Event;
 use super::flow::{DEFAULT_WINDOW, MIN_CHARGE};
 use super::message::Message;
+use super::phase::Phase;
+use super::role::Role;
 use super::stream::{End, Sending, Stream};
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
 impl Connection {
-    /// Takes a message of the peer's. What it breaks shows in [`error`](Self::error) and is told to the peer.
+    /// Handles a message from the peer. If the message breaks a rule of the connection, [`error`](Self::error) has the error, and the peer is
+    /// told by GOAWAY.
     pub fn receive(&mut self, message: impl Into<Message>, now: Instant) {
         if self.is_closed() {
             return;
@@ -42,7 +45,7 @@ impl Connection {
         self.note_pause(now);
     }
 
-    /// All of them, of whatever stream: they have been inflated by now, which cost us what it may not have cost the peer.
+    /// Counts the header bytes of all streams. A few bytes from the peer may have cost us much work, because they are inflated by now.
     fn count_headers(&mut self, message: &Message, now: Instant) -> Result<(), ConnectionError> {
         let Some(headers) = message.headers() else { return Ok(()) };
         let limits = &self.config.limits;
@@ -55,14 +58,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Bytes came from the peer, a whole frame or not: it lives.
+    /// Notes that bytes came from the peer, which is alive. They need not be a whole frame.
     pub(crate) fn heard(&mut self, now: Instant) {
         if !self.is_closed() {
             self.clock.received(now);
         }
     }
 
-    /// The server has spoken, or is silent for so long that it has no windows to speak of.
+    /// Ends the client's wait for the server's first frame: it has come, or the server has been silent too long to have flow control.
     pub(super) fn end_trial(&mut self) {
         self.on_trial = false;
         self.output_added = self.output_added.wrapping_add(1);
@@ -100,16 +103,16 @@ impl Connection {
         headers: Headers,
     ) -> Result<(), ConnectionError> {
         if id == StreamId::SESSION || id.is_client() == (self.role == Role::Client) {
-            return Err(ConnectionError::Protocol("SYN_STREAM with an id of the other side's"));
+            return Err(ConnectionError::Protocol("SYN_STREAM with a stream id of the wrong side"));
         }
         if id <= self.last_taken {
-            return Err(ConnectionError::Protocol("SYN_STREAM with an id that is not above those before"));
+            return Err(ConnectionError::Protocol("SYN_STREAM with a stream id that is not above all ids before it"));
         }
         self.last_taken = id;
         if headers.defect().is_some() {
             return self.answer_reset(id, RstStatus::PROTOCOL_ERROR);
         }
-        // What comes after our GOAWAY was sent before the peer knew of it: nothing was done with it.
+        // A stream that arrives after our GOAWAY was opened before the peer knew of it, so it is refused, not an error.
         if self.theirs_live >= self.config.limits.max_streams || !matches!(self.phase, Phase::Open) {
             return self.answer_reset(id, RstStatus::REFUSED_STREAM);
         }
@@ -152,8 +155,8 @@ impl Connection {
     }
 
     fn on_headers(&mut self, id: StreamId, fin: bool, headers: &Headers) -> Result<(), ConnectionError> {
-        // Nobody in Kubernetes sends or reads HEADERS. They are inflated, which keeps the block stream in step, and
-        // no more is made of them.
+        // No program of Kubernetes sends or reads HEADERS. The codec has inflated the block, which keeps the compression in
+        // step, and the content is ignored.
         if !self.streams.contains_key(&id) {
             return if self.existed(id) { Ok(()) } else { self.answer_reset(id, RstStatus::INVALID_STREAM) };
         }
@@ -175,11 +178,11 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(&id) else {
             return if existed { Ok(()) } else { self.on_stray(id, data.len()) };
         };
-        // What left before the peer knew our SETTINGS went through the window that the draft begins with.
+        // Before the peer knows our SETTINGS it may use the initial window of the draft.
         stream.receive_window.received(data.len());
         let over = stream.receive_window.overdrawn() > DEFAULT_WINDOW.saturating_sub(initial);
         if stream.end.is_some() || data.is_empty() || stream.discard {
-            // Go sends DATA after a reset as a matter of course: it is discarded, never answered.
+            // Go's peers regularly send DATA after a reset. It is discarded without an answer.
             stream.receive_window.consumed(data.len());
             self.grant(id);
         } else if over && strict {
@@ -229,17 +232,17 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether it was a stream of the peer's that nobody had taken yet.
+    /// Ends a stream that the peer has reset. Returns whether the peer had opened it and `accept` had not returned it yet.
     pub(super) fn reset_by_peer(&mut self, id: StreamId, status: RstStatus) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         stream.control.reply = None;
         stream.control.window_update = false;
         stream.control.reset = None;
         let ours_unanswered = stream.ours && !stream.answered;
-        // Nobody has taken it yet, and nobody will: it leaves the backlog. Such have a rate, since nothing else bounds how often a peer makes
-        // and unmakes them. Whoever has taken one counts against `max_streams` until it is let go of, answered or not, so that a
-        // peer cannot have more of them at a time whatever it resets; and a connect that is given up while its port is dialled is
-        // no crime, however often.
+        // A stream that was not accepted yet leaves the backlog. These resets are limited by a rate, because nothing else limits how
+        // often a peer opens and resets streams. An accepted stream counts against `max_streams` until its handles are dropped,
+        // whether or not it is answered, so resets give the peer no more streams. They have no rate: a client may often give up a
+        // connection while its port is still being dialled.
         let untaken = !stream.ours && !stream.answered && stream.headers.take().is_some();
         if untaken {
             stream.held = false;
@@ -263,7 +266,7 @@ impl Connection {
         self.peer_has_windows();
         if id == StreamId::SESSION {
             if delta == 0 || !self.send_window.update(delta) {
-                return Err(ConnectionError::Protocol("a session window of 0 more, or of more than 2^31 - 1"));
+                return Err(ConnectionError::Protocol("a WINDOW_UPDATE of the session by 0, or beyond 2^31 - 1"));
             }
             return Ok(());
         }
@@ -301,14 +304,17 @@ impl Connection {
                 }
             }
             if !valid {
-                return Err(ConnectionError::Protocol("an initial window that lifts a stream's beyond 2^31 - 1"));
+                return Err(ConnectionError::Protocol(
+                    "an initial window that raises a stream's window beyond 2^31 - 1",
+                ));
             }
             self.peer_has_windows();
         }
         Ok(())
     }
 
-    /// The peer has windows: from here on they are obeyed, and what was read so far is granted again.
+    /// Turns on flow control, since the peer has it: from here on its windows are obeyed, and it is granted the bytes that were read so
+    /// far.
     fn peer_has_windows(&mut self) {
         if self.config.flow_control == FlowControl::Off || std::mem::replace(&mut self.windows, true) {
             return;
@@ -326,7 +332,7 @@ impl Connection {
             self.events.push_back(Event::Pong(id));
             return Ok(());
         }
-        // One answer an id is enough however often it is asked before we get to answer.
+        // If the answer to the same id is still queued, another one is not needed.
         if self.replies.iter().any(|queued| *queued == Message::Ping(id)) {
             return Ok(());
         }
@@ -340,7 +346,7 @@ impl Connection {
         let streams = self.streams.values().filter(|stream| untaken(stream));
         let ids: Vec<StreamId> = streams.map(|stream| stream.id).collect();
         for id in ids {
-            // Go says 0 whatever it took, and what it answered it did take: only unanswered streams are lost.
+            // Go's peers always send 0 here. But they have taken the streams that they answered, so only unanswered streams are lost.
             self.end(id, End::Reset(RstStatus::REFUSED_STREAM));
             self.kill(id);
             if let Some(stream) = self.streams.get_mut(&id) {
@@ -352,7 +358,7 @@ impl Connection {
         self.end_if_left();
     }
 
-    /// The peer broke a rule on one stream: both directions end here and there.
+    /// Resets a stream on which the peer broke a rule.
     fn fail_stream(&mut self, id: StreamId, status: RstStatus) {
         let unanswered = self.streams.get(&id).is_some_and(|stream| stream.ours && !stream.answered);
         self.reset_as(id, status, End::Broken(status));
@@ -365,7 +371,7 @@ impl Connection {
         self.queue_answer(Message::Reset { id, status })
     }
 
-    /// Queues an answer. A peer that asks without reading the answers is ended: waiting for it could wait for ever.
+    /// Queues an answer. The connection fails if too many are queued: a peer that reads no answers may never read again.
     fn queue_answer(&mut self, answer: Message) -> Result<(), ConnectionError> {
         if self.is_silent() {
             return Ok(());
@@ -378,21 +384,21 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether there has been a stream with this id, so that late frames for it are nobody's fault.
+    /// Whether a stream with this id has existed. Late frames for such a stream are no error.
     fn existed(&self, id: StreamId) -> bool {
         let ours = id.is_client() == (self.role == Role::Client);
         id != StreamId::SESSION && if ours { id.get() < self.next_id() } else { id <= self.last_taken }
     }
 
-    /// Lets the peer send what was read, where the peer has windows: at half a window, and with a larger window while
-    /// the stream is read and its fair part of the pool is free.
+    /// With flow control, grants the peer the bytes that were read, when they are half a window. Makes the window larger while the stream
+    /// is read and its fair share of the pool is free.
     pub(super) fn grant(&mut self, id: StreamId) {
         if !self.windows {
             return;
         }
         let live = self.streams.len().max(1);
-        // Windows count bytes and the budget counts small pieces as more: the other half is for the difference, or a stream
-        // within its window could stop the reading, and the updates that it waits for itself with it.
+        // Windows may grow into half of the pool only. The budget counts small pieces as larger than windows do. Without the other half
+        // a stream within its window could pause the reading, and with it the WINDOW_UPDATEs for our own DATA.
         let (pool, initial) = (self.config.receive_budget / 2, self.initial_window());
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.end.is_some() || !stream.receive_window.is_due() {
@@ -403,7 +409,7 @@ impl Connection {
         let free = pool.saturating_sub(self.window_growth);
         let by = (stream.receive_window.target() as usize).min(fair.saturating_sub(grown)).min(free);
         if grown > fair {
-            // It grew while there were fewer streams: what is not granted again is there for the others.
+            // The window grew while there were fewer streams. The excess is not granted again, and so becomes free for the others.
             let excess = u32::try_from(grown.saturating_sub(fair)).unwrap_or(u32::MAX);
             let shrunk = stream.receive_window.shrink(excess) as usize;
             self.window_growth = self.window_growth.saturating_sub(shrunk);
@@ -411,7 +417,7 @@ impl Connection {
                 return;
             }
         } else if by >= DEFAULT_WINDOW as usize / 4 && !stream.discard {
-            // Growth in crumbs is not worth a frame.
+            // Smaller growth is not worth a frame.
             stream.receive_window.grow(u32::try_from(by).unwrap_or(0));
             self.window_growth = self.window_growth.saturating_add(by);
         }

@@ -1,6 +1,7 @@
-//! One stream: what is known of it, held for it and owed to it (SPDY/3.1 §2.3).
+//! The state of one stream (SPDY/3.1 §2.3).
 //!
-//! Owns the two directions' states and queues. Windows of the session, budgets and ids are the connection's.
+//! This module owns the states and queues of both directions. It must not change the session's window, the budget or the ids, which belong to
+//! the [`Connection`](super::Connection).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,25 +13,25 @@ use super::flow::{MIN_CHARGE, ReceiveWindow, SendWindow, charge};
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{RstStatus, StreamId};
 
-/// How a stream stopped giving us bytes.
+/// How the peer's direction of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// FIN: all of it was sent.
+    /// The peer sent FIN, after all of its bytes.
     Fin,
-    /// RST_STREAM: what had come before it is still there to be read.
+    /// The peer sent RST_STREAM. Bytes that arrived before may still be read.
     Reset(RstStatus),
-    /// Our RST_STREAM in answer to a rule that the peer broke on this stream.
+    /// This end sent RST_STREAM because the peer broke a rule on this stream.
     Broken(RstStatus),
-    /// Our RST_STREAM because it was unread for so long, and others waited.
+    /// This end sent RST_STREAM because the stream was unread for this long while readers of others waited.
     Stalled(Duration),
-    /// Our own RST_STREAM: what the peer may still send reaches nobody.
+    /// This end sent RST_STREAM because it no longer wants the stream. Further bytes are discarded.
     Cancelled,
-    /// The connection ended before the stream did, and somebody waited for more.
+    /// The connection ended before the stream did, and the reader wanted more.
     WithConnection,
 }
 
 impl End {
-    /// What a reader or a writer gets of it, where it is none that both agreed on.
+    /// The error for a reader or a writer. `None` if the stream ended without one.
     pub(super) fn fault(self) -> Option<StreamError> {
         match self {
             Self::Reset(status) => Some(StreamError::Reset(status)),
@@ -41,13 +42,13 @@ impl End {
     }
 }
 
-/// Our direction.
+/// The state of our direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sending {
     Open,
-    /// FIN goes out behind what is queued.
+    /// FIN will be sent after the queued bytes.
     Finishing,
-    /// RST_STREAM goes out behind as much of what is queued as the stream's window lets go.
+    /// RST_STREAM will be sent after as many of the queued bytes as the window allows.
     Breaking(RstStatus),
     Finished,
     /// Ended by RST_STREAM, ours or the peer's.
@@ -59,52 +60,52 @@ pub(super) struct Stream {
     pub(super) id: StreamId,
     pub(super) priority: u8,
     pub(super) ours: bool,
-    /// SYN_REPLY went out (theirs) or came in (ours).
+    /// SYN_REPLY was sent (for a stream of the peer) or received (for a stream of ours).
     pub(super) answered: bool,
-    /// The headers that the opener, or the answer, came with; taken by who handles the stream.
+    /// The headers of the peer's SYN_STREAM or SYN_REPLY, until they are taken.
     pub(super) headers: Option<Headers>,
-    /// Whether somebody may still call for this stream.
+    /// The stream still has a handle.
     pub(super) held: bool,
-    /// It is ours, and counts as live with the peer.
+    /// The stream is ours, and counts against the streams that the peer allows.
     pub(super) counted: bool,
     pub(super) control: Control,
 
     pub(super) end: Option<End>,
     pub(super) unread: VecDeque<Bytes>,
-    /// Small pieces that came behind unread ones, run together: one by one they would be charged for many times their
+    /// Small pieces that arrived behind unread ones, joined. Each by itself would count as many times its
     /// length, and a window full of them would spend the budget of all streams.
     gathered: BytesMut,
-    /// What `unread` counts against the budget.
+    /// How much the unread bytes count against the budget.
     pub(super) charged: usize,
     pub(super) discard: bool,
-    /// When it ended, nobody wanted what was still to come.
+    /// When the stream ended, its reader no longer wanted the rest.
     pub(super) unmissed: bool,
     pub(super) receive_window: ReceiveWindow,
-    /// The reader was told to wait.
+    /// The reader waits for bytes.
     pub(super) reader_waits: bool,
 
-    /// The peer does not listen to what is sent on it.
+    /// This end may not send on the stream: the peer would ignore it.
     pub(super) unheard: bool,
-    /// The peer's direction ends with ours.
+    /// When our direction ends, the peer's direction ends too.
     pub(super) ends_with_ours: bool,
     pub(super) sending: Sending,
     pub(super) unsent: SendQueue,
-    /// DATA of ours has gone out on it.
+    /// DATA was sent on the stream.
     pub(super) has_sent: bool,
     pub(super) send_window: SendWindow,
-    /// Once our FIN is out, RST_STREAM follows: nobody reads what the peer would still send.
+    /// RST_STREAM is sent after our FIN, because further bytes from the peer are not wanted.
     pub(super) cancel_behind: bool,
-    /// Bytes that were queued were dropped: they will never have been sent.
+    /// Queued bytes were dropped unsent.
     pub(super) cut_short: bool,
-    /// It is in the queue of streams that have something to send.
+    /// The stream is in the queue of streams that have DATA to send.
     pub(super) scheduled: bool,
     pub(super) writer_waits: bool,
 }
 
-/// Control frames of this stream that wait to be sent, in their order on the wire.
+/// The queued control frames of a stream, in the order in which they are sent.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// It is in the connection's queue of such streams.
+    /// The stream is in the connection's queue of streams with control frames.
     pub(super) scheduled: bool,
     pub(super) syn: Option<Headers>,
     pub(super) reply: Option<Headers>,
@@ -150,7 +151,7 @@ impl Stream {
         }
     }
 
-    /// Takes a piece of DATA; the caller moves the budget.
+    /// Adds a piece of received DATA. The caller must update the budget.
     pub(super) fn push_unread(&mut self, data: Bytes) {
         let waits = !self.unread.is_empty() || !self.gathered.is_empty();
         if waits && data.len() < MIN_CHARGE {
@@ -173,12 +174,12 @@ impl Stream {
         Some(data)
     }
 
-    /// Neither direction has anything more to come on the wire.
+    /// Whether both directions have ended on the wire, and no control frame is queued.
     pub(super) fn is_over(&self) -> bool {
         self.end.is_some() && matches!(self.sending, Sending::Finished | Sending::Dead) && self.control.is_empty()
     }
 
-    /// Whether DATA, or the FIN, could go out but for the windows.
+    /// Whether DATA or a FIN is waiting to be sent, windows aside.
     pub(super) fn has_output(&self) -> bool {
         match self.sending {
             Sending::Open => !self.unsent.is_empty(),
@@ -188,10 +189,10 @@ impl Stream {
     }
 }
 
-/// Pieces up to this are copied behind those that wait already: one frame costs less than many.
+/// Pieces up to this size, in bytes, are copied behind queued bytes: one frame costs less than many small ones.
 const GATHER_UP_TO: usize = 1024;
 
-/// Bytes that wait to be sent: owned pieces as they were given, and small writes gathered in a buffer behind them.
+/// The bytes queued on a stream: large pieces as they were given, and small writes joined in a buffer behind them.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
     pieces: VecDeque<Bytes>,
@@ -224,7 +225,7 @@ impl SendQueue {
         self.gathered.extend_from_slice(data);
     }
 
-    /// Takes up to `most` bytes off the front, one piece at a time.
+    /// Takes up to `most` bytes off the front, at most one piece.
     pub(super) fn take(&mut self, most: usize) -> Bytes {
         let piece = match self.pieces.front_mut() {
             Some(front) if front.len() > most => front.split_to(most),
@@ -239,7 +240,7 @@ impl SendQueue {
         *self = Self::default();
     }
 
-    /// Gives back what an emptied queue keeps for the next write.
+    /// Frees the buffers of an empty queue.
     pub(super) fn release(&mut self) {
         if self.len == 0 {
             self.clear();

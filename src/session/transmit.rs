@@ -1,24 +1,26 @@
-//! What goes out next.
+//! Which message is sent next.
 //!
-//! Owns the order: answers, then the control frames of streams in the order they were asked for, then DATA by priority
-//! and in turn, then GOAWAY; and what is known of what has gone. It must not decide what is owed to whom.
+//! This module owns the order: first answers, then the control frames of streams in the order in which they were queued, then DATA by
+//! priority, in turn within each priority, and GOAWAY last. It also owns what is known about sent bytes. It must not decide which answers or grants
+//! a peer gets.
 
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Event};
-use super::ending::Phase;
+use super::connection::Connection;
 use super::error::{ConnectionError, StreamError};
+use super::event::Event;
 use super::message::Message;
+use super::phase::Phase;
 use super::stream::{End, Sending};
 use crate::wire::spdy::{Frame, RstStatus, StreamId};
 
 impl Connection {
-    /// The next message to write, if there is one.
+    /// Takes the next message to write, if there is one.
     ///
-    /// Poll after every other call; messages that are not polled are not lost. Once the connection is closed this gives the
-    /// last GOAWAY and then nothing.
+    /// Poll after every other call. Messages stay queued until they are polled. On a closed connection this returns the last
+    /// GOAWAY, and then `None`.
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
         let message = if self.is_silent() { self.last_message.take() } else { self.next_message() };
         if let Some(message) = &message {
@@ -28,18 +30,18 @@ impl Connection {
         message
     }
 
-    /// The next message, as the frame that it is over SPDY.
+    /// As [`poll_message`](Self::poll_message), as a SPDY frame.
     pub fn poll_frame(&mut self, now: Instant) -> Option<Frame> {
         self.poll_message(now).map(Frame::from)
     }
 
-    /// Whether [`poll_message`](Self::poll_message) would first give answers the peer asked for.
+    /// Whether [`poll_message`](Self::poll_message) would return an answer to the peer next.
     #[must_use]
     pub fn has_replies(&self) -> bool {
         !self.replies.is_empty() && !self.is_silent()
     }
 
-    /// Whether [`poll_message`](Self::poll_message) may have something to give.
+    /// Whether [`poll_message`](Self::poll_message) may return a message.
     #[must_use]
     pub fn has_output(&self) -> bool {
         if self.is_silent() {
@@ -50,7 +52,7 @@ impl Connection {
         !self.replies.is_empty() || !self.is_closed() && (queued || due || matches!(self.phase, Phase::Closing))
     }
 
-    /// Changes whenever something to send was added.
+    /// A number that changes whenever something to send is added.
     pub(crate) fn output_added(&self) -> u64 {
         self.output_added
     }
@@ -72,7 +74,7 @@ impl Connection {
         if let Some(message) = self.next_data() {
             return Some(message);
         }
-        // A stream that was to break off behind its DATA, of which nothing could go.
+        // `next_data` may have reset a stream whose remaining DATA the window does not allow.
         if let Some(message) = self.next_control() {
             return Some(message);
         }
@@ -82,7 +84,7 @@ impl Connection {
             {
                 return Some(message);
             }
-            // Go reads nothing after a GOAWAY: it is the last message there is.
+            // GOAWAY is the last message, because Go's peers read nothing after it.
             let goaway = Message::Goodbye { last_good: self.last_taken, status: self.farewell };
             self.close(ConnectionError::Closed);
             return Some(goaway);
@@ -143,7 +145,8 @@ impl Connection {
                     self.schedule(id);
                     return Some(message);
                 }
-                // Its own window is closed: WINDOW_UPDATE schedules it again. The session's is everybody's.
+                // If the stream's own window is closed, a WINDOW_UPDATE schedules the stream again. If the session's window is
+                // closed, all streams stay scheduled.
                 if session == 0 {
                     self.schedule(id);
                 }
@@ -152,7 +155,7 @@ impl Connection {
         None
     }
 
-    /// Whether a stream waits for others that are not over yet.
+    /// Whether a stream has to wait for others that are not sent to their end yet.
     fn is_held_back(&self, id: StreamId) -> bool {
         let Some((held, others)) = &self.held_behind else { return false };
         *held == id && others.iter().any(|other| !self.is_sent(*other))
@@ -210,7 +213,7 @@ impl Connection {
         Some(Message::Data { id, fin, data })
     }
 
-    /// Whether the FIN of a stream, and so all before it, has been given to the transport; also where it never will be,
+    /// Whether the FIN of a stream, and so everything before it, has been taken for sending. Also true if this will never happen,
     /// because the stream was reset.
     #[must_use]
     pub fn is_sent(&self, id: StreamId) -> bool {
@@ -218,15 +221,15 @@ impl Connection {
         stream.is_none_or(|stream| matches!(stream.sending, Sending::Finished | Sending::Dead)) || self.is_closed()
     }
 
-    /// Whether the FIN of a stream, and so all before it, has been given to the transport.
+    /// Whether the FIN of a stream, and so everything before it, has been taken for sending.
     pub(crate) fn was_sent(&self, id: StreamId) -> bool {
         self.streams.get(&id).is_some_and(|stream| stream.sending == Sending::Finished)
     }
 
-    /// Whether all that was written on a stream has been given to the transport, if not its FIN.
+    /// Whether all bytes of a stream have been taken for sending. Its FIN may still be queued.
     ///
     /// # Errors
-    /// Why it never will be, or has not been so far.
+    /// The reason why bytes were not taken for sending.
     pub(crate) fn was_taken(&self, id: StreamId) -> Result<(), StreamError> {
         let stream = self.streams.get(&id);
         if stream.is_some_and(|stream| stream.unsent.is_empty() && !stream.cut_short) {
@@ -240,7 +243,8 @@ impl Connection {
         })
     }
 
-    /// Never before our SETTINGS: a server's come no sooner than the client's first frame.
+    /// Whether a WINDOW_UPDATE for the session is due. It never precedes our SETTINGS, which a server sends only after the client's first
+    /// frame.
     fn grants_session(&self) -> bool {
         self.windows && self.settings_sent && self.receive_window.is_due()
     }

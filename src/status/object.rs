@@ -1,6 +1,6 @@
-//! Where a JSON object ends.
+//! Finds where a JSON object ends.
 //!
-//! Owns that and no more: what the object says, and whether it is well-formed, is serde's to find out.
+//! Does not parse the object: whether it is well-formed, and what it says, is for serde.
 
 /// Finds the end of a JSON object without parsing it, over any split of its bytes.
 #[derive(Clone, Debug, Default)]
@@ -11,16 +11,16 @@ pub(super) struct ObjectScanner {
 }
 
 pub(super) enum Scan {
-    /// An object ends after so many of the bytes just given.
+    /// An object ends after this many of the bytes just given.
     Whole(usize),
-    /// It goes on, or has not begun.
+    /// The object goes on, or has not begun.
     Part,
-    /// What begins here is none.
+    /// The bytes do not begin with an object.
     NotAnObject,
 }
 
 impl ObjectScanner {
-    /// Whether it is inside an object.
+    /// Whether an object has begun and not ended.
     pub(super) fn inside(&self) -> bool {
         self.depth > 0
     }

@@ -1,39 +1,41 @@
-//! An error stream as it comes.
+//! Collects the bytes of an error stream, and finds when its status is whole.
 //!
-//! Owns when its status is whole. What the status says is [`ExitStatus::decode`]'s.
+//! [`ExitStatus::decode`] reads what the status says.
 
 use bytes::BytesMut;
 
+use super::error::{MAX_STATUS_LEN, StatusError};
+use super::exit::ExitStatus;
 use super::object::{ObjectScanner, Scan};
-use super::{ExitStatus, MAX_STATUS_LEN, StatusError};
 use crate::protocol::Version;
 
-/// Reads an error stream as it comes.
+/// Reads an error stream piece by piece.
 ///
-/// containerd sends its v4 Status and no FIN, so a client that waits for the end of the stream waits for the reset that
-/// follows. This one knows the last brace when it comes, and looks at each byte once.
+/// containerd sends a v4 status and no FIN after it. So this reader finds the last brace of the status, and does not
+/// wait for the end of the stream. It looks at each byte once.
 #[derive(Clone, Debug)]
 pub struct StatusReader {
     version: Version,
     scanner: ObjectScanner,
-    /// `None` where the bytes are not JSON: then only their end ends them.
+    /// How many bytes were scanned. `None` if they are a text, or no JSON object: then only the end of the stream ends
+    /// them.
     scanned: Option<usize>,
     bytes: BytesMut,
 }
 
 impl StatusReader {
-    /// For an error stream of `version`.
+    /// Makes a reader for an error stream of `version`.
     #[must_use]
     pub fn new(version: Version) -> Self {
         let scanned = (version >= Version::V4).then_some(0);
         Self { version, scanner: ObjectScanner::default(), scanned, bytes: BytesMut::new() }
     }
 
-    /// Takes the next bytes: `Some` once a whole v4 Status is there. What follows one is of no interest. The text of v1 to v3
-    /// has no end but the stream's.
+    /// Takes the next bytes. Returns `Some` once a v4 or v5 status is whole; bytes after it are ignored. For the text
+    /// of v1 to v3 this returns `None`: only the end of the stream makes it whole ([`finish`](Self::finish)).
     ///
     /// # Errors
-    /// As [`ExitStatus::decode`].
+    /// The same as [`ExitStatus::decode`].
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<ExitStatus>, StatusError> {
         if self.bytes.len().saturating_add(bytes.len()) > MAX_STATUS_LEN {
             return Err(StatusError::TooLong { limit: MAX_STATUS_LEN });
@@ -54,16 +56,16 @@ impl StatusReader {
         }
     }
 
-    /// Whether a v4 Status has begun and not ended.
+    /// Whether a v4 or v5 status has begun and not ended.
     pub(crate) fn is_inside(&self) -> bool {
         self.scanned.is_some() && self.scanner.inside()
     }
 
-    /// The stream has ended: what it said, where [`push`](Self::push) has not told yet. `None` as in
-    /// [`ExitStatus::decode`].
+    /// What the stream said, now that it has ended. Needed only if [`push`](Self::push) has not returned a status.
+    /// `None` means the same as in [`ExitStatus::decode`].
     ///
     /// # Errors
-    /// As [`ExitStatus::decode`].
+    /// The same as [`ExitStatus::decode`].
     pub fn finish(&self) -> Result<Option<ExitStatus>, StatusError> {
         ExitStatus::decode(self.version, &self.bytes)
     }

@@ -1,6 +1,6 @@
-//! What a resize stream carries, from v3 on.
+//! What a resize stream carries: the JSON of a [`TerminalSize`], again and again.
 //!
-//! Owns the JSON of a [`TerminalSize`] and its limit.
+//! Limits the length of each.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::object::{ObjectScanner, Scan};
 use crate::initiator::Initiator;
 
-/// Bytes that one object on a resize stream may have: 1 KiB.
+/// The most bytes of one size on a resize stream: 1 KiB.
 pub const MAX_RESIZE_LEN: usize = 1024;
 
 /// The size of a terminal, in characters.
@@ -25,28 +25,29 @@ pub struct TerminalSize {
 }
 
 impl TerminalSize {
-    /// What a client writes to the resize stream: `{"Width":80,"Height":24}` and a newline, as Go does.
+    /// The bytes that a client writes to the resize stream, as in Go: `{"Width":80,"Height":24}` and a newline.
     #[must_use]
     pub fn encode(self) -> Bytes {
         format!("{{\"Width\":{},\"Height\":{}}}\n", self.width, self.height).into()
     }
 }
 
-/// Reads the sizes from a resize stream, however its bytes are split or run together.
+/// Reads the sizes from a resize stream, at any split of its bytes.
 #[derive(Clone, Debug, Default)]
 pub struct ResizeDecoder {
     scanner: ObjectScanner,
-    /// The beginning of an object, at most [`MAX_RESIZE_LEN`].
+    /// The beginning of an object: at most [`MAX_RESIZE_LEN`] bytes.
     part: BytesMut,
     failed: Option<ResizeError>,
 }
 
 impl ResizeDecoder {
-    /// Takes the next bytes and gives the last size that is whole with them: those before it were true once, and no longer
-    /// are. A zero that the peer sends, or a side that it leaves out, is passed on as 0.
+    /// Takes the next bytes, and returns the last size that is whole with them. Earlier sizes are out of date and
+    /// dropped. A width or height that the peer leaves out is 0.
     ///
     /// # Errors
-    /// [`ResizeError`], and again at every later call: where the next object begins is not known any more.
+    /// [`ResizeError`]. Every later call returns the same error, because it is no longer known where the next size
+    /// begins.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<TerminalSize>, ResizeError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -85,7 +86,7 @@ impl ResizeDecoder {
     }
 }
 
-/// A resize stream carries something else than sizes.
+/// Why the bytes of a resize stream are not a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResizeError {
@@ -95,7 +96,7 @@ pub enum ResizeError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// It is not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
+    /// The bytes are not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
     #[error("not a terminal size")]
     NotASize,
 }

@@ -1,7 +1,7 @@
-//! The body of a refusal (RFC 9112 §6.3, §7.1), as much of it as fits.
+//! The body of a refusal, up to a limit (RFC 9112 §6.3, §7.1).
 //!
-//! Owns its framing and its limit, without IO. It must not fail: what cannot be read is cut off, for the caller wants the
-//! refusal and not a second error.
+//! Reads the framing of the body, without IO. It never fails: a body that cannot be read is cut off, because the caller
+//! wants the refusal and not a second error.
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap};
@@ -13,19 +13,19 @@ pub(super) struct Body {
     framing: Framing,
     collected: BytesMut,
     limit: usize,
-    /// All of it was collected.
+    /// The whole body was collected.
     whole: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Framing {
-    /// So many bytes are to come.
+    /// This many bytes are still to come.
     Length(u64),
-    /// The line with the size of a chunk is next.
+    /// The next line has the size of a chunk.
     ChunkSize,
-    /// So many bytes of a chunk are to come, and a line's end.
+    /// This many bytes of a chunk are still to come, and then a line end.
     Chunk(u64),
-    /// All up to the end of the IO.
+    /// The body ends with the IO.
     UntilEnd,
 }
 
@@ -38,7 +38,7 @@ impl Body {
         Self { framing, collected: BytesMut::new(), limit, whole: false }
     }
 
-    /// Takes what it can from `input`: whether there is no use in more.
+    /// Takes what it can from `input`. Returns whether no more input is needed.
     pub(super) fn feed(&mut self, input: &mut BytesMut) -> bool {
         loop {
             match self.framing {
@@ -82,17 +82,18 @@ impl Body {
         }
     }
 
-    /// The IO has ended.
+    /// Notes that the IO has ended.
     pub(super) fn end(&mut self) {
         self.whole |= matches!(self.framing, Framing::UntilEnd);
     }
 
-    /// What was collected, and whether it is not all.
+    /// What was collected, and whether the body is truncated.
     pub(super) fn into_parts(self) -> (Bytes, bool) {
         (self.collected.freeze(), !self.whole)
     }
 
-    /// Moves at most `left` bytes: how many are left of them then, or `None` where the limit leaves no room.
+    /// Collects at most `left` bytes. Returns how many of them are still to come, or `None` if the limit leaves no
+    /// room.
     fn collect(&mut self, input: &mut BytesMut, left: u64) -> Option<u64> {
         let room = self.limit.saturating_sub(self.collected.len());
         let len = input.len().min(room).min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -102,7 +103,8 @@ impl Body {
 }
 
 impl Framing {
-    /// `Transfer-Encoding` overrides `Content-Length`. A length that is none leaves the end of the IO, which is bounded too.
+    /// `Transfer-Encoding` overrides `Content-Length`. Without a valid length, the body ends with the IO or at the
+    /// limit.
     fn of(headers: &HeaderMap) -> Self {
         if super::head::lists(headers, header::TRANSFER_ENCODING, "chunked") {
             return Self::ChunkSize;
@@ -121,7 +123,7 @@ impl Framing {
     }
 }
 
-/// Bytes that a chunk's size and its extensions may have.
+/// The most bytes of a line with a chunk's size and its extensions.
 const MAX_CHUNK_LINE: usize = 256;
 
 #[cfg(test)]

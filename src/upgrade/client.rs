@@ -1,7 +1,7 @@
-//! The client's end of the handshake: one request, one answer.
+//! The client's side of the handshake: one request, one answer.
 //!
-//! Owns what may be asked and what of the answer is believed. Only a 101 that says the carrier that was asked for, and a
-//! protocol that was offered, makes an [`Upgraded`] (CVE-2018-1002105).
+//! Decides which requests can be sent, and checks the answer. Only a 101 with the requested transport and an offered
+//! protocol gives an [`Upgraded`] (CVE-2018-1002105).
 
 use std::sync::Arc;
 
@@ -12,30 +12,35 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::body::Body;
+use super::config::Config;
+use super::error::{InvalidRequest, NotSwitched, Refusal, UpgradeError};
 use super::head::{self, HeadReader};
 use super::ports;
+use super::read::{fill, read_head};
+use super::upgraded::Upgraded;
 use super::websocket;
-use super::{Config, InvalidRequest, NotSwitched, Refusal, UpgradeError, Upgraded, fill, read_head};
-use crate::protocol::{Carrier, Protocol, Version, X_STREAM_PROTOCOL_VERSION};
+use crate::protocol::{Protocol, Transport, Version, X_STREAM_PROTOCOL_VERSION};
 
-/// Asks the server to speak one of `offers`, the preferred one first, and its carrier, which they have in common; raw SPDY
-/// where there are none. `connect_with_fallback` tries one carrier after another.
+/// Offers the protocols to the server in order of preference, and upgrades the connection to the one that it chooses.
+/// All offers must be of one transport. Without offers, the connection is upgraded to raw SPDY. `connect_with_fallback`
+/// tries WebSocket first and then SPDY.
 ///
-/// The request is a GET, or for SPDY a POST (kubectl's is one), with a percent-encoded path, the user's headers, and a
-/// `Host` among them or an authority in the URI. `Connection`, `Upgrade`, `Content-Length`, `X-Stream-Protocol-Version`
-/// and all of `Sec-WebSocket-…` are set here.
+/// The request must be a GET, or for SPDY a GET or POST (kubectl's is a POST). It needs a percent-encoded path, and a
+/// `Host` header or an authority in its URI. Its other headers are sent. `Connection`, `Upgrade`, `Content-Length`,
+/// `X-Stream-Protocol-Version` and all `Sec-WebSocket-…` are set here.
 ///
-/// An SPDY server that names no protocol means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
+/// If a SPDY server names no protocol, it means `channel.k8s.io`, as in Go. 1xx responses before the 101 are skipped.
 ///
 /// # Errors
-/// [`UpgradeError::Refused`], with what the server says, and the other [`UpgradeError`]s of a client. None of them leaves
-/// an IO behind, nor is anything tried twice.
+/// [`UpgradeError::Refused`], with the server's answer, or another [`UpgradeError`] of a client. With any error the IO
+/// is dropped. Nothing is tried twice.
 ///
 /// # Panics
-/// Outside a tokio runtime with its timer enabled.
+/// If called outside of a tokio runtime with its timer enabled.
 ///
 /// # Cancel safety
-/// Dropping the future drops the IO, and with it the connection: the server may have taken the request already.
+/// If dropped before completion, the IO and so the connection is dropped. The server may have received the request
+/// already.
 pub async fn connect<IO>(
     mut io: IO,
     request: Request<()>,
@@ -58,7 +63,7 @@ where
     Err(not_switched(&mut io, response, &mut reader, config).await)
 }
 
-/// Writes a request and reads the head of what is no 1xx, or a 101.
+/// Writes a request, and reads the head of the answer. Skips every 1xx except a 101.
 pub(super) async fn exchange<IO>(
     io: &mut IO,
     head: &[u8],
@@ -83,7 +88,7 @@ where
     timeout(config.head_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))
 }
 
-/// What an answer that is no 101 means.
+/// The error for an answer other than a 101.
 pub(super) async fn not_switched<IO>(
     io: &mut IO,
     response: Response<()>,
@@ -103,11 +108,11 @@ where
     UpgradeError::Refused(Box::new(read_refusal(io, response, rest, config).await))
 }
 
-/// The head of the request, with what is offered.
+/// The head of the request, with the offers.
 fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     for (earlier, offer) in offers.iter().enumerate() {
-        if offer.carrier() != asked.carrier {
+        if offer.transport() != asked.transport {
             return invalid(InvalidRequest::MixedOffers);
         }
         if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
@@ -116,15 +121,15 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
         asked_ports(request, *offer)?;
     }
     check_reserved(request, &OFFERS)?;
-    let mut head = head_without_offers(request, asked.carrier)?;
+    let mut head = head_without_offers(request, asked.transport)?;
     asked.put_offers(offers, &mut head);
     end_head(request, &mut head);
     Ok(head)
 }
 
-/// The head of a request whose own headers are its offers.
-pub(super) fn passed_head(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
-    let mut head = head_without_offers(request, carrier)?;
+/// The head of a request that already has its offers among its headers.
+pub(super) fn passed_head(request: &Request<()>, transport: Transport) -> Result<Vec<u8>, UpgradeError> {
+    let mut head = head_without_offers(request, transport)?;
     end_head(request, &mut head);
     Ok(head)
 }
@@ -136,13 +141,14 @@ fn end_head(request: &Request<()>, head: &mut Vec<u8>) {
     head.extend_from_slice(b"\r\n");
 }
 
-/// Most of a head. It is made of `http`'s types and names of ours, so that no part of it can begin another line.
-fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8>, UpgradeError> {
+/// The head without offers and without its last line. It is made of `http`'s types and of our own names, so that no
+/// part of it can begin another line.
+fn head_without_offers(request: &Request<()>, transport: Transport) -> Result<Vec<u8>, UpgradeError> {
     let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     if !matches!(*request.method(), Method::GET | Method::POST) {
         return invalid(InvalidRequest::Method);
     }
-    if carrier != Carrier::Spdy && *request.method() != Method::GET {
+    if transport != Transport::Spdy && *request.method() != Method::GET {
         return invalid(InvalidRequest::NotGet);
     }
     if request.version() != HttpVersion::HTTP_11 {
@@ -166,16 +172,16 @@ fn head_without_offers(request: &Request<()>, carrier: Carrier) -> Result<Vec<u8
     head::put_header(&mut head, "Host", &host);
     head::put_headers(&mut head, &headers);
     head::put_header(&mut head, "Connection", b"Upgrade");
-    head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
+    head::put_header(&mut head, "Upgrade", transport.token().as_bytes());
     Ok(head)
 }
 
-/// What the old form of port-forward has to know.
+/// The ports that legacy port-forward needs to know.
 fn asked_ports(request: &Request<()>, protocol: Protocol) -> Result<Option<Arc<[u16]>>, UpgradeError> {
     ports::of(request, protocol, None).map_err(|error| UpgradeError::InvalidRequest(InvalidRequest::Ports(error)))
 }
 
-/// The `Host` of the headers, else the authority without its userinfo (RFC 9110 §7.2).
+/// The `Host` header, or else the authority without its userinfo (RFC 9110 §7.2).
 fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -186,25 +192,26 @@ fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
     }
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host = authority.map(|authority| authority.rsplit_once('@').map_or(authority, |(_, host)| host));
-    // The type lets bytes through that a header cannot have.
+    // An authority may have bytes that a header cannot have.
     let host = host.filter(|host| !host.is_empty()).and_then(|host| HeaderValue::from_str(host).ok());
     host.map(|host| host.as_bytes().to_vec()).ok_or(InvalidRequest::NoHost)
 }
 
-/// What a request asks for beside its path.
+/// The upgrade that a request asks for.
 pub(super) struct Asked {
-    pub(super) carrier: Carrier,
+    pub(super) transport: Transport,
     pub(super) key: Option<websocket::Key>,
 }
 
 impl Asked {
     fn new(offers: &[Protocol]) -> Result<Self, UpgradeError> {
-        let carrier = offers.first().map_or(Carrier::Spdy, |offer| offer.carrier());
-        let key = if carrier == Carrier::WebSocket { Some(websocket::Key::random()?) } else { None };
-        Ok(Self { carrier, key })
+        let transport = offers.first().map_or(Transport::Spdy, |offer| offer.transport());
+        let key = if transport == Transport::WebSocket { Some(websocket::Key::random()?) } else { None };
+        Ok(Self { transport, key })
     }
 
-    /// SPDY's offers have a line each, as Go's clients write them; WebSocket's share one, since Go's servers read no other.
+    /// Over SPDY each offer has a line of its own, as Go's clients write them. Over WebSocket all share one line,
+    /// because Go's servers read only one.
     fn put_offers(&self, offers: &[Protocol], head: &mut Vec<u8>) {
         if let Some(key) = &self.key {
             head::put_header(head, "Sec-WebSocket-Version", websocket::VERSION.as_bytes());
@@ -226,7 +233,7 @@ impl Asked {
             NotSwitched::Version
         } else if !head::lists(headers, header::CONNECTION, "upgrade") {
             NotSwitched::Connection
-        } else if !head::lists(headers, header::UPGRADE, self.carrier.token()) {
+        } else if !head::lists(headers, header::UPGRADE, self.transport.token()) {
             NotSwitched::Upgrade
         } else if head::announces_body(headers) {
             NotSwitched::Body
@@ -236,7 +243,7 @@ impl Asked {
         Err(UpgradeError::NotSwitched(fault))
     }
 
-    /// RFC 6455 §4.1, what a client checks of the answer.
+    /// What a client must check in the answer (RFC 6455 §4.1).
     fn check_accept(&self, headers: &HeaderMap) -> Result<(), UpgradeError> {
         let Some(key) = &self.key else { return Ok(()) };
         let mut answers = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
@@ -250,14 +257,14 @@ impl Asked {
         Ok(())
     }
 
-    /// What the server chose. Several lines are one list (RFC 9110 §5.3), and no list was offered.
+    /// The protocol that the server chose. Several lines are one list (RFC 9110 §5.3), which matches no offer.
     fn chosen(&self, headers: &HeaderMap, offers: &[Protocol]) -> Result<Option<Protocol>, UpgradeError> {
-        let lines = headers.get_all(self.carrier.offers()).iter();
+        let lines = headers.get_all(self.transport.offers()).iter();
         let lines = lines.map(|line| String::from_utf8_lossy(line.as_bytes()));
         let name = lines.collect::<Vec<_>>().join(", ");
-        match (&name[..], self.carrier, offers) {
+        match (&name[..], self.transport, offers) {
             ("", _, []) => return Ok(None),
-            ("", Carrier::Spdy, _) => Some(Protocol::Exec(Version::V1)),
+            ("", Transport::Spdy, _) => Some(Protocol::SpdyExec(Version::V1)),
             (name, ..) => offers.iter().copied().find(|offer| offer.name() == name),
         }
         .filter(|protocol| offers.contains(protocol))
@@ -266,7 +273,7 @@ impl Asked {
     }
 }
 
-/// Reads what it can of the body: neither a slow nor a broken end makes the refusal less of one.
+/// Reads what it can of the body. A refusal stays a refusal, even if its body is slow or broken.
 async fn read_refusal<IO>(io: &mut IO, response: Response<()>, mut rest: BytesMut, config: &Config) -> Refusal
 where
     IO: AsyncRead + Unpin,
@@ -281,7 +288,7 @@ where
             }
         }
     };
-    // Late is cut off, which `body` knows.
+    // If time runs out, `body` knows that it is truncated.
     let _ = timeout(config.refusal_body_timeout, reading).await;
     let (parts, ()) = response.into_parts();
     let (body, truncated) = body.into_parts();
@@ -295,11 +302,11 @@ fn check_reserved(request: &Request<()>, reserved: &[header::HeaderName]) -> Res
     }
 }
 
-/// What is set here for either end of a hop, or announces a body, which an upgrade request has not.
+/// Headers that are set here for the next hop, or that announce a body. An upgrade request has no body.
 const RESERVED: [header::HeaderName; 4] =
     [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE];
 
-/// What is set for a client of our own.
+/// Headers that are set here for our own client.
 const OFFERS: [header::HeaderName; 6] = [
     X_STREAM_PROTOCOL_VERSION,
     header::SEC_WEBSOCKET_ACCEPT,
@@ -330,7 +337,7 @@ mod tests {
             .header("User-Agent", "kubectl/v1.32.4")
             .body(())
             .unwrap();
-        let head = request_head(&request, Protocol::EXEC, &Asked::new(Protocol::EXEC).unwrap()).unwrap();
+        let head = request_head(&request, Protocol::SPDY_EXEC, &Asked::new(Protocol::SPDY_EXEC).unwrap()).unwrap();
         let expected = "POST /exec?command=a%20b&stdin=true HTTP/1.1\r\nHost: [::1]:6443\r\n\
             user-agent: kubectl/v1.32.4\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
             X-Stream-Protocol-Version: v4.channel.k8s.io\r\nX-Stream-Protocol-Version: v3.channel.k8s.io\r\n\
@@ -363,7 +370,7 @@ mod tests {
         for name in RESERVED.into_iter().chain(OFFERS) {
             assert_eq!(fault(with(name.as_str(), "0"), &[]), InvalidRequest::ReservedHeader(name));
         }
-        let v4 = Protocol::Exec(Version::V4);
+        let v4 = Protocol::SpdyExec(Version::V4);
         assert_eq!(fault(get("http://a/"), &[v4, v4]), InvalidRequest::DuplicateOffer(v4));
     }
 
@@ -383,8 +390,8 @@ mod tests {
             if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_bytes(&value)) {
                 request.headers_mut().append(name, value);
             }
-            let asked = Asked::new(Protocol::EXEC).unwrap();
-            let Ok(head) = request_head(&request, Protocol::EXEC, &asked) else { return true };
+            let asked = Asked::new(Protocol::SPDY_EXEC).unwrap();
+            let Ok(head) = request_head(&request, Protocol::SPDY_EXEC, &asked) else { return true };
 
             let ends = head.windows(2).filter(|pair| pair == b"\r\n").count();
             let controls = head.iter().filter(|&&byte| matches!(byte, b'\r' | b'\n' | 0)).count();

@@ -1,6 +1,6 @@
-//! Why a handshake failed, and who is to blame for it.
+//! Why a handshake failed, and who caused it.
 //!
-//! Owns the types only, and the words of a refusal. What is an error, and when, is decided where it happens.
+//! Only the types and their texts, which a server also sends: the client and the server decide what is an error.
 
 use std::{fmt, io};
 
@@ -8,80 +8,85 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::ports::PortsError;
 use crate::initiator::Initiator;
+use crate::protocol::{Protocol, Transport};
 use crate::status::Status;
 
-/// Why no upgrade came about. The IO is gone with it.
+/// Why an upgrade failed. The IO is dropped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The IO failed, or ended before the peer's head did.
-    #[error("connection lost in the upgrade: {0}")]
+    /// The IO failed, or ended within the peer's head.
+    #[error("connection lost during the upgrade: {0}")]
     Io(#[from] io::Error),
     /// [`Config::head_timeout`](super::Config::head_timeout) ran out.
     #[error("the peer did not finish the upgrade in time")]
     Timeout,
-    /// The peer's head is longer than [`Config::max_head`](super::Config::max_head). A server has answered 431.
+    /// The peer's head is longer than [`Config::max_head`](super::Config::max_head). A server answered 431.
     #[error("the head is longer than {limit} bytes")]
     HeadTooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The peer's head has more lines than [`Config::max_headers`](super::Config::max_headers). A server has answered 431.
-    #[error("the head has more than {limit} headers")]
+    /// The peer's head has more lines than [`Config::max_headers`](super::Config::max_headers). A server answered 431.
+    #[error("the head has more than {limit} header lines")]
     TooManyHeaders {
         /// The limit.
         limit: usize,
     },
-    /// The peer's head is not HTTP/1.1. A server has answered 400.
+    /// The peer's head is not HTTP/1.1. A server answered 400.
     #[error("malformed head: {0}")]
     MalformedHead(HeadFault),
-    /// The request, or the protocols offered with it, cannot be sent. Nothing was.
-    #[error("unfit request: {0}")]
+    /// The request, or the offers, cannot be sent. Nothing was sent.
+    #[error("the request cannot be sent: {0}")]
     InvalidRequest(InvalidRequest),
     /// The response is a 1xx, which [`Pending::respond`](super::Pending::respond) cannot send. Nothing was sent.
-    #[error("{0} is no answer to an upgrade request")]
+    #[error("{0} cannot be the answer to an upgrade request")]
     InvalidResponse(StatusCode),
-    /// Client: the server refused.
+    /// Client: the server refused the upgrade.
     #[error("unable to upgrade connection: {0}")]
     Refused(Box<Refusal>),
-    /// Client: the server redirected. An upgrade follows no redirect: it would carry the credentials elsewhere
-    /// (CVE-2020-8559).
+    /// Client: the server answered with a redirect. An upgrade follows no redirect, because that would send the
+    /// credentials elsewhere (CVE-2020-8559).
     #[error("redirect not allowed for an upgrade: {status} to {}", location.as_deref().unwrap_or("nowhere"))]
     Redirected {
-        /// The 3xx.
+        /// The status code, a 3xx.
         status: StatusCode,
-        /// Where to, as the server says it.
+        /// The `Location`, as the server wrote it.
         location: Option<String>,
     },
-    /// Client: the server said 101, but not that it switched to what it was asked for.
-    #[error("101 without the switch: {0}")]
+    /// Client: the server answered 101, but not that it switches to the requested protocol.
+    #[error("the server answered 101 but did not switch: {0}")]
     NotSwitched(NotSwitched),
-    /// Client: the server chose a protocol that was not offered. Go's servers mean `channel.k8s.io` when they name none.
+    /// Client: the server chose a protocol that was not offered. A server that names no protocol means `channel.k8s.io`
+    /// over SPDY.
     #[error("the server chose the protocol {name:?}, which was not offered")]
     ProtocolNotOffered {
-        /// What it chose.
+        /// The name of the chosen protocol.
         name: String,
     },
-    /// Server: the request asks for an upgrade to WebSocket that RFC 6455 does not know. It was answered 400, 405 or 426.
+    /// Server: the request is not a valid WebSocket handshake (RFC 6455). It was answered 400, 405 or 426.
     #[error("unable to upgrade: {0}")]
     Handshake(#[from] HandshakeFault),
-    /// Server: a page of another host opens a WebSocket ([`Config::origins`](super::Config::origins)). It was answered 403.
+    /// Server: a web page of another host tried to open a WebSocket ([`Config::origins`](super::Config::origins)). The
+    /// request was answered 403.
     #[error("unable to upgrade: the origin {origin:?} is not allowed")]
     OriginNotAllowed {
-        /// What the request says.
+        /// The request's `Origin`.
         origin: String,
     },
-    /// Server: a token among the subprotocols that is none. It was answered 401.
+    /// Server: the bearer token among the subprotocols is not valid. The request was answered 401.
     #[error("unable to upgrade: {0}")]
-    BearerToken(#[from] super::BearerTokenError),
-    /// Server: the old form of port-forward, and not the ports for it. It was answered 400.
+    BearerToken(#[from] BearerTokenError),
+    /// Server: the ports of a request for legacy port-forward are missing or not valid. The request was answered 400.
     #[error("unable to upgrade: {0}")]
-    Ports(#[from] super::PortsError),
-    /// Server: the request asks for no upgrade to a protocol that is supported. It was answered 400.
+    Ports(#[from] PortsError),
+    /// Server: the request asks for no upgrade, or only to transports that are not supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
-    /// Server: an upgrade request with a body, which could be taken for the first bytes of SPDY. It was answered 400.
+    /// Server: the upgrade request has a body, which could be taken as the first bytes of SPDY. The request was
+    /// answered 400.
     #[error("unable to upgrade: the request has a body")]
     BodyNotAllowed,
     /// Server: the request names no protocol. It was answered 400.
@@ -90,7 +95,7 @@ pub enum UpgradeError {
         None => "header X-Stream-Protocol-Version names no protocol".to_owned(),
     })]
     NoProtocol {
-        /// How many headers the request has, none of which is `X-Stream-Protocol-Version`; `None` where it is there and
+        /// How many headers the request has, if `X-Stream-Protocol-Version` is missing. `None` if it is there but
         /// empty.
         headers: Option<usize>,
     },
@@ -98,9 +103,9 @@ pub enum UpgradeError {
     #[error("unable to upgrade: unable to negotiate protocol: client supports [{}], server accepts [{}]",
         offered.join(" "), supported.join(" "))]
     NoCommonProtocol {
-        /// What the client offers.
+        /// The names that the client offers.
         offered: Vec<String>,
-        /// What the server supports.
+        /// The names that the server supports over this transport.
         supported: Vec<&'static str>,
     },
 }
@@ -168,17 +173,17 @@ impl From<UpgradeError> for io::Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadFault {
-    /// The request line or the status line.
+    /// The request line or the status line is not valid.
     #[error("bad start line")]
     StartLine,
-    /// The version is not HTTP/1.1. A client takes a refusal in HTTP/1.0 too.
+    /// The version is not HTTP/1.1. A client also accepts a refusal in HTTP/1.0.
     #[error("the version is not HTTP/1.1")]
     Version,
-    /// A header line.
+    /// A header line is not valid.
     #[error("bad header line")]
     Header,
-    /// A request needs one `Host`, and no more (RFC 9112 §3.2).
-    #[error("not one Host header")]
+    /// The request does not have exactly one `Host` header (RFC 9112 §3.2).
+    #[error("not exactly one Host header")]
     Host,
 }
 
@@ -187,7 +192,7 @@ pub enum HeadFault {
 #[non_exhaustive]
 pub enum HandshakeFault {
     /// The method is not GET. Answered 405.
-    #[error("a WebSocket is opened by GET")]
+    #[error("the method of a WebSocket handshake must be GET")]
     Method,
     /// `Sec-WebSocket-Version` is not 13. Answered 426.
     #[error("missing or bad Sec-WebSocket-Version")]
@@ -197,14 +202,29 @@ pub enum HandshakeFault {
     Key,
 }
 
+/// What is wrong with the bearer token among the subprotocols. Kubernetes refuses such a request, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BearerTokenError {
+    /// There are several tokens.
+    #[error("multiple bearer tokens in the subprotocols")]
+    Several,
+    /// The token is not base64url without padding, or not UTF-8, or empty.
+    #[error("the bearer token in the subprotocols cannot be decoded")]
+    Encoding,
+    /// No other subprotocol is offered. A server has to name one in its answer, and must not name the token.
+    #[error("missing additional subprotocol beside the bearer token")]
+    Alone,
+}
+
 /// Why a request cannot be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidRequest {
-    /// Kubernetes upgrades GET and POST only.
+    /// The method is neither GET nor POST, which are all that Kubernetes upgrades.
     #[error("the method is neither GET nor POST")]
     Method,
-    /// HTTP/2 and later have no such upgrade.
+    /// The request is not for HTTP/1.1. HTTP/2 and later have no such upgrade.
     #[error("the version is not HTTP/1.1")]
     Version,
     /// The URI has no path.
@@ -214,71 +234,73 @@ pub enum InvalidRequest {
     #[error("the path or the query is not percent-encoded")]
     PathNotEncoded,
     /// There is neither a `Host` header nor an authority in the URI.
-    #[error("no host")]
+    #[error("the request has no host")]
     NoHost,
     /// There is more than one `Host` header.
-    #[error("more than one host")]
+    #[error("the request has more than one Host header")]
     ManyHosts,
-    /// The header is the handshake's own, or speaks of a body.
+    /// The request has a header that the handshake sets, or that announces a body.
     #[error("the header {0} is set by the handshake")]
     ReservedHeader(http::HeaderName),
-    /// WebSocket upgrades GET only (RFC 6455 §4.1).
-    #[error("the method is not GET")]
+    /// The method is not GET, which WebSocket requires (RFC 6455 §4.1).
+    #[error("the method of a WebSocket handshake must be GET")]
     NotGet,
-    /// One request asks for one carrier.
-    #[error("protocols of several carriers are offered")]
+    /// The offers are of more than one transport. One request can ask for one only.
+    #[error("the offers are of more than one transport")]
     MixedOffers,
-    /// For a fallback: there are no protocols for the carrier, or some of another.
-    #[error("not all that is offered over {0} is of {0}, or nothing is")]
-    NotOfCarrier(crate::protocol::Carrier),
+    /// For a fallback: the list of offers for this transport is empty, or names a protocol of another transport.
+    #[error("the list of offers over {0} is empty or has one of another transport")]
+    NotOfTransport(Transport),
     /// A protocol is offered twice.
     #[error("the protocol {0} is offered twice")]
-    DuplicateOffer(super::Protocol),
-    /// The old form of port-forward is offered, and the query does not say the ports.
+    DuplicateOffer(Protocol),
+    /// Legacy port-forward is offered, but the ports of the query are missing or not valid.
     #[error("{0}")]
-    Ports(super::PortsError),
+    Ports(PortsError),
 }
 
 /// What is wrong with a 101.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSwitched {
-    /// It is of HTTP/1.0, which has none (RFC 9110 §7.8).
+    /// The answer is in HTTP/1.0, which has no 101 (RFC 9110 §7.8).
     #[error("the version is not HTTP/1.1")]
     Version,
     /// `Connection` does not list `upgrade`.
-    #[error("Connection does not say upgrade")]
+    #[error("the header Connection does not list upgrade")]
     Connection,
-    /// `Upgrade` does not list what was asked for.
-    #[error("Upgrade does not say what was asked for")]
+    /// `Upgrade` does not list the requested transport.
+    #[error("the header Upgrade does not list the requested transport")]
     Upgrade,
-    /// `Sec-WebSocket-Accept` is not the answer to the key: it comes from no WebSocket server, or for another request.
-    #[error("Sec-WebSocket-Accept does not answer the key")]
+    /// `Sec-WebSocket-Accept` is not the answer to the key. The server does not speak WebSocket, or answers another
+    /// request.
+    #[error("the header Sec-WebSocket-Accept does not match the key")]
     Accept,
-    /// `Sec-WebSocket-Extensions` names one, and none was offered.
-    #[error("an extension that was not offered")]
+    /// `Sec-WebSocket-Extensions` names an extension, but none was offered.
+    #[error("the server chose an extension, but none was offered")]
     Extension,
-    /// `Transfer-Encoding` or `Content-Length` announces a body, which a 101 has not (RFC 9112 §6).
-    #[error("a body is announced")]
+    /// `Transfer-Encoding` or `Content-Length` announces a body, which a 101 cannot have (RFC 9112 §6).
+    #[error("the 101 announces a body")]
     Body,
 }
 
-/// How a server refused.
+/// A server's answer that refuses an upgrade.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// Its status.
+    /// The status code.
     pub status: StatusCode,
-    /// Its headers. `X-Accepted-Stream-Protocol-Versions` of a 403 says what the server would have taken.
+    /// The headers. With a 403, `X-Accepted-Stream-Protocol-Versions` lists the protocols that the server would accept.
     pub headers: HeaderMap,
-    /// Its body, at most [`Config::max_refusal_body`](super::Config::max_refusal_body).
+    /// The body, cut off at [`Config::max_refusal_body`](super::Config::max_refusal_body).
     pub body: Bytes,
-    /// Whether there was more of the body than that, or than came in time.
+    /// Whether the body was cut off: at that limit, at
+    /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not come whole.
     pub truncated: bool,
 }
 
 impl Refusal {
-    /// The body, where it is a Kubernetes [`Status`].
+    /// The body, if it is a Kubernetes [`Status`].
     #[must_use]
     pub fn object(&self) -> Option<Status> {
         Status::from_json(&self.body).ok()
@@ -286,8 +308,8 @@ impl Refusal {
 }
 
 impl fmt::Display for Refusal {
-    /// What the server says, as kubectl reads it: the message of a [`Status`], the `message` or `error` of another JSON
-    /// object, else the text of the body. The status line where there is none.
+    /// Writes what the server says, as kubectl does: `message` or `error` of a JSON object such as a [`Status`], or
+    /// else the body as text. If the body is empty, the status line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         #[derive(Default, Deserialize)]
         #[serde(default)]

@@ -1,6 +1,6 @@
-//! WebSocket first, SPDY where it is refused: what kubectl does.
+//! Tries WebSocket first, and SPDY if the server refuses WebSocket, as kubectl does.
 //!
-//! Owns when a second connection is made, and that nobody has to guess why. It must not try again what was not refused.
+//! Decides when a second connection is made, and keeps the reason. Only a refusal is a reason, no other failure.
 
 use std::future::Future;
 use std::io;
@@ -8,44 +8,47 @@ use std::io;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Config, InvalidRequest, UpgradeError, Upgraded, connect};
+use super::client::connect;
+use super::config::Config;
+use super::error::{InvalidRequest, UpgradeError};
+use super::upgraded::Upgraded;
 use crate::initiator::Initiator;
-use crate::protocol::{Carrier, Protocol};
+use crate::protocol::{Protocol, Transport};
 
-/// A connection, and how it came about.
+/// A connection, and why it is not WebSocket.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Connected<IO> {
     /// The connection.
     pub upgraded: Upgraded<IO>,
-    /// Why the server would not have WebSocket, where it is SPDY for that reason.
+    /// Why the server refused WebSocket, if the connection is SPDY.
     pub refused: Option<UpgradeError>,
 }
 
-/// Why neither carrier came about.
+/// Why neither WebSocket nor SPDY could be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FallbackError {
-    /// The server could not be reached, or not a second time.
-    #[error("{carrier}: {error}{}", after(refused.as_deref()))]
+    /// `dial` failed, for the first or the second connection.
+    #[error("{transport}: {error}{}", after(refused.as_deref()))]
     #[non_exhaustive]
     Dial {
-        /// For what it was to be.
-        carrier: Carrier,
-        /// Why not.
+        /// The transport that the connection was meant for.
+        transport: Transport,
+        /// The error of `dial`.
         #[source]
         error: io::Error,
-        /// Why WebSocket was refused before, where it was.
+        /// Why the server refused WebSocket, if the connection was meant for SPDY.
         refused: Option<Box<UpgradeError>>,
     },
-    /// WebSocket failed, and not by a refusal: SPDY was not tried.
+    /// WebSocket failed without a refusal, so SPDY was not tried.
     #[error("WebSocket: {0}")]
     WebSocket(#[source] UpgradeError),
-    /// WebSocket was refused, and then SPDY failed.
+    /// The server refused WebSocket, and then SPDY failed.
     #[error("{spdy}{}", after(Some(websocket)))]
     #[non_exhaustive]
     Spdy {
-        /// Why WebSocket was refused.
+        /// Why the server refused WebSocket.
         websocket: UpgradeError,
         /// Why SPDY failed.
         #[source]
@@ -78,18 +81,18 @@ impl From<FallbackError> for io::Error {
     }
 }
 
-/// Asks the server for one of the protocols `websocket`, by GET, and where it refuses for one of `spdy`, by POST, on a second
-/// connection. `dial` makes a connection each time; the request's own method does not matter.
+/// Offers the protocols of `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second
+/// connection. `dial` makes each connection. The request's own method does not matter.
 ///
-/// A refusal is any answer but a 101, 401 and 403 included: gateways that do not know WebSocket answer anything at all, and
-/// kubectl falls back on all of them. What fails otherwise, before an answer or behind a 101, is not tried again.
+/// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any
+/// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
 ///
 /// # Errors
-/// [`FallbackError`], which says which of the two failed, and how. [`InvalidRequest::NotOfCarrier`] where one of the lists is empty
-/// or not of its carrier; nothing was sent then.
+/// [`FallbackError`], which says which of the two failed and why. It is [`InvalidRequest::NotOfTransport`], and nothing
+/// was sent, if a list is empty or has a protocol of the other transport.
 ///
 /// # Cancel safety
-/// As [`connect`].
+/// The same as [`connect`].
 pub async fn connect_with_fallback<IO, Dial, Dialled>(
     mut dial: Dial,
     mut request: Request<()>,
@@ -102,16 +105,16 @@ where
     Dial: FnMut() -> Dialled,
     Dialled: Future<Output = io::Result<IO>>,
 {
-    for (carrier, offers) in [(Carrier::WebSocket, websocket), (Carrier::Spdy, spdy)] {
-        if offers.is_empty() || offers.iter().any(|offer| offer.carrier() != carrier) {
-            let error = UpgradeError::InvalidRequest(InvalidRequest::NotOfCarrier(carrier));
+    for (transport, offers) in [(Transport::WebSocket, websocket), (Transport::Spdy, spdy)] {
+        if offers.is_empty() || offers.iter().any(|offer| offer.transport() != transport) {
+            let error = UpgradeError::InvalidRequest(InvalidRequest::NotOfTransport(transport));
             return Err(FallbackError::WebSocket(error));
         }
     }
     *request.method_mut() = Method::GET;
     let unreachable =
-        |carrier, error, refused: Option<Box<UpgradeError>>| FallbackError::Dial { carrier, error, refused };
-    let io = dial().await.map_err(|error| unreachable(Carrier::WebSocket, error, None))?;
+        |transport, error, refused: Option<Box<UpgradeError>>| FallbackError::Dial { transport, error, refused };
+    let io = dial().await.map_err(|error| unreachable(Transport::WebSocket, error, None))?;
     let refused = match connect(io, request.clone(), websocket, config).await {
         Ok(upgraded) => return Ok(Connected { upgraded, refused: None }),
         Err(error @ (UpgradeError::Refused(_) | UpgradeError::Redirected { .. })) => error,
@@ -120,7 +123,7 @@ where
     *request.method_mut() = Method::POST;
     let io = match dial().await {
         Ok(io) => io,
-        Err(error) => return Err(unreachable(Carrier::Spdy, error, Some(Box::new(refused)))),
+        Err(error) => return Err(unreachable(Transport::Spdy, error, Some(Box::new(refused)))),
     };
     match connect(io, request, spdy, config).await {
         Ok(upgraded) => Ok(Connected { upgraded, refused: Some(refused) }),

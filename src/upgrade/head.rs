@@ -1,27 +1,27 @@
-//! HTTP/1.1 heads: where one ends, and what it says.
+//! HTTP/1.1 heads: finds where a head ends, and parses it (RFC 9112 §2 to §5).
 //!
-//! Owns the limits on a head and its parsing (RFC 9112 §2 to §5), without IO. It must not judge an upgrade: that is the
-//! client's and the server's.
+//! Keeps the limits on a head, and does no IO. Whether a head is a valid upgrade is for the client and the server to
+//! decide.
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 
-use super::{HeadFault, UpgradeError};
+use super::error::{HeadFault, UpgradeError};
 
-/// Collects bytes up to the end of a head, and looks at each byte once, however they come.
+/// Collects bytes up to the end of a head. It looks at each byte once, at any split of the bytes.
 #[derive(Debug)]
 pub struct HeadReader {
     buffer: BytesMut,
-    /// Bytes of the buffer that were looked at.
+    /// How many bytes of the buffer were looked at.
     scanned: usize,
     line: Line,
-    /// Bytes that heads may still have.
+    /// How many bytes further heads may have, all together.
     budget: usize,
     limit: usize,
 }
 
-/// What the line under inspection holds so far.
+/// What the current line holds so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
     Text,
@@ -31,22 +31,23 @@ enum Line {
 }
 
 impl HeadReader {
-    /// For heads that have `max_head` bytes at most, all together.
+    /// Makes a reader for heads of at most `max_head` bytes all together.
     #[must_use]
     pub fn new(max_head: usize) -> Self {
-        // An empty line before the first is no end (RFC 9112 §2.2).
+        // An empty line before the head does not end it (RFC 9112 §2.2).
         Self { buffer: BytesMut::new(), scanned: 0, line: Line::Text, budget: max_head, limit: max_head }
     }
 
-    /// The bytes behind the last head taken; more are to be put at its end.
+    /// The bytes after the last head that was taken. Append what you read.
     pub fn buffer(&mut self) -> &mut BytesMut {
         &mut self.buffer
     }
 
-    /// Takes a head, with the empty line that ends it, once it is whole. Lines may end with a bare LF, as Go reads them.
+    /// Takes a head with the empty line that ends it, or returns `None` if the head is not whole yet. A line may end
+    /// with a bare LF, as in Go.
     ///
     /// # Errors
-    /// [`UpgradeError::HeadTooLarge`].
+    /// [`UpgradeError::HeadTooLarge`] if all heads together have more than `max_head` bytes.
     pub fn take_head(&mut self) -> Result<Option<Bytes>, UpgradeError> {
         let mut end = None;
         for &byte in self.buffer.get(self.scanned..).unwrap_or_default() {
@@ -71,17 +72,18 @@ impl HeadReader {
         Ok(Some(self.buffer.split_to(end).freeze()))
     }
 
-    /// What came behind the last head.
+    /// The bytes after the last head.
     #[must_use]
     pub fn into_rest(self) -> Bytes {
         self.buffer.freeze()
     }
 }
 
-/// Parses the head of a request of HTTP/1.1.
+/// Parses the head of an HTTP/1.1 request.
 ///
 /// # Errors
-/// [`UpgradeError::TooManyHeaders`], and [`UpgradeError::MalformedHead`] for all that is not one whole head with one `Host`.
+/// [`UpgradeError::TooManyHeaders`], or [`UpgradeError::MalformedHead`] if `head` is not exactly one head with one
+/// `Host`.
 pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>, UpgradeError> {
     let mut lines = header_lines(head, max_headers);
     let mut parsed = httparse::Request::new(&mut lines);
@@ -92,7 +94,7 @@ pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
     let uri = parsed.path.and_then(|path| Uri::try_from(path).ok());
     let (Some(method), Some(uri)) = (method, uri) else { return Err(HeadFault::StartLine.into()) };
-    // Neither the authority form, which CONNECT has, nor `*` (RFC 9112 §3.2).
+    // The target must be a path: neither an authority, which CONNECT has, nor `*` (RFC 9112 §3.2).
     if !uri.path().starts_with('/') {
         return Err(HeadFault::StartLine.into());
     }
@@ -107,10 +109,10 @@ pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>
     Ok(request)
 }
 
-/// Parses the head of a response of HTTP/1.1 or HTTP/1.0.
+/// Parses the head of an HTTP/1.1 or HTTP/1.0 response.
 ///
 /// # Errors
-/// [`UpgradeError::TooManyHeaders`], and [`UpgradeError::MalformedHead`] for all that is not one whole head.
+/// [`UpgradeError::TooManyHeaders`], or [`UpgradeError::MalformedHead`] if `head` is not exactly one head.
 pub fn parse_response_head(head: &[u8], max_headers: usize) -> Result<Response<()>, UpgradeError> {
     let mut lines = header_lines(head, max_headers);
     let mut parsed = httparse::Response::new(&mut lines);
@@ -125,24 +127,24 @@ pub fn parse_response_head(head: &[u8], max_headers: usize) -> Result<Response<(
     Ok(response)
 }
 
-/// Whether a comma-separated header lists the token, in any of its lines and whatever its case (RFC 9110 §5.6.1).
+/// Whether a comma-separated header lists the token, in any of its lines and in any case (RFC 9110 §5.6.1).
 pub(super) fn lists(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     elements(headers, &name).any(|element| element.eq_ignore_ascii_case(token))
 }
 
-/// The elements of a comma-separated header over all its lines, empty ones left out. Lines that are not ASCII hold none.
+/// The elements of a comma-separated header in all its lines. Empty elements and lines that are not ASCII are skipped.
 pub(super) fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> + use<'a> {
     let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }
 
-/// Whether a body is announced. `Content-Length: 0`, which Go's clients send, announces none.
+/// Whether the headers announce a body. `Content-Length: 0`, which Go's clients send, does not.
 pub(super) fn announces_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get_all(header::CONTENT_LENGTH).iter().any(|length| length != "0")
 }
 
-/// Writes header lines. `http`'s types cannot hold a line's end.
+/// Writes header lines. `http`'s types cannot hold a line end.
 pub(super) fn put_headers(head: &mut Vec<u8>, headers: &HeaderMap) {
     for (name, value) in headers {
         put_header(head, name.as_str(), value.as_bytes());
@@ -161,7 +163,7 @@ impl From<HeadFault> for UpgradeError {
     }
 }
 
-/// Room for the header lines that the head can have: the shortest is `a:` and its LF.
+/// Room for as many header lines as the head can have: the shortest is `a:` and LF.
 fn header_lines(head: &[u8], max_headers: usize) -> Vec<httparse::Header<'_>> {
     vec![httparse::EMPTY_HEADER; max_headers.min(head.len() / 3)]
 }
@@ -181,14 +183,15 @@ fn header_map(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, UpgradeError>
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadFault::Header)?;
         let mut value = HeaderValue::from_bytes(line.value).map_err(|_| HeadFault::Header)?;
-        // What `Debug` must not show.
+        // `Debug` must not show these values.
         value.set_sensitive(SECRETS.contains(&name));
         headers.try_append(name, value).map_err(|_| HeadFault::Header)?;
     }
     Ok(headers)
 }
 
-/// `Sec-WebSocket-Protocol` may carry a bearer token (`base64url.bearer.authorization.k8s.io.…`).
+/// Headers whose values are secret. `Sec-WebSocket-Protocol` may carry a bearer token
+/// (`base64url.bearer.authorization.k8s.io.…`).
 const SECRETS: [HeaderName; 5] = [
     header::AUTHORIZATION,
     header::COOKIE,

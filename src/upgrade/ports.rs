@@ -1,7 +1,6 @@
-//! The ports that a request asks for, which the old form of port-forward settles in the handshake.
+//! The ports in the query of a port-forward request. Legacy port-forward needs them in the handshake.
 //!
-//! Owns their reading from the query, and what of it cannot be. What becomes of the ports is
-//! [`portforward`](crate::portforward)'s.
+//! Reads and checks them. [`portforward`](crate::portforward) makes the connections.
 
 use std::sync::Arc;
 
@@ -10,16 +9,14 @@ use http::Request;
 use crate::port;
 use crate::protocol::Protocol;
 
-/// The ports of a request, in its order, where `protocol` is a form of port-forward that wants to know them. `known`: they
-/// need not be asked for.
-///
-/// The kubelet's query calls them `port`, the kube-apiserver's `ports`; either is given several times, and with commas.
+/// The ports of a request, in the request's order, if `protocol` is legacy port-forward. `None` for other protocols. If
+/// the ports are `known`, the query is not read.
 pub(super) fn of(
     request: &Request<()>,
     protocol: Protocol,
     known: Option<&Arc<[u16]>>,
 ) -> Result<Option<Arc<[u16]>>, PortsError> {
-    let Protocol::PortChannels(subprotocol) = protocol else { return Ok(None) };
+    let Protocol::LegacyPortForward(subprotocol) = protocol else { return Ok(None) };
     let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
     if ports.contains(&0) {
         return Err(PortsError::Invalid("0".to_owned()));
@@ -38,11 +35,12 @@ fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
 
 /// Reads the ports that a port-forward request names in its query, in the order in which it names them.
 ///
-/// The kubelet's query calls them `port` and the kube-apiserver's `ports`. Either may be repeated, and one value may list several
-/// ports with commas. A query that names no port gives an empty list.
+/// The kubelet's query calls them `port` and the kube-apiserver's `ports`. Either may be repeated, and one value may
+/// list several ports with commas. A query that names no port gives an empty list.
 ///
-/// [`Pending::accept`](super::Pending::accept) does this by itself. Use it if you make the handshake of [`Protocol::PortChannels`]
-/// elsewhere, for [`Upgraded::with_ports`](super::Upgraded::with_ports), or if you read a connection that you pass on.
+/// [`Pending::accept`](super::Pending::accept) does this by itself. Use it for
+/// [`Upgraded::with_ports`](super::Upgraded::with_ports) if another library makes the handshake of
+/// [`Protocol::LegacyPortForward`], or if you read a connection that you pass on.
 ///
 /// # Errors
 /// [`PortsError::Invalid`] if a value is not a port from 1 to 65535.
@@ -62,18 +60,19 @@ pub fn asked_ports(query: &str) -> Result<Vec<u16>, PortsError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PortsError {
-    /// There are none.
+    /// The query names no port.
     #[error("query parameter \"port\" is required")]
     None,
-    /// One of them is none of 1 to 65535.
+    /// A value is not a port from 1 to 65535.
     #[error("unable to parse {0:?} as a port")]
     Invalid(String),
-    /// Each has two channels, and a channel is one byte; in base64, an ASCII character from `0` on.
-    #[error("{asked} ports, of which one connection has at most {most}")]
+    /// The query names more ports than one connection can have
+    /// ([`Subprotocol::max_ports`](crate::protocol::Subprotocol::max_ports)).
+    #[error("the request asks for {asked} ports, but one connection has at most {most}")]
     TooMany {
-        /// How many are asked for.
+        /// How many ports the query names.
         asked: usize,
-        /// How many there can be.
+        /// The most ports of one connection.
         most: usize,
     },
 }
@@ -85,7 +84,7 @@ mod tests {
 
     fn ports(query: &str, subprotocol: Subprotocol) -> Result<Vec<u16>, PortsError> {
         let request = Request::get(format!("http://node/portForward/default/web?{query}")).body(()).unwrap();
-        of(&request, Protocol::PortChannels(subprotocol), None).map(|ports| ports.unwrap().to_vec())
+        of(&request, Protocol::LegacyPortForward(subprotocol), None).map(|ports| ports.unwrap().to_vec())
     }
 
     #[test]
@@ -119,7 +118,7 @@ mod tests {
     #[test]
     fn ports_that_are_known_are_not_asked_for() {
         let request = Request::get("http://node/portforward/TOKEN?port=1").body(()).unwrap();
-        let known = |ports: &[u16]| of(&request, Protocol::PortChannels(Subprotocol::V4), Some(&ports.into()));
+        let known = |ports: &[u16]| of(&request, Protocol::LegacyPortForward(Subprotocol::V4), Some(&ports.into()));
         assert_eq!(known(&[80]).unwrap().as_deref(), Some(&[80][..]));
         assert_eq!(known(&[]), Err(PortsError::None));
         assert_eq!(known(&[80, 0]), Err(PortsError::Invalid("0".to_owned())));
@@ -128,6 +127,6 @@ mod tests {
     #[test]
     fn other_protocols_have_no_ports() {
         let request = Request::get("http://node/").body(()).unwrap();
-        assert_eq!(of(&request, Protocol::Tunnel, None), Ok(None));
+        assert_eq!(of(&request, Protocol::TunneledPortForward, None), Ok(None));
     }
 }

@@ -1,36 +1,38 @@
-//! The server's end of the handshake: one request, one answer.
+//! The server's side of the handshake: one request, one answer.
 //!
-//! Owns what is refused before the caller sees it, and the words of a refusal, which are those of Go's servers. It must
-//! write nothing behind a 101: a Go client may lose it.
+//! Refuses invalid requests before the caller sees them, in the words of Go's servers. It writes nothing after the 101,
+//! because a Go client may lose bytes that come with it.
 
 use std::sync::Arc;
 use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::HandshakeFault;
+use super::config::Config;
+use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
 use super::head::{self, HeadReader};
 use super::ports;
-use super::websocket::{self, BearerToken, BearerTokenError};
-use super::{Config, UpgradeError, Upgraded, X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, fill, read_head};
-use crate::protocol::{Carrier, Protocol, X_STREAM_PROTOCOL_VERSION};
+use super::read::{fill, read_head};
+use super::upgraded::Upgraded;
+use super::websocket::{self, BearerToken};
+use crate::protocol::{Protocol, Transport, X_STREAM_PROTOCOL_VERSION};
 
-/// Reads the head of a request, which may ask for an upgrade or not.
+/// Reads the head of a request, whether or not it asks for an upgrade.
 ///
 /// # Errors
-/// [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
-/// [`UpgradeError::BodyNotAllowed`] have been answered, with 400 or 431; [`UpgradeError::Timeout`] and [`UpgradeError::Io`]
-/// have not.
+/// For [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
+/// [`UpgradeError::BodyNotAllowed`] the client was answered 400 or 431. For [`UpgradeError::Timeout`] and
+/// [`UpgradeError::Io`] it was not answered.
 ///
 /// # Panics
-/// Outside a tokio runtime with its timer enabled.
+/// If called outside of a tokio runtime with its timer enabled.
 ///
 /// # Cancel safety
-/// Dropping the future drops the IO, and with it the connection.
+/// If dropped before completion, the IO and so the connection is dropped.
 pub async fn accept<IO>(mut io: IO, config: &Config) -> Result<Pending<IO>, UpgradeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -41,7 +43,8 @@ where
         .unwrap_or(Err(UpgradeError::Timeout))
         .and_then(|head| head::parse_request_head(&head, config.max_headers))
         .and_then(|request| {
-            // Whoever passes it on unread would read the body as SPDY, or SPDY as the next request.
+            // A proxy that passes the request on without its body would read the body as SPDY, or SPDY as the next
+            // request.
             let upgrade = head::lists(request.headers(), header::CONNECTION, "upgrade");
             if upgrade && head::announces_body(request.headers()) {
                 return Err(UpgradeError::BodyNotAllowed);
@@ -58,14 +61,14 @@ where
                 UpgradeError::MalformedHead(_) | UpgradeError::BodyNotAllowed => StatusCode::BAD_REQUEST,
                 _ => return Err(error),
             };
-            // The error says more than that the answer to it was not taken.
+            // If the answer cannot be written either, the first error is the one that matters.
             let _ = answer(&mut io, &Method::GET, text(status, &error), config).await;
             Err(error)
         }
     }
 }
 
-/// A request that waits for its answer. Dropping it closes the connection without one.
+/// A request that waits for its answer. Dropping it closes the connection without an answer.
 pub struct Pending<IO> {
     io: IO,
     request: Request<()>,
@@ -87,54 +90,54 @@ impl<IO> Pending<IO> {
         }
     }
 
-    /// The ports that the old form of port-forward will have, where they are known: a container runtime has them from the
-    /// kubelet, and its clients' requests do not repeat them. Without this they are the query's.
+    /// Sets the ports of legacy port-forward. Without this they are read from the query. A container runtime gets them
+    /// from the kubelet, and the requests of its clients do not repeat them.
     #[must_use]
     pub fn with_ports(mut self, ports: &[u16]) -> Self {
         self.ports = Some(ports.into());
         self
     }
 
-    /// What the client asks for. Whether it may is for the caller to say, before [`accept`](Self::accept): as `create`,
-    /// whatever the method.
+    /// The request. Authorise it before [`accept`](Self::accept): check the verb `create`, even for a GET.
     pub fn request(&self) -> &Request<()> {
         &self.request
     }
 
-    /// Whether it asks for an upgrade to one of the carriers.
+    /// Whether the request asks for an upgrade to SPDY or WebSocket.
     pub fn is_upgrade(&self) -> bool {
-        self.carrier().is_some()
+        self.transport().is_some()
     }
 
-    /// Which carrier it asks for an upgrade to; SPDY where it names both.
-    pub fn carrier(&self) -> Option<Carrier> {
-        self.carriers().next()
+    /// The transport that the request asks for. SPDY if it names both.
+    pub fn transport(&self) -> Option<Transport> {
+        self.transports().next()
     }
 
-    fn carriers(&self) -> impl Iterator<Item = Carrier> {
-        const CARRIERS: &[Carrier] = &[Carrier::Spdy, Carrier::WebSocket];
+    fn transports(&self) -> impl Iterator<Item = Transport> {
+        const CARRIERS: &[Transport] = &[Transport::Spdy, Transport::WebSocket];
         let headers = self.request.headers();
         let upgrade = head::lists(headers, header::CONNECTION, "upgrade");
-        let asked = move |carrier: &Carrier| upgrade && head::lists(headers, header::UPGRADE, carrier.token());
+        let asked = move |transport: &Transport| upgrade && head::lists(headers, header::UPGRADE, transport.token());
         CARRIERS.iter().copied().filter(asked)
     }
 
-    /// The token that came among the subprotocols, where a browser's client has put one. It is not among them any more:
-    /// neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
+    /// The bearer token that came among the subprotocols, as a client in a browser sends it. It is removed from the
+    /// subprotocols: neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
     ///
     /// # Errors
-    /// [`BearerTokenError`]: [`accept`](Self::accept) will answer 401, as Kubernetes does.
+    /// [`BearerTokenError`] if the token is not valid. [`accept`](Self::accept) then answers 401, as Kubernetes does.
     pub fn bearer_token(&self) -> Result<Option<&BearerToken>, BearerTokenError> {
         self.token.as_ref().map(Option::as_ref).map_err(|error| *error)
     }
 
-    /// The names of the protocols that the client offers, the preferred one first, known to us or not.
+    /// The names of all protocols that the client offers, in order of preference. Names that this crate does not know
+    /// are included.
     pub fn offers(&self) -> impl Iterator<Item = &str> {
-        self.offers_over(self.carrier().unwrap_or(Carrier::Spdy))
+        self.offers_over(self.transport().unwrap_or(Transport::Spdy))
     }
 
-    fn offers_over(&self, carrier: Carrier) -> impl Iterator<Item = &str> {
-        head::elements(self.request.headers(), &carrier.offers())
+    fn offers_over(&self, transport: Transport) -> impl Iterator<Item = &str> {
+        head::elements(self.request.headers(), &transport.offers())
     }
 }
 
@@ -142,18 +145,18 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Switches to the carrier that the client asks for, and to the first of its protocols that is `supported` there. Where
-    /// none are supported at all, to raw SPDY, whatever the client offers.
+    /// Switches to the transport that the client asks for, and to the first of the client's protocols that is
+    /// `supported` over it. If `supported` is empty, switches to raw SPDY, whatever the client offers.
     ///
     /// # Errors
-    /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] have been answered with 400,
-    /// [`UpgradeError::NoCommonProtocol`] with 403 and, over SPDY, the list of what is supported, in the words of Go's
-    /// servers; `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken` and
-    /// `UpgradeError::Ports`, which WebSocket has, as they say.
-    /// [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 was not taken.
+    /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400.
+    /// [`UpgradeError::NoCommonProtocol`] was answered 403, over SPDY with the list of supported protocols, in the
+    /// words of Go's servers. Only over WebSocket: `UpgradeError::Handshake`, `UpgradeError::OriginNotAllowed`,
+    /// `UpgradeError::BearerToken` and `UpgradeError::Ports`, which name their answers. [`UpgradeError::Timeout`] and
+    /// [`UpgradeError::Io`] mean that the 101 could not be written.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the IO, and with it the connection: the client may have the 101 already.
+    /// If dropped before completion, the IO and so the connection is dropped. The client may have the 101 already.
     pub async fn accept(mut self, supported: &[Protocol]) -> Result<Upgraded<IO>, UpgradeError> {
         let Chosen { protocol, ports, head } = match self.choose(supported) {
             Ok(chosen) => chosen,
@@ -163,17 +166,18 @@ where
         Ok(Upgraded { io: self.io, read_ahead: self.read_ahead, protocol, ports })
     }
 
-    /// Answers without an upgrade, and closes: `Content-Length` and `Connection: close` are set here, whatever the response
-    /// says. The write side ends first; then what still comes is discarded until the peer's end, at most
-    /// [`Config::max_refusal_body`] bytes and for [`Config::refusal_body_timeout`], because a kernel that closes on unread
-    /// bytes takes the answer back.
+    /// Answers without an upgrade, and closes the connection. `Content-Length` and `Connection: close` are set here and
+    /// replace those of the response. First the write side is shut down. Then what still comes is discarded until the
+    /// client's end, but at most [`Config::max_refusal_body`] bytes and for at most [`Config::refusal_body_timeout`]:
+    /// if a socket is closed with unread bytes, the kernel may drop the answer.
     ///
     /// # Errors
-    /// [`UpgradeError::InvalidResponse`] for a 1xx; [`UpgradeError::Timeout`] and [`UpgradeError::Io`] when the response
+    /// [`UpgradeError::InvalidResponse`] for a 1xx. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] if the response
     /// could not be written.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the IO, and with it the connection: the client may have any part of the answer.
+    /// If dropped before completion, the IO and so the connection is dropped. The client may have any part of the
+    /// answer.
     pub async fn respond(mut self, response: Response<Bytes>) -> Result<(), UpgradeError> {
         if response.status().is_informational() {
             return Err(UpgradeError::InvalidResponse(response.status()));
@@ -181,42 +185,42 @@ where
         answer(&mut self.io, self.request.method(), response, &self.config).await
     }
 
-    /// Answers a request that cannot be what it asks for.
+    /// Answers with the refusal for `error`, and returns the error.
     pub(super) async fn refuse(self, error: UpgradeError, supported: &[Protocol]) -> UpgradeError {
         let response = refusal(&error, supported);
-        // The error says more than that the answer to it was not taken.
+        // If the answer cannot be written either, the first error is the one that matters.
         let _ = self.respond(response).await;
         error
     }
 
-    /// The IO, and what was read of it behind the head: for whoever answers by other means.
+    /// The IO, and the bytes that were read from it past the head. For answers that are sent by other means.
     pub fn into_io(self) -> (IO, Bytes) {
         (self.io, self.read_ahead)
     }
 
-    /// What is settled on, and the 101 that says so.
+    /// Chooses the protocol, and makes the head of the 101.
     fn choose(&self, supported: &[Protocol]) -> Result<Chosen, UpgradeError> {
-        let supports = |carrier| supported.iter().any(|protocol| protocol.carrier() == carrier);
+        let supports = |transport| supported.iter().any(|protocol| protocol.transport() == transport);
         let raw = supported.is_empty();
-        let mut carriers = self.carriers();
-        let carrier = carriers.find(|&carrier| supports(carrier) || raw && carrier == Carrier::Spdy);
-        let carrier = carrier.ok_or(UpgradeError::NotAnUpgrade)?;
+        let mut transports = self.transports();
+        let transport = transports.find(|&transport| supports(transport) || raw && transport == Transport::Spdy);
+        let transport = transport.ok_or(UpgradeError::NotAnUpgrade)?;
         let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
         head::put_header(&mut head, "Connection", b"Upgrade");
-        head::put_header(&mut head, "Upgrade", carrier.token().as_bytes());
-        let protocol = match carrier {
-            Carrier::Spdy if raw => None,
-            Carrier::Spdy => {
+        head::put_header(&mut head, "Upgrade", transport.token().as_bytes());
+        let protocol = match transport {
+            Transport::Spdy if raw => None,
+            Transport::Spdy => {
                 let protocol = self.choose_spdy(supported)?;
                 head::put_header(&mut head, "X-Stream-Protocol-Version", protocol.name().as_bytes());
                 Some(protocol)
             }
-            Carrier::WebSocket => {
+            Transport::WebSocket => {
                 let answer = websocket::check_request(&self.request, &self.config.origins)?;
                 self.bearer_token()?;
                 let protocol = self.choose_channel(supported)?;
                 head::put_header(&mut head, "Sec-WebSocket-Accept", answer.as_bytes());
-                // Where none was offered a client may take an empty one for an answer it did not ask for.
+                // If the client offered no subprotocol, it may reject an empty one in the answer.
                 if !protocol.name().is_empty() {
                     head::put_header(&mut head, "Sec-WebSocket-Protocol", protocol.name().as_bytes());
                 }
@@ -230,41 +234,41 @@ where
     }
 
     fn choose_spdy(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
-        if let Some(known) = self.first_supported(Carrier::Spdy, supported) {
+        if let Some(known) = self.first_supported(Transport::Spdy, supported) {
             return Ok(known);
         }
-        if self.offers_over(Carrier::Spdy).next().is_none() {
+        if self.offers_over(Transport::Spdy).next().is_none() {
             let headers = self.request.headers();
-            // Go counts neither a name twice nor Host, which it keeps elsewhere.
+            // Go counts each name once, and does not count Host, which it keeps elsewhere.
             let count = || headers.keys().filter(|name| **name != header::HOST).count();
             let there = headers.contains_key(X_STREAM_PROTOCOL_VERSION);
             return Err(UpgradeError::NoProtocol { headers: (!there).then(count) });
         }
-        Err(self.no_common_protocol(Carrier::Spdy, supported))
+        Err(self.no_common_protocol(Transport::Spdy, supported))
     }
 
     fn choose_channel(&self, supported: &[Protocol]) -> Result<Protocol, UpgradeError> {
         let none = self.request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().all(|line| line.is_empty());
-        let unnamed = || if none { find(supported, Carrier::WebSocket, "") } else { None };
-        let chosen = self.first_supported(Carrier::WebSocket, supported).or_else(unnamed);
-        chosen.ok_or_else(|| self.no_common_protocol(Carrier::WebSocket, supported))
+        let unnamed = || if none { find(supported, Transport::WebSocket, "") } else { None };
+        let chosen = self.first_supported(Transport::WebSocket, supported).or_else(unnamed);
+        chosen.ok_or_else(|| self.no_common_protocol(Transport::WebSocket, supported))
     }
 
-    fn first_supported(&self, carrier: Carrier, supported: &[Protocol]) -> Option<Protocol> {
-        self.offers_over(carrier).find_map(|name| find(supported, carrier, name))
+    fn first_supported(&self, transport: Transport, supported: &[Protocol]) -> Option<Protocol> {
+        self.offers_over(transport).find_map(|name| find(supported, transport, name))
     }
 
-    fn no_common_protocol(&self, carrier: Carrier, supported: &[Protocol]) -> UpgradeError {
-        let supported = supported.iter().filter(|protocol| protocol.carrier() == carrier);
+    fn no_common_protocol(&self, transport: Transport, supported: &[Protocol]) -> UpgradeError {
+        let supported = supported.iter().filter(|protocol| protocol.transport() == transport);
         UpgradeError::NoCommonProtocol {
-            offered: self.offers_over(carrier).map(str::to_owned).collect(),
+            offered: self.offers_over(transport).map(str::to_owned).collect(),
             supported: supported.map(|protocol| protocol.name()).filter(|name| !name.is_empty()).collect(),
         }
     }
 }
 
 impl<IO> fmt::Debug for Pending<IO> {
-    /// Shows neither the path, which may be a token, nor the headers.
+    /// Shows neither the path, which may hold a token, nor the headers.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending")
             .field("method", self.request.method())
@@ -273,25 +277,25 @@ impl<IO> fmt::Debug for Pending<IO> {
     }
 }
 
-/// What a server switches to.
+/// The protocol that a server switches to.
 struct Chosen {
     protocol: Option<Protocol>,
     ports: Option<Arc<[u16]>>,
-    /// The 101.
+    /// The head of the 101.
     head: Vec<u8>,
 }
 
-/// The first of some protocols that has this name there: exec's and port-forward's share some.
-fn find(protocols: &[Protocol], carrier: Carrier, name: &str) -> Option<Protocol> {
-    protocols.iter().copied().find(|protocol| protocol.carrier() == carrier && protocol.name() == name)
+/// The first of the protocols that has this name over this transport. Exec and port-forward share some names.
+fn find(protocols: &[Protocol], transport: Transport, name: &str) -> Option<Protocol> {
+    protocols.iter().copied().find(|protocol| protocol.transport() == transport && protocol.name() == name)
 }
 
-/// The answer to an upgrade that cannot be.
+/// The answer that refuses an upgrade.
 fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
     match error {
         UpgradeError::NoCommonProtocol { .. } => {
             let mut response = text(StatusCode::FORBIDDEN, error);
-            for protocol in supported.iter().filter(|protocol| protocol.carrier() == Carrier::Spdy) {
+            for protocol in supported.iter().filter(|protocol| protocol.transport() == Transport::Spdy) {
                 let name = HeaderValue::from_static(protocol.name());
                 response.headers_mut().append(X_ACCEPTED_STREAM_PROTOCOL_VERSIONS, name);
             }
@@ -304,7 +308,7 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
             response
         }
-        // RFC 6455 §4.4: the version that would do goes with it.
+        // The answer names the supported version (RFC 6455 §4.4).
         UpgradeError::Handshake(HandshakeFault::Version) => {
             let mut response = text(StatusCode::UPGRADE_REQUIRED, error);
             let version = HeaderValue::from_static(websocket::VERSION);
@@ -315,14 +319,16 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
     }
 }
 
-/// A plain text answer, as Go's `http.Error` makes it.
+const X_ACCEPTED_STREAM_PROTOCOL_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
+
+/// An answer in plain text, with the headers of Go's `http.Error`.
 fn text(status: StatusCode, error: &UpgradeError) -> Response<Bytes> {
     let mut response = plain(status, error);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// A line of plain text.
+/// An answer of one line of plain text.
 pub(super) fn plain(status: StatusCode, message: impl fmt::Display) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{message}\n")));
     *response.status_mut() = status;
@@ -330,7 +336,7 @@ pub(super) fn plain(status: StatusCode, message: impl fmt::Display) -> Response<
     response
 }
 
-/// Writes a final answer, ends the write side, and discards what still comes.
+/// Writes a final answer, shuts the write side down, and discards what still comes.
 async fn answer<IO>(
     io: &mut IO,
     method: &Method,
@@ -354,7 +360,7 @@ where
         }
         Ok::<_, io::Error>(())
     };
-    // However it ends, the answer is out.
+    // The answer is written, so errors after it do not matter.
     let _ = timeout(config.refusal_body_timeout, end).await;
     Ok(())
 }
@@ -377,7 +383,7 @@ fn response_bytes(method: &Method, response: Response<Bytes>) -> Vec<u8> {
     for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::UPGRADE] {
         headers.remove(name);
     }
-    // Neither of them has a body (RFC 9112 §6.3).
+    // 204 and 304 have no body (RFC 9112 §6.3).
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !bodiless {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));

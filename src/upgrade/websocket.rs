@@ -1,7 +1,7 @@
-//! What a WebSocket handshake has beyond an upgrade (RFC 6455 §4).
+//! What a WebSocket handshake adds to an upgrade (RFC 6455 §4).
 //!
-//! Owns the key and its answer, the check of the Origin, and the bearer token that Kubernetes hides among the
-//! subprotocols. Which subprotocol is settled on is the client's and the server's.
+//! Makes and checks the key and its answer, checks the `Origin`, and reads the bearer token that Kubernetes allows
+//! among the subprotocols. The client and the server choose the subprotocol.
 
 use std::fmt;
 use std::io;
@@ -12,25 +12,27 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request};
 use sha1::{Digest, Sha1};
 
-use super::{HandshakeFault, UpgradeError};
+use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
 
-/// Origins that may open a WebSocket here. Browsers say theirs, and send along whatever they hold for our host, whoever
-/// wrote the page: nothing but this check keeps a stranger's page out. It does not keep out one that has made its own name point
-/// here (DNS rebinding): a server within a browser's reach should know its own names, or ask for a token.
+/// Which web pages may open a WebSocket at this server. A browser names the page's host in `Origin`, and sends the
+/// cookies that it holds for this server, for a page of any site: only this check keeps other sites' pages out.
+///
+/// The check does not help if an attacker makes a name of its own point to this server (DNS rebinding). A server that
+/// browsers can reach should also check `Host` against its own names, or ask for a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origins {
-    /// Requests without an `Origin`, and those whose `Origin` names the `Host` they ask.
+    /// Requests without an `Origin`, and requests whose `Origin` names the same host as their `Host`.
     #[default]
     SameHost,
-    /// Those, and these, each written as browsers do: `https://console.example:8443`.
+    /// The same as `SameHost`, and also these origins, each written as browsers do: `https://console.example:8443`.
     Also(Vec<String>),
-    /// All.
+    /// All requests.
     Any,
 }
 
-/// A token that came as the subprotocol `base64url.bearer.authorization.k8s.io.…`, for clients that cannot set an
-/// `Authorization`. `Debug` does not show it.
+/// A bearer token that came as the subprotocol `base64url.bearer.authorization.k8s.io.…`, from a client that cannot set
+/// `Authorization`, such as a browser. `Debug` does not show the token.
 #[derive(Clone)]
 pub struct BearerToken(String);
 
@@ -48,27 +50,12 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-/// A token among the subprotocols that is none. Kubernetes refuses such a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BearerTokenError {
-    /// There are several.
-    #[error("multiple bearer tokens in the subprotocols")]
-    Several,
-    /// It is not base64url without padding, or not UTF-8, or empty.
-    #[error("a bearer token in the subprotocols that cannot be decoded")]
-    Encoding,
-    /// No subprotocol is offered beside it, and the server cannot echo a token.
-    #[error("missing additional subprotocol beside the bearer token")]
-    Alone,
-}
-
 const TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
-/// §1.3.
+/// RFC 6455 §1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(super) const VERSION: &str = "13";
 
-/// A client's key, and the answer to it that proves a server speaks WebSocket.
+/// A client's key, and the answer that a WebSocket server gives to it.
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) key: String,
@@ -84,12 +71,12 @@ impl Key {
     }
 }
 
-/// The `Sec-WebSocket-Accept` of a key (§4.2.2).
+/// The `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
 pub(super) fn answer_to(key: &[u8]) -> String {
     BASE64.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
-/// The answer to a client's request, if it is one that WebSocket knows (§4.2.1).
+/// Checks a client's handshake (RFC 6455 §4.2.1), and returns the answer to its key.
 pub(super) fn check_request(request: &Request<()>, origins: &Origins) -> Result<String, UpgradeError> {
     let headers = request.headers();
     if request.method() != Method::GET {
@@ -121,7 +108,7 @@ fn check_origin(headers: &HeaderMap, origins: &Origins) -> Result<(), UpgradeErr
     if allowed { Ok(()) } else { Err(UpgradeError::OriginNotAllowed { origin: origin.unwrap_or_default().to_owned() }) }
 }
 
-/// Whether an origin names the host that was asked. A port that goes without saying may be left out of either.
+/// Whether an origin names the same host and port as `Host`. Either may leave out the scheme's default port.
 fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
     let (host, default) = match origin.split_once("://") {
         Some(("http", host)) => (host, ":80"),
@@ -133,7 +120,8 @@ fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
     !host.is_empty() && plain(host) == plain(asked)
 }
 
-/// Takes the token out of the subprotocols, and all that looks like one, so that it is passed on and printed by nobody.
+/// Takes the token out of the subprotocols, so that it is neither passed on nor logged. Anything that looks like a
+/// token is taken out, too.
 pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<BearerToken>, BearerTokenError> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let offers = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
@@ -153,7 +141,7 @@ pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<Bearer
     if alone { token.and(Err(BearerTokenError::Alone)) } else { token.map(Some) }
 }
 
-/// However it is written: a token that is spelt wrong is one all the same to who finds it in a log.
+/// Whether an offer may hold a token, even a misspelt one, which would be a secret in a log all the same.
 fn looks_like_a_token(offer: &[u8]) -> bool {
     const MARK: &[u8] = b"bearer.authorization.k8s.io";
     offer.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))
@@ -166,7 +154,7 @@ fn decode(offer: &[u8]) -> Result<BearerToken, BearerTokenError> {
     if token.is_empty() { Err(BearerTokenError::Encoding) } else { Ok(BearerToken(token)) }
 }
 
-/// The last bits may be anything, as in Go.
+/// The unused last bits may have any value, as in Go.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
 const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
@@ -174,7 +162,7 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
     LENIENT.with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::RequireNone),
 );
 
-/// The value of a header that is there once.
+/// The value of a header that occurs exactly once.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())

@@ -1,15 +1,15 @@
-//! Payloads as they are handed on: slices of the read buffer, or copies of what is too small to pin it.
+//! Payloads for readers: slices of the read buffer, or copies if they are small.
 //!
-//! Owns that choice, for every carrier.
+//! This module owns the choice between slice and copy, for every transport.
 
 use bytes::{Bytes, BytesMut};
 
-/// Payloads below this are copied out of the read buffer, so that a reader who keeps a few bytes never keeps all of it:
-/// what unread bytes pin is at most some 64 times what the receive budget counts.
+/// Payloads below this size are copied out of the read buffer, so that a reader that keeps a few bytes does not keep the whole buffer
+/// alive. So unread bytes occupy at most some 64 times the memory that the receive budget counts.
 const COPY_BELOW: usize = 2 * 1024;
 const COPY_BUFFER: usize = 8 * 1024;
 
-/// Makes payloads of what was split off a read buffer.
+/// Makes payloads from pieces of a read buffer.
 #[derive(Debug, Default)]
 pub(crate) struct Payloads {
     copies: BytesMut,
@@ -23,7 +23,7 @@ impl Payloads {
         if piece.len() >= COPY_BELOW { piece.freeze() } else { self.copy(&piece) }
     }
 
-    /// The same of what is a slice of it already.
+    /// As [`take`](Self::take), for a piece that is already a slice.
     pub(crate) fn keep(&mut self, piece: Bytes) -> Bytes {
         if piece.len() >= COPY_BELOW || piece.is_empty() { piece } else { self.copy(&piece) }
     }
@@ -36,7 +36,7 @@ impl Payloads {
         self.copies.split().freeze()
     }
 
-    /// Gives the copy buffer back.
+    /// Frees the copy buffer.
     pub(crate) fn release(&mut self) {
         self.copies = BytesMut::new();
     }

@@ -1,4 +1,4 @@
-//! How a future is dropped, and what must be left then.
+//! Drops futures at chosen polls, and checks what is left then.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -17,15 +17,16 @@ use support::wire::wire;
 
 pub(crate) const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// Plays a transcript, in time that passes only while nobody can move. It takes turns with each of its tasks, so that no poll of
-/// its own sees what several of theirs have done. What nobody will ever move is a hang after a year.
+/// Runs a transcript in virtual time, which passes only while no task can run. It yields to its tasks one at a time, so
+/// that none of its polls sees the effects of several polls of theirs. If nothing can ever go on, that counts as a hang
+/// after a year.
 pub(crate) fn play(transcript: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let transcript = async { timeout(AN_HOUR * 24 * 365, transcript).await.expect("it hangs") };
     runtime.enable_all().start_paused(true).event_interval(1).build().unwrap().block_on(transcript);
 }
 
-/// The same where there are sockets, in the time of the clock: a paused one would not wait for them.
+/// The same for tests with sockets, in real time, because paused time would not wait for sockets.
 #[cfg(feature = "net")]
 pub(crate) fn play_with_sockets(transcript: impl Future<Output = ()>) {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -33,7 +34,7 @@ pub(crate) fn play_with_sockets(transcript: impl Future<Output = ()>) {
     runtime.enable_all().event_interval(1).build().unwrap().block_on(transcript);
 }
 
-/// Polls a call that many times at most, each time when it is woken, and drops it.
+/// Polls a call up to that many times, each time when it is woken, and drops it.
 pub(crate) async fn dropped_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
     let mut call = pin!(call);
     let mut left = polls;
@@ -51,7 +52,8 @@ pub(crate) async fn dropped_after<T>(polls: usize, call: impl Future<Output = T>
     .await
 }
 
-/// Makes a call again whenever it was dropped, until it is ready. (A function of an async closure could not be spawned.)
+/// Repeats a call each time it was dropped, until it is ready. (A function that takes an async closure could not be
+/// spawned.)
 macro_rules! pestered {
     ($polls:expr, $call:expr) => {{
         let mut calls = 0;
@@ -65,7 +67,7 @@ macro_rules! pestered {
     }};
 }
 
-/// Lets others run, and now and then the time pass.
+/// Lets other tasks run, and from time to time lets time pass.
 pub(crate) async fn between_calls(calls: usize) {
     assert!(calls < 100_000, "never ready");
     if calls % 100 == 99 {
@@ -74,7 +76,7 @@ pub(crate) async fn between_calls(calls: usize) {
     yield_now().await;
 }
 
-/// In the end no task is left: a connection takes its time to be given up.
+/// Checks that at the end no task is left. A connection may take its time until it gives up.
 pub(crate) async fn nothing_is_left(name: &str) {
     for _ in 0..3600 {
         if Handle::current().metrics().num_alive_tasks() == 0 {
@@ -85,7 +87,7 @@ pub(crate) async fn nothing_is_left(name: &str) {
     panic!("{name}: tasks are left");
 }
 
-/// How many of some futures there are.
+/// Counts how many of some futures exist.
 #[derive(Clone, Default)]
 pub(crate) struct Alive(Arc<()>);
 
@@ -95,7 +97,7 @@ impl Alive {
     }
 }
 
-/// Both ends of a connection that gives and takes single bytes.
+/// Both ends of a connection that carries single bytes.
 pub(crate) fn ends(protocol: Protocol, seed: u64) -> (Multiplexer, Multiplexer) {
     let (near, far, _) = wire(None, Some(seed));
     let (client, driver) = Multiplexer::client(upgraded(near, protocol), Config::default());

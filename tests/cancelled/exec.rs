@@ -1,14 +1,14 @@
-//! Exec's own futures.
+//! The futures of exec.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -26,17 +26,17 @@ async fn started(protocol: Protocol, seed: u64, streams: Streams) -> (Exec, Exec
     (exec.unwrap(), process.unwrap())
 }
 
-/// But for its `exit`.
+/// Except for `exit`, which may not be called again.
 #[test]
 fn what_a_session_may_call_again_loses_nothing_and_doubles_nothing() {
     play(async {
         let sizes = [TerminalSize { width: 80, height: 24 }, TerminalSize { width: 132, height: 50 }];
-        for protocol in Protocol::ANY.iter().copied() {
+        for protocol in Protocol::ANY_EXEC.iter().copied() {
             for polls in 1..=3 {
                 let (mut exec, mut process) = started(protocol, polls as u64, Streams::TTY).await;
                 let serving = tokio::spawn(async move {
                     if let Some(resizes) = &mut process.resize {
-                        // The first may be skipped. What came twice would be heard twice.
+                        // The first size may be skipped. A size that came twice would be noticed here.
                         let mut size = pestered!(polls, resizes.next());
                         if size == Some(sizes[0]) {
                             size = pestered!(polls, resizes.next());
@@ -117,7 +117,7 @@ fn accept_exec_that_was_dropped_has_taken_nothing_or_refuses_it() {
                 }
                 nothing_is_left("accept_exec").await;
             }
-            // Over WebSocket all streams are there at once.
+            // Over WebSocket all streams exist at once.
             assert_eq!(refused > 0, protocol == V4, "{refused}");
         }
     });
@@ -133,7 +133,7 @@ fn accept_exec_that_was_dropped_holds_no_stream() {
             if dropped_after(polls, server.accept_exec(Streams::PIPES)).await.is_some() {
                 break;
             }
-            // What the client gives up as well, nobody has.
+            // What the client gives up too does not exist any more.
             asking.abort();
             until(|| server.stats().streams == 0).await;
             drop(server);
@@ -147,8 +147,8 @@ fn accept_exec_that_was_dropped_holds_no_stream() {
 #[test]
 fn exit_that_was_dropped_has_said_its_status_or_none() {
     play(async {
-        // Before v4 it is a text, whose beginning is one too.
-        for protocol in [V4, V5, Protocol::Exec(Version::V3), Protocol::Channel(Subprotocol::V1)] {
+        // Before v4 the status is a text, and a part of it is a valid text as well.
+        for protocol in [V4, V5, Protocol::SpdyExec(Version::V3), Protocol::WebSocketExec(Subprotocol::V1)] {
             let mut unsaid = 0;
             for polls in 0.. {
                 let (exec, mut process) = started(protocol, 4, Streams::OUTPUT).await;
@@ -180,7 +180,7 @@ fn wait_with_output_that_was_dropped_ends_the_session() {
             for polls in 0..30 {
                 let (exec, mut process) = started(protocol, 8, Streams::OUTPUT).await;
                 process.stdout.as_mut().unwrap().send(pattern(1, 400)).await.unwrap();
-                // No more polls than there is news for.
+                // At most as many polls as there are events.
                 let waiting = timeout(Duration::from_secs(1), dropped_after(polls, exec.wait_with_output(1000)));
                 assert!(waiting.await.ok().flatten().is_none());
                 timeout(AN_HOUR, process.client_gone()).await.expect("it is heard");
@@ -191,18 +191,18 @@ fn wait_with_output_that_was_dropped_ends_the_session() {
     });
 }
 
-/// With the multiplexer still there, and the server that has taken some of them.
+/// The multiplexer still exists, and the server has accepted some of the streams.
 #[test]
 fn exec_that_was_dropped_leaves_no_stream() {
     play(async {
-        for protocol in [Protocol::Exec(Version::V1), V4] {
+        for protocol in [Protocol::SpdyExec(Version::V1), V4] {
             let mut dropped = 0;
             for polls in 0.. {
                 let (client, server) = ends(protocol, 11);
                 let serving = tokio::spawn(async move {
                     let mut process = server.accept_exec(Streams::PIPES).await?;
                     drop(server);
-                    // What was reset has ended.
+                    // A stream that was reset has ended.
                     assert!(!matches!(process.stdin.as_mut().unwrap().data().await, Some(Ok(_))));
                     process.client_gone().await;
                     Ok::<(), Error>(())
@@ -222,7 +222,7 @@ fn exec_that_was_dropped_leaves_no_stream() {
             }
             assert!(dropped > 1, "{protocol:?} {dropped}");
         }
-        // Over WebSocket all streams are there at once.
+        // Over WebSocket all streams exist at once.
         assert!(ends(V5, 11).0.exec(Streams::PIPES).now_or_never().is_some());
     });
 }
@@ -233,11 +233,11 @@ fn client_gone_that_was_dropped_is_asked_again() {
         for protocol in [V4, V5] {
             for polls in 1..=3 {
                 let (exec, mut process) = started(protocol, 12, Streams::OUTPUT).await;
-                // By another task than the next.
+                // Polled by another task than the next time.
                 assert!(process.client_gone().now_or_never().is_none());
                 let serving = tokio::spawn(async move {
                     pestered!(polls, process.client_gone());
-                    // And once more: it is still gone.
+                    // Once more: it still reports that.
                     process.client_gone().await;
                     process.stdout.as_mut().unwrap().send(pattern(1, 40)).await.unwrap_err();
                 });
@@ -251,7 +251,7 @@ fn client_gone_that_was_dropped_is_asked_again() {
     });
 }
 
-/// The same bytes by `AsyncRead` and `AsyncWrite`, at both ends.
+/// The same bytes through `AsyncRead` and `AsyncWrite`, at both ends.
 #[test]
 fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
     play(async {
@@ -303,7 +303,7 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
     });
 }
 
-/// The connection goes with its driver, and whoever waits for anything of it is told.
+/// The connection ends with its driver, and every task that waits for it is told.
 #[test]
 fn a_driver_that_was_dropped_takes_its_connection_with_it() {
     fn is_told(error: &Error) -> bool {
@@ -319,7 +319,7 @@ fn a_driver_that_was_dropped_takes_its_connection_with_it() {
         for protocol in [V4, V5] {
             for server_is_cut in [false, true] {
                 let mut cut = 0;
-                // Some hundreds of polls are of the middle of a transfer.
+                // Several hundred of the polls are in the middle of a transfer.
                 for polls in (0..40).chain((40..).step_by(7)) {
                     let (near, far, seen) = wire(None, Some(14));
                     let polls_of = |server: bool| if server == server_is_cut { polls } else { usize::MAX };

@@ -1,4 +1,4 @@
-//! Local ports, and the way back to the cluster. There are sockets, and time is the clock's.
+//! Local ports, and reconnecting to the cluster. These tests use sockets and real time.
 
 use std::cell::Cell;
 use std::io;
@@ -24,7 +24,7 @@ fn loopback() -> Addresses {
 
 #[test]
 fn bind_that_was_dropped_or_has_failed_listens_no_more() {
-    // Where nobody else is given a port that was free a moment ago.
+    // An address on which no other test is given a port that was free a moment ago.
     let ip = if cfg!(target_os = "linux") { Ipv4Addr::new(127, 0, 0, 77) } else { Ipv4Addr::LOCALHOST };
     let addresses = Addresses::These(vec![ip.into()]);
     play_with_sockets(async {
@@ -37,7 +37,7 @@ fn bind_that_was_dropped_or_has_failed_listens_no_more() {
             }
             break;
         }
-        // The first is free and the second is not: neither is kept.
+        // The first port is free and the second is not. Neither stays open.
         let other = Forwarder::bind(&addresses, &pairs[1..]).await.unwrap();
         assert_eq!(Forwarder::bind(&addresses, &pairs).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(other);
@@ -75,9 +75,9 @@ fn accept_that_was_dropped_has_accepted_nothing() {
     });
 }
 
-/// An echo, at the other end of a connection in memory.
+/// An echo server at the other end of a connection in memory.
 fn cluster() -> PortForward {
-    let (client, server) = ends(Protocol::PortForward, 15);
+    let (client, server) = ends(Protocol::SpdyPortForward, 15);
     tokio::spawn(async move {
         let mut server = PortForwardServer::new(server).unwrap();
         while let Some(Ok(request)) = server.accept().await {
@@ -106,12 +106,12 @@ fn forward_that_was_dropped_breaks_off_both_its_ends_and_no_other() {
         for polls in 0.. {
             let client = async {
                 let mut had = Vec::new();
-                // Reset before it has seen that it is connected.
+                // The connection was reset before the client saw that it was connected.
                 let Ok(mut client) = TcpStream::connect(local).await else { return had };
                 let ended = client.write_all(&sent).await.is_ok()
                     && client.shutdown().await.is_ok()
                     && client.read_to_end(&mut had).await.is_ok();
-                assert_eq!(ended, had.len() == sent.len(), "{polls}: half of it has ended, or all of it has not");
+                assert_eq!(ended, had.len() == sent.len(), "{polls}: half of the data has ended, or all of it has not");
                 had
             };
             let serving = async {
@@ -159,7 +159,7 @@ fn get_that_was_dropped_gives_its_attempt_up_and_is_asked_again() {
             let before = attempts.get();
             let again = reconnecting.get().await.unwrap();
             match &got {
-                // The one that is there: no other is made.
+                // The existing connection. No other is made.
                 Some(got) => {
                     assert_eq!(attempts.get(), 3);
                     assert!(Arc::ptr_eq(got.as_ref().unwrap(), &again));

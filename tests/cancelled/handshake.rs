@@ -1,4 +1,4 @@
-//! The upgrade's futures: none of them is called again, and with each goes its connection.
+//! The futures of the upgrade. None of them may be called again, and the connection is dropped with its future.
 
 use std::io;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::{V4, V5};
 use support::try_read_head;
 use support::wire::{Io, wire};
 
-/// How a handshake came out, if it was not dropped.
+/// The result of a handshake, unless it was dropped.
 type Settled = Option<Result<Upgraded<Io>, UpgradeError>>;
 
-/// The other end of a connection that somebody dropped, or has ended: what it had said.
+/// Reads the other end of a connection that was dropped or has ended, and returns what it had sent.
 async fn to_the_end(io: &mut Io) -> Vec<u8> {
     let mut rest = Vec::new();
     timeout(AN_HOUR, io.read_to_end(&mut rest)).await.expect("it is closed").unwrap();
@@ -43,7 +43,7 @@ fn a_handshake_that_was_dropped_closes_its_connection() {
                     });
                     let (client, server): (Settled, Settled) = tokio::join!(client, server);
                     let cut = client.is_none() || server.is_none();
-                    // Whoever had all of the other's head has ended well.
+                    // If the other side's whole head arrived, the handshake succeeded.
                     for end in [client, server].into_iter().flatten() {
                         match end {
                             Ok(upgraded) if cut => {
@@ -66,7 +66,7 @@ fn a_handshake_that_was_dropped_closes_its_connection() {
     });
 }
 
-/// What a client of v4 asks with.
+/// The request of a v4 client.
 pub(crate) fn request() -> String {
     let offered = V4.name();
     format!(
@@ -75,14 +75,14 @@ pub(crate) fn request() -> String {
     )
 }
 
-/// Who answers a request otherwise than by an upgrade.
+/// The ways to answer a request other than by an upgrade.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
-    /// `respond`.
+    /// By `respond`.
     Caller,
-    /// `Pending::accept`, which has no protocol in common.
+    /// By `Pending::accept` without a common protocol.
     Refusal,
-    /// `accept`, of what is no request.
+    /// By `accept`, because the bytes are not a request.
     Malformed,
 }
 
@@ -106,13 +106,13 @@ impl Answer {
         let pending = upgrade::accept(io, &Config::default()).await?;
         match self {
             Self::Caller => pending.respond(Response::builder().status(404).body("no such pod".into()).unwrap()).await,
-            Self::Refusal => pending.accept(&[Protocol::Exec(Version::V2)]).await.map(drop),
+            Self::Refusal => pending.accept(&[Protocol::SpdyExec(Version::V2)]).await.map(drop),
             Self::Malformed => Ok(()),
         }
     }
 }
 
-/// Of an answer a client has heard nothing, some, or all, and nothing else. The last one was not dropped.
+/// Checks that clients heard nothing, a part, or all of an answer, and nothing else. The last one was not dropped.
 pub(crate) fn assert_every_part(heard: &[Vec<u8>], said: &str) {
     let whole = heard.last().unwrap();
     assert!(whole.starts_with(b"HTTP/1.1 4") && whole.ends_with(said.as_bytes()), "{whole:?}");
@@ -132,7 +132,7 @@ fn an_answer_that_was_dropped_closes_its_connection() {
                 let (mut near, far, seen) = wire(None, Some(9));
                 let client = async {
                     let _ = near.write_all(answer.request().as_bytes()).await;
-                    // What comes behind is discarded, and waited for.
+                    // Bytes after the refusal are discarded, and their end is awaited.
                     sleep(Config::default().refusal_body_timeout / 2).await;
                     let _ = near.write_all(b"what is not read any more").await;
                     let had = to_the_end(&mut near).await;
@@ -168,7 +168,7 @@ fn a_fallback_that_was_dropped_leaves_neither_of_its_connections() {
                 wires.push(seen);
                 servers.push(tokio::spawn(async move {
                     let asked = try_read_head(&mut far).await;
-                    // Whoever asked may be gone in the midst of it.
+                    // The client may leave in the middle of this.
                     let _ = far.write_all(answer.as_bytes()).await;
                     (asked, to_the_end(&mut far).await)
                 }));

@@ -1,8 +1,9 @@
-//! Futures dropped at each of their await points, over connections that give and take single bytes and are often not ready: who
-//! may be called again loses nothing and does nothing twice, and of who may not nothing is left.
+//! Drops futures at each of their await points, over connections that carry single bytes and are often not ready. A
+//! future that may be called again loses nothing and does nothing twice. Of any other future nothing is left.
 //!
-//! Owns what `# Cancel safety` says of exec, port-forward, the upgrade, the streaming server and the proxies; the multiplexer's
-//! is `mux/cancelling.rs`'s. Time is the runtime's and stands still while anybody can move, but where there are sockets.
+//! Tests the `# Cancel safety` sections of exec, port-forward, the upgrade, the streaming server and the proxies;
+//! `mux/cancelling.rs` tests those of the multiplexer. Time is virtual and passes only while no task can run, except in
+//! tests with sockets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,8 +18,8 @@ mod port_forward;
 mod proxy;
 mod streaming;
 
-use kubestream::channel::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 
-const V4: Protocol = Protocol::Exec(Version::V4);
-const V5: Protocol = Protocol::Channel(Subprotocol::V5);
+const V4: Protocol = Protocol::SpdyExec(Version::V4);
+const V5: Protocol = Protocol::WebSocketExec(Subprotocol::V5);

@@ -1,11 +1,11 @@
-//! Whole sessions of which one part is dropped: the other parts hear of it, and nothing is left.
+//! Whole sessions of which one part is dropped: the other parts are told, and nothing is left.
 
 use std::sync::Arc;
 
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::Protocol;
+use kubestream::wire::channel::Subprotocol;
 use tokio::time::timeout;
 
 use crate::dropping::{AN_HOUR, dropped_after, nothing_is_left, play};
@@ -13,7 +13,7 @@ use crate::{V4, V5};
 use support::sessions::{Ended, Failure, Through, Untrue, What, parts};
 use support::wire::wire;
 
-/// Who is dropped.
+/// The part that is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Client,
@@ -21,7 +21,8 @@ enum Who {
     Middle,
 }
 
-/// A session of which one part is dropped at one of its polls. Whether it was: it may have ended before.
+/// Runs a session of which one part is dropped at one of its polls. Returns whether it was dropped, because it may have
+/// ended before.
 async fn dropped(what: &What, protocol: Protocol, through: Through, who: Who, polls: usize) -> bool {
     let name = format!("{what:?} over {protocol:?} through {through:?}, {who:?} dropped after {polls} polls");
     let polls_of = |this: Who| if this == who { polls } else { usize::MAX };
@@ -39,23 +40,24 @@ async fn dropped(what: &What, protocol: Protocol, through: Through, who: Who, po
     let (client, server, middle) = timeout(AN_HOUR, all).await.unwrap_or_else(|_| panic!("{name}: it hangs"));
     let cut = client.is_none() || server.is_none() || middle.is_none();
     if let Some(Err(failure)) = middle {
-        assert!(cut, "{name}: the middle failed for nothing: {failure:?}");
+        assert!(cut, "{name}: the middle failed without a cause: {failure:?}");
     }
     for (end, this) in [(client, Who::Client), (server, Who::Server)] {
         let Some(Ended { session: Err(failure), .. }) = end else { continue };
         match failure {
-            Failure::Typed(_, error) => assert!(cut, "{name}: the {this:?} failed for nothing: {error}"),
-            // A client's stdin ends when it is dropped: so it is documented.
+            Failure::Typed(_, error) => assert!(cut, "{name}: the {this:?} failed without a cause: {error}"),
+            // Dropping a client ends its stdin, as documented.
             Failure::Untrue(Untrue::Truncated { what: "stdin", .. }) if who == Who::Client && cut => {}
-            // In the old form nothing ends a connection but the end of all, and that was in good order.
+            // In legacy port-forward a connection ends only with the session, which ended in an orderly way.
             Failure::Untrue(Untrue::Truncated { what: "upload", .. })
-                if who == Who::Client && cut && matches!(protocol, Protocol::PortChannels(_)) => {}
-            // It has gone in good order, and asks for no more.
+                if who == Who::Client && cut && matches!(protocol, Protocol::LegacyPortForward(_)) => {}
+            // The client left in an orderly way and asks for no more.
             Failure::Untrue(Untrue::Truncated { what: "requests", .. }) if who == Who::Client && cut => {}
-            // A translator whose backend is lost says so in a status of its own, and so does a server that lets go.
+            // A translator that has lost its backend reports that in a status of its own, and so does a server that was
+            // dropped.
             Failure::Untrue(Untrue::Status(ExitStatus::Failed(status)))
                 if cut && status.to_string().starts_with("Internal error occurred") => {}
-            Failure::Untrue(untrue) => panic!("{name}: the {this:?} was told what is not so: {untrue:?}"),
+            Failure::Untrue(untrue) => panic!("{name}: the {this:?} was told something false: {untrue:?}"),
         }
     }
     nothing_is_left(&name).await;
@@ -65,13 +67,13 @@ async fn dropped(what: &What, protocol: Protocol, through: Through, who: Who, po
     cut
 }
 
-/// From the first poll on, until it ends by itself.
+/// Drops the part at each poll from the first, until a session ends by itself.
 async fn dropped_everywhere(what: &What, protocol: Protocol, through: Through, who: Who) {
-    // Some hundreds of polls are of the middle of a transfer.
+    // Several hundred of the polls are in the middle of a transfer.
     let places = (0..60).chain((60..).step_by(13));
     for (cuts, polls) in places.enumerate() {
         if !dropped(what, protocol, through, who, polls).await {
-            assert!(cuts > 10, "{who:?} was hardly dropped: {cuts}");
+            assert!(cuts > 10, "{who:?} was dropped only {cuts} times");
             return;
         }
     }
@@ -91,8 +93,8 @@ fn an_end_of_a_command_is_dropped() {
                 }
             }
         }
-        // Before v4 silence is success, and over WebSocket the Close must say that it is none.
-        let v1 = Protocol::Channel(Subprotocol::V1);
+        // Before v4 silence means success, so over WebSocket the Close must carry the failure.
+        let v1 = Protocol::WebSocketExec(Subprotocol::V1);
         dropped_everywhere(&command(), v1, Through::Nothing, Who::Server).await;
     });
 }
@@ -100,7 +102,9 @@ fn an_end_of_a_command_is_dropped() {
 #[test]
 fn an_end_of_port_forward_is_dropped() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel, Protocol::PortChannels(Subprotocol::V4)] {
+        for protocol in
+            [Protocol::SpdyPortForward, Protocol::TunneledPortForward, Protocol::LegacyPortForward(Subprotocol::V4)]
+        {
             for through in [Through::Handshake, Through::Streaming] {
                 for who in [Who::Client, Who::Server] {
                     dropped_everywhere(&What::Forward, protocol, through, who).await;
@@ -125,7 +129,12 @@ fn a_translator_is_dropped() {
         for (from, to) in [(V5, V4), (V4, V5)] {
             dropped_everywhere(&command(), from, Through::Translator(to), Who::Middle).await;
         }
-        dropped_everywhere(&What::Forward, Protocol::Tunnel, Through::Translator(Protocol::PortForward), Who::Middle)
-            .await;
+        dropped_everywhere(
+            &What::Forward,
+            Protocol::TunneledPortForward,
+            Through::Translator(Protocol::SpdyPortForward),
+            Who::Middle,
+        )
+        .await;
     });
 }

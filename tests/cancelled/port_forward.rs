@@ -1,4 +1,4 @@
-//! Port-forward's own futures.
+//! The futures of port-forward.
 
 use std::io;
 use std::pin::pin;
@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
-use kubestream::spdy::{Frame, RstStatus, SettingId, Settings};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, RstStatus, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 
@@ -19,7 +19,7 @@ use support::peer::{Peer, fin, reply, rst};
 use support::wire::wire;
 use support::{pattern, until};
 
-/// An echo at every port.
+/// An echo server on every port.
 fn echo(server: Multiplexer, polls: usize) -> tokio::task::JoinHandle<usize> {
     tokio::spawn(async move {
         let mut server = PortForwardServer::new(server).unwrap();
@@ -55,7 +55,7 @@ async fn echoed(mut connection: Connection, polls: usize) {
 #[test]
 fn connect_that_was_dropped_leaves_no_stream_and_the_next_one_connects() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             let mut dropped = 0;
             for polls in 0.. {
                 let (client, server) = ends(protocol, 5);
@@ -86,7 +86,7 @@ fn connect_that_was_dropped_leaves_no_stream_and_the_next_one_connects() {
 fn connect_that_was_dropped_while_the_peer_allows_one_stream_has_reset_it() {
     play(async {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+        let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
         let (mux, driver) = Multiplexer::client(upgraded, Config::default());
         tokio::spawn(driver);
         let mut peer = Peer::new(far);
@@ -115,7 +115,7 @@ fn a_failure_that_was_dropped_takes_no_other_connection_with_it() {
     play(async {
         for polls in 0..40 {
             for late in [false, true] {
-                let (client, server) = ends(Protocol::PortForward, 6);
+                let (client, server) = ends(Protocol::SpdyPortForward, 6);
                 let serving = tokio::spawn(async move {
                     let mut server = PortForwardServer::new(server).unwrap();
                     let failing = server.accept().await.unwrap().unwrap();
@@ -156,7 +156,7 @@ fn a_failure_that_was_dropped_takes_no_other_connection_with_it() {
 #[test]
 fn client_gone_that_was_dropped_is_asked_again() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             for polls in 1..=3 {
                 let (client, server) = ends(protocol, 7);
                 let serving = tokio::spawn(async move {
@@ -165,7 +165,7 @@ fn client_gone_that_was_dropped_is_asked_again() {
                     assert!(server.client_gone().now_or_never().is_none());
                     assert_eq!(connection.data().await.unwrap().unwrap(), "f");
                     pestered!(polls, server.client_gone());
-                    // And once more: it is still gone.
+                    // Once more: it still reports that.
                     server.client_gone().await;
                 });
                 let forward = PortForward::new(client).unwrap();
@@ -181,11 +181,11 @@ fn client_gone_that_was_dropped_is_asked_again() {
     });
 }
 
-/// With connections that somebody still holds.
+/// While connections still exist.
 #[test]
 fn shutdown_that_was_dropped_goes_on() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             let mut dropped = 0;
             for polls in 1.. {
                 let (client, server) = ends(protocol, 8);
@@ -203,7 +203,7 @@ fn shutdown_that_was_dropped_goes_on() {
                     }
                     Ok::<_, portforward::Error>(())
                 };
-                // Nobody has ended it.
+                // Nothing has ended it.
                 timeout(AN_HOUR, reading).await.expect("an end").unwrap_err();
                 assert!(had == pattern(1, 40), "{protocol:?} {polls}: {had:?}");
                 forward.connect(8).await.unwrap_err();
@@ -220,7 +220,7 @@ fn shutdown_that_was_dropped_goes_on() {
     });
 }
 
-/// The same bytes by `AsyncRead` and `AsyncWrite`, at both ends.
+/// The same bytes through `AsyncRead` and `AsyncWrite`, at both ends.
 #[test]
 fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
     async fn echoes(mut connection: Connection, polls: usize) -> io::Result<()> {
@@ -236,7 +236,7 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
         pestered!(polls, connection.shutdown())
     }
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             for polls in 1..=3 {
                 let (client, server) = ends(protocol, 9);
                 let serving = tokio::spawn(async move {
@@ -254,11 +254,11 @@ fn what_reads_and_writes_as_an_io_loses_nothing_and_doubles_nothing() {
     });
 }
 
-/// A relay takes both, and with it go both: each end sees all of it, or that it broke off.
+/// A relay owns the connection and the socket, and drops both. Each end sees all bytes, or a break.
 #[test]
 fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
     play(async {
-        for protocol in [Protocol::PortForward, Protocol::Tunnel] {
+        for protocol in [Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
             let mut cut = Vec::new();
             for polls in 0.. {
                 let (client, server) = ends(protocol, 10);
@@ -270,10 +270,10 @@ fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
                     echoed_by(server).await;
                     relayed
                 });
-                // An echo, piece by piece.
+                // An echo server, piece by piece.
                 tokio::spawn(async move {
                     let (mut reads, mut writes) = tokio::io::split(far);
-                    // Who is between may be gone.
+                    // The relay between may be gone.
                     if tokio::io::copy(&mut reads, &mut writes).await.is_ok() {
                         let _ = writes.shutdown().await;
                     }
@@ -310,7 +310,7 @@ fn relay_that_was_dropped_breaks_off_its_connection_and_no_other() {
     });
 }
 
-/// One connection more.
+/// Checks that one more connection works.
 async fn echoed_by(mut server: PortForwardServer) {
     let mut connection = server.accept().await.unwrap().unwrap().accept();
     while let Some(data) = connection.data().await {

@@ -1,4 +1,5 @@
-//! The proxies' futures, between a client and a backend made by hand: none is called again, and with each go both connections.
+//! The futures of the proxies, between a client and a backend played by the test. None may be called again, and both
+//! connections are dropped with them.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::handshake::{SWITCHED, assert_every_part, request};
 use support::wire::wire;
 use support::{pattern, read_head, try_read_head};
 
-/// Passes on what a client has asked.
+/// Passes a client's request on.
 async fn passed<C, B>(client: C, backend: B) -> Option<Pipe<C, B>>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -84,13 +85,14 @@ impl Observer for Shown {
     }
 }
 
-/// An end that has switched: it says something, piece by piece, and its end, and reads meanwhile to the other's.
+/// An end after the upgrade: it sends something in pieces and ends its direction, and meanwhile reads to the other's
+/// end.
 async fn talks(io: &mut (impl AsyncRead + AsyncWrite + Unpin), said: &[u8]) -> Vec<u8> {
     let (mut reads, mut writes) = tokio::io::split(io);
     let mut had = Vec::new();
     let saying = async {
         for piece in said.chunks(20) {
-            // Who is between them may be gone.
+            // The proxy between may be gone.
             if writes.write_all(piece).await.is_err() {
                 return;
             }
@@ -98,7 +100,7 @@ async fn talks(io: &mut (impl AsyncRead + AsyncWrite + Unpin), said: &[u8]) -> V
         }
         let _ = writes.shutdown().await;
     };
-    // A socket that was closed with bytes unread is reset.
+    // A socket that was closed with unread bytes is reset.
     let _ = tokio::join!(saying, reads.read_to_end(&mut had));
     had
 }
@@ -147,7 +149,7 @@ fn run_with_that_was_dropped_closes_both_connections_and_has_passed_on_what_it_h
     });
 }
 
-/// The kernel's pipes that this process has.
+/// Counts the kernel pipes of this process.
 #[cfg(all(target_os = "linux", feature = "net"))]
 fn pipes() -> usize {
     let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();

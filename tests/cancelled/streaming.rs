@@ -1,4 +1,4 @@
-//! The streaming server's futures.
+//! The futures of the streaming server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use crate::{V4, V5};
 use support::pattern;
 use support::wire::{Io, wire};
 
-/// Says something and ends; attached to, it says it once the client has said something.
+/// Writes something and ends. Attached to, it writes when the client has sent something.
 #[derive(Clone, Default)]
 struct Command {
     begun: Arc<AtomicUsize>,
@@ -30,7 +30,7 @@ impl Runtime for Command {
     async fn exec(&self, _: String, _: Vec<String>, _: Streams, mut session: ExecServer) -> Result<(), exec::Error> {
         let _running = self.running.clone();
         self.begun.fetch_add(1, Ordering::Relaxed);
-        // A client that has gone makes its end fail too.
+        // If the client has gone, ending fails too.
         let _ = session.stdout.as_mut().unwrap().send(pattern(1, 40)).await;
         session.exit(ExitStatus::Code(7)).await
     }
@@ -54,7 +54,7 @@ fn say(server: &Server<Command>) -> Result<String, UrlError> {
     server.exec_url("c0ffee", ["say"], Streams::OUTPUT)
 }
 
-/// What a client comes to that uses a URL.
+/// The result for a client that uses a URL.
 #[derive(Debug)]
 enum Used {
     Output(Output),
@@ -94,7 +94,7 @@ fn is_whole(used: &Used) -> bool {
 fn serve_that_was_dropped_ends_its_session_and_is_counted_no_more() {
     play(async {
         for protocol in [V4, V5] {
-            // Before the URL was used, while the command ran, and behind it.
+            // Counted: before the URL was used, while the command ran, and afterwards.
             let mut dropped_when = [0; 3];
             for polls in (0..).step_by(3) {
                 let (server, command) = server();
@@ -110,7 +110,7 @@ fn serve_that_was_dropped_ends_its_session_and_is_counted_no_more() {
                 nothing_is_left("serve").await;
                 assert_eq!(Arc::strong_count(&seen), 1, "{protocol:?} {polls}: an IO is left");
 
-                // A URL is good once: for whoever has come with it, and had no answer, or for the next one.
+                // A URL works once: for the request that came with it, even without an answer, or for the next one.
                 let (near, far, _) = wire(None, Some(17));
                 let (again, _) = tokio::join!(used(near, url, protocol), server.serve(far));
                 let refused = matches!(again, Used::Refused(StatusCode::NOT_FOUND));
@@ -153,7 +153,7 @@ fn drain_that_was_dropped_goes_on_refusing_and_is_asked_again() {
             let draining = tokio::spawn(async move { pestered!(polls, draining.drain()) });
             sleep(Duration::from_millis(20)).await;
             assert!(!draining.is_finished() && server.serving() == 1);
-            // What runs goes on.
+            // A running session goes on.
             exec.stdin.as_mut().unwrap().send("say".into()).await.unwrap();
             assert!(is_whole(&Used::Output(exec.wait_with_output(100).await.unwrap())));
             draining.await.unwrap();

@@ -1,17 +1,18 @@
-//! Small sessions over a connection that goes wrong at every byte in turn, of every kind and over every carrier: each end
-//! has all that was sent to it or a typed error, soon; nothing panics, and nothing is left.
+//! Small sessions over a connection that fails at every byte in turn, with every kind of fault and over every
+//! transport. Each end gets either everything that was sent to it or a typed error, soon. Nothing panics, and nothing
+//! is left.
 //!
-//! Owns where it goes wrong, and what is right then. Time is the runtime's and stands still while anybody can move. By
-//! default the rarer faults visit some of the places only: with `KUBESTREAM_EVERY=1` all of them.
+//! Decides where the connection fails, and what is right then. Time is virtual and passes only while no task can run.
+//! By default the rarer faults are tried at some places only; `KUBESTREAM_EVERY=1` tries all.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod sweep;
 
-use kubestream::channel::Subprotocol;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Version};
+use kubestream::wire::channel::Subprotocol;
 use support::memory::{ALLOCATOR, Counting};
 use support::sessions::{Through, What};
 use sweep::{Case, sweep};
@@ -20,25 +21,25 @@ use sweep::{Case, sweep};
 static GLOBAL: &Counting = ALLOCATOR;
 
 const SPDY: [Protocol; 4] = [
-    Protocol::Exec(Version::V1),
-    Protocol::Exec(Version::V2),
-    Protocol::Exec(Version::V3),
-    Protocol::Exec(Version::V4),
+    Protocol::SpdyExec(Version::V1),
+    Protocol::SpdyExec(Version::V2),
+    Protocol::SpdyExec(Version::V3),
+    Protocol::SpdyExec(Version::V4),
 ];
 const WEBSOCKET: [Protocol; 6] = [
-    Protocol::Channel(Subprotocol::Unnamed),
-    Protocol::Channel(Subprotocol::V1),
-    Protocol::Channel(Subprotocol::V1Base64),
-    Protocol::Channel(Subprotocol::V4),
-    Protocol::Channel(Subprotocol::V4Base64),
-    Protocol::Channel(Subprotocol::V5),
+    Protocol::WebSocketExec(Subprotocol::Unnamed),
+    Protocol::WebSocketExec(Subprotocol::V1),
+    Protocol::WebSocketExec(Subprotocol::V1Base64),
+    Protocol::WebSocketExec(Subprotocol::V4),
+    Protocol::WebSocketExec(Subprotocol::V4Base64),
+    Protocol::WebSocketExec(Subprotocol::V5),
 ];
 const PORT_FORWARD: [Protocol; 5] = [
-    Protocol::PortForward,
-    Protocol::Tunnel,
-    Protocol::PortChannels(Subprotocol::V4),
-    Protocol::PortChannels(Subprotocol::V4Base64),
-    Protocol::PortChannels(Subprotocol::Unnamed),
+    Protocol::SpdyPortForward,
+    Protocol::TunneledPortForward,
+    Protocol::LegacyPortForward(Subprotocol::V4),
+    Protocol::LegacyPortForward(Subprotocol::V4Base64),
+    Protocol::LegacyPortForward(Subprotocol::Unnamed),
 ];
 
 fn all(what: &What, protocols: &[Protocol], through: Through) {
@@ -63,7 +64,7 @@ fn a_terminal() {
     all(&terminal, &[SPDY[2], SPDY[3], WEBSOCKET[3], WEBSOCKET[5]], Through::Nothing);
 }
 
-/// Before v4 nothing says so: only silence tells it.
+/// Before v4 only silence tells success.
 #[test]
 fn outputs_that_end_in_success() {
     let outputs = What::Exec(Streams::OUTPUT, ExitStatus::Success);
@@ -110,7 +111,10 @@ fn a_command_that_is_translated() {
 
 #[test]
 fn port_forward_that_is_translated() {
-    for (from, to) in [(Protocol::Tunnel, Protocol::PortForward), (Protocol::PortForward, Protocol::Tunnel)] {
+    for (from, to) in [
+        (Protocol::TunneledPortForward, Protocol::SpdyPortForward),
+        (Protocol::SpdyPortForward, Protocol::TunneledPortForward),
+    ] {
         all(&What::Forward, &[from], Through::Translator(to));
     }
 }

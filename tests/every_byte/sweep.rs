@@ -1,4 +1,4 @@
-//! One session after the other, each with trouble at another place, and what must hold of all.
+//! Runs one session after the other, each with a fault at another place, and checks what must hold for all.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use kubestream::Initiator;
 use kubestream::status::ExitStatus;
-use kubestream::upgrade::{Carrier, Protocol};
+use kubestream::upgrade::{Protocol, Transport};
 use stats_alloc::Region;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -17,11 +17,11 @@ use support::sessions::{Ended, Failure, Through, Untrue, What, parts};
 use support::until;
 use support::wire::{Fault, Seen, Trouble, WAYS, Way, wire};
 
-/// All waits of the crate are shorter, but for the four hours after which a session is idle, and that is a hang here.
+/// Longer than all timeouts of the crate, except the four hours of an idle session, which count as a hang here.
 const AN_HOUR: Duration = Duration::from_secs(3600);
-/// Shorter than every wait of the crate's: nobody may give up.
+/// Shorter than all timeouts of the crate: no side may give up.
 const A_WHILE: Duration = Duration::from_secs(4);
-/// Longer than every wait of the crate's but the hours for which a session may be idle.
+/// Longer than all timeouts of the crate, except the hours of an idle session.
 const LONG: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Clone, Debug)]
@@ -29,23 +29,23 @@ pub(crate) struct Case {
     pub(crate) what: What,
     pub(crate) protocol: Protocol,
     pub(crate) through: Through,
-    /// Its place among the cases that are alike: each has another fault at the same place.
+    /// Its number among the similar cases. Each of them has another fault at the same place.
     pub(crate) place: usize,
 }
 
-/// Which of the connections has the trouble.
+/// The connection with the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leg {
     Client,
     Backend,
 }
 
-/// How a session went.
+/// The result of a session.
 struct Outcome {
     client: Ended,
     server: Ended,
     middle: Result<(), Failure>,
-    /// Of the leg with the trouble.
+    /// What was seen of the connection with the fault.
     seen: Arc<Seen>,
 }
 
@@ -65,10 +65,10 @@ async fn bounded<T>(who: &'static str, end: impl Future<Output = T>) -> T {
     timeout(AN_HOUR, end).await.unwrap_or_else(|_| panic!("the {who} hangs"))
 }
 
-/// What was found, by what it is: how often, and where first.
+/// The findings by kind: how often each occurred, and where first.
 type Findings = BTreeMap<String, (usize, String)>;
 
-/// Says, should anything panic, in which session that was.
+/// If anything panics, prints which session it was.
 struct Named<'a>(&'a str);
 
 impl Drop for Named<'_> {
@@ -79,9 +79,9 @@ impl Drop for Named<'_> {
     }
 }
 
-/// What an end may do though it is not right: each for what the protocol lacks.
+/// What an end may report although it is not true, because the protocol cannot tell it.
 fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
-    // Whose client gives up before it has its streams: that is no answer in time.
+    // The client gives up before it has its streams, because no answer came in time.
     let unanswered =
         trouble.way == Way::Down && matches!(trouble.fault, Fault::Silence | Fault::Delay(LONG) | Fault::BrokenPipe);
     let server = match case.through {
@@ -89,14 +89,17 @@ fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
         _ => case.protocol,
     };
     match untrue {
-        // It resets them then, as Go's clients do with every stream at the end of every session: a server cannot tell it
-        // from the end of stdin (`ProcessStdin::data`). It has sent none.
+        // Then the client resets them, as Go's clients do with every stream at the end of a session. A server cannot
+        // tell this from the end of stdin (`ProcessStdin::data`). The client has sent no stdin.
         Untrue::Truncated { what: "stdin", had: 0, .. } => {
-            unanswered && [server, case.protocol].iter().any(|protocol| protocol.carrier() == Carrier::Spdy)
+            unanswered && [server, case.protocol].iter().any(|protocol| protocol.transport() == Transport::Spdy)
         }
-        // In the old form nothing ends a connection but the end of all, and that was in good order. It has sent none.
-        Untrue::Truncated { what: "upload", had: 0, .. } => unanswered && matches!(server, Protocol::PortChannels(_)),
-        // A translator whose backend is lost says so in a status of its own.
+        // In legacy port-forward a connection ends only with the session, which ended in an orderly way. The client has
+        // sent nothing.
+        Untrue::Truncated { what: "upload", had: 0, .. } => {
+            unanswered && matches!(server, Protocol::LegacyPortForward(_))
+        }
+        // A translator that has lost its backend reports that in a status of its own.
         Untrue::Status(ExitStatus::Failed(status)) if status.reason == "InternalError" => {
             matches!(case.through, Through::Translator(_))
         }
@@ -104,7 +107,7 @@ fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
     }
 }
 
-/// A session, and all that must hold of it.
+/// Runs a session and checks what must hold for it.
 async fn judged(
     case: &Case,
     leg: Leg,
@@ -120,19 +123,19 @@ async fn judged(
     for (who, session) in [("client", client.session), ("server", server.session), ("middle", middle)] {
         match (session, trouble) {
             (Ok(()), _) => {}
-            (Err(Failure::Typed(_, error)), None) => find(format!("the {who} failed for nothing: {error}")),
-            // Which of the two it was that closed it, `Closed` does not say.
+            (Err(Failure::Typed(_, error)), None) => find(format!("the {who} failed without a cause: {error}")),
+            // `Closed` does not say which of the two ends closed.
             (Err(Failure::Typed(Initiator::User, error)), _) if !error.contains("Connection(Closed)") => {
                 find(format!("the {who} blames its caller: {error}"));
             }
             (Err(Failure::Typed(..)), _) => {}
             (Err(Failure::Untrue(untrue)), Some(trouble)) if is_documented(case, trouble, &untrue) => {}
-            (Err(Failure::Untrue(untrue)), _) => find(format!("the {who} was told what is not so: {untrue:?}")),
+            (Err(Failure::Untrue(untrue)), _) => find(format!("the {who} was told something false: {untrue:?}")),
         }
     }
     for (who, driver) in [("client", client.driver), ("server", server.driver)] {
         if let (Err(error), None) = (driver, trouble) {
-            find(format!("the {who}'s driver failed for nothing: {error:?}"));
+            find(format!("the {who}'s driver failed without a cause: {error:?}"));
         }
     }
     until(|| Handle::current().metrics().num_alive_tasks() == 0).await;
@@ -142,7 +145,8 @@ async fn judged(
     WAYS.map(|way| seen.passed(way))
 }
 
-/// Every place of one leg with every fault; or else with one of them, in turn, and where there is a proxy, only some places.
+/// Tries every fault at every place of a connection; or only one fault at each place, in turn, and with a proxy only
+/// some of the places.
 async fn swept(case: &Case, leg: Leg, found: &mut Findings) {
     const FAULTS: [Fault; 7] = [
         Fault::End,
@@ -172,15 +176,15 @@ async fn swept(case: &Case, leg: Leg, found: &mut Findings) {
     for seed in 0..10 {
         judged(case, leg, None, Some(seed), found).await;
     }
-    // A task, a stream or a buffer that each session left would be more by far. libtest, too, allocates meanwhile: some 10 KiB for
-    // the next test's thread.
+    // If each session left a task, a stream or a buffer, it would be far more. libtest itself allocates some 10 KiB for
+    // the thread of the next test.
     let grown = grown(&before);
     if grown > 16 * 1024 + sessions * 16 {
         found.insert(format!("{grown} bytes are left of {sessions} sessions"), (1, format!("{case:?}, {leg:?}")));
     }
 }
 
-/// All of it for one case.
+/// Runs everything for one case.
 pub(crate) fn sweep(case: &Case) {
     let _turn = turn();
     let mut found = Findings::new();

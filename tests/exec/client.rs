@@ -1,4 +1,4 @@
-//! The client's side, with servers made by hand that do what Kubernetes' servers were seen to do.
+//! The client, with servers played by the test that behave as Kubernetes' servers were seen to behave.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::exec::{Error, Exec, Options, Streams};
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::{Frame, RstStatus};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Version;
+use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
@@ -19,7 +19,7 @@ use support::{DriverTask, exec_client, pattern, until};
 pub(crate) const EXIT_3: &str = r#"{"status":"Failure","message":"command terminated with non-zero exit code: exit status 3","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"3"}]}}"#;
 pub(crate) const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 
-/// Hears the SYN_STREAMs of a session.
+/// Reads the SYN_STREAMs of a session.
 async fn hear_types(peer: &mut Peer, count: usize) -> Vec<(u32, String)> {
     let mut types = Vec::new();
     for _ in 0..count {
@@ -30,7 +30,7 @@ async fn hear_types(peer: &mut Peer, count: usize) -> Vec<(u32, String)> {
     types
 }
 
-/// A session of error 1, stdout 3 and stderr 5, with a server made by hand.
+/// A session with error 1, stdout 3 and stderr 5, and a server played by the test.
 pub(crate) async fn outputs(version: Version) -> (Exec, Peer, DriverTask) {
     let (near, far) = duplex(8 << 20);
     let (mux, driver) = exec_client(near, version);
@@ -85,12 +85,12 @@ async fn streams_are_made_in_client_gos_order_without_waiting_for_replies() {
         assert_eq!(types, expected);
         assert!(!exec.is_finished());
 
-        // Go's server answers from five workers, in any order.
+        // Go's server replies from five workers, in any order.
         for (id, _) in types.iter().rev() {
             peer.say(reply(*id)).await;
         }
         let _exec = exec.await.unwrap().unwrap();
-        assert!(peer.hear().now_or_never().is_none(), "no FIN on what only the server writes");
+        assert!(peer.hear().now_or_never().is_none(), "no FIN on streams that only the server writes");
     }
 }
 
@@ -133,7 +133,7 @@ async fn a_refused_stream_is_named_with_the_status() {
         let (refused, ()) = tokio::join!(mux.exec(Streams::PIPES), server);
         let error = refused.unwrap_err();
         assert!(matches!(error, Error::Refused { stream: "stdout", status: why } if why == status), "{error:?}");
-        assert_eq!(began.elapsed(), Duration::ZERO, "stdin, which has no answer yet, is not waited for");
+        assert_eq!(began.elapsed(), Duration::ZERO, "stdin has no reply yet and is not waited for");
         assert_eq!(error.initiator(), Initiator::Remote);
     }
 }
@@ -163,7 +163,7 @@ async fn containerds_end_is_known_from_the_status_without_a_fin() {
     peer.say(data(1, rest)).await;
     let began = Instant::now();
     let output = exec.wait_with_output(100).await.unwrap();
-    assert_eq!(began.elapsed(), Duration::ZERO, "neither a FIN nor an end is waited for");
+    assert_eq!(began.elapsed(), Duration::ZERO, "neither a FIN nor an end is awaited");
     assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"to stdout"[..], &b"to stderr"[..]));
     assert_eq!(output.status, ExitStatus::Code(3));
 
@@ -219,7 +219,7 @@ async fn output_behind_the_status_is_waited_for_as_long_as_the_grace() {
     let error = exec.wait().await.unwrap_err();
     assert!(error.to_string().starts_with("command succeeded, but the end of stdout and stderr was lost"), "{error}");
     assert!(matches!(error, Error::Incomplete { status: ExitStatus::Success, .. }));
-    assert_eq!(began.elapsed().as_secs(), 10, "asked after five, given up after ten");
+    assert_eq!(began.elapsed().as_secs(), 10, "asked after five seconds, given up after ten");
     assert_eq!(peer.hear().await, Some(Frame::Ping(1)));
 }
 
@@ -276,7 +276,7 @@ async fn v4s_error_stream_without_a_status_is_never_success() {
     ];
     for (name, frames) in ends {
         let (exec, mut peer, _driver) = outputs(Version::V4).await;
-        peer.say(data(3, "all of it, for all we know")).await;
+        peer.say(data(3, "all of it, as far as can be known")).await;
         for frame in frames {
             peer.say(frame).await;
         }
@@ -302,8 +302,8 @@ async fn a_lost_connection_is_never_success_in_any_version() {
     }
 }
 
-/// A text has no end but its stream's, so that a cut one was taken for a whole: of 127 for the exit code 12. (Found by cutting
-/// the connection at every byte.)
+/// The end of a text is the end of its stream, so a cut text was taken for a whole one: exit code 12 for 127. (Cutting
+/// the connection at every byte found this.)
 #[tokio::test(start_paused = true)]
 async fn the_text_of_an_error_stream_that_was_cut_off_is_no_status() {
     for version in [Version::V1, Version::V2, Version::V3] {
@@ -322,7 +322,7 @@ async fn the_text_of_an_error_stream_that_was_cut_off_is_no_status() {
         let cut = exec.wait_with_output(100).await.unwrap_err();
         assert!(matches!(cut, Error::Connection(ConnectionError::Lost)), "{version:?}: {cut:?}");
 
-        // Cut between two frames it is no more of one.
+        // Cut between two frames, it is no status either.
         let (exec, mut peer, _driver) = outputs(version).await;
         for id in [3, 5] {
             peer.say(fin(id)).await;
@@ -409,7 +409,8 @@ async fn once_the_status_is_there_no_byte_leaves_any_more() {
     let late = resize.resize(TerminalSize { width: 80, height: 24 }).await.unwrap_err();
     assert!(matches!(late, StreamError::Hushed));
 
-    // Nothing that the server does or that is let go draws a byte: no echo, no FIN, no reset, no window, no GOAWAY.
+    // Nothing that the server sends and nothing that is dropped causes a write: no echo, FIN, reset, WINDOW_UPDATE or
+    // GOAWAY.
     for ping in [2, 4] {
         peer.say(Frame::Ping(ping)).await;
     }
@@ -427,7 +428,7 @@ async fn once_the_status_is_there_no_byte_leaves_any_more() {
     assert_eq!(mux.stats().sent, sent);
     drop(mux);
     sleep(Duration::from_secs(5)).await;
-    assert!(!driver.is_finished(), "it reads to the server's end");
+    assert!(!driver.is_finished(), "the client reads to the server's end");
 
     peer.say(goaway(7)).await;
     let mut io = peer.into_io();
@@ -435,7 +436,7 @@ async fn once_the_status_is_there_no_byte_leaves_any_more() {
     driver.await.unwrap().unwrap();
     let mut rest = Vec::new();
     io.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest, b"\x80\x03\0\x07\0\0\0\x08\0\0\0\0\0\0\0\0", "GOAWAY, once all is there");
+    assert_eq!(rest, b"\x80\x03\0\x07\0\0\0\x08\0\0\0\0\0\0\0\0", "GOAWAY, when everything has come");
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,7 +463,7 @@ async fn stdin_that_was_queued_when_the_status_came_is_dropped() {
     assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
     assert!(matches!(writer.await.unwrap(), StreamError::Hushed));
 
-    // The server reads what was on its way, and the end: that is all.
+    // The server reads only what was on its way, and then the end.
     drop((exec, mux));
     let mut io = peer.into_io();
     let mut drained = Vec::new();

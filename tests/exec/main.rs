@@ -1,7 +1,7 @@
-//! Exec sessions between two of ours, and with peers made by hand that speak as Kubernetes' do.
+//! Exec sessions between two ends of this library, and with peers played by the test that behave as Kubernetes' do.
 //!
-//! Each test is a transcript of a client and a server. Time is the runtime's and stands still while anybody can move, but
-//! for the tests over TCP.
+//! Each test is a transcript of a client and a server. Time is virtual and passes only while no task can run, except in
+//! tests over TCP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

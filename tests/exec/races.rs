@@ -1,14 +1,15 @@
-//! Row 44: the end of a session over TCP, under clients that write while it comes. The tail of the output is what such clients
-//! lose with other servers.
+//! Row 44: the end of a session over TCP, while the client writes. With other servers such clients lose the tail of the
+//! output.
 
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use kubestream::exec::Streams;
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::{Codec, Frame, Limits};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::Version;
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
@@ -18,7 +19,7 @@ use support::{Settled, exec_client, exec_server, pattern, tcp_pair};
 const OUTPUT: usize = 3_000_000;
 const RUNS: usize = 200;
 
-/// Writes at once and exits, as `head -c 3000000` does; stdin is not read.
+/// Writes at once and exits, as `head -c 3000000` does. It does not read stdin.
 async fn command(mux: Multiplexer) {
     let mut process = mux.accept_exec(Streams { stderr: false, ..Streams::PIPES }).await.unwrap();
     process.stdout.as_mut().unwrap().send(pattern(0, OUTPUT)).await.unwrap();
@@ -129,7 +130,7 @@ async fn a_client_of_ours_gets_all_output_and_the_status_whatever_it_types() {
 }
 
 mod over_websocket {
-    use kubestream::channel::Subprotocol;
+    use kubestream::wire::channel::Subprotocol;
 
     use super::*;
     use support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, carried_on, frame};

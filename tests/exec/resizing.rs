@@ -1,12 +1,12 @@
-//! The size of the terminal.
+//! The size of a terminal.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::exec::{Exec, ExecServer, Streams};
-use kubestream::spdy::Frame;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Version;
+use kubestream::wire::spdy::Frame;
 use kubestream::{Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::sleep;
@@ -45,7 +45,8 @@ async fn the_latest_size_wins_and_the_end_is_the_end() {
     assert_eq!(last, Some(size(100, 50)));
 }
 
-/// A window that was dragged while the program did something else: it draws once, for the size that is, and then waits.
+/// A window was resized several times while the program was busy. The program sees only the current size, and then
+/// waits.
 #[tokio::test(start_paused = true)]
 async fn a_program_that_looks_late_sees_the_size_that_is() {
     let (mut process, mut peer, _mux) = with_peer(64 * 1024).await;
@@ -66,7 +67,7 @@ async fn a_program_that_looks_late_sees_the_size_that_is() {
     assert_eq!(sizes.next().await, None);
 }
 
-/// What is no size ends resizing wherever the pieces are cut, and the last size before it counts.
+/// Anything that is not a size ends resizing, however the bytes are cut. The last size before it counts.
 #[tokio::test(start_paused = true)]
 async fn the_last_size_counts_before_what_is_none() {
     for pieces in [&["{\"Width\":1}{\"Width\":2}", "x"][..], &["{\"Width\":1}{\"Width\":2}x{\"Width\":3}"]] {
@@ -99,7 +100,7 @@ async fn next_may_be_dropped_and_called_again() {
     }
 }
 
-/// A server of ours whose client is made by hand and asked for a terminal: streams 1, 3, 5 and 7 (resize).
+/// Our server on a terminal with a client played by the test: streams 1, 3, 5 and 7 (resize).
 async fn with_peer(pipe: usize) -> (ExecServer, Peer, kubestream::mux::Multiplexer) {
     let (near, far) = duplex(pipe);
     let (server, _driver) = exec_server(near, Version::V4);

@@ -1,4 +1,4 @@
-//! The server's side, with clients made by hand.
+//! The server, with clients played by the test.
 
 use std::time::Duration;
 
@@ -7,9 +7,10 @@ use futures_util::{FutureExt, SinkExt, StreamExt};
 use kubestream::StreamError;
 use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::{Codec, Frame, Limits, RstStatus, Setting, SettingId, Settings};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::Version;
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, RstStatus, Setting, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
 use tokio_util::codec::{FramedRead, FramedWrite};
@@ -18,17 +19,17 @@ use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst, syn};
 use support::{DriverTask, exec_server, pattern};
 
 fn stream(id: u32, kind: &str) -> Frame {
-    // As Go spells it: its writer folds the name to lower case.
+    // Spelled as in Go, whose writer converts the name to lower case.
     syn(id, &[("streamtype", kind)])
 }
 
-/// A server of ours with a client made by hand, and its session: error 1, stdin 3, stdout 5, stderr 7.
+/// Our server with a client played by the test, and their session: error 1, stdin 3, stdout 5, stderr 7.
 async fn session(version: Version, pipe: usize) -> (ExecServer, Peer, Multiplexer, DriverTask) {
     let (near, far) = duplex(pipe);
     let (mux, driver) = exec_server(near, version);
     let mut peer = Peer::new(far);
     let client = async {
-        // client-go waits for each answer.
+        // client-go waits for each reply.
         for (id, kind) in [(1, "error"), (3, "stdin"), (5, "stdout"), (7, "stderr")] {
             peer.say(stream(id, kind)).await;
             assert_eq!(peer.hear().await, Some(reply(id)));
@@ -109,7 +110,7 @@ async fn a_stream_that_never_comes_is_named_and_ends_the_connection() {
     missing.sort_unstable();
     assert_eq!((missing, after.as_secs()), (vec!["stderr", "stdin"], 30));
 
-    // client-go takes silence for success: it is told.
+    // client-go takes silence for success, so it must be told.
     let frames = peer.hear_all().await;
     assert_eq!(resets(&frames), []);
     let (said, ended) = carried(&frames, 1);
@@ -185,7 +186,7 @@ async fn text_versions_say_nothing_of_success_and_never_nothing_of_failure() {
             process.exit(end).await.unwrap();
             let frames = peer.hear_all().await;
             assert_eq!(carried(&frames, 1), (expected.as_bytes().to_vec(), true));
-            assert!(carried(&frames, 5).1 && carried(&frames, 7).1, "outputs that were not taken are ended");
+            assert!(carried(&frames, 5).1 && carried(&frames, 7).1, "outputs that the caller did not take are ended");
         }
     }
 }
@@ -277,7 +278,7 @@ async fn a_client_that_leaves_in_the_middle_of_the_output_is_an_error_of_exit() 
     leaving.await.unwrap();
 }
 
-/// With windows of eight bytes, the status has to wait for a client that does not want it any more.
+/// With windows of eight bytes, the status waits for a client that does not want it any more.
 #[tokio::test(start_paused = true)]
 async fn an_error_stream_that_is_reset_before_all_of_the_status_has_gone_is_an_error_of_exit() {
     let (process, mut peer, _mux, _driver) = session(Version::V4, 64 * 1024).await;
@@ -308,7 +309,7 @@ async fn a_client_that_pauses_for_a_minute_after_the_command_has_ended_gets_all_
             came += if let Frame::Data { data, .. } = &frame { data.len() } else { 0 };
             frames.push(frame);
         }
-        // Somebody reads it with a pager.
+        // The client reads it with a pager.
         sleep(Duration::from_secs(60)).await;
         frames.extend(peer.hear_all().await);
         assert_eq!(carried(&frames, 5).0.len(), 3 << 20, "paused with {left} bytes to come");
@@ -317,7 +318,8 @@ async fn a_client_that_pauses_for_a_minute_after_the_command_has_ended_gets_all_
     }
 }
 
-/// Hops without half-close end both sides at the server's end, and what the client still sends is then reset, with the tail.
+/// Hops without half-close end both sides at the server's end. Whatever the client still sends then causes a reset,
+/// which destroys the tail.
 #[tokio::test(start_paused = true)]
 async fn a_server_leaves_the_end_to_its_client() {
     for ends in ["goodbye", "end", "silence"] {
@@ -325,7 +327,7 @@ async fn a_server_leaves_the_end_to_its_client() {
         drop(mux);
         process.exit(ExitStatus::Code(7)).await.unwrap();
         while peer.hear().await != Some(goaway(7)) {}
-        // It may still be typing, and reading what the hop has not passed on yet.
+        // The client may still type, and read what the hop has not passed on yet.
         for _ in 0..5 {
             sleep(Duration::from_secs(5)).await;
             peer.say(data(3, "typed")).await;
@@ -346,7 +348,7 @@ async fn a_server_leaves_the_end_to_its_client() {
     }
 }
 
-/// An early return, a panic: client-go takes an end without a word for success, over SPDY in every version.
+/// An early return or a panic. client-go takes an end without a status for success, over SPDY in every version.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_let_go_has_failed_in_the_words_of_its_version() {
     for version in [Version::V1, Version::V2, Version::V3, Version::V4] {

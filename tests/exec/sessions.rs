@@ -1,31 +1,31 @@
-//! Whole sessions, with both ends ours.
+//! Whole sessions with both ends of this library.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::Initiator;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, Status};
-use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream::upgrade::{Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
 use support::fragment::Fragmented;
 use support::{Settled, client, exec_client, exec_server, pattern};
 
-const PROTOCOLS: &[Protocol] = Protocol::ANY;
+const PROTOCOLS: &[Protocol] = Protocol::ANY_EXEC;
 
-/// The newest protocol of each carrier.
+/// The newest protocol of each transport.
 fn newest() -> impl Iterator<Item = Protocol> {
-    let newest = |carrier| PROTOCOLS.iter().copied().find(|protocol| protocol.carrier() == carrier);
-    let carriers = [Carrier::Spdy, Carrier::WebSocket];
-    carriers.into_iter().filter_map(newest)
+    let newest = |transport| PROTOCOLS.iter().copied().find(|protocol| protocol.transport() == transport);
+    let transports = [Transport::Spdy, Transport::WebSocket];
+    transports.into_iter().filter_map(newest)
 }
 
-/// A session, both ends.
+/// A session with both ends.
 async fn session(settled: impl Settled, want: Streams) -> (Exec, ExecServer) {
     let protocol = settled.protocol();
     let (near, far) = duplex(16 * 1024);
@@ -62,8 +62,8 @@ async fn every_version_carries_output_and_every_kind_of_end() {
     }
 }
 
-/// Row 40 of docs/security.md: what a terminal makes of them is for whoever shows them to know.
-/// Once the status begins, a client says nothing more to Go's servers. One that has windows waits for more of them.
+/// Row 40 of docs/security.md: the program that shows the text knows what a terminal does with it. When the status
+/// begins, a client writes nothing more to Go's servers. A status longer than the window waits for a WINDOW_UPDATE.
 #[tokio::test(start_paused = true)]
 async fn a_status_longer_than_a_window_arrives_whole() {
     for &protocol in PROTOCOLS {
@@ -96,8 +96,9 @@ async fn a_session_has_the_streams_that_its_request_asked_for() {
             let want = Streams { stdin: bits & 1 > 0, stdout: bits & 2 > 0, stderr: bits & 4 > 0, tty: bits & 8 > 0 };
             let (exec, process) = session(protocol, want).await;
             let stderr = want.stderr && !want.tty;
-            // Every WebSocket can be resized.
-            let resize = want.tty && (protocol.version() >= Some(Version::V3) || protocol.carrier() != Carrier::Spdy);
+            // Over WebSocket every session can be resized.
+            let resize =
+                want.tty && (protocol.version() >= Some(Version::V3) || protocol.transport() != Transport::Spdy);
             let client = (exec.stdin.is_some(), exec.stdout.is_some(), exec.stderr.is_some(), exec.resize.is_some());
             assert_eq!(client, (want.stdin, want.stdout, stderr, resize));
             let server =
@@ -109,8 +110,8 @@ async fn a_session_has_the_streams_that_its_request_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_stdin_reaches_the_process_behind_all_of_it() {
-    // SPDY's first version ends stdin too, where the other end is ours.
-    let can_end = |protocol: &Protocol| protocol.can_end_stdin() || protocol.carrier() == Carrier::Spdy;
+    // SPDY v1 can end stdin too, if the other end is this library.
+    let can_end = |protocol: &Protocol| protocol.can_end_stdin() || protocol.transport() == Transport::Spdy;
     for &protocol in PROTOCOLS.iter().filter(|protocol| can_end(protocol)) {
         let (mut exec, mut process) = session(protocol, Streams::PIPES).await;
         assert_eq!(exec.can_end_stdin(), protocol.can_end_stdin());
@@ -228,8 +229,8 @@ async fn wait_may_be_dropped_and_called_again_at_any_byte() {
             tokio::task::yield_now().await;
         };
         assert_eq!(status, ExitStatus::Code(42));
-        assert!(polls > 10, "{polls} polls: it did have to wait");
-        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(42), "and says it again");
+        assert!(polls > 10, "{polls} polls: it never had to wait");
+        assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(42), "and reports it again");
         assert!(reader.await.unwrap() == pattern(0, 5000));
         command.await.unwrap();
     }
@@ -287,14 +288,14 @@ async fn a_server_that_drops_the_process_gives_no_success() {
     }
 }
 
-/// Before v4 a client takes the silence of a good end for success.
+/// Before v4 a client takes the silence of an orderly end for success.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_gives_up_before_it_has_its_streams_gives_no_success() {
     for subprotocol in [Subprotocol::V1, Subprotocol::V1Base64, Subprotocol::V4, Subprotocol::V5] {
         let (near, far) = duplex(16 * 1024);
         let (client, _one) = exec_client(near, subprotocol);
         let (server, _two) = exec_server(far, subprotocol);
-        // Ready or not.
+        // Whether it is ready or not.
         drop(server.accept_exec(Streams::OUTPUT).now_or_never());
         drop(server);
         match client.exec(Streams::OUTPUT).await.unwrap().wait_with_output(100).await {

@@ -1,4 +1,4 @@
-//! The client's side over WebSocket, with servers made by hand that do what Go's were recorded to do.
+//! The client over WebSocket, with servers played by the test that behave as Go's servers were recorded.
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt};
-use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::exec::{Error, Exec, Streams};
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::Headers;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::channel::{ChannelError, Subprotocol};
+use kubestream::wire::spdy::Headers;
+use kubestream::wire::websocket::{Fault, WebSocketError};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
 use tokio::time::{Instant, sleep};
@@ -25,7 +25,7 @@ const EXIT_3: &str = r#"{"metadata":{},"status":"Failure","message":"command ter
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 const NORMAL: u16 = 1000;
 
-/// A session with a server made by hand that has said that it is there.
+/// A session with a server played by the test that has sent its greeting.
 async fn session(subprotocol: Subprotocol, want: Streams) -> (Exec, WebSocketPeer, Multiplexer, DriverTask) {
     let (near, far) = duplex(8 << 20);
     let (mux, driver) = exec_client(near, subprotocol);
@@ -53,14 +53,14 @@ async fn outputs_the_status_and_a_close_are_a_session() {
     }
 }
 
-/// A server need not wait for a client to ask for its streams: over WebSocket nobody asks (kubernetes#131189).
+/// A server need not wait for the client to ask for streams, because over WebSocket no client asks (kubernetes#131189).
 #[tokio::test(start_paused = true)]
 async fn what_comes_in_one_piece_with_the_101_is_not_lost() {
     let (near, _far) = duplex(1024);
     let mut flight = frame(0x80 | BINARY, b"\x01early", false);
     flight.extend(frame(0x80 | BINARY, &[b"\x03", SUCCESS.as_bytes()].concat(), false));
     flight.extend(frame(0x80 | CLOSE, &NORMAL.to_be_bytes(), false));
-    let upgraded = Upgraded::new(near, flight.into(), Some(Protocol::Channel(Subprotocol::V5)));
+    let upgraded = Upgraded::new(near, flight.into(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     tokio::spawn(driver);
     sleep(Duration::from_secs(1)).await;
@@ -88,22 +88,22 @@ async fn only_v5_says_that_stdin_ends() {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             let error = error.downcast::<StreamError>().unwrap();
             assert!(matches!(error, StreamError::NoHalfClose) && error.initiator() == Initiator::User);
-            // Nothing has ended, and there are other ways to say it.
+            // Nothing has ended. The command can be told in other ways.
             stdin.write_all(b"exit\n").await.unwrap();
             assert_eq!(peer.hear().await, Some((BINARY, b"\x00exit\n".to_vec())));
         }
         sleep(Duration::from_secs(1)).await;
-        assert!(peer.hear().now_or_never().is_none(), "and nothing else, nor twice");
+        assert!(peer.hear().now_or_never().is_none(), "and nothing else, and not twice");
         if subprotocol != Subprotocol::Unnamed {
             peer.on(3, SUCCESS.as_bytes()).await;
         }
         peer.close(NORMAL).await;
         assert!(exec.wait().await.unwrap().success());
-        stdin.shutdown().await.expect("there is nobody any more who would have to hear it");
+        stdin.shutdown().await.expect("no peer is left to be told");
     }
 }
 
-/// Dropped or finished, whoever wrote it does not ask whether the process hears of it.
+/// A user who drops or finishes stdin does not ask whether the process is told.
 #[tokio::test(start_paused = true)]
 async fn a_stdin_that_is_finished_or_dropped_may_end_unheard() {
     for finish in [true, false] {
@@ -112,7 +112,7 @@ async fn a_stdin_that_is_finished_or_dropped_may_end_unheard() {
         stdin.write_all(b"ls\n").await.unwrap();
         if finish {
             stdin.finish();
-            stdin.shutdown().await.expect("it is as it was asked for");
+            stdin.shutdown().await.expect("the streams are those that were asked for");
             assert_eq!(stdin.write(b"more").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
         }
         drop(stdin);
@@ -123,7 +123,8 @@ async fn a_stdin_that_is_finished_or_dropped_may_end_unheard() {
     }
 }
 
-/// What copies both ways shuts down whichever side has heard the end of the other. Whoever can live without that says so.
+/// A copy in both directions shuts a side down when it has read the other's end. A user who can do without that says
+/// so.
 #[tokio::test(start_paused = true)]
 async fn both_ways_are_copied_though_the_end_of_stdin_cannot_be_said() {
     for pretends in [true, false] {
@@ -153,7 +154,7 @@ async fn both_ways_are_copied_though_the_end_of_stdin_cannot_be_said() {
     }
 }
 
-/// The multiplexer's own streams say no more than they can, either.
+/// The multiplexer's own streams do not report more than the protocol can express either.
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_a_websocket_ends_only_where_that_can_be_said() {
     for (subprotocol, said) in [(Subprotocol::V5, true), (Subprotocol::V4, false)] {
@@ -163,7 +164,7 @@ async fn a_stream_of_a_websocket_ends_only_where_that_can_be_said() {
         assert_eq!(stdin.shutdown().await.is_ok(), said);
         let (_, mut stdin) = stdin.split();
         assert_eq!(SinkExt::<Bytes>::close(&mut stdin).await.is_ok(), said);
-        // A server's outputs end with their session, and that it says.
+        // A server's outputs end with their session, which can be expressed.
         loop {
             let mut stream = server.accept().await.unwrap().unwrap().reply();
             stream.shutdown().await.unwrap();
@@ -207,7 +208,7 @@ async fn the_older_subprotocols_carry_a_failure_as_text_and_success_as_nothing()
         let output = exec.wait_with_output(100).await.unwrap();
         assert_eq!((&output.stdout[..], output.status), (&b"out"[..], ExitStatus::Success), "{subprotocol}");
 
-        // A lost connection is no success (kubernetes#124571).
+        // A lost connection does not mean success (kubernetes#124571).
         let (mut exec, peer, ..) = session(subprotocol, Streams::OUTPUT).await;
         drop(peer);
         let lost = exec.wait().await.unwrap_err();
@@ -215,7 +216,7 @@ async fn the_older_subprotocols_carry_a_failure_as_text_and_success_as_nothing()
     }
 }
 
-/// A client whose writes fail is silent, too, but has not heard how the command ended.
+/// A client whose writes fail is silent too, but it does not know how the command ended.
 #[tokio::test(start_paused = true)]
 async fn a_close_with_an_error_is_one_though_nothing_can_be_written_any_more() {
     let (near, far) = duplex(64 * 1024);
@@ -261,7 +262,7 @@ async fn an_end_without_a_status_is_never_a_success() {
     }
 }
 
-/// A PING, an answer or a keystroke that reaches a Go server while it finishes can cost the tail of its output.
+/// A PING, a reply or a key that reaches a Go server while it finishes can cost the tail of its output.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_once_the_status_has_come() {
     let (mut exec, mut peer, mux, driver) = session(Subprotocol::V5, Streams::TTY).await;
@@ -275,7 +276,7 @@ async fn nothing_is_written_once_the_status_has_come() {
     assert!(matches!(resize.resize(size).await, Err(StreamError::Hushed)));
     peer.say(PING, b"are you there?").await;
     sleep(Duration::from_secs(300)).await;
-    // What was typed while the status was on its way is all there is.
+    // Only what was typed while the status was on its way.
     while let Some(Some((opcode, _))) = peer.hear().now_or_never() {
         assert_eq!(opcode, BINARY);
     }
@@ -289,7 +290,7 @@ async fn nothing_is_written_once_the_status_has_come() {
     assert_eq!(
         peer.hear_all().await,
         [(CLOSE, NORMAL.to_be_bytes().to_vec())],
-        "the answer to the Close, once all is there"
+        "the answer to the Close, when everything has come"
     );
     drop(peer);
     driver.await.unwrap().unwrap();
@@ -324,7 +325,7 @@ async fn a_silent_server_is_pinged_and_given_up_and_data_counts_as_a_sign_of_lif
     let (opcode, payload) = peer.hear().await.unwrap();
     assert_eq!(opcode, PING);
     peer.say(PONG, &payload).await;
-    // A PONG that nobody asked for is a sign of life too.
+    // An unsolicited PONG is a sign of life too.
     for _ in 0..4 {
         sleep(Duration::from_secs(9)).await;
         peer.say(PONG, b"unasked").await;
@@ -389,7 +390,7 @@ async fn one_unread_output_stops_nothing_else_of_the_session_within_the_budget()
     let (mut exec, mut peer, mux, _driver) = session(Subprotocol::V5, Streams::PIPES).await;
     let mut stdout = exec.stdout.take().unwrap();
     let mut stderr = exec.stderr.take().unwrap();
-    // Just what the stream may hold for itself and the pool beyond.
+    // Exactly what fits into the stream's own share and the pool.
     for part in 0..34 {
         peer.on(1, &pattern(part, 32 * 1024)).await;
     }
@@ -401,7 +402,7 @@ async fn one_unread_output_stops_nothing_else_of_the_session_within_the_budget()
     assert_eq!(peer.hear().await, Some((PONG, b"x".to_vec())));
     assert_eq!(mux.stats().stalled_by, None);
 
-    // One more, and the socket waits for who does not read.
+    // One more message, and the socket waits for the reader.
     peer.on(1, &pattern(34, 32 * 1024)).await;
     until(|| mux.stats().stalled_by.is_some()).await;
     assert_eq!(mux.stats().stalled_by, Some(5), "stdout");
@@ -441,7 +442,7 @@ async fn a_server_that_breaks_a_rule_is_told_which_and_given_up() {
         let (opcode, payload) = peer.hear().await.unwrap();
         assert_eq!((opcode, &payload[..2]), (CLOSE, &code.to_be_bytes()[..]), "{wire:02x?}");
         let mut stdout = exec.stdout.take().unwrap();
-        assert_eq!(stdout.data().await.unwrap().unwrap(), "before", "what came before is still there");
+        assert_eq!(stdout.data().await.unwrap().unwrap(), "before", "what came before is still readable");
         let Some(Err(StreamError::Connection(error))) = stdout.data().await else { panic!("{wire:02x?}") };
         assert!(expected(&error) && error.initiator() == Initiator::Remote, "{error:?}");
         assert!(matches!(exec.wait().await, Err(Error::Connection(error)) if expected(&error)));

@@ -1,13 +1,13 @@
-//! Faults that a review found over WebSocket, each named after its cause: it was there once.
+//! Faults over WebSocket that a review found and that are fixed. Each test is named after the cause.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::channel::Subprotocol;
 use kubestream::exec::{Error, Streams};
 use kubestream::mux::Multiplexer;
-use kubestream::spdy::Headers;
 use kubestream::status::ExitStatus;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::Headers;
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};
@@ -24,7 +24,8 @@ fn connect(subprotocol: Subprotocol) -> (Multiplexer, WebSocketPeer, DriverTask)
     (mux, WebSocketPeer::server(far), driver)
 }
 
-/// A batch of frames took the first of the ends that a Close stands for, and the rest waited for a byte that never came.
+/// A Close stands for several ends. With a batch of frames only the first was taken, and the others waited for a byte
+/// that never came.
 #[tokio::test(start_paused = true)]
 async fn a_close_at_the_end_of_a_batch_of_frames_is_heard_whole() {
     for open in [false, true] {
@@ -38,7 +39,7 @@ async fn a_close_at_the_end_of_a_batch_of_frames_is_heard_whole() {
                 peer.raw(&flight).await;
                 let peer = open.then_some(peer);
                 let output = timeout(Duration::from_secs(1), exec.wait_with_output(1000)).await;
-                let output = output.unwrap_or_else(|_| panic!("{subprotocol}, {count}: it waits"));
+                let output = output.unwrap_or_else(|_| panic!("{subprotocol}, {count}: it hangs"));
                 let output = output.unwrap_or_else(|error| panic!("{subprotocol}, {count}: {error}"));
                 assert!(output.status.success() && output.stdout.len() == count);
                 drop(peer);
@@ -47,7 +48,7 @@ async fn a_close_at_the_end_of_a_batch_of_frames_is_heard_whole() {
     }
 }
 
-/// Over WebSocket the streams are there before they are asked for, and so may the status be.
+/// Over WebSocket the streams exist before they are asked for, and the status may have come before too.
 #[tokio::test(start_paused = true)]
 async fn a_status_that_came_before_its_stream_was_asked_for_is_the_last_word_too() {
     let (mux, mut peer, _driver) = connect(Subprotocol::V5);
@@ -78,7 +79,7 @@ async fn a_close_of_another_code_behind_the_status_is_an_end() {
     }
 }
 
-/// The status is the last word: whether an end or a reset follows makes no difference.
+/// The status comes last. Whether an end or a reset follows makes no difference.
 #[tokio::test(start_paused = true)]
 async fn a_reset_behind_the_status_takes_nothing_that_had_come() {
     for kind in [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::UnexpectedEof] {
@@ -108,7 +109,7 @@ async fn a_close_inside_a_message_is_no_end() {
     }
 }
 
-/// Before v4 silence is success.
+/// Before v4 silence means success.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_is_gone_without_a_word_is_no_success_in_any_version() {
     for subprotocol in [Subprotocol::Unnamed, Subprotocol::V1Base64, Subprotocol::V4, Subprotocol::V5] {
@@ -166,7 +167,8 @@ async fn a_client_that_leaves_is_not_the_callers_fault() {
     driver.await.unwrap().unwrap();
 }
 
-/// Of no outputs all had ended, and so a v1 session that the client itself had closed was a success. (Fuzzing found it.)
+/// A session without outputs counted as one whose outputs had all ended, so a v1 session that the client itself had
+/// closed was a success. (Fuzzing found this.)
 #[tokio::test(start_paused = true)]
 async fn a_session_without_outputs_that_was_closed_here_is_no_success() {
     let (mux, _peer, _driver) = connect(Subprotocol::V1);
@@ -177,7 +179,7 @@ async fn a_session_without_outputs_that_was_closed_here_is_no_success() {
     assert!(matches!(closed, Error::MissingStatus), "{closed:?}");
 }
 
-/// Streams were counted, not told apart: one that was answered and then reset counted twice.
+/// Streams were counted without telling them apart: one that was accepted and then reset counted twice.
 #[tokio::test(start_paused = true)]
 async fn the_greeting_waits_until_every_stream_is_settled() {
     let (near, far) = duplex(64 * 1024);
@@ -187,7 +189,7 @@ async fn the_greeting_waits_until_every_stream_is_settled() {
     for number in 0..4 {
         let stream = mux.accept().await.unwrap().unwrap().reply();
         sleep(Duration::from_millis(1)).await;
-        // The first two are answered, and then reset.
+        // The first two are accepted and then reset.
         if number > 1 {
             held.push(stream);
         }
@@ -206,8 +208,8 @@ async fn a_server_over_websocket_opens_no_streams() {
     assert!(matches!(refused, Err(ConnectionError::NoChannel)));
 }
 
-/// A peer may answer the last of several PINGs alone (RFC 6455 §5.5.3), as our own does, and whoever had sent another before it
-/// waited for ever: a keepalive's was enough.
+/// A peer may answer only the last of several PINGs (RFC 6455 §5.5.3), as our own end does. A caller with an earlier
+/// PING then waited for ever, for example because of a keepalive's PING.
 #[tokio::test(start_paused = true)]
 async fn a_pong_to_a_later_ping_answers_those_before_it() {
     let (mux, mut peer, _driver) = connect(Subprotocol::V5);
@@ -219,7 +221,7 @@ async fn a_pong_to_a_later_ping_answers_those_before_it() {
     for asked in asked {
         timeout(Duration::from_secs(1), asked).await.expect("an answer").unwrap().unwrap();
     }
-    // An answer to what came before is none to what comes after.
+    // An answer to an earlier PING does not count for a later one.
     let asked = tokio::spawn(async move { mux.ping().await });
     peer.hear().await.unwrap();
     peer.say(PONG, &second.1).await;

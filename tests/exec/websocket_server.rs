@@ -1,15 +1,15 @@
-//! The server's side over WebSocket, with clients made by hand that do what kubectl, Node's and Python's were recorded
-//! to do, or what none should.
+//! The server over WebSocket, with clients played by the test: some behave as kubectl, Node's and Python's were
+//! recorded, and others as none should.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::channel::{ChannelError, Subprotocol};
 use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::channel::{ChannelError, Subprotocol};
+use kubestream::wire::websocket::{Fault, WebSocketError};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, timeout};
@@ -20,7 +20,7 @@ use support::{DriverTask, exec_server, pattern};
 const SUCCESS: &str = r#"{"metadata":{},"status":"Success"}"#;
 const NORMAL: [u8; 2] = 1000u16.to_be_bytes();
 
-/// A session with a client made by hand that has heard that the server is there.
+/// A session with a client played by the test that has read the server's greeting.
 async fn session(subprotocol: Subprotocol, want: Streams) -> (ExecServer, WebSocketPeer, DriverTask) {
     let (near, far) = duplex(8 << 20);
     let (mux, driver) = exec_server(near, subprotocol);
@@ -77,9 +77,9 @@ async fn stdin_comes_as_bytes_or_as_text_and_ends_with_v5s_close() {
     let mut stdin = process.stdin.take().unwrap();
     peer.on(0, b"by").await;
     peer.say(BINARY, b"\x00").await;
-    // Python's client sends strings so.
+    // Python's client sends strings as text.
     peer.say(TEXT, "\0te \u{20ac}".as_bytes()).await;
-    // The outputs are not the client's to end, or to write.
+    // A client can neither end nor write the outputs.
     for channel in [1, 2, 3] {
         peer.say(BINARY, &[255, channel]).await;
         peer.on(channel, b"x").await;
@@ -89,7 +89,7 @@ async fn stdin_comes_as_bytes_or_as_text_and_ends_with_v5s_close() {
     let mut all = String::new();
     stdin.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "byte \u{20ac}");
-    // Again, and more: nobody hears it (row 35).
+    // Once more, with further bytes: these are ignored (row 35).
     peer.say(BINARY, &[255, 0]).await;
     peer.on(0, b"late").await;
     peer.say(PING, b"still there").await;
@@ -97,7 +97,7 @@ async fn stdin_comes_as_bytes_or_as_text_and_ends_with_v5s_close() {
     assert!(process.client_gone().now_or_never().is_none());
 }
 
-/// client-go says CLOSE whatever the version; only v5 has one.
+/// client-go sends CLOSE in every version. Only v5 knows it.
 #[tokio::test(start_paused = true)]
 async fn before_v5_a_close_is_a_message_of_no_channel() {
     for subprotocol in [Subprotocol::V4, Subprotocol::V1, Subprotocol::Unnamed] {
@@ -126,7 +126,7 @@ async fn sizes_come_in_every_clients_spelling() {
     }
 }
 
-/// Row 26 to 30, 35 and 36: what it answers, and what its handler sees.
+/// Rows 26 to 30, 35 and 36: the server's answer, and what its handler sees.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_breaks_a_rule_is_told_which_and_given_up() {
     type Breaks = (Subprotocol, &'static [u8], fn(&ConnectionError) -> bool, u16);
@@ -184,12 +184,12 @@ async fn a_client_that_breaks_a_rule_is_told_which_and_given_up() {
     }
 }
 
-/// Row 29: a limit that is set lower.
+/// Row 29: a lower limit.
 #[tokio::test(start_paused = true)]
 async fn messages_have_the_limits_that_are_set() {
     let session = || async {
         let (near, far) = duplex(1 << 20);
-        let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::Channel(Subprotocol::V5)));
+        let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
         let mut config = Config::exec();
         (config.limits.max_message, config.limits.max_fragments) = (1000, 3);
         let (mux, driver) = Multiplexer::server(upgraded, config);
@@ -211,7 +211,7 @@ async fn messages_have_the_limits_that_are_set() {
     assert!(matches!(peer.hear().await, Some((CLOSE, payload)) if payload[..2] == 1008u16.to_be_bytes()));
 }
 
-/// Row 31: with a code, without one, and with one that is no orderly end.
+/// Row 31: with a code, without one, and with a code that does not mean an orderly end.
 #[tokio::test(start_paused = true)]
 async fn a_clients_close_is_answered_and_the_process_told_at_once() {
     for (said, answered) in
@@ -220,7 +220,7 @@ async fn a_clients_close_is_answered_and_the_process_told_at_once() {
         let (mut process, mut peer, driver) = session(Subprotocol::V5, Streams::PIPES).await;
         peer.on(0, b"before").await;
         peer.say(CLOSE, said).await;
-        timeout(Duration::from_secs(1), process.client_gone()).await.expect("told at once");
+        timeout(Duration::from_secs(1), process.client_gone()).await.expect("it is told at once");
         let frames = peer.hear_all().await;
         let [(CLOSE, payload)] = &frames[..] else { panic!("{frames:02x?}") };
         assert_eq!(payload.first_chunk().map(|code| u16::from_be_bytes(*code)), answered);
@@ -229,12 +229,12 @@ async fn a_clients_close_is_answered_and_the_process_told_at_once() {
         let end = stdin.data().await;
         assert_eq!(end.is_none(), answered != Some(4000), "a goodbye ends stdin, a failure does not: {end:?}");
         drop(peer);
-        // However it says it, it has only gone: what it says with it makes the difference.
+        // The client has only left, whatever the Close says. The session itself tells the difference.
         let _ = driver.await.unwrap();
     }
 }
 
-/// client-node closes as soon as it has the status, and says no code.
+/// client-node closes as soon as it has the status, without a code.
 #[tokio::test(start_paused = true)]
 async fn a_close_that_crosses_ours_is_no_error() {
     let (process, mut peer, driver) = session(Subprotocol::V5, Streams::PIPES).await;
@@ -254,7 +254,7 @@ async fn a_close_that_crosses_ours_is_no_error() {
     driver.await.unwrap().unwrap();
 }
 
-/// Row 31: a peer that never answers our Close is waited for no longer than [`Config::linger`].
+/// Row 31: a peer that does not answer our Close is waited for up to [`Config::linger`].
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_answer_the_close_is_given_up() {
     let (process, mut peer, driver) = session(Subprotocol::V5, Streams::PIPES).await;
@@ -266,7 +266,7 @@ async fn a_client_that_does_not_answer_the_close_is_given_up() {
     drop(peer);
 }
 
-/// The tail: a server that closes on unread bytes has its socket reset, and its output with it.
+/// The tail: if a server closes with unread bytes, its socket is reset and its output is lost.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_pings_and_types_without_pause_gets_all_of_the_output() {
     let (near, far) = duplex(64 * 1024);
@@ -296,7 +296,7 @@ async fn a_client_that_pings_and_types_without_pause_gets_all_of_the_output() {
         process.stdout.as_mut().unwrap().send(output.slice(part << 15..(part + 1) << 15)).await.unwrap();
         tokio::task::yield_now().await;
     }
-    // stdin is left unread.
+    // stdin stays unread.
     process.exit(ExitStatus::Code(7)).await.unwrap();
     drop(mux);
     let frames = listener.await.unwrap();
@@ -348,14 +348,14 @@ async fn a_message_of_any_length_is_handed_on_as_it_comes() {
         most = most.max(mux.stats().unread);
     }
     assert!(read == sent);
-    assert!(largest < 1 << 20, "{largest} bytes of a message were kept together");
+    assert!(largest < 1 << 20, "{largest} bytes of a message were buffered together");
     assert!(most < 1 << 20, "{most} bytes waited unread");
     sending.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_answers_no_ping_is_kept_until_it_is_idle() {
-    // Many read, and so answer, only when their program wants something of the command.
+    // Some clients read, and so answer, only when their program wants something of the command.
     let (mut process, mut peer, _driver) = session(Subprotocol::V5, Streams::PIPES).await;
     let idle = Config::default().idle_timeout.unwrap();
     tokio::time::sleep(idle - Duration::from_secs(60)).await;
@@ -368,13 +368,13 @@ async fn a_client_that_answers_no_ping_is_kept_until_it_is_idle() {
     while let Some((opcode, _)) = peer.hear().await {
         pings += usize::from(opcode == PING);
     }
-    assert!(pings > 2000, "{pings}: what stands in between is kept open all the same");
+    assert!(pings > 2000, "{pings}: PINGs keep the middleboxes open all the same");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_ends_with_going_away() {
     let (near, far) = duplex(1 << 20);
-    let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::Channel(Subprotocol::V5)));
+    let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
     let mut config = Config::exec();
     (config.keepalive_interval, config.idle_timeout) = (None, Some(Duration::from_secs(600)));
     let (mux, driver) = Multiplexer::server(upgraded, config);
@@ -403,7 +403,7 @@ async fn stdin_is_read_to_its_end_before_the_client_is_gone() {
             let mut read = Vec::new();
             while let Some(data) = stdin.data().await {
                 read.extend_from_slice(&data.unwrap());
-                // Slowly: longer than the linger in all, and never silent for so long.
+                // Slowly: in all for longer than the linger, but never silent for so long.
                 tokio::time::sleep(Duration::from_secs(3)).await;
             }
             read
@@ -412,7 +412,7 @@ async fn stdin_is_read_to_its_end_before_the_client_is_gone() {
         tokio::task::yield_now().await;
         assert!(reading.await.unwrap() == sent, "{subprotocol}");
 
-        // A process that takes none of it is not waited for longer than the linger.
+        // A process that takes nothing is waited for up to the linger.
         let (mut process, mut peer, _driver) = session(subprotocol, Streams::PIPES).await;
         let _stdin = process.stdin.take().unwrap();
         peer.on(0, b"unread").await;
@@ -435,7 +435,11 @@ async fn a_server_leaves_the_end_to_its_client_and_ends_on_its_close() {
     }
     let left = Instant::now();
     peer.close(1000).await;
-    assert_eq!((peer.hear().await, left.elapsed().as_secs()), (None, 0), "whoever answers the Close waits for the end");
+    assert_eq!(
+        (peer.hear().await, left.elapsed().as_secs()),
+        (None, 0),
+        "an end that answers the Close waits for the other's end"
+    );
     drop(peer);
     driver.await.unwrap().unwrap();
 }

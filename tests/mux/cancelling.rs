@@ -1,4 +1,4 @@
-//! Futures dropped half-way, over an IO of one byte a call: nothing is lost and nothing happens twice.
+//! Futures dropped half-way, over an IO of one byte per call: nothing is lost and nothing happens twice.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForwardServer;
-use kubestream::spdy::{Frame, SettingId, Settings};
 use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::wire::spdy::{Frame, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 
@@ -20,7 +20,7 @@ use support::fragment::Fragmented;
 use support::peer::{Peer, carried, fin, goaway, reply};
 use support::{client, config, named, pattern, server};
 
-/// Calls, polls once and drops, until it is ready at the first poll.
+/// Calls, polls once and drops, until a first poll is ready.
 async fn pestered<T>(mut call: impl AsyncFnMut() -> T) -> T {
     for polls in 0..1_000_000 {
         if let Some(result) = call().now_or_never() {
@@ -166,7 +166,7 @@ async fn dropped_pings_do_not_answer_for_others() {
     client.ping().await.unwrap();
 }
 
-/// Something that is woken, and is there for as long as anybody may wake it.
+/// A task that can be woken. It exists while any waker of it does.
 #[derive(Default)]
 struct Task {
     woken: AtomicBool,
@@ -187,7 +187,7 @@ async fn waiting_again_and_again_costs_no_memory() {
     let counted = Arc::new(Task::default());
     let waker = Waker::from(Arc::clone(&counted));
     let mut cx = Context::from_waker(&waker);
-    // As in a loop that selects between these and something that happens often.
+    // As in a loop that selects between these and a frequent event.
     for _ in 0..1000 {
         assert!(std::pin::pin!(mux.accept()).poll(&mut cx).is_pending());
         assert!(std::pin::pin!(mux.closed()).poll(&mut cx).is_pending());
@@ -196,12 +196,12 @@ async fn waiting_again_and_again_costs_no_memory() {
     assert!(Arc::strong_count(&counted) < 10, "{} wakers are kept", Arc::strong_count(&counted));
 }
 
-/// A connection of days, on which tasks come and go that each wait for its end, for a stream, or to open one: none is known any
-/// more once it has stopped waiting, and who waits all along is woken at the end.
+/// A connection of several days on which tasks come and go. Each waits for its end, for a stream, or to open one. A
+/// task that has stopped waiting is forgotten, and a task that waits all along is woken at the end.
 #[tokio::test(start_paused = true)]
 async fn who_has_stopped_waiting_is_forgotten() {
     let (near, far) = duplex(1024);
-    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::PortForward));
+    let upgraded = Upgraded::new(near, Bytes::new(), Some(Protocol::SpdyPortForward));
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let driver = tokio::spawn(driver);
     let mut peer = Peer::new(far);
@@ -239,7 +239,7 @@ async fn who_has_stopped_waiting_is_forgotten() {
     drop(peer);
     driver.await.unwrap().unwrap_err();
     for (kind, (wait, task)) in patient.into_iter().enumerate() {
-        assert!(task.woken.load(Ordering::Relaxed), "a task of kind {kind} sleeps on");
+        assert!(task.woken.load(Ordering::Relaxed), "a task of kind {kind} is never woken");
         wait.await;
     }
 }

@@ -1,8 +1,9 @@
-//! That payloads are not copied on their way.
+//! Payloads are not copied on their way.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kubestream::mux::Config;
-use kubestream::spdy::{Codec, Limits};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::Codec;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 
@@ -55,7 +56,7 @@ async fn bytes_that_came_are_slices_of_a_few_read_buffers() {
     writer.await.unwrap();
     assert!(kept.concat() == sent);
 
-    // Slices of one buffer lie behind each other, with at most a frame's head between them.
+    // Slices of one buffer are adjacent, with at most a frame's head between them.
     let starts_anew = |pair: &&[Bytes]| match pair {
         [before, after] => {
             let end = before.as_ptr().addr() + before.len();

@@ -1,14 +1,14 @@
-//! Handles let go: what the peer sees of it.
+//! What the peer sees when handles are dropped.
 
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer, Stream};
-use kubestream::spdy::{Frame, RstStatus};
+use kubestream::wire::spdy::{Frame, RstStatus};
 use tokio::io::duplex;
 
 use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};
 use support::{DriverTask, client, named, pattern, until};
 
-/// A client with one stream that the peer has answered.
+/// A client with one stream that the peer has accepted.
 async fn opened() -> (Multiplexer, DriverTask, Stream, Peer) {
     let (near, far) = duplex(8 << 20);
     let (mux, driver) = client(near, Config::default());
@@ -108,7 +108,7 @@ async fn a_dropped_receive_half_discards_and_gives_its_budget_back() {
     for _ in 0..30 {
         peer.say(data(1, pattern(3, 30_000))).await;
     }
-    // Pieces are cut where reads end, and a small one is charged 256.
+    // Pieces are cut where reads end, and a small piece is charged 256 bytes.
     until(|| mux.stats().unread >= 900_000).await;
     drop(recv);
     assert_eq!(mux.stats().unread, 0);
@@ -120,7 +120,7 @@ async fn a_dropped_receive_half_discards_and_gives_its_budget_back() {
     rtt.unwrap();
     assert_eq!((mux.stats().unread, mux.stats().stalled_by), (0, None));
     send.send(Bytes::from_static(b"still writing")).await.unwrap();
-    assert_eq!(peer.hear().await, Some(data(1, "still writing")), "and the peer is told nothing");
+    assert_eq!(peer.hear().await, Some(data(1, "still writing")), "and the peer is not told");
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +181,7 @@ async fn closed_streams_leave_nothing_behind() {
     rtt.unwrap();
     let stats = mux.stats();
     assert_eq!((stats.streams, stats.unread), (0, 0));
-    peer.say(data(7, "late, and nobody's")).await;
+    peer.say(data(7, "late, for a stream that has ended")).await;
     peer.say(Frame::Ping(2)).await;
-    assert_eq!(peer.hear().await, Some(Frame::Ping(2)), "what comes late is no fault");
+    assert_eq!(peer.hear().await, Some(Frame::Ping(2)), "what comes late is no error");
 }

@@ -1,4 +1,4 @@
-//! How connections end, in good order and otherwise.
+//! How connections end, in an orderly way and otherwise.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::{Frame, GoAwayStatus, StreamId};
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::spdy::{Frame, GoAwayStatus, StreamId};
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
@@ -36,7 +36,7 @@ async fn goaway_is_the_last_frame_and_the_peers_end_is_waited_for() {
     assert!(carried(&frames, 1).0 == pattern(0, 700_000));
     assert!(carried(&frames, 3).0 == pattern(1, 700_000));
 
-    // The write side is shut down: that was the end of what the peer hears. It may still talk.
+    // The write side is shut down, so the peer has read an end. It may still send.
     for _ in 0..20 {
         sleep(Duration::from_secs(9)).await;
         peer.say(data(1, pattern(2, 10_000))).await;
@@ -58,8 +58,8 @@ async fn a_peer_that_falls_silent_is_not_waited_for_beyond_the_linger() {
     assert_eq!(peer.hear_all().await, [goaway(0)]);
 }
 
-/// The kernels hold the tail of a peer that has not read it yet: closed, the connection would be reset at the peer's next word,
-/// and the tail with it.
+/// The kernels hold the tail of a peer that has not read it yet. If the connection were closed, the peer's next bytes
+/// would cause a reset, which destroys the tail.
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_that_may_still_be_reading_has_the_time_of_a_tail() {
     let (near, far) = duplex(1024 * 1024);
@@ -67,20 +67,20 @@ async fn a_silent_peer_that_may_still_be_reading_has_the_time_of_a_tail() {
     let mut peer = Peer::new(far);
     let mut stream = mux.open(named("tail")).await.unwrap();
     peer.hear_syn().await;
-    // It has no windows, and so gets all of it at once.
+    // The peer has no windows, and so gets everything at once.
     peer.say(reply(1)).await;
     stream.send(pattern(0, 500_000)).await.unwrap();
     let asked = Instant::now();
     let closing = tokio::spawn(async move { mux.shutdown().await });
     sleep(Duration::from_secs(4 * 60)).await;
-    assert!(!closing.is_finished(), "it may be reading");
+    assert!(!closing.is_finished(), "it may still be reading");
     peer.say(data(1, Bytes::from_static(b"still here"))).await;
     closing.await.unwrap().unwrap();
-    assert_eq!(asked.elapsed().as_secs(), 5 * 60, "a word of its own does not show that it has read");
+    assert_eq!(asked.elapsed().as_secs(), 5 * 60, "bytes from it do not show that it has read");
     assert!(carried(&peer.hear_all().await, 1).0 == pattern(0, 500_000));
 }
 
-/// Row 31: all that is left to write is with the driver, and the peer takes none of it.
+/// Row 31: only the driver still has something to write, and the peer takes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_of_the_last_bytes_is_given_up() {
     let (near, far) = duplex(1024);
@@ -96,7 +96,7 @@ async fn a_peer_that_takes_nothing_of_the_last_bytes_is_given_up() {
     drop(far);
 }
 
-/// Row 31: after a failure they are not worth that much.
+/// Row 31: after a failure, the last bytes are not worth a longer wait.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_breaks_the_rules_and_takes_nothing_is_given_up_at_the_linger() {
     let (near, far) = duplex(1024);
@@ -113,7 +113,7 @@ async fn a_peer_that_breaks_the_rules_and_takes_nothing_is_given_up_at_the_linge
     driver.await.unwrap().unwrap_err();
 }
 
-/// Row 31: the rest of what it said is waited for, but not that it says anything.
+/// Row 31: what the peer has sent is read to its end, but only up to the linger.
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_silent_after_a_failed_write_is_given_up_at_the_linger() {
     let (near, far) = duplex(16 * 1024);
@@ -232,7 +232,7 @@ async fn without_its_driver_every_handle_fails() {
     drop(far);
 }
 
-/// Whoever waits for the end is told what went wrong, and not that all was said.
+/// A task that waits for the end is told what went wrong, and not that everything was written.
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_is_dropped_after_a_write_has_failed_ends_with_that() {
     let (near, mut far) = duplex(64 * 1024);
@@ -244,7 +244,7 @@ async fn a_driver_that_is_dropped_after_a_write_has_failed_ends_with_that() {
     assert!(far.read(&mut first_flight).await.unwrap() > 0);
     broken.store(true, Ordering::Relaxed);
     stream.send(Bytes::from_static(b"lost")).await.unwrap();
-    assert!((&mut driver).now_or_never().is_none(), "what the peer has said before is still to be read");
+    assert!((&mut driver).now_or_never().is_none(), "what the peer sent before is still readable");
     assert!(mux.shutdown().now_or_never().is_none());
     drop(driver);
     assert!(matches!(mux.closed().await, Err(ConnectionError::Io(_))), "{:?}", mux.closed().await);
@@ -268,7 +268,7 @@ async fn an_end_without_goaway_is_a_loss_and_what_came_before_is_still_read() {
         peer.say(reply(1)).await;
         peer.say(data(1, "what came")).await;
         if cut {
-            // GOAWAY does not help where a frame is cut short.
+            // GOAWAY does not help if a frame is cut short.
             peer.say(goaway(1)).await;
             let mut io = peer.into_io();
             io.write_all(&[0, 0, 0, 1, 0, 0, 0, 9, b'h', b'a', b'l', b'f']).await.unwrap();
@@ -319,7 +319,7 @@ async fn a_failed_write_loses_nothing_of_what_the_peer_sent() {
     send.send(pattern(0, 100_000)).await.unwrap();
 
     let peer = tokio::spawn(async move {
-        // More than the linger in all, but never silent for so long.
+        // In all longer than the linger, but never silent for so long.
         for part in 0..20 {
             sleep(Duration::from_secs(3)).await;
             peer.say(data(1, pattern(part, 50_000))).await;
@@ -371,7 +371,7 @@ async fn over_tcp_a_peer_that_goes_on_sending_after_our_end_is_not_reset() {
         drop(stream);
         drop(mux);
 
-        // It sends first what fills the pipes, then reads ours.
+        // It first sends what fills the pipes, then reads ours.
         for _ in 0..20 {
             assert!(peer.try_say(data(1, pattern(0, 30_000))).await, "round {round}");
         }
@@ -400,7 +400,7 @@ async fn over_tcp_what_a_peer_sent_before_it_reset_us_is_read() {
         peer.say(reply(1)).await;
         peer.say(data(1, pattern(round, 60_000))).await;
         peer.say(fin(1)).await;
-        // With bytes of ours unread, this is a reset.
+        // With unread bytes of ours, this is a reset.
         drop(peer);
         assert!(read_to_fin(&mut recv).await == pattern(round, 60_000), "round {round}");
         drop((recv, send, mux));

@@ -1,7 +1,7 @@
-//! The multiplexer between two of ours, and against peers made by hand.
+//! The multiplexer between two ends of this library, and against peers played by the test.
 //!
-//! Each test is a transcript of two peers. Time is the runtime's and stands still while anybody can move, but for the
-//! tests over TCP.
+//! Each test is a transcript of two peers. Time is virtual and passes only while no task can run, except in tests over
+//! TCP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

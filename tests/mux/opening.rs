@@ -1,10 +1,11 @@
-//! Streams opened, accepted and refused.
+//! Opening, accepting and refusing streams.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::spdy::{Codec, Frame, Headers, Limits, RstStatus, SettingId, Settings};
 use kubestream::upgrade::Upgraded;
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, duplex};
 use tokio_util::codec::Decoder;

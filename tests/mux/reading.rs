@@ -1,4 +1,4 @@
-//! Streams as tokio's and futures' traits see them, and their halves.
+//! Streams and their halves through the traits of tokio and futures.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use support::peer::{Peer, data, fin, reply, rst};
 use support::{accept, client, named, pattern, read_to_fin, server};
 
-/// One stream between two of ours: the opener's end, the acceptor's end, and what keeps them alive.
+/// One stream between two ends of this library: the opener's end, the acceptor's end, and the handles that keep them
+/// alive.
 async fn stream_pair() -> (Stream, Stream, [Multiplexer; 2]) {
     let (near, far) = duplex(16 * 1024);
     let (client, _one) = client(near, Config::default());
@@ -78,7 +79,7 @@ async fn bytes_read_one_at_a_time_and_in_pieces_between_are_all_there() {
     }
     // What a short read left comes first.
     all.extend_from_slice(&theirs.data().await.unwrap().unwrap());
-    assert_eq!(theirs.read(&mut []).await.unwrap(), 0, "no room, and not the end");
+    assert_eq!(theirs.read(&mut []).await.unwrap(), 0, "an empty buffer, and not the end");
     theirs.read_to_end(&mut all).await.unwrap();
     assert!(all == sent);
     assert_eq!(theirs.read(&mut [0; 8]).await.unwrap(), 0, "the end again");
@@ -137,7 +138,7 @@ async fn a_reset_is_told_apart_from_a_fin_after_all_bytes_before_it() {
         peer.say(data(id, pattern(0, 100_000))).await;
     }
     peer.say(fin(1)).await;
-    peer.say(rst(3, kubestream::spdy::RstStatus::INTERNAL_ERROR)).await;
+    peer.say(rst(3, kubestream::wire::spdy::RstStatus::INTERNAL_ERROR)).await;
     let (mut recv, _send) = {
         finished.answered().await.unwrap();
         finished.split()
@@ -152,7 +153,7 @@ async fn a_reset_is_told_apart_from_a_fin_after_all_bytes_before_it() {
         }
     };
     assert!(all == pattern(0, 100_000));
-    assert!(matches!(error, StreamError::Reset(kubestream::spdy::RstStatus::INTERNAL_ERROR)));
+    assert!(matches!(error, StreamError::Reset(kubestream::wire::spdy::RstStatus::INTERNAL_ERROR)));
     assert_eq!(error.initiator(), Initiator::Remote);
     let refused = reset.send(Bytes::from_static(b"x")).await;
     assert!(matches!(refused, Err(StreamError::Reset(_))), "{refused:?}");
@@ -176,7 +177,7 @@ async fn urgent_streams_go_before_the_others() {
     peer.hear_syn().await;
     peer.hear_syn().await;
     let mut order = Vec::new();
-    while let Some(kubestream::spdy::Frame::Data { id, fin, .. }) = peer.hear().await {
+    while let Some(kubestream::wire::spdy::Frame::Data { id, fin, .. }) = peer.hear().await {
         order.push(id.get());
         if fin && id.get() == 1 {
             break;

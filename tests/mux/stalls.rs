@@ -1,11 +1,11 @@
-//! Streams that nobody reads, and peers that do not read: what waits, what goes on, what is held.
+//! Unread streams, and peers that do not read: what waits, what goes on, and what is held.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, FlowControl};
-use kubestream::spdy::{Frame, SettingId, Settings, StreamId};
+use kubestream::wire::spdy::{Frame, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep, timeout};
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use support::peer::{Peer, data, fin, syn, window_update};
 use support::{accept, client, config, named, pattern, read_to_fin, server, until};
 
-/// What the budget allows to be held, with one read of the socket beyond it.
+/// What the budget allows to be held, plus one read of the socket.
 const HELD: usize = 1024 * 1024 + 2 * 64 * 1024 + 128 * 1024;
 
 #[tokio::test(start_paused = true)]
@@ -41,14 +41,14 @@ async fn between_two_of_ours_an_unread_stream_stops_no_other() {
         busy.finish();
         busy
     });
-    let all = timeout(Duration::from_secs(600), read_to_fin(&mut reading)).await.expect("not held up");
+    let all = timeout(Duration::from_secs(600), read_to_fin(&mut reading)).await.expect("not blocked");
     assert!(all == expected);
     writer.await.unwrap();
     let stats = server.stats();
     assert_eq!(stats.stalled_by, None);
     assert!(stats.unread < 80 * 1024, "{} unread: the window was not grown", stats.unread);
 
-    // And of the unread stream nothing is lost.
+    // And nothing of the unread stream is lost.
     let mut came = Vec::new();
     while came.len() < 3 << 20 {
         came.extend_from_slice(&held.data().await.unwrap().unwrap());
@@ -68,7 +68,7 @@ async fn an_unread_stream_of_many_tiny_writes_stops_no_other_either() {
     let crumbs = tokio::spawn(async move {
         for at in 0..40_000u32 {
             unread.send(Bytes::copy_from_slice(&[at as u8])).await.unwrap();
-            // Typed, not pasted: each leaves in a frame of its own.
+            // Typed keys, each in a frame of its own.
             sleep(Duration::from_millis(1)).await;
         }
         unread
@@ -77,11 +77,11 @@ async fn an_unread_stream_of_many_tiny_writes_stops_no_other_either() {
 
     let mut busy = client.open(named("busy")).await.unwrap();
     let accepted = timeout(Duration::from_secs(600), accept(&server)).await;
-    let mut reading = accepted.unwrap_or_else(|_| panic!("held up: {:?}", server.stats()));
+    let mut reading = accepted.unwrap_or_else(|_| panic!("blocked: {:?}", server.stats()));
     busy.send(pattern(1, 1 << 20)).await.unwrap();
     busy.finish();
     let mut all = Vec::new();
-    while let Some(data) = timeout(Duration::from_secs(600), reading.data()).await.expect("not held up") {
+    while let Some(data) = timeout(Duration::from_secs(600), reading.data()).await.expect("not blocked") {
         all.extend_from_slice(&data.unwrap());
     }
     assert!(all == pattern(1, 1 << 20));
@@ -247,10 +247,10 @@ async fn a_writer_waits_for_room_and_takes_no_more_than_there_is() {
     while let Some(sent) = send.send(pattern(0, 4000)).now_or_never() {
         sent.unwrap();
         queued += 4000;
-        assert!(queued < 1 << 20, "nothing makes it wait");
+        assert!(queued < 1 << 20, "nothing limits it");
         sleep(Duration::from_millis(1)).await;
     }
-    // What is being written, what fills the buffer, and what it took to fill it.
+    // What is being written, what fills the buffer, and the write that filled it.
     assert!((10_000..10_000 + 256 * 1024 + 3 * 4000).contains(&queued), "{queued}");
     drop(far);
 }
@@ -276,7 +276,7 @@ async fn windows_are_obeyed_from_the_moment_the_peer_shows_it_has_them() {
     came.extend(hear_data(&mut peer, 1, 5_000).await);
     assert!(came == pattern(0, 30_000));
 
-    // The session's window is 64 KiB for all streams together, whatever their own.
+    // The session's window is 64 KiB for all streams together, however large their own windows are.
     let mut second = mux.open(named("second")).await.unwrap();
     peer.hear_syn().await;
     peer.say(window_update(3, 1 << 20)).await;
@@ -309,14 +309,14 @@ async fn a_peer_without_windows_is_sent_none_of_their_frames_and_waited_for_none
     }
 }
 
-/// Hears DATA of one stream, exactly so many bytes, and windows of the session meanwhile.
+/// Reads exactly that much DATA of one stream, and in between the session's WINDOW_UPDATEs.
 async fn hear_data(peer: &mut Peer, id: u32, len: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while all.len() < len {
         match peer.hear().await {
             Some(Frame::Data { id: on, data, .. }) if on.get() == id => all.extend_from_slice(&data),
             Some(Frame::WindowUpdate { id, .. }) if id == StreamId::SESSION => {}
-            // Whoever is silent while it is waited for is asked.
+            // A peer that is silent while it is waited for gets PINGs.
             Some(Frame::Ping(_)) => {}
             other => panic!("{other:?} after {} of {len} bytes", all.len()),
         }

@@ -1,10 +1,10 @@
-//! What time does to a connection. The clock is the test's.
+//! What passing time does to a connection. The tests set the clock.
 
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::mux::Config;
-use kubestream::spdy::Frame;
+use kubestream::wire::spdy::Frame;
 use kubestream::{ConnectionError, Initiator};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep};
@@ -150,7 +150,7 @@ async fn silence_does_not_count_while_we_ourselves_do_not_read() {
         came += unread.data().await.unwrap().unwrap().len();
     }
     let mut peer = talker.await.unwrap();
-    // What stands in between is kept open meanwhile.
+    // PINGs keep the middleboxes open meanwhile.
     let during: Vec<_> = std::iter::from_fn(|| peer.hear().now_or_never().flatten()).collect();
     assert!(during.len() > 300 && during.iter().all(|frame| matches!(frame, Frame::Ping(_))), "{}", during.len());
     let resumed = Instant::now();

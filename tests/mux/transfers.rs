@@ -1,4 +1,4 @@
-//! Whatever the splitting of the bytes on the wire, all streams arrive whole and in order, with and without windows.
+//! However the bytes are cut on the wire, all streams arrive whole and in order, with and without windows.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use support::fragment::{Fragmented, Random};
 use support::{accept, client, config, named, pattern, server};
 
-/// Some streams with what each way carries on them, and how the IO splits it.
+/// Some streams with their bytes in each direction, and how the IO cuts them.
 #[derive(Clone, Debug)]
 struct Plan {
     streams: Vec<Transfer>,
@@ -23,7 +23,7 @@ struct Plan {
 #[derive(Clone, Debug)]
 struct Transfer {
     chunks: Vec<usize>,
-    /// In owned pieces, or through tokio's traits.
+    /// As owned pieces, or through tokio's traits.
     owned: bool,
 }
 
@@ -31,7 +31,7 @@ impl Arbitrary for Plan {
     fn arbitrary(g: &mut Gen) -> Self {
         let most = *g.choose(&[1, 2, 7, 100, 1000, 4096]).unwrap();
         let pipe = *g.choose(&[1, 50, 4000, 70_000]).unwrap();
-        // About as many steps for each way of splitting.
+        // About as many steps for each way of cutting.
         let total = most.min(pipe) * 400;
         let streams = usize::from(u8::arbitrary(g) % 6) + 1;
         let transfer = |g: &mut Gen| {
@@ -111,7 +111,7 @@ impl<F: Fn(Plan) -> bool + 'static> quickcheck::Testable for Property<F> {
     }
 }
 
-/// The opener sends on every stream, the acceptor sends it back, and both sides read to the end.
+/// The opener sends on every stream, the acceptor sends it back, and both read to the end.
 async fn carry(plan: Plan, near_control: FlowControl, far_control: FlowControl) {
     let (near, far) = duplex(plan.pipe);
     let near = Fragmented::new(near, plan.seed, plan.most);

@@ -1,10 +1,10 @@
-//! Recorded sessions of kubectl and raw clients with a kube-apiserver and a kubelet, whole and at any cut.
+//! Recorded sessions of kubectl and of raw clients with a kube-apiserver and a kubelet, whole and cut at any place.
 
 use bytes::Bytes;
-use kubestream::channel::Subprotocol;
-use kubestream::spdy::{GoAwayStatus, RstStatus};
 use kubestream::status::TerminalSize;
-use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream::upgrade::{Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{GoAwayStatus, RstStatus};
 use kubestream_proxy::{Side, StreamName as Name, TapError, TapEvent as Event};
 use quickcheck::quickcheck;
 
@@ -17,17 +17,21 @@ struct Capture {
     said: [(Side, Bytes); 2],
 }
 
-/// A recording, from behind its heads.
+/// A recording, without its heads.
 fn capture(directory: &str, name: &str) -> Capture {
     let read = |side: &str| recording::said(&format!("{directory}/{name}"), side);
     let ((asked, client), (answer, server)) = (read("c2s"), read("s2c"));
     let line =
         |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
     let protocol = if directory == "captures" {
-        Protocol::from_name(Carrier::Spdy, &line("X-Stream-Protocol-Version:")).unwrap()
+        Protocol::from_name(Transport::Spdy, &line("X-Stream-Protocol-Version:")).unwrap()
     } else {
         let subprotocol = Subprotocol::from_name(&line("Sec-WebSocket-Protocol:")).unwrap();
-        if name.ends_with("portforward") { Protocol::PortChannels(subprotocol) } else { Protocol::Channel(subprotocol) }
+        if name.ends_with("portforward") {
+            Protocol::LegacyPortForward(subprotocol)
+        } else {
+            Protocol::WebSocketExec(subprotocol)
+        }
     };
     let ports = asked.split_once("ports=").map(|(_, port)| port[..4].parse().unwrap());
     Capture { protocol, ports: ports.into_iter().collect(), said: [(Side::Client, client), (Side::Server, server)] }
@@ -55,7 +59,7 @@ fn seen(directory: &str, name: &str) -> Told {
 
 #[test]
 fn each_recording_says_what_was_seen_when_it_was_made() {
-    // stdin, stdout and how it ends, stderr, exit code.
+    // stdin, stdout and status; stderr; exit code.
     let cases = [
         ("captures", "spdy-exec-echo", "", "hello\n", "", Some(0)),
         ("captures", "spdy-exec-exit-7", "", "bye\n", "", Some(7)),
@@ -161,11 +165,11 @@ fn forwarded_connections_are_told_apart() {
     }
 }
 
-/// A connection whose client is not heard: what is said on streams that nobody opened is nobody's.
+/// A connection of which only one side is fed. Bytes on streams that were not opened are ignored.
 #[test]
 fn one_side_alone_can_be_followed_as_far_as_it_goes() {
     let capture = capture("captures", "spdy-exec-exit-7");
-    let told = told(Protocol::Exec(Version::V4), &[], &capture.said[1..], &[]);
+    let told = told(Protocol::SpdyExec(Version::V4), &[], &capture.said[1..], &[]);
     let whole = |events: &[Event]| {
         matches!(
             events,
@@ -177,9 +181,9 @@ fn one_side_alone_can_be_followed_as_far_as_it_goes() {
         )
     };
     assert!(whole(&told.0), "{told:?}");
-    // And the client's first byte twice is an error of the client's alone.
+    // Sending the client's first byte twice is an error of the client only.
     let twice = [(Side::Client, Bytes::from_static(b"\x80")), capture.said[0].clone(), capture.said[1].clone()];
-    let told = crate::told(Protocol::Exec(Version::V4), &[], &twice, &[]);
+    let told = crate::told(Protocol::SpdyExec(Version::V4), &[], &twice, &[]);
     assert_eq!(told.faults().len(), 1);
     assert!(matches!(&told.0[0], Event::Fault { side: Side::Client, error: TapError::Codec(_) }), "{told:?}");
     assert!(matches!(told.0.last(), Some(Event::Over { side: Side::Server, .. })));

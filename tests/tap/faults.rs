@@ -1,10 +1,11 @@
-//! Bytes that nobody can follow: they pass all the same, and are told once.
+//! Bytes that a tap cannot follow: they pass all the same, and are reported once.
 
 use bytes::{Bytes, BytesMut};
-use kubestream::channel::Subprotocol;
-use kubestream::spdy::{Codec, Frame, Headers, Limits, RstStatus, StreamId};
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::upgrade::{self, Protocol, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, StreamId};
 use kubestream_proxy::{self as proxy, MAX_NAME_LEN, Side, StreamName as Name, Tap, TapError, TapEvent as Event};
 use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -25,7 +26,7 @@ fn wire(frames: impl IntoIterator<Item = Frame>) -> Bytes {
     wire.freeze()
 }
 
-/// A session's beginning, and some of its bytes, both ways.
+/// The beginning of a session, with some bytes in both directions.
 fn session() -> [(Side, Bytes); 2] {
     let kinds = ["error", "stdin", "stdout"].map(|kind| [("streamtype", kind)]);
     let syns = kinds.iter().zip([1, 3, 5]).map(|(headers, id)| syn(id, headers));
@@ -35,7 +36,7 @@ fn session() -> [(Side, Bytes); 2] {
     [(Side::Client, client), (Side::Server, server)]
 }
 
-/// What a pipe carries of these bytes, and what is told of them.
+/// What a pipe carries of these bytes, and what the tap reports.
 async fn carried(said: &[(Side, Bytes); 2], protocol: Protocol) -> ([Vec<u8>; 2], Told) {
     let ((mut client, near), (far, mut server)) = (duplex(100), duplex(100));
     let passing = async {
@@ -70,7 +71,7 @@ async fn carried(said: &[(Side, Bytes); 2], protocol: Protocol) -> ([Vec<u8>; 2]
 }
 
 quickcheck! {
-    /// One bit that is wrong, wherever it is, costs the session nothing: all bytes arrive, and one event at the most is of it.
+    /// One wrong bit anywhere costs the session nothing: all bytes arrive, and at most one event reports it.
     fn a_flipped_bit_costs_nothing(at: usize, bit: u8, of_client: bool) -> bool {
         let mut said = session();
         let side = usize::from(!of_client);
@@ -79,7 +80,7 @@ quickcheck! {
         bytes[at] ^= 1 << (bit % 8);
         said[side].1 = bytes.into();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let (heard, seen) = runtime.block_on(carried(&said, Protocol::Exec(Version::V4)));
+        let (heard, seen) = runtime.block_on(carried(&said, Protocol::SpdyExec(Version::V4)));
         assert!(heard[0] == said[0].1 && heard[1] == said[1].1);
         let faults = seen.faults();
         assert!(faults.len() <= 1 && faults.iter().all(|(whose, _)| *whose == said[side].0), "{faults:?}");
@@ -96,14 +97,14 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     let [(_, client), server] = session();
     let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
     let said = [(Side::Client, client.clone()), (Side::Client, version), (Side::Client, client), server];
-    let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
-    assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's 3".to_owned())]);
+    let told = told(Protocol::SpdyExec(Version::V4), &[], &said, &[]);
+    assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's version 3".to_owned())]);
     assert_eq!(told.data(Side::Client, &Name::Stdin).len(), 3000);
     assert_eq!(told.data(Side::Server, &Name::Stdout).len(), 3000, "the other side goes on");
     assert_eq!(told.statuses().len(), 1);
 }
 
-/// Nothing more is told of a side that cannot be followed, nor that the other will hear nothing of it.
+/// The tap reports nothing more of a side that it cannot follow, and not that the other side can go on.
 #[test]
 fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
     let headers = Headers::from_iter([("streamtype", "stdout")]);
@@ -111,19 +112,19 @@ fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
     let stream = Frame::SynStream { id, associated, priority: 0, slot: 0, fin: true, unidirectional: true, headers };
     let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
     let said = [(Side::Client, version), (Side::Server, wire([stream]))];
-    let told = told(Protocol::Exec(Version::V4), &[], &said, &[]);
+    let told = told(Protocol::SpdyExec(Version::V4), &[], &said, &[]);
     assert_eq!(told.faults().len(), 1);
     assert_eq!([Side::Client, Side::Server].map(|side| told.ends(side, &Name::Stdout)), [0, 1]);
 }
 
 #[test]
 fn websockets_that_break_a_rule_are_faults() {
-    let v5 = Protocol::Channel(Subprotocol::V5);
+    let v5 = Protocol::WebSocketExec(Subprotocol::V5);
     for (side, bytes, error) in [
-        (Side::Client, frame(0x82, b"\0a", false), "a frame of a client that is not masked"),
-        (Side::Server, frame(0x82, b"\x01a", true), "a masked frame of a server"),
-        (Side::Server, frame(0x81, b"\x01a", false), "a message of text in a subprotocol of bytes"),
-        (Side::Client, frame(0x82, b"\xff\0\0", true), "a CLOSE that names not one channel"),
+        (Side::Client, frame(0x82, b"\0a", false), "a client's frame that is not masked"),
+        (Side::Server, frame(0x82, b"\x01a", true), "a server's frame that is masked"),
+        (Side::Server, frame(0x81, b"\x01a", false), "a text message in a subprotocol of binary messages"),
+        (Side::Client, frame(0x82, b"\xff\0\0", true), "a CLOSE that does not name exactly one channel"),
         (
             Side::Client,
             vec![0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 2, 3, 4],
@@ -139,15 +140,15 @@ fn websockets_that_break_a_rule_are_faults() {
         let told = told(v5, &[], &[(side, bytes.into())], &[]);
         assert_eq!(told.faults(), [(side, error.to_owned())], "{told:?}");
     }
-    let channels = Protocol::PortChannels(Subprotocol::V4);
+    let channels = Protocol::LegacyPortForward(Subprotocol::V4);
     let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
-    assert_eq!(told.faults(), [(Side::Server, "the channel of port 80 says that it is of port 81".to_owned())]);
+    assert_eq!(told.faults(), [(Side::Server, "a channel for port 80 begins with port 81".to_owned())]);
 }
 
-/// What is wrong with a status or a size is told in its place, and the session is followed on.
+/// A malformed status or size is reported in its place, and the tap goes on.
 #[test]
 fn a_status_that_is_none_costs_no_output() {
-    let v5 = Protocol::Channel(Subprotocol::V5);
+    let v5 = Protocol::WebSocketExec(Subprotocol::V5);
     let mut server = frame(0x82, b"\x03boom", false);
     server.extend(frame(0x82, &[&b"\x03"[..], &vec![b'x'; MAX_STATUS_LEN]].concat(), false));
     server.extend(frame(0x82, b"\x01tail", false));
@@ -163,7 +164,7 @@ fn a_status_that_is_none_costs_no_output() {
 fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
     let mut limits = Limits::default();
     limits.max_streams = 3;
-    let mut tap = Tap::new(Protocol::PortForward, &[], limits);
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], limits);
     let syns = (0..4).map(|at| syn(2 * at + 1, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]));
     tap.feed(Side::Client, wire(syns));
     tap.feed(Side::Server, wire([data(1, b"x")]));
@@ -176,22 +177,26 @@ fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
     assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
 }
 
-/// Row 49: blocks that inflate a hundredfold pass as all else does, and are not followed for long. What Kubernetes' clients say
-/// inflates threefold, and is, however much of it there is: here ten times the limit.
+/// Row 49: blocks that inflate a hundredfold pass like all others, but the tap soon stops following them. The blocks of
+/// Kubernetes' clients inflate threefold and are followed, however many there are: here ten times the limit.
 #[test]
 fn blocks_that_inflate_too_far_are_followed_no_more() {
     let mut limits = Limits::default();
     limits.max_header_bytes = 50_000;
     let long = "x".repeat(10_000);
-    for protocol in [Protocol::Exec(Version::V4), Protocol::PortForward, Protocol::Tunnel] {
+    for protocol in [Protocol::SpdyExec(Version::V4), Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
         let (mut tap, mut seen) = (Tap::new(protocol, &[], limits.clone()), Told::default());
         let mut codec = Codec::new(Limits::default());
         let mut says = |headers: &[(&str, &str)]| {
             let mut wire = BytesMut::new();
             let headers = headers.iter().copied().collect();
             codec.encode(Frame::Headers { id: StreamId::new(1), fin: false, headers }, &mut wire).unwrap();
-            let bytes = if protocol == Protocol::Tunnel { frame(0x80 | BINARY, &wire, true) } else { wire.to_vec() };
-            // However it is cut.
+            let bytes = if protocol == Protocol::TunneledPortForward {
+                frame(0x80 | BINARY, &wire, true)
+            } else {
+                wire.to_vec()
+            };
+            // However the bytes are cut.
             for piece in bytes.chunks(7) {
                 tap.feed(Side::Client, Bytes::copy_from_slice(piece));
                 seen.take(&mut tap);
@@ -209,12 +214,12 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
     }
 }
 
-/// A port-forward may have any number of them one after the other.
+/// A port-forward may have any number of streams, one after the other.
 #[test]
 fn streams_that_were_do_not_count() {
     let mut limits = Limits::default();
     limits.max_streams = 3;
-    let mut tap = Tap::new(Protocol::PortForward, &[], limits);
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], limits);
     let mut seen = Told::default();
     let headers = [("streamtype", "data"), ("port", "80"), ("requestid", "0")];
     tap.feed(
@@ -225,11 +230,11 @@ fn streams_that_were_do_not_count() {
     assert_eq!((seen.faults(), seen.0.len()), (vec![], 200));
 }
 
-/// The session is followed all the same: a name is for whoever reads of it.
+/// The session is followed all the same. The name is only for the reader of events.
 #[test]
 fn a_long_name_is_told_by_its_beginning() {
     let long = "n".repeat(100);
-    let mut tap = Tap::new(Protocol::PortForward, &[], Limits::default());
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], Limits::default());
     let headers = [("streamtype", "data"), ("port", "80"), ("requestid", &long[..])];
     tap.feed(Side::Client, wire([syn(1, &headers), syn(3, &[("streamtype", &long)])]));
     let mut seen = Told::default();

@@ -1,7 +1,7 @@
-//! What passes between two ends, as a tap tells it: recorded sessions at any cut, sessions of ours through a pipe, and bytes that
-//! nobody can follow.
+//! What a tap reports of a connection: recorded sessions at any cut, sessions of this library through a pipe, and bytes
+//! that it cannot follow.
 //!
-//! Owns the reading of what a tap tells. Time is the runtime's and stands still while anybody can move.
+//! Holds helpers that read the events. Time is virtual and passes only while no task can run.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,19 +12,19 @@ mod sessions;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use kubestream::spdy::Limits;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Protocol;
+use kubestream::wire::Limits;
 use kubestream_proxy::{Observer, Side, StreamName as Name, Tap, TapEvent as Event};
 
-/// All that a tap has told, DATA joined where it is of one stream and comes in a row.
+/// All events of a tap, with adjacent DATA of one stream joined.
 #[derive(Debug, Default)]
 struct Told(Vec<Event>);
 
 impl Told {
     fn take(&mut self, tap: &mut Tap) {
         while let Some(event) = tap.poll_event() {
-            // A size or a status is told with its last byte, whatever comes behind that on the stream.
+            // A size or a status is reported with its last byte, before any further bytes of the stream.
             let read = |event: &&mut Event| matches!(event, Event::Resize(_) | Event::Status(_));
             match (self.0.iter_mut().rev().find(|event| !read(event)), event) {
                 (Some(Event::Data { side, stream, data }), Event::Data { side: same, stream: one, data: more })
@@ -70,13 +70,13 @@ impl Told {
         self.0.iter().filter_map(of).collect()
     }
 
-    /// As text, to be compared: errors of IO are not alike, and there are none.
+    /// The events as text, because IO errors cannot be compared; none occur here.
     fn text(&self) -> Vec<String> {
         self.0.iter().map(|event| format!("{event:?}")).collect()
     }
 }
 
-/// What is told of these bytes, each fed in pieces of these sizes in turn. Both end.
+/// The events of these bytes, each fed in pieces of these sizes in turn. Both sides end.
 fn told(protocol: Protocol, ports: &[u16], said: &[(Side, Bytes)], cuts: &[usize]) -> Told {
     let (mut tap, mut told) = (Tap::new(protocol, ports, Limits::default()), Told::default());
     let mut sizes = cuts.iter().map(|size| size % 600 + 1).cycle();
@@ -95,7 +95,7 @@ fn told(protocol: Protocol, ports: &[u16], said: &[(Side, Bytes)], cuts: &[usize
     told
 }
 
-/// Shows a tap what passes through a pipe.
+/// Feeds a tap with what passes through a pipe.
 struct Watcher {
     tap: Tap,
     told: Told,

@@ -1,4 +1,4 @@
-//! Sessions of ours through a pipe that is watched: what a tap tells of each stream is what the two ends said.
+//! Sessions of this library through a watched pipe: for each stream, the tap reports what the two ends sent.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const POD: &str = "/api/v1/namespaces/default/pods/web";
 
 type Ends = (Upgraded<DuplexStream>, Upgraded<DuplexStream>, Pipe<DuplexStream, Fragmented<DuplexStream>>);
 
-/// Two ends of ours that have agreed on a protocol, and the pipe between.
+/// Two ends of this library that have agreed on a protocol, and the pipe between them.
 async fn between(path: &str, protocol: Protocol) -> Ends {
     let ((near, client_side), (backend_side, far)) = (duplex(5000), duplex(7000));
     let serving = async {
@@ -43,7 +43,7 @@ async fn between(path: &str, protocol: Protocol) -> Ends {
     tokio::join!(asking, serving, passing)
 }
 
-/// The pipe, watched to its end.
+/// Runs the pipe and watches it to its end.
 fn watch(
     pipe: Pipe<DuplexStream, Fragmented<DuplexStream>>,
     protocol: Protocol,
@@ -76,8 +76,8 @@ async fn session(
 
 #[tokio::test(start_paused = true)]
 async fn every_version_of_a_session_is_told_byte_for_byte() {
-    let versions = Protocol::ANY.iter().copied();
-    for protocol in versions.chain([upgrade::Version::V1, upgrade::Version::V4].map(Protocol::Exec)) {
+    let versions = Protocol::ANY_EXEC.iter().copied();
+    for protocol in versions.chain([upgrade::Version::V1, upgrade::Version::V4].map(Protocol::SpdyExec)) {
         for end in [ExitStatus::Success, ExitStatus::Code(7)] {
             let path = "exec?command=true&stdin=true&stdout=true&stderr=true";
             let (mut exec, mut process, watching) = session(path, protocol, Streams::PIPES).await;
@@ -118,7 +118,7 @@ async fn every_version_of_a_session_is_told_byte_for_byte() {
             assert_eq!(told.faults(), [], "{protocol:?}");
             assert_eq!(
                 told.ends(Side::Client, &Name::Stdin) > 0,
-                ends_stdin || protocol.carrier() == upgrade::Carrier::Spdy
+                ends_stdin || protocol.transport() == upgrade::Transport::Spdy
             );
             let over = told.0.iter().filter(|event| matches!(event, Event::Over { cut: false, .. })).count();
             assert_eq!(over, 2, "{protocol:?}: {:?}", told.0.last());
@@ -128,7 +128,7 @@ async fn every_version_of_a_session_is_told_byte_for_byte() {
 
 #[tokio::test(start_paused = true)]
 async fn a_terminals_sizes_are_told_each_of_them() {
-    for &protocol in &[Protocol::V5[0], Protocol::EXEC[0], Protocol::EXEC[1]] {
+    for &protocol in &[Protocol::WEBSOCKET_EXEC_V5[0], Protocol::SPDY_EXEC[0], Protocol::SPDY_EXEC[1]] {
         let path = "attach?stdin=true&stdout=true&tty=true";
         let (mut exec, mut process, watching) = session(path, protocol, Streams::TTY).await;
         let sizes = [(80, 24), (132, 50), (0, 65_535)].map(|(width, height)| TerminalSize { width, height });
@@ -154,7 +154,7 @@ async fn a_terminals_sizes_are_told_each_of_them() {
 
 #[tokio::test(start_paused = true)]
 async fn forwarded_ports_are_told_in_each_form() {
-    for &protocol in Protocol::PORT_FORWARD {
+    for &protocol in Protocol::ANY_PORT_FORWARD {
         let path = "portforward?ports=7&ports=9";
         let (client, server, pipe) = between(path, protocol).await;
         let watching = watch(pipe, protocol, path);
@@ -213,10 +213,11 @@ async fn forwarded_ports_are_told_in_each_form() {
     }
 }
 
-/// An observer that has no room has the connection wait, and nothing is lost; one that stops it has both closed.
+/// An observer that is not ready makes the connection wait, and nothing is lost. An observer that stops the pipe has
+/// both connections closed.
 #[tokio::test(start_paused = true)]
 async fn an_observer_may_slow_a_pipe_down_and_stop_it() {
-    let protocol = Protocol::Exec(upgrade::Version::V4);
+    let protocol = Protocol::SpdyExec(upgrade::Version::V4);
     let path = "exec?command=true&stdout=true";
     let (client, server, pipe) = between(path, protocol).await;
     let (mut client, _, _) = client.into_parts();
@@ -255,13 +256,16 @@ async fn an_observer_may_slow_a_pipe_down_and_stop_it() {
     assert_eq!((moved.to_client, moved.to_backend), (50_000, 0), "what stopped it is not passed on");
 }
 
-/// Exec and port-forward share names, which the request's path tells apart; what is none of ours has no protocol.
+/// Exec and port-forward use the same names, and the request's path tells them apart. An unknown name has no protocol.
 #[tokio::test(start_paused = true)]
 async fn a_pipe_knows_its_protocol_by_what_was_asked() {
-    use kubestream::channel::Subprotocol;
-    let (_, _, pipe) = between("exec?command=true&stdout=true", Protocol::Channel(Subprotocol::V4)).await;
-    assert_eq!(pipe.settled(Operation::Exec), Some(Protocol::Channel(Subprotocol::V4)));
-    assert_eq!(pipe.settled(Operation::PortForward), Some(Protocol::PortChannels(Subprotocol::V4)));
-    let (_, _, pipe) = between("portforward", Protocol::Tunnel).await;
-    assert_eq!((pipe.settled(Operation::Attach), pipe.settled(Operation::PortForward)), (None, Some(Protocol::Tunnel)));
+    use kubestream::wire::channel::Subprotocol;
+    let (_, _, pipe) = between("exec?command=true&stdout=true", Protocol::WebSocketExec(Subprotocol::V4)).await;
+    assert_eq!(pipe.settled(Operation::Exec), Some(Protocol::WebSocketExec(Subprotocol::V4)));
+    assert_eq!(pipe.settled(Operation::PortForward), Some(Protocol::LegacyPortForward(Subprotocol::V4)));
+    let (_, _, pipe) = between("portforward", Protocol::TunneledPortForward).await;
+    assert_eq!(
+        (pipe.settled(Operation::Attach), pipe.settled(Operation::PortForward)),
+        (None, Some(Protocol::TunneledPortForward))
+    );
 }

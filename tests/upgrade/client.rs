@@ -1,6 +1,6 @@
-//! What our client makes of a server's answer: a switch, a refusal, or neither.
+//! What our client makes of a server's answer: an upgrade, a refusal, or neither.
 //!
-//! Owns the answers that a server may give.
+//! Holds the answers that a server may give.
 
 use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, NotSwitched, Protocol, UpgradeError};
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{KUBELET_SWITCH, PIPES, V1, V4, ask, post, read_all};
 
 async fn refused(pipe: usize, answer: &[u8]) -> Box<upgrade::Refusal> {
-    match ask(pipe, answer, Protocol::EXEC).await {
+    match ask(pipe, answer, Protocol::SPDY_EXEC).await {
         Err(UpgradeError::Refused(refusal)) => refusal,
         other => panic!("{other:?}"),
     }
@@ -59,7 +59,7 @@ async fn a_refusal_by_a_real_cluster_says_why() {
             "invalid upgrade response: status code 200",
             None,
         ),
-        // The kubelet writes what the runtime has written already.
+        // The kubelet repeats what the runtime has written.
         (
             include_bytes!("../data/http-errors/bad-protocol.http"),
             403,
@@ -85,7 +85,7 @@ async fn a_refusal_by_a_real_cluster_says_why() {
     }
     let refusal = refused(1, include_bytes!("../data/http-errors/bad-protocol.http")).await;
     let accepted = refusal.headers.get_all("x-accepted-stream-protocol-versions");
-    assert!(accepted.iter().eq(Protocol::EXEC.iter().map(|protocol| protocol.name())));
+    assert!(accepted.iter().eq(Protocol::SPDY_EXEC.iter().map(|protocol| protocol.name())));
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_refusals_body_ends_by_chunks_or_with_the_connection() {
     }
 }
 
-/// Row 24: whatever else it says.
+/// Row 24: whatever else the answer contains.
 #[tokio::test]
 async fn only_a_101_switches() {
     for status in ["200 OK", "201 Created", "204 No Content", "403 Forbidden", "500 Internal Server Error"] {
@@ -122,11 +122,11 @@ async fn a_refusals_body_is_cut_and_not_lost() {
     let server = tokio::spawn(async move {
         read_head(&mut far).await;
         far.write_all(b"HTTP/1.1 500 \r\nContent-Length: 9\r\n\r\nslow").await.unwrap();
-        // Waits for the client to give up.
+        // Waits until the client gives up.
         read_all(&mut far).await
     });
     let began = Instant::now();
-    match upgrade::connect(near, post(), Protocol::EXEC, &config).await {
+    match upgrade::connect(near, post(), Protocol::SPDY_EXEC, &config).await {
         Err(UpgradeError::Refused(refusal)) => assert_eq!((&refusal.body[..], refusal.truncated), (&b"slow"[..], true)),
         other => panic!("{other:?}"),
     }
@@ -142,7 +142,7 @@ async fn a_redirect_is_not_followed() {
         far.write_all(b"HTTP/1.1 302 Found\r\nLocation: https://evil.example/exec\r\n\r\n").await.unwrap();
         read_all(&mut far).await
     });
-    match upgrade::connect(near, post(), Protocol::EXEC, &Config::default()).await {
+    match upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await {
         Err(UpgradeError::Redirected { status, location }) => {
             assert_eq!((status.as_u16(), location.as_deref()), (302, Some("https://evil.example/exec")));
         }
@@ -162,7 +162,7 @@ async fn a_101_that_does_not_switch_is_no_upgrade() {
         ("Upgrade: SPDY/3.1\r\n", "Upgrade: SPDY/3.1\r\nTransfer-Encoding: chunked\r\n", NotSwitched::Body),
         ("HTTP/1.1", "HTTP/1.0", NotSwitched::Version),
     ] {
-        match ask(1, KUBELET_SWITCH.replace(said, instead).as_bytes(), Protocol::EXEC).await {
+        match ask(1, KUBELET_SWITCH.replace(said, instead).as_bytes(), Protocol::SPDY_EXEC).await {
             Err(UpgradeError::NotSwitched(fault)) => assert_eq!(fault, expected),
             other => panic!("{said} {instead}: {other:?}"),
         }
@@ -171,7 +171,7 @@ async fn a_101_that_does_not_switch_is_no_upgrade() {
         .replace("Connection: Upgrade", "connection: keep-alive , UPGRADE\r\nContent-Length: 0")
         .replace("SPDY", "spdy")
         .replace("\r\n", "\n");
-    assert_eq!(ask(1, loose.as_bytes(), Protocol::EXEC).await.unwrap().protocol(), Some(V4));
+    assert_eq!(ask(1, loose.as_bytes(), Protocol::SPDY_EXEC).await.unwrap().protocol(), Some(V4));
 }
 
 #[tokio::test]
@@ -179,14 +179,14 @@ async fn a_client_speaks_only_what_it_has_offered() {
     let says = |line: &str| KUBELET_SWITCH.replace("X-Stream-Protocol-Version: v4.channel.k8s.io\r\n", line);
     let v4 = "X-Stream-Protocol-Version: v4.channel.k8s.io\r\n";
     for (line, offers, chosen) in [
-        ("", Protocol::EXEC, Ok(Some(V1))),
-        ("X-Stream-Protocol-Version: \r\n", Protocol::EXEC, Ok(Some(V1))),
+        ("", Protocol::SPDY_EXEC, Ok(Some(V1))),
+        ("X-Stream-Protocol-Version: \r\n", Protocol::SPDY_EXEC, Ok(Some(V1))),
         ("", &[], Ok(None)),
         ("", &[V4], Err("")),
         (v4, &[V1], Err("v4.channel.k8s.io")),
         (v4, &[], Err("v4.channel.k8s.io")),
-        ("X-Stream-Protocol-Version: v5.channel.k8s.io\r\n", Protocol::EXEC, Err("v5.channel.k8s.io")),
-        (&v4.repeat(2), Protocol::EXEC, Err("v4.channel.k8s.io, v4.channel.k8s.io")),
+        ("X-Stream-Protocol-Version: v5.channel.k8s.io\r\n", Protocol::SPDY_EXEC, Err("v5.channel.k8s.io")),
+        (&v4.repeat(2), Protocol::SPDY_EXEC, Err("v4.channel.k8s.io, v4.channel.k8s.io")),
     ] as [(&str, &[Protocol], _); 8]
     {
         let got = match ask(1, says(line).as_bytes(), offers).await {
@@ -201,7 +201,7 @@ async fn a_client_speaks_only_what_it_has_offered() {
 #[tokio::test]
 async fn interim_responses_are_skipped_within_the_budget() {
     let hints = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
-    assert!(ask(1, format!("{hints}{KUBELET_SWITCH}").as_bytes(), Protocol::EXEC).await.is_ok());
-    let endless = ask(1024, hints.repeat(2000).as_bytes(), Protocol::EXEC).await;
+    assert!(ask(1, format!("{hints}{KUBELET_SWITCH}").as_bytes(), Protocol::SPDY_EXEC).await.is_ok());
+    let endless = ask(1024, hints.repeat(2000).as_bytes(), Protocol::SPDY_EXEC).await;
     assert!(matches!(endless, Err(UpgradeError::HeadTooLarge { limit: 65_536 })), "{endless:?}");
 }

@@ -1,7 +1,7 @@
-//! The handshake between two peers, one of them played byte for byte. What the played servers say was recorded from a real
-//! cluster (kube-apiserver and kubelet 1.34.4, containerd 1.6.20).
+//! The handshake between two peers, one of which the test plays byte by byte. What the played servers send was recorded
+//! from a real cluster (kube-apiserver and kubelet 1.34.4, containerd 1.6.20).
 //!
-//! Owns the recorded heads and the played peers, and the tests that concern both ends.
+//! Holds the recorded heads, the played peers, and the tests of both ends.
 
 #![allow(clippy::unwrap_used)]
 
@@ -34,8 +34,8 @@ const KUBELET_SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\n\
     Upgrade: SPDY/3.1\r\n\
     X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n";
 
-const V1: Protocol = Protocol::Exec(Version::V1);
-const V4: Protocol = Protocol::Exec(Version::V4);
+const V1: Protocol = Protocol::SpdyExec(Version::V1);
+const V4: Protocol = Protocol::SpdyExec(Version::V4);
 
 /// Room for a whole transcript, and for one byte.
 const PIPES: [usize; 2] = [64 * 1024, 1];
@@ -50,7 +50,7 @@ async fn read_all(io: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8(all).unwrap()
 }
 
-/// Our client, against a server that reads the request, answers with these bytes and ends.
+/// Our client against a server that reads the request, answers with these bytes and ends.
 async fn ask(pipe: usize, answer: &[u8], offers: &[Protocol]) -> Result<Upgraded<DuplexStream>, UpgradeError> {
     let (near, mut far) = duplex(pipe);
     let answer = answer.to_vec();
@@ -61,7 +61,7 @@ async fn ask(pipe: usize, answer: &[u8], offers: &[Protocol]) -> Result<Upgraded
     upgrade::connect(near, post(), offers, &Config::default()).await
 }
 
-/// A client that sends these bytes and ends, against our server; and all that the client got.
+/// A client that sends these bytes and ends, against our server. Returns all that the client got.
 async fn serve(
     pipe: usize,
     request: &[u8],
@@ -75,7 +75,7 @@ async fn serve(
     });
     let (mut reads, mut writes) = tokio::io::split(&mut near);
     let sending = async {
-        // What a server that has refused does not take is of no interest.
+        // A server that has refused need not take the rest.
         let _ = writes.write_all(request).await;
         let _ = writes.shutdown().await;
     };
@@ -86,7 +86,7 @@ async fn serve(
 #[tokio::test]
 async fn kubectl_upgrades_with_our_server() {
     for pipe in PIPES {
-        let (server, answer) = serve(pipe, KUBECTL_REQUEST.as_bytes(), Protocol::EXEC).await;
+        let (server, answer) = serve(pipe, KUBECTL_REQUEST.as_bytes(), Protocol::SPDY_EXEC).await;
         assert_eq!(server.unwrap().protocol(), Some(V4));
         assert_eq!(answer, KUBELET_SWITCH);
     }
@@ -101,7 +101,7 @@ async fn our_client_upgrades_with_a_go_server() {
             far.write_all(KUBELET_SWITCH.as_bytes()).await.unwrap();
             request
         });
-        let upgraded = upgrade::connect(near, post(), Protocol::EXEC, &Config::default()).await.unwrap();
+        let upgraded = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await.unwrap();
         assert_eq!(upgraded.protocol(), Some(V4));
         assert_eq!(
             server.await.unwrap(),
@@ -118,7 +118,7 @@ async fn our_client_upgrades_with_a_go_server() {
 async fn what_comes_behind_a_head_belongs_to_spdy() {
     for pipe in PIPES {
         let answer = [KUBELET_SWITCH.as_bytes(), b"\x80\x03\n\nspdy"].concat();
-        let (mut io, read_ahead, _) = ask(pipe, &answer, Protocol::EXEC).await.unwrap().into_parts();
+        let (mut io, read_ahead, _) = ask(pipe, &answer, Protocol::SPDY_EXEC).await.unwrap().into_parts();
         let mut rest = read_ahead.to_vec();
         io.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"\x80\x03\n\nspdy");
@@ -126,7 +126,7 @@ async fn what_comes_behind_a_head_belongs_to_spdy() {
         let (mut near, far) = duplex(pipe);
         let server = tokio::spawn(async move {
             let pending = upgrade::accept(far, &Config::default()).await.unwrap();
-            let (mut io, read_ahead, _) = pending.accept(Protocol::EXEC).await.unwrap().into_parts();
+            let (mut io, read_ahead, _) = pending.accept(Protocol::SPDY_EXEC).await.unwrap().into_parts();
             let mut rest = read_ahead.to_vec();
             io.read_to_end(&mut rest).await.unwrap();
             rest
@@ -144,9 +144,9 @@ async fn what_comes_behind_a_head_belongs_to_spdy() {
 #[tokio::test]
 async fn both_ends_of_ours_settle_on_the_clients_preference() {
     for (offers, supported, settled) in [
-        (Protocol::EXEC, Protocol::EXEC, Some(V4)),
-        (&[V1, V4], Protocol::EXEC, Some(V1)),
-        (Protocol::EXEC, &[V1, Protocol::Exec(Version::V2)], Some(Protocol::Exec(Version::V2))),
+        (Protocol::SPDY_EXEC, Protocol::SPDY_EXEC, Some(V4)),
+        (&[V1, V4], Protocol::SPDY_EXEC, Some(V1)),
+        (Protocol::SPDY_EXEC, &[V1, Protocol::SpdyExec(Version::V2)], Some(Protocol::SpdyExec(Version::V2))),
         (&[], &[], None),
     ] as [(&[Protocol], &'static [Protocol], _); 4]
     {
@@ -160,9 +160,9 @@ async fn both_ends_of_ours_settle_on_the_clients_preference() {
 
 #[tokio::test]
 async fn a_head_that_is_cut_short_is_a_lost_connection() {
-    let error = ask(1, &KUBELET_SWITCH.as_bytes()[..50], Protocol::EXEC).await.unwrap_err();
+    let error = ask(1, &KUBELET_SWITCH.as_bytes()[..50], Protocol::SPDY_EXEC).await.unwrap_err();
     assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::UnexpectedEof);
-    let (server, answer) = serve(1, &KUBECTL_REQUEST.as_bytes()[..50], Protocol::EXEC).await;
+    let (server, answer) = serve(1, &KUBECTL_REQUEST.as_bytes()[..50], Protocol::SPDY_EXEC).await;
     assert!(matches!(server, Err(UpgradeError::Io(_))));
     assert_eq!(answer, "");
 }
@@ -187,13 +187,13 @@ async fn a_slow_head_has_one_deadline_for_all_its_bytes() {
 
     let (near, far) = duplex(1024);
     let server = tokio::spawn(drip(far, KUBELET_SWITCH));
-    let client = upgrade::connect(near, post(), Protocol::EXEC, &Config::default()).await;
+    let client = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await;
     assert!(matches!(client, Err(UpgradeError::Timeout)));
     assert_eq!(server.await.unwrap(), 10);
 
     // A server that does not even read.
     let (near, _far) = duplex(1);
-    let client = upgrade::connect(near, post(), Protocol::EXEC, &Config::default()).await;
+    let client = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await;
     assert!(matches!(client, Err(UpgradeError::Timeout)));
 }
 
@@ -201,7 +201,7 @@ async fn a_slow_head_has_one_deadline_for_all_its_bytes() {
 async fn a_dropped_handshake_drops_its_connection() {
     let config = Config::default();
     let (near, mut far) = duplex(1024);
-    let mut connecting = Box::pin(upgrade::connect(near, post(), Protocol::EXEC, &config));
+    let mut connecting = Box::pin(upgrade::connect(near, post(), Protocol::SPDY_EXEC, &config));
     assert!(waits(connecting.as_mut()).await);
     drop(connecting);
     assert!(read_all(&mut far).await.starts_with("POST /exec?"));
@@ -219,7 +219,7 @@ async fn a_dropped_handshake_drops_its_connection() {
     assert_eq!(read_all(&mut far).await, "");
 }
 
-/// Polls once: whether it waits.
+/// Polls once, and returns whether it is pending.
 async fn waits<F: Future + Unpin>(mut future: F) -> bool {
     std::future::poll_fn(|context| std::task::Poll::Ready(std::pin::Pin::new(&mut future).poll(context).is_pending()))
         .await

@@ -1,6 +1,6 @@
-//! What our server answers to a request that asks for no upgrade, or for one that the server refuses.
+//! What our server answers to a request without an upgrade, or to one that it refuses.
 //!
-//! Owns the requests that a client may make.
+//! Holds the requests that a client may send.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::{KUBECTL_REQUEST, PIPES, read_all, serve};
 
-/// The status line, the accepted protocols and the body of an answer that closes.
+/// The status line, the accepted protocols and the body of an answer that closes the connection.
 fn answered(answer: &str) -> (&str, Vec<&str>, &str) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
     let mut lines = head.split("\r\n");
@@ -31,19 +31,19 @@ async fn a_request_that_names_no_common_protocol_is_refused_in_gos_words() {
     let offers_at = KUBECTL_REQUEST.find("X-Stream").unwrap();
     let request = |lines: &str| format!("{}{lines}\r\n", &KUBECTL_REQUEST[..offers_at]);
     for pipe in PIPES {
-        let (server, answer) = serve(pipe, request("").as_bytes(), Protocol::EXEC).await;
+        let (server, answer) = serve(pipe, request("").as_bytes(), Protocol::SPDY_EXEC).await;
         let said = "unable to upgrade: header X-Stream-Protocol-Version does not exist in request with 6 headers\n";
         assert_eq!(answered(&answer), ("HTTP/1.1 400 Bad Request", vec![], said));
         assert!(matches!(server, Err(UpgradeError::NoProtocol { headers: Some(6) })));
 
         for empty in ["X-Stream-Protocol-Version: \r\n", "X-Stream-Protocol-Version: , ,\r\n"] {
-            let (server, answer) = serve(pipe, request(empty).as_bytes(), Protocol::EXEC).await;
+            let (server, answer) = serve(pipe, request(empty).as_bytes(), Protocol::SPDY_EXEC).await;
             assert_eq!(answered(&answer).0, "HTTP/1.1 400 Bad Request");
             assert!(matches!(server, Err(UpgradeError::NoProtocol { headers: None })));
         }
 
         let v9 = request("X-Stream-Protocol-Version: v9.channel.k8s.io\r\n");
-        let (server, answer) = serve(pipe, v9.as_bytes(), Protocol::EXEC).await;
+        let (server, answer) = serve(pipe, v9.as_bytes(), Protocol::SPDY_EXEC).await;
         let said = "unable to upgrade: unable to negotiate protocol: client supports [v9.channel.k8s.io], server accepts \
             [v4.channel.k8s.io v3.channel.k8s.io v2.channel.k8s.io channel.k8s.io]\n";
         let accepted = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
@@ -63,7 +63,7 @@ async fn what_is_no_upgrade_is_refused() {
         ("Upgrade: SPDY/3.1\r\n", ""),
         ("Upgrade: SPDY/3.1\r\n", "Upgrade: websocket\r\n"),
     ] {
-        let (server, answer) = serve(1, KUBECTL_REQUEST.replace(said, instead).as_bytes(), Protocol::EXEC).await;
+        let (server, answer) = serve(1, KUBECTL_REQUEST.replace(said, instead).as_bytes(), Protocol::SPDY_EXEC).await;
         let said = "unable to upgrade: missing upgrade headers in request\n";
         assert_eq!(answered(&answer), ("HTTP/1.1 400 Bad Request", vec![], said));
         assert!(matches!(server, Err(UpgradeError::NotAnUpgrade)));
@@ -81,7 +81,7 @@ async fn an_upgrade_with_a_body_is_refused() {
     ] {
         let request = KUBECTL_REQUEST.replace("Content-Length: 0\r\n", lines) + "smuggled";
         for pipe in PIPES {
-            let (server, answer) = serve(pipe, request.as_bytes(), Protocol::EXEC).await;
+            let (server, answer) = serve(pipe, request.as_bytes(), Protocol::SPDY_EXEC).await;
             assert_eq!(answered(&answer).0, "HTTP/1.1 400 Bad Request");
             assert!(matches!(server, Err(UpgradeError::BodyNotAllowed)), "{lines}");
         }
@@ -97,7 +97,7 @@ async fn a_malformed_request_is_answered_before_the_caller_sees_it() {
         (KUBECTL_REQUEST.replace("POST ", "POST"), HeadFault::StartLine),
         ("\u{16}\u{3}\u{1}\n\n".into(), HeadFault::StartLine),
     ] {
-        let (server, answer) = serve(1, request.as_bytes(), Protocol::EXEC).await;
+        let (server, answer) = serve(1, request.as_bytes(), Protocol::SPDY_EXEC).await;
         assert_eq!(answered(&answer).0, "HTTP/1.1 400 Bad Request");
         match server {
             Err(UpgradeError::MalformedHead(fault)) => assert_eq!(fault, expected, "{request}"),
@@ -110,12 +110,12 @@ async fn a_malformed_request_is_answered_before_the_caller_sees_it() {
 async fn a_head_is_bounded_in_bytes_and_lines() {
     let too_large = "HTTP/1.1 431 Request Header Fields Too Large";
     let long = KUBECTL_REQUEST.replace("kubectl exec", &"x".repeat(64 * 1024));
-    let (server, answer) = serve(128 * 1024, long.as_bytes(), Protocol::EXEC).await;
+    let (server, answer) = serve(128 * 1024, long.as_bytes(), Protocol::SPDY_EXEC).await;
     assert_eq!(answered(&answer).0, too_large);
     assert!(matches!(server, Err(UpgradeError::HeadTooLarge { limit: 65_536 })));
 
     let many = KUBECTL_REQUEST.replace("Host:", &format!("{}Host:", "X: y\r\n".repeat(100)));
-    let (server, answer) = serve(64 * 1024, many.as_bytes(), Protocol::EXEC).await;
+    let (server, answer) = serve(64 * 1024, many.as_bytes(), Protocol::SPDY_EXEC).await;
     assert_eq!(answered(&answer).0, too_large);
     assert!(matches!(server, Err(UpgradeError::TooManyHeaders { limit: 100 })));
 }
@@ -172,7 +172,7 @@ async fn an_answer_survives_a_body_that_nobody_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_peer_is_discarded_for_so_long_and_so_much() {
-    // It never ends.
+    // The request never ends.
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let pending = upgrade::accept(far, &Config::default()).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_refused_peer_is_discarded_for_so_long_and_so_much() {
     pending.respond(Response::new(Bytes::new())).await.unwrap();
     assert_eq!(began.elapsed(), Config::default().refusal_body_timeout);
 
-    // It never stops.
+    // The client never stops sending.
     let (mut near, far) = duplex(1024);
     near.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut config = Config::default();

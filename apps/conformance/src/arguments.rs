@@ -1,4 +1,4 @@
-//! What the user says, and which server that is.
+//! The options of the command line, and the server that they name.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,97 +17,98 @@ use tokio::task::JoinSet;
 
 use crate::local;
 
-/// Judges a server of kubectl exec, attach and port-forward: what it speaks, and where it departs.
+/// Tests a server of kubectl exec, attach and port-forward, and reports where it departs from the protocols.
 ///
-/// Without --kubeconfig or --server it is the built-in node.
+/// Without --kubeconfig or --server it tests the built-in node.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
-    /// A cluster, by the configuration of kubectl: its credentials, plugins and proxies are used.
+    /// Path to the kubeconfig file of the cluster to test. Its credentials, exec plugins and proxies are used.
     #[arg(long, value_name = "FILE", group = "elsewhere")]
     kubeconfig: Option<PathBuf>,
-    /// The context of the configuration, if it is not the current one.
+    /// The name of the kubeconfig context to use [default: the current context].
     #[arg(long, requires = "kubeconfig")]
     context: Option<String>,
-    /// The namespace, if it is not the context's.
+    /// The namespace of the pod [default: the context's namespace, or "default"].
     #[arg(short, long, requires = "elsewhere")]
     namespace: Option<String>,
-    /// The pod to run commands in: it needs sh, head, yes, cat, stty, sleep and sha256sum.
+    /// The pod to run commands in. It needs sh, head, yes, cat, stty, sleep and sha256sum.
     #[arg(long, requires = "elsewhere", conflicts_with = "create")]
     pod: Option<String>,
-    /// Make a pod, and remove it again.
+    /// Create a pod for the run, and delete it at the end.
     #[arg(long, requires = "kubeconfig")]
     create: bool,
-    /// The image of that pod: one with busybox' sh and nc.
+    /// The image of the pod that --create makes. It needs busybox' sh and nc.
     #[arg(long, default_value = "busybox:1", requires = "create")]
     pub(crate) image: String,
-    /// The node of that pod: for a cluster without a scheduler.
+    /// The node of the pod that --create makes, for a cluster without a scheduler [default: the scheduler's choice].
     #[arg(long, requires = "create")]
     pub(crate) node: Option<String>,
-    /// The container to run commands in, if it is not the pod's first.
+    /// The container to run commands in [default: the pod's first container].
     #[arg(short, long, requires = "elsewhere", conflicts_with = "create")]
     container: Option<String>,
-    /// A container whose main process says every line of its stdin on both outputs.
+    /// A container whose main process repeats each line of its stdin on both outputs. Without it, attach is not tested.
     #[arg(long, value_name = "CONTAINER", requires = "elsewhere", conflicts_with = "create")]
     attach_container: Option<String>,
-    /// A port of the pod that sends back what it is sent. With a --server on this machine, and without --pod, it is one of this
-    /// program's own.
+    /// A port of the pod that sends back what it receives. Without it, port-forward is not tested, except with a
+    /// --server on this machine and no --pod: then this program opens such a port itself.
     #[arg(long, value_name = "PORT", requires = "elsewhere", conflicts_with = "create")]
     echo_port: Option<u16>,
-    /// A bare streaming server: whatever has the paths of a kube-apiserver, or of a kubelet.
+    /// The URL of a server outside a cluster: one with the paths of a kube-apiserver or, with --kubelet, of a kubelet.
     #[arg(long, value_name = "URL", group = "elsewhere", conflicts_with_all = ["kubeconfig", "create"])]
     server: Option<String>,
-    /// That server has a kubelet's paths.
+    /// Use the paths of a kubelet with --server.
     #[arg(long, requires = "server")]
     kubelet: bool,
-    /// The certificate of the authority that a https server is signed by, PEM.
+    /// Path to a PEM file with the certificate of the authority that signed the server's certificate.
     #[arg(long, value_name = "FILE", requires = "server")]
     certificate_authority: Option<PathBuf>,
-    /// Take any certificate of a https server's.
+    /// Do not check the server's certificate. This makes the connection insecure.
     #[arg(long, requires = "server", conflicts_with = "certificate_authority")]
     insecure_skip_tls_verify: bool,
-    /// Our certificate, PEM.
+    /// Path to a PEM file with the client certificate.
     #[arg(long, value_name = "FILE", requires_all = ["server", "client_key"])]
     client_certificate: Option<PathBuf>,
-    /// Its key.
+    /// Path to a PEM file with the key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
-    /// Take what is known of other servers for a failure too, as with the built-in node.
+    /// Count departures that other servers are known for as failures. This is always so for the built-in node.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Only these cases, or all whose name begins with such a word: output, status/codes.
+    /// Run these cases only. A case is named in full, or by the beginning of its name up to a slash: output,
+    /// status/codes.
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub(crate) only: Vec<String>,
-    /// Only in these columns of the table: "WS v5".
+    /// Run the cases in these columns of the table only, for example "WS v5".
     #[arg(long, value_name = "COLUMN", num_args = 1.., value_delimiter = ',')]
     pub(crate) column: Vec<String>,
-    /// Say which cases there are.
+    /// List the cases, and run none.
     #[arg(long)]
     pub(crate) list: bool,
-    /// Write the result to a file, as JSON.
+    /// Write the result to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write the result to a file, as JUnit's XML.
+    /// Write the result to this file as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
-    /// How often a fast exit is tried.
+    /// How many commands that exit at once are run in each column.
     #[arg(long, default_value = "1000")]
     runs: NonZeroUsize,
-    /// Megabytes of the large transfers.
+    /// The size of each large transfer, in megabytes of 10^6 bytes.
     #[arg(long, default_value = "100")]
     megabytes: NonZeroUsize,
-    /// Seconds for whatever happens at once on a server that is well: more for one that is slow, or far.
+    /// The time limit of a step that a healthy server does at once, in seconds. Raise it for a slow or distant server.
     #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().patience.as_secs())]
     patience: u64,
-    /// Seconds for a case in one column.
+    /// The time limit of a case in one column, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().deadline.as_secs())]
     deadline: u64,
 }
 
-/// What is judged.
+/// The server to test.
 pub(crate) enum Judged {
-    /// Something that is there, and what of it runs in this process.
+    /// A server that exists, with the tasks of this process that it needs.
     There(Target, JoinSet<()>),
-    /// A cluster that a pod is to be made in.
+    /// A cluster in which a pod is still to be created.
     Create { config: Box<kube::Config>, namespace: String },
 }
 
@@ -145,7 +146,7 @@ impl Arguments {
         if let Some(file) = &self.certificate_authority {
             let certificates = CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>()?;
             if certificates.is_empty() {
-                return Err(format!("there is no certificate in {}", file.display()).into());
+                return Err(format!("{} contains no certificate", file.display()).into());
             }
             config.root_cert = Some(certificates.iter().map(|certificate| certificate.to_vec()).collect());
         }
@@ -157,7 +158,7 @@ impl Arguments {
             pod.attach = pod.attach.or_else(|| Some("main".into()));
         }
         if pod.echo.is_none() && self.pod.is_none() && config.cluster_url.host().is_some_and(local::is_loopback) {
-            // Its pod is this machine.
+            // The pods of that server are this machine.
             pod.echo = Some(echo::serve(&mut tasks).await?);
             pod.refused = echo::free_port().await?;
             pod.takes_many = true;
@@ -181,7 +182,7 @@ impl Arguments {
     }
 }
 
-/// Where kubectl would run a command; and whether there is such a pod at all.
+/// Returns the container that kubectl would choose, and fails if the pod does not exist.
 async fn first_container(config: &kube::Config, pod: &Pod) -> Result<Option<String>, Failure> {
     let pods: Api<k8s_openapi::api::core::v1::Pod> =
         Api::namespaced(kube::Client::try_from(config.clone())?, &pod.namespace);

@@ -1,6 +1,6 @@
-//! What a case has in hand: the server, one column, and ways to a session.
+//! What a case works with: the server, one column, and functions that start sessions.
 //!
-//! Owns the client's side of what nearly every case does. What is right, the cases say.
+//! Holds the client's side of what nearly every case does. The cases themselves say what is right.
 
 use std::cmp::Reverse;
 use std::error::Error;
@@ -30,20 +30,20 @@ pub struct Bench {
     pub target: Arc<Target>,
     pub scale: Arc<Scale>,
     pub column: Column,
-    /// What the server was found to have, of all columns.
+    /// The protocols that the server was found to offer, of all columns.
     pub offered: Arc<[Protocol]>,
 }
 
-/// A session and what holds it.
+/// A session and the driver of its connection.
 #[derive(Debug)]
 pub struct Session {
     pub exec: Exec,
     pub mux: Multiplexer,
-    /// It ends by itself once the session is dropped; aborted, the connection breaks off.
+    /// The driver ends by itself after the session is dropped. Aborting it breaks the connection off.
     pub driver: JoinHandle<()>,
 }
 
-/// What a server said to a request that was not to be a session.
+/// A server's answer to a request that asks for no session.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -52,7 +52,7 @@ pub struct Answer {
 }
 
 impl Bench {
-    /// A request, with the user's credentials.
+    /// A request with the user's credentials.
     pub async fn request(&self, method: Method, url: &str) -> Outcome<http::request::Builder> {
         let request = Request::builder().method(method).uri(url).header("User-Agent", "kubestream-conformance");
         let request = request.body(()).instead_of("a request")?;
@@ -72,13 +72,13 @@ impl Bench {
         }
     }
 
-    /// Asks for an upgrade, and takes a refusal for an answer.
+    /// Asks for an upgrade. A refusal is an `Ok` here.
     pub async fn offer(&self, url: &str, offers: &[Protocol]) -> Outcome<Result<Upgraded<Box<dyn Io>>, UpgradeError>> {
         let io = self.dial().await?;
         self.offer_over(io, url, offers).await
     }
 
-    /// The same over a connection of the case's own.
+    /// The same over a connection that the case has made.
     pub async fn offer_over<IO>(
         &self,
         io: IO,
@@ -93,7 +93,7 @@ impl Bench {
             .await
     }
 
-    /// Asks for something that is no session, with hyper as client.
+    /// Sends a request that asks for no session. hyper is the client.
     pub async fn ask(&self, method: Method, url: &str, headers: &[(&str, String)]) -> Outcome<Answer> {
         let mut request = self.request(method, url).await?;
         let authority = url.split('/').nth(2).unwrap_or_default();
@@ -121,26 +121,26 @@ impl Bench {
         within("an answer", self.scale.patience, asked).await?.instead_of("an answer")
     }
 
-    /// What the column's carrier has of exec, as the server was found to have it.
+    /// The exec protocols of the column's transport that the server was found to offer.
     pub fn offered_here(&self) -> impl Iterator<Item = Protocol> {
-        let carrier = self.column.protocol.carrier();
+        let transport = self.column.protocol.transport();
         let exec = self.offered.iter().copied().filter(|protocol| protocol.version().is_some());
-        exec.filter(move |protocol| protocol.carrier() == carrier)
+        exec.filter(move |protocol| protocol.transport() == transport)
     }
 
-    /// The newest of them, as kubectl would have it.
+    /// The newest of them, which kubectl would choose.
     pub fn newest(&self) -> Outcome<Protocol> {
-        // Of several forms of a version the one that comes first: in bytes.
+        // The binary and the base64 form of a version compare equal, and the binary one comes first.
         let newest = self.offered_here().min_by_key(|protocol| Reverse(protocol.version()));
-        newest.ok_or_else(|| Departure::NotOffered("it has none".into()))
+        newest.ok_or_else(|| Departure::NotOffered("the server offers no protocol".into()))
     }
 
-    /// kubectl's: SPDY is asked for with POST.
+    /// The method that kubectl uses: POST for SPDY, GET for WebSocket.
     pub fn method(&self) -> Method {
         if self.column.is_spdy() { Method::POST } else { Method::GET }
     }
 
-    /// The headers of an upgrade that offers just these names, for who does without the library's handshake.
+    /// The headers of an upgrade that offers exactly these names, for a case that does not use the library's handshake.
     pub fn upgrade_headers(&self, names: &[&str]) -> Vec<(&'static str, String)> {
         let mut headers = vec![("Connection", "Upgrade".to_owned())];
         if self.column.is_spdy() {
@@ -151,14 +151,14 @@ impl Bench {
             headers.push(("Sec-WebSocket-Version", "13".into()));
             headers.push(("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==".into()));
             if !names.is_empty() {
-                // In one line: Go's servers read no second one.
+                // One line holds all names, because Go's servers do not read a second one.
                 headers.push(("Sec-WebSocket-Protocol", names.join(", ")));
             }
         }
         headers
     }
 
-    /// Where a command is run.
+    /// The URL at which a command is run.
     pub fn exec_url(&self, command: &[&str], streams: Streams) -> String {
         self.exec_url_in(self.target.pod.container.as_deref(), command, streams)
     }
@@ -179,19 +179,19 @@ impl Bench {
         self.target.url(operation, container, &query)
     }
 
-    /// Where ports are forwarded. Only the older form names them in the request.
+    /// The URL at which ports are forwarded. Only legacy port-forward names the ports in the request.
     pub fn forward_url(&self, ports: &[u16]) -> String {
         let name = if self.target.paths == Paths::Kubelet { "port" } else { "ports" };
         let named = ports.iter().filter(|_| self.column.names_ports()).map(|port| format!("{name}={port}"));
         self.target.url(Operation::PortForward, None, &named.collect::<Vec<_>>().join("&"))
     }
 
-    /// A session of a command.
+    /// Starts a session that runs a command.
     pub async fn start(&self, command: &[&str], streams: Streams) -> Outcome<Session> {
         self.session(&self.exec_url(command, streams), streams).await
     }
 
-    /// A session at the main process of a container.
+    /// Attaches to the main process of a container.
     pub async fn attach(&self, container: &str, streams: Streams) -> Outcome<Session> {
         let request = ExecRequest::new(Vec::<String>::new(), streams);
         self.session(&self.url(Operation::Attach, Some(container), request), streams).await
@@ -213,13 +213,13 @@ impl Bench {
         let mut config = Config::exec();
         config.keepalive_interval = Some(self.scale.keepalive);
         let (mux, driver) = Multiplexer::client(upgraded, config);
-        // How a connection ends is in what its sessions say.
+        // The sessions report how their connection ends.
         let driver = tokio::spawn(async { drop(driver.await) });
         let exec = within("the streams", self.scale.patience, mux.exec(streams)).await?.instead_of("a session")?;
         Ok(Session { exec, mux, driver })
     }
 
-    /// All that a script writes, and how it ended.
+    /// Runs a script, and returns its whole output and status.
     pub async fn sh(&self, script: &str) -> Outcome<Output> {
         self.output(&["sh", "-c", script], Streams::OUTPUT).await
     }
@@ -227,29 +227,30 @@ impl Bench {
     pub async fn output(&self, command: &[&str], streams: Streams) -> Outcome<Output> {
         const LONGEST: usize = 16_000_000;
         let Session { mut exec, .. } = self.start(command, streams).await?;
-        // Its end is said by nobody before the command's: some servers lose what they have not sent to a client that writes
-        // while they finish, which is for cases of their own to find.
+        // Keeps stdin open until the command has ended. Some servers lose unsent output if a client writes while they
+        // finish; other cases test for that.
         let _stdin = exec.stdin.take();
         match within("the end of the command", self.scale.patience, exec.wait_with_output(LONGEST)).await? {
-            // The client's own patience was shorter.
+            // The client's own time limit was shorter.
             Err(exec::Error::StatusTimeout(limit)) => Err(late("a status", limit)),
             output => output.instead_of("the output and its status"),
         }
     }
 
-    /// In v1 over SPDY nothing at all is a success: where none can be, the error has not come.
+    /// For a command that must fail: in v1 over SPDY, success is an empty error stream, so a success here means that
+    /// the error was lost.
     pub fn said_something(&self, status: &ExitStatus) -> Outcome {
         let is_v1 = self.column.is_spdy() && self.column.protocol.version() == Some(Version::V1);
         if is_v1 && status.success() { Err(late("an exit code", self.scale.patience)) } else { Ok(()) }
     }
 
-    /// Does something many times, some at a time, until it fails.
+    /// Does something many times, several at a time, until one fails.
     pub async fn many<F>(&self, times: usize, does: impl Fn(usize) -> F) -> Outcome
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
-        // Each has a task of its own: within one, whoever always has something to read takes the turns of all the others, and the
-        // server sees clients that say nothing for seconds.
+        // Each runs on a task of its own. On one task, a session that always has something to read would starve the
+        // others, and the server would see clients that send nothing for seconds.
         let mut running = JoinSet::new();
         for number in 0..times {
             if running.len() >= self.scale.parallel.max(1) {
@@ -264,8 +265,8 @@ impl Bench {
         Ok(())
     }
 
-    /// The same, where servers are known to answer nothing at all, once in some hundred times: more than one in a hundred is a
-    /// failure, and so is whatever else is wrong.
+    /// The same, for servers that are known to leave about one request in a hundred unanswered. More than one in a
+    /// hundred is a failure, and so is any other fault.
     pub async fn many_but_few<F>(&self, times: usize, known: &'static Known, does: impl Fn(usize) -> F) -> Outcome
     where
         F: Future<Output = Outcome> + Send + 'static,
@@ -290,12 +291,12 @@ impl Bench {
         let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
         let count = silent.len();
         let Some(first) = silent.pop() else { return Ok(()) };
-        let first = first.at(format_args!("{times} times, {count} in vain"));
+        let first = first.at(format_args!("{times} times, {count} without an answer"));
         Err(if count * 100 <= times.max(100) { first.known(known) } else { first })
     }
 }
 
-/// What came of a task, which nobody but its set aborts.
+/// The outcome of a task. Only its set aborts it.
 fn ended(task: Option<Result<Outcome, JoinError>>) -> Outcome {
     match task {
         Some(Ok(outcome)) => outcome,
@@ -304,7 +305,7 @@ fn ended(task: Option<Result<Outcome, JoinError>>) -> Outcome {
     }
 }
 
-/// An error with all that is behind it: hyper's own words are few.
+/// An error with all its causes, because hyper's own message says little.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -315,7 +316,7 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Whatever it is comes in time.
+/// Fails if the future takes longer than the limit.
 pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output = T>) -> Outcome<T> {
     timeout(limit, future).await.map_err(|_| late(what, limit))
 }
@@ -329,7 +330,7 @@ pub async fn drain(output: Option<RemoteOutput>, mut with: impl FnMut(Bytes)) ->
     Ok(())
 }
 
-/// Reads stdout to its end, and how the command ended.
+/// Reads stdout to its end, and returns how the command ended.
 pub async fn rest(
     limit: Duration,
     exec: &mut Exec,
@@ -342,7 +343,7 @@ pub async fn rest(
     status.instead_of("a status")
 }
 
-/// Reads an output until it has said something.
+/// Reads an output until it contains the text.
 pub async fn until(output: &mut Option<RemoteOutput>, said: &mut Vec<u8>, text: &str) -> Outcome {
     let Some(output) = output else { return Err(failed("an output", "none")) };
     while !said.windows(text.len()).any(|window| window == text.as_bytes()) {

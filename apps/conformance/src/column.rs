@@ -1,18 +1,18 @@
-//! What a case is tried over: each carrier, and each version on it.
+//! The columns of the table: each transport, and each version on it.
 //!
-//! Owns their order and their names in the table.
+//! Holds the order of the columns and their names.
 
-use kubestream::channel::Subprotocol;
-use kubestream::upgrade::{Carrier, Protocol, Version};
+use kubestream::upgrade::{Protocol, Transport, Version};
+use kubestream::wire::channel::Subprotocol;
 
-/// Cases that share their columns.
+/// Cases that are tried in the same columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Group {
-    /// Of the request and its answer: a column a carrier.
+    /// The request and its answer: one column for each transport.
     Handshake,
-    /// Exec and attach: a column a version.
+    /// Exec and attach: one column for each version.
     Exec,
-    /// Port-forward: a column a form.
+    /// Port-forward: one column for each protocol of it.
     Forward,
 }
 
@@ -38,11 +38,11 @@ impl Group {
     }
 }
 
-/// One of them.
+/// One column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: &'static str,
-    /// What is spoken. In [`Group::Handshake`] it stands for all of its carrier.
+    /// The protocol of the column. In [`Group::Handshake`] it stands for its whole transport.
     pub protocol: Protocol,
 }
 
@@ -53,42 +53,44 @@ impl Column {
 
     #[must_use]
     pub fn is_spdy(self) -> bool {
-        self.protocol.carrier() == Carrier::Spdy
+        self.protocol.transport() == Transport::Spdy
     }
 
-    /// Port-forward in its older form, where the request names the ports and there is one connection to each.
+    /// True for legacy port-forward: the request names the ports, and each port has one connection.
     #[must_use]
     pub fn names_ports(self) -> bool {
-        matches!(self.protocol, Protocol::PortChannels(_))
+        matches!(self.protocol, Protocol::LegacyPortForward(_))
     }
 
-    /// The size of a terminal can be said: every WebSocket has the channel, whatever the version.
+    /// True if the client can set the size of a terminal. Over WebSocket every version has the channel for it.
     #[must_use]
     pub fn resizes(self) -> bool {
         !self.is_spdy() || self.protocol.version() >= Some(Version::V3)
     }
 }
 
-static HANDSHAKE: [Column; 2] =
-    [Column::new("SPDY", Protocol::Exec(Version::V4)), Column::new("WebSocket", Protocol::Channel(Subprotocol::V4))];
+static HANDSHAKE: [Column; 2] = [
+    Column::new("SPDY", Protocol::SpdyExec(Version::V4)),
+    Column::new("WebSocket", Protocol::WebSocketExec(Subprotocol::V4)),
+];
 
 static EXEC: [Column; 10] = [
-    Column::new("SPDY v1", Protocol::Exec(Version::V1)),
-    Column::new("SPDY v2", Protocol::Exec(Version::V2)),
-    Column::new("SPDY v3", Protocol::Exec(Version::V3)),
-    Column::new("SPDY v4", Protocol::Exec(Version::V4)),
-    Column::new("WS unnamed", Protocol::Channel(Subprotocol::Unnamed)),
-    Column::new("WS v1", Protocol::Channel(Subprotocol::V1)),
-    Column::new("WS v1 base64", Protocol::Channel(Subprotocol::V1Base64)),
-    Column::new("WS v4", Protocol::Channel(Subprotocol::V4)),
-    Column::new("WS v4 base64", Protocol::Channel(Subprotocol::V4Base64)),
-    Column::new("WS v5", Protocol::Channel(Subprotocol::V5)),
+    Column::new("SPDY v1", Protocol::SpdyExec(Version::V1)),
+    Column::new("SPDY v2", Protocol::SpdyExec(Version::V2)),
+    Column::new("SPDY v3", Protocol::SpdyExec(Version::V3)),
+    Column::new("SPDY v4", Protocol::SpdyExec(Version::V4)),
+    Column::new("WS unnamed", Protocol::WebSocketExec(Subprotocol::Unnamed)),
+    Column::new("WS v1", Protocol::WebSocketExec(Subprotocol::V1)),
+    Column::new("WS v1 base64", Protocol::WebSocketExec(Subprotocol::V1Base64)),
+    Column::new("WS v4", Protocol::WebSocketExec(Subprotocol::V4)),
+    Column::new("WS v4 base64", Protocol::WebSocketExec(Subprotocol::V4Base64)),
+    Column::new("WS v5", Protocol::WebSocketExec(Subprotocol::V5)),
 ];
 
 static FORWARD: [Column; 5] = [
-    Column::new("SPDY", Protocol::PortForward),
-    Column::new("WS tunnel", Protocol::Tunnel),
-    Column::new("WS unnamed", Protocol::PortChannels(Subprotocol::Unnamed)),
-    Column::new("WS v4", Protocol::PortChannels(Subprotocol::V4)),
-    Column::new("WS v4 base64", Protocol::PortChannels(Subprotocol::V4Base64)),
+    Column::new("SPDY", Protocol::SpdyPortForward),
+    Column::new("WS tunnel", Protocol::TunneledPortForward),
+    Column::new("WS unnamed", Protocol::LegacyPortForward(Subprotocol::Unnamed)),
+    Column::new("WS v4", Protocol::LegacyPortForward(Subprotocol::V4)),
+    Column::new("WS v4 base64", Protocol::LegacyPortForward(Subprotocol::V4Base64)),
 ];

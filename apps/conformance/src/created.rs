@@ -1,6 +1,6 @@
-//! A pod of our own in somebody's cluster.
+//! A pod that this program creates in the user's cluster.
 //!
-//! Owns it from its making to its removal. What it runs is what the cases need, with busybox' programs.
+//! Holds the pod from its creation to its deletion. Its containers run what the cases need, with programs of busybox.
 
 use std::error::Error;
 use std::time::{Duration, SystemTime};
@@ -12,24 +12,24 @@ use serde_json::json;
 
 use crate::target;
 
-/// Says every line of its stdin on both outputs.
+/// Repeats each line of its stdin on both outputs.
 const ATTACH: &str = "while IFS= read -r line; do echo \"out:$line\"; echo \"err:$line\" >&2; done; exec sleep 7200";
-/// Sends back what it is sent. A shell is the first process: one that collects what others leave behind.
-/// nc's backlog is short, so that of many connections at a time some are never served: tcpsvd, where there is one, has a longer.
+/// Sends back what it receives. The first process is a shell, because a shell collects orphaned processes. nc has a
+/// short backlog and drops some of many concurrent connections, so tcpsvd is used where it exists.
 const MAIN: &str =
     "if command -v tcpsvd >/dev/null; then tcpsvd -c 1000 -b 128 0.0.0.0 7007 cat & else nc -ll -p 7007 -e cat & fi
     while :; do sleep 60; done";
 const ECHO_PORT: u16 = 7007;
-/// Nobody listens there.
+/// A port on which nothing listens.
 const REFUSED_PORT: u16 = 7008;
-/// Pulled, placed and started.
+/// The time limit for pulling, scheduling and starting the pod.
 const STARTED: Duration = Duration::from_secs(180);
-/// Why a container waits that will not start.
+/// The waiting reasons of a container that will never start.
 const HOPELESS: [&str; 4] = ["ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError"];
-/// Where not even its maker is left to remove it.
+/// After this time the pod ends by itself, in case this program cannot delete it.
 const LONGEST_SECONDS: u32 = 4 * 60 * 60;
 
-/// The pod, from before it is made until it is removed.
+/// The pod, from before its creation until its deletion.
 #[derive(Debug)]
 pub struct Created {
     pods: Api<Pod>,
@@ -38,10 +38,11 @@ pub struct Created {
 }
 
 impl Created {
-    /// Names one, and has not made it yet. The name is ours, so that it can be removed whatever becomes of the answer.
+    /// Names the pod, and does not create it yet. The name is chosen here, so that the pod can be deleted even if the
+    /// answer to its creation is lost.
     ///
     /// # Errors
-    /// Where what it is to be is no pod.
+    /// Fails if the description is not a valid pod.
     pub fn named(client: Client, namespace: &str, image: &str, node: Option<&str>) -> Result<Self, serde_json::Error> {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let name = format!("kubestream-conformance-{:x}-{}", since.as_millis(), std::process::id());
@@ -52,7 +53,7 @@ impl Created {
                 "imagePullPolicy": "IfNotPresent",
                 "command": ["sh", "-c", script],
                 "stdin": stdin,
-                // A quota may ask for them.
+                // A quota may require these.
                 "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}, "limits": {"cpu": "2", "memory": "256Mi"}},
             })
         };
@@ -73,24 +74,24 @@ impl Created {
         Ok(Self { pods: Api::namespaced(client, namespace), pod, name })
     }
 
-    /// Has it made.
+    /// Creates the pod.
     ///
     /// # Errors
-    /// What the API server says.
+    /// Fails with the API server's error.
     pub async fn make(&self) -> Result<(), kube::Error> {
         self.pods.create(&PostParams::default(), &self.pod).await.map(drop)
     }
 
-    /// Waits until it runs.
+    /// Waits until the pod runs.
     ///
     /// # Errors
-    /// Where it does not, with what the cluster says of it.
+    /// Fails with what the cluster says about a pod that does not run.
     pub async fn started(&self, namespace: &str) -> Result<target::Pod, Box<dyn Error + Send + Sync>> {
         let began = tokio::time::Instant::now();
         loop {
             let status = self.pods.get(&self.name).await?.status.unwrap_or_default();
             let containers = status.container_statuses.clone().unwrap_or_default();
-            // Whatever else a cluster puts beside them.
+            // A cluster may add containers of its own; they do not count.
             let is_ready = |name: &str| containers.iter().any(|container| container.name == name && container.ready);
             if is_ready("main") && is_ready("attach") {
                 return Ok(target::Pod {
@@ -114,10 +115,10 @@ impl Created {
         }
     }
 
-    /// Has it removed, if it is there. It is tried a few times, each for a bounded time.
+    /// Deletes the pod, if it exists. Tries a few times, each with a time limit.
     ///
     /// # Errors
-    /// What the API server said last.
+    /// Fails with the API server's last error.
     pub async fn remove(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
         const TRIES: usize = 5;
         const EACH: Duration = Duration::from_secs(10);
@@ -132,7 +133,7 @@ impl Created {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        Err(format!("the pod {} is left behind: {last}", self.name).into())
+        Err(format!("the pod {} was not deleted: {last}", self.name).into())
     }
 
     #[must_use]

@@ -1,14 +1,14 @@
-//! A port of this machine that sends back what it is sent: for servers whose pods are this machine.
+//! An echo port on this machine, for servers whose pods are this machine.
 
 use std::io;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Sends back whatever comes, up to its end, as long as its tasks live. Says at which port.
+/// Opens a port that sends back what it receives, up to the end, while its tasks live. Returns the port.
 ///
 /// # Errors
-/// Where there is no port.
+/// Fails if no port can be opened.
 pub async fn serve(tasks: &mut JoinSet<()>) -> io::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
@@ -26,14 +26,14 @@ pub async fn serve(tasks: &mut JoinSet<()>) -> io::Result<u16> {
 
 async fn send_back(mut tcp: TcpStream) {
     let (mut from, mut to) = tcp.split();
-    // Who breaks off wants nothing back.
+    // A client that breaks off needs nothing sent back.
     let _ = tokio::io::copy(&mut from, &mut to).await;
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 ///
 /// # Errors
-/// Where there is none.
+/// Fails if no port is free.
 pub async fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
 }

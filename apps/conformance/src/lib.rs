@@ -1,6 +1,7 @@
-//! Judges a server of exec, attach and port-forward: what it speaks, and where it departs from what every server must do.
+//! Tests a server of exec, attach and port-forward: which protocols it offers, and where it departs from what every
+//! server must do.
 //!
-//! Owns the cases and how they are run and told. It is a client alone: what a server is made of, it does not know.
+//! Holds the cases, the run and the reports. It is only a client, and knows nothing of how a server is built.
 
 pub mod bench;
 pub mod cases;
@@ -14,7 +15,7 @@ pub mod scale;
 pub mod target;
 pub mod verdict;
 
-/// The examples of docs/guides.md, compiled: what they need is here.
+/// Compiles the examples of docs/guides.md here, because this crate has the dependencies that they need.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guides.md")]
 struct Guides;

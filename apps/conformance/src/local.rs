@@ -1,6 +1,6 @@
-//! What this process itself has for a run: the built-in node, judged where nothing else is named, and a port that sends back.
+//! What this process serves for a run: the built-in node, tested if no other server is named, and an echo port.
 //!
-//! Owns their tasks. All of it is on loopback.
+//! Holds their tasks. Everything listens on loopback only.
 
 use std::net::IpAddr;
 
@@ -10,12 +10,12 @@ use kubestream_apps::{Failure, node};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// The node, until it is dropped.
+/// Starts the node, which serves until its tasks are dropped.
 pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let mut tasks = JoinSet::new();
-    // Half of the cases are such that it has something to say of them.
+    // Half of the cases provoke errors, so the node's log is discarded.
     tasks.spawn(node::serve(listener, |_| {}));
     let echo = echo::serve(&mut tasks).await?;
     let pod = Pod {
@@ -28,7 +28,7 @@ pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {
         takes_many: true,
     };
     let mut target = Target::new(&kube::Config::new(url.parse()?), pod)?;
-    // It is ours: what others are known for is no excuse.
+    // The node is part of this project, so known departures of other servers do not excuse it.
     target.strict = true;
     Ok((target, tasks))
 }

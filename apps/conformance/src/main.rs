@@ -1,6 +1,6 @@
-//! What a server of `kubectl exec`, `attach` and `port-forward` speaks, and where it departs.
+//! Tests a server of `kubectl exec`, `attach` and `port-forward`, and reports where it departs from the protocols.
 //!
-//! Owns the command line, and what there is before and after a run.
+//! Holds the command line, and what happens before and after a run.
 
 mod arguments;
 mod local;
@@ -24,9 +24,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Judged};
 
-/// For an API server's answer.
+/// The time limit of an API server's answer.
 const ANSWERED: Duration = Duration::from_secs(30);
-/// As a shell has it for SIGINT.
+/// The exit status of a shell for SIGINT.
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
@@ -50,11 +50,11 @@ async fn main() -> ExitCode {
 async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
     let unknown = |name: &&String| !ALL.iter().any(|case| names(name, case));
     if let Some(name) = arguments.only.iter().find(unknown) {
-        return Err(format!("there is no case {name:?}: --list says which there are").into());
+        return Err(format!("there is no case {name:?}: --list shows all cases").into());
     }
     let columns = || Group::ALL.iter().flat_map(|group| group.columns());
     if let Some(name) = arguments.column.iter().find(|name| columns().all(|column| column.name != **name)) {
-        return Err(format!("there is no column {name:?}: the table has their names").into());
+        return Err(format!("there is no column {name:?}: the head of the table shows all columns").into());
     }
     match arguments.judged().await? {
         Judged::There(target, _tasks) => report(&arguments, target).await,
@@ -64,7 +64,7 @@ async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
             let node = arguments.node.as_deref();
             let created = Arc::new(Created::named(client, &namespace, &arguments.image, node)?);
             let mut interrupted = Interrupted::new()?;
-            // A task of its own: not even a panic keeps the pod from being removed.
+            // On a task of its own, so that even a panic does not keep the pod from being deleted.
             let judging = tokio::spawn({
                 let (arguments, created) = (Arc::clone(&arguments), Arc::clone(&created));
                 async move {
@@ -80,24 +80,24 @@ async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
                 () = interrupted.next() => Ok(ExitCode::from(INTERRUPTED)),
             };
             stop.abort();
-            // Who interrupts that as well wants no more of it.
+            // A second interrupt skips the deletion.
             tokio::select! {
                 removed = created.remove() => match removed {
-                    Ok(()) => eprintln!("removed the pod {}", created.name()),
+                    Ok(()) => eprintln!("deleted the pod {}", created.name()),
                     Err(error) => eprintln!("error: {error}"),
                 },
-                () = interrupted.next() => eprintln!("error: the pod {} is left behind", created.name()),
+                () = interrupted.next() => eprintln!("error: the pod {} was not deleted", created.name()),
             }
             judged
         }
     }
 }
 
-/// Whatever asks a program to end.
+/// The signals that ask a program to end.
 struct Interrupted([Signal; 3]);
 
 impl Interrupted {
-    /// From now on they do nothing else.
+    /// From now on the signals only do this.
     fn new() -> std::io::Result<Self> {
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let [interrupt, terminate, hangup] = kinds.map(signal);
@@ -134,7 +134,7 @@ async fn report(arguments: &Arguments, mut target: Target) -> Result<ExitCode, F
             .as_ref()
             .map(|file| junit(&report).map_err(std::io::Error::other).and_then(|text| std::fs::write(file, text))),
     ];
-    // Who reads no more of it has seen enough.
+    // If stdout is closed, the user has seen enough.
     let _ = write!(std::io::stdout(), "{}", table(&report));
     for written in files.into_iter().flatten() {
         written?;
@@ -144,7 +144,9 @@ async fn report(arguments: &Arguments, mut target: Target) -> Result<ExitCode, F
     }
     let tried = |cell: &Cell| !matches!(cell.outcome, Err(Departure::NotOffered(_)));
     if !report.rows.iter().flat_map(|row| &row.cells).any(tried) {
-        return Err("nothing was tried: the server has none of it, or there are no such cases in these columns".into());
+        return Err(
+            "nothing was tested: the server offers none of the protocols, or these columns have no such case".into()
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,4 +1,4 @@
-//! Where a run is, on stderr: a line that moves on a terminal, and a line a failure elsewhere.
+//! Shows the progress of a run on stderr: a line that changes on a terminal, and otherwise one line for each failure.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) struct Progress {
     bar: ProgressBar,
     moves: bool,
-    /// Of the case that was told of last, where lines stay.
+    /// The name of the last case reported, where lines are not overwritten.
     told: &'static str,
 }
 
@@ -26,7 +26,9 @@ impl Progress {
 
     pub(crate) fn show(&mut self, event: &Event<'_>) {
         match event {
-            Event::Probing(column) => self.bar.set_message(format!("what it speaks: {}", column.name)),
+            Event::Probing(column) => {
+                self.bar.set_message(format!("which protocols the server offers: {}", column.name))
+            }
             Event::Begins { case, column, done, of } => {
                 self.bar.set_length(*of as u64);
                 self.bar.set_position(*done as u64);

@@ -1,6 +1,6 @@
 //! Runs the cases, each in each of its columns, one after another.
 //!
-//! Owns the deadlines, and what a server is found to have. No case can take the run down with it, or hold it up.
+//! Holds the deadlines, and which protocols the server offers. A case that panics or hangs does not stop the run.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,23 +17,23 @@ use crate::scale::Scale;
 use crate::target::Target;
 use crate::verdict::{Departure, Outcome, failed};
 
-/// What became of all of it.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Report {
     pub rows: Vec<Row>,
-    /// The columns that the server has not, and in what words it said so.
+    /// The columns that the server does not offer, with its words.
     pub absent: Vec<(Group, Column, String)>,
     pub took: Duration,
 }
 
-/// Of a case.
+/// The row of one case.
 #[derive(Debug)]
 pub struct Row {
     pub case: &'static Case,
     pub cells: Vec<Cell>,
 }
 
-/// Of a case in a column.
+/// One case in one column.
 #[derive(Debug)]
 pub struct Cell {
     pub column: Column,
@@ -41,12 +41,12 @@ pub struct Cell {
     pub took: Duration,
 }
 
-/// Where a run is.
+/// The progress of a run.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// It is asked for each version.
+    /// The server is asked whether it offers this column's version.
     Probing(Column),
-    /// So many of so many cells are done, and this one is next.
+    /// `done` of `of` cells are finished, and this cell is next.
     Begins {
         case: &'static Case,
         column: Column,
@@ -60,12 +60,12 @@ pub enum Event<'a> {
 }
 
 impl Report {
-    /// What did not pass, and is not known.
+    /// The cells that count against the server.
     pub fn failures(&self) -> impl Iterator<Item = (&'static Case, &Cell)> {
         self.departures().filter(|(_, cell)| cell.outcome.as_ref().is_err_and(Departure::is_failure))
     }
 
-    /// All that is not as it should be, known or not.
+    /// All cells that did not pass, known departures included.
     pub fn departures(&self) -> impl Iterator<Item = (&'static Case, &Cell)> {
         let cells = self.rows.iter().flat_map(|row| row.cells.iter().map(|cell| (row.case, cell)));
         cells.filter(|(_, cell)| cell.outcome.is_err())
@@ -76,16 +76,16 @@ impl Report {
     }
 }
 
-/// What the server says to a version that is offered alone.
+/// The server's answer to a version that is offered alone.
 enum Found {
     There,
-    /// It has it not, in whatever words.
+    /// The server does not offer it. The text is its answer.
     Absent(String),
-    /// It says something that is no answer to the question.
+    /// The answer is neither an upgrade nor a refusal of the version.
     Broken(Departure),
 }
 
-/// Runs the cases in the columns that `wanted` says.
+/// Runs the cases in the columns that `wanted` selects.
 pub async fn run(
     target: Arc<Target>,
     scale: Arc<Scale>,
@@ -101,7 +101,7 @@ pub async fn run(
         ALL.iter().map(|case| (case, columns_of(case))).filter(|(_, columns)| !columns.is_empty()).collect();
     let mut found = Vec::new();
     for group in [Group::Exec, Group::Forward] {
-        // What a carrier has, the cases of the handshake choose from.
+        // The cases of the handshake choose among all protocols of a transport, so all of them are asked for.
         let asked = |column: &&Column| {
             cases.iter().any(|(case, columns)| {
                 case.group == group && columns.contains(column)
@@ -180,13 +180,13 @@ async fn probe(bench: &Bench, group: Group) -> Found {
     }
 }
 
-/// A refusal of a version, and not of whoever asks.
+/// True if the server refuses the version, and not the client.
 fn is_about_the_version(refusal: &Refusal) -> bool {
     let forbidden = refusal.object().is_some_and(|status| status.reason == "Forbidden");
     [400, 403, 426, 501].contains(&refusal.status.as_u16()) && !forbidden
 }
 
-/// Why there is nothing to be tried. What is wrong with a column is said once, by the first case that is wanted of it.
+/// Returns why there is nothing to try. A fault of the whole column is reported once, by the first case in it.
 fn missing(
     case: &Case,
     column: Column,
@@ -194,19 +194,19 @@ fn missing(
     offered: &[Protocol],
     is_first: bool,
 ) -> Option<Departure> {
-    let carrier = column.protocol.carrier();
+    let transport = column.protocol.transport();
     let broken = |departure: &Departure| {
         if is_first { departure.clone() } else { Departure::NotOffered("its handshake failed".into()) }
     };
     if case.group == Group::Handshake {
-        if offered.iter().any(|protocol| protocol.version().is_some() && protocol.carrier() == carrier) {
+        if offered.iter().any(|protocol| protocol.version().is_some() && protocol.transport() == transport) {
             return None;
         }
-        let of_carrier =
-            found.iter().filter(|(group, other, _)| *group == Group::Exec && other.protocol.carrier() == carrier);
+        let of_transport =
+            found.iter().filter(|(group, other, _)| *group == Group::Exec && other.protocol.transport() == transport);
         let mut faults =
-            of_carrier.filter_map(|(.., found)| if let Found::Broken(fault) = found { Some(fault) } else { None });
-        let absent = || Departure::NotOffered(format!("it has no exec over {carrier}"));
+            of_transport.filter_map(|(.., found)| if let Found::Broken(fault) = found { Some(fault) } else { None });
+        let absent = || Departure::NotOffered(format!("the server has no exec over {transport}"));
         return Some(faults.next().map_or_else(absent, broken));
     }
     let (.., found) = found.iter().find(|(group, other, _)| *group == case.group && *other == column)?;
@@ -217,18 +217,18 @@ fn missing(
     }
 }
 
-/// A task of its own: what panics or does not end ends there.
+/// Runs a case on a task of its own, so that a panic or a hang ends with it.
 async fn one(case: &Case, bench: Bench) -> Outcome {
     let deadline = bench.scale.deadline;
     let mut task = Task(tokio::spawn((case.run)(bench)));
     match tokio::time::timeout(deadline, &mut task.0).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(failed("a case that ends", panic)),
-        Err(_) => Err(failed("an end", format_args!("none within {} s", deadline.as_secs()))),
+        Err(_) => Err(failed("an end", format_args!("no end within {} s", deadline.as_secs()))),
     }
 }
 
-/// It ends when it is dropped.
+/// Aborts the task when it is dropped.
 struct Task(JoinHandle<Outcome>);
 
 impl Drop for Task {

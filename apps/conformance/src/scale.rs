@@ -1,33 +1,33 @@
-//! How much of everything a run does.
+//! The sizes of a run.
 //!
-//! Owns the figures, in one place, and their defaults.
+//! Holds the figures and their defaults in one place.
 
 use std::time::Duration;
 
-/// The size of a run.
+/// The sizes of a run.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    /// Fast exits, each of which must have all its output.
+    /// The number of commands that exit at once. Each must deliver its whole output.
     pub fast_exits: usize,
-    /// Megabytes, of 10^6 bytes, each way.
+    /// The size of a large transfer in each direction, in megabytes of 10^6 bytes.
     pub megabytes: usize,
-    /// Exit codes 0, 1, … up to this many, of which there are 256.
+    /// How many exit codes are tried, of 256.
     pub exit_codes: usize,
-    /// Sessions at a time, each on its own connection.
+    /// The number of concurrent sessions, each on its own connection.
     pub sessions: usize,
-    /// Forwarded connections at a time.
+    /// The number of concurrent forwarded connections.
     pub connections: usize,
-    /// Outputs that end under a client that writes.
+    /// How many outputs are read to their end while the client writes.
     pub tails: usize,
-    /// Short sessions that run at a time where a case has many of them.
+    /// How many short sessions run at once, in a case that has many.
     pub parallel: usize,
-    /// What the client's keepalive is set to: kubectl's.
+    /// The interval of the client's keepalive; the default is kubectl's.
     pub keepalive: Duration,
-    /// How long nothing happens, where nothing must.
+    /// How long a case stays silent to see what an idle session does.
     pub idle: Duration,
-    /// For anything that happens at once on a server that is well.
+    /// The time limit of a step that a healthy server does at once.
     pub patience: Duration,
-    /// For a case in one column, whatever it does.
+    /// The time limit of a case in one column.
     pub deadline: Duration,
 }
 

@@ -1,6 +1,6 @@
-//! The server that is judged, and how it is reached.
+//! The server to test, and how to reach it.
 //!
-//! Owns the dialling, the credentials and the paths. It must not know what a case wants of them.
+//! Holds dialling, credentials and paths. It knows nothing of the cases.
 
 use std::error::Error;
 use std::fmt;
@@ -16,11 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 
-/// A connection, whatever it goes through.
+/// A connection, directly or through TLS and proxies.
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
-/// What is asked for of a pod.
+/// The subresource of the pod that is requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Exec,
@@ -28,37 +28,38 @@ pub enum Operation {
     PortForward,
 }
 
-/// Whose paths the server has.
+/// The paths that the server uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Paths {
     ApiServer,
     Kubelet,
 }
 
-/// What runs there, as far as a case needs it.
+/// What runs in the pod, as far as the cases need it.
 #[derive(Clone, Debug)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
-    /// Where commands are run; the pod's own choice where it is not said.
+    /// The container in which commands are run. `None` leaves the choice to the server.
     pub container: Option<String>,
-    /// Whose main process says every line of its stdin on both outputs; without, attach is not tried.
+    /// The container whose main process repeats each line of its stdin on both outputs. With `None`, attach is not
+    /// tested.
     pub attach: Option<String>,
-    /// A port that sends back what it is sent, up to its end; without, port-forward is not tried.
+    /// A port that sends back what it receives, up to its end. With `None`, port-forward is not tested.
     pub echo: Option<u16>,
-    /// A port that nobody listens on.
+    /// A port on which nothing listens.
     pub refused: u16,
-    /// The port that sends back is known to take many connections at a time.
+    /// The echo port is known to accept many concurrent connections.
     pub takes_many: bool,
 }
 
-/// The server, and what is on it.
+/// The server, and the pod on it.
 pub struct Target {
     pub pod: Pod,
     pub paths: Paths,
-    /// It has more than one container to run a command in, and so can be asked for one that it has not.
+    /// The server has more than one container, so a request can name one that does not exist.
     pub has_containers: bool,
-    /// Nothing is forgiven: what others are known to do is a failure here.
+    /// Known departures of other servers count as failures here.
     pub strict: bool,
     base: String,
     connect: BoxCloneSyncService<Uri, Box<dyn Io>, BoxError>,
@@ -67,16 +68,16 @@ pub struct Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never what it is reached with.
+        // The credentials are not shown.
         f.debug_struct("Target").field("base", &self.base).field("pod", &self.pod).finish_non_exhaustive()
     }
 }
 
 impl Target {
-    /// Reached as a client of Kubernetes would, by the configuration of one.
+    /// A target that is reached by a client's configuration, as kube has it.
     ///
     /// # Errors
-    /// Where the configuration is not to be used: no such proxy, a key that is none, a plugin that fails.
+    /// Fails if the configuration is unusable: an unsupported proxy, an invalid key, or a plugin that fails.
     pub fn new(config: &kube::Config, pod: Pod) -> Result<Self, Box<dyn Error + Send + Sync>> {
         Ok(Self {
             pod,
@@ -89,7 +90,7 @@ impl Target {
         })
     }
 
-    /// The path and query of a request to the pod.
+    /// Returns the path and query of a request to the pod.
     #[must_use]
     pub fn url(&self, operation: Operation, container: Option<&str>, query: &str) -> String {
         let Self { base, pod: Pod { namespace, name, .. }, .. } = self;
@@ -111,18 +112,18 @@ impl Target {
         format!("{base}/{path}?{query}")
     }
 
-    /// A connection of its own, past TLS and whatever proxies there are.
+    /// Opens a connection, including TLS and the configured proxies.
     ///
     /// # Errors
-    /// Whatever keeps it from coming about.
+    /// Fails if the connection cannot be made.
     pub async fn dial(&self) -> Result<Box<dyn Io>, BoxError> {
         self.connect.clone().oneshot(self.base.parse()?).await
     }
 
-    /// Adds the credentials, and whom they are to act for.
+    /// Adds the credentials and the impersonation of the configuration.
     ///
     /// # Errors
-    /// Where a plugin or a token's renewal fails.
+    /// Fails if a plugin or the renewal of a token fails.
     pub async fn authorised(&self, request: Request<()>) -> Result<Request<()>, BoxError> {
         self.authorise.clone().oneshot(request).await
     }
@@ -139,7 +140,7 @@ fn connector(config: &kube::Config) -> Result<BoxCloneSyncService<Uri, Box<dyn I
     match proxy.scheme_str() {
         Some("http") => {
             let mut tunnel = Tunnel::new(proxy.clone(), tcp);
-            // Its name and password, if its URL has them.
+            // The name and password for the proxy, if its URL contains them.
             let matched = Matcher::builder().all(proxy.to_string()).build().intercept(&config.cluster_url);
             if let Some(password) = matched.as_ref().and_then(|proxy| proxy.basic_auth()) {
                 tunnel = tunnel.with_auth(password.clone());
@@ -150,11 +151,13 @@ fn connector(config: &kube::Config) -> Result<BoxCloneSyncService<Uri, Box<dyn I
             let socks = SocksV5::new(proxy.clone(), tcp);
             Ok(boxed(config.rustls_https_connector_with_connector(socks)?))
         }
-        other => Err(format!("a proxy is reached by http or socks5, not {}", other.unwrap_or("nothing")).into()),
+        other => {
+            Err(format!("the proxy's URL must begin with http or socks5, not {}", other.unwrap_or("nothing")).into())
+        }
     }
 }
 
-/// A connector of hyper's as one of tokio's.
+/// Turns a connector of hyper's into one of tokio's.
 fn boxed<C>(connector: C) -> BoxCloneSyncService<Uri, Box<dyn Io>, BoxError>
 where
     C: Service<Uri, Error: Into<BoxError>, Future: Send> + Clone + Send + Sync + 'static,
@@ -165,7 +168,8 @@ where
 }
 
 fn authoriser(config: &kube::Config) -> Result<BoxCloneSyncService<Request<()>, Request<()>, BoxError>, BoxError> {
-    // The layers change a request on its way to a service: here to one that answers with the request itself.
+    // The layers of kube change a request before they pass it to a service. This service returns the changed request as
+    // its answer.
     let back = service_fn(|request: Request<String>| async { Ok::<_, BoxError>(Response::new(request)) });
     let back = config.extra_headers_layer()?.layer(back);
     Ok(match config.auth_layer()? {
@@ -174,7 +178,7 @@ fn authoriser(config: &kube::Config) -> Result<BoxCloneSyncService<Request<()>, 
     })
 }
 
-/// Of requests that have no body.
+/// Adapts a service to requests without a body.
 fn bare<S>(service: S) -> BoxCloneSyncService<Request<()>, Request<()>, BoxError>
 where
     S: Service<Request<String>, Response = Response<Request<String>>, Error = BoxError, Future: Send>,

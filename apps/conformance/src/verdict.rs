@@ -1,37 +1,37 @@
-//! What became of a case, and in whose words.
+//! Outcomes: what happened to a case, and in what words.
 //!
-//! Owns the kinds of result. What is expected, the cases say.
+//! Holds the kinds of outcome. The cases say what is expected.
 
 use std::fmt::{self, Debug, Display};
 use std::time::Duration;
 
-/// What is done differently, where that is known and documented: of whom, and since when.
+/// A known departure: what is done differently, by which servers, in which versions.
 #[derive(Debug)]
 pub struct Known {
-    /// What a reader of the table is told.
+    /// The description in the table.
     pub text: &'static str,
-    /// Who does it, and in which versions it was seen.
+    /// Which servers do it, and in which versions it was seen.
     pub of: &'static str,
 }
 
 /// A case that did not pass.
 #[derive(Clone, Debug)]
 pub enum Departure {
-    /// Not what every server must do. `late`: nothing came at all, for as long as one waits.
+    /// The server does not do what every server must. With `late`, the time limit passed without an answer.
     Failed { expected: String, came: String, late: bool },
-    /// The server was not to be reached: whatever the case is about, it was not seen.
+    /// The server was not reached, so the case says nothing about it.
     Unreached(String),
-    /// Not what every server must do, and known.
+    /// A known departure from what every server must do.
     Known { known: &'static Known, expected: String, came: String },
-    /// The server has not what the case is about.
+    /// The server does not offer what the case tests.
     NotOffered(String),
 }
 
-/// Of one case in one column.
+/// The outcome of one case in one column.
 pub type Outcome<T = ()> = Result<T, Departure>;
 
 impl Departure {
-    /// It is known: unless it is something else altogether, or known as something else.
+    /// Turns a failure into a known departure. Other outcomes stay as they are.
     #[must_use]
     pub fn known(self, known: &'static Known) -> Self {
         match self {
@@ -40,25 +40,25 @@ impl Departure {
         }
     }
 
-    /// It is known that nothing comes; something that is wrong is not.
+    /// The same for a failure that is silence. A wrong answer stays a failure.
     #[must_use]
     pub fn known_silence(self, known: &'static Known) -> Self {
         if self.is_late() { self.known(known) } else { self }
     }
 
-    /// Nothing came.
+    /// True if the time limit passed without an answer.
     #[must_use]
     pub fn is_late(&self) -> bool {
         matches!(self, Self::Failed { late: true, .. })
     }
 
-    /// It counts against the server.
+    /// True if the outcome counts against the server.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Unreached(_))
     }
 
-    /// For a server that nothing is forgiven.
+    /// Turns a known departure into a failure, for strict runs.
     #[must_use]
     pub fn strict(self) -> Self {
         match self {
@@ -67,7 +67,7 @@ impl Departure {
         }
     }
 
-    /// Says where in a case it happened.
+    /// Adds where in the case it happened.
     #[must_use]
     pub fn at(self, place: impl Display) -> Self {
         match self {
@@ -90,18 +90,18 @@ impl Display for Departure {
     }
 }
 
-/// A failure, in words.
+/// A failure, described in words.
 pub fn failed(expected: impl Display, came: impl Display) -> Departure {
     Departure::Failed { expected: clipped(expected), came: clipped(came), late: false }
 }
 
-/// Nothing came.
+/// A failure because the time limit passed.
 pub fn late(expected: impl Display, limit: Duration) -> Departure {
     let came = format!("nothing within {} s", limit.as_secs());
     Departure::Failed { expected: clipped(expected), came, late: true }
 }
 
-/// What was seen is what had to be.
+/// Fails if the two differ.
 pub fn expect<T: PartialEq + Debug>(came: T, expected: T) -> Outcome {
     if came == expected {
         return Ok(());
@@ -109,9 +109,9 @@ pub fn expect<T: PartialEq + Debug>(came: T, expected: T) -> Outcome {
     Err(failed(format_args!("{expected:?}"), format_args!("{came:?}")))
 }
 
-/// An error of whatever kind, as what came instead.
+/// Turns an error of any kind into a failure.
 pub trait Instead<T> {
-    /// `expected` is what there is to be without the error.
+    /// `expected` is what should have come instead of the error.
     fn instead_of(self, expected: impl Display) -> Outcome<T>;
 }
 
@@ -121,7 +121,7 @@ impl<T, E: Display> Instead<T> for Result<T, E> {
     }
 }
 
-/// Long outputs are not for a table.
+/// Shortens a long text for the table.
 fn clipped(text: impl Display) -> String {
     const LONGEST: usize = 400;
     let text = text.to_string();

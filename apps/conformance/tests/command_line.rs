@@ -1,6 +1,6 @@
-//! What the program says, and what it exits with.
+//! The messages and exit statuses of the program.
 //!
-//! Owns no case: those judge servers, and this judges the judge's manners.
+//! Tests no server and no case, only the command line.
 
 #![allow(clippy::expect_used)]
 

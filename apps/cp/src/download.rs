@@ -1,7 +1,8 @@
-//! From a pod: `tar cf -` there, files here.
+//! Copies from a pod: `tar cf -` runs there, and its archive is unpacked here.
 //!
-//! Owns the order of the ending. A file that was asked for has its name only once tar says that it was read well; of a folder each
-//! file does once its bytes are there, so that what tar complains of in the end fails the copy but takes no file away.
+//! Decides when a copied file gets its final name. A single file gets it only after tar has reported success. The files
+//! of a folder get theirs as soon as their bytes are complete, so if tar reports an error at the end, the copy fails
+//! but the files stay.
 
 use std::path::PathBuf;
 
@@ -49,12 +50,12 @@ pub(crate) async fn download(
         talked = talk => Some(talked),
         () = stop.cancelled() => None,
     };
-    // With nothing more to come it ends soon, and takes what is not whole with it.
+    // The unpacking gets no more input, so it ends soon and removes incomplete files.
     let unpacked = unpacking.await?;
     bar.finish_and_clear();
     let Some(talked) = talked else { return Err(Interrupted.into()) };
     let Ok(((), complaints, status)) = talked else {
-        return Err(unpacked.err().map_or_else(|| "the archive goes on behind its end".into(), Into::into));
+        return Err(unpacked.err().map_or_else(|| "the archive continues after its end".into(), Into::into));
     };
     let said = ended(&command, status.map_err(lost)?, complaints)?;
     eprint!("{}", progress::harmless(&said));
@@ -65,10 +66,10 @@ pub(crate) async fn download(
     Ok(())
 }
 
-/// Nobody takes the archive any more.
+/// The unpacking has ended and takes no more of the archive.
 struct NotTaken;
 
-/// To the archive's end, or the connection's: which it was the status tells.
+/// Passes stdout on until it ends or the connection is lost. The status tells which.
 async fn relay(stdout: Option<RemoteOutput>, to: mpsc::Sender<Bytes>) -> Result<(), NotTaken> {
     let Some(mut stdout) = stdout else { return Ok(()) };
     while let Some(Ok(data)) = stdout.data().await {

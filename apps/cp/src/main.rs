@@ -1,10 +1,12 @@
-//! `kubectl cp`, small: files and folders into a pod and out of it.
+//! A small `kubectl cp`: copies files and folders to and from a pod.
 //!
-//! `cargo run --bin cp -- Cargo.toml demo:/tmp/` copies to a node of its own, on loopback; `--server http://127.0.0.1:8001` takes it to
-//! another server. The container needs tar, and for an upload `test`, `mv`, `rm` and, to fill a folder that is there, a `cp` that can link.
+//! `cargo run --bin cp -- Cargo.toml demo:/tmp/` copies to a built-in node on loopback; `--server
+//! http://127.0.0.1:8001` names another server. The container needs `tar`; an upload also needs `test`, `mv`, `rm` and,
+//! to merge into an existing folder, a `cp` that can make links.
 //!
-//! What differs from kubectl, since kubectl loses data there: whatever goes wrong is an error, and no file has its name before it is whole (but for
-//! `--in-place`). A download keeps modes and times, and the content of hard links. Nothing is resumed.
+//! It differs from kubectl where kubectl loses data: every fault is an error, and a file gets its name only when it is
+//! complete (except with `--in-place`). A download keeps modes, times and the content of hard links. An interrupted
+//! copy cannot be resumed.
 
 mod download;
 mod pack;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use kubestream_apps::session::Transport;
+use kubestream_apps::session::Preference;
 use kubestream_apps::transport::Tls;
 use kubestream_apps::{Failure, node};
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,35 +33,36 @@ use crate::pod::{CommandError, Interrupted, Pod};
 use crate::spec::{Remote, Spec, SpecError};
 use crate::upload::Upload;
 
-/// Copies files and folders into a container and out of it, as kubectl cp does.
+/// Copy files and folders to and from a container, as kubectl cp does.
 ///
-/// One of the two is in a pod: [NAMESPACE/]POD:PATH. A file goes into a folder under its own name, whether the folder is there or only meant, by a slash at the
-/// end. A folder that is uploaded does too if the other is there, and else takes its name; one that is downloaded is always merged into the one that is named.
+/// One of the two paths is in a pod: [NAMESPACE/]POD:PATH. A file is copied into DESTINATION if that is a folder or
+/// ends with a slash. A folder that is uploaded is copied into DESTINATION if that exists, and otherwise becomes
+/// DESTINATION. A folder that is downloaded is always merged into DESTINATION.
 #[derive(Parser)]
 struct Arguments {
-    /// The server: a kube-apiserver, or whatever speaks like one. Without it, a node of our own.
+    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// The namespace, of a pod that is named without one.
+    /// The namespace of a pod that is given without one.
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// The container.
+    /// The container name [default: the server's choice].
     #[arg(short, long)]
     container: Option<String>,
-    /// Leave out owners and permissions, and, of a download, times.
+    /// Do not preserve ownership and permissions and, in a download, modification times.
     #[arg(long)]
     no_preserve: bool,
-    /// Upload under the final names at once, with no command but tar: a copy that breaks off leaves what came.
+    /// Upload directly under the final names, with no command but tar. An interrupted copy leaves incomplete files.
     #[arg(long)]
     in_place: bool,
-    /// What carries a session: WebSocket, SPDY, or SPDY where WebSocket is refused.
-    #[arg(long, value_enum, default_value_t = Transport::Auto)]
-    transport: Transport,
+    /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.
+    #[arg(long, value_enum, default_value_t = Preference::Auto)]
+    transport: Preference,
     #[command(flatten)]
     tls: Tls,
-    /// What is copied.
+    /// The file or folder to copy.
     source: OsString,
-    /// Where to.
+    /// The path to copy it to.
     destination: OsString,
 }
 
@@ -70,7 +73,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error, 1),
     };
     let copied = runtime.block_on(run(arguments));
-    // A thread that reads or writes files may still have a last one to close.
+    // A thread that reads or writes files may still have to close its last one.
     runtime.shutdown_timeout(Duration::from_secs(10));
     match copied {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,7 +86,7 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The remote command's, if there is one.
+/// The exit code of the remote command, if that was the error.
 fn code(error: &Failure) -> u8 {
     const INTERRUPTED: u8 = 130;
     if error.is::<Interrupted>() {
@@ -124,7 +127,7 @@ async fn stop_on_a_signal(mut signal: tokio::signal::unix::Signal, stop: Cancell
     }
 }
 
-/// The pod, on the server that was named or on a node of our own.
+/// Returns the pod, on the named server or on a built-in node.
 async fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Result<Pod, Failure> {
     let Arguments { server, container, transport, tls, .. } = arguments;
     let server = match server {

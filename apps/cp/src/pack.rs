@@ -1,7 +1,7 @@
-//! Local files as an archive, made as it is sent.
+//! Packs local files into an archive while it is sent.
 //!
-//! Owns what goes into it and under which name: files, folders with their modes, and links as links. What is none of these is left out
-//! with a warning.
+//! Decides what goes into the archive and under which name: files, folders with their modes, and links as links.
+//! Anything else is left out with a warning.
 
 use std::fs::{self, File, Metadata, ReadDir};
 use std::io::{self, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::progress::warn;
 
-/// Where it stopped, and why.
+/// The path at which packing stopped, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", path.display())]
 pub(crate) struct PackError {
@@ -20,9 +20,10 @@ pub(crate) struct PackError {
     error: io::Error,
 }
 
-/// Writes all of an archive: a file or a folder, under this name, which is empty for a folder that is there already.
+/// Writes a whole archive of a file or folder under `name`. The name is empty if the content goes into an existing
+/// folder.
 ///
-/// The source itself may be a link, and is followed; links below it are not.
+/// If the source itself is a link, it is followed. Links below it are not.
 pub(crate) fn pack<W: Write>(source: &Path, name: &Path, to: W, bar: &ProgressBar) -> Result<(), PackError> {
     let mut archive = Builder::new(to);
     let mut folders: Vec<(ReadDir, PathBuf)> = Vec::new();
@@ -44,7 +45,7 @@ pub(crate) fn pack<W: Write>(source: &Path, name: &Path, to: W, bar: &ProgressBa
     archive.into_inner().and_then(|mut to| to.flush()).map_err(|error| at(source, error))
 }
 
-/// Bytes of all files that would be sent; those that cannot be asked come to light later.
+/// Returns the size of all files that would be sent. Files that cannot be read are reported when they are packed.
 pub(crate) fn total(source: &Path) -> u64 {
     let Ok(metadata) = fs::metadata(source) else { return 0 };
     if !metadata.is_dir() {
@@ -63,7 +64,7 @@ pub(crate) fn total(source: &Path) -> u64 {
     total
 }
 
-/// One entry; what is in it, where that is a folder.
+/// Packs one path, and what is in it if it is a folder.
 fn append<W: Write>(
     archive: &mut Builder<W>,
     path: &Path,
@@ -87,11 +88,11 @@ fn append<W: Write>(
         return Ok(None);
     }
     if !kind.is_file() {
-        warn(bar, &format!("{} is neither a file nor a folder: it is left out", path.display()));
+        warn(bar, &format!("{} is neither a file nor a folder: skipped", path.display()));
         return Ok(None);
     }
     let mut file = File::open(path)?;
-    // Its size is said before its bytes: as it is now, opened.
+    // The header gives the size before the bytes. It is taken from the open file.
     let metadata = file.metadata()?;
     header.set_metadata(&metadata);
     header.set_entry_type(EntryType::Regular);
@@ -99,12 +100,12 @@ fn append<W: Write>(
     let mut left = BufReader::with_capacity(BUFFER, (&mut file).take(metadata.len()));
     archive.append_data(&mut header, name, bar.wrap_read(Exact { from: &mut left, left: metadata.len() }))?;
     if file.read(&mut [0])? > 0 {
-        warn(bar, &format!("{} grew while it was read: what it was at first is copied", path.display()));
+        warn(bar, &format!("{} grew while it was read: only its first part was copied", path.display()));
     }
     Ok(None)
 }
 
-/// A reader that has to have as much as was said.
+/// A reader that must deliver exactly the size in the header.
 struct Exact<R> {
     from: R,
     left: u64,

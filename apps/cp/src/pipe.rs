@@ -1,7 +1,7 @@
-//! Bytes between a session, which is async, and an archive, which is not.
+//! A pipe between a session, which is async, and an archive, which blocks.
 //!
-//! Owns that no more than [`CHUNKS`] pieces wait. Either end that goes away ends the other: what was whole and what was cut the archive
-//! itself has to tell.
+//! Holds at most [`CHUNKS`] pieces. If one end goes away, the other ends too. Whether the archive is complete, only the
+//! archive itself can tell.
 
 use std::io::{self, Read, Write};
 
@@ -9,14 +9,14 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 const CHUNKS: usize = 16;
-/// What a piece is written in.
+/// The size of a piece.
 const CHUNK: usize = 32 * 1024;
 
 pub(crate) fn pipe() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
     mpsc::channel(CHUNKS)
 }
 
-/// The end that blocks, to be read.
+/// The blocking end, for reading.
 pub(crate) struct PipeReader {
     chunks: mpsc::Receiver<Bytes>,
     chunk: Bytes,
@@ -40,7 +40,7 @@ impl Read for PipeReader {
     }
 }
 
-/// The end that blocks, to be written, and flushed at the end.
+/// The blocking end, for writing. It must be flushed at the end.
 pub(crate) struct PipeWriter {
     chunks: mpsc::Sender<Bytes>,
     chunk: BytesMut,

@@ -1,7 +1,7 @@
-//! Where the entries of an archive land, and how.
+//! Writes the entries of an archive to their places.
 //!
-//! Owns that nothing is written outside of the destination or through a link, and that a file has its name only once it is whole: until then it
-//! has a temporary one beside it, which goes away with [`NamedTempFile`].
+//! Guarantees that nothing is written outside of the destination or through a link, and that a file gets its name only
+//! when it is complete. Until then it has a temporary name in the same folder, which [`NamedTempFile`] removes.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -12,33 +12,33 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::NamedTempFile;
 
-/// Of a mode, what is kept: no set-user-id for whoever unpacks.
+/// The bits of a mode that are kept. The set-user-id bits are dropped, for safety of the user who unpacks.
 const PERMISSIONS: u32 = 0o777;
 
 /// The local end of a download.
 pub(crate) struct Destination {
-    /// As it was named.
+    /// The path as the user gave it.
     pub(crate) path: PathBuf,
-    /// What the source is called in its folder, if it has a name there.
+    /// The name of the source in its own folder, if it has one.
     pub(crate) name: Option<OsString>,
-    /// Modes and times are those of the archive.
+    /// Take modes and times from the archive.
     pub(crate) preserve: bool,
 }
 
-/// A file that is all there, under a temporary name.
+/// A complete file under a temporary name.
 pub(crate) struct Whole {
     file: NamedTempFile,
     path: PathBuf,
 }
 
 impl Whole {
-    /// Gives it its name, in place of what had it.
+    /// Gives the file its final name, and replaces what had that name.
     pub(crate) fn persist(self) -> io::Result<()> {
         self.file.persist(&self.path).map(drop).map_err(|error| at(&self.path, error.error))
     }
 }
 
-/// What an archive says of an entry, beside its name.
+/// The attributes of an archive's entry.
 #[derive(Clone, Copy)]
 pub(crate) struct Attributes {
     pub(crate) mode: u32,
@@ -52,7 +52,7 @@ impl Attributes {
 }
 
 impl Destination {
-    /// Where a source that is a file goes: into a folder under its own name, and elsewhere to what was named.
+    /// Returns the path of a single file: in the destination if that is a folder, otherwise the destination itself.
     pub(crate) fn for_file(&self) -> io::Result<PathBuf> {
         let means_folder = self.path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let path = match &self.name {
@@ -65,13 +65,13 @@ impl Destination {
         Ok(path)
     }
 
-    /// Where what is in a source that is a folder goes.
+    /// Returns the folder into which the content of a source folder goes.
     pub(crate) fn for_folder(&self) -> io::Result<Tree<'_>> {
         fs::create_dir_all(&self.path).map_err(|error| at(&self.path, error))?;
         Ok(Tree { destination: self, made: Vec::new() })
     }
 
-    /// Reads exactly that many bytes into a file.
+    /// Writes exactly `size` bytes to a file.
     pub(crate) fn write(&self, path: PathBuf, what: Attributes, size: u64, from: impl Read) -> io::Result<Whole> {
         let written = self.write_temporary(&path, what, size, from).map_err(|error| at(&path, error))?;
         Ok(Whole { file: written, path })
@@ -90,7 +90,7 @@ impl Destination {
             _ => Path::new("."),
         };
         let mode = if self.preserve { what.mode } else { 0o666 };
-        // Less the umask.
+        // The umask applies to this.
         let mut file = tempfile::Builder::new()
             .prefix(".kubestream-cp-")
             .permissions(Permissions::from_mode(mode))
@@ -103,22 +103,23 @@ impl Destination {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ended before the file did"));
         }
         if let Some(modified) = what.modified.filter(|_| self.preserve) {
-            // A time that the file system cannot hold is no reason to lose the file.
+            // If the file system cannot store this time, the file is kept without it.
             let _ = file.as_file().set_modified(modified);
         }
         Ok(file)
     }
 }
 
-/// A folder that is filled.
+/// A folder that is being filled.
 pub(crate) struct Tree<'a> {
     destination: &'a Destination,
-    /// The folders we made and are in, each inside the one before it: with what they are to be once they are full.
+    /// The folders that were created and are still being filled, from the outermost to the innermost, with their final
+    /// mode and time.
     made: Vec<(PathBuf, u32, Option<SystemTime>)>,
 }
 
 impl Tree<'_> {
-    /// A folder, new or there already. One that is new gets its mode and time once it is left.
+    /// Enters a folder, and creates it if needed. A new folder gets its mode and time when it is left.
     pub(crate) fn folder(&mut self, below: &Path, what: Attributes) -> io::Result<()> {
         let path = self.path(below)?;
         if !is_new(&path)? {
@@ -126,20 +127,20 @@ impl Tree<'_> {
         }
         let mode = if self.destination.preserve { what.mode } else { PERMISSIONS };
         DirBuilder::new().mode(mode).create(&path).map_err(|error| at(&path, error))?;
-        // Less the umask, as the system made it; until it is full we have to be able to fill it.
+        // The file system has applied the umask. While the folder is filled, its owner needs write access.
         let mode = fs::symlink_metadata(&path)?.permissions().mode() & PERMISSIONS;
         fs::set_permissions(&path, Permissions::from_mode(mode | 0o700))?;
         self.made.push((path, mode, what.modified.filter(|_| self.destination.preserve)));
         Ok(())
     }
 
-    /// A file, under its name once this is done.
+    /// Writes a file. It has its name when this returns.
     pub(crate) fn file(&mut self, below: &Path, what: Attributes, size: u64, from: impl Read) -> io::Result<()> {
         let path = self.path(below)?;
         self.destination.write(path, what, size, from)?.persist()
     }
 
-    /// Another name of a file that came before: a file of its own here.
+    /// Copies an earlier file, for an entry that is a hard link to it.
     pub(crate) fn copy(&mut self, below: &Path, of: &Path, what: Attributes) -> io::Result<()> {
         let mut original = self.destination.path.clone();
         for part in of.parent().into_iter().flatten() {
@@ -151,7 +152,7 @@ impl Tree<'_> {
         original.extend(of.file_name());
         let metadata = fs::symlink_metadata(&original).map_err(|error| at(&original, error))?;
         if !metadata.is_file() {
-            return Err(at(&original, io::Error::other("a hard link to what is no file")));
+            return Err(at(&original, io::Error::other("the target of a hard link is not a file")));
         }
         let from = File::open(&original).map_err(|error| at(&original, error))?;
         self.file(below, what, metadata.len(), from)
@@ -162,7 +163,7 @@ impl Tree<'_> {
         self.leave(0)
     }
 
-    /// Makes sure of the folders on the way, and that none of them is a link; leaves those that are not.
+    /// Creates the folders on the way, checks that none of them is a link, and leaves the folders that are not on it.
     fn path(&mut self, below: &Path) -> io::Result<PathBuf> {
         let mut path = self.destination.path.clone();
         for part in below.parent().into_iter().flatten() {
@@ -188,12 +189,12 @@ impl Tree<'_> {
     }
 }
 
-/// Whether there is nothing of that name; a folder is fine, and anything else in its place is an error.
+/// Returns true if the name is free, and false if it is a folder. Anything else is an error.
 fn is_new(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(false),
         Ok(metadata) if metadata.is_symlink() => {
-            Err(at(path, io::Error::other("a link is in the way: it is not followed")))
+            Err(at(path, io::Error::other("a link is in the way, and is not followed")))
         }
         Ok(_) => Err(at(path, io::ErrorKind::NotADirectory.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

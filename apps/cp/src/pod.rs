@@ -1,6 +1,6 @@
-//! The pod, as far as a copy needs it: commands in one of its containers, a connection each.
+//! The pod of a copy: runs commands in one of its containers, each on its own connection.
 //!
-//! Owns what a command's end means. Which commands they are is not known here.
+//! Decides what the end of a command means. It does not know the commands.
 
 use std::error::Error;
 use std::fmt;
@@ -9,28 +9,28 @@ use kubestream::exec::{self, Exec, ExecRequest, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
-use kubestream_apps::session::{self, Transport};
+use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
 use tokio::task::JoinHandle;
 
-/// Of what a command complains, this much is kept.
+/// How many bytes of a command's stderr are kept.
 const COMPLAINTS: usize = 16 * 1024;
 
 pub(crate) struct Pod {
-    /// Up to the query.
+    /// The URL up to its query.
     pub(crate) url: String,
     pub(crate) container: Option<String>,
-    pub(crate) transport: Transport,
+    pub(crate) transport: Preference,
     pub(crate) tls: Tls,
 }
 
-/// A command that runs, and the connection it has to itself.
+/// A running command, and the connection that it has to itself.
 pub(crate) struct Session {
     pub(crate) exec: Exec,
     driver: JoinHandle<()>,
 }
 
-/// How a command ended that did not end well.
+/// A command that did not succeed.
 #[derive(Debug)]
 pub(crate) struct CommandError {
     pub(crate) command: String,
@@ -39,7 +39,7 @@ pub(crate) struct CommandError {
 }
 
 impl CommandError {
-    /// It was never run: there is none of that name, most likely.
+    /// True if the command never ran, most likely because it does not exist.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self.status, ExitStatus::Failed(_) | ExitStatus::Code(126 | 127))
     }
@@ -58,7 +58,7 @@ impl fmt::Display for CommandError {
 
 impl Error for CommandError {}
 
-/// By a signal, here.
+/// The user interrupted the copy with a signal.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 pub(crate) struct Interrupted;
@@ -73,13 +73,13 @@ impl Pod {
         let url = format!("{}?{}", self.url, request.to_query());
         let upgraded = session::upgrade(&url, self.transport, None, &self.tls).await?;
         let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
-        // How the connection ends the session is told.
+        // The session reports how its connection ends.
         let driver = tokio::spawn(async move { drop(driver.await) });
         let exec = mux.exec(streams).await?;
         Ok(Session { exec, driver })
     }
 
-    /// Runs a command that reads nothing and has little to say.
+    /// Runs a command that reads no stdin and writes little.
     pub(crate) async fn run(&self, command: &[String]) -> Result<(), Failure> {
         let mut session = self.start(command, false).await?;
         let complaints = complaints(session.exec.stderr.take());
@@ -91,14 +91,15 @@ impl Pod {
 }
 
 impl Session {
-    /// The server's own end is waited for: a socket closed too early looks to it like a client that broke off.
+    /// Waits for the server to end the connection. To a server, a socket that closes earlier looks like a broken
+    /// client.
     pub(crate) async fn close(self) {
         drop(self.exec);
         let _ = self.driver.await;
     }
 }
 
-/// Success with what was said all the same, or the failure.
+/// Returns what a successful command wrote to stderr, or the failure.
 pub(crate) fn ended(command: &[String], status: ExitStatus, complaints: String) -> Result<String, CommandError> {
     if status.success() {
         return Ok(complaints);
@@ -107,7 +108,7 @@ pub(crate) fn ended(command: &[String], status: ExitStatus, complaints: String) 
     Err(CommandError { command, status, complaints })
 }
 
-/// What a command says on stderr, to its end. A connection that is lost is for others to tell.
+/// Reads a command's stderr to its end. A lost connection is reported elsewhere.
 pub(crate) async fn complaints(stderr: Option<RemoteOutput>) -> String {
     let mut all = Vec::new();
     if let Some(mut stderr) = stderr {
@@ -119,7 +120,7 @@ pub(crate) async fn complaints(stderr: Option<RemoteOutput>) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// A lost connection, in the words of a copy.
+/// Describes a lost connection as an interrupted copy.
 pub(crate) fn lost(error: exec::Error) -> Failure {
     format!("the copy was cut off: {error}").into()
 }

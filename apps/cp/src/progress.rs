@@ -1,15 +1,15 @@
-//! What is shown while a copy runs: a bar, on a terminal only.
+//! The progress of a copy: a bar, only on a terminal.
 //!
-//! Owns its looks, that a warning does not tear it, and that nothing from the pod gets at the terminal.
+//! Keeps warnings from tearing the bar, and text from the pod from controlling the terminal.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Without a total until there is one.
+/// Starts a bar that has no total yet.
 pub(crate) fn bar() -> ProgressBar {
     let bar = ProgressBar::no_length();
-    // Nothing is drawn, nor ticked, where stderr is no terminal.
+    // If stderr is not a terminal, nothing is drawn and no timer runs.
     if !bar.is_hidden() {
         bar.set_style(style("{spinner} {bytes} {bytes_per_sec} {msg}"));
         bar.enable_steady_tick(Duration::from_millis(200));
@@ -26,7 +26,7 @@ pub(crate) fn warn(bar: &ProgressBar, what: &str) {
     bar.suspend(|| eprintln!("warning: {}", harmless(what)));
 }
 
-/// What a pod says, and the names it gives, as text that does nothing to a terminal.
+/// Replaces control characters in text from the pod, so that it cannot control the terminal.
 pub(crate) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -40,6 +40,6 @@ pub(crate) fn harmless(text: &str) -> String {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A template that does not parse would be a bar that looks otherwise: no reason to fail.
+    // If the template did not parse, the bar would look different. That is no reason to fail.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

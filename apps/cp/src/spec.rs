@@ -1,12 +1,12 @@
-//! What is copied where: `PATH`, `POD:PATH` or `NAMESPACE/POD:PATH`, as kubectl spells it.
+//! The arguments of a copy: `PATH`, `POD:PATH` or `NAMESPACE/POD:PATH`, as in kubectl.
 //!
-//! Owns the spelling, and names within a pod. It asks no file system.
+//! Parses them, and handles paths in a pod. It uses no file system.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// One end of a copy.
+/// One argument of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Spec {
     Local(PathBuf),
@@ -23,22 +23,22 @@ pub(crate) struct Remote {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SpecError {
-    #[error("a file is named [[NAMESPACE/]POD:]PATH")]
+    #[error("a path must have the form [[NAMESPACE/]POD:]PATH")]
     Format,
     #[error("the path must not be empty")]
     Empty,
-    #[error("the name of a pod and a path in it have to be UTF-8")]
+    #[error("the name of a pod and the path in it must be UTF-8")]
     NotUtf8,
-    #[error("one of the two has to be in a pod: POD:PATH")]
+    #[error("one of the two paths must be in a pod: POD:PATH")]
     BothLocal,
-    #[error("one of the two has to be local: a copy from pod to pod is none")]
+    #[error("one of the two paths must be local: cp does not copy between pods")]
     BothRemote,
 }
 
 impl Spec {
     pub(crate) fn parse(argument: &OsStr) -> Result<Self, SpecError> {
         let bytes = argument.as_bytes();
-        // No pod's name begins like that; kubectl takes `./a:b` for the pod a in the namespace ".".
+        // No pod name begins like this. kubectl takes `./a:b` for the pod a in the namespace ".".
         let is_path = bytes.starts_with(b"/") || bytes.starts_with(b".");
         let colon = bytes.iter().position(|byte| *byte == b':').filter(|_| !is_path);
         let Some(colon) = colon else {
@@ -60,17 +60,17 @@ impl Spec {
     }
 }
 
-/// A path in a pod, never empty. Slashes alone separate its parts.
+/// A path in a pod. It is never empty, and only slashes separate its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RemotePath(String);
 
 impl RemotePath {
-    /// As an argument of a command, which must not take it for an option.
+    /// Returns the path as an argument that no command takes for an option.
     pub(crate) fn argument(&self) -> String {
         if self.0.starts_with('-') { format!("./{}", self.0) } else { self.0.clone() }
     }
 
-    /// Whether a folder is meant, whatever is there.
+    /// True if the path names a folder, whether or not it exists.
     pub(crate) fn means_folder(&self) -> bool {
         self.0.ends_with('/')
     }
@@ -84,7 +84,8 @@ impl RemotePath {
         Self(format!("{}/{name}", self.0.trim_end_matches('/')))
     }
 
-    /// The folder it is in, and its name there; `None` for a path that is a folder whatever its name, as `/` and `..`.
+    /// Splits the path into its folder and its name there. Returns `None` for a path whose last part is no name, such
+    /// as `/` and `..`.
     pub(crate) fn split(&self) -> Option<(Self, &str)> {
         let path = self.0.trim_end_matches('/');
         let (folder, name) = match path.rsplit_once('/') {
@@ -95,7 +96,7 @@ impl RemotePath {
         (!["", ".", ".."].contains(&name)).then(|| (Self(folder.to_owned()), name))
     }
 
-    /// The parts of the name that tar gives it in an archive: without what leads to the root or above.
+    /// Returns the parts of the name that tar uses in an archive: without a leading `/` and without `..`.
     pub(crate) fn member(&self) -> Vec<OsString> {
         let mut parts = Vec::new();
         for part in self.0.split('/') {

@@ -1,6 +1,7 @@
-//! An archive from a pod, which nobody vouches for, to local files.
+//! Unpacks an archive from a pod, which may be hostile, to local files.
 //!
-//! Owns what of it is believed: names that lie in what was asked for, sizes that its bytes bear out, an end that is its own. It writes nothing itself.
+//! Checks names, sizes and the end of the archive: a name must lie in the requested source, a size must match its
+//! bytes, and the end must be explicit. It writes no file itself.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -14,29 +15,29 @@ use tar::{Archive, Entry, EntryType};
 use crate::place::{Attributes, Destination, Tree, Whole};
 use crate::progress::{set_total, warn};
 
-/// Between the contents of two files: headers, long names and padding.
+/// The limit of what lies between the contents of two files: headers, long names and padding.
 const HEADERS: u64 = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
-    #[error("the archive has an entry that was not asked for: {0:?}")]
+    #[error("the archive contains an entry that was not requested: {0:?}")]
     Foreign(PathBuf),
     #[error("the archive was cut off")]
     Truncated,
     #[error("the archive is empty")]
     Empty,
-    #[error("{0:?} is a symbolic link, and cp follows none: copy what it leads to")]
+    #[error("{0:?} is a symbolic link, which cp does not follow: copy its target")]
     Link(PathBuf),
     #[error("{0:?} is neither a file nor a folder")]
     Special(PathBuf),
-    #[error("{0:?} is sparse, in a form that is not read here")]
+    #[error("{0:?} is sparse, in a format that is not supported")]
     Sparse(PathBuf),
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Unpacks what the archive has of `member`. A source that is a file is handed back, not yet under its name: whether it is
-/// whole its sender has the last word on.
+/// Unpacks what the archive has of `member`. A single file is returned without its final name, because the caller still
+/// has to check tar's status.
 pub(crate) fn unpack(
     from: impl Read,
     member: &[OsString],
@@ -47,14 +48,14 @@ pub(crate) fn unpack(
     let mut archive = Archive::new(Metered { from, allowed: &allowed, ended: &ended });
     let mut unpacking = Unpacking { member, destination, bar, tree: None, single: None };
     let unpacked = unpacking.entries(&mut archive, &allowed);
-    // Folders get their modes however it ended.
+    // Folders get their modes even after an error.
     let finished = unpacking.tree.as_mut().map_or(Ok(()), Tree::finish);
     unpacked?;
     finished?;
     if ended.get() {
         return Err(UnpackError::Truncated);
     }
-    // Behind the end there is padding, and tar has to get rid of it to say how it went.
+    // After the end of the archive there is padding. tar must be able to write it, or it would report a failure.
     allowed.set(u64::MAX);
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     if unpacking.tree.is_none() && unpacking.single.is_none() {
@@ -77,7 +78,7 @@ impl<'a> Unpacking<'a> {
             allowed.set(u64::MAX);
             let mut entry = entry?;
             self.entry(&mut entry)?;
-            // What nobody wanted of it does not count as headers.
+            // Skipped content does not count as headers.
             io::copy(&mut entry, &mut io::sink())?;
             allowed.set(HEADERS);
         }
@@ -96,7 +97,7 @@ impl<'a> Unpacking<'a> {
             return Err(UnpackError::Sparse(shown(&name)));
         }
         let is_source = below.as_os_str().is_empty();
-        // Before there were types, a slash made a folder.
+        // In archives from before entry types, a trailing slash marks a folder.
         let is_file = matches!(kind, EntryType::Regular | EntryType::Continuous);
         if kind == EntryType::Directory || is_file && name.ends_with(b"/") {
             let tree = self.tree(&name)?;
@@ -138,7 +139,7 @@ impl<'a> Unpacking<'a> {
         }
     }
 
-    /// The path below the source that an entry's name is. No tar writes a name that leads elsewhere.
+    /// Returns an entry's path relative to the source. tar never writes a name that leads elsewhere.
     fn below(&self, name: &[u8]) -> Result<PathBuf, UnpackError> {
         let foreign = || UnpackError::Foreign(shown(name));
         if name.starts_with(b"/") || name.contains(&0) {
@@ -158,7 +159,7 @@ impl<'a> Unpacking<'a> {
         if member.next().is_some() { Err(foreign()) } else { Ok(below) }
     }
 
-    /// The source is a folder.
+    /// Returns the folder to fill, because the source has turned out to be one.
     fn tree(&mut self, name: &[u8]) -> Result<&mut Tree<'a>, UnpackError> {
         if self.single.is_some() {
             return Err(UnpackError::Foreign(shown(name)));
@@ -170,7 +171,7 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-/// PAX has forms of its own, in which the content begins with a map.
+/// PAX has sparse formats of its own, in which the content begins with a map.
 fn is_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
     let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
     for extension in extensions {
@@ -181,13 +182,13 @@ fn is_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A name to be shown, as far as one can be.
+/// Shortens a name to a length that can be shown.
 fn shown(name: &[u8]) -> PathBuf {
     const LONGEST: usize = 4096;
     OsStr::from_bytes(&name[..name.len().min(LONGEST)]).into()
 }
 
-/// A reader that notes its end, and keeps headers from growing without bound.
+/// A reader that notes the end, and limits the size of headers.
 struct Metered<'a, R> {
     from: R,
     allowed: &'a Cell<u64>,

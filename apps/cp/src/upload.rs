@@ -1,8 +1,9 @@
-//! Into a pod: an archive made here, `tar -xmf -` there.
+//! Copies to a pod: an archive is made here, and `tar -xmf -` unpacks it there.
 //!
-//! Owns when the copy has its name. tar writes under a temporary one, and when all of it has come and tar is content, one command gives it
-//! the final one: `mv` for what is new, `cp -alf` for a folder that is there already, which links each whole file into it. A copy that breaks off has changed
-//! nothing but for what the temporary name holds, and that is removed if the pod can still be reached.
+//! Decides when the copy gets its final name. tar writes under a temporary name. After all bytes have arrived and tar
+//! has reported success, one command gives the copy its final name: `mv` for a new path, or `cp -alf` for an existing
+//! folder, which links each complete file into it. An interrupted copy changes nothing outside of the temporary name,
+//! and removes that if the pod can still be reached.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
@@ -30,18 +31,18 @@ pub(crate) struct Upload<'a> {
     pub(crate) source: PathBuf,
     pub(crate) to: RemotePath,
     pub(crate) preserve: bool,
-    /// tar writes under the final names.
+    /// tar writes directly under the final names.
     pub(crate) in_place: bool,
 }
 
-/// Where tar writes, and what makes it the copy.
+/// Where tar writes, and the commands that complete the copy.
 struct Plan {
-    /// tar's folder.
+    /// The folder in which tar runs.
     folder: RemotePath,
-    /// The source's name in the archive; empty for a folder whose content goes into tar's.
+    /// The name of the source in the archive. It is empty for a folder whose content goes directly into tar's folder.
     name: PathBuf,
     temporary: Option<RemotePath>,
-    /// The commands, once it is whole.
+    /// The commands that run after tar has reported success.
     finish: Vec<Vec<String>>,
 }
 
@@ -54,7 +55,7 @@ impl Upload<'_> {
             let remove = [["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec()];
             let removed = tokio::time::timeout(PATIENCE, self.commands(&remove)).await;
             if !matches!(removed, Ok(Ok(()))) {
-                eprintln!("warning: what has come of it may be left in the pod, as {temporary}");
+                eprintln!("warning: an incomplete copy may be left in the pod as {temporary}");
             }
         }
         copied
@@ -69,23 +70,23 @@ impl Upload<'_> {
         let is_folder = metadata.is_dir();
         let base = self.source.file_name();
         if !self.folder_is_there(&self.to).await? {
-            // A file whose name in the pod ends with a slash makes the folder that it is in.
+            // With a trailing slash, the path in the pod is the folder that gets the file, and it is created.
             let below = base.filter(|_| !is_folder && self.to.means_folder());
             return self.new_name(&self.to, below);
         }
         let Some(base) = base else { return Ok(self.merge(&self.to)) };
-        let base = base.to_str().ok_or_else(|| format!("{base:?} is not UTF-8, as a path in a pod has to be"))?;
+        let base = base.to_str().ok_or_else(|| format!("{base:?} is not UTF-8, which a path in a pod must be"))?;
         let target = self.to.join(base);
         match (self.folder_is_there(&target).await?, is_folder) {
             (true, true) => Ok(self.merge(&target)),
-            (true, false) => Err(format!("{target} is a folder in the pod, and {base} is none").into()),
+            (true, false) => Err(format!("{target} is a folder in the pod, and {base} is not").into()),
             (false, _) => self.new_name(&target, None),
         }
     }
 
-    /// For what is not there, or is a file that is replaced.
+    /// The plan for a new path, or for a file that is replaced.
     fn new_name(&self, target: &RemotePath, below: Option<&OsStr>) -> Result<Plan, Failure> {
-        let (folder, name) = target.split().ok_or_else(|| format!("{target} is no folder in the pod"))?;
+        let (folder, name) = target.split().ok_or_else(|| format!("{target} is not a folder in the pod"))?;
         if self.in_place {
             return Ok(Plan { folder, name: path(name, below), temporary: None, finish: Vec::new() });
         }
@@ -96,7 +97,7 @@ impl Upload<'_> {
         Ok(Plan { folder, name: path(&stage, below), temporary: Some(temporary), finish })
     }
 
-    /// For a folder that is there.
+    /// The plan for an existing folder.
     fn merge(&self, target: &RemotePath) -> Plan {
         let folder = target.clone();
         if self.in_place {
@@ -114,7 +115,7 @@ impl Upload<'_> {
             Ok(()) => Ok(true),
             Err(error) => match error.downcast_ref::<CommandError>() {
                 Some(ended) if ended.status.code() == Some(1) => Ok(false),
-                // kubectl too takes it for none then.
+                // kubectl also takes this to mean that there is no folder.
                 Some(ended) if ended.is_missing() && self.in_place => Ok(false),
                 Some(ended) if ended.is_missing() => Err(needed(ended)),
                 _ => Err(error),
@@ -148,7 +149,7 @@ impl Upload<'_> {
 
         let mut session = self.pod.start(&command, true).await?;
         if !session.exec.can_end_stdin() {
-            return Err("the server speaks a protocol in which stdin has no end".into());
+            return Err("the server chose a protocol that cannot end stdin".into());
         }
         let bar = progress::bar();
         let (chunks, packed) = pipe();
@@ -161,13 +162,13 @@ impl Upload<'_> {
         bar.finish_and_clear();
         let (stopped, complaints, status) = talked?;
         let at = |error: Failure| match &stopped {
-            Some(path) => format!("{error} (it had come to {})", path.display()).into(),
+            Some(path) => format!("{error} (after {})", path.display()).into(),
             None => error,
         };
         let status = status.map_err(lost).map_err(at)?;
         eprint!("{}", progress::harmless(&ended(&command, status, complaints)?));
         if stopped.is_some() {
-            return Err(at("tar ended before it had read all".into()));
+            return Err(at("tar ended before it had read the whole archive".into()));
         }
         session.close().await;
         Ok(())
@@ -184,8 +185,8 @@ impl Upload<'_> {
     }
 }
 
-/// Sends the archive and its end. Where the command takes no more of it, says how far it came; an archive that could not be made is an
-/// error, and has no end.
+/// Sends the archive and ends stdin. If the command stops reading, returns the path that was reached. If packing fails,
+/// returns that error and leaves stdin without an end.
 async fn feed(
     mut packed: mpsc::Receiver<Bytes>,
     packing: JoinHandle<Result<(), PackError>>,
@@ -209,7 +210,7 @@ async fn feed(
 }
 
 fn needed(missing: &CommandError) -> Failure {
-    format!("{missing} (--in-place does without it, and without what it is for)").into()
+    format!("{missing} (--in-place works without it, but leaves incomplete files if the copy is interrupted)").into()
 }
 
 fn path(name: &str, below: Option<&OsStr>) -> PathBuf {

@@ -1,7 +1,8 @@
-//! A container: one local process with its children, from its start to the last byte of its outputs.
+//! A container: one local process and its children, from the start to the last byte of output.
 //!
-//! Owns the process and its ends. Its outputs go to its [`Log`] and to whoever is attached; who asks for it is
-//! [`runtime_service`](crate::runtime_service)'s. There is no isolation: no root of its own, no user, no mounts, no limits.
+//! Holds the process and ends it. Its outputs go to its [`Log`] and to attached clients.
+//! [`runtime_service`](crate::runtime_service) handles the requests. There is no isolation: no root, user, mounts or
+//! limits of its own.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -29,7 +30,8 @@ use crate::sweep::{self, MARK};
 use crate::time::nanos;
 use crate::v1::ContainerConfig;
 
-/// How long an output may be silent, all of the container's processes having been ended, before whoever still holds it is taken for none of them.
+/// How long an output may be silent after all processes of the container have been ended. A process that still has it
+/// open then does not belong to the container.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
@@ -38,13 +40,13 @@ pub(crate) struct Container {
     pub(crate) sandbox: String,
     pub(crate) config: ContainerConfig,
     program: Vec<String>,
-    /// In nanoseconds of Unix time, as all of CRI's times.
+    /// In nanoseconds of Unix time, like all times in CRI.
     pub(crate) created: i64,
     pub(crate) log: Log,
     pub(crate) stdout: Fanout,
     pub(crate) stderr: Fanout,
     stdin: mpsc::Sender<Input>,
-    /// What is typed before there is a process.
+    /// Input that came before the process was started.
     typed: Mutex<Option<mpsc::Receiver<Input>>>,
     state: watch::Sender<State>,
 }
@@ -56,7 +58,7 @@ pub(crate) enum State {
     Exited { started: i64, finished: i64, code: i32, reason: &'static str, message: String },
 }
 
-/// What those who are attached do to a process.
+/// What attached clients send to a process.
 #[derive(Debug)]
 pub(crate) enum Input {
     Data(Bytes),
@@ -65,7 +67,7 @@ pub(crate) enum Input {
 }
 
 impl Container {
-    /// `program` is what it runs, by its config or by its image: never empty.
+    /// `program` is the command to run, from the container's config or its image. It is never empty.
     pub(crate) fn new(
         id: String,
         sandbox: String,
@@ -93,13 +95,13 @@ impl Container {
         self.state.borrow().clone()
     }
 
-    /// Waits until it has run, and all that it wrote is in its log.
+    /// Waits until the process has ended and its whole output is in the log.
     pub(crate) async fn ended(&self) {
-        // The sender is ours: it cannot be gone.
+        // This value owns the sender, so the wait cannot fail.
         let _ = self.state.subscribe().wait_for(|state| matches!(state, State::Exited { .. })).await;
     }
 
-    /// Where its process runs, and every exec's.
+    /// Where the container's process and its execs run.
     pub(crate) fn place(&self, tty: bool) -> Place {
         let ours = ["PATH", "HOME"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var_os(name)?)));
         let mut environment: Vec<_> = ours.collect();
@@ -112,7 +114,8 @@ impl Container {
         Place { directory: directory.map(PathBuf::from), environment: Some(environment) }
     }
 
-    /// Hands something to the process; waits while it does not read. Nothing comes of it once the process is gone.
+    /// Hands input to the process, and waits while the process does not read. After the process has ended, the input is
+    /// dropped.
     pub(crate) async fn input(&self, input: Input) {
         let _ = self.stdin.send(input).await;
     }
@@ -139,7 +142,8 @@ impl Container {
         Ok(())
     }
 
-    /// Asks it to end, if there is time for that, and then ends it. One that was not started never will be.
+    /// Asks the process to end, if there is time for that, and then kills it. A container that was not started stays so
+    /// for ever.
     pub(crate) async fn stop(&self, grace: Duration) {
         self.state.send_if_modified(|state| {
             let created = matches!(state, State::Created);
@@ -152,7 +156,7 @@ impl Container {
         });
         let State::Running { process: Some(process), .. } = self.state() else { return };
         if !grace.is_zero() {
-            // Gone already, at best.
+            // The process may have ended already.
             let _ = kill_process(process, Signal::TERM);
             if tokio::time::timeout(grace, self.ended()).await.is_ok() {
                 return;
@@ -204,12 +208,12 @@ impl Container {
         let status = child.wait().await;
         let finished = nanos(SystemTime::now());
         if let Some(group) = process {
-            // With its first process ends all of a container.
+            // The end of the first process ends the whole container.
             let _ = kill_process_group(group, Signal::KILL);
         }
         let id = self.id.clone();
         let _ = tokio::task::spawn_blocking(move || sweep::kill(&id)).await;
-        // No receiver is left where all outputs are at their end.
+        // If all outputs have ended, there is no receiver.
         let _ = gone.send(true);
         while outputs.join_next().await.is_some() {}
         self.stdout.end();
@@ -220,7 +224,7 @@ impl Container {
         });
     }
 
-    /// From the process to the log and to all who are attached, to the last byte.
+    /// Copies an output to the log and to attached clients, to the last byte.
     async fn follow(
         self: Arc<Self>,
         stream: &'static str,
@@ -238,7 +242,7 @@ impl Container {
     }
 }
 
-/// What a process writes next. `None` at the end, or once the container has ended and nothing more comes.
+/// Returns what a process writes next. `None` means the end, or that the container has ended and the output is silent.
 async fn piece(
     from: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
@@ -260,7 +264,7 @@ async fn piece(
     matches!(read, Ok(1..)).then(|| buffer.split().freeze())
 }
 
-/// From those who are attached to the process, for as long as it lives.
+/// Passes input from attached clients to the process while it lives.
 async fn feed<W: AsyncWrite + Unpin>(
     typed: Option<mpsc::Receiver<Input>>,
     mut to: Option<W>,

@@ -1,6 +1,6 @@
-//! ExecSync: a command whose outputs are the answer, as the kubelet's probes want it.
+//! ExecSync: runs a command and returns its outputs, as the kubelet's probes need it.
 //!
-//! Owns that it ends in time, and that no more is collected than an answer holds.
+//! Limits the time and the size of the outputs.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::v1::ExecSyncResponse;
 
-/// Bytes of each output. The kubelet takes answers of 16 MiB.
+/// The limit of each output in bytes. The kubelet accepts answers of up to 16 MiB.
 const MOST: usize = 7 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub(crate) enum Error {
     Io(Vec<String>, #[source] io::Error),
 }
 
-/// Runs a command to its end; `limit` zero is none.
+/// Runs a command to its end. A `limit` of zero means no limit.
 pub(crate) async fn run(command: Vec<String>, place: Place, limit: Duration) -> Result<ExecSyncResponse, Error> {
     let mut process = Command::new(&command[0]);
     if let Some(directory) = place.directory {
@@ -42,7 +42,7 @@ pub(crate) async fn run(command: Vec<String>, place: Place, limit: Duration) -> 
     let group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    // As containerd: what the command has left running is heard to its end, too.
+    // Like containerd, this also reads to their end the outputs of what the command leaves running.
     let run = async {
         let outputs = async { tokio::try_join!(collect(out, &mut stdout), collect(err, &mut stderr)) };
         tokio::try_join!(outputs, child.wait())
@@ -50,7 +50,7 @@ pub(crate) async fn run(command: Vec<String>, place: Place, limit: Duration) -> 
     let ended = timeout(if limit.is_zero() { Duration::MAX } else { limit }, run).await;
     match ended {
         Ok(Ok((_, status))) => {
-            // What it has left running is the container's.
+            // What the command leaves running belongs to the container.
             std::mem::forget(group);
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             Ok(ExecSyncResponse { stdout, stderr, exit_code: code.unwrap_or(255) })
@@ -61,20 +61,20 @@ pub(crate) async fn run(command: Vec<String>, place: Place, limit: Duration) -> 
     }
 }
 
-/// To the end of an output, or to where it is more than an answer holds.
+/// Reads an output to its end, or to the limit.
 async fn collect(from: Option<impl AsyncRead + Unpin>, to: &mut Vec<u8>) -> io::Result<()> {
     let Some(from) = from else { return Ok(()) };
     from.take(MOST as u64 + 1).read_to_end(to).await?;
     if to.len() > MOST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
 }
 
-/// A command that is given up is ended, and all that it has started.
+/// Kills a command and all that it started, if this is dropped.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // Gone already, at best.
+            // The group may have ended already.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }

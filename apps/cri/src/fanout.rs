@@ -1,6 +1,7 @@
-//! One output of a container, for all who are attached to it at the time.
+//! One output of a container, sent to all attached clients.
 //!
-//! Owns who gets what, and that none is missed in silence: who is slow holds the container up for a while, and is then let go of.
+//! Each client gets every byte in order, or is detached. A slow client delays the container for a limited time and is
+//! then detached.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,9 +10,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// How long a container waits for one who does not read.
+/// How long the container waits for a slow client.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Pieces that one may be behind without anybody waiting.
+/// How many pieces a client may be behind before the container waits.
 const BEHIND: usize = 16;
 
 #[derive(Debug, Default)]
@@ -24,11 +25,12 @@ struct State {
 }
 
 impl Fanout {
-    /// All that comes from now on. Its end is the output's, if [`has_ended`](Self::has_ended), else that of the patience.
+    /// Subscribes to all further output. If the receiver ends and [`has_ended`](Self::has_ended) is false, the client
+    /// was too slow.
     pub(crate) fn view(&self) -> mpsc::Receiver<Bytes> {
         let (to, from) = mpsc::channel(BEHIND);
         let mut state = self.state();
-        // Where nothing is ever said, nothing shows who has gone.
+        // An output that stays silent would never show that its viewers have left.
         state.viewers.retain(|viewer| !viewer.is_closed());
         if !state.ended {
             state.viewers.push(to);
@@ -43,7 +45,7 @@ impl Fanout {
     pub(crate) async fn send(&self, data: &Bytes) {
         let viewers = self.state().viewers.clone();
         for viewer in viewers {
-            // Gone by itself, or not to be waited for any more.
+            // The client has left, or was too slow.
             if !matches!(timeout(PATIENCE, viewer.send(data.clone())).await, Ok(Ok(()))) {
                 self.state().viewers.retain(|other| !other.same_channel(&viewer));
             }
@@ -85,13 +87,13 @@ mod tests {
             while sleeps.recv().await.is_some() {
                 got += 1;
             }
-            assert_eq!(got, BEHIND, "an end, though the output has none");
+            assert_eq!(got, BEHIND, "the view ended before the output did");
             output.end();
         };
         let (count, ()) = tokio::join!(reading, writing);
         assert_eq!(count, 2 * BEHIND);
         assert!(output.has_ended());
-        assert!(output.view().recv().await.is_none(), "who comes late sees the end");
+        assert!(output.view().recv().await.is_none(), "a late viewer sees the end");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What an image is called.
+//! The names of images.
 //!
-//! Owns the name alone: no image is ever opened.
+//! Handles names only. No image is ever opened.
 
-/// The name of an image, with its tag.
+/// Returns the name of an image with its tag.
 pub(crate) fn name(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or_default();
     if image.is_empty() || last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }

@@ -1,6 +1,6 @@
-//! CRI's image service: every image is there, since none is ever opened.
+//! CRI's image service. Every image exists here, because no image is ever opened.
 //!
-//! What an image is called is [`image`](mod@crate::image)'s. Its name is its id.
+//! [`image`](mod@crate::image) normalises the name of an image, which is also its id.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::v1::{
     PullImageResponse, RemoveImageRequest, RemoveImageResponse, UInt64Value,
 };
 
-/// Of every image: the kubelet takes one without for none.
+/// The size of every image. The kubelet takes an image of size zero for a missing one.
 const SIZE: u64 = 1;
 
 #[derive(Debug)]
@@ -85,6 +85,6 @@ fn image(name: String) -> Image {
 fn named(image: Option<ImageSpec>) -> Result<String, Status> {
     match image.map(|image| name(&image.image)).filter(|name| !name.is_empty()) {
         Some(name) => Ok(name),
-        None => Err(Status::invalid_argument("an image has to have a name")),
+        None => Err(Status::invalid_argument("an image must have a name")),
     }
 }

@@ -1,6 +1,6 @@
-//! A container's log, in the form that the kubelet reads: `<time> <stream> <F or P> <text>`, a record a line.
+//! A container's log in the format that the kubelet reads, one record on each line: `<time> <stream> <F or P> <text>`.
 //!
-//! Owns the records and the file. What a process writes comes from [`container`](crate::container).
+//! Holds the records and the file. [`container`](crate::container) delivers what a process writes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
-/// Bytes of a record's text. What a line has more goes on in the next record.
+/// The longest text of a record, in bytes. A longer line continues in the next record.
 const LONGEST: usize = 16 * 1024;
 
-/// The outputs of one container, or nothing where it has no log.
+/// The log of one container, or nothing if it has none.
 #[derive(Debug)]
 pub(crate) struct Log {
     path: Option<PathBuf>,
@@ -28,18 +28,18 @@ impl Log {
         self.path.as_deref()
     }
 
-    /// The file was moved away: the next record begins a new one.
+    /// Opens the log anew, because the file was moved away.
     pub(crate) fn reopen(&self) -> io::Result<()> {
         let file = self.path.as_deref().map(open).transpose()?;
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
         Ok(())
     }
 
-    /// A log that cannot be written is given up, and said to be; its container goes on.
+    /// Writes records. If that fails, the log is reported and closed, and its container goes on.
     pub(crate) fn write(&self, records: &[u8]) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(records)) {
-            eprintln!("cri: the log {:?} ends here: {error}", self.path);
+            eprintln!("cri: stopped writing the log {:?}: {error}", self.path);
             *file = None;
         }
     }
@@ -60,12 +60,12 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Of `stdout` or `stderr`.
+    /// Cuts `stdout` or `stderr`.
     pub(crate) fn of(stream: &'static str) -> Self {
         Self { stream, line: Vec::new() }
     }
 
-    /// The records that are whole with these bytes.
+    /// Returns the records that these bytes complete.
     pub(crate) fn push(&mut self, data: &[u8], now: SystemTime) -> Vec<u8> {
         let mut records = Vec::new();
         for piece in data.split_inclusive(|byte| *byte == b'\n') {
@@ -85,7 +85,7 @@ impl Records {
         records
     }
 
-    /// What is left of a line that has no end.
+    /// Returns the rest of a line without an end.
     pub(crate) fn finish(&mut self, now: SystemTime) -> Vec<u8> {
         let mut records = Vec::new();
         if !self.line.is_empty() {

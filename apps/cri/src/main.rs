@@ -1,12 +1,13 @@
-//! A container runtime for a kubelet or crictl, whose containers are local processes and whose streams are the library's.
+//! A container runtime for a kubelet or crictl. Its containers are local processes, and this library carries its
+//! streams.
 //!
-//! `cargo run --bin cri -- --listen unix:///tmp/cri.sock`, then
-//! `kubelet --container-runtime-endpoint=unix:///tmp/cri.sock …`.
+//! `cargo run --bin cri -- --listen unix:///tmp/cri.sock`, then `kubelet
+//! --container-runtime-endpoint=unix:///tmp/cri.sock …`.
 //!
-//! It shows [`kubestream_runtime`] where it belongs: exec, attach and port-forward answer with its URLs. As a runtime it is a
-//! toy: every image is there and none is opened, a container runs the command that it is given on this machine, or what `--image`
-//! says of its image, or sleeps, and nothing is isolated: no root, user, mounts, addresses or limits of its own. Whoever reaches the
-//! socket can run anything as whoever started this.
+//! It shows [`kubestream_runtime`] in use: exec, attach and port-forward answer with its URLs. As a runtime it is a
+//! toy. Every image exists and none is opened. A container runs its command on this machine, or the command that
+//! `--image` gives its image, or sleeps. Nothing is isolated: it has no root, user, mounts, addresses or limits of its
+//! own. Anyone who can open the socket can run commands as the user that started this program.
 
 mod container;
 mod exec_sync;
@@ -34,16 +35,17 @@ use clap::Parser;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Runs pods for a kubelet, as processes of this machine.
+/// Run pods for a kubelet, as processes of this machine and without isolation.
 #[derive(Parser)]
 struct Arguments {
-    /// The socket for CRI's calls, as `unix:///path`.
+    /// The socket on which to serve CRI, as unix:///PATH.
     #[arg(long, value_parser = path)]
     listen: PathBuf,
-    /// Where the streaming server listens. Port 0 takes a free one.
+    /// The address on which the streaming server listens, as IP:PORT. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     streaming: SocketAddr,
-    /// What a container of this image runs if it names no command, as `NAME=COMMAND`, for `sh`. Without, it sleeps.
+    /// What a container of image NAME runs if it names no command: COMMAND, by sh. May be given several times. Without
+    /// it, such a container sleeps.
     #[arg(long = "image", value_name = "NAME=COMMAND", value_parser = image)]
     images: Vec<(String, String)>,
 }
@@ -51,14 +53,14 @@ struct Arguments {
 fn path(endpoint: &str) -> Result<PathBuf, String> {
     match endpoint.strip_prefix("unix://") {
         Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
-        _ => Err("an endpoint is unix:///path".to_owned()),
+        _ => Err("an endpoint must have the form unix:///PATH".to_owned()),
     }
 }
 
 fn image(what: &str) -> Result<(String, String), String> {
     match what.split_once('=') {
         Some((name, command)) if !name.is_empty() && !command.is_empty() => Ok((name.to_owned(), command.to_owned())),
-        _ => Err("an image and what it runs are NAME=COMMAND".to_owned()),
+        _ => Err("an image must have the form NAME=COMMAND".to_owned()),
     }
 }
 
@@ -81,7 +83,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     served
 }
 
-/// Takes over from a runtime that is gone, not from one that is there.
+/// Replaces the socket of a runtime that has ended, but not of one that still runs.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let stale = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
     if stale && UnixStream::connect(path).is_err() {

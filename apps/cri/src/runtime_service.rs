@@ -1,7 +1,7 @@
-//! CRI's runtime service: what a kubelet asks of sandboxes, containers and their streams.
+//! CRI's runtime service: the kubelet's calls about sandboxes, containers and streams.
 //!
-//! Owns how a call is answered. What is done is [`store`](crate::store)'s and [`container`](crate::container)'s; the calls that are
-//! not here are answered as unimplemented.
+//! Answers the calls; [`store`](crate::store) and [`container`](crate::container) do the work. Calls that are not here
+//! are answered as unimplemented.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,15 +72,15 @@ impl RuntimeService for Sandboxes {
         &self,
         _: Request<UpdateRuntimeConfigRequest>,
     ) -> Answer<UpdateRuntimeConfigResponse> {
-        // It is about the addresses of pods, which have this machine's.
+        // This call sets the addresses of pods. All pods here use this machine's.
         Ok(Response::new(UpdateRuntimeConfigResponse {}))
     }
 
     async fn run_pod_sandbox(&self, request: Request<RunPodSandboxRequest>) -> Answer<RunPodSandboxResponse> {
         let RunPodSandboxRequest { config, runtime_handler } = request.into_inner();
-        let config = config.ok_or_else(|| Status::invalid_argument("a pod sandbox has to have a config"))?;
+        let config = config.ok_or_else(|| Status::invalid_argument("a pod sandbox must have a config"))?;
         if config.metadata.is_none() {
-            return Err(Status::invalid_argument("a pod sandbox has to have metadata"));
+            return Err(Status::invalid_argument("a pod sandbox must have metadata"));
         }
         let pod_sandbox_id = self.store.add_sandbox(config, runtime_handler)?;
         Ok(Response::new(RunPodSandboxResponse { pod_sandbox_id }))
@@ -115,7 +115,7 @@ impl RuntimeService for Sandboxes {
 
     async fn create_container(&self, request: Request<CreateContainerRequest>) -> Answer<CreateContainerResponse> {
         let CreateContainerRequest { pod_sandbox_id, config, .. } = request.into_inner();
-        let config = config.ok_or_else(|| Status::invalid_argument("a container has to have a config"))?;
+        let config = config.ok_or_else(|| Status::invalid_argument("a container must have a config"))?;
         let container_id = self.store.add_container(&pod_sandbox_id, config)?;
         Ok(Response::new(CreateContainerResponse { container_id }))
     }
@@ -131,7 +131,7 @@ impl RuntimeService for Sandboxes {
 
     async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
         let StopContainerRequest { container_id, timeout } = request.into_inner();
-        // One that is gone needs no more.
+        // A container that does not exist needs no removal.
         if let Ok(container) = self.store.container(&container_id) {
             container.stop(seconds(timeout)).await;
         }
@@ -201,7 +201,7 @@ impl RuntimeService for Sandboxes {
         if !sandbox.ready {
             return Err(Status::failed_precondition(format!("pod sandbox {} is not ready", sandbox.id)));
         }
-        let no_port = |port: &i32| Status::invalid_argument(format!("{port} is no port"));
+        let no_port = |port: &i32| Status::invalid_argument(format!("{port} is not a port"));
         let ports: Vec<u16> =
             port.iter().map(|port| u16::try_from(*port).map_err(|_| no_port(port))).collect::<Result<_, _>>()?;
         let url = self.streams.port_forward_url(sandbox.id, &ports).map_err(status)?;
@@ -237,16 +237,16 @@ impl RuntimeService for Sandboxes {
     }
 }
 
-/// Of CRI's timeouts, which are whole seconds; none is negative.
+/// Converts a timeout of CRI, which is in whole seconds. Negative counts as zero.
 fn seconds(timeout: i64) -> Duration {
     Duration::from_secs(u64::try_from(timeout).unwrap_or(0))
 }
 
 fn not_empty(command: &[String]) -> Result<(), Status> {
-    if command.is_empty() { Err(Status::invalid_argument("there is no command")) } else { Ok(()) }
+    if command.is_empty() { Err(Status::invalid_argument("the command is empty")) } else { Ok(()) }
 }
 
-/// Why there is no URL, with the code that its kind documents.
+/// Returns why there is no URL, with the code that `UrlError` documents for it.
 fn status(error: UrlError) -> Status {
     let code = match error {
         UrlError::NoContainer | UrlError::NoSandbox | UrlError::TtyAndStderr | UrlError::NoStreams => {

@@ -1,14 +1,14 @@
-//! A container runtime for a kubelet, whose containers are local processes.
+//! Serves CRI v1, as far as it is about processes and streams.
 //!
-//! Owns what CRI v1 asks of a runtime, as far as it is about processes and streams. Exec, attach and port-forward answer with URLs
-//! of [`kubestream_runtime`]: [`streams`](crate::streams) is what is behind them.
+//! Connects the services to their sockets. Exec, attach and port-forward answer with URLs of [`kubestream_runtime`];
+//! [`streams`](crate::streams) serves the sessions at those URLs.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubestream::mux::TcpLiveness;
 use kubestream::upgrade::UpgradeError;
+use kubestream_apps::transport;
 use kubestream_runtime::{RuntimeConfig, ServeError, Server};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
@@ -20,7 +20,8 @@ use crate::streams::Streams;
 use crate::v1::image_service_server::ImageServiceServer;
 use crate::v1::runtime_service_server::RuntimeServiceServer;
 
-/// Serves until `stopped` is, and ends what it has started. `images` are names, and what a shell runs for each.
+/// Serves until `stopped` is ready, then ends what it has started. `images` are names of images, each with a shell
+/// command.
 pub(crate) async fn serve(
     calls: UnixListener,
     connections: TcpListener,
@@ -59,7 +60,8 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
                         }
                     });
                 }
-                // Gone before it was accepted; or there is no descriptor for it, and it is tried again.
+                // The connection was gone before it was accepted, or there was no descriptor for it. Then the next try
+                // comes soon.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -68,6 +70,6 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
 }
 
 async fn connection(tcp: TcpStream, streams: Server<Streams>) -> Result<(), ServeError> {
-    tcp.set_nodelay(true).and_then(|()| TcpLiveness::default().apply(&tcp)).map_err(UpgradeError::from)?;
+    transport::set_options(&tcp).map_err(UpgradeError::from)?;
     streams.serve(tcp).await
 }

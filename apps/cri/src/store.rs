@@ -1,6 +1,7 @@
-//! What there is: pods' sandboxes, containers, and the images that were pulled.
+//! The state of the runtime: sandboxes, containers, and pulled images.
 //!
-//! Owns what belongs to what. A sandbox is no more than a record: its containers share this machine.
+//! Records which container belongs to which sandbox. A sandbox is only a record, because its containers share this
+//! machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -15,12 +16,12 @@ use crate::image::name;
 use crate::time::nanos;
 use crate::v1::{ContainerConfig, PodSandboxConfig};
 
-/// What a container does where nobody says.
+/// What a container runs if neither it nor its image names a command.
 const PAUSE: [&str; 2] = ["sleep", "infinity"];
 
 #[derive(Debug)]
 pub(crate) struct Store {
-    /// What images run, for a shell.
+    /// The shell commands of images.
     commands: HashMap<String, String>,
     inner: Mutex<Inner>,
 }
@@ -30,7 +31,7 @@ struct Inner {
     sandboxes: BTreeMap<String, Sandbox>,
     containers: BTreeMap<String, Arc<Container>>,
     images: BTreeSet<String>,
-    /// Nothing more is begun.
+    /// The runtime stops, so nothing new is started.
     ended: bool,
 }
 
@@ -55,13 +56,13 @@ impl Store {
         let sandbox = Sandbox { id: id.clone(), config, handler, created, ready: true };
         let mut inner = self.inner();
         if inner.ended {
-            return Err(Status::unavailable("the runtime stops"));
+            return Err(Status::unavailable("the runtime is stopping"));
         }
         inner.sandboxes.insert(id.clone(), sandbox);
         Ok(id)
     }
 
-    /// By its id, or by the beginning of it, as crictl shows it.
+    /// Finds a sandbox by its id or by the beginning of it, which is what crictl shows.
     pub(crate) fn sandbox(&self, id: &str) -> Result<Sandbox, Status> {
         let inner = self.inner();
         let found = only(&inner.sandboxes, id).cloned();
@@ -72,10 +73,10 @@ impl Store {
         self.inner().sandboxes.values().cloned().collect()
     }
 
-    /// Ends what runs in a sandbox. One that is gone needs no more.
+    /// Ends what runs in a sandbox. If it does not exist, nothing is done.
     pub(crate) async fn stop_sandbox(&self, id: &str) {
         let Ok(sandbox) = self.sandbox(id) else { return };
-        // From now on nothing is added to it.
+        // From now on no container is added to it.
         if let Some(sandbox) = self.inner().sandboxes.get_mut(&sandbox.id) {
             sandbox.ready = false;
         }
@@ -108,7 +109,7 @@ impl Store {
         Ok(id)
     }
 
-    /// What a container runs: its own command, or else its image's.
+    /// Returns what a container runs: its own command, or that of its image.
     fn program(&self, config: &ContainerConfig) -> Vec<String> {
         let own: Vec<String> = config.command.iter().chain(&config.args).cloned().collect();
         if !own.is_empty() {
@@ -120,14 +121,14 @@ impl Store {
         }
     }
 
-    /// By its id, or by the beginning of it.
+    /// Finds a container by its id or by the beginning of it.
     pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, Status> {
         let inner = self.inner();
         let found = only(&inner.containers, id).cloned();
         found.ok_or_else(|| Status::not_found(format!("there is no container {id:?}")))
     }
 
-    /// One that somebody can be connected to.
+    /// Finds a container that runs, so that a client can be connected to it.
     pub(crate) fn running(&self, id: &str) -> Result<Arc<Container>, Status> {
         let container = self.container(id)?;
         match container.state() {
@@ -160,7 +161,7 @@ impl Store {
         self.inner().images.iter().cloned().collect()
     }
 
-    /// Ends all that was started.
+    /// Ends everything that was started.
     pub(crate) async fn end(&self, grace: Duration) {
         {
             let mut inner = self.inner();
@@ -175,7 +176,7 @@ impl Store {
     }
 }
 
-/// All at a time.
+/// Stops all of them at once.
 async fn stop(containers: Vec<Arc<Container>>, grace: Duration) {
     let mut stopping: JoinSet<()> = JoinSet::new();
     for container in containers {
@@ -184,7 +185,7 @@ async fn stop(containers: Vec<Arc<Container>>, grace: Duration) {
     while stopping.join_next().await.is_some() {}
 }
 
-/// The one whose id it is, or begins so.
+/// Returns the only value whose id begins so.
 fn only<'a, T>(all: &'a BTreeMap<String, T>, id: &str) -> Option<&'a T> {
     if id.is_empty() {
         return None;
@@ -196,14 +197,14 @@ fn only<'a, T>(all: &'a BTreeMap<String, T>, id: &str) -> Option<&'a T> {
     }
 }
 
-/// Whether all that a selector names is among the labels.
+/// True if all labels of the selector are among the labels.
 pub(crate) fn selects(selector: &HashMap<String, String>, labels: &HashMap<String, String>) -> bool {
     selector.iter().all(|(name, value)| labels.get(name) == Some(value))
 }
 
 fn id() -> Result<String, Status> {
     let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| Status::internal(format!("no id can be made: {error}")))?;
+    getrandom::fill(&mut random).map_err(|error| Status::internal(format!("cannot create an id: {error}")))?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

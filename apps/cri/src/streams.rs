@@ -1,6 +1,6 @@
-//! What is behind the URLs: commands in containers, containers' own processes, and ports.
+//! The sessions behind the URLs: commands in containers, containers' main processes, and ports.
 //!
-//! Owns what a client is connected to, and for how long. The URLs and the carriers are the library's.
+//! Decides what a client is connected to, and for how long. The library handles URLs and transports.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ use crate::container::{Container, Input};
 use crate::fanout::Fanout;
 use crate::store::Store;
 
-/// How long outputs are silent before whoever has ended its stdin, and not the process's, has had its answer.
+/// If a client has ended its own stdin but the process reads on, the client is detached after the outputs have been
+/// silent for this long.
 const ANSWERED: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
@@ -61,7 +62,7 @@ impl Runtime for Streams {
     async fn port_forward(&self, sandbox: &str, request: Request) {
         match self.store.sandbox(sandbox) {
             Ok(sandbox) if sandbox.ready => {
-                // Either end may break off: that is its own affair, and the other's to hear.
+                // Either end may break off. The relay tells the other end, and nothing else is to be done.
                 let _ = forward::connect(request).await;
             }
             Ok(_) => request.fail("the pod sandbox is not ready"),
@@ -70,7 +71,8 @@ impl Runtime for Streams {
     }
 }
 
-/// Until the process has ended, or whoever is attached goes away, or has said all and had its answer.
+/// Connects a client until the process has ended, the client has left, or the client has ended its stdin and the
+/// outputs are silent.
 async fn attach(container: &Arc<Container>, mut session: ExecServer) -> Result<(), exec::Error> {
     let spoke = Notify::new();
     let stdin = session.stdin.take().filter(|_| container.config.stdin);
@@ -107,7 +109,7 @@ async fn attach(container: &Arc<Container>, mut session: ExecServer) -> Result<(
         () = answered => ExitStatus::Success,
         () = resized => ExitStatus::Success,
         () = session.client_gone() => {
-            // The process may not be reading, and what has come is its own all the same.
+            // The process may be slow to read. It still gets all that the client has sent.
             let container = Arc::clone(container);
             tokio::spawn(async move {
                 if let Some(feeding) = &mut feeding {
@@ -123,7 +125,7 @@ async fn attach(container: &Arc<Container>, mut session: ExecServer) -> Result<(
     session.exit(status).await
 }
 
-/// One output was let go of before its end.
+/// The client was too slow and was detached from an output.
 struct TooSlow;
 
 async fn show(
@@ -135,7 +137,7 @@ async fn show(
     while let Some(data) = from.recv().await {
         spoke.notify_one();
         if to.send(data).await.is_err() {
-            // It does not want it, or it is gone.
+            // The client did not ask for this output, or has left.
             return Ok(());
         }
     }
@@ -149,7 +151,7 @@ async fn feed(mut from: ProcessStdin, container: Arc<Container>, moved: watch::S
     }
 }
 
-/// Never ends: a terminal that is not resized any more stays as it is.
+/// Never ends, because a terminal without further sizes keeps its last one.
 async fn resize(sizes: Option<Resizes>, container: &Container) {
     if let Some(mut sizes) = sizes {
         while let Some(size) = sizes.next().await {

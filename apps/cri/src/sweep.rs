@@ -1,25 +1,26 @@
-//! What a container has left behind: processes that its own group does not hold, such as what its execs have started, or daemons.
+//! Finds and kills what a container leaves behind: processes outside of its process group, such as those of its execs,
+//! or daemons.
 //!
-//! Owns how they are known: every process of a container has its random id in its environment, which its children inherit. One
-//! that drops it gets away.
+//! A container's processes have its random id in their environment, which children inherit. A process that removes the
+//! variable is not found.
 
 use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The variable that says which container a process is of.
+/// The variable with the id of the container.
 pub(crate) const MARK: &str = "KUBESTREAM_CONTAINER";
 
-/// Kills all that is left of a container. Blocks for as long as it takes to look through `/proc`.
+/// Kills all remaining processes of a container. Blocks while it reads `/proc`.
 pub(crate) fn kill(id: &str) {
     let mark = format!("{MARK}={id}");
-    // Whoever was being forked meanwhile is seen the next time.
+    // A process that was forked meanwhile is found in the next pass.
     const LOOKS: usize = 5;
     for _ in 0..LOOKS {
         let mut found = false;
         for pid in marked(mark.as_bytes()) {
             found = true;
-            // Gone already, at best.
+            // The process may have ended already.
             let _ = kill_process(pid, Signal::KILL);
         }
         if !found {

@@ -1,4 +1,4 @@
-//! Times as CRI has them.
+//! Times in CRI's format.
 
 use std::time::SystemTime;
 

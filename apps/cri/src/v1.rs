@@ -1,6 +1,6 @@
-//! The messages and services of CRI v1, as `build.rs` makes them from `proto/api.proto`.
+//! The messages and services of CRI v1, which `build.rs` generates from `proto/api.proto`.
 //!
-//! Owns no code: what is here is generated.
+//! All code here is generated.
 
 #![allow(clippy::all, dead_code, unreachable_pub, unused_qualifications, elided_lifetimes_in_paths)]
 

@@ -1,4 +1,4 @@
-//! Sandboxes and containers as CRI's answers show them, and its filters.
+//! Sandboxes and containers as CRI's answers show them, and CRI's filters.
 
 use crate::container::{Container, State};
 use crate::image::name;
@@ -37,7 +37,7 @@ impl Sandbox {
     }
 
     pub(crate) fn status(&self) -> PodSandboxStatus {
-        // A kubelet makes a pod anew whose namespaces are not those that it asked for.
+        // A kubelet recreates a pod if its namespaces differ from those that it asked for.
         let context = self.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
         let options = context.and_then(|context| context.namespace_options.clone());
         PodSandboxStatus {
@@ -53,7 +53,7 @@ impl Sandbox {
         }
     }
 
-    /// Whose they are, and no figures: nothing is measured.
+    /// Statistics with names but without figures, because nothing is measured.
     pub(crate) fn stats(&self) -> PodSandboxStats {
         let attributes = PodSandboxAttributes {
             id: self.id.clone(),
@@ -136,7 +136,7 @@ impl Container {
         status
     }
 
-    /// Whose they are, and no figures: nothing is measured.
+    /// Statistics with names but without figures, because nothing is measured.
     pub(crate) fn stats(&self) -> ContainerStats {
         let attributes = ContainerAttributes {
             id: self.id.clone(),

@@ -1,7 +1,7 @@
-//! `kubectl exec`, small: runs a command over WebSocket or SPDY/3.1 and ends with its exit code.
+//! A small `kubectl exec`: runs a command over WebSocket or SPDY/3.1, and exits with the command's exit code.
 //!
-//! `cargo run --bin exec -- sh -c 'echo out; echo err >&2; exit 7'` runs it on a node of its own, on loopback;
-//! `--server http://127.0.0.1:8001` on another server.
+//! `cargo run --bin exec -- sh -c 'echo out; echo err >&2; exit 7'` uses a built-in node on loopback; `--server
+//! http://127.0.0.1:8001` names another server.
 
 mod terminal;
 
@@ -13,44 +13,44 @@ use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
-use kubestream_apps::session::{self, Transport};
+use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
 use kubestream_apps::{Failure, node};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Runs a command in a container, as kubectl exec does.
+/// Run a command in a container, as kubectl exec does.
 #[derive(Parser)]
 struct Arguments {
-    /// The server: a kube-apiserver, a kubelet, or whatever speaks like one. Without it, a node of our own.
+    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Talk to a kubelet: its path and query instead of the API server's.
+    /// The server is a kubelet: use a kubelet's path and query.
     #[arg(long)]
     kubelet: bool,
-    /// The namespace.
+    /// The namespace of the pod.
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// The pod.
+    /// The name of the pod.
     #[arg(long, default_value = "demo")]
     pod: String,
-    /// The container.
+    /// The container name [default: the server's choice; with --kubelet, "main"].
     #[arg(short, long)]
     container: Option<String>,
     /// Pass stdin to the command.
     #[arg(short = 'i', long)]
     stdin: bool,
-    /// Run it on a terminal. Needs -i, and a terminal here.
+    /// Run the command on a terminal. Requires -i and a local terminal on stdin.
     #[arg(short, long)]
     tty: bool,
-    /// What carries the session: WebSocket, SPDY, or SPDY where WebSocket is refused.
-    #[arg(long, value_enum, default_value_t = Transport::Auto)]
-    transport: Transport,
-    /// Offer this protocol alone; over WebSocket an empty name asks for none.
+    /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.
+    #[arg(long, value_enum, default_value_t = Preference::Auto)]
+    transport: Preference,
+    /// Offer only this protocol, for example v4.channel.k8s.io. With WebSocket, an empty name asks for no subprotocol.
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
     #[command(flatten)]
     tls: Tls,
-    /// The command and its arguments.
+    /// The command to run, and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    // Interrupted, the session is dropped, and with it what it runs.
+    // Ctrl-C drops the session, which ends the command.
     let interrupted = async { tokio::signal::ctrl_c().await.map(|()| ExitStatus::Code(130)).map_err(Box::from) };
     let ended = runtime.block_on(async {
         tokio::select! {
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
         Err(error) => fail(&*error),
     };
-    // A read of stdin cannot be taken back: its thread is left behind.
+    // A blocked read of stdin cannot be cancelled, so its thread is left behind.
     runtime.shutdown_background();
     code
 }
@@ -98,13 +98,13 @@ async fn run(arguments: Arguments) -> Result<ExitStatus, Failure> {
     let mut exec = mux.exec(streams).await?;
     drop(mux);
     let status = converse(&mut exec, streams).await?;
-    // The server's own end is waited for: a socket closed too early looks to it like a client that broke off.
+    // Waits for the server to end the connection. To a server, a socket that closes earlier looks like a broken client.
     drop(exec);
     let _ = driver.await?;
     Ok(status)
 }
 
-/// What kubectl makes of -i and -t.
+/// Turns -i and -t into streams, as kubectl does.
 fn wanted_streams(arguments: &Arguments) -> Streams {
     let mut tty = arguments.tty && arguments.stdin;
     if tty && !io::stdin().is_terminal() {
@@ -136,14 +136,14 @@ async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failu
     }
     let typing = exec.stdin.take().map(|stdin| tokio::spawn(feed(stdin)));
     let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
-    // What has come is shown, whatever becomes of the rest. An output that nobody reads here any more ends it all, as SIGPIPE would.
+    // Output is shown even if the session fails later. If a local output is closed, everything ends, as with SIGPIPE.
     let waited = async { Ok(exec.wait().await) };
     let (status, out, err) =
         tokio::try_join!(waited, show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()))?;
     if let Some(typing) = typing {
         typing.abort();
     }
-    // An output that broke off is no success, and what ended the session says more of it.
+    // If an output broke off, the command did not succeed. The session's own error says more, so it comes first.
     let status = status?;
     out.and(err)?;
     Ok(status)
@@ -157,7 +157,7 @@ async fn feed(mut to: RemoteStdin) {
         match from.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
-                // The command may have ended, or have closed its stdin: neither is an error of ours.
+                // The command may have ended or have closed its stdin. Neither is an error here.
                 if to.send(buffer.split().freeze()).await.is_err() {
                     return;
                 }
@@ -166,7 +166,7 @@ async fn feed(mut to: RemoteStdin) {
     }
 }
 
-/// Shows an output to its end, and says how the session ended it. What fails here is the error.
+/// Shows an output to its end. The outer error is a local one, and the inner one is the session's.
 async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
     let Some(mut from) = from else { return Ok(Ok(())) };
     while let Some(data) = from.data().await {

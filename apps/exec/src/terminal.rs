@@ -1,4 +1,4 @@
-//! This side's terminal: raw while a remote one is shown, and its size.
+//! The local terminal: raw mode, and its size.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use kubestream::status::TerminalSize;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The terminal passes every key on, unseen and unechoed, until this is dropped.
+/// Until this is dropped, the terminal passes every key on and echoes none.
 pub(crate) struct RawMode {
     before: Termios,
 }
@@ -25,12 +25,12 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // If the terminal is gone there is nothing to restore.
+        // If the terminal has gone, there is nothing to restore.
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &self.before);
     }
 }
 
-/// Tells the remote terminal this one's size, now and whenever it changes.
+/// Sends the size of the local terminal to the remote one, now and after each change.
 pub(crate) async fn follow_size(mut resizer: Resizer) -> io::Result<()> {
     let mut changes = signal(SignalKind::window_change())?;
     loop {

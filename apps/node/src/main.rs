@@ -1,9 +1,10 @@
-//! The built-in node: what stands between kubectl and a process, all in one.
+//! The built-in node: a server for kubectl that runs commands as local processes.
 //!
 //! `cargo run --bin node -- --listen 127.0.0.1:8001`, then
 //! `kubectl --server=http://127.0.0.1:8001 exec demo -- echo hello`.
 //!
-//! It runs whatever it is asked to, as whoever started it, and asks nobody who they are: keep it on loopback.
+//! It runs any command that a client sends, as the user that started it, and authenticates no client. Keep it on
+//! loopback.
 
 use std::error::Error;
 use std::io::Write;
@@ -13,10 +14,10 @@ use clap::Parser;
 use kubestream_apps::node;
 use tokio::net::TcpListener;
 
-/// Runs commands on this machine for any client that speaks Kubernetes' exec.
+/// Run commands on this machine for any client of kubectl exec, attach and port-forward. Clients are not authenticated.
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen. Port 0 takes a free one.
+    /// The address to listen on, as IP:PORT. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:8001")]
     listen: SocketAddr,
 }

@@ -1,7 +1,7 @@
-//! `kubectl port-forward`, small: local ports that stand for those of a pod.
+//! A small `kubectl port-forward`: forwards local ports to ports of a pod.
 //!
-//! `cargo run --bin port-forward -- 8080:80` forwards to a node of its own, on loopback; `--server
-//! http://127.0.0.1:8001` to another server. When the connection to it is lost it is made again.
+//! `cargo run --bin port-forward -- 8080:80` uses a built-in node on loopback; `--server http://127.0.0.1:8001` names
+//! another server. A lost connection to the server is made again.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -14,24 +14,24 @@ use kubestream::upgrade::{self, Protocol, connect_with_fallback};
 use kubestream_apps::transport::{self, Tls};
 use kubestream_apps::{Failure, node};
 
-/// Forwards local ports to a pod, as kubectl port-forward does.
+/// Forward local ports to a pod, as kubectl port-forward does.
 #[derive(Parser)]
 struct Arguments {
-    /// The server: a kube-apiserver, or whatever speaks like one. Without it, a node of our own.
+    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// The namespace.
+    /// The namespace of the pod.
     #[arg(short, long, default_value = "default")]
     namespace: String,
-    /// The pod.
+    /// The name of the pod.
     #[arg(long, default_value = "demo")]
     pod: String,
-    /// Local addresses to listen on, with commas; without them 127.0.0.1 and ::1, as far as there are.
+    /// The local IP addresses to listen on, separated by commas [default: 127.0.0.1 and ::1, where available].
     #[arg(long, value_delimiter = ',')]
     address: Vec<IpAddr>,
     #[command(flatten)]
     tls: Tls,
-    /// LOCAL:REMOTE, REMOTE for the same, or :REMOTE for a free local port.
+    /// The ports: LOCAL:REMOTE, or PORT for the same port on both sides, or :REMOTE for a free local port.
     #[arg(required = true)]
     ports: Vec<PortPair>,
 }
@@ -45,7 +45,7 @@ async fn main() -> Result<(), Failure> {
     };
     let Arguments { namespace, pod, tls, .. } = &arguments;
     let url = format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/portforward");
-    // A server that cannot be reached now is said at once; one that goes away later is waited for.
+    // A server that cannot be reached at the start is an error. One that goes away later is waited for.
     let first = connect(&url, tls).await?;
     let mut cluster = Reconnecting::new(|| connect(&url, tls), Backoff::default()).starting_with(first);
 
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Failure> {
         let local = match local {
             Ok(local) => local,
             Err(error) => {
-                // Descriptors run out, and come back.
+                // There may be no free descriptor now, and one later.
                 eprintln!("accepting: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -87,13 +87,14 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
-/// Through the tunnel, or over SPDY where WebSocket is refused.
+/// Connects through the tunnel, or over SPDY if the server refuses WebSocket.
 async fn connect(url: &str, tls: &Tls) -> Result<PortForward, Failure> {
     let request = http::Request::get(url).header("User-Agent", "kubestream").body(())?;
     let dial = || transport::connect(url, tls);
     let config = upgrade::Config::default();
     let connected =
-        connect_with_fallback(dial, request, &[Protocol::Tunnel], &[Protocol::PortForward], &config).await?;
+        connect_with_fallback(dial, request, &[Protocol::TunneledPortForward], &[Protocol::SpdyPortForward], &config)
+            .await?;
     let (mux, driver) = Multiplexer::client(connected.upgraded, Config::default());
     tokio::spawn(driver);
     Ok(PortForward::new(mux)?)

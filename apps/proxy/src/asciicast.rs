@@ -1,13 +1,13 @@
-//! A terminal's recording, asciicast v2: a line of JSON for what it is, and one for each thing that happens.
+//! Recordings of a terminal in asciicast v2: one line of JSON as a header, and one for each event.
 //!
-//! Owns the form of the lines. Each is whole by itself, so that a file that was cut off is readable up to there.
+//! Formats the lines. Each line is complete, so a file that was cut off can be read up to the cut.
 
 use std::time::{Duration, SystemTime};
 
 use kubestream::status::TerminalSize;
 use serde_json::json;
 
-/// What happens, by the letter that it has.
+/// The kinds of event, each with its letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Output,
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Marker,
 }
 
-/// The first line. The terminal's size is what it is until the first event says another.
+/// Returns the header. The size of the terminal holds until the first resize event.
 pub(crate) fn header(size: TerminalSize, at: SystemTime, title: &str, command: &str) -> Vec<u8> {
     let timestamp = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let mut header =
@@ -27,7 +27,7 @@ pub(crate) fn header(size: TerminalSize, at: SystemTime, title: &str, command: &
     line(&header)
 }
 
-/// A line of something that happened so long after the beginning.
+/// Returns the line of an event that happened `after` the beginning.
 pub(crate) fn event(after: Duration, kind: Kind, text: &str) -> Vec<u8> {
     let letter = match kind {
         Kind::Output => "o",
@@ -35,7 +35,7 @@ pub(crate) fn event(after: Duration, kind: Kind, text: &str) -> Vec<u8> {
         Kind::Resize => "r",
         Kind::Marker => "m",
     };
-    // To the microsecond.
+    // The precision is one microsecond.
     let seconds = Duration::from_micros(u64::try_from(after.as_micros()).unwrap_or(u64::MAX)).as_secs_f64();
     line(&json!([seconds, letter, text]))
 }
@@ -46,11 +46,11 @@ fn line(value: &serde_json::Value) -> Vec<u8> {
     line
 }
 
-/// Text out of the bytes of one stream, as asciinema makes it: a character that is cut waits for its rest, and what is no UTF-8 is
-/// replaced.
+/// Turns the bytes of one stream into text, as asciinema does: an incomplete character waits for its rest, and invalid
+/// UTF-8 is replaced.
 #[derive(Debug, Default)]
 pub(crate) struct Text {
-    /// The beginning of a character: three bytes at the most.
+    /// The beginning of a character, at most three bytes.
     cut: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ impl Text {
         }
     }
 
-    /// The stream has ended.
+    /// Returns the rest at the end of the stream.
     pub(crate) fn finish(&mut self) -> String {
         let cut = std::mem::take(&mut self.cut);
         if cut.is_empty() { String::new() } else { char::REPLACEMENT_CHARACTER.to_string() }
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(event(Duration::ZERO, Kind::Resize, "80x24"), b"[0.0,\"r\",\"80x24\"]\n");
     }
 
-    /// As Python's incremental decoder has it with `errors="replace"`, which is asciinema's.
+    /// The expected text is that of Python's incremental decoder with `errors="replace"`, which asciinema uses.
     #[test]
     fn text_may_be_cut_anywhere_and_what_is_none_is_replaced() {
         let bytes = b"a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80 \xff \xe2\x82 \xf0\x9f\x98x \xed\xa0\x80 end\xe2\x82";

@@ -1,7 +1,7 @@
-//! What the proxy passes on, to whom, and for whom.
+//! Passes requests to the backend.
 //!
-//! Owns the credentials: the client's end here, and the backend gets the proxy's own. What passes once both have switched is the
-//! library's.
+//! Holds the credentials. A client's credentials end here, and the backend gets the proxy's own. After both have
+//! switched protocols, the library passes the bytes.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,6 @@ use clap::Args;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Request, StatusCode};
 use kubestream::AbortOnDrop;
-use kubestream::mux::TcpLiveness;
 use kubestream::upgrade::{self, Config, Pending};
 use kubestream_apps::transport::{self, Tls};
 use kubestream_apps::{Failure, api};
@@ -22,29 +21,30 @@ use crate::plain;
 use crate::record::{Record, Recording};
 use crate::translate::{self, Translate};
 
-/// Whose connection breaks off is no end for the other.
+/// A client's connection. If either side breaks off, the other side must not see an orderly end.
 type Client = AbortOnDrop<TcpStream>;
 
 #[derive(Args)]
 pub(crate) struct Target {
-    /// A kube-apiserver, or whatever speaks like one.
+    /// The URL of the kube-apiserver to pass requests to, or of a server with the same paths.
     #[arg(long, value_name = "URL", required_unless_present = "kubelet", conflicts_with = "kubelet")]
     backend: Option<Url>,
-    /// A kubelet: the proxy stands where the API server stands.
+    /// The URL of a kubelet to pass requests to. The proxy then takes the place of the API server.
     #[arg(long, value_name = "URL")]
     kubelet: Option<Url>,
-    /// Ask clients for this bearer token.
+    /// Require this bearer token from clients [default: clients are not authenticated].
     #[arg(long)]
     token: Option<String>,
-    /// Our own bearer token at the backend.
+    /// Send this bearer token to the backend [default: none].
     #[arg(long, value_name = "TOKEN")]
     backend_token: Option<String>,
-    /// The backend has sessions over this carrier alone: those of clients on the other are translated. Not with --record, which
-    /// follows what is passed on untouched.
+    /// Use only this transport for sessions at the backend, and translate the sessions of clients that use the other
+    /// one. Given without a value it is "spdy". Cannot be combined with --record, which needs sessions that pass
+    /// unchanged.
     #[arg(
         long,
         value_enum,
-        value_name = "CARRIER",
+        value_name = "TRANSPORT",
         num_args = 0..=1,
         default_missing_value = "spdy",
         conflicts_with = "record"
@@ -69,15 +69,14 @@ impl Backend {
     pub(crate) fn new(target: Target, record: Record) -> Result<Self, Failure> {
         let Target { backend, kubelet, token, backend_token, translate, tls } = target;
         let is_kubelet = kubelet.is_some();
-        let url = backend.or(kubelet).ok_or("--backend or --kubelet says where to")?;
+        let url = backend.or(kubelet).ok_or("one of --backend and --kubelet is required")?;
         let credentials = backend_token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
         Ok(Self { url, is_kubelet, token, credentials, translate, tls, config: Config::default(), record })
     }
 
-    /// Serves one connection of a client's, which has one request.
+    /// Serves one connection of a client. It carries one request.
     pub(crate) async fn answer(&self, client: TcpStream, from: SocketAddr) -> Result<(), Failure> {
-        client.set_nodelay(true)?;
-        TcpLiveness::default().apply(&client)?;
+        transport::set_options(&client)?;
         let pending = upgrade::accept(AbortOnDrop::new(client), &self.config).await?;
         if !self.is_known(&pending) {
             let response = api::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
@@ -107,7 +106,7 @@ impl Backend {
                 Ok(backend) => backend,
                 Err(error) => return unreachable(pending, &error).await,
             };
-            // Plain on both sides: the kernel moves the bytes, where it can.
+            // Without TLS on either side, the Linux kernel can move the bytes.
             #[cfg(target_os = "linux")]
             return self.pass(pending, backend, request, recording, Pipe::splice).await;
             #[cfg(not(target_os = "linux"))]
@@ -146,10 +145,11 @@ impl Backend {
     }
 
     fn translates(&self, pending: &Pending<Client>) -> Option<Translate> {
-        self.translate.filter(|to| pending.carrier() != Some(to.carrier()))
+        self.translate.filter(|to| pending.transport() != Some(to.transport()))
     }
 
-    /// A token of a header's, or of a browser's, which has none to set.
+    /// Checks the bearer token, in the `Authorization` header or in the subprotocol of a browser, which cannot set that
+    /// header.
     fn is_known(&self, pending: &Pending<Client>) -> bool {
         let Some(token) = &self.token else { return true };
         let header = pending.request().headers().get(header::AUTHORIZATION);
@@ -158,7 +158,7 @@ impl Backend {
         [header, offered].into_iter().flatten().any(|offered| same(offered.as_bytes(), token.as_bytes()))
     }
 
-    /// Where a streaming request leads at a kubelet; at an API server it leads where it led.
+    /// Returns the path of a streaming request at a kubelet. An API server gets the client's own path.
     fn location(&self, pending: &Pending<Client>) -> Result<Option<String>, PodRequestError> {
         if !self.is_kubelet {
             return Ok(None);
@@ -173,7 +173,8 @@ impl Backend {
         let headers = request.headers_mut();
         headers.remove(header::AUTHORIZATION);
         headers.remove(header::COOKIE);
-        // Who somebody says that they are would be said with our credentials.
+        // The backend would trust an identity that comes with the proxy's credentials, so the client's headers of that
+        // kind are removed.
         let identities: Vec<HeaderName> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
         for name in identities {
             headers.remove(name);
@@ -191,12 +192,11 @@ impl Backend {
     async fn dial(&self) -> std::io::Result<AbortOnDrop<TcpStream>> {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, self.url.port_or_known_default().unwrap_or(80))).await?;
-        tcp.set_nodelay(true)?;
-        TcpLiveness::default().apply(&tcp)?;
+        transport::set_options(&tcp)?;
         Ok(AbortOnDrop::new(tcp))
     }
 
-    /// What kubectl asks beside its sessions, where there is no API server: about the API, and what pod it is.
+    /// Answers kubectl's other requests in place of an API server: about the API, and about the pod.
     async fn answer_for_api(&self, pending: Pending<Client>) -> Result<(), Failure> {
         let path = pending.request().uri().path().to_owned();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -217,7 +217,7 @@ impl Backend {
         Ok(pending.respond(response).await?)
     }
 
-    /// A pod of the kubelet's.
+    /// Returns a pod of the kubelet's.
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<serde_json::Value>, Failure> {
         let mut request = Request::get("/pods").body(())?;
         if let Some(credentials) = &self.credentials {
@@ -225,11 +225,11 @@ impl Backend {
         }
         let mut list = plain::get_json(transport::connect(self.url.as_str(), &self.tls).await?, &request).await?;
         let pods = list.get_mut("items").and_then(|items| items.as_array_mut()).map(std::mem::take);
-        let pods = pods.ok_or("the kubelet's list of pods has none")?;
+        let pods = pods.ok_or("the kubelet's list of pods has no items")?;
         let mut found =
             pods.into_iter().find(|pod| pod["metadata"]["namespace"] == namespace && pod["metadata"]["name"] == name);
         if let Some(pod) = &mut found {
-            // A kubelet leaves them out of a list's items.
+            // A kubelet leaves these fields out of the items of a list.
             pod["kind"] = "Pod".into();
             pod["apiVersion"] = "v1".into();
         }
@@ -237,7 +237,7 @@ impl Backend {
     }
 }
 
-/// Impersonation, and what a front proxy says of its clients.
+/// True for the headers of impersonation, and those in which a front proxy names its clients.
 fn is_identity(name: &str) -> bool {
     ["impersonate-", "x-remote-"].iter().any(|prefix| name.starts_with(prefix))
 }
@@ -247,12 +247,12 @@ async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result
     Ok(pending.respond(api::failure(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &message)).await?)
 }
 
-/// Clients that go away are no news.
+/// A client that goes away is not reported.
 fn report(outcome: PipeOutcome) -> Result<(), Failure> {
     outcome.backend.map_or(Ok(()), |error| Err(format!("the backend: {error}").into()))
 }
 
-/// Without telling by its time where two tokens differ.
+/// Compares two tokens without showing by its duration where they differ.
 fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }

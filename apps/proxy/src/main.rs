@@ -1,8 +1,8 @@
-//! What stands between kubectl and a cluster: a bastion, or the streaming half of a kube-apiserver.
+//! A proxy between kubectl and a cluster: a bastion, or the streaming half of a kube-apiserver.
 //!
-//! `cargo run --bin proxy -- --listen 127.0.0.1:8002 --backend http://127.0.0.1:8001`, then
-//! `kubectl --server=http://127.0.0.1:8002 exec demo -- echo hello`. With `--kubelet https://127.0.0.1:10250` it stands where the
-//! API server stands. With `--record DIR` each exec and attach session is written down, for `asciinema play`.
+//! `cargo run --bin proxy -- --listen 127.0.0.1:8002 --backend http://127.0.0.1:8001`, then `kubectl
+//! --server=http://127.0.0.1:8002 exec demo -- echo hello`. With `--kubelet https://127.0.0.1:10250` it takes the place
+//! of the API server. With `--record DIR` it records each exec and attach session, for `asciinema play`.
 
 mod asciicast;
 mod backend;
@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 use crate::backend::{Backend, Target};
 use crate::record::Record;
 
-/// Passes kubectl's requests on, and asks who they are from.
+/// Pass kubectl's requests to a server, and authenticate, translate or record them.
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen. Port 0 takes a free one.
+    /// The address to listen on, as IP:PORT. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:8002")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -63,7 +63,7 @@ async fn serve(listener: TcpListener, backend: &Arc<Backend>) {
                         }
                     });
                 }
-                // Descriptors run out, and come back.
+                // There may be no free descriptor now, and one later.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}

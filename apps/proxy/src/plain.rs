@@ -1,6 +1,6 @@
-//! Ordinary requests on their way: one a connection, and its answer to the end.
+//! Passes ordinary requests on: one on each connection, with its whole answer.
 //!
-//! Owns that no second request follows the first: whether it may was not asked.
+//! No second request passes on the same connection, because it would not have been authorised.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kubestream_apps::{Failure, api};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
 
-/// Passes a request on, with its body, and the answer back.
+/// Passes a request and its body on, and the answer back.
 pub(crate) async fn pass<C, B>(client: Pending<C>, mut backend: B, mut request: Request<()>) -> Result<(), Failure>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -25,7 +25,7 @@ where
         _ => None,
     };
     let Some(length) = length.filter(|_| !headers.contains_key(header::TRANSFER_ENCODING)) else {
-        let message = "this proxy passes on bodies of a known length alone";
+        let message = "this proxy only passes on bodies of known length";
         let response = api::failure(StatusCode::LENGTH_REQUIRED, "BadRequest", message);
         return Ok(client.respond(response).await?);
     };
@@ -42,7 +42,7 @@ where
             let mut body = ahead.chain(&mut from_client).take(length);
             copy(&mut body, &mut writes).await?;
             writes.flush().await?;
-            // A client that is gone wants no answer; one that says more is not heard.
+            // If the client has gone, nothing is to be answered. If it sends more, that is ignored.
             match from_client.read(&mut [0]).await {
                 Ok(0) => Ok(()),
                 Ok(_) => std::future::pending().await,
@@ -56,7 +56,7 @@ where
         let (up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
         tokio::select! {
             done = &mut down => done,
-            // A backend may refuse a body, and say why.
+            // A backend may refuse a body before its end, and give its reason.
             sent = up => match sent {
                 Ok(()) => return Ok(()),
                 Err(_) => timeout(REST, down).await?,
@@ -64,12 +64,12 @@ where
         }
     };
     answered?;
-    // A close on what is unread would take the answer back.
+    // Closing a socket with unread bytes would destroy the answer on its way.
     let _ = timeout(REST, copy(&mut from_client, &mut sink())).await;
     Ok(())
 }
 
-/// Asks for JSON, 16 MiB of it at the most.
+/// Asks for JSON of at most 16 MiB.
 pub(crate) async fn get_json<B>(mut backend: B, request: &Request<()>) -> Result<serde_json::Value, Failure>
 where
     B: AsyncRead + AsyncWrite + Unpin,
@@ -77,7 +77,7 @@ where
     const MOST: u64 = 16 * 1024 * 1024;
     let mut answer = Vec::new();
     let asking = async {
-        // HTTP/1.0 has no chunks, and ends with the connection.
+        // HTTP/1.0 has no chunked bodies, and the answer ends with the connection.
         backend.write_all(&head(request, "HTTP/1.0")).await?;
         backend.take(MOST).read_to_end(&mut answer).await
     };
@@ -91,7 +91,7 @@ where
     Ok(serde_json::from_slice(body)?)
 }
 
-/// `http`'s types cannot hold a line's end.
+/// The types of `http` exclude line breaks, so nothing can be injected here.
 fn head(request: &Request<()>, version: &str) -> Vec<u8> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let mut head = format!("{} {path} {version}\r\nConnection: close\r\n", request.method()).into_bytes();

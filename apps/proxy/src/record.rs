@@ -1,11 +1,12 @@
-//! Sessions written down as they happen, for who has to know afterwards what was done.
+//! Records sessions as they happen, as evidence of what was done in them.
 //!
-//! Owns that nothing passes before it is written: a session waits for its disk, however long that takes, and is closed where its recording
-//! cannot be written any more. Written is what the system has taken: the end of a recording alone is on the disk for sure. It must not know how bytes become streams, nor hold a session up for anything else: what cannot be followed passes
-//! all the same, and the recording says so.
+//! Nothing passes before it is written. A session waits for the disk without a time limit, and is closed if its
+//! recording can no longer be written. "Written" means that the system has accepted the bytes; they are synced to the
+//! disk at the end of a recording only. Bytes become streams elsewhere. If the recorder cannot follow a session, the
+//! session passes all the same, and the recording says so.
 //!
-//! A recording is a file of its own from the start, and readable at any time. Its last line is a marker that says how the session
-//! ended; one without it was cut off: the proxy has ended, or could not write.
+//! Each recording is a file of its own, and readable at any time. Its last line is a marker that says how the session
+//! ended. Without that marker the recording was cut off: the proxy ended, or could not write.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,9 +21,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
 use http::{Response, StatusCode, Uri};
 use kubestream::exec::ExecRequest;
-use kubestream::spdy::Limits;
 use kubestream::status::TerminalSize;
 use kubestream::upgrade::{Pending, Protocol};
+use kubestream::wire::Limits;
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{Observer, Operation, Pipe, PipeOutcome, PodRequest, Side, StreamName, Tap, TapEvent};
 use tempfile::NamedTempFile;
@@ -31,34 +32,34 @@ use tokio_util::io::poll_write_buf;
 
 use crate::asciicast::{self, Kind, Text};
 
-/// What a recording begins with. A client that has a terminal says its own size at once.
+/// The size in the header of a recording. A client with a terminal sends its own size at once.
 const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
 
 #[derive(Args)]
 pub(crate) struct Record {
-    /// Record each exec and attach session into a file of this directory, in asciicast v2. Upgrades that are none of kubectl's
-    /// are refused then.
+    /// Record each exec and attach session into a file in this directory, as asciicast v2. An upgrade that is not known
+    /// as one of kubectl's is then refused.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
-    /// Record what is typed too.
+    /// Also record what is typed. Requires --record.
     #[arg(long, requires = "record")]
     record_input: bool,
 }
 
 impl Record {
-    /// Whether there is where to write: a server that records nothing is not to start.
+    /// Checks that the directory exists, because a proxy that cannot record must not start.
     pub(crate) fn check(&self) -> io::Result<()> {
         self.record.as_ref().map_or(Ok(()), |directory| std::fs::read_dir(directory).map(drop))
     }
 
-    /// What is to be recorded of a request, or what to refuse it with: an upgrade that is not known to be one of kubectl's could be
-    /// any of them in another spelling.
+    /// Starts the recording of a request, or returns the response that refuses it. An unknown upgrade is refused,
+    /// because it could be a session in another spelling.
     pub(crate) fn begin<IO>(&self, asked: &Pending<IO>) -> Result<Option<Recording>, Box<Response<Bytes>>> {
         let Some(directory) = self.record.as_deref().filter(|_| asked.is_upgrade()) else { return Ok(None) };
         let uri = asked.request().uri();
         let refused = |message: &str| Box::new(api::failure(StatusCode::FORBIDDEN, "Forbidden", message));
         let request = PodRequest::from_api(uri).map_err(|error| refused(&error.to_string()))?;
-        let unknown = || refused("this proxy records, and passes on no upgrade that it does not know");
+        let unknown = || refused("this proxy records sessions, and does not pass on unknown upgrades");
         self.open(directory, &request.ok_or_else(unknown)?, uri).map_err(|error| {
             let message = format!("the session cannot be recorded: {error}");
             Box::new(api::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message))
@@ -80,7 +81,8 @@ impl Record {
             Ok(String::new())
         };
         let time = humantime::format_rfc3339_seconds(now).to_string().replace([':', '-'], "");
-        // `PodRequest` has checked the names: no slash is in them, and no dot before them. A file's name has 255 bytes at the most.
+        // `PodRequest` has checked the names: they contain no slash and begin with no dot. A file name has at most 255
+        // bytes.
         let part = |name: &str| name.get(..63).unwrap_or(name).to_owned();
         let prefix = format!("{time}_{}_{}_{}_", part(&request.namespace), part(&request.pod), part(container));
         let mut builder = tempfile::Builder::new();
@@ -90,7 +92,7 @@ impl Record {
     }
 }
 
-/// A recording of a session that may not come about: its file goes with it then.
+/// The recording of a session. If the session does not come about, its file is removed.
 pub(crate) struct Recording {
     file: NamedTempFile,
     header: Vec<u8>,
@@ -99,7 +101,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Passes a session on, and writes it down.
+    /// Passes a session on and records it.
     pub(crate) async fn run<C, B>(self, pipe: Pipe<C, B>) -> Result<PipeOutcome, Failure>
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -121,18 +123,18 @@ impl Recording {
 
 struct Recorder {
     file: tokio::fs::File,
-    /// Lines that are not written yet: those of one piece each way at the most.
+    /// Lines that are still to be written, of at most one piece in each direction.
     waiting: BytesMut,
     failed: Option<io::Error>,
-    /// `None`: the protocol is none that is known.
+    /// `None` if the protocol is unknown.
     tap: Option<Tap>,
     began: Instant,
     input: bool,
-    /// By their streams.
+    /// The texts of the streams.
     texts: HashMap<(Side, u32), (Kind, Text)>,
-    /// How it ends, as far as is known: what was wrong counts more than how the command ended.
+    /// How the session ends, as far as it is known. An error counts more than the command's status.
     ending: Option<String>,
-    /// The last line says it.
+    /// True when the last line has been formed.
     is_said: bool,
 }
 
@@ -151,7 +153,7 @@ impl Recorder {
         }
     }
 
-    /// What was said since, in lines.
+    /// Turns what the tap has found into lines.
     fn read(&mut self) {
         while let Some(event) = self.tap.as_mut().and_then(Tap::poll_event) {
             match event {
@@ -180,7 +182,7 @@ impl Recorder {
         }
     }
 
-    /// Says what is missing from here on, and once more at the end.
+    /// Records what is missing from here on, and repeats it at the end.
     fn give_up(&mut self, why: String) {
         self.say(Kind::Marker, &why);
         self.ending = Some(why);
@@ -194,7 +196,7 @@ impl Recorder {
         }
     }
 
-    /// The rest: characters that were cut, and how it ended.
+    /// Writes the rest: incomplete characters, and how the session ended.
     async fn finish(mut self) -> io::Result<tokio::fs::File> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -211,7 +213,7 @@ impl Recorder {
         Ok(self.file)
     }
 
-    /// Writes what waits, and waits until it is written.
+    /// Writes the waiting lines, and is ready when all are written.
     fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.waiting.has_remaining() {
             ready!(poll_write_buf(Pin::new(&mut self.file), cx, &mut self.waiting))?;
@@ -260,10 +262,10 @@ mod tests {
 
     const STDOUT: &[u8] = b"\x82\x06\x01hello";
 
-    /// A client and a server past their handshake, over WebSocket, and the pipe between.
+    /// A client and a server after their handshake over WebSocket, and the pipe between them.
     async fn between() -> (DuplexStream, DuplexStream, Pipe<DuplexStream, DuplexStream>) {
         let ((near, client_side), (backend_side, far)) = (duplex(1000), duplex(1000));
-        let v5 = Protocol::V5;
+        let v5 = Protocol::WEBSOCKET_EXEC_V5;
         let asking = async {
             let request = http::Request::get("http://a/exec").body(()).unwrap();
             upgrade::connect(near, request, v5, &Config::default()).await.unwrap()
@@ -293,7 +295,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut client, mut server, pipe) = between().await;
         let running = tokio::spawn(recording(directory.path()).run(pipe));
-        // A client that does not mask, and a server that goes on.
+        // The client sends a frame without a mask, and the server goes on.
         client.write_all(b"\x82\x02\x00a").await.unwrap();
         client.shutdown().await.unwrap();
         let mut heard = Vec::new();
@@ -307,18 +309,18 @@ mod tests {
         let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.contains("\"o\",\"hello\""), "{text}");
-        let why = "not followed: the client: a frame of a client that is not masked";
+        let why = "not followed: the client: a client's frame that is not masked";
         assert_eq!(markers(&text), [why, why]);
         assert!(text.ends_with(&format!("\"m\",\"{why}\"]\n")));
     }
 
-    /// A session waits for its disk, and nothing is lost; nothing passes that is not written.
+    /// A session waits for its disk. Nothing is lost, and nothing passes before it is written.
     #[tokio::test]
     async fn a_slow_disk_slows_the_session_down() {
         let (mut disk, file) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(file));
         let (mut client, mut server, pipe) = between().await;
-        let mut recorder = Recorder::new(file, b"", false, Some(Protocol::V5[0]));
+        let mut recorder = Recorder::new(file, b"", false, Some(Protocol::WEBSOCKET_EXEC_V5[0]));
         let running = tokio::spawn(async move {
             pipe.run_with(&mut recorder).await;
             recorder.finish().await
@@ -352,7 +354,7 @@ mod tests {
     async fn a_recording_that_cannot_be_written_ends_the_session() {
         let file = File::open("/dev/null").unwrap();
         let (mut client, mut server, pipe) = between().await;
-        let mut recorder = Recorder::new(file, b"{}\n", false, Some(Protocol::V5[0]));
+        let mut recorder = Recorder::new(file, b"{}\n", false, Some(Protocol::WEBSOCKET_EXEC_V5[0]));
         let _ = server.write_all(STDOUT).await;
         let moved = pipe.run_with(&mut recorder).await;
         assert!(moved.stopped && moved.to_client == 0);

@@ -1,15 +1,15 @@
-//! A client on one carrier, and a backend that is spoken to over another.
+//! Translates between a client on one transport and a backend on the other.
 //!
-//! Owns the two handshakes: the backend's first, so that the client hears its refusal and no 101.
+//! Performs the two handshakes. The backend's comes first, so that the client gets its refusal instead of a 101.
 
 use http::{Method, Request, StatusCode};
 use kubestream::exec::{ExecRequest, Streams};
-use kubestream::upgrade::{self, Carrier, Config, Pending, Protocol};
+use kubestream::upgrade::{self, Config, Pending, Protocol, Transport};
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{Side, TranslateConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What carries the sessions at the backend.
+/// The transport of sessions at the backend.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Translate {
     Spdy,
@@ -17,15 +17,15 @@ pub(crate) enum Translate {
 }
 
 impl Translate {
-    pub(crate) fn carrier(self) -> Carrier {
+    pub(crate) fn transport(self) -> Transport {
         match self {
-            Self::Spdy => Carrier::Spdy,
-            Self::Websocket => Carrier::WebSocket,
+            Self::Spdy => Transport::Spdy,
+            Self::Websocket => Transport::WebSocket,
         }
     }
 }
 
-/// `request` is what the backend would have got untranslated.
+/// `request` is what the backend would get without translation.
 pub(crate) async fn pass<C, B>(
     client: Pending<C>,
     backend: B,
@@ -36,14 +36,14 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    // The request to the backend is one of ours, and would make good what was wrong with the client's.
+    // The backend gets a new request, which would hide a fault in the client's.
     let method = client.request().method();
     if ![Method::GET, Method::POST].contains(method) {
         let message = format!("the server does not allow {method} here");
         let response = api::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message);
         return Ok(client.respond(response).await?);
     }
-    // The API server's path ends with it, and the kubelet's begins so.
+    // The API server's path ends with the operation, and the kubelet's begins with it.
     let path = client.request().uri().path();
     let forwards = path.ends_with("/portforward") || path.starts_with("/portForward/");
     let streams = if forwards { Ok(Streams::default()) } else { streams(client.request()) };
@@ -55,12 +55,12 @@ where
         }
     };
     let (supported, offers): (_, &[Protocol]) = match (forwards, to) {
-        (true, Translate::Spdy) => (Protocol::PORT_FORWARD, &[Protocol::PortForward]),
-        (true, Translate::Websocket) => (Protocol::PORT_FORWARD, &[Protocol::Tunnel]),
-        (false, Translate::Spdy) => (Protocol::ANY, Protocol::EXEC),
-        (false, Translate::Websocket) => (Protocol::ANY, Protocol::CHANNEL),
+        (true, Translate::Spdy) => (Protocol::ANY_PORT_FORWARD, &[Protocol::SpdyPortForward]),
+        (true, Translate::Websocket) => (Protocol::ANY_PORT_FORWARD, &[Protocol::TunneledPortForward]),
+        (false, Translate::Spdy) => (Protocol::ANY_EXEC, Protocol::SPDY_EXEC),
+        (false, Translate::Websocket) => (Protocol::ANY_EXEC, Protocol::WEBSOCKET_EXEC),
     };
-    // What the one carrier's handshake is made of is none of the other's.
+    // The headers of one transport's handshake mean nothing to the other.
     let foreign: Vec<_> = request.headers().keys().filter(|name| is_handshake(name.as_str())).cloned().collect();
     for name in foreign {
         request.headers_mut().remove(name);
@@ -75,7 +75,7 @@ where
     };
     let client = client.accept(supported).await?;
     match kubestream_proxy::translate(client, backend, streams, &TranslateConfig::default()).await {
-        // Clients that go away are no news.
+        // A client that goes away is not reported.
         Err(error) if error.side() != Some(Side::Client) => Err(error.into()),
         _ => Ok(()),
     }

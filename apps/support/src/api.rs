@@ -1,13 +1,13 @@
-//! What kubectl asks a kube-apiserver before it comes to the point.
+//! The requests that kubectl sends to a kube-apiserver before a session.
 //!
-//! Owns the answers, and nothing of what is behind them.
+//! Answers them with fixed values.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-/// The answer to a question about the API itself.
+/// Returns the answer to a request about the API itself.
 pub fn discovery(path: &[&str]) -> Option<Response<Bytes>> {
     Some(ok(&match path {
         ["version"] => json!({"major": "1", "minor": "34", "gitVersion": "v1.34.0"}),
@@ -32,7 +32,7 @@ pub fn ok(value: &Value) -> Response<Bytes> {
     response(StatusCode::OK, "application/json", value.to_string())
 }
 
-/// A refusal, as Kubernetes words it.
+/// Returns a refusal in Kubernetes' format.
 pub fn failure(code: StatusCode, reason: &str, message: &str) -> Response<Bytes> {
     let status = json!({
         "kind": "Status",

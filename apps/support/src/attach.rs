@@ -1,6 +1,6 @@
-//! The node's side of attach: one process for all who attach, which is there before them and outlives them.
+//! The node's attach: one main process for all clients. It outlives each of them.
 //!
-//! Owns that process. It says every line twice, on stdout with `out:` before it and on stderr with `err:`.
+//! The process repeats every line of its stdin on stdout, after `out:`, and on stderr, after `err:`.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use tokio::process::Command;
 use tokio::sync::{OnceCell, broadcast, mpsc};
 
 const SCRIPT: &str = r#"while IFS= read -r line; do echo "out:$line"; echo "err:$line" >&2; done"#;
-/// How long its outputs are silent before whoever has ended its stdin has had its answer.
+/// A client that has ended its stdin is detached after the outputs have been silent for this long.
 const ANSWERED: Duration = Duration::from_millis(200);
-/// Pieces that one who is slow to read may be behind before it misses some.
+/// How many pieces a slow client may be behind before it misses some.
 const BEHIND: usize = 1024;
 
-/// The container's main process, once somebody has attached to it.
+/// The container's main process. The first attach starts it.
 #[derive(Default)]
 pub(crate) struct Main(OnceCell<Process>);
 
@@ -29,7 +29,7 @@ struct Process {
 }
 
 impl Main {
-    /// Connects a client to the process until its stdin ends or it goes away.
+    /// Connects a client to the process until the client ends its stdin or goes away.
     pub(crate) async fn attach(&self, mut server: ExecServer) -> Result<(), Error> {
         let process = match self.0.get_or_try_init(|| async { Process::start() }).await {
             Ok(process) => process,
@@ -42,7 +42,8 @@ impl Main {
         let (mut stdin, mut out, mut err) = (server.stdin.take(), server.stdout.take(), server.stderr.take());
         let mut typing = stdin.is_some();
         loop {
-            // Nothing is sent to who did not ask for it, and one who lags goes on with what there is.
+            // An output that the client did not ask for is not sent. A client that lags continues with the oldest piece
+            // that is left.
             tokio::select! {
                 biased;
                 data = said.recv() => if let (Ok(data), Some(out)) = (data, &mut out) {
@@ -85,7 +86,7 @@ impl Process {
                     return;
                 }
             }
-            // Nobody can attach any more: the process reads the end, and is waited for.
+            // No client can attach any more. The process reads the end of its stdin, and its exit is awaited.
             drop(to);
             let _ = child.wait().await;
         });
@@ -93,7 +94,7 @@ impl Process {
     }
 }
 
-/// Tells all who listen; nobody may.
+/// Sends an output to all attached clients, which may be none.
 async fn tell(from: Option<impl AsyncRead + Unpin>, to: broadcast::Sender<Bytes>) {
     let Some(mut from) = from else { return };
     let mut buffer = BytesMut::new();

@@ -1,12 +1,12 @@
 //! The server's side of port-forward: connections to ports of this machine.
 //!
-//! Owns the dialling. Which streams belong together is the library's.
+//! Dials the ports. The library pairs the streams.
 
 use kubestream::AbortOnDrop;
 use kubestream::portforward::{Error, Request};
 use tokio::net::TcpStream;
 
-/// Connects what a client forwards to a port, until both have ended or either breaks off.
+/// Connects a client's request to a port, until both directions have ended or either side breaks off.
 pub async fn connect(request: Request) -> Result<(), Error> {
     let port = request.port();
     let tcp = match TcpStream::connect(("127.0.0.1", port)).await {
@@ -16,7 +16,7 @@ pub async fn connect(request: Request) -> Result<(), Error> {
             return Ok(());
         }
     };
-    // A socket that takes no options is gone.
+    // If setting the option fails, the socket has gone, and the relay reports it.
     let _ = tcp.set_nodelay(true);
     request.accept().relay(AbortOnDrop::new(tcp)).await
 }

@@ -1,7 +1,7 @@
-//! What the programs share: the built-in node with its processes, and how a client reaches a server.
+//! What the programs share: the built-in node, its processes, and connecting to a server.
 //!
-//! Owns what more than one of the programs needs, and nothing that one alone does. It is published nowhere: the programs show how the
-//! crate is used, and this is part of them.
+//! Holds only what more than one program needs. It is not published: the programs show how the crate is used, and this
+//! is part of them.
 
 pub mod api;
 mod attach;
@@ -11,5 +11,5 @@ pub mod process;
 pub mod session;
 pub mod transport;
 
-/// Why a program does not go on.
+/// Why a program fails.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,8 +1,7 @@
 //! The node's HTTP side: which request gets which answer.
 //!
-//! Owns the paths of a kube-apiserver that kubectl needs for exec, attach and port-forward, and the kubelet's own, over SPDY and
-//! over WebSocket. The process is
-//! [`process`]'s.
+//! Holds the paths of a kube-apiserver that kubectl needs for exec, attach and port-forward, and those of a kubelet.
+//! [`process`] runs the commands.
 
 use std::fmt;
 use std::io;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use kubestream::exec::ExecRequest;
-use kubestream::mux::{Config, Multiplexer, TcpLiveness};
+use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, PortForwardServer};
 use kubestream::upgrade::{self, Pending, Protocol, UpgradeError};
 use serde_json::{Value, json};
@@ -24,14 +23,16 @@ use crate::api::{self, failure, ok, response};
 use crate::attach::Main;
 use crate::forward;
 use crate::process::{self, Place};
+use crate::transport;
 
-/// The one container of every pod here.
+/// The only container of every pod.
 const CONTAINER: &str = "main";
 
-/// What is told of a client that things went wrong with, and that is no concern of the others.
+/// Takes messages about clients whose session failed. Other clients are not affected.
 pub type Log = fn(fmt::Arguments<'_>);
 
-/// A node of this process's own, on loopback: its URL. It serves for as long as the process lives, and says on stderr what goes wrong.
+/// Starts a node on loopback inside this process, and returns its URL. It serves while the process lives, and reports
+/// errors on stderr.
 pub async fn start() -> io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -47,8 +48,8 @@ pub async fn serve(listener: TcpListener, log: Log) {
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // A connection that was gone before it was accepted is its client's business; one for which there is no descriptor
-                // is tried again.
+                // Either the connection had gone before it was accepted, or no descriptor was free and the next try
+                // comes soon.
                 if accepted.is_err() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -67,8 +68,7 @@ pub async fn serve(listener: TcpListener, log: Log) {
 }
 
 async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main, log: Log) -> Result<(), UpgradeError> {
-    tcp.set_nodelay(true)?;
-    TcpLiveness::default().apply(&tcp)?;
+    transport::set_options(&tcp)?;
     let pending = upgrade::accept(tcp, config).await?;
     let path = pending.request().uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -93,7 +93,7 @@ async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main, log: Log)
     }
 }
 
-/// Exec, or attach to the main process.
+/// Serves an exec, or an attach to the main process.
 async fn session(
     pending: Pending<TcpStream>,
     pod: Option<&&str>,
@@ -119,7 +119,7 @@ async fn session(
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }
-    let upgraded = pending.accept(Protocol::ANY).await?;
+    let upgraded = pending.accept(Protocol::ANY_EXEC).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let session = async move {
         match mux.accept_exec(wanted.streams).await {
@@ -130,7 +130,7 @@ async fn session(
             Err(error) => Err(error),
         }
     };
-    // The driver outlives the session: it writes what is left of it.
+    // The driver outlives the session, to write what is left.
     let (session, _) = tokio::join!(session, driver);
     if let Err(error) = session {
         log(format_args!("node: session: {error}"));
@@ -142,18 +142,18 @@ async fn port_forward(pending: Pending<TcpStream>, log: Log) -> Result<(), Upgra
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }
-    let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+    let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let (forwarded, _) = tokio::join!(forward(mux), driver);
     match forwarded {
-        // kubectl ends by closing its connection.
+        // kubectl ends a port-forward by closing its connection.
         Ok(()) | Err(portforward::Error::Connection(_)) => {}
         Err(error) => log(format_args!("node: port-forward: {error}")),
     }
     Ok(())
 }
 
-/// Forwards until the client goes away, and with it whatever was forwarded.
+/// Forwards until the client goes away, which ends its connections.
 async fn forward(mux: Multiplexer) -> Result<(), portforward::Error> {
     let mut server = PortForwardServer::new(mux)?;
     let mut connections = JoinSet::new();
@@ -161,7 +161,7 @@ async fn forward(mux: Multiplexer) -> Result<(), portforward::Error> {
         tokio::select! {
             request = server.accept() => match request.transpose()? {
                 Some(request) => drop(connections.spawn(forward::connect(request))),
-                // It has ended in good order, and what it has sent may not be through yet.
+                // The client has ended in an orderly way. Bytes that it has sent may still be on their way.
                 None => break,
             },
             Some(_) = connections.join_next() => {}

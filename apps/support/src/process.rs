@@ -1,6 +1,6 @@
-//! A command in the "container": a local process on pipes or on a terminal.
+//! Runs a command of the "container": a local process on pipes or on a terminal.
 //!
-//! Owns the process from its start to its last byte, and that it ends when its client goes away.
+//! Follows the process to its last byte of output, and ends it when its client goes away.
 
 use std::ffi::OsString;
 use std::future::pending;
@@ -22,22 +22,24 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long what a client that is gone has sent may wait for a process that does not read it.
+/// After the client has gone, how long its last input may wait for a process that does not read.
 const UNREAD: Duration = Duration::from_secs(10);
-/// What a command has from the end of its stdin until it is hung up, its client gone: as long as Kubernetes gives a pod to end.
+/// After the client has gone and stdin has ended, how long a command has until SIGHUP: as long as Kubernetes gives a
+/// pod to end.
 const LAST_WORK: Duration = Duration::from_secs(30);
-/// From the hang-up to the kill.
+/// The time from SIGHUP to SIGKILL.
 const HANG_UP: Duration = Duration::from_secs(1);
 
-/// Where a command runs: as this program itself does, unless it says otherwise.
+/// Where a command runs. By default it inherits everything from this program.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     pub directory: Option<PathBuf>,
-    /// All of it.
+    /// The whole environment.
     pub environment: Option<Vec<(String, OsString)>>,
 }
 
-/// Runs a command for a client, and says how it ended once all its output is out: its own, and that of what it has left running with it.
+/// Runs a command for a client. Reports the status after the whole output has been sent, including that of processes
+/// that the command leaves running.
 pub async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecServer) -> Result<(), Error> {
     let (leave, left) = watch::channel(false);
     let mut copies = JoinSet::new();
@@ -58,12 +60,12 @@ pub async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecS
     let (status, mut gone) = tokio::select! {
         status = child.wait() => (status, false),
         () = server.client_gone() => {
-            // Nobody reads what it still says, and that is no reason for it to stop.
+            // The output is read on and discarded, so that the command is not stopped by a full pipe.
             let _ = leave.send(true);
             (end(&mut child, group, feeding).await, true)
         }
     };
-    // It has ended: what it left running may go on.
+    // The command has ended, and what it leaves running may go on.
     std::mem::forget(orphans);
     if !gone {
         gone = tokio::select! {
@@ -80,17 +82,17 @@ pub async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecS
         Err(error) => ExitStatus::Failed(Box::new(Status::internal_error(error.to_string()))),
     };
     let told = server.exit(status).await;
-    // Nobody may be there to be told.
+    // If the client has gone, nobody can be told.
     if gone { Ok(()) } else { told }
 }
 
-/// A process that nobody serves any more, because this program stops.
+/// Kills a process group when it is dropped, because this program stops.
 struct KillOnDrop(Option<Pid>);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // Gone already, at best.
+            // The group may have ended already.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -119,7 +121,7 @@ fn start_on_pipes(
         .process_group(0)
         .spawn()?;
     let feeding = match (server.stdin.take(), child.stdin.take()) {
-        // Not among the copies that are waited for: a process may end without having read it.
+        // This copy is not awaited, because a process may end without reading its stdin.
         (Some(from), Some(to)) => Some(Feeding::start(|moved| feed(from, to, moved))),
         _ => None,
     };
@@ -150,14 +152,15 @@ fn start_on_terminal(
     let child = process.spawn(end).map_err(io::Error::other)?;
     let (from, to) = terminal.into_split();
     if let Some(output) = server.stdout.take() {
-        // The terminal ends by itself, with EIO, when nobody has it open any more.
+        // A terminal ends with EIO once no process has it open.
         copies.spawn(drain(from, output, left.clone()));
     }
     tokio::spawn(operate(to, server.stdin.take(), server.resize.take()));
     Ok(child)
 }
 
-/// From the process to the client, to the last byte of all who hold the pipe. Once the client has left it is read all the same, for nobody.
+/// Copies a process's output to the client, until no process has the pipe open. After the client has left, the output
+/// is read and discarded.
 async fn drain(mut from: impl AsyncRead + Unpin, mut to: ProcessOutput, mut left: watch::Receiver<bool>) {
     const READ: usize = 32 * 1024;
     let mut buffer = BytesMut::new();
@@ -172,42 +175,43 @@ async fn drain(mut from: impl AsyncRead + Unpin, mut to: ProcessOutput, mut left
             _ = left.wait_for(|left| *left) => continue,
             sent = to.send(data) => sent,
         };
-        // Not wanted: the process finds its pipe closed. Lost with all the rest: that is said of the client.
+        // If the client does not want the output, the process finds its pipe closed. If the connection is lost, the
+        // client's end is noticed elsewhere.
         if matches!(sent, Err(StreamError::Reset(_))) {
             return;
         }
     }
 }
 
-/// What carries a client's bytes to a process, on a task of its own that ends with this, and whether it still moves.
+/// A task that copies a client's bytes to a process, and whether it still moves. Dropping this ends the task.
 #[derive(Debug)]
 pub struct Feeding<T> {
-    /// [`None`] once it has said how it ended.
+    /// [`None`] after its result has been returned.
     task: Option<JoinHandle<T>>,
     moved: watch::Receiver<()>,
 }
 
 impl<T: Send + 'static> Feeding<T> {
-    /// `feed` says whenever something has moved.
+    /// `feed` signals each time it has moved something.
     pub fn start<F: Future<Output = T> + Send + 'static>(feed: impl FnOnce(watch::Sender<()>) -> F) -> Self {
         let (moves, moved) = watch::channel(());
         Self { task: Some(tokio::spawn(feed(moves))), moved }
     }
 
-    /// Waits until it is over. [`None`] where that was said before.
+    /// Waits for the task to end. Returns [`None`] if its result has been returned before.
     pub async fn over(&mut self) -> Option<T> {
         let fed = self.task.as_mut()?.await;
         self.task = None;
         fed.ok()
     }
 
-    /// The same, the client gone: [`None`] also where nothing moves for `UNREAD`.
+    /// The same after the client has gone: also returns [`None`] if nothing moves for `UNREAD`.
     pub async fn last(&mut self) -> Option<T> {
         let mut moved = self.moved.clone();
         let still = async {
             while let Ok(changed) = timeout(UNREAD, moved.changed()).await {
                 if changed.is_err() {
-                    // The sender went with the task, which is over.
+                    // The sender ended with the task, which is over.
                     pending::<()>().await;
                 }
             }
@@ -228,17 +232,17 @@ impl<T> Drop for Feeding<T> {
     }
 }
 
-/// How a process's stdin came to its end.
+/// How a process's stdin ended.
 enum Fed {
-    /// With all of it, then: its pipe is closed.
+    /// All of it was delivered at this time, and the pipe was closed.
     Whole(Instant),
-    /// The process does not read it any more.
+    /// The process does not read its stdin any more.
     Unwanted,
-    /// Without the rest. The pipe is still open, so that this is no end to the process.
+    /// The rest was lost. The pipe stays open, so that the process does not take the cut for an end.
     Cut { _pipe: ChildStdin },
 }
 
-/// From the client to the process.
+/// Copies from the client to the process.
 async fn feed(mut from: ProcessStdin, mut to: ChildStdin, moved: watch::Sender<()>) -> Fed {
     loop {
         match from.data().await {
@@ -256,9 +260,9 @@ async fn feed(mut from: ProcessStdin, mut to: ChildStdin, moved: watch::Sender<(
     }
 }
 
-/// Keystrokes and sizes, which go the same way.
+/// Passes keys and sizes to the terminal in the order in which they arrive.
 async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resizes: Option<Resizes>) {
-    /// Ctrl-D: a terminal has no other end of input.
+    /// Ctrl-D, the only way to end a terminal's input.
     const END_OF_INPUT: &[u8] = &[0x04];
     let (sizes, mut latest) = mpsc::channel(1);
     let watching = async move {
@@ -272,13 +276,13 @@ async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resiz
         pending().await
     };
     let typing = async move {
-        // Without stdin, or past its end, the terminal stays open for its output, and may still be resized.
+        // Without stdin, or after its end, the terminal stays open for output and resizing.
         let mut stdin = stdin;
         loop {
             tokio::select! {
                 size = latest.recv() => {
                     let Some(size) = size else { return };
-                    // The process may be gone already.
+                    // The process may have ended already.
                     let _ = terminal.resize(Size::new(size.height, size.width));
                 }
                 data = next(&mut stdin) => {
@@ -299,7 +303,7 @@ async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resiz
     }
 }
 
-/// What is typed next; for ever where nothing can be.
+/// Returns what is typed next. Without stdin it never returns.
 async fn next(stdin: &mut Option<ProcessStdin>) -> Option<Result<Bytes, StreamError>> {
     match stdin {
         Some(stdin) => stdin.data().await,
@@ -307,8 +311,8 @@ async fn next(stdin: &mut Option<ProcessStdin>) -> Option<Result<Bytes, StreamEr
     }
 }
 
-/// The client is gone: so is what it started, and all that that started. Before, the process gets what the client has sent it; and if that was all of it,
-/// the time to make something of it.
+/// Ends a process whose client has gone, with all that it started. First the process gets what the client has sent, and
+/// if that was all, time to act on it.
 async fn end(
     child: &mut Child,
     group: Option<Pid>,
@@ -328,7 +332,7 @@ async fn end(
     }
     for (signal, wait) in [(Signal::HUP, HANG_UP), (Signal::KILL, Duration::MAX)] {
         if let Some(group) = group {
-            // Gone already, at best.
+            // The group may have ended already.
             let _ = kill_process_group(group, signal);
         }
         if timeout(wait, child.wait()).await.is_ok() {
@@ -338,7 +342,7 @@ async fn end(
     if let Some(group) = group {
         let _ = kill_process_group(group, Signal::KILL);
     }
-    // Only now is a pipe closed that was not: to a process that is there it would be an end.
+    // A cut pipe is closed only now, because a living process would take that for an end.
     drop((fed, feeding));
     child.wait().await
 }

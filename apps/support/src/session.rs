@@ -1,59 +1,68 @@
-//! The upgrade of an exec, over WebSocket or SPDY as its user chooses.
+//! The upgrade of an exec, over the transport that the user chose.
 //!
-//! Owns the choice. What is dialled is [`transport`]'s.
+//! Chooses the protocols to offer. [`transport`] connects.
 
 use std::error::Error;
 
 use http::Method;
-use kubestream::upgrade::{self, Carrier, Protocol, Upgraded};
+use kubestream::upgrade::{self, Protocol, Transport, Upgraded};
 
 use crate::transport::{self, Io, Tls};
 
+/// Which transports the user lets the program try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Transport {
+pub enum Preference {
     Websocket,
     Spdy,
     Auto,
 }
 
-/// Upgrades a connection of its own, with the usual protocols or the one that is named.
+/// Upgrades a new connection, with the usual protocols or the named one.
 pub async fn upgrade(
     url: &str,
-    transport: Transport,
+    preference: Preference,
     name: Option<&str>,
     tls: &Tls,
 ) -> Result<Upgraded<Box<dyn Io>>, Box<dyn Error + Send + Sync>> {
     let config = upgrade::Config::default();
     let request = |method| http::Request::builder().method(method).uri(url).header("User-Agent", "kubestream").body(());
     let dial = || transport::connect(url, tls);
-    match transport {
-        Transport::Websocket => {
-            let offers = offers(Carrier::WebSocket, name, Protocol::V5)?;
+    match preference {
+        Preference::Websocket => {
+            let offers = offers(Transport::WebSocket, name, Protocol::WEBSOCKET_EXEC_V5)?;
             Ok(upgrade::connect(dial().await?, request(Method::GET)?, &offers, &config).await?)
         }
-        Transport::Spdy => {
-            let offers = offers(Carrier::Spdy, name, Protocol::EXEC)?;
+        Preference::Spdy => {
+            let offers = offers(Transport::Spdy, name, Protocol::SPDY_EXEC)?;
             Ok(upgrade::connect(dial().await?, request(Method::POST)?, &offers, &config).await?)
         }
-        Transport::Auto => {
+        Preference::Auto => {
             if name.is_some() {
-                return Err("--protocol needs a --transport: the same name is another protocol over each".into());
+                return Err(
+                    "--protocol requires --transport: the same name means another protocol on each transport".into()
+                );
             }
             let request = request(Method::GET)?;
-            let connected =
-                upgrade::connect_with_fallback(dial, request, Protocol::V5, Protocol::EXEC, &config).await?;
+            let connected = upgrade::connect_with_fallback(
+                dial,
+                request,
+                Protocol::WEBSOCKET_EXEC_V5,
+                Protocol::SPDY_EXEC,
+                &config,
+            )
+            .await?;
             Ok(connected.upgraded)
         }
     }
 }
 
-/// The protocol that was named, or else the usual ones.
+/// Returns the named protocol, or the usual ones.
 fn offers(
-    carrier: Carrier,
+    transport: Transport,
     name: Option<&str>,
     usual: &[Protocol],
 ) -> Result<Vec<Protocol>, Box<dyn Error + Send + Sync>> {
     let Some(name) = name else { return Ok(usual.to_vec()) };
-    let protocol = Protocol::from_name(carrier, name);
-    Ok(vec![protocol.ok_or_else(|| format!("there is no protocol {name:?} over {carrier}"))?])
+    let protocol = Protocol::from_name(transport, name);
+    Ok(vec![protocol.ok_or_else(|| format!("there is no protocol {name:?} over {transport}"))?])
 }

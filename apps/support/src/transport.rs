@@ -1,4 +1,4 @@
-//! TCP, or TLS over it: the crate takes any IO, and leaves both to its users.
+//! Connects over TCP or TLS. The crate takes any IO, so its users connect as they like.
 
 use std::error::Error;
 use std::io;
@@ -17,19 +17,20 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName,
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme};
 use url::Url;
 
-/// Files, PEM, as kubectl's options of the same names.
+/// TLS options with kubectl's names. All files are PEM.
 #[derive(Debug, Args)]
 pub struct Tls {
-    /// The certificate of the authority that a https server is signed by.
+    /// Path to a PEM file with the certificate of the authority that signed the server's certificate.
     #[arg(long, value_name = "FILE")]
     certificate_authority: Option<PathBuf>,
-    /// Take any certificate of a https server's, as if it were the right one: who is in between can read and change everything.
+    /// Do not check the server's certificate. This makes the connection insecure: a man in the middle can read and
+    /// change everything.
     #[arg(long, conflicts_with = "certificate_authority")]
     insecure_skip_tls_verify: bool,
-    /// Our certificate.
+    /// Path to a PEM file with the client certificate. Requires --client-key.
     #[arg(long, value_name = "FILE", requires = "client_key")]
     client_certificate: Option<PathBuf>,
-    /// Its key.
+    /// Path to a PEM file with the key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
 }
@@ -37,11 +38,17 @@ pub struct Tls {
 pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 
+/// Sets what every TCP connection of a program needs: no delay before small writes, and the detection of dead peers.
+pub fn set_options(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    TcpLiveness::default().apply(tcp)
+}
+
 pub async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
     connect_over(url, tls, |tcp| tcp).await
 }
 
-/// The same over what becomes of the socket.
+/// The same, with a wrapper around the socket.
 pub async fn connect_over<IO: Io + 'static>(
     url: &str,
     tls: &Tls,
@@ -57,11 +64,10 @@ async fn dial<IO: Io + 'static>(
     over: impl FnOnce(TcpStream) -> IO,
 ) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
     let url = Url::parse(url)?;
-    let host = url.host_str().ok_or("the URL of the server has no host")?;
-    let port = url.port_or_known_default().ok_or("the URL of the server is neither http nor https")?;
+    let host = url.host_str().ok_or("the server's URL has no host")?;
+    let port = url.port_or_known_default().ok_or("the server's URL has neither http nor https as its scheme")?;
     let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-    tcp.set_nodelay(true)?;
-    TcpLiveness::default().apply(&tcp)?;
+    set_options(&tcp)?;
     let tcp = over(tcp);
     match url.scheme() {
         "http" => Ok(Box::new(tcp)),
@@ -69,7 +75,7 @@ async fn dial<IO: Io + 'static>(
             let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
             Ok(Box::new(TlsConnector::from(Arc::new(tls.config()?)).connect(name, tcp).await?))
         }
-        other => Err(format!("a server is reached by http or https, not {other}").into()),
+        other => Err(format!("the server's URL must begin with http or https, not {other}").into()),
     }
 }
 
@@ -82,7 +88,7 @@ impl Tls {
             config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         } else {
             let authority = self.certificate_authority.as_ref();
-            let authority = authority.ok_or("https needs --certificate-authority, or --insecure-skip-tls-verify")?;
+            let authority = authority.ok_or("https requires --certificate-authority or --insecure-skip-tls-verify")?;
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_file_iter(authority)? {
                 roots.add(certificate?)?;
@@ -99,7 +105,7 @@ impl Tls {
     }
 }
 
-/// Believes whatever a certificate says, but not that somebody has its key who has not.
+/// Accepts any certificate, but still checks that the server has its key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

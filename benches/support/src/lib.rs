@@ -1,7 +1,7 @@
-//! What the benches of this crate and those against other libraries share: two ends over loopback TCP, the meter, aligned buffers,
-//! and the two cases that both measure, plain TCP and our exec over WebSocket.
+//! What these benches and those of other libraries share: two ends over loopback TCP, the meter, aligned buffers, and
+//! the two cases that both measure, plain TCP and this crate's exec over WebSocket.
 //!
-//! Owns how a case is run and measured. It must not know what is compared.
+//! Runs and measures cases. It does not know what is compared.
 
 pub mod raw;
 pub mod table;
@@ -25,7 +25,7 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 pub type Group = fn() -> Outcome<()>;
 
-/// Runs the groups whose names are wanted, or all.
+/// Runs the named groups, or all.
 pub fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String]) -> Outcome<()> {
     if let Some(unknown) = wanted.iter().find(|word| !groups.iter().any(|(name, _)| name == word)) {
         return Err(format!("no group {unknown}: there are {:?}", groups.map(|(name, _)| name)).into());
@@ -38,7 +38,7 @@ pub fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String])
     Ok(())
 }
 
-/// Each end's runtime: a thread of its own, or two workers of its own.
+/// The runtime of each end: a single thread, or two workers.
 #[derive(Clone, Copy, Debug)]
 pub enum Flavor {
     CurrentThread,
@@ -66,15 +66,15 @@ impl Flavor {
 /// A transfer in one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Bytes of a write.
+    /// The bytes of each write.
     pub size: usize,
-    /// Bytes of all writes.
+    /// The bytes of all writes.
     pub bytes: usize,
-    /// Streams that share them.
+    /// The number of streams that share them.
     pub streams: usize,
-    /// Written through `AsyncWrite`, not handed over.
+    /// Write through `AsyncWrite` instead of handing buffers over.
     pub copy_out: bool,
-    /// Read through `AsyncRead`, not taken as they came.
+    /// Read through `AsyncRead` instead of taking buffers.
     pub copy_in: bool,
 }
 
@@ -85,7 +85,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// A part of it that goes before, unmeasured: buffers, windows and the socket's own sizes settle meanwhile.
+    /// A part of the plan that runs first and is not measured, while buffers, windows and the socket's sizes settle.
     pub fn warm_up(self) -> Self {
         Self { bytes: (self.bytes / 8).min(64 << 20), ..self }
     }
@@ -95,7 +95,7 @@ impl Plan {
     }
 }
 
-/// Runs both ends, each on a runtime of its own, and gives what the client measured.
+/// Runs both ends, each on its own runtime, and returns what the client measured.
 pub fn ends<S, C, FS, FC>(flavor: Flavor, server: S, client: C) -> Outcome<Sample>
 where
     S: FnOnce(TcpStream) -> FS + Send + 'static,
@@ -111,7 +111,7 @@ where
 
 pub type Serving = thread::JoinHandle<Outcome<()>>;
 
-/// Serves the first connection, on a thread of its own.
+/// Serves the first connection on a thread of its own.
 pub fn serve_one<S, FS>(flavor: Flavor, server: S) -> Outcome<(SocketAddr, Serving)>
 where
     S: FnOnce(TcpStream) -> FS + Send + 'static,
@@ -130,7 +130,7 @@ where
     Ok((address, serving))
 }
 
-/// The client's end, on a thread of its own too, as a worker of the caller's runtime would be.
+/// Runs the client on a thread of its own, like a worker of the caller's runtime.
 pub fn dial<C, FC>(flavor: Flavor, address: SocketAddr, client: C) -> Outcome<Sample>
 where
     C: FnOnce(TcpStream) -> FC + Send + 'static,
@@ -143,7 +143,8 @@ where
     })
 }
 
-/// Time, and what the whole process, both ends, took of the CPU and of the global allocator. The program must declare [`INSTRUMENTED_SYSTEM`] as that.
+/// Measures time, and what the whole process with both ends used of the CPU and of the global allocator. The program
+/// must declare [`INSTRUMENTED_SYSTEM`] as that allocator.
 pub struct Meter {
     began: Instant,
     cpu: Duration,
@@ -191,7 +192,7 @@ fn allocations() -> usize {
     stats.allocations + stats.reallocations
 }
 
-/// Round trips one after another, as percentiles.
+/// The percentiles of successive round trips.
 pub fn latencies(mut taken: Vec<Duration>) -> Sample {
     taken.sort_unstable();
     let total: Duration = taken.iter().sum();
@@ -199,14 +200,15 @@ pub fn latencies(mut taken: Vec<Duration>) -> Sample {
     Sample::new().with("p50 µs", at(50)).with("p99 µs", at(99)).with("ops/s", taken.len() as f64 / total.as_secs_f64())
 }
 
-/// Bytes that begin on a page: an allocator puts large blocks 16 bytes past one, where copies are slow on some processors.
+/// Bytes that begin at a page. Allocators put large blocks 16 bytes after a page's begin, where copies are slow on some
+/// processors.
 pub fn aligned(size: usize) -> Bytes {
     let block = vec![7u8; size + PAGE];
     let skip = block.as_ptr().align_offset(PAGE);
     Bytes::from(block).slice(skip..skip + size)
 }
 
-/// The part of `block` that begins on a page; `block` is a page larger than `size`.
+/// The part of `block` that begins at a page. `block` is a page larger than `size`.
 pub fn aligned_mut(block: &mut [u8], size: usize) -> &mut [u8] {
     let skip = block.as_ptr().align_offset(PAGE);
     &mut block[skip..skip + size]

@@ -1,6 +1,6 @@
-//! The same work on plain TCP: what there is to lose.
+//! The same work on plain TCP, as the upper limit.
 //!
-//! Owns the baselines. They must write and read as the cases do: same sizes, page-aligned buffers, TCP_NODELAY.
+//! Holds the baselines. They must write and read as the cases do: the same sizes, page-aligned buffers, TCP_NODELAY.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -15,7 +15,7 @@ use super::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, ends, late
 
 const READ: usize = 256 * 1024;
 
-/// Blocking calls: no runtime at all.
+/// Blocking calls, without a runtime.
 pub fn std_bulk(plan: Plan) -> Outcome<Sample> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
@@ -101,10 +101,10 @@ pub fn echo(flavor: Flavor) -> Outcome<Sample> {
     })
 }
 
-/// Connections of a byte there, a byte back and both ends' end, one after another.
+/// Successive connections that carry one byte each way, and end at both ends.
 pub fn connections(flavor: Flavor, number: usize) -> Outcome<Sample> {
     let server = move |mut io: TcpStream| async move {
-        // The first connection only says where the others go.
+        // The first connection only transmits the address for the others.
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         io.write_u16(listener.local_addr()?.port()).await?;
         for _ in 0..number {

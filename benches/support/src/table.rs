@@ -1,12 +1,13 @@
-//! Interleaved rounds and the table they make.
+//! Interleaved rounds, and the table of their results.
 //!
-//! Owns medians and ratios. Ratios are taken inside a round, between a case and its base, and the median is of those.
+//! Computes medians and ratios. A ratio compares a case with its base in the same round, and the median of the ratios
+//! is shown.
 
 use super::Outcome;
 
 const ROUNDS: usize = 5;
 
-/// The figures of one round of one case, by name.
+/// The figures of one case in one round, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Sample(Vec<(&'static str, f64)>);
 
@@ -21,7 +22,7 @@ impl Sample {
         self
     }
 
-    /// Without what cannot be compared.
+    /// Removes figures that cannot be compared.
     #[must_use]
     pub fn only(mut self, names: &[&str]) -> Self {
         self.0.retain(|(name, _)| names.contains(name));
@@ -33,7 +34,7 @@ impl Sample {
     }
 }
 
-/// Something to be measured, against the case whose name is `base`.
+/// A case to measure, compared with the case named `base`.
 pub struct Case {
     name: String,
     base: Option<String>,
@@ -46,7 +47,8 @@ impl Case {
     }
 }
 
-/// Runs all cases in turn, round after round, and prints medians: the figure, and `×` its ratio to the base.
+/// Runs all cases in turn, round after round, and prints medians: of the figure, and after `×` of its ratio to the
+/// base.
 pub fn run(title: &str, cases: &[Case]) -> Outcome<()> {
     let rounds = std::env::var("ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); cases.len()];

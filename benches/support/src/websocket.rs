@@ -1,6 +1,7 @@
-//! The crate at either end of an exec over WebSocket, v5: 32 KiB to the server on stdin, or to the client on stdout.
+//! This crate at both ends of an exec over WebSocket v5: 32 KiB to the server on stdin, or to the client on stdout.
 //!
-//! Owns what a command does at the server, so that other clients can ask for the same. Each is done twice, to warm up first.
+//! Defines what a command does at the server, so that other clients can ask for the same. Each transfer runs twice, and
+//! the first only warms up.
 
 use std::time::Instant;
 
@@ -17,17 +18,17 @@ use super::raw::{ECHOES, WARM_UP};
 use super::table::Sample;
 use super::{Flavor, Meter, Outcome, Plan, aligned, ends, latencies};
 
-/// `read BYTES BYTES`: takes so much stdin and then says a byte, twice.
+/// `read BYTES BYTES`: reads that much stdin and then writes one byte, twice.
 pub fn to_server_command(plan: Plan) -> Vec<String> {
     vec!["read".to_owned(), plan.warm_up().bytes.to_string(), plan.bytes.to_string()]
 }
 
-/// `write SIZE BYTES BYTES`: waits for a byte and then writes so much to stdout, twice.
+/// `write SIZE BYTES BYTES`: waits for one byte and then writes that much to stdout, twice.
 pub fn to_client_command(plan: Plan) -> Vec<String> {
     vec!["write".to_owned(), plan.size.to_string(), plan.warm_up().bytes.to_string(), plan.bytes.to_string()]
 }
 
-/// Says what it is told, until the end of stdin.
+/// Echoes stdin until its end.
 pub fn echo_command() -> Vec<String> {
     vec!["echo".to_owned()]
 }
@@ -54,7 +55,7 @@ pub fn to_client(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     ends(flavor, serve, move |io| take(io, plan))
 }
 
-/// The client's end of a transfer to it.
+/// The client of a transfer to the client.
 pub async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
     let mut session = Session::open(io, to_client_command(plan)).await?;
     let mut meter = Meter::start();
@@ -89,7 +90,7 @@ pub fn echo(flavor: Flavor) -> Outcome<Sample> {
     })
 }
 
-/// The client's end.
+/// The client.
 struct Session {
     exec: Exec,
     stdin: RemoteStdin,
@@ -111,12 +112,12 @@ impl Session {
     }
 }
 
-/// A session of a command, its driver spawned.
+/// Starts a session that runs a command, and spawns its driver.
 pub async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
     let query = ExecRequest::new(command, Streams::PIPES).to_query();
     let url = format!("http://{}{}?{query}", io.peer_addr()?, PATH);
     let request = http::Request::get(url).body(())?;
-    let upgraded = upgrade::connect(io, request, Protocol::V5, &upgrade::Config::default()).await?;
+    let upgraded = upgrade::connect(io, request, Protocol::WEBSOCKET_EXEC_V5, &upgrade::Config::default()).await?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     tokio::spawn(driver);
     Ok(mux.exec(Streams::PIPES).await?)
@@ -124,18 +125,18 @@ pub async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
 
 pub const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
 
-/// The server's end, until all of it is sent; over SPDY too, where a translator asks for that.
+/// The server, until everything is sent. It also serves SPDY, for a translator.
 pub async fn serve(io: TcpStream) -> Outcome<()> {
     let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
     let request = ExecRequest::from_query(pending.request().uri().query().unwrap_or_default())?;
-    let upgraded = pending.accept(Protocol::ANY).await?;
+    let upgraded = pending.accept(Protocol::ANY_EXEC).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let session = mux.accept_exec(request.streams).await?;
     drop(mux);
     let words: Vec<&str> = request.command.iter().map(String::as_str).collect();
     act(session, &words).await?;
-    // The client may not wait for the Close: it has the status.
+    // The client has the status and may leave before the Close.
     let _ = driver.await?;
     Ok(())
 }
@@ -152,12 +153,12 @@ async fn act(mut session: ExecServer, command: &[&str]) -> Outcome<()> {
         ["echo"] => say_again(stdin, stdout).await?,
         _ => return Err("an unknown command".into()),
     }
-    // A client that goes without a word once it has the status, as kube does, is no failure: it has measured what it wanted.
+    // A client that leaves without a goodbye when it has the status, as kube does, has finished measuring.
     let _ = session.exit(ExitStatus::Success).await;
     Ok(())
 }
 
-/// Keeps what an idle session has.
+/// Keeps an idle session open.
 async fn hold(session: ExecServer) -> Outcome<()> {
     session.client_gone().await;
     Ok(())

@@ -47,7 +47,7 @@ impl Copying {
         self.ahead.clone()
     }
 
-    /// Writes bytes that wait, and tells how many. `None`: no bytes wait.
+    /// Writes waiting bytes and returns how many. `None` means that no bytes wait.
     pub(crate) fn poll_written<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<Option<usize>>>
     where
         To: AsyncWrite + Unpin,
@@ -74,7 +74,8 @@ impl Copying {
         }
     }
 
-    /// Has the sink send what it holds back, as a TLS session does. For when nothing more is there to be written for now.
+    /// Flushes the sink, which may hold bytes back, as a TLS session does. It is called when nothing more can be
+    /// written for now.
     pub(crate) fn poll_flushed<To>(&mut self, to: &mut To, cx: &mut Context<'_>) -> Poll<io::Result<()>>
     where
         To: AsyncWrite + Unpin,

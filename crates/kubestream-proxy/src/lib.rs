@@ -34,7 +34,7 @@
 //! use std::ops::ControlFlow;
 //!
 //! use bytes::Bytes;
-//! use kubestream::spdy::Limits;
+//! use kubestream::wire::Limits;
 //! use kubestream_proxy::{Operation, Pipe, Side, Tap, TapEvent};
 //! use tokio::net::TcpStream;
 //!

@@ -15,8 +15,8 @@ use crate::copy::Copying;
 use crate::hop::{Fault, Hop};
 use crate::side::Side;
 
-/// Is shown what passes through a [`Pipe`](crate::Pipe), by [`Pipe::run_with`](crate::Pipe::run_with). A closure that takes a side
-/// and its bytes is an observer.
+/// Gets the bytes that pass through a [`Pipe`](crate::Pipe), by [`Pipe::run_with`](crate::Pipe::run_with). A closure
+/// that takes a side and its bytes is an observer.
 pub trait Observer {
     /// Is called with each piece that a side has sent, before the piece is passed on. The piece is passed on once
     /// [`poll_ready`](Self::poll_ready) is ready. [`ControlFlow::Break`] stops the pipe: the piece is not passed on, and both
@@ -30,8 +30,8 @@ pub trait Observer {
         Poll::Ready(ControlFlow::Continue(()))
     }
 
-    /// Is called once for each side, when nothing more of it is passed on: it has ended or failed, or the other side takes no
-    /// more.
+    /// Is called once for each side when nothing more of it will be passed on, because that side has ended or failed or
+    /// the other side takes no more.
     fn end(&mut self, side: Side) {
         let _ = side;
     }
@@ -61,7 +61,7 @@ impl<'a, O: Observer> Watched<'a, O> {
         Self { side, copying: Copying::new(Bytes::new()), unseen: ahead, observer, ended: false }
     }
 
-    /// Tells the observer once that nothing more passes.
+    /// Tells the observer, once, that nothing more passes.
     pub(crate) fn end(&mut self) {
         if !std::mem::replace(&mut self.ended, true) {
             self.with(|observer| observer.end(self.side));
@@ -72,7 +72,7 @@ impl<'a, O: Observer> Watched<'a, O> {
         look(&mut self.observer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the next piece, shows it and tells its length. 0: the source has ended.
+    /// Reads the next piece, shows it to the observer and returns its length. 0 means that the source has ended.
     fn poll_show<From>(&mut self, from: &mut From, cx: &mut Context<'_>) -> Poll<Result<usize, Fault>>
     where
         From: AsyncRead + Unpin,

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use http::Request;
-use kubestream::upgrade::{Carrier, PassError, PassedOn, Pending, Protocol, Version};
+use kubestream::upgrade::{PassError, PassedOn, Pending, Protocol, Transport, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::copy::Copying;
@@ -65,30 +65,32 @@ impl<C, B> From<PassedOn<C, B>> for Pipe<C, B> {
 }
 
 impl<C, B> Pipe<C, B> {
-    /// What both sides have switched to.
+    /// The transport that both sides have switched to.
     #[must_use]
-    pub fn carrier(&self) -> Carrier {
-        self.passed.carrier
+    pub fn transport(&self) -> Transport {
+        self.passed.transport
     }
 
-    /// The name on the wire of the protocol that the backend has chosen. Empty if the backend named none.
+    /// The wire name of the protocol that the backend has chosen. It is empty if the backend named no protocol.
     #[must_use]
     pub fn protocol(&self) -> &str {
         &self.passed.protocol
     }
 
-    /// The protocol that both sides have agreed on. It takes the request's `operation` to know it, because exec and the legacy
-    /// port-forward have the same names over WebSocket. `None` if this crate does not know the protocol.
+    /// The protocol that both sides have agreed on. The request's `operation` is needed because exec and legacy
+    /// port-forward use the same names over WebSocket. `None` if this crate does not know the protocol.
     #[must_use]
     pub fn settled(&self, operation: Operation) -> Option<Protocol> {
-        let known = match (self.carrier(), self.protocol(), operation) {
-            // Over SPDY a backend that names no protocol means the oldest.
-            (Carrier::Spdy, "", Operation::Exec | Operation::Attach) => Some(Protocol::Exec(Version::V1)),
-            (Carrier::Spdy, "", Operation::PortForward) => Some(Protocol::PortForward),
-            (carrier, name, _) => Protocol::from_name(carrier, name),
+        let known = match (self.transport(), self.protocol(), operation) {
+            // A backend that names no protocol over SPDY means the oldest one.
+            (Transport::Spdy, "", Operation::Exec | Operation::Attach) => Some(Protocol::SpdyExec(Version::V1)),
+            (Transport::Spdy, "", Operation::PortForward) => Some(Protocol::SpdyPortForward),
+            (transport, name, _) => Protocol::from_name(transport, name),
         };
         match (known?, operation) {
-            (Protocol::Channel(subprotocol), Operation::PortForward) => Some(Protocol::PortChannels(subprotocol)),
+            (Protocol::WebSocketExec(subprotocol), Operation::PortForward) => {
+                Some(Protocol::LegacyPortForward(subprotocol))
+            }
             (protocol, operation) => {
                 (protocol.is_port_forward() == (operation == Operation::PortForward)).then_some(protocol)
             }
@@ -191,7 +193,7 @@ where
 impl<C, B> fmt::Debug for Pipe<C, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipe")
-            .field("carrier", &self.carrier())
+            .field("transport", &self.transport())
             .field("protocol", &self.protocol())
             .field("from_client", &self.passed.from_client.len())
             .field("from_backend", &self.passed.from_backend.len())

@@ -90,8 +90,8 @@ impl PodRequest {
         Ok(if query.is_empty() { path } else { format!("{path}?{query}") })
     }
 
-    /// The ports that a legacy port-forward request names, in its order. [`Tap::new`](crate::Tap::new) needs them. The newer forms
-    /// of port-forward name none.
+    /// The ports that a legacy port-forward request names, in its order. [`Tap::new`](crate::Tap::new) needs them.
+    /// Other port-forward requests name no ports.
     ///
     /// # Errors
     /// [`PortsError::Invalid`] if it names something that is not a port.

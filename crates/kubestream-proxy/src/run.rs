@@ -40,7 +40,7 @@ pub struct PipeOutcome {
     pub to_backend: u64,
     /// Bytes from the backend to the client.
     pub to_client: u64,
-    /// The first error of the client's connection. Many clients go away without closing theirs.
+    /// The first error of the client's connection. Many clients go away without closing their connection.
     pub client: Option<io::Error>,
     /// The first error of the backend's connection.
     pub backend: Option<io::Error>,
@@ -52,11 +52,11 @@ pub struct PipeOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Moving,
-    /// The source has ended, and the sink has to be told.
+    /// The source has ended. The sink must be told.
     Ending,
     /// The source has failed, and the sink must not take that for an end.
     Broken,
-    /// The sink has failed. What comes is read and dropped.
+    /// The sink has failed. Whatever comes is read and dropped.
     Draining,
     Over,
 }
@@ -65,7 +65,7 @@ enum Stage {
 struct Direction<H> {
     hop: H,
     stage: Stage,
-    /// When bytes came last, whether they were moved or dropped.
+    /// When bytes last came, whether they were moved or dropped.
     heard: Instant,
     /// When the stage last changed.
     since: Instant,
@@ -141,14 +141,15 @@ impl<Up, Down> Run<Up, Down> {
         self.trimmed &= before == self.last_heard();
         let trim = self.last_heard().checked_add(TRIM_AFTER);
         if self.trimmed || trim.is_some_and(|trim| trim <= now) {
-            // At every poll from now on: one that moves nothing may still have made a buffer to read into.
+            // At every poll from now on, because a poll that moves nothing may still have allocated a buffer to read
+            // into.
             self.up.hop.trim();
             self.down.hop.trim();
             self.trimmed = true;
         }
         let next = [deadline, trim.filter(|_| !self.trimmed)].into_iter().flatten().min();
         let Some(next) = next else { return Poll::Pending };
-        // A timer that fires too early is set again then.
+        // A timer that fires too early is set again at that time.
         if next < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(next);
         }
@@ -205,7 +206,7 @@ impl<Up, Down> Run<Up, Down> {
     }
 }
 
-/// Both connections have to be closed, because an observer stopped the pipe.
+/// Both connections must be closed, because an observer stopped the pipe.
 struct Stopped;
 
 impl<H> Direction<H> {
@@ -213,7 +214,7 @@ impl<H> Direction<H> {
         Self { hop, stage: Stage::Moving, heard: now, since: now, unconfirmed: Unconfirmed::default() }
     }
 
-    /// Moves what it can. `source` and `sink` take what the source and the sink fail with.
+    /// Moves as many bytes as it can. `source` and `sink` keep the errors of the source and the sink.
     fn poll<From, To>(
         &mut self,
         (from, to): (&mut From, &mut To),
@@ -230,8 +231,8 @@ impl<H> Direction<H> {
             let next = match self.stage {
                 Stage::Moving => match self.hop.poll_move(from, to, cx) {
                     Poll::Pending => return Ok(()),
-                    // The kernel reports a reset once. If a write has reported it, reading shows an end, which is none. A broken
-                    // pipe means that the peer had ended before.
+                    // The kernel reports a reset once. If a write has reported it, a read returns 0, which here does
+                    // not mean an end. A broken pipe means that the peer had ended before.
                     Poll::Ready(Ok(0))
                         if source.as_ref().is_some_and(|error| error.kind() != io::ErrorKind::BrokenPipe) =>
                     {

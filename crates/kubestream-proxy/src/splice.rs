@@ -37,10 +37,10 @@ struct KernelPipe {
 }
 
 impl KernelPipe {
-    /// `None` if no file descriptors are left.
+    /// Returns `None` if no file descriptors are left.
     fn new() -> Option<Self> {
         let (reads, writes) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        // If it may not be this large, a smaller one will do.
+        // If the kernel does not allow this size, a smaller pipe is used.
         let _ = fcntl_setpipe_size(&writes, MOST);
         Some(Self { reads, writes })
     }
@@ -51,7 +51,8 @@ impl Splicing {
         Self { ahead, ..Self::default() }
     }
 
-    /// Fills the pipe, or `ahead` if there is no pipe, and tells how many bytes came. 0: the source has ended.
+    /// Fills the pipe, or `ahead` if there is no pipe, and returns how many bytes came. 0 means that the source has
+    /// ended.
     fn poll_fill(&mut self, from: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {
             ready!(from.poll_read_ready(cx))?;
@@ -82,7 +83,7 @@ impl Splicing {
         }
     }
 
-    /// Moves some bytes out of the pipe and tells how many.
+    /// Moves some bytes out of the pipe and returns how many.
     fn poll_drain(&mut self, to: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(0)) };
         loop {
@@ -131,7 +132,7 @@ impl Hop<Socket, Socket> for Splicing {
     }
 
     fn poll_discard(&mut self, from: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // Nothing takes the bytes in the pipe any more.
+        // No sink takes the bytes in the pipe any more.
         (self.pipe, self.held) = (None, 0);
         self.ahead = Bytes::new();
         let mut buffer = [0; 8 * 1024];

@@ -1,7 +1,7 @@
 //! Bytes that a socket was given and that its peer may not have received yet.
 //!
-//! This module owns that estimate. No kernel reports what the peer's program has read, and a reset discards whatever the peer's
-//! kernel has not received. It must not decide what to do about it.
+//! This module owns that estimate. No kernel reports what the peer's program has read, and a reset discards whatever
+//! the peer's kernel has not received. The callers decide what to do about it.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ impl Unconfirmed {
         self.last = Some(now);
     }
 
-    /// When a peer that reads has received everything. `None`: its kernel had room for all of it anyway.
+    /// When a peer that reads has received everything. `None` means that the peer's kernel had room for all of it
+    /// anyway.
     pub(crate) fn received_at(&self, pause: Duration) -> Option<Instant> {
         self.last.filter(|_| self.bytes > ALWAYS_RECEIVED)?.checked_add(pause)
     }
@@ -49,7 +50,7 @@ mod tests {
         assert_eq!(unconfirmed.received_at(second), None);
         unconfirmed.add(1, now + second / 2, second);
         assert_eq!(unconfirmed.received_at(second), Some(now + second / 2 + second));
-        // The peer has read those since.
+        // The peer has read the earlier bytes meanwhile.
         unconfirmed.add(1, now + 2 * second, second);
         assert_eq!(unconfirmed.received_at(second), None);
     }

@@ -1,6 +1,7 @@
-//! Why the server made no URL, or did not serve a connection, and the answers to that.
+//! Why the server made no URL or did not serve a connection, and the HTTP answers to that.
 //!
-//! This module owns the types and the words, which are those of cri-streaming. What is an error is decided where it happens.
+//! This module owns the types and the texts, which are those of cri-streaming. The other modules decide what is an
+//! error.
 
 use std::fmt;
 
@@ -61,19 +62,19 @@ impl UrlError {
         };
         let mut response = plain(status, self);
         if retry {
-            // By then the URLs that wait have been used or have expired.
+            // By then the waiting URLs have been used or have expired.
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
         }
         response
     }
 }
 
-/// Why a connection was not served, or did not end in good order.
+/// Why a connection was not served, or did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The token is unknown, used or expired. The request was answered with 404.
-    #[error("no such token, or it was used, or has expired")]
+    #[error("the token does not exist, was used, or has expired")]
     NoSuchToken,
     /// The server is stopping, by [`Server::drain`](crate::Server::drain) or [`Server::stop`](crate::Server::stop).
     #[error("the streaming server is stopping")]

@@ -1,4 +1,4 @@
-//! What a container runtime does for the server.
+//! The interface of a container runtime to the server.
 //!
 //! This module owns the trait only.
 

@@ -36,7 +36,7 @@ pub struct Server<R> {
 struct Inner<R> {
     runtime: R,
     base: String,
-    /// The path of the base, which every path begins with.
+    /// The path of the base URL. Every path begins with it.
     prefix: String,
     config: RuntimeConfig,
     tokens: Mutex<Tokens<Prepared>>,
@@ -54,7 +54,7 @@ struct State {
 enum Stopping {
     #[default]
     No,
-    /// Connections that are being served go on, and no other begins.
+    /// Connections that are being served go on, and no others begin.
     Draining,
     /// Connections that are being served are ended.
     Now,
@@ -180,7 +180,7 @@ impl<R: Runtime> Server<R> {
             }
             draining
         });
-        // It cannot fail: the server holds the sender.
+        // This value holds the sender, so the wait cannot fail.
         let _ = self.inner.state.subscribe().wait_for(|state| state.serving == 0).await;
     }
 
@@ -229,7 +229,7 @@ impl<R: Runtime> Inner<R> {
         self.state.borrow().stopping != Stopping::No
     }
 
-    /// What the token in a path stands for. This uses the token up.
+    /// Returns what the token in a path stands for, and uses the token up.
     fn redeem(&self, path: &str) -> Option<Prepared> {
         let mut parts = path.strip_prefix(&self.prefix)?.strip_prefix('/')?.split('/');
         let (kind, token) = (parts.next()?, parts.next()?);
@@ -282,12 +282,12 @@ impl<R: Runtime> Inner<R> {
         Run: FnOnce(ExecServer) -> Running,
         Running: Future<Output = Result<(), exec::Error>>,
     {
-        let upgraded = pending.accept(Protocol::ANY).await?;
+        let upgraded = pending.accept(Protocol::ANY_EXEC).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.session.clone());
         let session = async {
             let session = mux.accept_exec_with(streams, self.config.exec.clone()).await?;
             drop(mux);
-            // A runtime that panics has dropped the session, and the client has to hear of that. The panic is resumed afterwards.
+            // A runtime that panics has dropped the session. The client must be told before the panic is resumed.
             Ok(AssertUnwindSafe(async move { run(session).await }).catch_unwind().await)
         };
         // The driver outlives the session, even one that was stopped: it writes what is left, and how the session ended.
@@ -304,7 +304,7 @@ impl<R: Runtime> Inner<R> {
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let pending = if ports.is_empty() { pending } else { pending.with_ports(ports) };
-        let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+        let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await?;
         let (mux, driver) = Multiplexer::server(upgraded, self.config.forward.clone());
         let mut server = PortForwardServer::with_options(mux, &self.config.port_forward)?;
         let forwarding = async move {
@@ -313,9 +313,9 @@ impl<R: Runtime> Inner<R> {
                 tokio::select! {
                     request = server.accept() => match request {
                         Some(Ok(request)) => connections.push(self.runtime.port_forward(sandbox, request)),
-                        // The client ended in good order, and what it sent may not have been read yet.
+                        // The client has ended in an orderly way. What it sent may not have been read yet.
                         None => break,
-                        // The client is lost, and every connection that it forwarded with it.
+                        // The client is lost, and with it every connection that it forwarded.
                         Some(Err(_)) => return,
                     },
                     Some(()) = connections.next() => {}
@@ -366,7 +366,7 @@ impl<R> Clone for Server<R> {
 }
 
 impl<R> fmt::Debug for Server<R> {
-    /// It must not show a token.
+    /// The token must not be shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("base", &self.inner.base).finish_non_exhaustive()
     }

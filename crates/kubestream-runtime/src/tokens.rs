@@ -20,7 +20,7 @@ impl<T> Tokens<T> {
         Self { live: HashMap::new(), order: VecDeque::new(), ttl, most }
     }
 
-    /// `false`: there are too many tokens already.
+    /// Returns `false` if there are too many tokens.
     #[must_use]
     pub(crate) fn insert(&mut self, token: String, what: T, now: Instant) -> bool {
         self.expire(now);
@@ -35,7 +35,7 @@ impl<T> Tokens<T> {
         true
     }
 
-    /// What a token stands for. The token is used up.
+    /// Returns what a token stands for, and uses the token up.
     pub(crate) fn take(&mut self, token: &str, now: Instant) -> Option<T> {
         self.expire(now);
         self.live.remove(token).map(|(_, what)| what)

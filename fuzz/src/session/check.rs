@@ -1,13 +1,13 @@
-//! What must be true of a session when it is over.
+//! Checks what must hold after a session is over.
 //!
-//! Owns the picture that a plain reading of both directions gives.
+//! Holds what a plain decoder reads in both directions.
 
 use kubestream::ConnectionError;
-use kubestream::channel::{Channel, Event, Subprotocol};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::Version;
-use kubestream::websocket::{Fault, WebSocketError};
+use kubestream::wire::channel::{Channel, Event, Subprotocol};
+use kubestream::wire::websocket::{Fault, WebSocketError};
 
 use super::{Judged, Run};
 use crate::channel::plain;
@@ -22,10 +22,10 @@ impl Run {
         let heard = self.hear(&wire.said[..wire.read]);
         self.check_outcome(outcome, &heard, &wire);
         for at in 0..5 {
-            assert!(heard.data[at].starts_with(&self.got[at]), "channel {at}: what was read was not said");
+            assert!(heard.data[at].starts_with(&self.got[at]), "channel {at}: what was read was not sent");
             if self.finished[at] && self.role == Role::Server {
                 let said = heard.closed[at] || heard.farewell();
-                assert!(said && heard.data[at] == self.got[at], "channel {at}: an end that was not said");
+                assert!(said && heard.data[at] == self.got[at], "channel {at}: an end that was not sent");
             }
             if self.finished[at] && !self.ended {
                 assert!(heard.data[at] == self.got[at], "channel {at}: not all was read");
@@ -37,21 +37,21 @@ impl Run {
             let said = &heard.data[3];
             let normal = matches!(&heard.close, Some(Some((1000, _))));
             if self.subprotocol.version() >= Version::V4 {
-                assert!(!said.is_empty(), "{status:?} of nothing");
+                assert!(!said.is_empty(), "{status:?} although none was sent");
             } else if wanted.contains(&true) {
-                // Of the text before v4 nobody knows that it is the last.
-                assert!(heard.farewell(), "{status:?} though the outputs were cut");
+                // Before v4 a text does not show that it is complete.
+                assert!(heard.farewell(), "{status:?} although the outputs were cut");
             }
             if status.success() {
                 let says = said.windows(7).any(|word| word == b"Success") || said.contains(&b'\\');
                 let success = if self.subprotocol.version() >= Version::V4 { says } else { normal && said.is_empty() };
-                assert!(success, "a success that nobody said");
+                assert!(success, "a success that was not sent");
             }
         }
         if self.role == Role::Server && outcome.is_ok() {
             assert!(!self.shut_early, "a server that ended its side before its client did");
         }
-        // A message that is none may have begun as a status.
+        // A malformed message may have begun like a status.
         if !matches!(outcome, Err(ConnectionError::WebSocket(_) | ConnectionError::Channel(_))) {
             self.check_hush(&wire.said);
         }
@@ -66,7 +66,7 @@ impl Run {
                     None => false,
                 };
                 let hushed = self.role == Role::Client && !heard.data[3].is_empty();
-                assert!(orderly || hushed || self.ended, "a good end of nobody's");
+                assert!(orderly || hushed || self.ended, "an orderly end that was not sent");
             }
             Err(ConnectionError::WebSocket(error)) => {
                 let same = heard.end == End::Broken(error.clone());
@@ -78,14 +78,14 @@ impl Run {
                 let close = code.map(|code| (code, reason.clone()));
                 assert_eq!(heard.close, Some(close));
             }
-            // A Close inside a message is no end.
+            // A Close inside a message is not an end.
             Err(ConnectionError::Lost) if heard.close.is_some() && heard.inside => {}
             Err(ConnectionError::Lost) => assert!(wire.eof && wire.read == wire.said.len()),
             Err(ConnectionError::KeepaliveTimeout(_) | ConnectionError::IdleTimeout(_)) => {
                 let last = self.marks.iter().rfind(|mark| mark.open);
                 let last = last.filter(|last| !last.paused && !wire.write_fails);
                 let close = last.and_then(|last| self.hear(&wire.said[..last.read]).close);
-                assert!(close.is_none(), "a Close that was not heard");
+                assert!(close.is_none(), "a Close that was not noticed");
             }
             Err(ConnectionError::Io(_)) => assert!(wire.read_fails || wire.write_fails),
             Err(
@@ -98,15 +98,15 @@ impl Run {
         }
     }
 
-    /// What we wrote is what one of our role may write, and nothing but what the user wrote.
+    /// Checks that we wrote only what our role may write, and only what the user wrote.
     fn check_written(&self, written: &[u8], outcome: &Outcome, heard: &Heard) {
         let client = self.role == Role::Client;
         let base64 = self.subprotocol.is_base64();
-        // Fragments are not put together by everybody.
+        // Some peers do not join fragments.
         let reading = rfc6455::read(written, client, u64::MAX, 1);
         assert!(!matches!(reading.end, End::Broken(_)), "{:?}", reading.end);
         if reading.end == End::Closed {
-            assert_eq!(reading.taken, written.len(), "written behind a Close");
+            assert_eq!(reading.taken, written.len(), "written after a Close");
         }
         let (mut data, mut greeted, mut closed, mut pongs) = (<[Vec<u8>; 5]>::default(), false, false, 0);
         let mut normal = false;
@@ -117,7 +117,7 @@ impl Run {
                     let event = plain(self.subprotocol, client, bytes).unwrap();
                     match event {
                         Some(Event::Data { channel, data: more }) => {
-                            assert!(!closed || channel != Channel::Stdin, "stdin behind its end");
+                            assert!(!closed || channel != Channel::Stdin, "stdin after its end");
                             data[usize::from(channel.number())].extend_from_slice(&more);
                         }
                         Some(Event::Close(channel)) => {
@@ -125,45 +125,49 @@ impl Run {
                         }
                         None => {
                             let again = std::mem::replace(&mut greeted, true);
-                            assert!(!again && !client && bytes.len() == 1, "a message that says nothing");
+                            assert!(!again && !client && bytes.len() == 1, "a message without content");
                             let stderr = self.want.stderr && !self.want.tty;
                             let lowest =
                                 [(self.want.stdout, 1), (stderr, 2), (true, 3)].into_iter().find(|(is, _)| *is);
-                            assert!(!self.sessions || lowest == Some((true, bytes[0] & 0x0f)), "on another channel");
+                            assert!(
+                                !self.sessions || lowest == Some((true, bytes[0] & 0x0f)),
+                                "a message on another channel"
+                            );
                         }
                     }
-                    assert!(client || greeted || !self.sessions, "a server says first that it is there");
+                    assert!(client || greeted || !self.sessions, "a server sends its greeting first");
                 }
                 Said::Ping(payload) => assert_eq!(payload.len(), 4),
                 Said::Pong(payload) => {
-                    assert!(heard.pings.contains(payload), "a PONG for no PING");
+                    assert!(heard.pings.contains(payload), "a PONG without a PING");
                     pongs += 1;
                 }
                 Said::Close(reason) => normal = matches!(reason, Some((1000, _))),
             }
         }
-        // Before v4 silence and a good end are success, which nobody may say by leaving.
+        // Before v4 silence and an orderly end mean success, so merely leaving must not look like that.
         if !client && self.sessions && greeted && normal && data[3].is_empty() && heard.close.is_none() {
-            assert!(self.succeeded, "a success that nobody said");
+            assert!(self.succeeded, "a success that was not sent");
         }
         let exited = !client && self.exited && outcome.is_ok() && heard.close.is_none();
-        assert!(greeted || !exited, "a server never said that it is there");
+        assert!(greeted || !exited, "a server never sent its greeting");
         assert!(pongs <= heard.pings.len());
-        // Whoever lets a session go has it say that the command failed.
+        // If the user drops a session, the session reports that the command failed.
         let failure = Status::internal_error("the server let the session go before the command had ended");
         let failure = ExitStatus::Failed(Box::new(failure)).encode(self.subprotocol.version());
         let let_go = !client && self.sessions && !self.exited;
         for (at, (data, sent)) in data.iter().zip(&self.sent).enumerate() {
             let failed = at == 3 && let_go && failure.starts_with(data);
             assert!(sent.starts_with(data) || failed, "channel {at}: what was written is not the user's");
-            // Whoever says how it ended has said all before it.
+            // A status comes after everything else.
             if exited {
-                assert!(sent == data, "channel {at}: lost");
+                assert!(sent == data, "channel {at}: bytes are missing");
             }
         }
     }
 
-    /// Behind a status nothing is written: a Go server that finishes would lose the tail of its output.
+    /// Checks that nothing is written after a status, because a Go server that is finishing would lose the tail of its
+    /// output.
     fn check_hush(&self, said: &[u8]) {
         if self.role == Role::Server {
             return;
@@ -186,7 +190,7 @@ impl Run {
         if first.paused || !self.sessions {
             return;
         }
-        // A PING asks a server that is silent, and a Close is the goodbye of one that leaves with its status.
+        // A PING may go to a silent server, and a Close is the goodbye of a server that leaves with its status.
         let written = self.io.0.borrow().written[first.written..].to_vec();
         let reading = rfc6455::read(&written, true, u64::MAX, 1);
         let allowed = reading.said.iter().all(|said| match said {
@@ -194,8 +198,8 @@ impl Run {
             Said::Close(reason) => matches!(reason, Some((1000, _))),
             Said::Message { .. } | Said::Pong(_) => false,
         });
-        assert!(allowed && !matches!(reading.end, End::Broken(_)), "written behind the status: {written:02x?}");
-        assert!(reading.end != End::Closed || reading.taken == written.len(), "written behind the goodbye");
+        assert!(allowed && !matches!(reading.end, End::Broken(_)), "written after the status: {written:02x?}");
+        assert!(reading.end != End::Closed || reading.taken == written.len(), "written after the goodbye");
     }
 
     pub(super) fn hear(&self, bytes: &[u8]) -> Heard {
@@ -237,7 +241,7 @@ impl Run {
         heard
     }
 
-    /// A message that is not whole, or is wrong from some point on. Whether it may be.
+    /// Adds a message that is incomplete, or invalid from some point on. Returns whether that is allowed.
     fn hear_part(&self, heard: &mut Heard, bytes: &[u8]) -> bool {
         let server = self.role == Role::Server;
         if !self.subprotocol.is_base64() {
@@ -265,21 +269,21 @@ impl Run {
     }
 }
 
-/// What the peer has said.
+/// What the peer has sent.
 pub(super) struct Heard {
     data: [Vec<u8>; 5],
     closed: [bool; 5],
-    /// A message is none of the subprotocol's, or may turn out to be.
+    /// A message is invalid in the subprotocol, or may turn out to be.
     bad: bool,
     pub(super) close: Option<Option<(u16, String)>>,
-    /// It is inside a message.
+    /// The peer's bytes end inside a message.
     inside: bool,
     pings: Vec<Vec<u8>>,
     end: End,
 }
 
 impl Heard {
-    /// The peer has said goodbye.
+    /// True if the peer has said goodbye.
     fn farewell(&self) -> bool {
         matches!(&self.close, Some(None | Some((1000 | 1001, _))))
     }

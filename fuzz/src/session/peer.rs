@@ -1,16 +1,16 @@
-//! What a peer may say in a session.
+//! What a peer may send in a session.
 //!
-//! Owns the bytes of it, so that a mutation gets past the heads of frames.
+//! Builds the bytes, so that mutations get past the heads of frames.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use base64::Engine;
-use kubestream::channel::Subprotocol;
+use kubestream::wire::channel::Subprotocol;
 
 use crate::channel::BASE64;
 
 #[derive(Debug)]
 pub(crate) enum Saying<'a> {
-    /// A message on a channel, in fragments of `cut` bytes where that is not 0.
+    /// A message on a channel, in fragments of `cut` bytes unless that is 0.
     Data {
         channel: u8,
         len: u16,
@@ -27,7 +27,7 @@ pub(crate) enum Saying<'a> {
         reason: u8,
     },
     Ping(u8),
-    /// A frame that may be wrong in any way: `lie` about its length, or its mask.
+    /// A frame that may be wrong in any way: `lie` changes its length or its mask.
     Frame {
         head: u8,
         lie: u8,
@@ -37,7 +37,7 @@ pub(crate) enum Saying<'a> {
 }
 
 impl<'a> Saying<'a> {
-    /// `kind`: 0 to 13, the more frequent ones several times.
+    /// `kind` is 0 to 13. Frequent kinds have several values.
     pub(crate) fn next(kind: u8, input: &mut Unstructured<'a>) -> Result<Self> {
         let bytes = |input: &mut Unstructured<'a>| {
             let len = usize::from(u8::arbitrary(input)?);
@@ -77,7 +77,7 @@ impl Peer {
         Self { masks, subprotocol, count: 0 }
     }
 
-    /// Up to 1,535 bytes, each of them another than the one before: more than the small budgets, and soon carried.
+    /// Up to 1,535 bytes, each different from the one before: more than the small budgets, and quickly carried.
     pub(crate) fn bytes(&mut self, len: impl Into<usize>) -> Vec<u8> {
         (0..len.into() % 1536).map(|_| self.byte()).collect()
     }
@@ -127,7 +127,7 @@ impl Peer {
         }
     }
 
-    /// The lower half of `lie` says how it is wrong, the upper by how much.
+    /// The lower half of `lie` says what is wrong, and the upper half by how much.
     fn frame(&mut self, head: u8, payload: &[u8], lie: u8, out: &mut Vec<u8>) {
         let (kind, by) = (lie & 0x0f, lie >> 4);
         let masks = self.masks != (kind == 1);

@@ -1,21 +1,22 @@
-//! The steps of a session's run: how each is read from the input, and how it is done.
+//! The steps of a session's run: reads each from the input, and performs it.
 //!
-//! Owns the reading of steps. It must not judge their outcome.
+//! It does not judge the outcome.
 
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kubestream::ConnectionError;
-use kubestream::channel::Channel;
-use kubestream::spdy::{Headers, Role, RstStatus};
+use kubestream::session::Role;
 use kubestream::status::TerminalSize;
+use kubestream::wire::channel::Channel;
+use kubestream::wire::spdy::{Headers, RstStatus};
 
 use super::Run;
 use super::peer::Saying;
 use super::user::Made;
 use crate::io::{self, Task, once};
 
-/// What the peer, the user, the network or time does next.
+/// The next action of the peer, the user, the network or time.
 #[derive(Debug)]
 pub(super) enum Step<'a> {
     Peer(Saying<'a>),
@@ -44,7 +45,7 @@ pub(super) enum Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// One byte for what it is, the more frequent ones by several, so that a mutation changes one thing.
+    /// One byte for the step. Frequent steps have several values, so that a mutation changes only one thing.
     pub(super) fn next(input: &mut Unstructured<'a>) -> Result<Self> {
         Ok(match u8::arbitrary(input)? % 40 {
             kind @ ..14 => Self::Peer(Saying::next(kind, input)?),
@@ -127,7 +128,7 @@ impl Run {
             }
             Step::GoAway => {
                 self.ended = true;
-                // It waits for the driver; what it asks for is asked for at its first poll.
+                // It waits for the driver, but makes its request in the first poll.
                 self.mux.as_ref().map(|mux| once(mux.shutdown()));
             }
             Step::DropHandle => {
@@ -138,7 +139,7 @@ impl Run {
             Step::DropDriver => {
                 self.ended = true;
                 self.driver = None;
-                // What it had ended with before, if it had.
+                // The result that it had ended with before, if any.
                 let closed = self.mux.as_ref().map(|mux| once(mux.closed()).unwrap());
                 self.outcome = Some(closed.unwrap_or(Err(ConnectionError::DriverGone)));
             }
@@ -148,7 +149,7 @@ impl Run {
                 if let (Some(mux), false) = (&self.mux, self.sessions)
                     && let Some(Ok(stream)) = once(mux.open(headers))
                 {
-                    // A server's are refused, each as soon as it is asked for.
+                    // Streams that a server asks for are refused at once.
                     self.opened += usize::from(self.role == Role::Server);
                     assert!(self.role == Role::Server || self.raw.iter().all(|(other, _)| *other != kind));
                     self.raw.push((kind, stream));

@@ -1,13 +1,13 @@
 //! The user of a session: the handles that it holds, and what it does with them.
 //!
-//! Owns the record of what the user has read and written. `check.rs` judges that record when the session is over.
+//! Records what the user has read and written. `check.rs` judges that record when the session is over.
 
 use std::pin::Pin;
 
 use bytes::Bytes;
 use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin};
-use kubestream::spdy::Role;
+use kubestream::session::Role;
 use kubestream::status::{ExitStatus, Status};
 use tokio::io::AsyncWrite;
 
@@ -30,13 +30,13 @@ pub(super) enum Writer {
 }
 
 impl Run {
-    /// A status that counts: all of what was wanted of the outputs has come to its end.
+    /// Checks a status that counts: all wanted outputs have ended.
     pub(super) fn judge(&mut self, status: ExitStatus) {
         let mut wanted = [false; 5];
         for at in [1, 2] {
             wanted[at] = self.readers[at].is_some();
             self.read(u8::try_from(at).unwrap(), usize::MAX);
-            assert!(!wanted[at] || self.finished[at], "channel {at}: a status that is ahead of the output");
+            assert!(!wanted[at] || self.finished[at], "channel {at}: a status came before the end of the output");
         }
         if self.collects {
             wanted = [false, self.want.stdout, self.want.stderr && !self.want.tty, false, false];

@@ -34,14 +34,16 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * netty's SPDY codec as oracle: stdin is inputs, each behind its length in four bytes, and each is read by a codec of its own and
- * answered in one line of JSON, {"frames": […], "error": …}, in the words of Go's `frames`.
+ * Checks netty's SPDY codec against ours. stdin is a list of inputs, each after its length in four bytes. A codec of
+ * its own reads each input, and one line of JSON answers it, {"frames": […], "error": …}, in the words of Go's
+ * `frames`.
  *
- * <p>An error is an answer, and no failure. Nothing is limited, nor judged but by the decoder: the names of headers are as they came.
+ * <p>An error is part of the answer and not a failure. There are no limits, and only the decoder judges: the names of
+ * headers are as they came.
  */
 final class Frames {
   private static final String USAGE = "Frames [--watchdog SECONDS] <INPUTS";
-  /** No input reaches it, and DATA that is cut is none. */
+  /** No input is this long, so every DATA frame comes in one piece. */
   private static final int UNLIMITED = 1 << 26;
   private static final Gson GSON = new GsonBuilder().disableHtmlEscaping().create();
 
@@ -82,9 +84,9 @@ final class Frames {
     return said;
   }
 
-  /** Also tells what its frames and its exceptions leave out. */
+  /** Also reports what the codec's frames and exceptions leave out. */
   private static final class Codec extends SpdyFrameCodec {
-    /** In the order they came, repeated ones too. */
+    /** In the order in which they came, with repeated ones. */
     private List<Map<String, Object>> settings = List.of();
     private String error;
 
@@ -117,7 +119,7 @@ final class Frames {
     }
   }
 
-  /** What comes out of it up to the first error. */
+  /** Collects what the codec produces, up to the first error. */
   private static final class Reader extends ChannelInboundHandlerAdapter {
     private final Codec codec;
     private final List<Map<String, Object>> frames = new ArrayList<>();
@@ -156,7 +158,7 @@ final class Frames {
         line.put("invalid", true);
       }
     }
-    // Those with headers are SpdyHeadersFrames all.
+    // All frames with headers are SpdyHeadersFrames.
     if (frame instanceof SpdySynStreamFrame of) {
       line.put("type", "SYN_STREAM");
       line.put("associated", of.associatedStreamId());
@@ -194,7 +196,7 @@ final class Frames {
     return line;
   }
 
-  /** [name, value] pairs in the order they came, values joined by NUL, as on the wire. What is not UTF-8 netty has as U+FFFD. */
+  /** [name, value] pairs in wire order; values joined by NUL. netty has U+FFFD for what is not UTF-8. */
   private static List<List<String>> headers(SpdyHeaders headers) {
     List<List<String>> pairs = new ArrayList<>();
     for (CharSequence name : headers.names()) {

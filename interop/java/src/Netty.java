@@ -56,12 +56,13 @@ import java.util.function.Consumer;
 import java.util.function.Supplier;
 
 /**
- * netty's SPDY/3.1 over raw TCP: SpdyFrameCodec and SpdySessionHandler as they are, with windows of 64 KiB for each stream and
- * for the session, and no more than 100 streams of the other side at once.
+ * netty's SPDY/3.1 over raw TCP: SpdyFrameCodec and SpdySessionHandler unchanged, with windows of 64 KiB for each
+ * stream and for the session, and at most 100 open streams of the other side.
  *
- * <p>{@code listen} serves the scenarios of the suite's README; {@code dial ADDR BYTES SCENARIO...} runs them, on a connection
- * each. --window N announces INITIAL_WINDOW_SIZE: netty itself has windows and says nothing of them. --watchdog SECONDS,
- * --stdin-guard. A line of JSON for each connection: what came and what went, by the type of the frame.
+ * <p>{@code listen} serves the scenarios of the suite's README; {@code dial ADDR BYTES SCENARIO...} runs them, each on
+ * a connection of its own. --window N announces INITIAL_WINDOW_SIZE; by itself netty has windows but does not announce
+ * them. Further options: --watchdog SECONDS, --stdin-guard. Each connection prints a line of JSON: the frames that came
+ * and went, counted by type.
  */
 public final class Netty {
   private static final String USAGE = "Netty [--window N] [--stdin-guard] listen | dial ADDR BYTES SCENARIO...";
@@ -82,7 +83,7 @@ public final class Netty {
       start(arguments);
     } catch (Exception error) {
       error.printStackTrace();
-      // netty's threads would go on.
+      // Returning would leave netty's threads running.
       Peer.fail("no connection", 1);
     }
   }
@@ -124,7 +125,7 @@ public final class Netty {
       String error = null;
       try {
         opener.run(scenario, bytes);
-        // GOAWAY, and the end once no stream is left.
+        // Sends GOAWAY; the connection ends when no stream is left.
         opener.channel.close().sync();
       } catch (ExecutionException | IOException cause) {
         error = cause.toString();
@@ -155,11 +156,11 @@ public final class Netty {
     };
   }
 
-  /** Counts the frames that pass between netty's codec and netty's session. */
+  /** Counts the frames between netty's codec and netty's session. */
   private static final class Account extends ChannelDuplexHandler {
     private final Map<String, Integer> received = new TreeMap<>();
     private final Map<String, Integer> sent = new TreeMap<>();
-    /** What netty has found wrong first. */
+    /** The first error that netty has reported. */
     private String error = "";
 
     @Override
@@ -209,7 +210,7 @@ public final class Netty {
     }
   }
 
-  /** The last of a pipeline. */
+  /** The last handler of a pipeline. */
   private abstract static class Session extends SimpleChannelInboundHandler<SpdyFrame> {
     final Account account = new Account();
     Integer window;
@@ -230,7 +231,7 @@ public final class Netty {
       account.failed(cause);
     }
 
-    /** From the pipeline's end, so that netty's session sees it. */
+    /** Writes from the end of the pipeline, so that netty's session sees it. */
     ChannelFuture write(SpdyFrame frame) {
       return channel.writeAndFlush(frame);
     }
@@ -240,7 +241,7 @@ public final class Netty {
       write(frame.setLast(last));
     }
 
-    /** In pieces, as all peers of the suite write. netty's session holds back what no window is open for. */
+    /** Writes in pieces, as all peers do. netty's session holds back what the windows do not allow. */
     void all(int stream, byte[] content) {
       for (int at = 0; at < content.length; at += CHUNK) {
         data(stream, Unpooled.wrappedBuffer(content, at, Math.min(CHUNK, content.length - at)), false);
@@ -249,7 +250,7 @@ public final class Netty {
     }
   }
 
-  /** What the scenarios have an acceptor do. */
+  /** The accepting side of the scenarios. */
   private static final class Acceptor extends Session {
     private static final class Stream {
       String scenario;
@@ -346,7 +347,7 @@ public final class Netty {
     return all.length + " " + Peer.hex(Peer.sha256().digest(all));
   }
 
-  /** The scenarios, as the side that opens the streams. Each waits; the watchdog ends what does not come. */
+  /** The opening side of the scenarios. Each waits without a limit of its own; the watchdog ends the process. */
   private static final class Opener extends Session {
     private static final class Stream {
       int id;
@@ -432,7 +433,7 @@ public final class Netty {
           byte[] all = Peer.pattern(bytes);
           int most = all.length - 1;
           data(stream.id, Unpooled.wrappedBuffer(all, 0, most), false);
-          // Its answer is behind whatever the other side would have sent.
+          // The answer comes after anything that the other side would have sent.
           ping();
           check(stream.received() == 0, "the answer came before the end of what was asked");
           data(stream.id, Unpooled.wrappedBuffer(all, most, 1), true);

@@ -4,11 +4,11 @@ import java.util.HashMap;
 import java.util.Map;
 import okhttp3.OkHttpClient;
 
-/** What both programs of the official client need: where the server is, and what the handshake came to. */
+/** What both programs of the official client need: the server's address, and the result of the handshake. */
 final class Official {
   private final OkHttpClient http;
   final ApiClient api;
-  /** The subprotocol of the server's choice; the library keeps it to itself. */
+  /** The subprotocol that the server chose. The library does not show it. */
   volatile String protocol;
 
   /** @param offer the protocols to offer, where not the library's own */
@@ -26,14 +26,14 @@ final class Official {
     api.setHttpClient(http);
   }
 
-  /** Waits for the end of the connection too, which is part of what the server has to do: the library says nothing of it. */
+  /** Waits for the end of the connection, which the library does not report but the server must perform. */
   void ended() throws InterruptedException {
     while (http.connectionPool().connectionCount() > 0) {
       Thread.sleep(5);
     }
   }
 
-  /** The options of both, without a value or with it. */
+  /** The options of both programs, with and without a value. */
   static Map<String, String> options() {
     Map<String, String> options = new HashMap<>();
     options.put("server", null);

@@ -5,10 +5,10 @@ import java.io.OutputStream;
 import java.util.Set;
 
 /**
- * Exec over WebSocket by Kubernetes' client for Java, its own Exec and nothing beside it. Options, outputs, statuses and the
- * result as with exec.mjs: {@code OfficialExec --server URL --pod NAME [options] -- COMMAND ARGUMENTS...}
+ * Exec over WebSocket by Kubernetes' client for Java, through its own Exec only. Options, outputs, statuses and the
+ * result are those of exec.mjs: {@code OfficialExec --server URL --pod NAME [options] -- COMMAND ARGUMENTS...}
  *
- * <p>Beside them --protocol LIST, the Sec-WebSocket-Protocol header and not the library's own.
+ * <p>In addition, --protocol LIST replaces the library's Sec-WebSocket-Protocol header.
  */
 public final class OfficialExec {
   private static final String USAGE = "OfficialExec --server URL --pod NAME [options] -- COMMAND ARGUMENTS...";
@@ -30,7 +30,8 @@ public final class OfficialExec {
         .newExecutionBuilder(peer.get("namespace"), peer.get("pod"), peer.rest.toArray(String[]::new))
         .setContainer(peer.get("container")).setStdin(peer.has("stdin")).setStderr(!tty).setTty(tty)
         .setOnUnhandledError(error -> peer.result.put("error", error.toString())).execute();
-    // At once: of a connection that has ended the library gives out no stream, whatever came on it.
+    // This must happen at once: after the connection has ended, the library returns no stream, even if bytes had come
+    // on it.
     InputStream stdout = process.getInputStream();
     InputStream stderr = process.getErrorStream();
     Thread out = Peer.background(() -> Peer.copy(stdout, System.out));
@@ -55,7 +56,7 @@ public final class OfficialExec {
       System.in.transferTo(to);
       to.close();
     } catch (IOException error) {
-      // A command need not read what it is given. Not to stderr, which is the command's.
+      // A command may leave its stdin unread. This does not go to stderr, which is the command's.
       peer.result.put("error", "write: " + error);
     }
   }

@@ -12,8 +12,9 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * Port-forward over WebSocket channels by Kubernetes' client for Java, its own PortForward and nothing beside it. Options,
- * statuses and the result as with forward.py: {@code OfficialForward --server URL --pod NAME --ports 80,81 [options]}
+ * Port-forward over WebSocket channels by Kubernetes' client for Java, through its own PortForward only. Options,
+ * statuses and the result are those of forward.py: {@code OfficialForward --server URL --pod NAME --ports 80,81
+ * [options]}
  */
 public final class OfficialForward {
   private static final String USAGE = "OfficialForward --server URL --pod NAME --ports 80,81 [options]";
@@ -52,7 +53,7 @@ public final class OfficialForward {
       OutputStream to = forward.getOutboundStream(port);
       readers.add(Peer.background(() -> read(answer, of)));
       readers.add(Peer.background(() -> {
-        // The library leaves the greeting of this channel, the port, to the caller.
+        // The library leaves it to the caller to skip the port number at the beginning of this channel.
         byte[] all = errors.readAllBytes();
         String text = new String(all, Math.min(2, all.length), Math.max(0, all.length - 2), StandardCharsets.UTF_8);
         of.put("error", text.isEmpty() ? null : text);
@@ -81,7 +82,7 @@ public final class OfficialForward {
     try {
       to.write(sent);
     } catch (IOException error) {
-      // A port that is refused takes nothing: its error says so.
+      // A refused port takes no bytes. Its error stream says so.
     }
   }
 }

@@ -15,23 +15,23 @@ import java.util.Map;
 import java.util.Set;
 
 /**
- * What every peer in Java does alike: arguments, results, statuses, the watchdog.
+ * What all Java peers share: arguments, results, statuses, the watchdog.
  *
- * <p>Options are --NAME VALUE, or --NAME for those that the peer calls flags; what follows is the rest, with or without --.
+ * <p>Options are --NAME VALUE, or --NAME alone for flags. Whatever follows is the rest, with or without --.
  */
 final class Peer {
-  /** Of every peer. */
+  /** The options of every peer. */
   private static final Map<String, String> DEFAULTS = Map.of("watchdog", "120");
 
   private final Map<String, String> options = new HashMap<>(DEFAULTS);
   final List<String> rest;
-  /** What the result is, should the watchdog end it. */
+  /** The result that is printed if the watchdog ends the process. */
   final Map<String, Object> result = new LinkedHashMap<>();
 
   /**
    * Reads the arguments and starts the watchdog.
    *
-   * @param defaults the options that take a value, with the value that they have without; null is none
+   * @param defaults the options that take a value, each with its default; null means no default
    */
   Peer(String usage, String[] arguments, Map<String, String> defaults, Set<String> flags) {
     options.putAll(defaults);
@@ -68,7 +68,7 @@ final class Peer {
     return options.containsKey(flag);
   }
 
-  /** Ends when stdin does. */
+  /** Ends the process when stdin ends. */
   void guard() {
     background(() -> {
       while (System.in.read() >= 0) {}
@@ -82,7 +82,7 @@ final class Peer {
     System.out.flush();
   }
 
-  /** Ends the process, whatever its threads still wait for. The result goes to where --result says. */
+  /** Ends the process, even if threads still wait. The result goes to the file of --result. */
   synchronized void end(int status) {
     if (get("result") != null) {
       try {
@@ -101,13 +101,13 @@ final class Peer {
     Runtime.getRuntime().halt(status);
   }
 
-  /** Bytes as they are, and not as some charset has them. */
+  /** Copies bytes without decoding them. */
   static void copy(InputStream from, PrintStream to) throws IOException {
     from.transferTo(to);
     to.flush();
   }
 
-  /** Something that may fail, on a thread of its own that keeps nobody alive. */
+  /** Runs something that may fail on a daemon thread. */
   static Thread background(Work work) {
     Thread thread = new Thread(() -> {
       try {

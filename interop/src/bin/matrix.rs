@@ -1,12 +1,16 @@
-//! The interop matrix: what the tests have recorded, merged, checked and written into docs/interop.md. `interop/run` calls it.
+//! Merges and checks what the tests have recorded, and writes it as the interop matrix into docs/interop.md.
+//! `interop/run` calls it.
 //!
-//! Owns the versions of the peers, each read where it is pinned, and the table. It must not know what a test proves but from its record.
+//! Holds the versions of the peers, each read from the file that pins it, and the table. It knows of a test only what
+//! the test has recorded.
 //!
-//! - `names`: the peers.
-//! - `plan [NAME…]`: the suites of these peers, or of all, and on a second line what has to be built for them.
-//! - `tests`: of cargo's messages on stdin, the tests that are there, one a line as `PASS SUITE TEST`, where PASS is `KUBESTREAM_THROUGH`.
-//! - `show RECORD TESTS`: the table of a record, if all of it passed and each of the tests is in it.
-//! - `write RECORD TESTS docs/interop.md`: the same into that file. That something is not proven any more is an error, too.
+//! - `names`: prints the peers.
+//! - `plan [NAME…]`: prints the suites of these peers, or of all, and on a second line what must be built for them.
+//! - `tests`: reads cargo's messages from stdin and prints all tests, each on a line as `PASS SUITE TEST`, where PASS
+//!   is `KUBESTREAM_THROUGH`.
+//! - `show RECORD TESTS`: prints the table of a record, if everything passed and each of the tests is in it.
+//! - `write RECORD TESTS docs/interop.md`: writes the same table into that file. A case that is no longer proven is an
+//!   error too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -23,7 +27,7 @@ const BEGIN: &str = "<!-- The matrix: written by interop/run, not by hand. -->";
 const END: &str = "<!-- The end of the matrix. -->";
 const HEAD: &str = "| peer | version | role | protocol | through | what passes |\n|---|---|---|---|---|---|\n";
 
-/// What makes a peer, or is it.
+/// What must be built for a peer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Built {
     Go,
@@ -53,19 +57,19 @@ impl Built {
     }
 }
 
-/// Where a peer's version stands.
+/// Where a peer's version is pinned.
 enum Pinned {
-    /// It says itself which one it is, and may be another than the one that is built here.
+    /// kubectl reports its own version, because another kubectl may be used than the one built here.
     Kubectl,
-    /// A module, in this module of ours.
+    /// A Go module, in one of this suite's modules.
     Go(&'static str, &'static str),
     Node(&'static str),
     Python(&'static str),
     /// A jar.
     Java(&'static str),
-    /// Whatever the machine has.
+    /// The version that the machine has.
     Machine,
-    /// It has none.
+    /// The peer has no version.
     None,
 }
 
@@ -92,7 +96,7 @@ const fn about(peer: Foreign) -> (Built, Pinned) {
     }
 }
 
-/// A cell of the matrix as it was recorded: one case of one peer over one protocol.
+/// A cell of the matrix: one case of one peer over one protocol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fact {
     peer: Foreign,
@@ -102,13 +106,13 @@ struct Fact {
     case: String,
 }
 
-/// What a run has recorded.
+/// What one run has recorded.
 #[derive(Debug, Default)]
 struct Record {
     facts: BTreeSet<Fact>,
-    /// What did not pass, in words.
+    /// What did not pass, as text.
     failed: Vec<String>,
-    /// Each test that has said what it proves: `PASS SUITE TEST`.
+    /// Each test that has recorded what it proves, as `PASS SUITE TEST`.
     tests: BTreeSet<String>,
 }
 
@@ -124,7 +128,7 @@ fn main() -> ExitCode {
         ["tests"] => tests(),
         ["show", record, tests] => show(record, tests),
         ["write", record, tests, page] => write(record, tests, page),
-        _ => Err("matrix: names, plan, tests, show or write".to_owned()),
+        _ => Err("matrix requires one of: names, plan, tests, show, write".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -143,11 +147,11 @@ fn read(path: impl AsRef<Path>) -> Result<String, String> {
     fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.as_ref().display()))
 }
 
-/// A suite is a peer's where its source has the peer's name.
+/// A suite belongs to a peer if its source contains the peer's name.
 fn plan(names: &[&str]) -> Result<(), String> {
-    let peer = |name: &&str| Foreign::named(name).ok_or_else(|| format!("no peer is called {name}: see run --list"));
+    let peer = |name: &&str| Foreign::named(name).ok_or_else(|| format!("there is no peer {name}: see run --list"));
     let wanted = names.iter().map(peer).collect::<Result<Vec<_>, _>>()?;
-    // Go's servers are behind tests of others, too.
+    // Go's servers are always built, because tests of other peers use them too.
     let (mut suites, mut built) = (BTreeSet::new(), BTreeSet::from([Built::Go]));
     for entry in fs::read_dir(suite("tests")).map_err(|error| format!("tests: {error}"))? {
         let path = entry.map_err(|error| format!("tests: {error}"))?.path();
@@ -199,7 +203,7 @@ impl Record {
         let mut record = Self::default();
         for line in lines.lines() {
             let row: Value = serde_json::from_str(line).map_err(|error| format!("{error} in {line:?}"))?;
-            record.add(&row).ok_or_else(|| format!("{line:?} is no row of the matrix"))?;
+            record.add(&row).ok_or_else(|| format!("{line:?} is not a row of the matrix"))?;
         }
         Ok(record)
     }
@@ -207,7 +211,7 @@ impl Record {
     fn add(&mut self, row: &Value) -> Option<()> {
         let text = |name: &str| row[name].as_str();
         let (peer, role, through) = (Foreign::named(text("peer")?)?, text("role")?, text("through")?);
-        // The table joins them with it, and is read again when it is written anew.
+        // The table joins values with it, and is parsed again when it is rewritten.
         if through.contains(", ") {
             return None;
         }
@@ -227,18 +231,18 @@ impl Record {
         Some(())
     }
 
-    /// All that is to be there has passed.
+    /// Checks that every test passed and recorded what it proves.
     fn check(&self, tests: &str) -> Result<(), String> {
         let forgotten: Vec<_> = tests.lines().filter(|test| !self.tests.contains(*test)).collect();
         let mut wrong = String::new();
         if tests.is_empty() {
-            wrong += "no test was to be run\n";
+            wrong += "no test was listed\n";
         }
         for failed in &self.failed {
             let _ = writeln!(wrong, "failed: {failed}");
         }
         for test in forgotten {
-            let _ = writeln!(wrong, "a test that proves nothing to the matrix, or did not come to its end: {test}");
+            let _ = writeln!(wrong, "this test did not finish, or proves nothing for the matrix: {test}");
         }
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
@@ -263,20 +267,20 @@ fn write(record: &str, tests: &str, page: &str) -> Result<(), String> {
     let (facts, table) = checked(record, tests)?;
     let text = read(page)?;
     let parts = text.split_once(BEGIN).and_then(|(above, rest)| Some((above, rest.split_once(END)?)));
-    let (above, (was, below)) = parts.ok_or_else(|| format!("{page} has not both of {BEGIN} and {END}"))?;
+    let (above, (was, below)) = parts.ok_or_else(|| format!("{page} must contain {BEGIN} and {END}"))?;
     let was = parsed(was);
     let now = format!("{above}{BEGIN}\n\n{table}\n{END}{below}");
     if now != text {
         fs::write(page, now).map_err(|error| format!("{page}: {error}"))?;
-        println!("{page} was written anew.");
+        println!("wrote {page}");
     }
     let lost: BTreeSet<_> = was?.difference(&facts).cloned().collect();
     if lost.is_empty() {
         return Ok(());
     }
-    // Once: what is written has it no longer, and whoever commits that has seen this.
+    // This is reported once: the new file no longer contains it, and the author of the commit has seen this message.
     let lost = table_of(&lost, &|_| String::new());
-    Err(format!("{page} said that this passes, and no test proves it any more:\n{lost}"))
+    Err(format!("{page} claimed these cases, and no test proves them any more:\n{lost}"))
 }
 
 fn version(peer: Foreign) -> Result<String, String> {
@@ -303,16 +307,16 @@ fn version(peer: Foreign) -> Result<String, String> {
         }
         Pinned::Java(jar) => {
             let pins = read(suite("java/jars.sha256"))?;
-            // A jar's name goes on with a word where it is another's.
+            // The name of another jar may begin with this name, followed by another word.
             let names = pins.lines().filter_map(|line| line.split_whitespace().nth(1));
             let mut versions = names.filter_map(|name| name.strip_prefix(jar)?.strip_prefix('-')?.strip_suffix(".jar"));
             versions.find(|version| version.starts_with(|c: char| c.is_ascii_digit())).map(str::to_owned)
         }
-        // Their releases are not ours to choose, and would change the file with the machine.
+        // The machine chooses these versions, so the file would change with the machine.
         Pinned::Machine => Some("the machine's".to_owned()),
         Pinned::None => Some(NOTHING.to_owned()),
     };
-    let version = version.ok_or_else(|| format!("{peer} has no version where it should be pinned"))?;
+    let version = version.ok_or_else(|| format!("the version of {peer} was not found where it should be pinned"))?;
     let version = version.trim();
     Ok(version.strip_prefix('v').unwrap_or(version).to_owned())
 }
@@ -321,12 +325,12 @@ fn table(facts: &BTreeSet<Fact>, versions: &BTreeMap<Foreign, String>) -> String
     table_of(facts, &|peer| versions[&peer].clone())
 }
 
-/// A row for all the cases of a peer in a role that passed over the same protocols and through the same.
+/// Makes one row for all cases of a peer in a role that passed over the same protocols and through the same hops.
 fn table_of(facts: &BTreeSet<Fact>, version: &dyn Fn(Foreign) -> String) -> String {
     let mut by_case: BTreeMap<_, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
     for Fact { peer, role, over, through, case } in facts {
         let known = THROUGH.iter().position(|(_, said)| said == through);
-        // Nothing first, then what the passes put between, then what tests do.
+        // First nothing, then what the passes put between, then what single tests put there.
         let rank = if through == NOTHING { 0 } else { known.map_or(usize::MAX, |at| at + 1) };
         by_case.entry((peer, role, case)).or_default().entry((rank, through)).or_default().insert(*over);
     }
@@ -349,7 +353,7 @@ fn table_of(facts: &BTreeSet<Fact>, version: &dyn Fn(Foreign) -> String) -> Stri
     table
 }
 
-/// What they have in common is said once: `SPDY v3, v4; WebSocket v5`.
+/// Names protocols with their common part once: `SPDY v3, v4; WebSocket v5`.
 fn protocols(over: &BTreeSet<Over>) -> String {
     let (mut said, mut last) = (String::new(), None);
     for over in over {
@@ -372,21 +376,21 @@ fn halves(over: Over) -> (&'static str, &'static str) {
     over.text().rsplit_once(' ').unwrap_or_else(|| ("", over.text()))
 }
 
-/// The facts of a table, the other way.
+/// Parses a table back into facts.
 fn parsed(table: &str) -> Result<BTreeSet<Fact>, String> {
     let mut facts = BTreeSet::new();
     for line in table.trim().lines().skip(HEAD.lines().count()) {
         let cells = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |"));
         let cells: Vec<_> = cells.unwrap_or_default().split(" | ").collect();
-        let [peer, _, role, over, through, cases] = cells[..] else { return Err(format!("{line:?} is no row")) };
-        let Some(peer) = Foreign::named(peer) else { return Err(format!("no peer is called {peer:?} any more")) };
+        let [peer, _, role, over, through, cases] = cells[..] else { return Err(format!("{line:?} is not a row")) };
+        let Some(peer) = Foreign::named(peer) else { return Err(format!("there is no peer {peer:?} any more")) };
         for group in over.split("; ") {
             let mut said = Vec::new();
             for name in group.split(", ") {
-                // The first has the words of all.
+                // The first name of a group is given in full.
                 let family = said.first().map_or("", |first| halves(*first).0);
                 let over = Over::named(name).or_else(|| Over::named(&format!("{family} {name}")));
-                said.push(over.ok_or_else(|| format!("no protocol is called {name:?} any more"))?);
+                said.push(over.ok_or_else(|| format!("there is no protocol {name:?} any more"))?);
             }
             for over in said {
                 for through in through.split(", ") {
@@ -446,7 +450,7 @@ mod tests {
         assert_eq!((record("true").facts.len(), record("true").check(" s t\n")), (2, Ok(())));
         let failed = record("false").check(" s t\n").unwrap_err();
         assert_eq!(failed.lines().count(), 2, "{failed}");
-        assert!(record("true").check(" s t\nproxy s t\n").unwrap_err().contains("nothing to the matrix"));
+        assert!(record("true").check(" s t\nproxy s t\n").unwrap_err().contains("nothing for the matrix"));
         assert!(record("true").check("").is_err());
         assert!(Record::read(&row.replace("PASSED", "true").replace("SPDY v4", "SPDY v9")).is_err());
         assert!(Record::read(&row.replace("PASSED", "true").replace('–', "nginx, `proxy`")).is_err());

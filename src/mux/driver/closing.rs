@@ -1,6 +1,7 @@
-//! How a connection's last bytes go out, and how long its peer is waited for.
+//! How the last bytes of a connection are written, and how long its peer is waited for.
 //!
-//! Owns the stages of the ending and their patience. It must not decide that there is one: that is the connection's.
+//! This module owns the stages of the ending and their time limits. It must not decide that a connection ends, which is the
+//! [`Connection`](crate::session::Connection)'s job.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,44 +10,13 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
+use super::stage::{Overheard, Rest, Stage};
 use super::{Driver, ROUNDS, after};
 use crate::session::{ConnectionError, Message, Role, SURELY_TAKEN};
 
-/// How far the ending has come. The write side ends first, and is read on from: a socket closed with bytes unread is reset by the
-/// kernel, and a reset takes with it what the peer has not read yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Running,
-    /// The last frames go out, for as long as the peer takes them: they may be the tail of somebody's output.
-    Flushing,
-    /// A server has said goodbye, and leaves the end to its client: until that is silent for too long, or does not end at all.
-    Waiting {
-        until: Instant,
-        at_most: Instant,
-    },
-    Shutting {
-        until: Instant,
-        last: bool,
-    },
-    /// The peer's end is read for: until it is silent for too long, or does not end at all.
-    Lingering {
-        until: Instant,
-        at_most: Instant,
-    },
-    Ended,
-}
-
-/// What a peer says that nobody listens to any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Overheard {
-    Talk,
-    /// It says no more, or nothing that could matter.
-    End,
-}
-
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    /// Reads what nobody wants any more. The peer may be writing its last bytes too, and were they not read, each end
-    /// would wait for the other. That it talks does not keep it from being given up: it has to take something.
+    /// Reads and drops bytes that no longer matter. The peer may also be writing its last bytes, and if this end did not read them, each
+    /// end would wait for the other. Reading them does not extend the time limit: the peer has to accept bytes.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {
             if self.eof || self.overhear(cx).is_pending() {
@@ -56,22 +26,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         cx.waker().wake_by_ref();
     }
 
-    /// Reads once what nobody wants any more, but for the word that nothing more is to come.
+    /// Reads once, and drops everything but the peer's end or goodbye.
     pub(super) fn overhear(&mut self, cx: &mut Context<'_>) -> Poll<Overheard> {
-        while !self.garbled {
+        while self.rest == Rest::Frames {
             match self.carrier.decode(self.input.bytes()) {
                 Ok(Some(Message::Goodbye { .. }))
                 | Err(ConnectionError::Closed | ConnectionError::PeerClosed { .. }) => {
-                    // A carrier says its end again each time it is asked.
-                    (self.farewell, self.garbled) = (true, true);
+                    // From here on the carrier reports the same end at each call, so it is not asked again.
+                    self.rest = Rest::Goodbye;
                     return Poll::Ready(Overheard::End);
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
-                Err(_) => self.garbled = true,
+                Err(_) => self.rest = Rest::Unreadable,
             }
         }
-        if self.garbled {
+        if self.rest != Rest::Frames {
             self.input.bytes().clear();
         }
         Poll::Ready(match ready!(poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room())) {
@@ -83,17 +53,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    /// Whether a client is there that has not ended yet, and is told all.
+    /// Whether this is a server that has sent everything, and whose client has not ended yet.
     pub(super) fn leaves_the_end_to_the_peer(&self) -> bool {
         let told = self.shared.look(|state| {
             let connection = &state.connection;
             let orderly = matches!(connection.error(), Some(ConnectionError::Closed));
             connection.role() == Role::Server && orderly && !connection.is_going_away()
         });
-        told && !self.farewell && !self.eof
+        told && self.rest != Rest::Goodbye && !self.eof
     }
 
-    /// Where to go on once the connection is closed.
+    /// The next stage, if the connection is closed.
     pub(super) fn closed_stage(&self) -> Option<Stage> {
         let error = self.shared.look(|state| state.connection.error().cloned())?;
         Some(match error {
@@ -105,16 +75,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    /// When the peer is no longer waited for, where it is at all: after a failed write, unless our reader is the slow one,
-    /// and while closing.
+    /// When this end stops waiting for the peer. `None` if there is no limit. There is one while the connection is closing, and after a
+    /// failed write, unless reading is paused because of our own reader.
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
-        match &self.deaf {
+        match &self.write_error {
             Some(_) => (!self.paused).then(|| after(self.progress, self.linger)),
             None => self.closing.then(|| after(self.progress, self.flush_timeout)),
         }
     }
 
-    /// How long the peer may take none of the last bytes. After a failure, or its last word, they are not worth much.
+    /// How long the peer may accept none of the last bytes. The time is short after a failure and after the peer's last word, when they
+    /// hardly matter.
     pub(super) fn patience(&self) -> Duration {
         let worth_it = self.shared.look(|state| {
             matches!(state.connection.error(), Some(ConnectionError::Closed)) && !state.connection.is_silent()
@@ -122,16 +93,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         if worth_it { self.flush_timeout } else { self.linger }
     }
 
-    /// `last`: the peer was waited for already, or has ended.
+    /// The stage that shuts down the write side. `last`: the peer was waited for already, or has ended.
     pub(super) fn shutting(&self, last: bool, now: Instant) -> Stage {
         Stage::Shutting { until: after(now, self.linger), last }
     }
 
-    /// Until when the peer may be silent, and until when it has to end at the latest.
+    /// How long the peer may be silent, and when it has to end at the latest.
     pub(super) fn silence_allowed(&self, now: Instant) -> (Instant, Instant) {
         let at_most = after(now, self.patience());
-        // It may be silent because it has yet to read, and a reset would take the rest of it back.
-        let until = if self.unheard > SURELY_TAKEN { at_most } else { after(now, self.linger) };
+        // The peer may be silent because it is still reading, and a reset would destroy the rest.
+        let until = if self.unconfirmed > SURELY_TAKEN { at_most } else { after(now, self.linger) };
         (until, at_most)
     }
 }

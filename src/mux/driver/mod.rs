@@ -1,8 +1,10 @@
-//! The one loop that does IO: reads messages in, writes messages out, and lets time pass.
+//! The loop that does the IO: it reads messages, writes messages and keeps the timers.
 //!
-//! Owns the IO, its buffers and the carrier. It must not decide anything about the protocol: that is the connection's.
+//! This module owns the IO, its buffers and the carrier. It must not decide anything about the protocol, which is the
+//! [`Connection`](crate::session::Connection)'s job.
 
 mod closing;
+mod stage;
 
 use std::fmt;
 use std::future::Future;
@@ -17,33 +19,32 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use closing::{Overheard, Stage};
+use stage::{Overheard, Rest, Silence, Stage};
 
 use super::buffer::ReadBuffer;
 use super::shared::Shared;
 use crate::carrier::{Carrier, WriteBatch};
 use crate::session::{Config, ConnectionError, Message, Role, StreamError};
 
-/// How long a connection is silent before it gives its buffers back.
+/// How long a connection is silent before its buffers are freed.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
-/// Messages that are handed to the connection under one lock. Answers to them are written before more are read.
+/// The most messages that are handed to the connection under one lock. The answers to them are written before more are read.
 const MESSAGES: usize = 64;
-/// Rounds in one poll before other tasks get their turn.
+/// The most rounds of reading and writing in one poll, so that other tasks get their turn.
 const ROUNDS: usize = 4;
 
-/// The future that moves a connection's bytes. Poll it, or spawn it, for as long as the connection is to live.
+/// The future that does a connection's IO. Spawn or poll it for as long as the connection has to live.
 ///
-/// It ends once the connection has: in good order after [`Multiplexer::shutdown`](super::Multiplexer::shutdown) or after
-/// the last handle was dropped, when all that was queued is written, GOAWAY is sent, and the peer has ended or was silent for
-/// [`Config::linger`]. Dropped before, it takes the connection down and every
-/// handle gets [`ConnectionError::DriverGone`].
+/// It completes when the connection has ended. An orderly end begins with [`Multiplexer::shutdown`](super::Multiplexer::shutdown), or when the
+/// last handle is dropped. It is complete when everything queued is written, GOAWAY is sent, and the peer has ended or has been silent for
+/// [`Config::linger`]. If dropped before completion, the connection ends at once, and every handle gets [`ConnectionError::DriverGone`].
 ///
-/// A client ends its write side behind its GOAWAY. A server keeps its own open until the client has ended or said goodbye: a hop in
-/// between that knows no half-close (nginx, HAProxy, every kube-apiserver) ends both sides at the server's end, and a client that still
-/// writes loses the tail of the output to the reset.
+/// A client shuts down its write side after its GOAWAY. A server keeps its write side open until the client has ended or said goodbye. nginx,
+/// HAProxy and every kube-apiserver know no half-close and would close both sides at the server's end. A client that still
+/// writes would then meet a reset, and lose the tail of the output.
 ///
 /// # Errors
-/// What the connection failed with.
+/// The error that the connection failed with.
 #[must_use = "a connection moves only while its driver is polled"]
 pub struct Driver<IO> {
     io: IO,
@@ -55,26 +56,22 @@ pub struct Driver<IO> {
     stage: Stage,
     linger: Duration,
     flush_timeout: Duration,
-    /// Bytes that were written since the peer was last known to have taken all of them.
-    unheard: u64,
-    /// Why nothing can be written any more. The rest of the peer's bytes is waited for until it is silent for too long.
-    deaf: Option<ConnectionError>,
-    /// Reading waits for somebody to read what has come.
+    /// Bytes that were written since the peer was last known to have received everything.
+    unconfirmed: u64,
+    /// Why writing is no longer possible. The peer's remaining bytes are still read, until the peer is silent for too long.
+    write_error: Option<ConnectionError>,
+    /// Reading is paused until a stream is read.
     paused: bool,
     eof: bool,
-    /// The peer has said GOAWAY or Close while we were ending: it waits for nothing more.
-    farewell: bool,
-    /// What goes out is more than answers and grants.
+    /// What the peer's remaining bytes are while the connection ends.
+    rest: Rest,
+    /// What can still be written after the connection has stopped sending.
+    silence: Silence,
+    /// `output` contains DATA or a goodbye, not just answers and window updates.
     substance: bool,
-    /// What still comes is no frames.
-    garbled: bool,
-    /// What goes out is the PING of one that has fallen silent.
-    asking: bool,
-    /// A frame of ours was not written to its end when we fell silent.
-    cut_short: bool,
-    /// The last handle is gone, and what is queued goes out.
+    /// The connection is ending in good order, and queued bytes are being written.
     closing: bool,
-    /// When a byte last went in either direction, or the closing began.
+    /// When a byte last moved in either direction, or when closing began.
     progress: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     trim_at: Option<Instant>,
@@ -95,15 +92,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             stage: Stage::Running,
             linger: config.linger,
             flush_timeout: config.flush_timeout,
-            unheard: 0,
-            deaf: None,
+            unconfirmed: 0,
+            write_error: None,
             paused: false,
             eof: false,
-            farewell: false,
+            rest: Rest::Frames,
+            silence: Silence::Whole,
             substance: false,
-            garbled: false,
-            asking: false,
-            cut_short: false,
             closing: false,
             progress: tokio::time::Instant::now().into_std(),
             timer: None,
@@ -131,7 +126,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Err(error) => {
                             let timed_out = waits.then_some(ConnectionError::FlushTimeout(patience));
                             let silent = self.is_silent();
-                            self.deaf = (!silent).then(|| timed_out.unwrap_or_else(|| error.into()));
+                            self.write_error = (!silent).then(|| timed_out.unwrap_or_else(|| error.into()));
                             Stage::Ended
                         }
                     };
@@ -140,7 +135,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     let heard = self.overhear(cx).map(Ok);
                     self.stage = match ready!(heard.or_past(self, until.min(at_most), cx, now)) {
                         Ok(Overheard::Talk) if at_most > now => {
-                            // What it says does not show that it has read all.
+                            // Bytes from the peer do not prove that it has read everything.
                             let until = until.max(after(now, self.linger));
                             self.stage = Stage::Waiting { until, at_most };
                             cx.waker().wake_by_ref();
@@ -166,7 +161,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     let read = poll_read_buf(Pin::new(&mut self.io), cx, self.input.with_room());
                     self.stage = match ready!(read.or_past(self, until.min(at_most), cx, now)) {
                         Ok(1..) if at_most <= now => Stage::Ended,
-                        // A peer that still sends may still be reading: only its silence is waited out.
+                        // A peer that still sends may still be reading, so only its silence counts.
                         Ok(1..) => {
                             let until = until.max(after(now, self.linger));
                             self.stage = Stage::Lingering { until, at_most };
@@ -181,9 +176,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// Rounds of reading and writing, until there is nothing to do or the connection has closed.
+    /// Reads and writes in rounds, until there is nothing to do or the connection has closed.
     fn run(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        // Parked first: what others do while we are at it wakes us again.
+        // The waker is parked first, so that changes made during this poll wake the driver again.
         let closing = self.shared.drive(|state| {
             state.park_driver(cx);
             state.connection.is_closing()
@@ -193,10 +188,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
         for _ in 0..ROUNDS {
             let read = self.read(cx, now);
-            if self.deaf.is_none()
+            if self.write_error.is_none()
                 && let Poll::Ready(Err(error)) = self.write(cx, now)
             {
-                self.deafen(error, now);
+                self.stop_writing(error, now);
                 cx.waker().wake_by_ref();
             }
             if let Some(next) = self.closed_stage() {
@@ -204,10 +199,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 self.progress = now;
                 return Poll::Ready(());
             }
-            // Only once all that has come is read: it may be the answer that a timer waits for.
+            // Timers are checked only after everything that arrived is read: it may contain the answer that a timer waits for.
             if read.is_pending() {
                 let news = self.let_time_pass(now);
-                if news && self.deaf.is_none() && !self.output.has_remaining() {
+                if news && self.write_error.is_none() && !self.output.has_remaining() {
                     continue;
                 }
                 return self.sleep(cx, now);
@@ -217,14 +212,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Poll::Pending
     }
 
-    /// Whether there is something to send for it.
+    /// Runs the timers. Returns whether they have queued something to send.
     fn let_time_pass(&mut self, now: Instant) -> bool {
         let given_up = self.gives_up_at().is_some_and(|at| at <= now);
         self.shared.drive(|state| {
             let output = state.connection.output_added();
             state.connection.handle_timeout(now);
-            match &self.deaf {
-                // A client may be slow to read a tail that is still in the socket. What is unread here is its stdin.
+            match &self.write_error {
+                // A client that is slow to read may still have a tail in its socket. On a server the unread bytes are only stdin.
                 Some(error) if self.paused && state.connection.role() == Role::Server => {
                     state.connection.close(error.clone());
                 }
@@ -236,7 +231,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    /// Hands on what was read, or reads once more. Ready when there may be more.
+    /// Decodes what was read, or reads once more. Ready when there may be more to read.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let wants_read = self.shared.look(|state| state.connection.wants_read());
         if std::mem::replace(&mut self.paused, !wants_read) && wants_read {
@@ -254,39 +249,41 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Ok(count) => {
                 self.input.filled(count);
                 self.trim_at = None;
-                // A peer that only talks while we close takes nothing.
+                // While this end closes, bytes from the peer are no progress: it has to accept bytes.
                 if !self.closing {
                     self.progress = now;
                 }
                 self.decode(count, now);
                 if self.shared.look(|state| state.connection.has_taken_all()) {
-                    self.unheard = 0;
+                    self.unconfirmed = 0;
                 }
             }
-            // TLS without its close_notify: the peer's end, which says nothing of whether all was said.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.deaf.is_none() => self.hear_the_end(),
+            // TLS without close_notify counts as the peer's end. It does not prove that everything has arrived.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.write_error.is_none() => {
+                self.hear_the_end()
+            }
             Err(error) => {
                 self.eof = true;
-                let error = self.deaf.take().unwrap_or_else(|| error.into());
+                let error = self.write_error.take().unwrap_or_else(|| error.into());
                 self.shared.drive(|state| state.connection.lost(error));
             }
         }
         Poll::Ready(())
     }
 
-    /// The peer's bytes are over.
+    /// Tells the connection that the peer has ended.
     fn hear_the_end(&mut self) {
         self.eof = true;
         let between = self.input.bytes().is_empty() && self.carrier.is_between_frames();
-        let deaf = self.deaf.take();
-        self.shared.drive(|state| match deaf {
+        let write_error = self.write_error.take();
+        self.shared.drive(|state| match write_error {
             Some(error) => state.connection.close(error),
             None => state.connection.end_of_input(between),
         });
     }
 
-    /// Gives a batch of messages to the connection, and tells it of the bytes that were `read`. `false`: the buffer holds
-    /// nothing for it.
+    /// Gives a batch of decoded messages to the connection, and the number of bytes that were `read`. Returns `false` if the buffer
+    /// holds no whole message.
     fn decode(&mut self, read: usize, now: Instant) -> bool {
         let mut failure = None;
         while self.messages.len() < MESSAGES {
@@ -312,7 +309,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 match failure {
                     Some(ConnectionError::Closed) => state.connection.answer_farewell(),
-                    // All that mattered was said before.
+                    // Everything that matters has arrived before this error.
                     Some(error) if state.connection.has_all_but(&error) => {
                         state.connection.answer_farewell();
                     }
@@ -324,13 +321,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         progress
     }
 
-    /// Writes until nothing is left or the IO takes no more.
+    /// Writes until nothing is queued or the IO accepts no more bytes.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         let written = self.write_messages(cx, now);
         match written {
-            // Nothing of what one that has fallen silent still says matters to anybody.
+            // The connection has stopped sending, so nothing that is left matters, and a failed write is no error.
             Poll::Ready(Err(_)) if self.is_silent() => {
-                self.cut_short = true;
+                self.silence = Silence::Cut;
                 self.output.clear();
                 Poll::Ready(Ok(()))
             }
@@ -341,18 +338,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn write_messages(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
         loop {
             let silent = self.is_silent();
-            if silent && !self.asking {
-                // The rest of a frame that was begun is no loss, but there can be no frame after it.
-                self.cut_short |= self.output.has_remaining();
-                self.output.clear();
-                if self.cut_short {
+            if silent && self.silence != Silence::LastFrame {
+                if self.output.has_remaining() {
+                    self.silence = Silence::Cut;
+                    self.output.clear();
+                }
+                if self.silence == Silence::Cut {
                     return Poll::Ready(Ok(()));
                 }
             }
             if !self.output.has_remaining() {
                 self.fill(now)?;
-                self.asking = silent && self.output.has_remaining();
-                if !self.output.has_remaining() {
+                let more = self.output.has_remaining();
+                self.silence = if silent && more { Silence::LastFrame } else { Silence::Whole };
+                if !more {
                     return Pin::new(&mut self.io).poll_flush(cx);
                 }
                 self.trim_at = None;
@@ -361,16 +360,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            // Answers to a peer that takes nothing else are no progress of a closing.
+            // While closing, answers to a peer that accepts nothing else are no progress.
             if !self.closing || self.substance {
                 self.progress = now;
             }
-            self.unheard = self.unheard.saturating_add(count as u64);
+            self.unconfirmed = self.unconfirmed.saturating_add(count as u64);
             self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
         }
     }
 
-    /// Takes a batch of messages from the connection.
+    /// Encodes a batch of messages from the connection.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
         self.substance = false;
         let (carrier, output, substance) = (&mut self.carrier, &mut self.output, &mut self.substance);
@@ -389,12 +388,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    /// Writing has failed. What the peer sent before that is still there to be read, and may be all that matters.
-    fn deafen(&mut self, error: io::Error, now: Instant) {
+    /// Stops writing after a failure. The bytes that the peer sent before are still read: they may be all that matters.
+    fn stop_writing(&mut self, error: io::Error, now: Instant) {
         let error = ConnectionError::from(error);
         self.output.clear();
         self.shared.drive(|state| state.connection.silence(StreamError::Connection(error.clone())));
-        self.deaf = Some(error);
+        self.write_error = Some(error);
         self.progress = now;
     }
 
@@ -420,8 +419,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Poll::Pending
     }
 
-    /// Sees to it that the task is woken at `deadline`. Timers that only move on are left as they are set: they fire
-    /// early, once, and are set anew then.
+    /// Makes sure that the task is woken at `deadline`. A timer whose deadline moves later is not reset: it fires early, once, and is
+    /// set again then.
     fn wait_until(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) {
         let Some(deadline) = deadline.map(tokio::time::Instant::from_std) else { return };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -445,7 +444,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.shared.look(|state| state.connection.is_silent())
     }
 
-    /// Says once a connection that an unread stream holds everything up.
+    /// Logs, once for each connection, that an unread stream stalls it.
     fn warn_of_stall(&mut self) {
         if !std::mem::replace(&mut self.warned, true) {
             let stream = self.shared.look(|state| state.connection.stalled_by());
@@ -466,12 +465,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let driver = self.get_mut();
         ready!(driver.drive(cx));
-        let unsent = driver.deaf.take();
+        let unsent = driver.write_error.take();
         Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed, unsent)))
     }
 }
 
-/// Shows nothing of what it carries.
+/// Shows no bytes of the connection.
 impl<IO> fmt::Debug for Driver<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").field("stage", &self.stage).finish_non_exhaustive()
@@ -481,20 +480,21 @@ impl<IO> fmt::Debug for Driver<IO> {
 impl<IO> Drop for Driver<IO> {
     fn drop(&mut self) {
         let flushing = self.stage == Stage::Flushing;
-        let unsent = self.deaf.take().or_else(|| flushing.then_some(ConnectionError::DriverGone));
-        // No error where it has ended before.
+        let unsent = self.write_error.take().or_else(|| flushing.then_some(ConnectionError::DriverGone));
+        // If the connection has ended before, this returns its result, which is not needed.
         let _ = self.shared.with(|state| state.end(ConnectionError::DriverGone, unsent));
     }
 }
 
 fn after(instant: Instant, duration: Duration) -> Instant {
-    /// For ever.
+    /// Practically for ever. `Instant` cannot hold every `Duration`.
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     instant.checked_add(duration.min(CENTURY)).unwrap_or(instant)
 }
 
-/// Something that is given up at a point in time.
+/// IO with a deadline.
 trait OrPast<T> {
+    /// Fails with `TimedOut` if the IO is still pending at `until`.
     fn or_past<IO: AsyncRead + AsyncWrite + Unpin>(
         self,
         driver: &mut Driver<IO>,

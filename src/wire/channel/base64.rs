@@ -1,13 +1,13 @@
-//! The base64 form of a message, in pieces.
+//! The base64 form of a message, decoded in pieces.
 //!
-//! Owns what is left between two pieces. The coding itself is the `base64` crate's: the standard alphabet with padding,
-//! whose last bits may be anything and whose lines may be broken, as in Go.
+//! This module owns the characters that are left between two pieces. The `base64` crate does the decoding, with the standard alphabet and
+//! padding. Like Go, it accepts any trailing bits and line breaks.
 
 use base64::alphabet::STANDARD;
 use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 
-use super::ChannelError;
+use super::error::ChannelError;
 
 const ENGINE: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
@@ -16,23 +16,23 @@ pub(super) fn encode(data: &[u8], out: &mut BytesMut) {
     let start = out.len();
     out.resize(start.saturating_add(data.len().div_ceil(3).saturating_mul(4)), 0);
     let room = out.get_mut(start..).unwrap_or_default();
-    // The room is what the data needs.
+    // This cannot fail, since the room is exactly what the data needs.
     let written = ENGINE.encode_slice(data, room).unwrap_or(0);
     out.truncate(start.saturating_add(written));
 }
 
-/// Decodes one message. Four characters make three bytes: those of a group that is not whole wait for the next piece.
+/// Decodes one message. Four characters make three bytes, and the characters of an incomplete group wait for the next piece.
 #[derive(Debug, Default)]
 pub(super) struct Unwrapper {
     group: [u8; 4],
     grouped: usize,
-    /// Padding has come, after which nothing may.
+    /// Padding was read. No characters may follow it.
     padded: bool,
 }
 
 impl Unwrapper {
     pub(super) fn unwrap(&mut self, piece: &[u8], last: bool) -> Result<Bytes, ChannelError> {
-        // Go's decoder skips the ends of lines.
+        // Go's decoder skips line breaks.
         if piece.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
             let one_line: Vec<u8> = piece.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
             return self.unwrap_line(&one_line, last);

@@ -1,14 +1,14 @@
-//! The `channel.k8s.io` subprotocols without IO: what one WebSocket message says.
+//! The messages of the `channel.k8s.io` subprotocols, without IO.
 //!
-//! Owns the channel byte, the base64 form and v5's CLOSE, at both ends. It must not know frames, nor who reads a
-//! channel: [`mux`](crate::mux) makes streams of them.
+//! This module owns the channel byte, the base64 form and v5's CLOSE, for both ends. It must not know WebSocket frames, or make streams of the
+//! channels, which is [`mux`](crate::mux)'s job.
 //!
-//! A message is a channel and its bytes; several make one stream, whatever their bounds. [`Decoder`] takes messages in
-//! pieces, as they arrive, so that none has to be whole in memory.
+//! A message is a channel number and bytes. The bytes of all messages on a channel form one stream, and message boundaries mean nothing.
+//! [`Decoder`] reads a message in pieces, as they arrive, so that a message is never held as a whole.
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::channel::{Channel, Decoder, Event, Subprotocol};
+//! use kubestream::wire::channel::{Channel, Decoder, Event, Subprotocol};
 //!
 //! let mut message = BytesMut::new();
 //! Subprotocol::V4Base64.encode(Channel::Stdout, b"hello\n", &mut message);
@@ -17,247 +17,14 @@
 //! let mut client = Decoder::client(Subprotocol::V4Base64);
 //! let event = client.decode(true, true, message.freeze())?;
 //! assert_eq!(event, Some(Event::Data { channel: Channel::Stdout, data: "hello\n".into() }));
-//! # Ok::<(), kubestream::channel::ChannelError>(())
+//! # Ok::<(), kubestream::wire::channel::ChannelError>(())
 //! ```
 
 mod base64;
+mod error;
+mod message;
 pub mod ports;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-
-use self::base64::Unwrapper;
-use crate::initiator::Initiator;
 pub use crate::protocol::Subprotocol;
-
-impl Subprotocol {
-    /// The first byte of a message of `channel`.
-    #[must_use]
-    pub fn channel_byte(self, channel: Channel) -> u8 {
-        self.number_byte(channel.number())
-    }
-
-    /// The first byte of a message of any channel.
-    pub(crate) fn number_byte(self, number: u8) -> u8 {
-        if self.is_base64() { number.wrapping_add(b'0') } else { number }
-    }
-
-    /// The number of the channel whose message begins so.
-    fn number(self, byte: u8) -> u8 {
-        if self.is_base64() { byte.wrapping_sub(b'0') } else { byte }
-    }
-
-    /// How long a message with `len` bytes of data is.
-    #[must_use]
-    pub fn encoded_len(self, len: usize) -> usize {
-        let data = if self.is_base64() { len.div_ceil(3).saturating_mul(4) } else { len };
-        data.saturating_add(1)
-    }
-
-    /// Appends a whole message.
-    pub fn encode(self, channel: Channel, data: &[u8], out: &mut BytesMut) {
-        self.encode_numbered(channel.number(), data, out);
-    }
-
-    /// The same for any channel.
-    pub(crate) fn encode_numbered(self, number: u8, data: &[u8], out: &mut BytesMut) {
-        out.put_u8(self.number_byte(number));
-        if self.is_base64() {
-            base64::encode(data, out);
-        } else {
-            out.put_slice(data);
-        }
-    }
-
-    /// The message that ends `channel`, where there is one.
-    #[must_use]
-    pub fn encode_close(self, channel: Channel) -> Option<[u8; 2]> {
-        self.has_close().then_some([CLOSE, channel.number()])
-    }
-}
-
-/// What a channel carries. Each has one direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums)] // the protocol has these five and a CLOSE
-pub enum Channel {
-    /// 0, client to server.
-    Stdin,
-    /// 1, server to client.
-    Stdout,
-    /// 2, server to client.
-    Stderr,
-    /// 3, server to client: the status, or the error.
-    Error,
-    /// 4, client to server: the terminal's size, in JSON.
-    Resize,
-}
-
-impl Channel {
-    /// All channels, by number.
-    pub const ALL: [Self; 5] = [Self::Stdin, Self::Stdout, Self::Stderr, Self::Error, Self::Resize];
-
-    /// Its number on the wire.
-    #[must_use]
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Stdin => 0,
-            Self::Stdout => 1,
-            Self::Stderr => 2,
-            Self::Error => 3,
-            Self::Resize => 4,
-        }
-    }
-
-    /// The channel of a number.
-    #[must_use]
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
-    }
-
-    /// Whether it is the client that sends on it.
-    #[must_use]
-    pub fn is_clients(self) -> bool {
-        matches!(self, Self::Stdin | Self::Resize)
-    }
-}
-
-/// The number under which v5 says that a channel ends.
-const CLOSE: u8 = 255;
-
-/// Reads the messages of one end.
-#[derive(Debug)]
-pub struct Decoder {
-    subprotocol: Subprotocol,
-    /// Whether the messages are a client's.
-    from_client: bool,
-    message: Message,
-    base64: Unwrapper,
-}
-
-/// The message that is under way.
-#[derive(Clone, Copy, Debug)]
-enum Message {
-    /// Its first byte has not come.
-    Begun,
-    On(Channel),
-    /// A CLOSE, of which so many bytes have come, the first of them this.
-    Close {
-        len: usize,
-        number: u8,
-    },
-    /// Of a channel that is unknown, or not the sender's: nobody hears it.
-    Unheard,
-}
-
-/// What a message, or a piece of one, says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)] // the protocol says nothing else
-pub enum Event {
-    /// Bytes on a channel: never none.
-    Data {
-        /// The channel.
-        channel: Channel,
-        /// The bytes.
-        data: Bytes,
-    },
-    /// Nothing more will come on the channel.
-    Close(Channel),
-}
-
-/// A message that is none: always the peer's fault, and the end of the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ChannelError {
-    /// The data is not base64 with its padding.
-    #[error("a message that is not base64")]
-    NotBase64,
-    /// A CLOSE has two bytes: Go's servers drop the connection of who sends another.
-    #[error("a CLOSE that names not one channel")]
-    CloseLength,
-    /// A CLOSE of a channel that there is not.
-    #[error("a CLOSE of the channel {0}, which there is not")]
-    CloseUnknown(u8),
-    /// A channel of the old form of port-forward begins with its port, and this one does with another.
-    #[error("the channel of port {expected} says that it is of port {said}")]
-    Port {
-        /// The port that it was asked for.
-        expected: u16,
-        /// What it says.
-        said: u16,
-    },
-}
-
-impl ChannelError {
-    /// Who caused the error: always the peer.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        Initiator::Remote
-    }
-}
-
-impl Decoder {
-    /// A server's, for what clients send.
-    #[must_use]
-    pub fn server(subprotocol: Subprotocol) -> Self {
-        Self::new(subprotocol, true)
-    }
-
-    /// A client's, for what servers send.
-    #[must_use]
-    pub fn client(subprotocol: Subprotocol) -> Self {
-        Self::new(subprotocol, false)
-    }
-
-    fn new(subprotocol: Subprotocol, from_client: bool) -> Self {
-        Self { subprotocol, from_client, message: Message::Begun, base64: Unwrapper::default() }
-    }
-
-    /// Takes a piece of a message: its `first`, its `last`, or both.
-    ///
-    /// `None` where it says nothing: an empty message, or one with the channel alone, as servers send to say that they
-    /// are there; one of an unknown channel, or of one that the other end sends on. Go's peers drop those too.
-    ///
-    /// # Errors
-    /// [`ChannelError`].
-    pub fn decode(&mut self, first: bool, last: bool, mut piece: Bytes) -> Result<Option<Event>, ChannelError> {
-        if first {
-            self.message = Message::Begun;
-            self.base64 = Unwrapper::default();
-        }
-        if let Message::Begun = self.message
-            && let Ok(number) = piece.try_get_u8()
-        {
-            self.message = self.begin(number);
-        }
-        match &mut self.message {
-            Message::Begun | Message::Unheard => Ok(None),
-            Message::On(channel) => {
-                let channel = *channel;
-                let data = if self.subprotocol.is_base64() { self.base64.unwrap(&piece, last)? } else { piece };
-                Ok((!data.is_empty()).then_some(Event::Data { channel, data }))
-            }
-            Message::Close { len, number } => {
-                *len = len.saturating_add(piece.len());
-                *number = piece.first().copied().unwrap_or(*number);
-                let (len, number) = (*len, *number);
-                if len > 1 || last && len == 0 {
-                    return Err(ChannelError::CloseLength);
-                }
-                let channel = Channel::from_number(number).ok_or(ChannelError::CloseUnknown(number));
-                if last { channel.map(Event::Close).map(Some) } else { Ok(None) }
-            }
-        }
-    }
-
-    fn begin(&self, byte: u8) -> Message {
-        let number = self.subprotocol.number(byte);
-        // A CLOSE of a server's means nothing: Go's clients do not know it.
-        if number == CLOSE && self.subprotocol.has_close() && self.from_client {
-            return Message::Close { len: 0, number: 0 };
-        }
-        let channel = Channel::from_number(number).filter(|channel| channel.is_clients() == self.from_client);
-        channel.map_or(Message::Unheard, Message::On)
-    }
-}
-
-#[cfg(test)]
-mod tests;
+pub use error::ChannelError;
+pub use message::{Channel, Decoder, Event};

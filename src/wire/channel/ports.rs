@@ -1,15 +1,15 @@
-//! The old form of port-forward without IO: what one WebSocket message says.
+//! The messages of legacy port-forward, without IO.
 //!
-//! Owns the channels of the ports, and the port that each of them begins with. It must not know frames, nor what a
-//! connection is: [`mux`](crate::mux) makes streams of the channels.
+//! This module owns the channels of the ports, and the port that each of them begins with. It must not know WebSocket frames, or make
+//! streams of the channels, which is [`mux`](crate::mux)'s job.
 //!
-//! Each port has two channels, by its place in the request: twice the place for the bytes, both ways, and one more for what
-//! the server says of an error. The server begins each of them with the port, two bytes, the lower first.
+//! Each port has two channels, numbered by the port's index in the request, from 0. Channel 2 × index carries the data in both directions, and
+//! channel 2 × index + 1 the server's errors. On each channel the server sends the port first: two bytes, in little-endian order.
 //!
 //! ```
 //! use bytes::{Bytes, BytesMut};
-//! use kubestream::channel::Subprotocol;
-//! use kubestream::channel::ports::{Decoder, encode, greeting};
+//! use kubestream::wire::channel::Subprotocol;
+//! use kubestream::wire::channel::ports::{Decoder, encode, greeting};
 //!
 //! let mut message = BytesMut::new();
 //! encode(Subprotocol::V4, 0, &greeting(8080), &mut message);
@@ -29,13 +29,13 @@ use super::ChannelError;
 use super::base64::Unwrapper;
 use crate::protocol::Subprotocol;
 
-/// What a server says first on each channel of a port.
+/// The bytes that a server sends first on each channel of a port.
 #[must_use]
 pub fn greeting(port: u16) -> [u8; 2] {
     port.to_le_bytes()
 }
 
-/// Whether a channel carries what the server says of an error, and not the bytes.
+/// Whether a channel carries the server's errors, and not data.
 #[must_use]
 pub fn is_error(channel: u8) -> bool {
     channel & 1 == 1
@@ -55,51 +55,51 @@ pub struct Decoder {
     base64: Unwrapper,
 }
 
-/// How a channel begins.
+/// How much of the port at the beginning of a channel has arrived.
 #[derive(Clone, Copy, Debug)]
 enum Greeting {
-    /// It is a client's, or the port has come.
+    /// The port has arrived, or none is expected because a client sends.
     Over,
-    /// The port is still to come.
+    /// The port has not arrived.
     Expected(u16),
-    /// The first of its two bytes has.
+    /// The first of the port's two bytes has arrived.
     Half { expected: u16, low: u8 },
-    /// Only the server sends on it.
+    /// A client may not send on the channel.
     Unheard,
 }
 
-/// The message that is under way.
+/// The state of the current message.
 #[derive(Clone, Copy, Debug)]
 enum Message {
-    /// Its first byte has not come.
+    /// The first byte has not arrived.
     Begun,
     On(u8),
-    /// Of a channel that is unknown, or not the sender's: nobody hears it.
+    /// A message on a channel that is unknown or that only the other end may use. It is discarded.
     Unheard,
 }
 
-/// What a message, or a piece of one, says.
+/// The content of a message, or of a piece of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // the protocol says nothing else
 pub struct Piece {
-    /// The channel.
+    /// The channel's number.
     pub channel: u8,
-    /// With it the port has come that the channel begins with.
+    /// The port at the beginning of the channel is complete with this piece.
     pub begins: bool,
-    /// The bytes, which may be none.
+    /// The bytes. They may be empty.
     pub data: Bytes,
-    /// Whether the message ends with it.
+    /// This is the last piece of its message.
     pub last: bool,
 }
 
 impl Decoder {
-    /// A server's, for what clients send of these ports: all but the error channels.
+    /// Creates the decoder of a server for these ports. It reads a client's messages, which may use all channels but the error channels.
     #[must_use]
     pub fn server(subprotocol: Subprotocol, ports: &[u16]) -> Self {
         Self::new(subprotocol, ports.iter().flat_map(|_| [Greeting::Over, Greeting::Unheard]))
     }
 
-    /// A client's, for what servers send of the ports that it asked for.
+    /// Creates the decoder of a client that asked for these ports. It reads a server's messages.
     #[must_use]
     pub fn client(subprotocol: Subprotocol, ports: &[u16]) -> Self {
         Self::new(subprotocol, ports.iter().flat_map(|port| [Greeting::Expected(*port); 2]))
@@ -110,8 +110,10 @@ impl Decoder {
         Self { subprotocol, channels, message: Message::Begun, base64: Unwrapper::default() }
     }
 
-    /// A piece of a message: whether it is the `first` of it, whether the `last`. `None`: it says nothing, or is of a channel
-    /// that is unknown, or that the other end sends on. Go's servers drop those too.
+    /// Reads a piece of a message. `first` and `last` mark the first and the last piece of a message, which may be the same.
+    ///
+    /// Returns `None` if the piece has no content, or if the channel is unknown or only the other end may use it. Go's servers discard such
+    /// messages too.
     ///
     /// # Errors
     /// [`ChannelError::NotBase64`], [`ChannelError::Port`].
@@ -138,7 +140,7 @@ impl Decoder {
         }
     }
 
-    /// Takes the port from the front of a channel: whether that is all of it.
+    /// Takes bytes of the port from the front of a channel. Returns whether the port is now complete.
     fn greet(&mut self, channel: u8, data: &mut Bytes) -> Result<bool, ChannelError> {
         let Some(greeting) = self.channels.get_mut(usize::from(channel)) else { return Ok(false) };
         if let Greeting::Expected(expected) = *greeting
@@ -177,7 +179,7 @@ mod tests {
         let mut client = Decoder::client(Subprotocol::V4, &[8080, 0x0102]);
         assert_eq!(all(&mut client, &[0, 0x90, 0x1f]), Ok(piece(0, true, b"")));
         assert_eq!(all(&mut client, &[0, b'a']), Ok(piece(0, false, b"a")));
-        // Two messages, and in one with what follows it.
+        // The port may come in two messages, or in one message with data.
         assert_eq!(all(&mut client, &[1, 0x90]), Ok(piece(1, false, b"")));
         assert_eq!(all(&mut client, &[1, 0x1f]), Ok(piece(1, true, b"")));
         assert_eq!(all(&mut client, &[2, 2, 1, b'b']), Ok(piece(2, true, b"b")));

@@ -1,6 +1,6 @@
-//! Header blocks compressed: one zlib stream a direction, for as long as the connection lives (SPDY/3.1 §2.6.10.1).
+//! The compression of header blocks: one zlib stream in each direction, for the life of the connection (SPDY/3.1 §2.6.10.1).
 //!
-//! Owns the two zlib states and when they exist. It must not interpret a header.
+//! This module owns the two zlib states, and decides when they are allocated. It must not interpret a header.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,12 +10,12 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use super::headers::{HeaderError, Headers};
 use crate::wire::{HeaderCompression, Limits};
 
-/// The text both ends know beforehand: Adler-32 0xE3C6A7C2. SPDY/2's is another one.
+/// The dictionary of SPDY/3, with the Adler-32 checksum 0xE3C6A7C2. SPDY/2 has another one.
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
 const DICTIONARY_ADLER32: u32 = 0xe3c6_a7c2;
 
-/// What a sync flush ends with: the length and its complement of an empty stored block. Go's inflater hands data over
-/// only there, so a block that ends in any other way hangs it.
+/// The last bytes of a sync flush: the length of an empty stored block, and its complement. Go's inflater returns data only at such a
+/// flush, so a block that ends in any other way hangs it.
 const SYNC_FLUSH: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// How far back a zlib stream can refer.
@@ -26,9 +26,9 @@ const ZLIB_HEADER: [u8; 2] = [0x38, 0x30];
 
 /// Writes header blocks.
 ///
-/// The state is made at the first block and may be dropped after any other: a block ends on a byte boundary, so a
-/// fresh raw deflater, which cannot refer to what came before it, goes on with the same zlib stream. Hence all are raw,
-/// and the zlib header is written by hand.
+/// The state is created at the first block, and may be dropped after any block. A block ends on a byte boundary, so a new raw deflater can
+/// continue the same zlib stream, without references to earlier blocks. Therefore all deflaters are raw, and the zlib header is
+/// written by hand.
 #[derive(Debug)]
 pub(super) struct Deflater {
     compression: HeaderCompression,
@@ -43,8 +43,8 @@ impl Drop for Deflater {
     }
 }
 
-/// Deflaters that no connection needs now. They are 250 KiB each, and as many connections as a server has would leave as
-/// many holes in the heap, for the moment in which each opens its streams.
+/// Spare deflaters, for reuse. A deflater takes 250 KiB, and a connection needs it only while it opens streams. Allocating one for
+/// each connection of a server would leave as many holes in the heap.
 static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
 const SPARES: usize = 4;
 
@@ -69,7 +69,7 @@ impl Deflater {
         result
     }
 
-    /// Gives the memory back: zlib's state is some 300 KiB, and an exec session needs it for a moment only.
+    /// Frees the memory: zlib's state takes some 300 KiB, and an exec session needs it only for a moment.
     pub(super) fn release(&mut self) {
         self.plain = Vec::new();
         if let Some(mut state) = self.state.take() {
@@ -96,7 +96,7 @@ impl Deflater {
             let written = advance(before_out, state.total_out(), chunk.len());
             out.extend_from_slice(chunk.get(..written).unwrap_or_default());
             input = input.get(advance(before_in, state.total_in(), input.len())..).unwrap_or_default();
-            // zlib has written the whole flush once it leaves room in the output.
+            // If zlib leaves room in the output, it has written the whole flush.
             if input.is_empty() && written < chunk.len() {
                 return Ok(());
             }
@@ -119,23 +119,23 @@ impl Deflater {
     }
 }
 
-/// Level 1 and a 2 KiB window: 0.3 µs a block where level 9 takes 4 µs, for the same bytes. The window has to hold the
-/// 1,423-byte dictionary.
+/// A deflater with level 1 and a window of 2 KiB. A block takes 0.3 µs, and with level 9 it would take 4 µs and be as long. The window has to
+/// hold the dictionary of 1,423 bytes.
 fn new_deflater() -> Compress {
     const WINDOW_BITS: u8 = 11;
     let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
     spare.unwrap_or_else(|| Compress::new_with_window_bits(Compression::fast(), false, WINDOW_BITS))
 }
 
-/// Reads header blocks. Every block of the direction has to pass through, those of refused streams too.
+/// Reads header blocks. It must be given every block of its direction, including those of refused streams.
 ///
-/// The state, 47 KiB, may be dropped between two blocks: a fresh raw inflater that is given what the peer can still refer
-/// to goes on with the same zlib stream.
+/// The state takes 47 KiB, and may be dropped between two blocks. A new raw inflater can continue the same zlib stream, if it is given
+/// the bytes that the peer can still refer to.
 #[derive(Debug, Default)]
 pub(super) struct Inflater {
     started: bool,
     state: Option<Decompress>,
-    /// The end of what was inflated, the dictionary before it: as much as a zlib window holds.
+    /// The last inflated bytes, at first with the dictionary before them: as many as a zlib window holds.
     history: Vec<u8>,
 }
 
@@ -150,7 +150,7 @@ impl Inflater {
         Headers::parse(plain, limits)
     }
 
-    /// Gives the memory back but for the history.
+    /// Frees the memory, except the history.
     pub(super) fn release(&mut self) {
         self.state = None;
         self.history.shrink_to_fit();
@@ -158,14 +158,14 @@ impl Inflater {
 
     fn remember(&mut self, plain: &[u8]) {
         self.history.extend_from_slice(plain);
-        // Twice as much is let come together, so that not every block moves all of it.
+        // The history may grow to twice the window, so that not every block has to move it.
         if self.history.len() > WINDOW.saturating_mul(2) {
             self.history.drain(..self.history.len().saturating_sub(WINDOW));
         }
     }
 
-    /// In small steps against the limit: 16 KiB can inflate to 16 MiB, and a block given up halfway leaves the stream
-    /// undecodable, so that nothing is gained by going on.
+    /// Inflates a block in small steps, and checks the limit after each: 16 KiB can inflate to 16 MiB. After an error the zlib stream
+    /// cannot be continued.
     fn inflate(&mut self, block: &[u8], limit: usize) -> Result<BytesMut, HeaderError> {
         let state = match &mut self.state {
             Some(state) => state,
@@ -201,7 +201,7 @@ impl Inflater {
     }
 }
 
-/// The first inflater of a stream, or one that goes on behind `history`.
+/// Creates the first inflater of a stream, or one that continues after `history`.
 fn resume(first: bool, history: &[u8]) -> Result<Decompress, HeaderError> {
     let mut state = Decompress::new(first);
     let window = history.get(history.len().saturating_sub(WINDOW)..).unwrap_or_default();
@@ -211,7 +211,7 @@ fn resume(first: bool, history: &[u8]) -> Result<Decompress, HeaderError> {
     Ok(state)
 }
 
-/// How far one of zlib's 64-bit totals went, which is never more than the `most` it was given room for.
+/// By how much one of zlib's 64-bit totals has grown. It never grows by more than `most`, the room that zlib was given.
 fn advance(before: u64, after: u64, most: usize) -> usize {
     usize::try_from(after.wrapping_sub(before)).unwrap_or(most).min(most)
 }

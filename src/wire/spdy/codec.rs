@@ -1,8 +1,8 @@
-//! Frames to bytes and back (SPDY/3.1 §2.2).
+//! Converts frames to bytes and back (SPDY/3.1 §2.2).
 //!
-//! Owns lengths, field layouts and the two header-block streams. It must not judge what a frame means for the
-//! connection, and allocates nothing on a peer's word: a length is checked before its bytes are waited for, and memory
-//! grows with what has arrived.
+//! This module owns lengths, field layouts and the two compressed streams of header blocks. It must not judge what a frame means for the connection. It
+//! must not trust a length from the peer either: it checks a length before the bytes arrive, and allocates memory only for bytes that have
+//! arrived.
 
 use std::io;
 use std::sync::Arc;
@@ -33,12 +33,12 @@ const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 const WINDOW_UPDATE: u16 = 9;
 
-/// Reads and writes frames: one codec a connection, since each direction has one header compression stream.
+/// Reads and writes frames. Use one codec for each connection, since the header compression of each direction has state.
 ///
-/// As a [`Decoder`] it hands DATA on as it arrives, in pieces that are slices of the buffer it is given; as an
-/// [`Encoder`] it copies the payload behind its head. A decoding error is final: the connection cannot go on.
+/// As a [`Decoder`] it returns DATA as it arrives, in pieces. Large pieces are slices of the buffer, and small ones are copies. As an
+/// [`Encoder`] it copies each payload behind its head. A decoding error is final: the connection cannot go on.
 ///
-/// CREDENTIAL and frames of unknown type are skipped, within [`Limits::max_control_frame`].
+/// CREDENTIAL frames and frames of unknown types are skipped, if they are no longer than [`Limits::max_control_frame`].
 #[derive(Debug)]
 pub struct Codec {
     limits: Limits,
@@ -48,7 +48,7 @@ pub struct Codec {
     payloads: Payloads,
 }
 
-/// What the next bytes are.
+/// The state of decoding: what the next bytes are.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
     Head,
@@ -57,13 +57,13 @@ enum Expect {
 }
 
 impl Codec {
-    /// A codec for a new connection.
+    /// Creates a codec for a new connection.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self::with_compression(limits, HeaderCompression::default())
     }
 
-    /// A codec that writes header blocks in a given way.
+    /// As [`new`](Self::new), with a choice of how header blocks are written.
     #[must_use]
     pub fn with_compression(limits: Limits, compression: HeaderCompression) -> Self {
         Self {
@@ -75,11 +75,11 @@ impl Codec {
         }
     }
 
-    /// Appends all of a frame but the payload of DATA, which it returns: for a vectored write.
+    /// Appends a frame without the payload of DATA, and returns the payload, for a vectored write.
     ///
     /// # Errors
-    /// [`CodecError::FrameTooLarge`] for what does not fit into a frame. Nothing is appended then, but a header block
-    /// that was too large has been compressed, so that the codec can encode no more.
+    /// [`CodecError::FrameTooLarge`] if the content does not fit into a frame. Then nothing is appended. After a header block that was too
+    /// large the codec cannot be used any more, because its compression state has changed.
     pub fn encode_head(&mut self, frame: Frame, out: &mut BytesMut) -> Result<Bytes, CodecError> {
         match frame {
             Frame::Data { id, fin, data } => {
@@ -131,7 +131,7 @@ impl Codec {
         Ok(Bytes::new())
     }
 
-    /// Gives back the zlib states and the copy buffer: they come again by themselves when they are needed.
+    /// Frees the zlib states and the copy buffer. They are allocated again when they are needed.
     pub(crate) fn release(&mut self) {
         self.deflater.release();
         self.inflater.release();
@@ -190,7 +190,7 @@ impl Codec {
             out.truncate(start);
             return Err(CodecError::FrameTooLarge { length, limit: MAX_LENGTH });
         }
-        // The length is known only now: bytes 5 to 7 of the head.
+        // The length, in bytes 5 to 7 of the head, is known only after compression.
         let [_, high, middle, low] = u32::try_from(length).unwrap_or_default().to_be_bytes();
         if let Some(field) = out.get_mut(start.saturating_add(5)..start.saturating_add(HEAD)) {
             field.copy_from_slice(&[high, middle, low]);
@@ -324,7 +324,7 @@ impl Encoder<Frame> for Codec {
     }
 }
 
-/// The first eight bytes of a frame, read.
+/// The first eight bytes of a frame, decoded.
 #[derive(Clone, Copy, Debug)]
 struct FrameHead {
     control: bool,
@@ -361,7 +361,7 @@ impl FrameHead {
         self.flags & FLAG_FIN != 0
     }
 
-    /// Judges the length before any of the body is waited for.
+    /// Checks the head, before the body has arrived.
     fn check(&self, limits: &Limits) -> Result<Body, CodecError> {
         if !self.control {
             return Ok(Body::Data);
@@ -389,17 +389,17 @@ impl FrameHead {
     }
 }
 
-/// Why bytes are not frames, or a frame cannot be bytes.
+/// Why bytes cannot be decoded to frames, or a frame cannot be encoded.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// A header block that cannot be read.
+    /// A header block cannot be read.
     #[error("header block: {0}")]
     Header(#[from] HeaderError),
     /// The version field of a control frame is not 3.
-    #[error("version {0} is not SPDY/3.1's 3")]
+    #[error("version {0} is not SPDY/3.1's version 3")]
     Version(u16),
-    /// The length does not fit the type of control frame.
+    /// The length is not possible for this type of control frame.
     #[error("a control frame of type {kind} cannot be {length} bytes long")]
     FrameSize {
         /// The type field.
@@ -415,10 +415,10 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
-    /// SETTINGS with more entries than [`Limits::max_settings`].
+    /// A SETTINGS frame has more entries than [`Limits::max_settings`].
     #[error("{count} settings are over the limit of {limit}")]
     TooManySettings {
-        /// How many there are.
+        /// The number of entries.
         count: usize,
         /// The limit.
         limit: usize,
@@ -426,7 +426,7 @@ pub enum CodecError {
     /// The bytes end in the middle of a frame.
     #[error("the bytes end in the middle of a frame")]
     Truncated,
-    /// The IO that a `FramedRead` or `FramedWrite` reads or writes failed.
+    /// The IO of a `FramedRead` or `FramedWrite` failed.
     #[error(transparent)]
     Io(#[from] Arc<io::Error>),
 }

@@ -1,7 +1,7 @@
 //! The frames of SPDY/3.1 as plain data.
 //!
-//! Owns their fields and the names of their codes. The bytes are the codec's business, what a frame does to a
-//! connection is the connection's.
+//! This module owns their fields and the names of their codes. It must not know their bytes, which is the codec's job, or what a frame does to a
+//! connection, which is [`session`](crate::session)'s job.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::Headers;
 
 /// A frame of SPDY/3.1 (§2.2).
 ///
-/// CREDENTIAL is obsolete in 3.1 and frames of unknown type carry no state: the codec skips both.
+/// The codec skips CREDENTIAL, which is obsolete in 3.1, and frames of unknown types, which carry no state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // the protocol is frozen: there will be no other frame
 pub enum Frame {
@@ -19,7 +19,7 @@ pub enum Frame {
     SynStream {
         /// The new stream.
         id: StreamId,
-        /// The stream this one belongs to, [`StreamId::SESSION`] for none. Kubernetes never sets it.
+        /// The stream that this one belongs to, or [`StreamId::SESSION`] if there is none. Kubernetes never sets it.
         associated: StreamId,
         /// 0 is the most urgent, 7 the least. Kubernetes always sends 0.
         priority: u8,
@@ -48,13 +48,13 @@ pub enum Frame {
         /// Why.
         status: RstStatus,
     },
-    /// Tells settings of the sender (§2.6.4).
+    /// Sends settings (§2.6.4).
     Settings(Settings),
     /// Asks for the same frame back (§2.6.5). The client's ids are odd, the server's even.
     Ping(u32),
     /// The sender will take no more streams (§2.6.6).
     GoAway {
-        /// The highest stream id of the peer that the sender took.
+        /// The highest stream id of the peer that the sender has taken.
         last_good: StreamId,
         /// Why.
         status: GoAwayStatus,
@@ -77,7 +77,7 @@ pub enum Frame {
     },
     /// Bytes of a stream (§2.2.2).
     ///
-    /// The decoder hands a long DATA frame on in pieces, as it arrives; `fin` comes with the last.
+    /// The decoder returns a long DATA frame in pieces, as it arrives. `fin` is set on the last piece.
     Data {
         /// The stream.
         id: StreamId,
@@ -101,17 +101,17 @@ impl Frame {
     }
 }
 
-/// The 31 bits that name a stream: odd ones are the client's, even ones the server's.
+/// The id of a stream: 31 bits. The client's ids are odd, and the server's are even.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u32);
 
 impl StreamId {
     /// 0: the connection itself.
     pub const SESSION: Self = Self(0);
-    /// The highest id there is.
+    /// The highest id.
     pub const MAX: Self = Self(0x7fff_ffff);
 
-    /// Takes the lower 31 bits; the highest is reserved and read as nothing (§2.2.1).
+    /// Creates an id from the lower 31 bits. The highest bit is reserved and ignored (§2.2.1).
     #[must_use]
     pub const fn new(id: u32) -> Self {
         Self(id & Self::MAX.0)
@@ -151,7 +151,7 @@ macro_rules! codes {
         impl $type {
             $($(#[$code_doc])* pub const $name: Self = Self($value);)*
 
-            /// Any number: a peer may send one that has no name.
+            /// Creates a code from any number. A peer may send codes that have no name.
             #[must_use]
             pub const fn new(code: u32) -> Self {
                 Self(code)
@@ -195,7 +195,7 @@ codes! {
         REFUSED_STREAM = 3, "refused";
         /// The peer speaks another version.
         UNSUPPORTED_VERSION = 4, "unsupported version";
-        /// Not wanted any more. Go's peers end every stream with it.
+        /// The stream is no longer wanted. Go's peers end every stream with this status.
         CANCEL = 5, "cancelled";
         /// The sender failed.
         INTERNAL_ERROR = 6, "internal error";
@@ -258,13 +258,13 @@ impl Settings {
         Self::new(false, vec![Setting::new(0, id, value)])
     }
 
-    /// `clear` asks the peer to forget what it stored of earlier SETTINGS.
+    /// Creates a SETTINGS frame's content. `clear` asks the peer to forget its stored settings.
     #[must_use]
     pub fn new(clear: bool, entries: Vec<Setting>) -> Self {
         Self { clear, entries }
     }
 
-    /// Whether stored settings are to be forgotten.
+    /// Whether the peer shall forget its stored settings.
     #[must_use]
     pub fn clear(&self) -> bool {
         self.clear
@@ -276,7 +276,7 @@ impl Settings {
         &self.entries
     }
 
-    /// The value of `id`. Where an id is repeated the first one counts (§2.6.4).
+    /// The value of `id`. If an id is repeated, the first value counts (§2.6.4).
     #[must_use]
     pub fn get(&self, id: SettingId) -> Option<u32> {
         self.entries.iter().find(|entry| entry.id == id).map(|entry| entry.value)
@@ -289,14 +289,14 @@ impl Settings {
 pub struct Setting {
     /// 0x1 PERSIST_VALUE, 0x2 PERSISTED.
     pub flags: u8,
-    /// What is set: 24 bits.
+    /// Which setting this is: 24 bits.
     pub id: SettingId,
-    /// To what.
+    /// The setting's value.
     pub value: u32,
 }
 
 impl Setting {
-    /// An entry. Only the lower 24 bits of `id` go on the wire.
+    /// Creates an entry. Only the lower 24 bits of `id` are sent.
     #[must_use]
     pub const fn new(flags: u8, id: SettingId, value: u32) -> Self {
         Self { flags, id, value }

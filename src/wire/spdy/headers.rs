@@ -1,6 +1,6 @@
 //! The name/value pairs of a stream (SPDY/3.1 §2.6.10).
 //!
-//! Owns the pairs and their plain encoding. Compression is [`block`](super::block)'s business.
+//! This module owns the pairs and their uncompressed encoding. It must not compress them, which is [`block`](super::block)'s job.
 
 use std::fmt;
 
@@ -8,17 +8,17 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::wire::Limits;
 
-/// The headers of a stream: lower-case names, each once, in the order they were added.
+/// The headers of a stream, in the order in which they were added. Names are lower-case, and each occurs once.
 ///
-/// Several values of one name are held as the wire has them, joined by NUL.
+/// Several values of one name are joined by NUL, as on the wire.
 #[derive(Clone, Default)]
 pub struct Headers {
     pairs: Vec<(Bytes, Bytes)>,
-    /// Bytes of the pairs in a block, before values of one name were joined.
+    /// The length of the pairs in the block that was read, in bytes, before values of one name were joined.
     taken: usize,
 }
 
-/// However they were joined.
+/// Headers are equal if their pairs are equal. It does not matter whether values came joined or in several pairs.
 impl PartialEq for Headers {
     fn eq(&self, other: &Self) -> bool {
         self.pairs == other.pairs
@@ -28,24 +28,24 @@ impl PartialEq for Headers {
 impl Eq for Headers {}
 
 impl Headers {
-    /// No headers.
+    /// Creates empty headers.
     #[must_use]
     pub const fn new() -> Self {
         Self { pairs: Vec::new(), taken: 0 }
     }
 
-    /// Adds a value, to those the name has already or as its first.
+    /// Adds a value. If the name has values already, the new value is joined to them.
     pub fn append(&mut self, name: &str, value: &[u8]) {
         self.merge(Bytes::from(name.to_ascii_lowercase()), Bytes::copy_from_slice(value));
     }
 
-    /// The value of `name`, in whatever case, if it is text.
+    /// The value of `name`, if it is UTF-8. The case of the name does not matter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_bytes(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// The value of `name` as it came: several values are joined by NUL.
+    /// The value of `name` as bytes. Several values are joined by NUL.
     #[must_use]
     pub fn get_bytes(&self, name: &str) -> Option<&[u8]> {
         self.pairs.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| &value[..])
@@ -62,16 +62,16 @@ impl Headers {
         self.pairs.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no headers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// What makes these headers unfit to be taken from a peer: the stream is then refused, the connection lives on.
+    /// Why these headers cannot be accepted from a peer. `None` if they can. A defect costs the peer the stream, not the connection.
     ///
-    /// An empty name is, and so is an empty value among several: a NUL at either end of them, or two in a row (§2.6.10).
-    /// Upper case and repeated names are not: Go's peers send them, so both are mended on receipt.
+    /// Defects are an empty name, and an empty value among several: a NUL at either end of them, or two in a row (§2.6.10).
+    /// Upper-case names and repeated names are no defects. Go's peers send them, and both are corrected on receipt.
     #[must_use]
     pub fn defect(&self) -> Option<&'static str> {
         let has_empty_part = |value: &Bytes| value.split(|byte| *byte == 0).any(<[u8]>::is_empty);
@@ -86,7 +86,7 @@ impl Headers {
         })
     }
 
-    /// What makes these headers unfit to be sent: Go's reader stops for good, in silence, at some of them.
+    /// Why these headers cannot be sent. `None` if they can. Some of them would make Go's reader stop for ever, without an error.
     pub(crate) fn unfit(&self, limits: &Limits) -> Option<&'static str> {
         const CONNECTION_HEADERS: [&[u8]; 5] =
             [b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding"];
@@ -103,7 +103,7 @@ impl Headers {
             return Some("a header name that is not visible ASCII");
         }
         if self.pairs.iter().any(|(name, _)| CONNECTION_HEADERS.contains(&&name[..])) {
-            return Some("an HTTP connection header has no place in SPDY (§3.2.1)");
+            return Some("an HTTP connection header is not allowed in SPDY (§3.2.1)");
         }
         self.defect()
     }
@@ -121,11 +121,11 @@ impl Headers {
         }
     }
 
-    /// Reads an uncompressed block, which must be used up exactly. The pairs are slices of it.
+    /// Reads an uncompressed block, in which no bytes may be left over. The pairs are slices of it.
     pub(super) fn parse(block: BytesMut, limits: &Limits) -> Result<Self, HeaderError> {
         let mut block = block;
         let count = block.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
-        // A pair takes eight bytes at least: a lie about the count is seen before anything is allocated for it.
+        // A pair takes at least eight bytes, so a wrong count is detected before memory is allocated for it.
         if count > limits.max_header_pairs || count > block.len() / 8 {
             return Err(HeaderError::TooManyPairs { count });
         }
@@ -178,47 +178,47 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Why a header block cannot be read. All of them end the connection: the two zlib streams have lost step, or the
-/// peer goes over a limit.
+/// Why a header block cannot be read. Each of these errors ends the connection: the zlib stream cannot be continued, or the peer exceeds a
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {
-    /// It is no zlib stream, or not a continuation of the one before.
+    /// The block is not a zlib stream, or does not continue the stream of the blocks before.
     #[error("the block does not inflate")]
     Inflate,
-    /// It asks for a dictionary other than SPDY/3's.
-    #[error("the block wants dictionary {adler:#010x}, which is not SPDY/3's")]
+    /// The block needs another dictionary than SPDY/3's.
+    #[error("the block needs the dictionary {adler:#010x}, which is not SPDY/3's")]
     Dictionary {
-        /// Adler-32 of the dictionary wanted.
+        /// The Adler-32 checksum of the dictionary.
         adler: u32,
     },
-    /// It ends the zlib stream, which has to last as long as the connection.
+    /// The block ends the zlib stream, which has to last as long as the connection.
     #[error("the block ends the zlib stream")]
     StreamEnd,
-    /// It does not end with a sync flush, so that its last bytes may come late or never.
+    /// The block does not end with a sync flush, so its last bytes may come late or never.
     #[error("the block does not end with a sync flush")]
     NotFlushed,
-    /// It inflates to more than [`Limits::max_header_block`].
+    /// The block inflates to more than [`Limits::max_header_block`].
     #[error("the block inflates to more than {limit} bytes")]
     TooLong {
         /// The limit.
         limit: usize,
     },
-    /// It says, or has, more pairs than [`Limits::max_header_pairs`] or than fit into it.
-    #[error("the block counts {count} pairs")]
+    /// The block's count of pairs is more than [`Limits::max_header_pairs`], or more than fit into the block.
+    #[error("the block claims {count} pairs, which is too many")]
     TooManyPairs {
-        /// How many it says.
+        /// The number in the block.
         count: usize,
     },
     /// A name or value is longer than its limit.
     #[error("a header name or value of {len} bytes is over the limit of {limit}")]
     StringTooLong {
-        /// How long it says it is.
+        /// The length in the block.
         len: usize,
         /// The limit.
         limit: usize,
     },
-    /// It ends in the middle of a pair.
+    /// The block ends in the middle of a pair.
     #[error("the block is cut short")]
     Truncated,
     /// Bytes follow the last pair.

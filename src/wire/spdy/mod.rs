@@ -1,10 +1,11 @@
 //! SPDY/3.1 frames and header blocks, without IO.
 //!
-//! Owns the bytes of a frame. It must not know what a frame does to a connection, nor HTTP, Kubernetes or tokio's runtime.
+//! This module owns the bytes of a frame. It must not know what a frame does to a connection, and nothing of HTTP, Kubernetes or tokio's runtime.
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
+//! use kubestream::wire::Limits;
+//! use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 //! use tokio_util::codec::{Decoder, Encoder};
 //!
 //! let syn = Frame::SynStream {
@@ -20,7 +21,7 @@
 //! Codec::new(Limits::default()).encode(syn.clone(), &mut wire)?;
 //! let read = Codec::new(Limits::default()).decode(&mut wire)?;
 //! assert_eq!(read, Some(syn));
-//! # Ok::<(), kubestream::spdy::CodecError>(())
+//! # Ok::<(), kubestream::wire::spdy::CodecError>(())
 //! ```
 
 mod block;

@@ -1,7 +1,6 @@
-//! Frames out of bytes that somebody else keeps: of a piece as much is copied as heads and control frames need, and what they
-//! carry is a slice of it.
+//! Decodes frames from borrowed buffers. Frame heads and control frames are copied, and DATA payloads are slices of the buffer.
 //!
-//! Owns what was copied. For SPDY inside something else, and for who only watches.
+//! This module owns the copied bytes. It is used for SPDY inside another protocol, and for a tap, which only observes.
 
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::Decoder;
@@ -10,11 +9,11 @@ use super::codec::{Codec, CodecError};
 use super::frame::Frame;
 use crate::wire::Limits;
 
-/// What one side says.
+/// The frames of one direction.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     codec: Codec,
-    /// The beginning of a frame: no more than a whole one of control.
+    /// The beginning of a frame. It is never longer than a control frame.
     held: BytesMut,
 }
 
@@ -23,7 +22,7 @@ impl Pieces {
         Self { codec: Codec::new(limits.clone()), held: BytesMut::new() }
     }
 
-    /// The next frame, DATA in pieces. `None`: all of `src` is used up.
+    /// Decodes the next frame. DATA comes in pieces. Returns `None` when all of `src` is used up.
     pub(crate) fn next(&mut self, src: &mut Bytes) -> Result<Option<Frame>, CodecError> {
         loop {
             if let Some(frame) = self.codec.decode(&mut self.held)? {
@@ -44,7 +43,7 @@ impl Pieces {
         self.held.is_empty() && self.codec.is_between_frames()
     }
 
-    /// Gives back what comes again by itself when it is needed.
+    /// Frees buffers that are allocated again when they are needed.
     pub(crate) fn release(&mut self) {
         self.codec.release();
         if self.held.is_empty() {

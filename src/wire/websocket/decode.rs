@@ -1,18 +1,20 @@
-//! Bytes to frames, and the rules on them (RFC 6455 §5.2 to §5.5).
+//! Reads WebSocket frames and checks their rules (RFC 6455 §5.2 to §5.5).
 //!
-//! A length is checked before its bytes are waited for, and nothing is allocated on a peer's word.
+//! A length is checked before its bytes arrive, and no memory is allocated for bytes that have not arrived.
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use super::codes;
+use super::encode::mask;
+use super::opcode::{FIN, MASKED, MAX_CONTROL, Opcode, RESERVED};
 use super::utf8::Utf8;
-use super::{FIN, MASKED, MAX_CONTROL, Opcode, RESERVED, mask};
 use crate::initiator::Initiator;
 use crate::wire::Payloads;
 
-/// Reads one end's frames. An error is final: where the next frame begins is not known any more.
+/// Reads the frames of one end. An error is final, since the start of the next frame is then unknown.
 #[derive(Debug)]
 pub struct Decoder {
-    /// The peer is a client, and masks.
+    /// The peer is a client, whose frames are masked.
     masked: bool,
     max_message: u64,
     max_fragments: u32,
@@ -37,12 +39,12 @@ struct Payload {
 }
 
 impl Payload {
-    /// How much of `len` bytes is its own.
+    /// How many of the next `len` bytes belong to this frame.
     fn here(self, len: usize) -> usize {
         usize::try_from(self.left).unwrap_or(usize::MAX).min(len)
     }
 
-    /// What is left of it behind so many bytes.
+    /// The rest of the frame after its next `len` bytes.
     fn behind(mut self, len: usize) -> Self {
         self.left = self.left.saturating_sub(len as u64);
         self.key.rotate_left(len % 4);
@@ -50,55 +52,55 @@ impl Payload {
     }
 }
 
-/// The message that data frames belong to.
+/// The message that the current data frames belong to.
 #[derive(Clone, Copy, Debug)]
 struct Message {
-    /// For text.
+    /// The state of the UTF-8 check, for text.
     utf8: Option<Utf8>,
     len: u64,
     fragments: u32,
-    /// A piece of it was handed on.
+    /// A piece of the message was returned already.
     begun: bool,
 }
 
-/// What a peer sends.
+/// A piece of a message, or a control frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // complete by definition of the opcodes
 pub enum Piece {
     /// Bytes of a message.
     Data {
-        /// They are its first.
+        /// These are the first bytes of the message.
         first: bool,
-        /// They are its last.
+        /// These are the last bytes of the message.
         last: bool,
-        /// It is one of text.
+        /// The message is text.
         text: bool,
-        /// The bytes, unmasked.
+        /// The unmasked bytes. They may be empty.
         payload: Bytes,
     },
-    /// A PING with its payload, which the PONG repeats.
+    /// A PING with its payload, which the PONG must repeat.
     Ping(Bytes),
     /// A PONG with its payload.
     Pong(Bytes),
-    /// The last frame: what follows is not read.
+    /// The peer's last frame. Bytes after it are ignored.
     Close(Option<CloseReason>),
 }
 
-/// What a Close frame says.
+/// The content of a Close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // §5.5.1 knows no more
 pub struct CloseReason {
     /// The status code (§7.4).
     pub code: u16,
-    /// Words for people, maybe none.
+    /// The reason, for people. It may be empty.
     pub reason: String,
 }
 
-/// The peer's bytes are not frames within the limits: always its fault.
+/// Why the peer's bytes are not valid WebSocket frames. The peer is always the cause.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebSocketError {
-    /// A rule is broken.
+    /// The peer broke a rule.
     #[error("{0}")]
     Fault(#[from] Fault),
     /// A message is longer than [`Limits::max_message`](crate::mux::Limits::max_message).
@@ -119,61 +121,61 @@ pub enum WebSocketError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// §5.1: clients mask.
-    #[error("a frame of a client that is not masked")]
+    /// A client's frame is not masked (§5.1).
+    #[error("a client's frame that is not masked")]
     Unmasked,
-    /// §5.1: servers do not.
-    #[error("a masked frame of a server")]
+    /// A server's frame is masked (§5.1).
+    #[error("a server's frame that is masked")]
     Masked,
-    /// §5.2: nothing was negotiated that gives them a meaning.
+    /// Reserved bits are set, although no extension was negotiated (§5.2).
     #[error("reserved bits are set")]
     ReservedBits,
-    /// §5.2.
+    /// The opcode is reserved (§5.2).
     #[error("a reserved opcode")]
     ReservedOpcode,
-    /// §5.5.
+    /// A control frame is fragmented (§5.5).
     #[error("a fragmented control frame")]
     FragmentedControl,
-    /// §5.5.
+    /// A control frame has more than 125 bytes (§5.5).
     #[error("a control frame of more than 125 bytes")]
     LongControl,
-    /// §5.2: the shortest form is the only one.
-    #[error("a length in a longer form than it needs")]
+    /// A length is not in its shortest form (§5.2).
+    #[error("a length that is not in its shortest form")]
     LongLength,
-    /// §5.2: its highest bit is 0.
-    #[error("a length beyond 2^63")]
+    /// The highest bit of a 64-bit length is set (§5.2).
+    #[error("a length of 2^63 or more")]
     HugeLength,
-    /// §5.4.
-    #[error("a continuation of no message")]
+    /// A continuation frame does not follow a fragment (§5.4).
+    #[error("a continuation frame without a message")]
     LoneContinuation,
-    /// §5.4.
-    #[error("a message begins inside another")]
+    /// A message begins before the fragments of another have ended (§5.4).
+    #[error("a message inside another")]
     Interleaved,
-    /// §8.1.
+    /// A text message, or the reason of a Close, is not UTF-8 (§8.1).
     #[error("text that is not UTF-8")]
     NotUtf8,
-    /// §5.6: the subprotocol speaks in bytes.
-    #[error("a message of text in a subprotocol of bytes")]
+    /// A text message came in a subprotocol of binary messages (§5.6).
+    #[error("a text message in a subprotocol of binary messages")]
     Text,
-    /// §5.5.1, §7.4.
-    #[error("a Close frame with half a code, or with one that is never sent")]
+    /// A Close frame has one byte instead of a code, or a code that must not be sent (§5.5.1, §7.4).
+    #[error("a Close frame without a valid code")]
     BadClose,
 }
 
 impl WebSocketError {
-    /// The code of the Close frame that answers it (§7.4.1).
+    /// The code of the Close frame that answers this error (§7.4.1).
     #[must_use]
     pub fn close_code(&self) -> u16 {
         match self {
-            Self::Fault(Fault::NotUtf8) => 1007,
-            Self::Fault(Fault::Text) => 1003,
-            Self::Fault(_) => 1002,
-            Self::MessageTooLarge { .. } => 1009,
-            Self::TooManyFragments { .. } => 1008,
+            Self::Fault(Fault::NotUtf8) => codes::INVALID_PAYLOAD,
+            Self::Fault(Fault::Text) => codes::UNSUPPORTED_DATA,
+            Self::Fault(_) => codes::PROTOCOL_ERROR,
+            Self::MessageTooLarge { .. } => codes::MESSAGE_TOO_BIG,
+            Self::TooManyFragments { .. } => codes::POLICY_VIOLATION,
         }
     }
 
-    /// Who caused it: always the peer.
+    /// Which end caused the error: always the peer.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         Initiator::Remote
@@ -181,15 +183,15 @@ impl WebSocketError {
 }
 
 impl Decoder {
-    /// For what a peer sends that is a client (`masked`) or a server.
+    /// Creates a decoder. `masked`: the peer is a client, whose frames are masked.
     #[must_use]
     pub fn new(masked: bool, max_message: u64, max_fragments: u32) -> Self {
         let payloads = Payloads::default();
         Self { masked, max_message, max_fragments, expect: Expect::Head, message: None, payloads }
     }
 
-    /// Takes the next frame, or the next piece of one, off the front of `src`. `None`: more bytes are needed, or there
-    /// will be none after a Close.
+    /// Takes the next frame, or the next piece of one, off the front of `src`. Returns `None` if more bytes are needed, and always after
+    /// a Close.
     ///
     /// # Errors
     /// [`WebSocketError`].
@@ -223,7 +225,7 @@ impl Decoder {
     /// no more of it than [`missing`](Self::missing) says.
     ///
     /// # Errors
-    /// As [`decode`](Self::decode).
+    /// The same as [`decode`](Self::decode).
     pub fn decode_data(&mut self, src: &mut Bytes) -> Result<Option<Piece>, WebSocketError> {
         let Expect::Data(payload) = self.expect else { return Ok(None) };
         if src.is_empty() {
@@ -255,12 +257,12 @@ impl Decoder {
         !matches!(self.expect, Expect::Data(_)) && self.message.is_none()
     }
 
-    /// Gives buffers back that come again by themselves when they are needed.
+    /// Frees buffers that are allocated again when they are needed.
     pub fn release(&mut self) {
         self.payloads.release();
     }
 
-    /// Checks a data frame against the message that is under way, or begins one.
+    /// Checks a data frame against the current message, or begins a message.
     fn begin(&mut self, head: &Head) -> Result<(), WebSocketError> {
         let message = match (head.opcode, self.message) {
             (Opcode::Continuation, None) => return Err(Fault::LoneContinuation.into()),
@@ -296,7 +298,7 @@ impl Decoder {
         self.finish_payload(rest, bytes).map(Some)
     }
 
-    /// Hands on a piece of the message. `rest`: what of its frame is still to come.
+    /// Returns a piece of the message. `rest`: the part of its frame that has not arrived.
     fn finish_payload(&mut self, rest: Payload, payload: Bytes) -> Result<Piece, WebSocketError> {
         self.expect = if rest.left == 0 { Expect::Head } else { Expect::Data(rest) };
         let last = rest.left == 0 && rest.fin;
@@ -346,7 +348,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads a head without taking it, and how many bytes it has. What is wrong with it is known as soon as its bytes are there.
+    /// Reads a head and its length without taking it. Each error is reported as soon as the bytes that show it have arrived.
     fn peek(src: &[u8], masked: bool) -> Result<Option<(Self, usize)>, WebSocketError> {
         let mut bytes = src;
         let Ok(first) = bytes.try_get_u8() else { return Ok(None) };
@@ -386,7 +388,7 @@ impl Head {
         Ok(Some((Self { opcode, fin, length, key }, src.len().saturating_sub(bytes.len()))))
     }
 
-    /// How many bytes a head that begins so has, and with them a control frame's payload.
+    /// The length of the head that starts with `src`. For a control frame the payload is included.
     fn wanted(src: &[u8], masked: bool) -> usize {
         let &[first, second, ..] = src else { return 2 };
         let short = second & !MASKED;
@@ -407,8 +409,7 @@ fn close_reason(mut payload: BytesMut) -> Result<Option<CloseReason>, WebSocketE
         return Ok(None);
     }
     let code = payload.try_get_u16().map_err(|_| Fault::BadClose)?;
-    // §7.4.1, §7.4.2: 1004 to 1006 and 1015 are never sent, and the rest below 3000 is the protocol's own.
-    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+    if !codes::may_be_sent(code) {
         return Err(Fault::BadClose.into());
     }
     let reason = String::from_utf8(payload.to_vec()).map_err(|_| Fault::NotUtf8)?;

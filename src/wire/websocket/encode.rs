@@ -1,11 +1,11 @@
-//! Frames to bytes: heads and masks.
+//! Writes WebSocket frames: heads, masks and Close payloads.
 
 use bytes::{BufMut, BytesMut};
 
-use super::{FIN, MASKED, MAX_CONTROL, Opcode};
+use super::opcode::{FIN, MASKED, MAX_CONTROL, Opcode};
 
-/// Appends the head of a frame that is a whole message, or a control frame: nothing that we send is fragmented, since
-/// Go's servers do not put fragments together. `key`: the client's mask.
+/// Appends the head of an unfragmented message or of a control frame. This crate never sends fragments, because Go's servers do not
+/// reassemble them. `key` is the mask, for a client.
 pub fn encode_head(opcode: Opcode, len: usize, key: Option<[u8; 4]>, out: &mut BytesMut) {
     out.put_u8(FIN | opcode.bits());
     let masked = if key.is_some() { MASKED } else { 0 };
@@ -25,7 +25,7 @@ pub fn encode_head(opcode: Opcode, len: usize, key: Option<[u8; 4]>, out: &mut B
     }
 }
 
-/// The payload of a Close frame (§5.5.1). The reason is cut where a control frame ends.
+/// The payload of a Close frame (§5.5.1). The reason is cut to fit into a control frame.
 #[must_use]
 pub fn close_payload(code: u16, reason: &str) -> BytesMut {
     let mut room = reason.len().min(MAX_CONTROL.saturating_sub(2));
@@ -38,7 +38,7 @@ pub fn close_payload(code: u16, reason: &str) -> BytesMut {
     payload
 }
 
-/// Masks, or unmasks, bytes where they are (§5.3). They are the first of a payload, or the key was turned to fit them.
+/// Masks or unmasks bytes in place (§5.3). If they are not the first bytes of a payload, the caller must have rotated the key.
 pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -51,7 +51,7 @@ pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// The keys that a client masks with: unpredictable ones (§10.3), asked of the system some at a time.
+/// Generates the masking keys of a client. They are unpredictable (§10.3), and come from the system's random generator in batches of 64.
 #[derive(Debug)]
 pub struct Masks {
     keys: [u8; 256],
@@ -68,7 +68,7 @@ impl Masks {
     /// The next key.
     ///
     /// # Errors
-    /// The system has no randomness to give.
+    /// The system's random generator failed.
     pub fn next_key(&mut self) -> std::io::Result<[u8; 4]> {
         if self.used >= self.keys.len() {
             getrandom::fill(&mut self.keys)?;
@@ -86,12 +86,12 @@ mod tests {
 
     use super::*;
 
-    /// Row 32 of the threats, gorilla's CVE of 2026: keys from a weak source repeat.
+    /// Row 32 of docs/security.md, gorilla's CVE of 2026: keys from a weak source repeat.
     #[test]
     fn masks_do_not_repeat() {
         let mut masks = Masks::default();
         let keys: Vec<[u8; 4]> = (0..10_000).map(|_| masks.next_key().unwrap()).collect();
-        // Of 10,000 numbers of 32 bits some 0.01 are expected twice.
+        // Among 10,000 random numbers of 32 bits, 0.01 repetitions are expected.
         assert!(keys.iter().collect::<HashSet<_>>().len() > 9_990);
         for at in 0..4 {
             let seen: HashSet<u8> = keys.iter().map(|key| key[at]).collect();

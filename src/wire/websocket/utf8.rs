@@ -1,15 +1,15 @@
-//! Whether bytes that come in pieces are UTF-8.
+//! Checks whether bytes that arrive in pieces are UTF-8.
 
-/// Looks at a text message piece by piece.
+/// Checks a text message piece by piece.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Utf8 {
-    /// The beginning of a character that the last piece cut.
+    /// The first bytes of a character that was cut by the end of the last piece.
     cut: [u8; 4],
     len: usize,
 }
 
 impl Utf8 {
-    /// Whether all is well so far.
+    /// Checks the next piece. Returns whether the message can still be UTF-8.
     #[must_use]
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> bool {
         while self.len > 0 {
@@ -35,7 +35,7 @@ impl Utf8 {
         true
     }
 
-    /// Whether the message may end here.
+    /// Whether the message may end here, with no character cut.
     #[must_use]
     pub(super) fn is_whole(&self) -> bool {
         self.len == 0

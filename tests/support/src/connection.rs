@@ -1,14 +1,12 @@
-//! One end of a SPDY connection without IO, and what is said to it and by it, for tests that read as transcripts.
+//! One end of a SPDY connection without IO, for tests that read as transcripts of the frames that it gets and sends.
 //!
-//! Owns virtual time and the making of frames. It must not know what is right: that is for the tests to say.
+//! Holds virtual time and builds frames. The tests say what is right.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kubestream::spdy::{
-    Config, Connection, Event, Frame, GoAwayStatus, Headers, ReadOutcome, Role, SettingId, Settings, StreamId,
-    WriteOutcome,
-};
+use kubestream::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, SettingId, Settings, StreamId};
 
 pub use crate::frame::{data, fin, reply, rst, window_update};
 
@@ -56,7 +54,7 @@ impl End {
         Self { connection: Connection::new(role, config, now), now }
     }
 
-    /// A client whose first flight is out.
+    /// A client that has sent its first frames.
     pub fn client(config: Config) -> Self {
         let mut end = Self::new(Role::Client, config);
         end.says();
@@ -75,7 +73,7 @@ impl End {
         frames.into_iter().for_each(|frame| self.gets(frame));
     }
 
-    /// All that it has to say now.
+    /// Everything that it sends now.
     pub fn says(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.connection.poll_frame(self.now) {
@@ -88,7 +86,7 @@ impl End {
         std::iter::from_fn(|| self.connection.poll_event()).collect()
     }
 
-    /// Lets time pass, timer by timer. A timer that is due must not be due again at once, or a driver would spin.
+    /// Lets time pass, timer by timer. A timer that fires must not be due again at once, or a driver would spin.
     pub fn passes(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(timer) = self.connection.poll_timeout().filter(|timer| *timer <= until) {
@@ -100,7 +98,7 @@ impl End {
         self.connection.handle_timeout(until);
     }
 
-    /// Accepts a stream of the peer's with an empty answer.
+    /// Accepts a stream of the peer's with an empty reply.
     pub fn accepts(&mut self, stream: u32) {
         self.connection.take_headers(id(stream)).unwrap();
         self.connection.reply(id(stream), Headers::new()).unwrap();
@@ -118,7 +116,7 @@ impl End {
         self.connection.finish(id(stream));
     }
 
-    /// All bytes that are there to be read, and what comes behind them.
+    /// All readable bytes, and what comes after them.
     pub fn reads(&mut self, stream: u32) -> (Vec<u8>, ReadOutcome) {
         let mut bytes = Vec::new();
         loop {
@@ -129,12 +127,12 @@ impl End {
         }
     }
 
-    /// What it ended with, in words.
+    /// The error with which it ended, as text.
     pub fn error(&self) -> Option<String> {
         self.connection.error().map(ToString::to_string)
     }
 
-    /// It ended with this error, told the peer by GOAWAY, and says nothing else.
+    /// Checks that it ended with this error, sent a GOAWAY, and sends nothing else.
     #[track_caller]
     pub fn ended_by(&mut self, error: &str, last_good: u32) {
         assert_eq!(self.error().as_deref(), Some(error));
@@ -144,12 +142,12 @@ impl End {
     }
 }
 
-/// Bytes of DATA in the frames, over all streams.
+/// Counts the bytes of DATA in the frames, over all streams.
 pub fn carried(frames: &[Frame]) -> usize {
     frames.iter().map(|frame| if let Frame::Data { data, .. } = frame { data.len() } else { 0 }).sum()
 }
 
-/// Carries frames both ways until nobody has anything to say. What each said is returned.
+/// Carries frames both ways until neither end has any. Returns the frames of each.
 pub fn converse(a: &mut End, b: &mut End) -> (Vec<Frame>, Vec<Frame>) {
     let (mut from_a, mut from_b) = (Vec::new(), Vec::new());
     loop {

@@ -1,6 +1,6 @@
-//! An IO that gives and takes bytes in crumbs, and is often not ready for no reason.
+//! An IO that carries bytes in small pieces, and is often not ready without a reason.
 //!
-//! Owns the splitting only: every byte goes through, in order. The same seed splits the same way.
+//! Only cuts: every byte passes, in order. The same seed cuts in the same places.
 
 use std::io;
 use std::pin::Pin;
@@ -20,12 +20,12 @@ pub struct Fragmented<IO> {
 }
 
 impl<IO> Fragmented<IO> {
-    /// 1 to `most` bytes a read or write.
+    /// 1 to `most` bytes in each read or write.
     pub fn new(io: IO, seed: u64, most: usize) -> Self {
         Self { io, random: Random::new(seed), most: most.clamp(1, MOST), spurious: true }
     }
 
-    /// One byte a call, without needless waiting.
+    /// One byte per call, always ready when the inner IO is.
     pub fn bytewise(io: IO) -> Self {
         Self { spurious: false, ..Self::new(io, 1, 1) }
     }
@@ -34,7 +34,7 @@ impl<IO> Fragmented<IO> {
         self.random.below(self.most) + 1
     }
 
-    /// One call in four has to be made again.
+    /// One call in four must be repeated.
     fn not_ready(&mut self, cx: &Context<'_>) -> bool {
         let not_ready = self.spurious && self.random.below(4) == 0;
         if not_ready {
@@ -82,7 +82,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Fragmented<IO> {
     }
 }
 
-/// Numbers to split bytes with.
+/// Numbers that decide where bytes are cut.
 pub struct Random(Numbers);
 
 impl Random {

@@ -1,9 +1,9 @@
-//! SPDY frames, made with one short call each, for peers made by hand and for connections without IO.
+//! Builds SPDY frames, each with one short call, for played peers and for connections without IO.
 //!
-//! Owns the frames that both need. It must not know who sends them.
+//! Holds only the frames that both need. It does not know which side sends them.
 
 use bytes::Bytes;
-use kubestream::spdy::{Frame, Headers, RstStatus, StreamId};
+use kubestream::wire::spdy::{Frame, Headers, RstStatus, StreamId};
 
 pub fn reply(id: u32) -> Frame {
     Frame::SynReply { id: StreamId::new(id), fin: false, headers: Headers::new() }
@@ -13,7 +13,7 @@ pub fn data(id: u32, data: impl Into<Bytes>) -> Frame {
     Frame::Data { id: StreamId::new(id), fin: false, data: data.into() }
 }
 
-/// Go's end of a stream: no bytes, and FIN.
+/// FIN without bytes, as Go ends a stream.
 pub fn fin(id: u32) -> Frame {
     Frame::Data { id: StreamId::new(id), fin: true, data: Bytes::new() }
 }

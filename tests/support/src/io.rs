@@ -1,6 +1,6 @@
-//! IOs that can be watched, or that break.
+//! IOs that can be watched, or that fail.
 //!
-//! Owns what happens to the bytes on their way; it must not know what they mean.
+//! Changes only how the bytes pass. It does not know what they mean.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 /// The addresses and lengths of the pieces that an IO was given to write.
 pub type Pieces = Arc<Mutex<Vec<(usize, usize)>>>;
 
-/// Remembers where in memory each piece lay that it was given to write.
+/// Records the address in memory of each piece that it was given to write.
 pub struct Recorded {
     io: DuplexStream,
     pieces: Pieces,
@@ -59,7 +59,7 @@ impl AsyncWrite for Recorded {
     }
 }
 
-/// Never gets its end to the other side: a TLS session whose last record is not taken.
+/// Its shutdown never completes, like that of a TLS session whose last record is not taken.
 pub struct NeverShut(pub DuplexStream);
 
 impl AsyncRead for NeverShut {
@@ -82,7 +82,7 @@ impl AsyncWrite for NeverShut {
     }
 }
 
-/// From the moment it is told to, fails every write while reads go on.
+/// Fails every write after it is told to, while reads go on.
 pub struct WriteBroken {
     io: DuplexStream,
     broken: Arc<AtomicBool>,
@@ -123,7 +123,7 @@ impl AsyncWrite for WriteBroken {
     }
 }
 
-/// Ends with an error where its inner one ends: a reset, or TLS without its close_notify.
+/// Ends with an error where its inner IO ends: a reset, or TLS without its close_notify.
 pub struct EndsWith(pub DuplexStream, pub io::ErrorKind);
 
 impl AsyncRead for EndsWith {

@@ -1,7 +1,7 @@
-//! What the integration tests and the fuzz targets share: peers made by hand, IOs that misbehave, ends of ours with their driver
-//! running, the recordings, and the sessions and the model that several of them run.
+//! What the integration tests and the fuzz targets share: played peers, IOs that misbehave, ends of this library with a
+//! running driver, the recordings, the shared sessions and the model.
 //!
-//! Owns no expectation but those of the sessions and of the model. The tests say what else is right.
+//! Expects only what the sessions and the model must fulfil. The tests say what else is right.
 
 pub mod breaks;
 pub mod connection;
@@ -22,8 +22,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::ConnectionError;
 use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
-use kubestream::spdy::Headers;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::spdy::Headers;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -53,7 +53,7 @@ where
     (mux, tokio::spawn(driver))
 }
 
-/// What a handshake may have settled on.
+/// A protocol that a handshake may have chosen.
 pub trait Settled {
     fn protocol(self) -> Protocol;
 }
@@ -66,17 +66,17 @@ impl Settled for Protocol {
 
 impl Settled for Version {
     fn protocol(self) -> Protocol {
-        Protocol::Exec(self)
+        Protocol::SpdyExec(self)
     }
 }
 
-impl Settled for kubestream::channel::Subprotocol {
+impl Settled for kubestream::wire::channel::Subprotocol {
     fn protocol(self) -> Protocol {
-        Protocol::Channel(self)
+        Protocol::WebSocketExec(self)
     }
 }
 
-/// A client past a handshake.
+/// A client after a handshake.
 pub fn exec_client<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -86,7 +86,7 @@ where
     (mux, tokio::spawn(driver))
 }
 
-/// The server's end of the same.
+/// A server after a handshake.
 pub fn exec_server<IO>(io: IO, settled: impl Settled) -> (Multiplexer, DriverTask)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -96,7 +96,7 @@ where
     (mux, tokio::spawn(driver))
 }
 
-/// The next stream the peer opens, answered.
+/// Accepts the next stream that the peer opens.
 pub async fn accept(mux: &Multiplexer) -> Stream {
     mux.accept().await.unwrap().unwrap().reply()
 }
@@ -105,12 +105,12 @@ pub fn named(name: &str) -> Headers {
     Headers::from_iter([("name", name)])
 }
 
-/// Bytes that tell their place, so that none can be lost, doubled or moved unseen.
+/// Bytes that depend on their position, so that a lost, doubled or moved byte is noticed.
 pub fn pattern(seed: usize, len: usize) -> Bytes {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect::<Vec<u8>>().into()
 }
 
-/// All of a stream, up to the peer's FIN.
+/// Reads a stream up to the peer's FIN.
 pub async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(data) = stream.data().await {
@@ -119,7 +119,7 @@ pub async fn read_to_fin(stream: &mut RecvHalf) -> Vec<u8> {
     all
 }
 
-/// A head, to its empty line and no further. `None`: the connection ended before.
+/// Reads a head up to its empty line and no further. Returns `None` if the connection ended before.
 pub async fn try_read_head(io: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -128,12 +128,12 @@ pub async fn try_read_head(io: &mut (impl AsyncRead + Unpin)) -> Option<String> 
     Some(String::from_utf8(head).unwrap())
 }
 
-/// The same of a connection that does not end.
+/// The same for a connection that does not end.
 pub async fn read_head(io: &mut (impl AsyncRead + Unpin)) -> String {
     try_read_head(io).await.unwrap()
 }
 
-/// Waits for something that other tasks bring about. The clock of the test moves meanwhile, by milliseconds.
+/// Waits for something that other tasks bring about. Meanwhile the test's clock advances by milliseconds.
 pub async fn until(mut what: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if what() {

@@ -1,6 +1,6 @@
-//! Memory as the allocator counts it, and tests that take turns so that it is theirs.
+//! Counts memory as the allocator does, and makes tests take turns, so that no test counts another's.
 //!
-//! Owns the counting. A test binary that counts must declare [`ALLOCATOR`] as its global allocator: [`turn`] panics where it does not.
+//! A test binary that counts must declare [`ALLOCATOR`] as its global allocator. Otherwise [`turn`] panics.
 
 use std::alloc::System;
 use std::future::Future;
@@ -13,10 +13,10 @@ pub type Counting = StatsAlloc<System>;
 
 pub static ALLOCATOR: &Counting = &INSTRUMENTED_SYSTEM;
 
-/// The turn of one test, for as long as it is held.
+/// The turn of a test. It ends when this is dropped.
 ///
 /// # Panics
-/// Where nothing is counted.
+/// Panics if nothing is counted.
 pub fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -26,13 +26,13 @@ pub fn turn() -> MutexGuard<'static, ()> {
     turn
 }
 
-/// Plays a transcript, in time that passes only while nobody can move.
+/// Runs a transcript in virtual time, which passes only while no task can run.
 pub fn play<T>(transcript: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(transcript)
 }
 
-/// Bytes that are held now and were not when `since` began.
+/// Bytes that have been allocated since `since` began and are still held.
 pub fn grown(since: &Region<'_, System>) -> usize {
     let change = since.change();
     change.bytes_allocated.saturating_sub(change.bytes_deallocated)

@@ -1,17 +1,15 @@
-//! Two SPDY connections, their users, the bytes on their way and time: what must hold whatever happens.
+//! A model of two SPDY connections, their users, the bytes between them, and time: what must hold whatever happens.
 //!
-//! Owns the model: bytes come in order, each once and all of them, an end is seen only behind the last of them, budgets
-//! are kept, nobody who waits is forgotten, and at the end nothing is left. What happens is for others to say: quickcheck in
-//! `tests/spdy_model.rs`, and the fuzz target `pair`.
+//! Checks that bytes come in order, each once and all of them; that an end comes only after the last byte; that budgets
+//! are kept; that no waiting task is forgotten; and that at the end nothing is left. The operations are chosen
+//! elsewhere: by quickcheck in `tests/spdy_model.rs`, and by the fuzz target `pair`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kubestream::spdy::{
-    Codec, Config, Connection, Event, FlowControl, Frame, Headers, ReadOutcome, Role, RstStatus, Setting, SettingId,
-    Settings, StreamId, WriteOutcome,
-};
+use kubestream::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, StreamError};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -23,7 +21,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Who insists on windows from the first byte gets on only with who keeps to them from the first byte.
+    /// An end that requires windows from the first byte only works with an end that keeps to them from the first byte.
     pub fn new(mut client: Config, mut server: Config, operations: Vec<Operation>) -> Self {
         if [client.flow_control, server.flow_control].contains(&FlowControl::Strict) {
             (client.flow_control, server.flow_control) = (FlowControl::Strict, FlowControl::Strict);
@@ -31,7 +29,7 @@ impl Setup {
         Self { client, server, operations }
     }
 
-    /// All of it, to an end at which nothing may be left.
+    /// Runs all of it to an end, at which nothing may be left.
     pub fn run(&self) {
         let mut world = World::new(self);
         for operation in &self.operations {
@@ -41,7 +39,7 @@ impl Setup {
     }
 }
 
-/// What the user, the network or time does at one end. Streams are named by their place among those that are held.
+/// An action of the user, the network or time at one end. A stream is named by its position among those that are held.
 #[derive(Clone, Debug)]
 pub enum Operation {
     Open { server: bool },
@@ -64,7 +62,7 @@ pub enum Operation {
     Trim { server: bool },
 }
 
-/// The byte at a place of what one side writes on a stream.
+/// The byte at a position of what one side writes on a stream.
 fn byte(stream: StreamId, server: bool, at: usize) -> u8 {
     let seed = stream.get().wrapping_mul(0x9e37_79b9) ^ u32::from(server);
     let mixed = (u32::try_from(at).unwrap() ^ seed).wrapping_mul(0x85eb_ca6b);
@@ -78,9 +76,9 @@ struct Course {
     finished: bool,
     read: usize,
     end_seen: bool,
-    /// Somebody gave it up, so that not all of it need come.
+    /// A side gave the direction up, so not all bytes need arrive.
     void: bool,
-    /// A server that went away has broken it off, behind all that was written.
+    /// A server that went away broke it off after all that was written.
     broken_off: bool,
 }
 
@@ -91,7 +89,7 @@ struct Side {
     config: Config,
     /// Bytes on their way to the other side.
     wire: BytesMut,
-    /// Bytes from there, read but not decoded.
+    /// Bytes that have arrived and are not decoded yet.
     input: BytesMut,
     incoming: VecDeque<StreamId>,
     held: Vec<StreamId>,
@@ -149,14 +147,14 @@ impl Side {
             let polled = self.connection.poll_frame(now);
             self.hear();
             let Some(frame) = polled else { return sent > 0 };
-            assert!(promised, "has_output did not know of {frame:?}");
+            assert!(promised, "has_output returned false before {frame:?}");
             assert!(!matches!(&frame, Frame::WindowUpdate { delta: 0, .. }), "a WINDOW_UPDATE of 0 is an error");
             self.codec.encode(frame, &mut self.wire).unwrap();
         }
         frames > 0
     }
 
-    /// Reads and decodes as a driver does: not at all while the budget is spent, else all that came at once.
+    /// Reads and decodes as a driver does: nothing while the budget is used up, otherwise all that has come.
     fn receive(&mut self, bytes: BytesMut, now: Instant) {
         assert!(self.connection.wants_read());
         self.input.extend_from_slice(&bytes);
@@ -181,9 +179,9 @@ struct World {
     server: Side,
     courses: HashMap<(StreamId, bool), Course>,
     now: Instant,
-    /// Somebody went away before the end, or time killed the connection.
+    /// A side went away before the end, or a timeout ended the connection.
     cut_short: bool,
-    /// The server went away.
+    /// The server goes away.
     server_goes: bool,
 }
 
@@ -286,7 +284,7 @@ impl World {
                     side.connection.handle_timeout(now);
                     let next = side.connection.poll_timeout();
                     assert!(next.is_none_or(|next| next > now), "a timer that stays due");
-                    // Keepalive's PINGs are not the user's: their ids are 2 apart as well.
+                    // Keepalive's PINGs are not the user's. Their ids are 2 apart too.
                     side.pings.extend((1..1000).filter(|id| (id % 2 == 0) == server));
                 }
             }
@@ -357,7 +355,7 @@ impl World {
             }
             Ok(None) => drop(side.writers.insert(id)),
             Err(StreamError::Finished) => {
-                // A server that goes away breaks off what it had not finished.
+                // A server that goes away breaks off what it has not finished.
                 let goes = server && self.server_goes;
                 let course = self.course(id, server);
                 assert!(course.finished || course.void || goes);
@@ -383,7 +381,7 @@ impl World {
                         assert_eq!(*got, byte(id, !server, course.read), "stream {id} at {}", course.read);
                         course.read += 1;
                     }
-                    assert!(course.read <= course.written, "bytes nobody wrote");
+                    assert!(course.read <= course.written, "bytes that were not written");
                     progress = true;
                     continue;
                 }
@@ -392,7 +390,7 @@ impl World {
                     self.side(server).readers.insert(id);
                 }
                 Ok(ReadOutcome::Finished) => {
-                    assert!(course.finished, "an end nobody set");
+                    assert!(course.finished, "an end that was not set");
                     assert!(course.void || course.read == course.written, "an end before the last byte");
                     progress |= !std::mem::replace(&mut course.end_seen, true);
                 }
@@ -400,7 +398,7 @@ impl World {
                     let refused = status == RstStatus::REFUSED_STREAM;
                     course.broken_off |= !course.void && !server && goes && status == RstStatus::INTERNAL_ERROR;
                     let by_somebody = course.void || refused || course.broken_off;
-                    assert!(by_somebody, "stream {id} was reset by nobody: {status}");
+                    assert!(by_somebody, "stream {id} was reset by neither side: {status}");
                     assert!(!course.broken_off || course.read == course.written, "broken off before the last byte");
                     progress |= !std::mem::replace(&mut course.end_seen, true);
                     course.void = true;
@@ -423,7 +421,7 @@ impl World {
         }
     }
 
-    /// Takes bytes off the wire to a side, if that reads.
+    /// Delivers bytes from the wire to a side, if that side reads.
     fn deliver(&mut self, server: bool, most: usize) -> bool {
         let wire = &mut self.side(!server).wire;
         let bytes = wire.split_to(most.min(wire.len()));
@@ -440,7 +438,7 @@ impl World {
         taken
     }
 
-    /// Everybody accepts, finishes, reads and sends until nothing moves.
+    /// Both sides accept, finish, read and send until nothing moves.
     fn settle(&mut self) {
         let mut quiet = 0;
         while quiet < 3 {
@@ -472,7 +470,7 @@ impl World {
                 assert!(course.void || refused || complete, "stream {id}, written by server: {writer}: {course:?}");
             }
             for side in [&self.client, &self.server] {
-                assert!(side.writers.is_empty() && !side.opener, "somebody waits for ever");
+                assert!(side.writers.is_empty() && !side.opener, "a task waits for ever");
             }
         }
         for server in [false, true] {
@@ -486,7 +484,7 @@ impl World {
         }
         self.settle();
         for side in [&self.client, &self.server] {
-            // An end whose peer went away may wait for a window until the IO ends, which is not in this model.
+            // After its peer went away, an end may wait for a window until the IO ends, which this model does not have.
             if side.connection.is_closed() || !self.cut_short {
                 let left = (side.connection.stream_count(), side.connection.unread());
                 assert_eq!(left, (0, 0), "server: {}", side.server);

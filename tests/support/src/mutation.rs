@@ -1,17 +1,17 @@
-//! Numbers that look like chance, and what libFuzzer does to an input: for the replay of the fuzz targets, and for the framers of the
-//! interop suite.
+//! Pseudorandom numbers, and libFuzzer's kinds of mutation: for the replay of the fuzz targets, and for the framers of
+//! the interop suite.
 //!
-//! Owns no input, and no choice of what to change.
+//! Holds no inputs, and does not choose what is changed.
 
-/// Bytes that mean something, and what is beside them.
+/// Bytes with a meaning, and their neighbours.
 pub const TELLING: [u8; 8] = [0, 1, 2, 3, 0x7f, 0x80, 0xfe, 0xff];
 
-/// xorshift64: any numbers do, as long as they are the same tomorrow.
+/// xorshift64. Any numbers will do if they are the same in every run.
 #[derive(Debug)]
 pub struct Numbers(pub u64);
 
 impl Numbers {
-    /// Seeds that are beside one another begin alike, but not what comes of them here.
+    /// Neighbouring seeds would begin with similar numbers. This spreads them.
     pub fn seeded(seed: u64) -> Self {
         let mut numbers = Self(seed.max(1));
         for _ in 0..8 {
@@ -47,7 +47,7 @@ impl Numbers {
         &from[self.below(from.len())]
     }
 
-    /// A number of 32 bits that is at the edge of something, mostly.
+    /// A number of 32 bits, mostly at the edge of a range.
     pub fn word(&mut self) -> u32 {
         match self.below(8) {
             0 => u32::from_be_bytes([self.byte(), self.byte(), self.byte(), self.byte()]),
@@ -58,7 +58,7 @@ impl Numbers {
     }
 }
 
-/// One to four changes of the kinds that libFuzzer makes.
+/// Makes one to four changes of libFuzzer's kinds.
 pub fn mutate(input: &mut Vec<u8>, other: &[u8], numbers: &mut Numbers) {
     for _ in 0..=numbers.below(4) {
         let at = numbers.below(input.len() + 1);

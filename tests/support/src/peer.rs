@@ -1,10 +1,11 @@
-//! A peer made by hand: it says and hears frames, and keeps to no rule but those of their bytes. Like Go's it has no
+//! A played peer: it sends and reads frames, and keeps only to the rules of their encoding. Like Go's peers it has no
 //! windows and answers nothing by itself.
 //!
-//! Owns the frames' way onto the wire and off it.
+//! Encodes and decodes the frames.
 
 use futures_util::{SinkExt, StreamExt};
-use kubestream::spdy::{Codec, Frame, GoAwayStatus, Headers, Limits, RstStatus, StreamId};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_util::codec::Framed;
 
@@ -23,12 +24,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         self.wire.send(frame).await.unwrap();
     }
 
-    /// As [`say`](Self::say), for one whose other end may be gone: whether it is not.
+    /// As [`say`](Self::say), if the other end may be gone. Returns whether it still exists.
     pub async fn try_say(&mut self, frame: Frame) -> bool {
         self.wire.send(frame).await.is_ok()
     }
 
-    /// The next frame, but for the SETTINGS that every client begins with. `None` at the end.
+    /// The next frame, except for the SETTINGS that every client begins with. `None` at the end.
     pub async fn hear(&mut self) -> Option<Frame> {
         loop {
             match self.wire.next().await.transpose().unwrap() {
@@ -47,7 +48,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         frames
     }
 
-    /// Hears a SYN_STREAM: its id and its headers.
+    /// Reads a SYN_STREAM and returns its id and headers.
     pub async fn hear_syn(&mut self) -> (u32, Headers) {
         match self.hear().await {
             Some(Frame::SynStream { id, headers, .. }) => (id.get(), headers),
@@ -55,7 +56,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         }
     }
 
-    /// Hears a PING and echoes it, which shows each end that the other has taken all before it.
+    /// Reads a PING and answers it, which shows each end that the other has taken everything before it.
     pub async fn echo(&mut self) {
         match self.hear().await {
             Some(Frame::Ping(id)) => self.say(Frame::Ping(id)).await,
@@ -84,7 +85,7 @@ pub fn goaway(last_good: u32) -> Frame {
     Frame::GoAway { last_good: StreamId::new(last_good), status: GoAwayStatus::OK }
 }
 
-/// What the DATA frames among these carry on one stream, and whether FIN came with the last.
+/// Returns what the DATA frames carry on one stream, and whether the last has FIN.
 pub fn carried(frames: &[Frame], id: u32) -> (Vec<u8>, bool) {
     let mut all = (Vec::new(), false);
     for frame in frames {

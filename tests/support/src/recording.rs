@@ -1,6 +1,7 @@
-//! Recorded sessions of Kubernetes' own programs: `tests/data` has what each side said, from the first byte of its head.
+//! Recorded sessions of Kubernetes' own programs: `tests/data` has the bytes of each side, from the beginning of its
+//! head.
 //!
-//! Owns where the recordings lie, and where their heads end. It must not know what they carry.
+//! Knows where the recordings are and where their heads end, but not what they carry.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(name)
 }
 
-/// What one side said, `c2s` or `s2c`: its head, with the empty line, and what came behind.
+/// The bytes of one side, `c2s` or `s2c`: its head with the empty line, and what follows.
 pub fn said(session: &str, side: &str) -> (String, Bytes) {
     let path = path(session).join(side).with_extension("bin");
     let mut bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

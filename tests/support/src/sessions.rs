@@ -1,6 +1,6 @@
-//! Small sessions, both their ends, each of which says whether all was as it should be.
+//! Small sessions with both their ends. Each end checks whether everything was as it should be.
 //!
-//! Owns what is said in them, and what each end must have had of it before it may call itself done.
+//! Decides what the sessions carry, and what each end must have received before it succeeds.
 
 use std::fmt;
 use std::future::Future;
@@ -30,21 +30,21 @@ pub const IDLE: Duration = Duration::from_secs(20 * 60);
 const REASON: &str = "nobody listens";
 const SIZES: [TerminalSize; 2] = [TerminalSize { width: 80, height: 24 }, TerminalSize { width: 132, height: 50 }];
 
-/// What a session is about.
+/// The kind of session.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// A command that says on stdout what it reads, and something of its own on stderr.
+    /// A command that writes to stdout what it reads, and bytes of its own to stderr.
     Exec(Streams, ExitStatus),
-    /// Three connections: one that sends back what was sent to its end, one that only sends, and one that fails.
+    /// Three connections: one that sends back everything, one that only sends, and one that fails.
     Forward,
 }
 
-/// Why an end is not content.
+/// Why an end did not succeed.
 #[derive(Debug)]
 pub enum Failure {
-    /// An error of the crate's.
+    /// An error of the crate.
     Typed(Initiator, String),
-    /// It was told that all is well, with less than all: never right, but for what is documented.
+    /// The end was told of success, but something is missing. This is only right where it is documented.
     Untrue(Untrue),
 }
 
@@ -54,9 +54,9 @@ pub enum Untrue {
     Truncated { what: &'static str, had: usize, all: usize },
     /// Bytes are not the ones that were sent.
     Wrong(&'static str),
-    /// The command did not end so.
+    /// The command ended in another way.
     Status(ExitStatus),
-    /// An error that is none of the crate's.
+    /// An error that is not of the crate.
     Untyped(String),
 }
 
@@ -89,7 +89,7 @@ impl From<ServeError> for Failure {
     }
 }
 
-/// What reading and writing as an IO fail with is an error of the crate's all the same.
+/// Errors of reading and writing through the IO traits are errors of the crate too.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
@@ -102,7 +102,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What came, held against all that was sent.
+/// Checks that everything that was sent has come.
 fn whole(what: &'static str, had: &[u8], all: &[u8]) -> Result<(), Failure> {
     genuine(what, had, all)?;
     if had.len() < all.len() {
@@ -111,7 +111,7 @@ fn whole(what: &'static str, had: &[u8], all: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What came may be less than all, but nothing else.
+/// Checks that what came is a beginning of what was sent.
 fn genuine(what: &'static str, had: &[u8], all: &[u8]) -> Result<(), Failure> {
     if all.starts_with(had) { Ok(()) } else { Err(Failure::Untrue(Untrue::Wrong(what))) }
 }
@@ -120,7 +120,7 @@ fn typed_in() -> Vec<u8> {
     [pattern(1, 70), pattern(2, 30)].concat()
 }
 
-/// What a session's stdout says: what came in, if anything could, and then this.
+/// The stdout of a session: the input, if there is any, and then this.
 fn shown(streams: Streams) -> Vec<u8> {
     let echoed = if streams.stdin { typed_in() } else { Vec::new() };
     [&echoed[..], &pattern(3, 60)].concat()
@@ -182,7 +182,7 @@ async fn command(mux: Multiplexer, streams: Streams, status: ExitStatus) -> Resu
     typed
 }
 
-/// The same, of outputs alone, collected.
+/// The same for outputs only, collected.
 async fn collected(mux: Multiplexer, streams: Streams, status: ExitStatus) -> Result<(), Failure> {
     let exec = mux.exec(streams).await?;
     drop(mux);
@@ -198,7 +198,7 @@ async fn collected(mux: Multiplexer, streams: Streams, status: ExitStatus) -> Re
 /// The command.
 async fn process(mut process: ExecServer, ends: bool, status: ExitStatus) -> Result<(), Failure> {
     if let Some(mut resizes) = process.resize.take() {
-        // Its end and its failure look the same, and the session goes on.
+        // The end and a failure look the same here, and the session goes on.
         while let Some(size) = resizes.next().await {
             if !SIZES.contains(&size) {
                 return Err(Failure::Untrue(Untrue::Wrong("size")));
@@ -290,7 +290,7 @@ async fn forwarded(mut connection: Connection, half_closes: bool) -> Result<(), 
         connection.send(pattern(5, 80)).await?;
     }
     connection.finish();
-    // A client that has all resets it, or ends its own half: until then it is not known to have it.
+    // A client that has everything resets the stream or ends its own direction. Before that the server cannot know.
     while let Some(data) = connection.data().await {
         data?;
     }
@@ -330,7 +330,7 @@ async fn ports(mux: Multiplexer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How an end came out: the session, and the driver of its connection.
+/// The results of an end: of the session, and of its connection's driver.
 pub struct Ended {
     pub session: Result<(), Failure>,
     pub driver: Result<(), ConnectionError>,
@@ -342,7 +342,7 @@ impl Ended {
     }
 }
 
-/// Runs an end beside its driver, and the driver to its end.
+/// Runs an end together with its driver, and the driver to its end.
 async fn driven(
     (mux, driver): (Multiplexer, Driver<Io>),
     run: impl AsyncFnOnce(Multiplexer) -> Result<(), Failure>,
@@ -379,7 +379,7 @@ impl What {
         .await
     }
 
-    /// `asked`: what the client speaks, who may not be able to end its stdin.
+    /// `asked` is the client's protocol, which may not be able to end stdin.
     async fn server(&self, upgraded: Upgraded<Io>, asked: Protocol) -> Ended {
         driven(Multiplexer::server(upgraded, self.config()), async |mux| match self {
             Self::Exec(streams, status) => {
@@ -393,7 +393,7 @@ impl What {
         .await
     }
 
-    /// The client from its request on.
+    /// The client, beginning with its request.
     async fn asking(&self, io: Io, url: &str, protocol: Protocol) -> Ended {
         let request = Request::get(url).body(()).unwrap();
         match upgrade::connect(io, request, &[protocol], &upgrade::Config::default()).await {
@@ -402,7 +402,7 @@ impl What {
         }
     }
 
-    /// The server from the client's request on.
+    /// The server, beginning with the client's request.
     async fn answering(&self, io: Io, protocol: Protocol) -> Ended {
         let accepting = async {
             let pending = upgrade::accept(io, &upgrade::Config::default()).await?;
@@ -415,16 +415,16 @@ impl What {
     }
 }
 
-/// What is between the ends.
+/// What stands between the ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Through {
-    /// Nothing, and both are past the handshake.
+    /// Nothing, and both begin after the handshake.
     Nothing,
-    /// Nothing, from the request on.
+    /// Nothing, and both begin with the request.
     Handshake,
-    /// The same, and the server is a container runtime's.
+    /// The same, with a container runtime's server.
     Streaming,
-    /// A proxy that passes bytes, from the request on.
+    /// A proxy that passes bytes on, beginning with the request.
     Pipe,
     /// A translator to another protocol.
     Translator(Protocol),
@@ -436,7 +436,8 @@ impl Through {
     }
 }
 
-/// The client, the server and what is between them. `behind`: the connection on the proxy's other side, where there is one.
+/// The client, the server and what stands between them. `behind` is the connection on the proxy's other side, if there
+/// is one.
 pub fn parts(
     what: &What,
     protocol: Protocol,
@@ -449,7 +450,7 @@ pub fn parts(
         None => (near, None),
     };
     let streaming = matches!(through, Through::Streaming).then(|| Streaming::new(what, protocol));
-    // What the old form of port-forward has to know is in it.
+    // A legacy port-forward takes its ports from it.
     let url =
         streaming.as_ref().map_or("http://proxy/exec", |streaming| &streaming.url).to_owned() + "?port=7&port=8&port=9";
     let client = async move {
@@ -490,7 +491,7 @@ struct Streaming {
 
 struct Once {
     what: What,
-    /// Whether the client can say that it has.
+    /// True if the client can end stdin.
     ends: bool,
     said: Arc<Mutex<Option<Result<(), Failure>>>>,
 }
@@ -524,11 +525,12 @@ impl Runtime for Once {
 }
 
 impl Streaming {
-    /// For a client that attaches, or forwards.
+    /// For a client that attaches, or forwards ports.
     fn new(what: &What, protocol: Protocol) -> Self {
         let said = Arc::default();
         let forwards = matches!(what, What::Forward);
-        let ends = if forwards { !matches!(protocol, Protocol::PortChannels(_)) } else { protocol.can_end_stdin() };
+        let ends =
+            if forwards { !matches!(protocol, Protocol::LegacyPortForward(_)) } else { protocol.can_end_stdin() };
         let once = Once { what: what.clone(), ends, said: Arc::clone(&said) };
         let mut config = RuntimeConfig::default();
         (config.session, config.forward) = (what.config(), what.config());

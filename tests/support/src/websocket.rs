@@ -1,7 +1,7 @@
-//! A WebSocket peer made by hand: it says and hears frames, bit for bit, and keeps to no rule. It is written out from
-//! RFC 6455 §5.2 and shares no code with the crate.
+//! A played WebSocket peer: it sends and reads frames bit by bit, and keeps to no rule. It is written from RFC 6455
+//! §5.2 and shares no code with the crate.
 //!
-//! Owns the frames' way onto the wire and off it.
+//! Encodes and decodes the frames.
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 
@@ -13,7 +13,7 @@ pub const PONG: u8 = 0xa;
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame: its first byte as it is, and the shortest form of its length.
+/// A frame: its first byte as given, and the shortest encoding of its length.
 pub fn frame(first: u8, payload: &[u8], masked: bool) -> Vec<u8> {
     let mask = if masked { 0x80 } else { 0 };
     let mut frame = vec![first];
@@ -43,7 +43,7 @@ pub struct WebSocketPeer<IO = DuplexStream> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
-    /// One that masks.
+    /// A peer that masks its frames.
     pub fn client(io: IO) -> Self {
         Self { io, client: true }
     }
@@ -56,7 +56,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         self.raw(&frame(0x80 | opcode, payload, self.client)).await;
     }
 
-    /// A message of a channel, in bytes.
+    /// Sends a binary message of a channel.
     pub async fn on(&mut self, channel: u8, data: &[u8]) {
         self.say(BINARY, &[&[channel], data].concat()).await;
     }
@@ -65,7 +65,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         self.say(CLOSE, &code.to_be_bytes()).await;
     }
 
-    /// Part of a message.
+    /// Sends a part of a message.
     pub async fn fragment(&mut self, opcode: u8, last: bool, payload: &[u8]) {
         let fin = if last { 0x80 } else { 0 };
         self.raw(&frame(fin | opcode, payload, self.client)).await;
@@ -75,13 +75,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
         self.io.write_all(bytes).await.unwrap();
     }
 
-    /// As [`raw`](Self::raw), for one whose other end may be gone: whether it is not.
+    /// As [`raw`](Self::raw), if the other end may be gone. Returns whether it still exists.
     pub async fn try_raw(&mut self, bytes: &[u8]) -> bool {
         self.io.write_all(bytes).await.is_ok()
     }
 
-    /// The next frame: its opcode and payload. It is whole, masked as it has to be, and in the shortest form. `None` at
-    /// the end.
+    /// Reads the next frame: its opcode and payload. Checks that it is not fragmented, is masked as it must be, and has
+    /// the shortest length. `None` at the end.
     pub async fn hear(&mut self) -> Option<(u8, Vec<u8>)> {
         let first = match self.io.read_u8().await {
             Ok(first) => first,
@@ -90,7 +90,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
                 return None;
             }
         };
-        assert_eq!(first & 0xf0, 0x80, "nothing of ours is fragmented or extended");
+        assert_eq!(first & 0xf0, 0x80, "this library neither fragments nor extends");
         let second = self.io.read_u8().await.unwrap();
         assert_eq!(second & 0x80 != 0, !self.client, "clients mask and servers do not");
         let length = match second & 0x7f {
@@ -138,7 +138,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> WebSocketPeer<IO> {
     }
 }
 
-/// What the messages among these carry on a channel.
+/// What the messages carry on a channel.
 pub fn carried_on(frames: &[(u8, Vec<u8>)], channel: u8) -> Vec<u8> {
     let on = |(opcode, payload): &&(u8, Vec<u8>)| *opcode == BINARY && payload.first() == Some(&channel);
     frames.iter().filter(on).flat_map(|(_, payload)| payload[1..].to_vec()).collect()

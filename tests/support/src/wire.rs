@@ -1,6 +1,6 @@
-//! A connection in memory that goes wrong at one place.
+//! A connection in memory that fails at one place.
 //!
-//! Owns what happens to the bytes at that place, and the count of those that passed. It must not know what they mean.
+//! Changes only what happens to the bytes at that place, and counts those that passed. It does not know what they mean.
 
 use std::future::Future;
 use std::io;
@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::fragment::Fragmented;
 
-/// Which way bytes go.
+/// The direction of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Up,
@@ -24,25 +24,25 @@ pub enum Way {
 
 pub const WAYS: [Way; 2] = [Way::Up, Way::Down];
 
-/// What happens behind so many bytes of one way.
+/// What happens after a number of bytes in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The reader reads an end, and what it writes still arrives.
+    /// The reader reads an end. What it writes still arrives.
     End,
     /// Both read an end and can write no more.
     Cut,
-    /// The reader's socket says once that it was reset, and is over.
+    /// The reader's socket reports a reset once, and has then ended.
     Reset,
     /// The writer can write no more. It still reads.
     BrokenPipe,
-    /// Nothing comes any more, and nobody says so.
+    /// Nothing comes any more, without an error.
     Silence,
-    /// Nothing comes for that long.
+    /// Nothing comes for this long.
     Delay(Duration),
 }
 
 impl Fault {
-    /// Whether the connection is none any more.
+    /// True if the connection cannot be used any more.
     pub fn is_fatal(self) -> bool {
         !matches!(self, Self::Delay(_))
     }
@@ -64,12 +64,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Bytes that were read off it.
+    /// How many bytes were read from it.
     pub fn passed(&self, way: Way) -> usize {
         self.passed[way as usize].load(Relaxed)
     }
 
-    /// Whether it came to the trouble.
+    /// True if the fault has happened.
     pub fn struck(&self) -> bool {
         self.struck.load(Relaxed)
     }
@@ -80,9 +80,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send> Wire for IO {}
 
 pub type Io = Box<dyn Wire>;
 
-/// The client's end and the server's. With a seed they take and give single bytes, and are often not ready.
+/// The client's end and the server's. With a seed they carry single bytes, and are often not ready.
 pub fn wire(trouble: Option<Trouble>, crumbs: Option<u64>) -> (Io, Io, Arc<Seen>) {
-    // All of a conversation fits in: who writes is never held up.
+    // The whole conversation fits in, so no writer ever waits.
     let (near, far) = duplex(64 * 1024);
     let seen = Arc::<Seen>::default();
     let end = |io, reads, seed: u64| -> Io {
@@ -102,13 +102,13 @@ struct End {
     seen: Arc<Seen>,
     read: usize,
     written: usize,
-    /// It reads an end, and if it was reset, writes nothing.
+    /// It reads an end and, if it was reset, can write nothing.
     over: bool,
     asleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl End {
-    /// The trouble where this end reads, or else where it writes.
+    /// The fault at which this end reads, or at which it writes.
     fn trouble(&self, reading: bool) -> Option<(usize, Fault)> {
         let Trouble { way, at, fault } = self.trouble?;
         let here =
@@ -124,7 +124,7 @@ impl End {
         broken || self.seen.cut.load(Relaxed) || (self.over && matches!(self.trouble(true), Some((_, Fault::Reset))))
     }
 
-    /// At the place of the trouble: what a read gives there. `None`: it goes on.
+    /// Returns the result of a read at the fault, or `None` if reading goes on.
     fn strike(&mut self, fault: Fault, cx: &mut Context<'_>) -> Poll<Option<io::Result<()>>> {
         self.seen.struck.store(true, Relaxed);
         let first = !std::mem::replace(&mut self.over, true);

@@ -6,11 +6,11 @@ use kubestream::exec::Streams;
 use crate::bench::{Bench, until, within};
 use crate::verdict::{Departure, Instead, Outcome, failed};
 
-/// Types a line, and hears it on both outputs.
+/// Types a line, and expects it on both outputs.
 async fn say(bench: &Bench, line: &str) -> Outcome {
     let Some(container) = bench.target.pod.attach.as_deref() else {
         return Err(Departure::NotOffered(
-            "no container was named that says what it is told: --attach-container".into(),
+            "no --attach-container was given, whose main process would repeat a line".into(),
         ));
     };
     let mut session = bench.attach(container, Streams::PIPES).await?;

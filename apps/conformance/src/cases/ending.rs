@@ -1,4 +1,4 @@
-//! Ends that one side does not expect: a server that finishes under a client that writes, and a client that goes away.
+//! Endings that one side does not expect: a server that finishes while the client writes, and a client that goes away.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::verdict::{Instead, Outcome, expect, failed};
 const TAIL: usize = 3_000_000;
 const SCRIPT: [&str; 3] = ["sh", "-c", "head -c 3000000 /dev/zero; exit 7"];
 
-/// Reads the output of a command, and does something at each piece of it.
+/// Reads the output of a command, and calls a function at each piece of it.
 async fn tail<F: Future<Output = ()>>(bench: &Bench, mut session: Session, mut at_each: impl FnMut() -> F) -> Outcome {
     let Some(mut stdout) = session.exec.stdout.take() else { return Err(failed("stdout", "none")) };
     let mut came = 0;
@@ -31,12 +31,12 @@ async fn tail<F: Future<Output = ()>>(bench: &Bench, mut session: Session, mut a
     judged(came, status)
 }
 
-/// It is known that such a session may lose its tail, or its status; whatever else is wrong with it is not.
+/// Such a session is known to lose its tail or its status. Any other fault is a failure.
 fn judged(came: usize, status: Outcome<ExitStatus>) -> Outcome {
     match status {
         Ok(status) if came >= TAIL => expect((came, status), (TAIL, ExitStatus::Code(7))),
         Ok(status) => {
-            let short = failed(format_args!("{TAIL} bytes"), format_args!("{came}, and {status:?}"));
+            let short = failed(format_args!("{TAIL} bytes"), format_args!("{came} bytes, and {status:?}"));
             Err(short.known(&known::WRITING_CLIENT))
         }
         Err(departure) => Err(departure.at(format_args!("after {came} bytes")).known(&known::WRITING_CLIENT)),
@@ -49,7 +49,7 @@ pub(super) async fn client_pings(bench: Bench) -> Outcome {
         async move {
             let session = bench.start(&SCRIPT, Streams::OUTPUT).await?;
             let mux = session.mux.clone();
-            // Sent and not waited for.
+            // The PING is sent; its answer is not awaited.
             let ping = || {
                 let mux = mux.clone();
                 async move { drop(tokio::time::timeout(Duration::from_micros(1), mux.ping()).await) }
@@ -77,7 +77,7 @@ pub(super) async fn client_types(bench: Bench) -> Outcome {
         async move {
             let mut session = bench.start(&SCRIPT, Streams::PIPES).await?;
             let Some(mut stdin) = session.exec.stdin.take() else { return Err(failed("stdin", "none")) };
-            // A key at a time, that nobody reads: little enough for it to be nobody's trouble.
+            // Types one key at a time, which the command does not read. They are few enough to fit every buffer.
             let typing = tokio::spawn(async move {
                 for _ in 0..1000 {
                     if stdin.send(Bytes::from_static(b"y\n")).await.is_err() {
@@ -95,7 +95,7 @@ pub(super) async fn client_types(bench: Bench) -> Outcome {
     bench.many(bench.scale.tails, once).await
 }
 
-/// Starts a command that says its process id, breaks the connection off, and waits until the process is gone.
+/// Starts a command that prints its process id, breaks the connection off, and waits until the process is gone.
 async fn abandoned(bench: &Bench, command: &str, streams: Streams) -> Outcome {
     let script = format!("echo $$; exec {command}");
     let mut session = bench.start(&["sh", "-c", &script], streams).await?;
@@ -114,9 +114,9 @@ async fn abandoned(bench: &Bench, command: &str, streams: Streams) -> Outcome {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    let ended = within("the end of the command, after its client", bench.scale.patience, gone).await;
+    let ended = within("the end of the command after its client left", bench.scale.patience, gone).await;
     if ended.is_err() {
-        // Whatever it is, it is not left behind.
+        // Kills the process in any case, so that the test leaves nothing behind.
         let _ = bench.sh(&format!("kill -9 {id}")).await;
     }
     ended?

@@ -1,4 +1,4 @@
-//! Sessions beside each other, streams beside each other, and nothing at all.
+//! Concurrent sessions, streams beside each other, and idle sessions.
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -18,7 +18,7 @@ pub(super) async fn concurrent(bench: Bench) -> Outcome {
         session.exec.stdout = stdout;
         Ok(session)
     });
-    // All run before any is told to end.
+    // All sessions run before the first is told to end.
     let sessions = try_join_all(began).await?;
     let ended = sessions.into_iter().enumerate().map(|(number, Session { mut exec, mux, driver })| {
         let patience = bench.scale.patience;
@@ -46,7 +46,7 @@ pub(super) async fn unread_stream(bench: Bench) -> Outcome {
     let mut session = bench.start(&["sh", "-c", &script], Streams::PIPES).await?;
     let Some(mut stdin) = session.exec.stdin.take() else { return Err(failed("stdin", "none")) };
     let (stdout, mut stderr, mut said) = (session.exec.stdout.take(), session.exec.stderr.take(), Vec::new());
-    // Time for the one that is not read to fill whatever there is to fill.
+    // Gives the unread stream time to fill every buffer on the way.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let mut held_up = None;
     for number in 0..10 {
@@ -69,7 +69,7 @@ pub(super) async fn unread_stream(bench: Bench) -> Outcome {
     out.and(err)?;
     expect((came, status.instead_of("a status")?), (UNREAD, ExitStatus::Code(4)))?;
     match held_up {
-        // A WebSocket has no windows, and nobody could do better.
+        // WebSocket has no flow control, so no server can do better.
         Some(late) if bench.column.is_spdy() => Err(late.known_silence(&known::NO_WINDOWS)),
         _ => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! Ports of the pod.
+//! Port-forward: connections to ports of the pod.
 
 use std::sync::Arc;
 
@@ -16,7 +16,11 @@ use crate::verdict::{Departure, Instead, Outcome, expect, failed};
 const LINE: &[u8] = b"through kubestream to a port\n";
 
 fn echo_port(bench: &Bench) -> Outcome<u16> {
-    bench.target.pod.echo.ok_or_else(|| Departure::NotOffered("no port was named that sends back: --echo-port".into()))
+    bench
+        .target
+        .pod
+        .echo
+        .ok_or_else(|| Departure::NotOffered("no --echo-port was given, which would send back what it receives".into()))
 }
 
 async fn session(bench: &Bench, ports: &[u16]) -> Outcome<PortForward> {
@@ -30,15 +34,15 @@ async fn session(bench: &Bench, ports: &[u16]) -> Outcome<PortForward> {
     PortForward::new(mux).instead_of("a port-forward")
 }
 
-/// Connections to the port that sends back.
+/// Connections to the echo port.
 struct Echo {
     bench: Bench,
     port: u16,
-    /// All share it, where they can.
+    /// The one session of all connections, where the protocol allows that.
     shared: Option<Arc<PortForward>>,
 }
 
-/// One of them, and what holds it.
+/// One connection, and the session that it needs.
 struct Echoing {
     connection: Connection,
     _forward: Arc<PortForward>,
@@ -87,7 +91,7 @@ pub(super) async fn echo(bench: Bench) -> Outcome {
     Ok(())
 }
 
-/// Sends lines up to a length, with or without an end behind them, and reads as many back.
+/// Sends lines of this total length and reads as many bytes back, with or without ending its own direction.
 async fn there_and_back(bench: &Bench, Echoing { connection, _forward }: Echoing, len: usize, ends: bool) -> Outcome {
     let (mut from, mut to) = tokio::io::split(connection);
     let sending = async {
@@ -127,7 +131,7 @@ async fn there_and_back(bench: &Bench, Echoing { connection, _forward }: Echoing
 pub(super) async fn half_close(bench: Bench) -> Outcome {
     echo_port(&bench)?;
     if bench.column.names_ports() {
-        return Err(Departure::NotOffered("the older form has no half-close".into()));
+        return Err(Departure::NotOffered("legacy port-forward has no half-close".into()));
     }
     let echo = Echo::new(&bench).await?;
     let connection = echo.connect().await?;
@@ -144,27 +148,28 @@ pub(super) async fn refused(bench: Bench) -> Outcome {
     let forward = Arc::new(session(&bench, &[closed, open]).await?);
     let failing = async {
         let mut connection = forward.connect(closed).await?;
-        // Where the server makes both streams before it knows, the reason comes where the bytes would.
+        // Where the server replies to both streams before it dials, the error comes with the first read.
         match connection.data().await {
             Some(Err(error)) => Err(error),
             Some(Ok(data)) => Ok(format!("{data:?}")),
-            None => Ok("an end that was well".to_owned()),
+            None => Ok("an orderly end of the data stream".to_owned()),
         }
     };
     match within("a reason", bench.scale.patience, failing).await? {
         Err(Error::Failed { reason, .. }) if !reason.is_empty() => {}
-        Err(error) => return Err(failed("a reason, on the error stream", error)),
-        Ok(came) => return Err(failed("a reason, on the error stream", came)),
+        Err(error) => return Err(failed("a reason on the error stream", error)),
+        Ok(came) => return Err(failed("a reason on the error stream", came)),
     }
-    let connection = within("a connection beside it", bench.scale.patience, forward.connect(open)).await?;
-    let connection = connection.instead_of("a connection beside it")?;
+    let connection =
+        within("another connection of the same session", bench.scale.patience, forward.connect(open)).await?;
+    let connection = connection.instead_of("another connection of the same session")?;
     Echoing { connection, _forward: forward }.say(&bench, "beside it").await
 }
 
 pub(super) async fn many(bench: Bench) -> Outcome {
     let echo = Echo::new(&bench).await?;
     let mut connections = try_join_all((0..bench.scale.connections).map(|_| echo.connect())).await?;
-    // All are there before any of them ends.
+    // All connections are open before the first of them ends.
     for round in ["first", "second"] {
         let said = connections.iter_mut().enumerate().map(|(number, connection)| {
             let (bench, text) = (&bench, format!("{round} of connection {number}"));
@@ -191,11 +196,11 @@ pub(super) async fn broken_off(bench: Bench) -> Outcome {
     let mut lives = echo.connect().await?;
     for number in 0..10 {
         let mut broken = echo.connect().await?;
-        // Much is on its way when it is dropped.
+        // Many bytes are on their way when the connection is dropped.
         let sent = broken.connection.send(Bytes::from(LINE.repeat(10_000)));
-        within("room for bytes", bench.scale.patience, sent).await?.instead_of("a connection that takes bytes")?;
+        within("room for the bytes", bench.scale.patience, sent).await?.instead_of("a connection that takes bytes")?;
         drop(broken);
-        lives.say(&bench, &format!("beside {number} that are gone")).await?;
+        lives.say(&bench, &format!("after {number} connections that have ended")).await?;
     }
     Ok(())
 }

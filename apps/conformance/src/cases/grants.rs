@@ -1,12 +1,14 @@
-//! A client that grants windows to a server that may have none.
+//! A client that sends WINDOW_UPDATE to a server that may have no flow control.
 //!
-//! Owns a client of frames: the library's own would say nothing to a server that has not shown that it has windows.
+//! Holds a client that works with single frames. The library's own client sends no WINDOW_UPDATE until the server has
+//! shown that it has flow control.
 
 use bytes::BytesMut;
 use kubestream::exec::Streams;
-use kubestream::spdy::{Codec, Frame, Headers, Limits, StreamId};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -18,11 +20,11 @@ const ERROR: u32 = 1;
 const STDOUT: u32 = 3;
 const STDERR: u32 = 5;
 
-/// Runs a command, and answers each DATA frame of its output with a WINDOW_UPDATE for the stream and one for the session. Says
-/// how much it wrote.
+/// Runs a command, and answers each DATA frame of its output with a WINDOW_UPDATE for the stream and another for the
+/// session. Returns the length of the output and the status.
 pub(super) async fn run(bench: &Bench, command: &[&str]) -> Outcome<(usize, Outcome<ExitStatus>)> {
-    let Protocol::Exec(version) = bench.column.protocol else {
-        return Err(Departure::NotOffered("a WebSocket has no windows".into()));
+    let Protocol::SpdyExec(version) = bench.column.protocol else {
+        return Err(Departure::NotOffered("WebSocket has no windows".into()));
     };
     let url = bench.exec_url(command, Streams::OUTPUT);
     let upgraded = bench.offer(&url, &[bench.column.protocol]).await?.instead_of("an upgrade")?;
@@ -72,20 +74,20 @@ async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut 
                 _ => {}
             }
         }
-        // It may be there in part: JSON is none then, and text no exit code.
+        // The status may have come in part. Cut JSON does not parse, and cut text has no exit code.
         let status = ExitStatus::decode(version, &said).ok().flatten();
         let whole = |status: &ExitStatus| version >= Version::V4 || matches!(status, ExitStatus::Code(_));
         if let Some(status) = status.filter(|status| is_over && whole(status)) {
             return Ok(status);
         }
-        // A server that is gone shows in what is read.
+        // If the server is gone, the next read shows it.
         let _ = io.write_all(&out).await;
-        // Of a buffer that is full 64 bytes more would be read at a time.
+        // Without this, the full buffer would grow by 64 bytes at a time.
         input.reserve(32 * 1024);
         let read = io.read_buf(&mut input).await.instead_of("a status")?;
         if read == 0 {
             let goodbye = goodbye.map_or_else(|| "no GOAWAY".to_owned(), |status| format!("a GOAWAY of {status:?}"));
-            return Err(failed("a status", format_args!("the end, and {goodbye}")));
+            return Err(failed("a status", format_args!("the end of the connection, and {goodbye}")));
         }
     }
 }

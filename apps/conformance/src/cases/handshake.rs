@@ -1,4 +1,4 @@
-//! Requests that come as no client should send them.
+//! Requests that arrive in ways no client should send them.
 
 use std::io;
 use std::pin::Pin;
@@ -30,7 +30,7 @@ pub(super) async fn early_bytes(bench: Bench) -> Outcome {
     let url = bench.exec_url(&command, Streams::PIPES);
     let early = Early::new(&bench, &url, protocol).await?;
     let session = early_session(&bench, early, protocol).await;
-    // It cannot be told from a server that answers nothing: what comes late is what was lost.
+    // A server that lost the early bytes looks like one that does not answer, so silence is counted as that loss.
     session.map_err(|departure| departure.known_silence(&known::EARLY_BYTES_LOST))
 }
 
@@ -60,7 +60,7 @@ pub(super) async fn endless_head(bench: Bench) -> Outcome {
         }
         io.flush().await
     };
-    // It may close, or reset, in the midst of it.
+    // The server may close or reset while the client still writes.
     let _ = within("an end", bench.scale.patience, flood).await?;
     let mut answer = Vec::new();
     let mut io = io.take(64 * 1024);
@@ -74,7 +74,7 @@ pub(super) async fn endless_head(bench: Bench) -> Outcome {
     }
 }
 
-/// Writes a byte at a time.
+/// Writes one byte at a time.
 struct Dribbling(Box<dyn Io>);
 
 impl AsyncRead for Dribbling {
@@ -85,7 +85,7 @@ impl AsyncRead for Dribbling {
 
 impl AsyncWrite for Dribbling {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        // Flushed in between, or TLS puts them together again.
+        // Each byte is flushed, or TLS would put several into one record.
         ready!(Pin::new(&mut self.0).poll_flush(cx))?;
         Pin::new(&mut self.0).poll_write(cx, &buf[..buf.len().min(1)])
     }
@@ -99,12 +99,12 @@ impl AsyncWrite for Dribbling {
     }
 }
 
-/// Puts the head of the request before the first bytes of the session, in one write, and takes the head of the answer off
-/// what comes.
+/// Writes the head of the request and the first bytes of the session at once, and removes the head of the answer from
+/// what is read.
 struct Early {
     io: Box<dyn Io>,
     head: Bytes,
-    /// Of the request's head and what goes with it.
+    /// The head of the request, then the session's first bytes.
     first: BytesMut,
     answer: BytesMut,
     answered: bool,
@@ -147,7 +147,7 @@ impl AsyncWrite for Early {
         if !this.head.is_empty() {
             this.first.extend_from_slice(&std::mem::take(&mut this.head));
             this.first.extend_from_slice(buf);
-            // Taken as written: it is, ahead of anything else.
+            // The head is reported as written already, because it goes out first.
             return Poll::Ready(Ok(buf.len()));
         }
         ready!(this.poll_first(cx))?;
@@ -175,7 +175,9 @@ impl AsyncRead for Early {
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut read))?;
             if read.filled().is_empty() {
                 let head = String::from_utf8_lossy(&this.answer);
-                return Poll::Ready(Err(io::Error::other(format!("the end, in the head of the answer: {head}"))));
+                return Poll::Ready(Err(io::Error::other(format!(
+                    "the end of the connection within the head of the answer: {head}"
+                ))));
             }
             this.answer.extend_from_slice(read.filled());
             if let Some(end) = this.answer.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! What a command reads.
+//! What a command reads from stdin.
 
 use bytes::Bytes;
 use kubestream::exec::{RemoteStdin, Streams};
@@ -14,7 +14,7 @@ use crate::verdict::{Departure, Instead, Outcome, expect, failed};
 const LINE: &[u8] = b"what goes to kubestream\n";
 const STDIN: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
 
-/// Sends lines, up to a length, until the command reads no more.
+/// Sends lines of this total length, or fewer if the command stops reading.
 async fn feed(mut stdin: RemoteStdin, len: usize) {
     let many = Bytes::from(LINE.repeat(1300));
     let mut left = len;
@@ -30,7 +30,7 @@ async fn feed(mut stdin: RemoteStdin, len: usize) {
 
 pub(super) async fn large(bench: Bench) -> Outcome {
     let len = bench.scale.megabytes * 1_000_000;
-    // Not all versions can say where stdin ends.
+    // Some versions cannot end stdin, so the command reads a fixed length.
     let script = format!("head -c {len} | sha256sum; exit 5");
     let Session { mut exec, .. } = bench.start(&["sh", "-c", &script], STDIN).await?;
     let Some(stdin) = exec.stdin.take() else { return Err(failed("stdin", "none")) };
@@ -64,7 +64,7 @@ pub(super) async fn both_ways(bench: Bench) -> Outcome {
 
 pub(super) async fn end(bench: Bench) -> Outcome {
     if !bench.column.protocol.can_end_stdin() {
-        return Err(Departure::NotOffered("the version has no end of stdin".into()));
+        return Err(Departure::NotOffered("this version cannot end stdin".into()));
     }
     let Session { mut exec, .. } = bench.start(&["sh", "-c", "cat; echo over; exit 6"], STDIN).await?;
     let Some(mut stdin) = exec.stdin.take() else { return Err(failed("stdin", "none")) };
@@ -94,7 +94,7 @@ pub(super) async fn unread(bench: Bench) -> Outcome {
     let whole = came == WRITTEN;
     match status {
         Ok(ExitStatus::Code(7)) if whole => Ok(()),
-        // In v1 no status is one: that of a success.
+        // In v1 a missing status reads as success.
         Ok(ExitStatus::Success) if whole && bench.column.protocol.version() == Some(Version::V1) => {
             Err(failed("exit code 7", "no status").known(&known::UNREAD_STDIN))
         }
@@ -102,7 +102,7 @@ pub(super) async fn unread(bench: Bench) -> Outcome {
             let seen = expect((came, status), (WRITTEN, ExitStatus::Code(7)));
             if whole { seen } else { seen.map_err(|departure| departure.known(&known::WRITING_CLIENT)) }
         }
-        // All output and no status, or some of it and a connection that broke: each is known.
+        // Two departures are known: all output without a status, and a broken connection after part of the output.
         Err(departure) if whole => Err(departure.known(&known::UNREAD_STDIN)),
         Err(departure) => {
             Err(departure.at(format_args!("after {came} of {WRITTEN} bytes")).known(&known::WRITING_CLIENT))

@@ -1,6 +1,6 @@
 //! All cases, in the order of the table.
 //!
-//! Owns their names, by which `--only` knows them.
+//! Holds the names of the cases, which `--only` takes.
 
 mod attach;
 mod ending;
@@ -21,13 +21,13 @@ use crate::bench::Bench;
 use crate::column::Group;
 use crate::verdict::Outcome;
 
-/// Something that must hold of a server.
+/// Something that every server must do.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     pub name: &'static str,
     pub about: &'static str,
     pub group: Group,
-    /// It waits more than it does: all columns may be tried at once.
+    /// The case mostly waits, so all columns run it at once.
     pub waits: bool,
     pub run: fn(Bench) -> BoxFuture<'static, Outcome>,
 }
@@ -38,52 +38,52 @@ macro_rules! cases {
     };
 }
 
-/// Every case there is.
+/// All cases.
 pub static ALL: &[Case] = cases! {
-    Handshake "negotiation/preference" "the first that the client names, and the server has, is settled on" negotiation::preference;
-    Handshake "negotiation/unknown-first" "a name that the server has not is passed over" negotiation::unknown_first;
-    Handshake "negotiation/unknown" "names that the server has not are refused, over SPDY with those that it has" negotiation::unknown;
-    Handshake "negotiation/none" "without a protocol there is no session over SPDY, and an unnamed one or none over WebSocket" negotiation::none;
-    Handshake "handshake/byte-by-byte" "a request that comes a byte at a time is a request" handshake::byte_by_byte;
-    Handshake "handshake/early-bytes" "what comes with the request, before its answer, is part of the session" handshake::early_bytes;
-    Handshake "handshake/endless-head" "a head of 4 MB is not read for ever" handshake::endless_head;
+    Handshake "negotiation/preference" "of the protocols that a client offers, the server chooses the first that it has" negotiation::preference;
+    Handshake "negotiation/unknown-first" "a name that the server does not know is skipped" negotiation::unknown_first;
+    Handshake "negotiation/unknown" "names that the server does not know are refused, over SPDY with a list of those that it has" negotiation::unknown;
+    Handshake "negotiation/none" "over SPDY an upgrade without a protocol is refused; over WebSocket it is refused or has no protocol" negotiation::none;
+    Handshake "handshake/byte-by-byte" "a request that arrives one byte at a time is answered" handshake::byte_by_byte;
+    Handshake "handshake/early-bytes" "bytes that arrive with the request, before its answer, belong to the session" handshake::early_bytes;
+    Handshake "handshake/endless-head" "the server does not read on for ever in a head of 4 MB" handshake::endless_head;
     Handshake "requests/no-command" "exec without a command is refused" requests::no_command;
-    Handshake "requests/no-streams" "a session without a stream is refused" requests::no_streams;
-    Handshake "requests/tty-with-stderr" "a terminal and stderr are refused, or the terminal has both outputs" requests::tty_with_stderr;
-    Handshake "requests/unknown-container" "a container that is not there is refused" requests::unknown_container;
+    Handshake "requests/no-streams" "a session without any stream is refused" requests::no_streams;
+    Handshake "requests/tty-with-stderr" "a terminal together with stderr is refused, or the terminal shows both outputs" requests::tty_with_stderr;
+    Handshake "requests/unknown-container" "a container that does not exist is refused" requests::unknown_container;
     Handshake "requests/wrong-method" "PUT is refused" requests::wrong_method;
-    Handshake "requests/no-upgrade" "a request that asks for no upgrade is refused" requests::no_upgrade;
-    Exec "negotiation/alone" "the version, offered alone, is settled on" negotiation::alone;
-    Exec "output/apart" "stdout and stderr each have what was written to them" output::apart;
-    Exec "output/streams" "just the streams that were asked for are there" output::streams;
-    Exec "output/fast-exit" "a command that ends at once loses nothing: 1,000 times" output::fast_exits;
-    Exec "output/large" "100 MB come whole" output::large;
-    Exec "input/large" "100 MB arrive whole" input::large;
-    Exec "input/both-ways" "what goes in comes back while more goes in" input::both_ways;
+    Handshake "requests/no-upgrade" "a request that does not ask for an upgrade is refused" requests::no_upgrade;
+    Exec "negotiation/alone" "the version is chosen when it is the only one offered" negotiation::alone;
+    Exec "output/apart" "stdout and stderr each carry what was written to them" output::apart;
+    Exec "output/streams" "exactly the streams that were asked for exist" output::streams;
+    Exec "output/fast-exit" "of a command that ends at once nothing is lost: 1,000 times" output::fast_exits;
+    Exec "output/large" "100 MB of output arrive whole" output::large;
+    Exec "input/large" "100 MB of input arrive whole" input::large;
+    Exec "input/both-ways" "output returns while more input is sent" input::both_ways;
     Exec "input/end" "the end of stdin reaches the command" input::end;
-    Exec "input/unread" "a command that ends with megabytes of stdin unread still has its output and its status" input::unread;
+    Exec "input/unread" "a command that ends with megabytes of stdin unread still delivers its output and its status" input::unread;
     Exec "status/codes" "exit codes 0 to 255" status::codes;
-    Exec "status/signals" "a command that a signal ends has 128 and the signal for its code" status::signals;
-    Exec "status/not-found" "a command that does not exist fails, and says so" status::not_found;
-    Exec "terminal/is-one" "all three descriptors are a terminal, and its output is stdout" terminal::is_one;
-    Exec "terminal/keys" "keys arrive as they are typed, ctrl-C and ctrl-D too" terminal::keys;
-    Exec "terminal/resize" "its size is what the client says, at the start and later" terminal::resize;
-    Exec "flow/concurrent" "50 sessions at a time, each its own" flow::concurrent;
-    Exec "flow/unread-stream" "an output that is not read loses nothing, nor holds up the other where there is flow control" flow::unread_stream;
-    Exec "flow/idle" "a session that is silent for longer than a keepalive lives on" flow::idle, true;
-    Exec "ending/client-pings" "PINGs while the command finishes cost nothing" ending::client_pings;
-    Exec "ending/client-grants" "WINDOW_UPDATEs while the command finishes cost nothing" ending::client_grants;
-    Exec "ending/client-types" "stdin while the command finishes costs nothing" ending::client_types;
-    Exec "ending/client-leaves" "a command whose client breaks off has the end of its stdin, and ends" ending::client_leaves;
-    Exec "ending/orphan" "a command that reads nothing ends with its client" ending::orphan;
-    Exec "attach/lines" "a line that is typed is said on both outputs" attach::lines;
-    Exec "attach/again" "who leaves, leaves the process to the next" attach::again;
-    Forward "forward/echo" "a connection carries both ways" forward::echo;
-    Forward "forward/half-close" "the end of one direction leaves the other" forward::half_close;
-    Forward "forward/refused" "a port that nobody listens on says why, and the others live on" forward::refused;
-    Forward "forward/many" "100 connections at a time" forward::many;
+    Exec "status/signals" "a command that a signal ends has an exit code of 128 plus the signal" status::signals;
+    Exec "status/not-found" "a command that does not exist fails with a reason" status::not_found;
+    Exec "terminal/is-one" "all three descriptors are a terminal, and its output comes on stdout" terminal::is_one;
+    Exec "terminal/keys" "keys arrive as they are typed, including ctrl-C and ctrl-D" terminal::keys;
+    Exec "terminal/resize" "the terminal has the size that the client sets, at the start and later" terminal::resize;
+    Exec "flow/concurrent" "50 concurrent sessions do not mix" flow::concurrent;
+    Exec "flow/unread-stream" "an unread output loses nothing, and with flow control does not block the other" flow::unread_stream;
+    Exec "flow/idle" "a session that is silent for longer than a keepalive interval survives" flow::idle, true;
+    Exec "ending/client-pings" "PINGs while the command finishes lose nothing" ending::client_pings;
+    Exec "ending/client-grants" "WINDOW_UPDATEs while the command finishes lose nothing" ending::client_grants;
+    Exec "ending/client-types" "stdin while the command finishes loses nothing" ending::client_types;
+    Exec "ending/client-leaves" "if the client breaks off, the command reads the end of stdin and ends" ending::client_leaves;
+    Exec "ending/orphan" "if the client breaks off, a command that reads nothing ends as well" ending::orphan;
+    Exec "attach/lines" "a line that is typed comes back on both outputs" attach::lines;
+    Exec "attach/again" "a client that leaves does not end the process for the next one" attach::again;
+    Forward "forward/echo" "a connection carries bytes both ways" forward::echo;
+    Forward "forward/half-close" "the end of one direction does not end the other" forward::half_close;
+    Forward "forward/refused" "a port on which nothing listens gives a reason, and other connections survive" forward::refused;
+    Forward "forward/many" "100 concurrent connections" forward::many;
     Forward "forward/one-by-one" "100 connections one after another" forward::one_by_one;
     Forward "forward/large" "100 MB there and back" forward::large;
-    Forward "forward/broken-off" "a connection that its client breaks off is the only one to end" forward::broken_off;
-    Forward "forward/idle" "a connection that is silent for longer than a keepalive lives on" forward::idle, true;
+    Forward "forward/broken-off" "a connection that its client breaks off ends alone" forward::broken_off;
+    Forward "forward/idle" "a connection that is silent for longer than a keepalive interval survives" forward::idle, true;
 };

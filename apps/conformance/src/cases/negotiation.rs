@@ -1,4 +1,4 @@
-//! Which protocol the two ends settle on.
+//! Negotiation: which protocol the two ends choose.
 
 use http::StatusCode;
 use kubestream::exec::Streams;
@@ -20,17 +20,17 @@ pub(super) async fn alone(bench: Bench) -> Outcome {
     }
 }
 
-/// Those of the column's carrier that the server has and that have a name.
+/// The named protocols of the column's transport that the server offers.
 fn named(bench: &Bench) -> Vec<Protocol> {
     bench.offered_here().filter(|protocol| !protocol.name().is_empty()).collect()
 }
 
 pub(super) async fn preference(bench: Bench) -> Outcome {
     let mut offers = named(&bench);
-    // With v5 among them an API server answers for itself, and not for the runtime behind it.
+    // If v5 is among the offers, an API server chooses by itself and does not ask the runtime behind it.
     offers.retain(|protocol| protocol.name() != "v5.channel.k8s.io");
     if offers.len() < 2 {
-        return Err(Departure::NotOffered("there are not two to choose from".into()));
+        return Err(Departure::NotOffered("the server has fewer than two protocols to choose from".into()));
     }
     for _ in 0..offers.len() {
         let url = bench.exec_url(&["true"], Streams::OUTPUT);
@@ -46,7 +46,9 @@ pub(super) async fn preference(bench: Bench) -> Outcome {
 }
 
 pub(super) async fn unknown_first(bench: Bench) -> Outcome {
-    let Some(known) = named(&bench).pop() else { return Err(Departure::NotOffered("it has none".into())) };
+    let Some(known) = named(&bench).pop() else {
+        return Err(Departure::NotOffered("the server offers no protocol".into()));
+    };
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
     let headers = bench.upgrade_headers(&[UNKNOWN, known.name()]);
     let answer = bench.ask(bench.method(), &url, &headers).await?;
@@ -70,7 +72,7 @@ pub(super) async fn unknown(bench: Bench) -> Outcome {
     let accepted: Vec<_> = answer.headers.get_all("X-Accepted-Stream-Protocol-Versions").iter().collect();
     if bench.column.is_spdy() && accepted.is_empty() {
         return Err(failed(
-            "X-Accepted-Stream-Protocol-Versions, with what the server has",
+            "X-Accepted-Stream-Protocol-Versions, with the protocols of the server",
             format_args!("{answer:?}"),
         ));
     }
@@ -80,8 +82,8 @@ pub(super) async fn unknown(bench: Bench) -> Outcome {
 pub(super) async fn none(bench: Bench) -> Outcome {
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
     if !bench.column.is_spdy() {
-        // Whatever else it is: no name is settled on that nobody offered.
-        let unnamed = Protocol::Channel(kubestream::channel::Subprotocol::Unnamed);
+        // The server must never choose a name that the client did not offer.
+        let unnamed = Protocol::WebSocketExec(kubestream::wire::channel::Subprotocol::Unnamed);
         return match bench.offer(&url, &[unnamed]).await? {
             Ok(upgraded) if upgraded.protocol() == Some(unnamed) => Ok(()),
             Ok(upgraded) => Err(failed("no name", format_args!("{:?}", upgraded.protocol()))),

@@ -1,4 +1,4 @@
-//! What a command writes.
+//! What a command writes to its outputs.
 
 use std::iter;
 
@@ -35,7 +35,7 @@ pub(super) async fn fast_exits(bench: Bench) -> Outcome {
     let once = |number| {
         let bench = bench.clone();
         async move {
-            let said = format!("the last words of {number}");
+            let said = format!("the last line of session {number}");
             let output = bench.sh(&format!("echo '{said}'; echo 'and of its stderr' >&2; exit 3")).await?;
             let expected = (format!("{said}\n"), b"and of its stderr\n".to_vec(), ExitStatus::Code(3));
             bench.said_something(&output.status)?;
@@ -45,7 +45,7 @@ pub(super) async fn fast_exits(bench: Bench) -> Outcome {
     bench.many_but_few(bench.scale.fast_exits, &known::SILENT_END, once).await
 }
 
-/// Of a line that is said again and again, up to a length.
+/// The length and the checksum of a line that is repeated up to a length.
 pub(super) fn sum_of_lines(line: &[u8], len: usize) -> (usize, String) {
     let mut sum = Sha256::new();
     let many = line.repeat(4096);

@@ -1,4 +1,4 @@
-//! Requests that there is no session for.
+//! Requests that must not become a session.
 
 use http::Method;
 use kubestream::exec::Streams;
@@ -11,7 +11,7 @@ use crate::known;
 use crate::target::Paths;
 use crate::verdict::{Departure, Outcome, expect, failed};
 
-/// It is refused, one way or another, and never a session that goes well.
+/// The request is refused with a status, or its session fails.
 async fn refused(bench: &Bench, url: &str, streams: Streams) -> Outcome {
     const EXPECTED: &str = "a refusal, 4xx";
     let upgraded = match bench.offer(url, &[bench.newest()?]).await? {
@@ -26,8 +26,8 @@ async fn refused(bench: &Bench, url: &str, streams: Streams) -> Outcome {
         Ok(mut session) => match within("an end", bench.scale.patience, session.exec.wait()).await? {
             Ok(ExitStatus::Failed(status)) => status.message,
             Ok(status) => return Err(failed(EXPECTED, format_args!("a session that ended with {status:?}"))),
-            // It broke, and nobody said why.
-            Err(error) => return Err(failed(EXPECTED, format_args!("a session that was lost: {error}"))),
+            // The session broke without a reason.
+            Err(error) => return Err(failed(EXPECTED, format_args!("a session that broke off: {error}"))),
         },
         Err(Departure::Failed { came, late: false, .. }) => came,
         Err(other) => return Err(other),
@@ -46,7 +46,7 @@ pub(super) async fn no_streams(bench: Bench) -> Outcome {
 
 pub(super) async fn unknown_container(bench: Bench) -> Outcome {
     if !bench.target.has_containers {
-        return Err(Departure::NotOffered("a bare streaming server has one container, whatever it is called".into()));
+        return Err(Departure::NotOffered("a server outside a cluster has one container, by any name".into()));
     }
     const NAME: &str = "no-such-container";
     let url = bench.exec_url_in(Some(NAME), &["true"], Streams::OUTPUT);

@@ -1,4 +1,4 @@
-//! How a command ended.
+//! How a command ends.
 
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
@@ -19,7 +19,7 @@ pub(super) async fn codes(bench: Bench) -> Outcome {
             expect(output.status, expected.unwrap_or(ExitStatus::Success))
         }
     };
-    // From both ends where not all are tried: those above 127 too.
+    // A shorter run takes codes from both ends, so that some above 127 are tested.
     let last = bench.scale.exit_codes.min(256);
     bench
         .many_but_few(last, &known::SILENT_END, |number| {
@@ -39,9 +39,9 @@ pub(super) async fn signals(bench: Bench) -> Outcome {
 pub(super) async fn not_found(bench: Bench) -> Outcome {
     let output = bench.output(&["/no/such/command"], Streams::OUTPUT).await?;
     match output.status {
-        // 126 and 127 are a shell's words for it, and some runtimes'.
+        // A shell reports 126 and 127 for this, and so do some runtimes.
         ExitStatus::Code(126 | 127) => Ok(()),
         ExitStatus::Failed(status) if !status.message.is_empty() => Ok(()),
-        status => Err(failed("a failure that says why", format_args!("{status:?}"))),
+        status => Err(failed("a failure that gives a reason", format_args!("{status:?}"))),
     }
 }

@@ -14,8 +14,8 @@ pub(super) async fn is_one(bench: Bench) -> Outcome {
     expect((stdout.as_str(), status), ("terminal\r\nerr\r\n", ExitStatus::Code(3)))
 }
 
-/// What a terminal shows, up to the end of its command. Nobody types, or ends the typing: to some runtimes that is the end of the
-/// terminal, whatever is still to be shown.
+/// Returns what the terminal shows up to the end of its command. The client does not type and does not end stdin,
+/// because some runtimes close the terminal at that end and lose what it has still to show.
 pub(super) async fn shown(bench: &Bench, mut session: Session) -> Outcome<(String, ExitStatus)> {
     let _stdin = session.exec.stdin.take();
     let (stdout, mut shown) = (session.exec.stdout.take(), Vec::new());
@@ -27,14 +27,14 @@ pub(super) async fn shown(bench: &Bench, mut session: Session) -> Outcome<(Strin
 pub(super) async fn keys(bench: Bench) -> Outcome {
     const CTRL_C: &[u8] = b"\x03";
     const CTRL_D: &[u8] = b"\x04";
-    // What ctrl-C does is the terminal's doing, and the command's what it makes of it.
+    // The terminal turns ctrl-C into a signal, and the command catches it.
     const SCRIPT: &str = "trap 'echo caught' INT; echo ready; cat; echo over; exit 9";
     let mut session = bench.start(&["sh", "-c", SCRIPT], Streams::TTY).await?;
     let Some(mut stdin) = session.exec.stdin.take() else { return Err(failed("stdin", "none")) };
     let (mut stdout, mut said) = (session.exec.stdout.take(), Vec::new());
     let typed = async {
         until(&mut stdout, &mut said, "ready").await?;
-        // Said twice: by the terminal, and by cat.
+        // The line comes twice: as the terminal's echo, and from cat.
         stdin.send(Bytes::from_static(b"hello\n")).await.instead_of("stdin")?;
         until(&mut stdout, &mut said, "hello\r\nhello").await?;
         stdin.send(Bytes::from_static(CTRL_C)).await.instead_of("stdin")?;
@@ -52,15 +52,15 @@ pub(super) async fn keys(bench: Bench) -> Outcome {
 
 pub(super) async fn resize(bench: Bench) -> Outcome {
     if !bench.column.resizes() {
-        return Err(Departure::NotOffered("the version has no sizes".into()));
+        return Err(Departure::NotOffered("this version has no resize stream".into()));
     }
-    // Not for ever: where a command outlives its client, nobody else would end it.
+    // The loop is bounded, because a command that outlives its client would otherwise run for ever.
     const SCRIPT: &str = "until_it_is() { n=300; until [ \"$(stty size)\" = \"$1\" ]; do n=$((n-1)); [ $n -gt 0 ] || exit 9; sleep 0.1; done; }
         until_it_is '24 80'; echo first; until_it_is '50 132'; echo second; exit 3";
     let mut session = bench.start(&["sh", "-c", SCRIPT], Streams::TTY).await?;
-    // Dropped, it would be the end of the terminal's input.
+    // Dropping stdin would end the terminal's input.
     let _stdin = session.exec.stdin.take();
-    let Some(mut resize) = session.exec.resize.take() else { return Err(failed("a stream of sizes", "none")) };
+    let Some(mut resize) = session.exec.resize.take() else { return Err(failed("a resize stream", "none")) };
     let (mut stdout, mut said) = (session.exec.stdout.take(), Vec::new());
     for (width, height, text) in [(80, 24, "first"), (132, 50, "second")] {
         resize.resize(TerminalSize { width, height }).await.instead_of("a size")?;

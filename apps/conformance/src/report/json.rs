@@ -1,4 +1,4 @@
-//! For programs.
+//! The report as JSON, for programs.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::word;
 use crate::run::{Cell, Report};
 use crate::verdict::Departure;
 
-/// All of a report.
+/// Turns a report into JSON.
 #[must_use]
 pub fn json(report: &Report) -> Value {
     let cases: Vec<_> = report
@@ -32,7 +32,7 @@ pub fn json(report: &Report) -> Value {
 fn result(cell: &Cell) -> Value {
     let mut result = json!({
         "column": cell.column.name,
-        "carrier": cell.column.protocol.carrier().to_string(),
+        "transport": cell.column.protocol.transport().to_string(),
         "protocol": cell.column.protocol.name(),
         "result": word(&cell.outcome),
         "seconds": cell.took.as_secs_f64(),

@@ -1,4 +1,4 @@
-//! For whatever shows the tests of a CI.
+//! The report as JUnit XML, for CI services.
 
 use quick_junit::{NonSuccessKind, Report as JUnit, SerializeError, TestCase, TestCaseStatus, TestSuite};
 
@@ -6,10 +6,10 @@ use crate::column::Group;
 use crate::run::Report;
 use crate::verdict::Departure;
 
-/// All of a report, as XML.
+/// Turns a report into XML.
 ///
 /// # Errors
-/// Where it cannot be written as XML.
+/// Fails if the XML cannot be written.
 pub fn junit(report: &Report) -> Result<String, SerializeError> {
     let mut junit = JUnit::new("kubestream conformance");
     junit.set_time(report.took);

@@ -1,6 +1,6 @@
-//! A run, as people and programs read it.
+//! Reports: what people and programs read of a run.
 //!
-//! Owns the forms. It judges nothing.
+//! Holds their forms. Nothing is judged here.
 
 mod json;
 mod junit;
@@ -16,7 +16,7 @@ const FAIL: &str = "fail";
 const NOTE: &str = "note";
 const NOT_OFFERED: &str = "not offered";
 
-/// In one word, the same everywhere.
+/// The outcome in one word, the same in every form.
 fn word(outcome: &Outcome) -> &'static str {
     match outcome {
         Ok(()) => "pass",

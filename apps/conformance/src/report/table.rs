@@ -1,4 +1,4 @@
-//! For a terminal: a table a group, and under them what there is to say.
+//! The report for a terminal: a table for each group, with its remarks below it.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use crate::column::{Column, Group};
 use crate::run::{Cell, Report};
 use crate::verdict::Outcome;
 
-/// All of a report.
+/// Turns a report into text.
 #[must_use]
 pub fn table(report: &Report) -> String {
     let mut text = String::new();
@@ -35,7 +35,7 @@ pub fn table(report: &Report) -> String {
     text
 }
 
-/// What is to be seen at a glance.
+/// The word in a cell of the table.
 fn mark(outcome: &Outcome) -> &'static str {
     match word(outcome) {
         FAIL => "FAIL",
@@ -49,7 +49,7 @@ fn remarks(report: &Report, text: &mut String) {
         let _ = writeln!(text, "not offered: {}, {}: {why}", group.name(), column.name);
     }
     let absent = |group, column| report.absent.iter().any(|(other, there, _)| (*other, *there) == (group, column));
-    // Failures last, where they are seen.
+    // Failures come last, where they are seen.
     for kind in [NOT_OFFERED, NOTE, FAIL] {
         let title = if kind == FAIL { "FAIL" } else { kind };
         for row in &report.rows {
@@ -71,7 +71,7 @@ fn remarks(report: &Report, text: &mut String) {
     );
 }
 
-/// What there is to say of a case, once for all columns of which it is the same.
+/// Groups the columns in which the remark on a case is the same.
 fn alike<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<(String, Vec<&'static str>)> {
     let mut said: Vec<(String, Vec<&'static str>)> = Vec::new();
     for cell in cells {

@@ -1,6 +1,7 @@
-//! A server that is broken in one way fails in the cases that are about it, and in no other.
+//! A server with one fault fails the cases that are about the fault, and no others.
 //!
-//! Owns which cases those are. Were a case to pass whatever a server does, or to fail for what it is not about, it shows here.
+//! Holds which cases those are. A case that passes whatever a server does, or fails for another reason than its own,
+//! shows here.
 
 #![allow(clippy::expect_used)]
 
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::server::Fault;
 
-/// Enough of everything for each fault to be seen.
+/// Sizes that are large enough to show each fault.
 fn scale() -> Scale {
     Scale {
         fast_exits: 8,
@@ -39,7 +40,7 @@ fn scale() -> Scale {
     }
 }
 
-/// One of each kind: the rest differs in nothing that a fault here touches.
+/// One column of each kind. The other columns do not differ in anything that a fault touches.
 const COLUMNS: [&str; 4] = ["SPDY v3", "SPDY v4", "WS v1", "WS v5"];
 
 fn is_wanted(case: &Case, column: Column) -> bool {
@@ -70,12 +71,13 @@ async fn judged(fault: Fault) -> Report {
     run(Arc::new(target), Arc::new(scale()), is_wanted, |_| {}).await
 }
 
-/// The cells that failed are these: a case, and the columns that it must fail in, or none for all that it is tried in.
+/// Checks which cells fail. Each entry is a case with its columns; an empty list stands for all columns in which the
+/// case is tried.
 async fn fails_in(fault: Fault, expected: &[(&str, &[&str])]) {
     let report = judged(fault).await;
     let mut wanted = BTreeSet::new();
     for (name, columns) in expected {
-        let row = report.rows.iter().find(|row| row.case.name == *name).expect("a case of that name");
+        let row = report.rows.iter().find(|row| row.case.name == *name).expect("no case of that name");
         let tried = row.cells.iter().filter(|cell| !matches!(cell.outcome, Err(Departure::NotOffered(_))));
         let meant = tried.filter(|cell| columns.is_empty() || columns.contains(&cell.column.name));
         wanted.extend(meant.map(|cell| (*name, cell.column.name)));
@@ -119,7 +121,7 @@ async fn a_status_without_an_exit_code_is_seen_wherever_a_command_has_one() {
         "ending/client-types",
     ];
     let expected: Vec<_> = cases.iter().map(|case| (*case, JSON)).collect();
-    // These two are tried over the newest version of each carrier, which has JSON.
+    // These two cases run over the newest version of each transport, which has JSON statuses.
     let expected = [&expected[..], &[("handshake/early-bytes", ALL), ("requests/tty-with-stderr", ALL)]].concat();
     fails_in(Fault::StatusWithoutDetails, &expected).await;
 }
@@ -188,7 +190,7 @@ async fn a_command_that_outlives_its_client_is_seen() {
 
 #[tokio::test]
 async fn a_silent_session_that_is_ended_is_missed() {
-    // Over WebSocket an output that is not read is silence on the other, too.
+    // Over WebSocket an unread output blocks the other one too.
     let held_up: &[_] = &["WS v1", "WS v5"];
     let expected = [("flow/idle", ALL), ("forward/idle", ALL), ("flow/unread-stream", held_up)];
     fails_in(Fault::EndsTheIdle, &expected).await;
@@ -206,6 +208,6 @@ async fn a_forward_without_a_half_close_is_seen() {
 
 #[tokio::test]
 async fn too_few_connections_are_seen() {
-    // The older form has a session for each.
+    // Legacy port-forward uses a session for each connection.
     fails_in(Fault::FewConnections, &[("forward/many", &["SPDY", "WS tunnel"])]).await;
 }

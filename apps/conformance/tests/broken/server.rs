@@ -1,6 +1,6 @@
-//! A server that is right but for one thing.
+//! A server that is correct except for one fault.
 //!
-//! Owns the faults. Each is where a real server could have it: what a fault does not touch is done as it should be.
+//! Holds the faults. Each is one that a real server could have. Everything else is done correctly.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -20,53 +20,53 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
-/// What is wrong with it.
+/// The fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// A failure's status has no details, and so no exit code.
+    /// The status of a failure has no details, and so no exit code.
     StatusWithoutDetails,
-    /// Of a long output the last piece is missing.
+    /// The last piece of a long output is missing.
     LostTail,
     /// The end of stdin does not reach the command.
     EndlessStdin,
-    /// Both outputs are one.
+    /// Both outputs come on stdout.
     MergedOutputs,
-    /// An exit code has seven bits.
+    /// Exit codes are cut to seven bits.
     SevenBitCodes,
-    /// A terminal keeps the size that it has.
+    /// A terminal ignores new sizes.
     FixedTerminal,
-    /// Its own preference counts, not the client's.
+    /// The server chooses by its own preference, not by the client's.
     OwnPreference,
-    /// Whatever a container is called, it is there.
+    /// A container of any name exists.
     AnyContainer,
-    /// An exec without a command is one of true.
+    /// An exec without a command runs `true`.
     AnyCommand,
-    /// What came with the request is dropped.
+    /// Bytes that came with the request are dropped.
     DropsEarlyBytes,
-    /// Two sessions at a time.
+    /// At most two sessions run at once.
     TwoAtATime,
-    /// stdin that does not fit into the pipe keeps the status from being sent.
+    /// stdin that does not fit into the pipe delays the status for ever.
     WaitsForStdin,
-    /// A command goes on without its client.
+    /// A command survives its client.
     KeepsOrphans,
     /// A session that is silent for long is ended.
     EndsTheIdle,
-    /// A port that is refused takes its session with it.
+    /// A refused port ends the whole session.
     RefusalEndsAll,
-    /// The client's end of a forwarded connection is its end.
+    /// The client's end of a forwarded connection closes both directions.
     NoHalfClose,
-    /// Few connections at a time.
+    /// Only a few connections are accepted at once.
     FewConnections,
 }
 
-/// Silence that is too long for [`Fault::EndsTheIdle`].
+/// How much silence [`Fault::EndsTheIdle`] allows.
 pub(crate) const TOO_LONG: Duration = Duration::from_secs(2);
-/// For [`Fault::LostTail`].
+/// How long an output is long for [`Fault::LostTail`], in bytes.
 const LONG: usize = 500_000;
-/// For [`Fault::WaitsForStdin`].
+/// How much stdin [`Fault::WaitsForStdin`] allows, in bytes.
 const KEYS: usize = 1000;
-/// For [`Fault::FewConnections`].
+/// How many connections [`Fault::FewConnections`] allows.
 const FEW: usize = 3;
 
 pub(crate) async fn serve(listener: TcpListener, fault: Fault) {
@@ -121,16 +121,17 @@ async fn answer(tcp: TcpStream, fault: Fault, sessions: &Semaphore) -> Result<()
 }
 
 async fn session(pending: Pending<TcpStream>, fault: Fault, wanted: ExecRequest) -> Result<(), UpgradeError> {
-    let mut supported = Protocol::ANY.to_vec();
+    let mut supported = Protocol::ANY_EXEC.to_vec();
     if fault == Fault::OwnPreference {
-        // The first of its own that the client names as well.
-        let carrier = pending.carrier();
-        let named = |name: &str, protocol: &Protocol| protocol.name() == name && Some(protocol.carrier()) == carrier;
+        // Chooses the first of its own protocols that the client offers too.
+        let transport = pending.transport();
+        let named =
+            |name: &str, protocol: &Protocol| protocol.name() == name && Some(protocol.transport()) == transport;
         supported.retain(|protocol| pending.offers().any(|name| named(name, protocol)));
         if !supported.is_empty() {
             supported.truncate(1);
         } else {
-            supported = Protocol::ANY.to_vec();
+            supported = Protocol::ANY_EXEC.to_vec();
         }
     }
     let mut upgraded = pending.accept(&supported).await?;
@@ -148,7 +149,7 @@ async fn session(pending: Pending<TcpStream>, fault: Fault, wanted: ExecRequest)
     Ok(())
 }
 
-/// The process, and what goes on around it.
+/// Runs the process and copies its streams.
 async fn run(wanted: &ExecRequest, fault: Fault, mut server: ExecServer) {
     let unread = Arc::new(AtomicUsize::new(0));
     let active = Arc::new(Notify::new());
@@ -187,7 +188,7 @@ async fn run(wanted: &ExecRequest, fault: Fault, mut server: ExecServer) {
         0 => ExitStatus::Success,
         code if fault == Fault::SevenBitCodes => ExitStatus::Code(code & 0x7f),
         code if fault == Fault::StatusWithoutDetails => {
-            // The words are right, and all that versions before v4 have.
+            // The message is correct. Before v4 a status has nothing else.
             let mut status = Status::exit(code);
             status.details = None;
             ExitStatus::Failed(Box::new(status))
@@ -231,7 +232,7 @@ fn on_pipes(
     Ok(child)
 }
 
-/// Ready once nothing has happened for too long.
+/// Ready when nothing has happened for too long.
 async fn silent(active: &Notify) {
     while tokio::time::timeout(TOO_LONG, active.notified()).await.is_ok() {}
 }
@@ -245,7 +246,7 @@ async fn drain(mut from: impl AsyncRead + Unpin, mut to: Option<ProcessOutput>, 
         came += read;
         let Some(to) = &mut to else { continue };
         let piece = buffer.split().freeze();
-        // Of a long one the last is never sent.
+        // The last piece of a long output is never sent.
         let piece = if fault == Fault::LostTail && came > LONG { held.replace(piece) } else { Some(piece) };
         if let Some(piece) = piece
             && to.send(piece).await.is_err()
@@ -264,10 +265,10 @@ async fn feed(
 ) {
     while let Some(Ok(data)) = from.data().await {
         active.notify_one();
-        // A key more or less is no matter.
+        // A few keys do not count.
         unread.store(if data.len() > KEYS { data.len() } else { 0 }, Ordering::Relaxed);
         if to.write_all(&data).await.is_err() {
-            // Whatever else comes is nobody's.
+            // Whatever else comes is discarded.
             while let Some(Ok(_)) = from.data().await {}
             return;
         }
@@ -331,7 +332,7 @@ async fn operate(
 }
 
 async fn forward(pending: Pending<TcpStream>, fault: Fault) -> Result<(), UpgradeError> {
-    let upgraded = pending.accept(Protocol::PORT_FORWARD).await?;
+    let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await?;
     let (mux, driver) = Multiplexer::server(upgraded, Config::default());
     let refused = Arc::new(AtomicBool::new(false));
     let accepting = async {
@@ -341,7 +342,7 @@ async fn forward(pending: Pending<TcpStream>, fault: Fault) -> Result<(), Upgrad
             tokio::select! {
                 request = server.accept() => match request {
                     Some(Ok(request)) if fault == Fault::FewConnections && connections.len() >= FEW => {
-                        request.fail("there are too many");
+                        request.fail("too many connections");
                     }
                     Some(Ok(request)) => drop(connections.spawn(connect(request, fault, Arc::clone(&refused)))),
                     _ => return,
@@ -357,15 +358,15 @@ async fn forward(pending: Pending<TcpStream>, fault: Fault) -> Result<(), Upgrad
 async fn connect(request: Request, fault: Fault, refused: Arc<AtomicBool>) {
     let connected = TcpStream::connect(("127.0.0.1", request.port())).await;
     let Ok(mut tcp) = connected else {
-        request.fail("nobody listens there");
+        request.fail("nothing listens on the port");
         refused.store(true, Ordering::Relaxed);
         return;
     };
     if fault == Fault::RefusalEndsAll {
-        // The older form asks for both ports at once.
+        // Legacy port-forward asks for both ports at once.
         tokio::time::sleep(Duration::from_millis(100)).await;
         if refused.load(Ordering::Relaxed) {
-            return request.fail("another was refused");
+            return request.fail("another port was refused");
         }
     }
     let mut connection = request.accept();
@@ -382,7 +383,7 @@ async fn connect(request: Request, fault: Fault, refused: Arc<AtomicBool>) {
                         return;
                     }
                 }
-                // Of the other direction nothing more comes.
+                // The server ignores whatever else the client sends.
                 if fault != Fault::NoHalfClose {
                     let _ = to.shutdown().await;
                     std::future::pending::<()>().await;

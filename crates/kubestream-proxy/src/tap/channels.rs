@@ -3,9 +3,10 @@
 //! This module owns which channels have been used. It must not know what a status or a size means.
 
 use bytes::Bytes;
-use kubestream::channel::{self, Channel, Decoder, Subprotocol};
-use kubestream::spdy::Limits;
-use kubestream::websocket::{Fault, NORMAL, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::channel::{self, Channel, Decoder, Subprotocol};
+use kubestream::wire::websocket::codes::NORMAL;
+use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
 
 use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
 use super::framing::Messages;

@@ -1,6 +1,7 @@
 //! What a tap reports.
 //!
-//! This module owns the events and the names of streams. What is reported when, the modules of the protocols decide.
+//! This module owns the events and the names of streams. The modules of the protocols decide what is reported, and
+//! when.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,12 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kubestream::Initiator;
-use kubestream::channel::{ChannelError, ports};
 use kubestream::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
-use kubestream::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
 use kubestream::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
 use kubestream::upgrade::Protocol;
-use kubestream::websocket::{CloseReason, WebSocketError};
+use kubestream::wire::channel::{ChannelError, ports};
+use kubestream::wire::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
+use kubestream::wire::websocket::{CloseReason, WebSocketError};
 
 use crate::side::Side;
 
@@ -59,14 +60,14 @@ pub enum TapEvent {
     /// How the command ended. An error means that the error stream carries something else. It is reported at most once. A session
     /// that ends without it has no status.
     Status(Result<ExitStatus, StatusError>),
-    /// A side says GOAWAY: it ends the SPDY connection.
+    /// A side sends GOAWAY, which ends the SPDY connection.
     GoAway {
-        /// The side that said it.
+        /// The side that sent GOAWAY.
         side: Side,
         /// Why it ends the connection.
         status: GoAwayStatus,
     },
-    /// A side sends a Close: it ends the WebSocket. Bytes that it sends after that are not read.
+    /// A side sends a Close, which ends the WebSocket connection. Bytes that it sends after that are not read.
     Close {
         /// The side that sent it.
         side: Side,
@@ -122,7 +123,7 @@ pub enum StreamName {
         /// position of the port among those that the request asked for.
         request: Arc<str>,
     },
-    /// What the server says went wrong with a forwarded connection.
+    /// The server's error message about a forwarded connection.
     ForwardedError {
         /// The port of the pod.
         port: u16,
@@ -137,19 +138,19 @@ pub enum StreamName {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TapError {
-    /// They are not SPDY frames within the limits.
+    /// The bytes are not SPDY frames within the limits.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// They are not WebSocket frames within the limits.
+    /// The bytes are not WebSocket frames within the limits.
     #[error(transparent)]
     WebSocket(#[from] WebSocketError),
-    /// They are not messages of the subprotocol.
+    /// The bytes are not messages of the subprotocol.
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// A tap of this version does not know the protocol.
     #[error("a tap does not know the protocol {0:?}")]
     UnknownProtocol(Protocol),
-    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::spdy::Limits::max_streams). In a session every
+    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::wire::Limits::max_streams). In a session every
     /// stream that was ever opened counts.
     #[error("more than {limit} streams")]
     TooManyStreams {
@@ -157,7 +158,7 @@ pub enum TapError {
         limit: usize,
     },
     /// The header blocks of a side have inflated to more than 16 times the bytes that it sent, plus
-    /// [`Limits::max_header_bytes`](kubestream::spdy::Limits::max_header_bytes).
+    /// [`Limits::max_header_bytes`](kubestream::wire::Limits::max_header_bytes).
     #[error("header blocks that inflate to more than 16 times the bytes that were sent, plus {limit} bytes")]
     TooManyHeaders {
         /// The limit.

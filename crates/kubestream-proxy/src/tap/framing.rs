@@ -1,11 +1,12 @@
-//! Frames out of bytes that belong to another buffer.
+//! Reads frames from bytes that belong to another buffer.
 //!
-//! This module owns the copies that reading takes: heads and control frames are copied, and payloads are slices of the bytes, or
-//! copies if they are masked. It must not know what a frame means.
+//! This module owns the copies that reading needs: heads and control frames are copied, and payloads are slices of the
+//! bytes, or copies if they are masked. It must not know what a frame means.
 
 use bytes::{Bytes, BytesMut};
-use kubestream::spdy::{Codec, CodecError, Frame, Limits};
-use kubestream::websocket::{self, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Codec, CodecError, Frame};
+use kubestream::wire::websocket::{self, Piece, WebSocketError};
 use tokio_util::codec::Decoder;
 
 use crate::side::{Both, Side};
@@ -56,7 +57,7 @@ impl Frames {
         Both { client: new(), server: new() }
     }
 
-    /// `None`: all of `src` is used up.
+    /// Returns `None` when all of `src` is used up.
     pub(super) fn next(&mut self, src: &mut Bytes) -> Result<Option<Frame>, CodecError> {
         next(&mut self.codec, &mut self.held, src)
     }
@@ -101,7 +102,7 @@ impl Messages {
         Both { client: new(Side::Client), server: new(Side::Server) }
     }
 
-    /// `None`: all of `src` is used up. Nothing is read behind a Close.
+    /// Returns `None` when all of `src` is used up. Nothing after a Close is read.
     pub(super) fn next(&mut self, src: &mut Bytes) -> Result<Option<Piece>, WebSocketError> {
         if self.closed {
             src.clear();

@@ -16,8 +16,8 @@ mod tunnel;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use kubestream::spdy::Limits;
 use kubestream::upgrade::Protocol;
+use kubestream::wire::Limits;
 
 use self::channels::Channels;
 use self::event::Events;
@@ -31,12 +31,12 @@ use crate::side::{Both, Side};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use kubestream::spdy::Limits;
+/// use kubestream::wire::Limits;
 /// use kubestream::upgrade::{Protocol, Version};
 /// use kubestream_proxy::{Side, StreamName, Tap, TapEvent};
 ///
-/// let mut tap = Tap::new(Protocol::Exec(Version::V4), &[], Limits::default());
-/// # use kubestream::spdy::{Codec, Frame, Headers, StreamId};
+/// let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], Limits::default());
+/// # use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 /// # use tokio_util::codec::Encoder;
 /// # let mut wire = bytes::BytesMut::new();
 /// # let (id, associated, headers) = (StreamId::new(1), StreamId::SESSION, Headers::from_iter([("streamtype", "stdin")]));
@@ -55,7 +55,7 @@ use crate::side::{Both, Side};
 ///     }
 /// }
 /// assert_eq!(typed, b"ls\n");
-/// # Ok::<(), kubestream::spdy::CodecError>(())
+/// # Ok::<(), kubestream::wire::spdy::CodecError>(())
 /// ```
 ///
 /// The bytes may be cut anywhere. Where they are cut changes only the pieces in which [`TapEvent::Data`] reports them. A size or a
@@ -99,15 +99,19 @@ enum Reader {
 
 impl Tap {
     /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request asked for, which
-    /// [`PodRequest::ports`](crate::PodRequest::ports) has: only `Protocol::PortChannels` needs them.
+    /// [`PodRequest::ports`](crate::PodRequest::ports) has: only `Protocol::LegacyPortForward` needs them.
     #[must_use]
     pub fn new(protocol: Protocol, ports: &[u16], limits: Limits) -> Self {
-        let session = protocol.version().map(|version| Session::new(version, protocol.carrier()));
+        let session = protocol.version().map(|version| Session::new(version, protocol.transport()));
         let reader = match protocol {
-            Protocol::Exec(_) | Protocol::PortForward => Reader::Spdy(Box::new(spdy::Spdy::new(protocol, &limits))),
-            Protocol::Tunnel => Reader::Tunnel(Box::new(Tunnel::new(&limits))),
-            Protocol::Channel(subprotocol) => Reader::Channels(Box::new(Channels::new(subprotocol, &limits))),
-            Protocol::PortChannels(subprotocol) => Reader::Ports(Box::new(Ports::new(subprotocol, ports, &limits))),
+            Protocol::SpdyExec(_) | Protocol::SpdyPortForward => {
+                Reader::Spdy(Box::new(spdy::Spdy::new(protocol, &limits)))
+            }
+            Protocol::TunneledPortForward => Reader::Tunnel(Box::new(Tunnel::new(&limits))),
+            Protocol::WebSocketExec(subprotocol) => Reader::Channels(Box::new(Channels::new(subprotocol, &limits))),
+            Protocol::LegacyPortForward(subprotocol) => {
+                Reader::Ports(Box::new(Ports::new(subprotocol, ports, &limits)))
+            }
             other => Reader::Unknown(other),
         };
         Self { fed: VecDeque::new(), events: Events::new(), reader, session, blind: Both::default() }
@@ -128,7 +132,7 @@ impl Tap {
     /// The next event. `None`: there is no further event in the bytes that were fed.
     pub fn poll_event(&mut self) -> Option<TapEvent> {
         loop {
-            // Sizes are reported behind the DATA that they came in, and before the end of its stream.
+            // Sizes are reported after the DATA that they came in, and before the end of its stream.
             if let None | Some(TapEvent::End { .. }) = self.events.front()
                 && let Some(event) = self.session.as_mut().and_then(Session::poll_size)
             {

@@ -3,10 +3,10 @@
 //! This module owns which of them have been used and which the server has ended. It must not change the order of what it reports.
 
 use bytes::Bytes;
-use kubestream::channel::Subprotocol;
-use kubestream::channel::ports::{Decoder, is_error};
-use kubestream::spdy::Limits;
-use kubestream::websocket::Piece;
+use kubestream::wire::Limits;
+use kubestream::wire::channel::Subprotocol;
+use kubestream::wire::channel::ports::{Decoder, is_error};
+use kubestream::wire::websocket::Piece;
 
 use super::channels::check_text;
 use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
@@ -25,9 +25,9 @@ pub(super) struct Ports {
 #[derive(Debug)]
 struct Channel {
     stream: TapStream,
-    /// [`TapTapEvent::Opened`] was reported.
+    /// [`TapEvent::Opened`] was reported.
     begun: bool,
-    /// The server has sent bytes on it beyond the port.
+    /// The server has sent more than the port's number on this channel.
     heard: bool,
     ended: bool,
 }
@@ -71,7 +71,7 @@ impl Ports {
         Ok(true)
     }
 
-    /// A server that has said what went wrong sends nothing more for that port.
+    /// A server that has reported an error sends nothing more for that port.
     fn end_pair(&mut self, channel: u8, events: &mut Events) {
         for number in [channel & !1, channel | 1] {
             if let Some(channel) = self.channels.get_mut(usize::from(number))

@@ -1,12 +1,12 @@
-//! What the error and the resize stream of a session say.
+//! Reads the error stream and the resize stream of a session.
 //!
-//! This module owns when a status and a size are reported. It must not know frames or messages: the modules of the protocols read
-//! those, and tell it which stream the bytes are of.
+//! This module owns when a status and a size are reported. It must not know frames or messages. The modules of the
+//! protocols read those, and pass on the bytes with the stream's name.
 
 use bytes::Bytes;
-use kubestream::spdy::RstStatus;
 use kubestream::status::{ResizeDecoder, StatusReader};
-use kubestream::upgrade::{Carrier, Version};
+use kubestream::upgrade::{Transport, Version};
+use kubestream::wire::spdy::RstStatus;
 
 use super::event::{Events, StreamName, TapEvent};
 use crate::side::Side;
@@ -14,7 +14,7 @@ use crate::side::Side;
 #[derive(Debug)]
 pub(super) struct Session {
     version: Version,
-    carrier: Carrier,
+    transport: Transport,
     /// `None` once the status has been reported.
     status: Option<StatusReader>,
     error_has_bytes: bool,
@@ -25,10 +25,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(version: Version, carrier: Carrier) -> Self {
+    pub(super) fn new(version: Version, transport: Transport) -> Self {
         Self {
             version,
-            carrier,
+            transport,
             status: Some(StatusReader::new(version)),
             error_has_bytes: false,
             resize: Some(ResizeDecoder::default()),
@@ -60,22 +60,23 @@ impl Session {
 
     /// The server ends the error stream.
     pub(super) fn end_error(&mut self, reset: Option<RstStatus>, events: &mut Events) {
-        // Servers of v1 over SPDY reset it as soon as all streams are made, and send the error all the same.
+        // Servers of v1 over SPDY reset the error stream as soon as all streams are made, and still send the error on
+        // it.
         if reset.is_none() || !self.ends_by_goaway() {
             self.finish(reset.is_none_or(|status| status == RstStatus::CANCEL), events);
         }
     }
 
-    /// The server says GOAWAY.
+    /// The server sends GOAWAY.
     pub(super) fn goaway(&mut self, orderly: bool, events: &mut Events) {
         if self.ends_by_goaway() {
             self.finish(orderly, events);
         }
     }
 
-    /// Whether GOAWAY ends the session, and not the end of the error stream.
+    /// True if GOAWAY ends the session instead of the end of the error stream.
     fn ends_by_goaway(&self) -> bool {
-        (self.version, self.carrier) == (Version::V1, Carrier::Spdy)
+        (self.version, self.transport) == (Version::V1, Transport::Spdy)
     }
 
     /// The server sends nothing more on the error stream. Up to v3 an empty error stream means success, but only if the server ended
@@ -87,7 +88,7 @@ impl Session {
         }
     }
 
-    /// The next of the sizes that have come. Every size is reported, not only the last.
+    /// Returns the next size. Every size is reported, not only the last.
     pub(super) fn poll_size(&mut self) -> Option<TapEvent> {
         while !self.sizes.is_empty() {
             let decoder = self.resize.as_mut()?;

@@ -6,8 +6,9 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use kubestream::spdy::{Frame, GoAwayStatus, Headers, Limits, RstStatus, StreamId};
 use kubestream::upgrade::Protocol;
+use kubestream::wire::Limits;
+use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 
 use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
 use super::framing::Frames;

@@ -1,11 +1,11 @@
-//! SPDY inside WebSocket, as port-forward has it: the messages carry the bytes of frames, cut anywhere.
+//! SPDY inside WebSocket, as port-forward uses it: the messages carry the bytes of frames, cut anywhere.
 //!
 //! This module owns the bytes of a message that have not been read as frames yet. It must not know streams.
 
 use bytes::Bytes;
-use kubestream::spdy::Limits;
 use kubestream::upgrade::Protocol;
-use kubestream::websocket::{Fault, Piece, WebSocketError};
+use kubestream::wire::Limits;
+use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
 
 use super::event::{Events, TapError, TapEvent};
 use super::framing::Messages;
@@ -22,7 +22,7 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(limits: &Limits) -> Self {
-        let spdy = Spdy::new(Protocol::Tunnel, limits);
+        let spdy = Spdy::new(Protocol::TunneledPortForward, limits);
         Self { messages: Messages::both(limits), carried: Both::default(), spdy }
     }
 
@@ -32,7 +32,7 @@ impl Tunnel {
         }
         match self.messages[side].next(bytes)? {
             None => return Ok(false),
-            // A Go server sends text to say that something went wrong, and closes.
+            // A Go server sends a text message to report an error, and closes the connection.
             Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
             Some(Piece::Data { payload, .. }) => self.carried[side] = payload,
             Some(Piece::Ping(_) | Piece::Pong(_)) => {}

@@ -1,13 +1,13 @@
-//! Why translating failed, and which side caused it.
+//! The errors of translating, and which side caused each.
 //!
-//! This module owns the type only. What is an error is decided where it happens.
+//! This module owns the type only. The other modules decide what is an error.
 
 use kubestream::upgrade::Protocol;
 use kubestream::{Initiator, exec, portforward};
 
 use crate::side::Side;
 
-/// Why two sides were not joined, or did not end in good order.
+/// Why two sides were not joined, or did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranslateError {
@@ -59,7 +59,7 @@ impl TranslateError {
         }
     }
 
-    /// Whether the client failed without having ended its session itself, in good order.
+    /// True if the client failed before it had ended its session in an orderly way.
     pub(super) fn is_lost_client(&self) -> bool {
         match self {
             Self::Mismatch { .. } => false,

@@ -1,6 +1,6 @@
 //! Joins two exec or attach sessions.
 //!
-//! This module owns the order of the end: the status goes to the client behind all output, and once the status is there nothing more
+//! This module owns the order of the end: the status goes to the client after all output, and once the status is there nothing more
 //! goes to the backend.
 
 use std::pin::pin;
@@ -25,14 +25,15 @@ pub(super) async fn join(
     options: &Options,
     linger: Duration,
 ) -> Result<(), TranslateError> {
-    // The client's streams first: over SPDY nothing may run before the client has made all of them. A WebSocket has all at once.
+    // The client's streams come first: over SPDY nothing may run before the client has opened all of them. Over
+    // WebSocket all streams exist at once.
     let process = client.accept_exec_with(streams, options.clone()).await;
     let mut process = process.map_err(client_failed)?;
     let mut asked = Box::pin(async move { backend.exec_with(streams, options.clone()).await });
     let remote = tokio::select! {
         remote = &mut asked => remote,
         () = process.client_gone() => {
-            // The client may have sent everything before it went.
+            // The client may have sent everything before it left.
             if !client.peer_said_goodbye() || process.stdin.is_none() {
                 return Err(gone(&client));
             }
@@ -42,7 +43,7 @@ pub(super) async fn join(
     let mut remote = match remote {
         Ok(remote) => remote,
         Err(error) => {
-            // If the client is gone too, the first error says more.
+            // If the client has gone too, the first error says more.
             let _ = process.exit(internal(&error)).await;
             return Err(backend_failed(error));
         }
@@ -70,7 +71,7 @@ pub(super) async fn join(
                 if !client.peer_said_goodbye() || all_typed {
                     return Err(gone(&client));
                 }
-                // All of its stdin and its end are passed on, as long as the backend takes any of it.
+                // Passes on all of the client's stdin and its end, while the backend takes any of it.
                 loop {
                     let before = taken.load(Ordering::Relaxed);
                     tokio::select! {
@@ -123,7 +124,7 @@ fn internal(error: &Error) -> ExitStatus {
     ExitStatus::Failed(Box::new(Status::internal_error(error.to_string())))
 }
 
-/// Passes on stdin and its end. Once the process takes no more, the rest is dropped.
+/// Passes on stdin and its end. If the process takes no more, the rest is dropped.
 async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &AtomicU64) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     loop {
@@ -137,7 +138,7 @@ async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &At
             None => return to.finish(),
             // The client broke stdin off, and the session goes on.
             Some(Err(StreamError::Reset(_))) => return to.break_off(),
-            // The client is lost, and its stdin did not end.
+            // The client is lost, so its stdin did not end.
             Some(Err(_)) => return std::future::pending().await,
         }
     }

@@ -42,7 +42,7 @@ pub(super) async fn join(
             },
         }
     };
-    // One side has ended, and what it sent may not be passed on yet. Wait for that as long as bytes move.
+    // One side has ended, but what it sent may not have been passed on yet. Wait for that while bytes move.
     while !connections.is_empty() {
         let before = moved.load(Ordering::Relaxed);
         match timeout(patience, connections.next()).await {
@@ -83,34 +83,35 @@ fn reason(error: &Error) -> String {
 #[derive(Default)]
 struct Way {
     held: Option<Bytes>,
-    /// The sink takes no more. What comes is still read, and dropped, so that it does not hold up other connections.
+    /// The sink takes no more. Whatever comes is still read, and dropped, so that it does not block other connections.
     discards: bool,
     over: bool,
 }
 
 /// Moves bytes both ways, each piece as it came, until both directions have ended or one fails.
 async fn relay(mut local: Connection, mut remote: Connection, moved: &AtomicU64) {
-    // If the client breaks off, the backend must read an error and not an end, even if the backend's own end came before.
+    // If the client breaks off, the backend must read an error instead of an end, even if the backend has already ended
+    // its own direction.
     remote.fail_on_drop();
     let (mut up, mut down) = (Way::default(), Way::default());
     let failed = poll_fn(|cx| {
-        // What the backend says went wrong takes precedence over the client's error.
+        // The backend's error takes precedence over the client's.
         if let Poll::Ready(Err(error)) = poll_way(&mut down, &mut remote, &mut local, moved, cx) {
             return Poll::Ready(Some(error));
         }
         if let Poll::Ready(Err(_)) = poll_way(&mut up, &mut local, &mut remote, moved, cx) {
             return Poll::Ready(None);
         }
-        // While a sink takes nothing, its source is not read, so ask whether the source was given up: a client that breaks off, and on
-        // either side a connection that was reset because it held up others.
+        // While a sink takes nothing, its source is not read. So check whether the source was given up: by a client
+        // that breaks off, or, on either side, by the reset of a connection that blocked others.
         let given_up = up.held.is_some() && local.poll_given_up(cx).is_ready()
             || down.held.is_some() && remote.poll_given_up(cx).is_ready();
-        // Asked of this stream and not of the multiplexer: the multiplexer keeps a list of wakers, which would grow with each forwarded
-        // connection.
+        // The stream is asked and not the multiplexer, because the multiplexer keeps a list of wakers that would grow
+        // with each forwarded connection.
         let client_gone = local.poll_gone(cx).is_ready();
-        // What a client sent before it went is passed on, and no answer is waited for.
+        // What a client sent before it left is passed on. No answer is awaited.
         let all = up.over && (down.over || client_gone);
-        // The backend has ended and takes nothing more. A client that still sends has to hear of it.
+        // The backend has ended and takes nothing more. A client that still sends must be told.
         let all = all || up.discards && down.over;
         if given_up || down.discards || all { Poll::Ready(None) } else { Poll::Pending }
     })
@@ -121,7 +122,7 @@ async fn relay(mut local: Connection, mut remote: Connection, moved: &AtomicU64)
     }
 }
 
-/// Ready once the direction has ended, or with what its source failed with.
+/// Ready when the direction has ended, or with the error of its source.
 fn poll_way(
     way: &mut Way,
     from: &mut Connection,
@@ -142,7 +143,7 @@ fn poll_way(
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(())) => drop(moved.fetch_add(1, Ordering::Relaxed)),
-                // The other direction tells why.
+                // The other direction reports the error.
                 Poll::Ready(Err(_)) => way.discards = true,
             }
         }

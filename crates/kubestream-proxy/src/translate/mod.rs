@@ -1,4 +1,4 @@
-//! Joins two connections that speak different protocols: the same session on another carrier or in another version.
+//! Joins two connections that speak different protocols: the same session on another transport or in another version.
 //!
 //! This module owns what the end of one side becomes on the other side. It must not frame anything itself: towards the client it is a
 //! server of [`kubestream::exec`] or [`kubestream::portforward`], towards the backend a client of theirs, and it joins their streams.
@@ -31,16 +31,16 @@ pub struct TranslateConfig {
     pub port_forward: portforward::Options,
 }
 
-/// Joins two connections whose handshakes are over, on any carriers: exec and attach in any version, with the `streams` that the
-/// request asked for, or port-forward in any form.
+/// Joins two connections whose handshakes are over, on any transports: exec and attach in any version, with the
+/// `streams` that the request asked for, or port-forward by any of its protocols.
 ///
 /// An end on one side becomes an end on the other side, and a status becomes a status, each in the form of that side's version. What
 /// one side's protocol cannot express does not reach the other side: over WebSocket stdin can end from v5 only, and legacy
 /// port-forward has no half-close.
 ///
-/// If the backend fails, the client's session ends with an InternalError, as behind a kube-apiserver. If the client goes away, its
-/// session ends: once all of its stdin is passed on, the connection to the backend ends as the client's did, in good order or by a
-/// break.
+/// If the backend fails, the client's session ends with an InternalError, as behind a kube-apiserver. If the client
+/// goes away, its session ends: after all of its stdin has been passed on, the connection to the backend ends as the
+/// client's did, in an orderly way or by a break.
 ///
 /// It returns when both connections are closed.
 ///
@@ -85,7 +85,7 @@ where
     let (mut near_ended, mut far_ended) = (false, false);
     let joined = loop {
         tokio::select! {
-            // First, because the drivers must not write an end for a stream that was dropped without one.
+            // The drivers come last, because they must not write an end for a stream that was dropped without an end.
             biased;
             joined = &mut joined => break joined,
             _ = &mut near_driver, if !near_ended => near_ended = true,
@@ -93,7 +93,8 @@ where
         }
     };
     if joined.as_ref().is_err_and(TranslateError::is_lost_client) {
-        // The client's break becomes a break of the backend's connection: the backend must not take what it has for all of it.
+        // If the client breaks off, the connection to the backend must break too, because the backend must not take
+        // what it has for the whole input.
         drop(far_driver);
         if !near_ended {
             let _ = near_driver.await;

@@ -1,9 +1,9 @@
-// client-go-forward is client-go's port-forward, as a peer to be measured with: benches/support/local.rs has the server and the
-// clients of its local ports.
+// client-go-forward is client-go's port-forward as a peer of the benchmarks. benches/support/local.rs holds the server,
+// and the clients of its local ports.
 //
 //	cd interop/benches/go && go build -o bin/ ./...
 //
-// It prints one line, its local ports, and forwards until stdin closes.
+// It prints one line with its local ports, and forwards until stdin closes.
 package main
 
 import (
@@ -22,9 +22,9 @@ import (
 )
 
 var (
-	target = flag.String("url", "", "the whole port-forward URL")
-	tunnel = flag.Bool("tunnel", false, "through the WebSocket tunnel, not over SPDY")
-	ports  = flag.String("ports", "0:1", "LOCAL:REMOTE with commas")
+	target = flag.String("url", "", "the port-forward URL")
+	tunnel = flag.Bool("tunnel", false, "use the WebSocket tunnel instead of SPDY")
+	ports  = flag.String("ports", "0:1", "LOCAL:REMOTE pairs, separated by commas")
 )
 
 func main() {

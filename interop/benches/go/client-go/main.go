@@ -1,9 +1,9 @@
-// client-go is its WebSocket executor, as a peer to be measured with. The query of the URL says what the server does, as in
-// benches/support/websocket.rs: each transfer twice, to warm up first, and only the second is measured.
+// client-go is client-go's WebSocket executor as a peer of the benchmarks. The query of the URL says what the server
+// does, as in benches/support/websocket.rs. Each transfer runs twice: the first warms up, and the second is measured.
 //
 //	cd interop/benches/go && go build -o bin/ ./...
 //
-// It prints one line: the seconds of a transfer; p50 and p99 in µs and round trips a second of an echo.
+// It prints one line: the seconds of a transfer, or p50 and p99 in µs and the round trips per second of an echo.
 package main
 
 import (
@@ -21,10 +21,10 @@ import (
 )
 
 var (
-	target = flag.String("url", "", "the whole exec URL with its query")
+	target = flag.String("url", "", "the exec URL with its query")
 	do     = flag.String("do", "to-server", "to-server, to-client or echo")
-	total  = flag.Int("bytes", 256<<20, "bytes of the transfer")
-	warmUp = flag.Int("warm-up", 32<<20, "bytes of the one before it")
+	total  = flag.Int("bytes", 256<<20, "bytes of the measured transfer")
+	warmUp = flag.Int("warm-up", 32<<20, "bytes of the transfer that warms up")
 )
 
 const (
@@ -32,7 +32,7 @@ const (
 	echoes  = 4_000
 )
 
-// work is the command's stdin and stdout, as far as the executor sees them. The executor reads the one and writes the other.
+// work is the command's stdin and stdout, as the executor sees them. The executor reads stdin and writes stdout.
 type work interface {
 	io.Reader
 	io.Writer
@@ -59,7 +59,7 @@ func main() {
 	it.report()
 }
 
-// sending gives as many bytes as are asked for, which is 32 KiB, and waits for a byte after each part.
+// sending gives as many bytes as the executor asks for, which is 32 KiB, and waits for a byte after each part.
 type sending struct {
 	parts   []int
 	left    int
@@ -93,7 +93,7 @@ func (s *sending) Write(from []byte) (int, error) {
 
 func (s *sending) report() { fmt.Println(s.seconds) }
 
-// receiving asks for each part with a byte, once the last has come.
+// receiving asks for each part with a byte, after the previous part has come.
 type receiving struct {
 	parts   []int
 	next    int
@@ -118,7 +118,7 @@ func (r *receiving) Read(into []byte) (int, error) {
 	return 1, nil
 }
 
-// Write runs beside Read, but only between its asking and its waiting.
+// Write runs concurrently with Read, but only after Read has asked for a part and while it waits.
 func (r *receiving) Write(from []byte) (int, error) {
 	r.left -= len(from)
 	if r.left == 0 {

@@ -1,5 +1,6 @@
-// proxy is the middle of the chain as kube-apiserver has it: apimachinery's upgrade-aware proxy in front of a backend, or with
-// -translate the apiserver's StreamTranslator, WebSocket v5 in front of SPDY. Its first line is where it listens.
+// proxy is the middle of the chain, as in kube-apiserver: apimachinery's upgrade-aware proxy in front of a backend or,
+// with -translate, the apiserver's StreamTranslator, WebSocket v5 in front of SPDY. Its first line is the address on
+// which it listens.
 package main
 
 import (
@@ -15,8 +16,8 @@ import (
 )
 
 var (
-	backend   = flag.String("backend", "", "http://127.0.0.1:PORT")
-	translate = flag.Bool("translate", false, "WebSocket v5 in front of a backend of SPDY")
+	backend   = flag.String("backend", "", "the URL of the backend, http://127.0.0.1:PORT")
+	translate = flag.Bool("translate", false, "translate WebSocket v5 to a SPDY backend")
 )
 
 func main() {

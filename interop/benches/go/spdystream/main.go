@@ -1,9 +1,10 @@
-// spdystream is moby/spdystream on a raw TCP connection, as a peer to be measured with and against. A stream's header
-// `do` says what the accepting side does with it, as in benches/support/ours.rs.
+// spdystream is moby/spdystream on a raw TCP connection, as client or server of the benchmarks. A stream's header `do`
+// says what the accepting side does with it, as in benches/support/ours.rs.
 //
 //	cd interop/benches/go && go build -o bin/ ./...
 //
-// -dial prints one line: the seconds of a write; p50 and p99 in µs and round trips a second of an echo; opens a second.
+// -dial prints one line: the seconds of a write; p50 and p99 in µs and the round trips per second of an echo; streams
+// opened per second.
 package main
 
 import (
@@ -25,10 +26,10 @@ var (
 	listen = flag.Bool("listen", false, "accept connections on 127.0.0.1 and print the address")
 	dial   = flag.String("dial", "", "connect to this address")
 	do     = flag.String("do", "write", "dialling: write, echo or open")
-	size   = flag.Int("size", 32<<10, "bytes of a write")
+	size   = flag.Int("size", 32<<10, "bytes of each write")
 	total  = flag.Int("bytes", 256<<20, "bytes of all writes")
 	warmUp = flag.Int("warm-up", 32<<20, "bytes written before the clock starts")
-	atOnce = flag.Int("at-once", 1, "opens at a time")
+	atOnce = flag.Int("at-once", 1, "how many streams to open concurrently")
 )
 
 const (
@@ -70,7 +71,7 @@ func serve() {
 		check(err)
 		conn, err := spdystream.NewConnection(socket, true)
 		check(err)
-		// The handler runs in a frame worker: reading there would block the frames to read.
+		// The handler runs in a frame worker, where reading would block the frames to read.
 		go conn.Serve(func(stream *spdystream.Stream) {
 			check(stream.SendReply(http.Header{}, false))
 			go act(stream)

@@ -1,6 +1,6 @@
-//! kube's `Api::<Pod>::exec` as the client of a server of ours.
+//! kube's `Api::<Pod>::exec` as the client of this library's server.
 //!
-//! Owns the same work through kube's pipes, which are all that its users have.
+//! Does the same work through kube's pipes, the only access that kube offers.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use bench_support::raw::{ECHOES, WARM_UP};
 use bench_support::table::Sample;
 use bench_support::{Flavor, Meter, Outcome, PAGE, Plan, aligned, aligned_mut, latencies, serve_one, websocket};
 
-/// `pipe`: how many bytes kube's pipes hold, where the user says it.
+/// `pipe` is the capacity of kube's pipes in bytes; `None` leaves kube's default.
 pub(crate) fn to_server(flavor: Flavor, plan: Plan, pipe: Option<usize>) -> Outcome<Sample> {
     with_client(flavor, websocket::to_server_command(plan), pipe, async move |stdin, stdout| {
         let data = aligned(plan.size);

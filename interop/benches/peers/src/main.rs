@@ -1,7 +1,8 @@
-//! Exec over WebSocket v5, by the crate and by others, in the same rounds.
+//! Compares exec over WebSocket v5 through this library and through others, in the same rounds.
 //!
-//! `cargo run --release --package kubestream-peers` runs all, `-- to-server` some; `ROUNDS=9` changes the number of
-//! rounds (5). A crate of its own: kube brings over a hundred others, which the tests need not build.
+//! `cargo run --release --package kubestream-peers` runs all cases, `-- to-server` some. `ROUNDS=9` sets the number of
+//! rounds (default 5). It is a crate of its own because kube needs over a hundred other crates, which the tests should
+//! not have to build.
 
 mod kube_rs;
 mod messages;
@@ -18,9 +19,9 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const GROUPS: [(&str, Group); 3] = [("to-server", to_server), ("to-client", to_client), ("echo", echo)];
 
 const PLAN: Plan = Plan { size: 32 * 1024, bytes: 512 << 20, streams: 1, copy_out: false, copy_in: false };
-/// For what is slower by far: ratios are of rates.
+/// A smaller plan for slow peers. Ratios compare rates, so the size does not matter.
 const SHORT: Plan = Plan { bytes: 128 << 20, ..PLAN };
-/// Bytes of kube's pipes. Without a word from the user they have 1 KiB.
+/// The capacity of kube's pipes in bytes. Its default is 1 KiB.
 const PIPE: Option<usize> = Some(256 * 1024);
 
 fn main() -> Outcome<()> {
@@ -28,7 +29,7 @@ fn main() -> Outcome<()> {
     run_groups(GROUPS, &wanted)
 }
 
-/// The cases of both runtimes, each against what is ours there.
+/// The cases for both runtimes. Each case is compared with this library on the same runtime.
 fn cases<const N: usize>(of: impl Fn(Flavor) -> [(&'static str, Measure); N]) -> Vec<Case> {
     let mut cases = Vec::new();
     for flavor in Flavor::ALL {

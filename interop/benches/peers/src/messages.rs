@@ -1,6 +1,6 @@
-//! WebSocket libraries at both ends, with v5's framing in the messages: the channel and its bytes.
+//! WebSocket libraries at both ends, with v5's framing in the messages: the channel, then its bytes.
 //!
-//! Owns the same work for each of them. Messages are built as any user has to, and fed without a flush between them.
+//! Does the same work with each library. Messages are built as any user would build them, without a flush between them.
 
 use std::time::Instant;
 
@@ -16,11 +16,11 @@ use bench_support::{Flavor, Meter, Outcome, Plan, aligned, ends, latencies};
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 
-/// A connection whose messages are `M`.
+/// A connection whose messages have the type `M`.
 struct Messages<S, M> {
     socket: S,
     wrap: fn(Bytes) -> M,
-    /// Nothing where it is not one of bytes.
+    /// Returns `None` for a message that is not binary.
     unwrap: fn(M) -> Option<Bytes>,
 }
 
@@ -42,7 +42,7 @@ where
         Ok(())
     }
 
-    /// The data of the next message. `None`: the other end is done.
+    /// Returns the data of the next message, or `None` if the other end is done.
     async fn next(&mut self) -> Outcome<Option<Bytes>> {
         let Some(Ok(message)) = self.socket.next().await else { return Ok(None) };
         Ok((self.unwrap)(message).map(|data| data.slice(1..)))
@@ -84,7 +84,7 @@ where
                 }
             }
         }
-        // Until the client has all of it.
+        // Until the client has received everything.
         while self.next().await?.is_some() {}
         Ok(())
     }

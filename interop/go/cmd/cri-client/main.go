@@ -1,5 +1,5 @@
-// cri-client makes one call to a container runtime, through the client that the kubelet and crictl have.
-// What it sends and prints are CRI's own messages, as JSON. A call that fails prints its code and its message.
+// cri-client makes one call to a container runtime, through the client of the kubelet and crictl. It sends and prints
+// CRI's own messages as JSON. For a call that fails it prints the code and the message.
 package main
 
 import (
@@ -23,12 +23,12 @@ import (
 )
 
 var (
-	endpoint = flag.String("endpoint", "", "the runtime's socket, unix:///path")
-	call     = flag.String("call", "", "what to call, as CRI names it")
-	request  = flag.String("request", "{}", "its request, as JSON")
+	endpoint = flag.String("endpoint", "", "the runtime's socket, unix:///PATH")
+	call     = flag.String("call", "", "the call, by its name in CRI")
+	request  = flag.String("request", "{}", "the request as JSON")
 )
 
-// patience is the kubelet's own, for calls that do not stop or run anything.
+// patience is the kubelet's own limit for calls that neither stop nor run anything.
 const patience = 10 * time.Second
 
 func main() {
@@ -118,7 +118,7 @@ func run(ctx context.Context, runtime internalapi.RuntimeService, images interna
 	return nil, nil
 }
 
-// execSync has the exit code in the error, as the kubelet's probes take it from there.
+// execSync takes the exit code from the error, as the kubelet's probes do.
 func execSync(ctx context.Context, runtime internalapi.RuntimeService) (any, error) {
 	asked := read(&v1.ExecSyncRequest{})
 	stdout, stderr, err := runtime.ExecSync(ctx, asked.ContainerId, asked.Cmd, time.Duration(asked.Timeout)*time.Second)

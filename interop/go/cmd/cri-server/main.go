@@ -1,4 +1,4 @@
-// cri-server is k8s.io/cri-streaming's server over local processes: SPDY, and WebSocket without v5.
+// cri-server is k8s.io/cri-streaming's server over local processes. It speaks SPDY, and WebSocket without v5.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	tls         = flag.String("tls", "", "serve over TLS, as 127.0.0.1, and write to this file by what authority")
+	tls         = flag.String("tls", "", "serve over TLS with a certificate for 127.0.0.1, and write the authority's certificate to this file")
 	noWebSocket = flag.Bool("no-websocket", false, "answer every WebSocket request with 403, as a gateway or OpenShift does")
 )
 

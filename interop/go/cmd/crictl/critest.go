@@ -1,5 +1,6 @@
-// Package critest is what critest is made of: crictl is a tool of this module, but a package of tests can be neither that nor
-// imported, and go.sum has to have all that it needs. The two have a module of their own, so that the other peers stay light.
+// Package critest pins what critest needs. crictl can be a tool of this module. critest is a package of tests, which
+// can be neither a tool nor imported, and go.sum must list everything that it needs. Both have a module of their own,
+// so that the other peers stay small.
 package critest
 
 import (

@@ -1,6 +1,6 @@
-// exec-client runs client-go's own executors against a server: the client half that kubectl has.
-// The streams it opens follow the query of the URL. The command's output passes through; the result goes to fd 3,
-// or to a file, so that it never mixes with the output.
+// exec-client runs client-go's executors against a server: the client half of kubectl. It opens the streams that the
+// URL's query asks for. The command's output passes through. The result goes to fd 3 or to a file, and so never mixes
+// with the output.
 package main
 
 import (
@@ -26,24 +26,24 @@ import (
 )
 
 var (
-	target    = flag.String("url", "", "the whole exec URL with its query")
+	target    = flag.String("url", "", "the exec URL with its query")
 	transport = flag.String("transport", "spdy", "spdy, websocket, or fallback: websocket first, as kubectl does")
 	method    = flag.String("method", "POST", "POST or GET for SPDY; a WebSocket request is a GET")
-	protocols = flag.String("protocols", "", "what to offer, in order; without it v4 to v1 over SPDY and client-go's own choice over WebSocket, v5")
-	stdin     = flag.String("stdin", "none", "a file, - for this process's stdin, or none")
+	protocols = flag.String("protocols", "", "protocols to offer, in order (default: v4 to v1 over SPDY, and client-go's own v5 over WebSocket)")
+	stdin     = flag.String("stdin", "none", "a file, or - for this process's stdin, or none")
 	tty       = flag.Bool("tty", false, "ask for a terminal: no stderr stream, and a resize stream from v3 on")
 	resize    = flag.String("resize", "", "terminal sizes such as 80x24,132x50, sent 300 ms apart")
-	result    = flag.String("result", "", "file for the result instead of fd 3")
+	result    = flag.String("result", "", "write the result to this file instead of fd 3")
 )
 
-// outcome has exitCode -1 where no exit code arrived: a refusal, a lost connection, or the plain text of v1 to v3.
+// outcome has exitCode -1 if no exit code arrived: after a refusal, a lost connection, or the plain text of v1 to v3.
 type outcome struct {
 	ExitCode int    `json:"exitCode"`
 	Error    string `json:"error"`
 }
 
 func main() {
-	// First, while fd 3 can only be what the driver has opened.
+	// This runs first, while fd 3 can only be a descriptor from the driver.
 	report := inherited(3)
 	peer.Start()
 	if *result != "" {
@@ -119,7 +119,7 @@ func overWebSocket(u *url.URL) (remotecommand.Executor, error) {
 	return remotecommand.NewWebSocketExecutorForProtocols(config, "GET", u.String(), strings.Split(*protocols, ",")...)
 }
 
-// withFallback has kubectl's own condition for the second request.
+// withFallback sends the second request under the same condition as kubectl.
 func withFallback(u *url.URL) (remotecommand.Executor, error) {
 	first, err := overWebSocket(u)
 	if err != nil {
@@ -194,8 +194,8 @@ func (s *sizes) Next() *remotecommand.TerminalSize {
 	return &remotecommand.TerminalSize{Width: uint16(w), Height: uint16(h)}
 }
 
-// inherited returns the descriptor if the driver has opened it for writing. The Go runtime opens descriptors of its
-// own (epoll, a cgroup file), which have no file type or are read-only.
+// inherited returns the descriptor if the driver has opened it for writing. The Go runtime opens descriptors of its own
+// (epoll, a cgroup file); those have no file type or are read-only.
 func inherited(fd int) io.Writer {
 	var stat syscall.Stat_t
 	if syscall.Fstat(fd, &stat) != nil || stat.Mode&syscall.S_IFMT == 0 {

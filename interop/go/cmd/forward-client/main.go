@@ -1,5 +1,5 @@
-// forward-client runs client-go's own port-forward against a server: the client half that kubectl has, without kubectl.
-// It prints its local ports once they listen, and forwards until stdin closes. How it ended otherwise is a line of JSON too.
+// forward-client runs client-go's port-forward against a server: the client half of kubectl. It prints its local ports
+// when they listen, and forwards until stdin closes. If it ends for another reason, it prints that as a line of JSON.
 package main
 
 import (
@@ -21,9 +21,9 @@ import (
 )
 
 var (
-	target    = flag.String("url", "", "the whole port-forward URL")
+	target    = flag.String("url", "", "the port-forward URL")
 	transport = flag.String("transport", "fallback", "spdy, tunnel, or fallback: the tunnel first, as kubectl does")
-	ports     = flag.String("ports", "", "LOCAL:REMOTE with commas; 0 or nothing is a free local port")
+	ports     = flag.String("ports", "", "LOCAL:REMOTE pairs, separated by commas; LOCAL 0 or empty is a free port")
 )
 
 func main() {
@@ -93,7 +93,8 @@ func dialer(u *url.URL) (httpstream.Dialer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// kubectl's own condition for the second request. apimachinery's function of this name does not know the error that the tunnel has.
+	// kubectl uses this condition for the second request. apimachinery's function of the same name does not know the
+	// tunnel's error.
 	return portforward.NewFallbackDialer(first, second, func(err error) bool {
 		return streaming.IsUpgradeFailure(err) || streaming.IsHTTPSProxyError(err)
 	}), nil

@@ -1,11 +1,11 @@
-// frames reads SPDY frames from stdin with moby/spdystream's framer and prints one line of JSON for each.
-// It is the oracle for "what we encode, Go reads": it fails where the framer does, and also where the framer
-// reads more or less than the frame's length says, which spdystream itself does not check for every type.
+// frames reads SPDY frames from stdin with moby/spdystream's framer, and prints one line of JSON for each. It checks
+// that Go reads what this library encodes. It fails if the framer fails, and also if the framer reads more or less than
+// the frame's length says, which spdystream does not check for every type.
 //
-// With -inputs it is the oracle for "what we decode, Go reads alike": stdin is inputs, each behind its length in four
-// bytes, and each is read by a framer of its own and answered in one line, {"frames": […], "error": …, "offset": …,
-// "cut": …}. An error is an answer there, and no failure: the offset is that of its frame, which is cut where the framer
-// wanted more than the input has.
+// With -inputs it checks that Go decodes as this library does. stdin is a list of inputs, each after its length in four
+// bytes. A framer of its own reads each input, and one line answers it: {"frames": […], "error": …, "offset": …, "cut":
+// …}. An error is part of the answer and not a failure. The offset is that of the bad frame; cut is true if the framer
+// wanted more bytes than the input has.
 package main
 
 import (
@@ -30,11 +30,11 @@ import (
 
 var (
 	hexLimit = flag.Int("hex-limit", 1<<20, "print the payload of DATA frames up to this many bytes")
-	inputs   = flag.Bool("inputs", false, "stdin is inputs, each behind its length in four bytes: a line for each")
+	inputs   = flag.Bool("inputs", false, "stdin is a list of inputs, each after its length in four bytes; print a line for each")
 )
 
-// counted keeps the head of the current frame and the number of bytes read, both of which the framer hides, and
-// whether there was nothing more to read.
+// counted keeps what the framer hides: the head of the current frame, the number of bytes read, and whether the input
+// has ended.
 type counted struct {
 	from  io.Reader
 	head  [8]byte
@@ -112,7 +112,7 @@ func open(from io.Reader) (*counted, *spdy.Framer) {
 	return in, framer
 }
 
-// next is what the next frame says, and nothing between two frames at the end.
+// next describes the next frame, or returns nil at the end if no frame has begun.
 func next(in *counted, framer *spdy.Framer) (map[string]any, error) {
 	in.start += in.read
 	in.read = 0
@@ -171,8 +171,8 @@ func describe(frame spdy.Frame) map[string]any {
 	}
 }
 
-// headers gives [name, value] pairs sorted by name, names in lower case and values joined by NUL, as on the wire.
-// A value that is not UTF-8 becomes {"hex": "…"}; the framer takes no such name.
+// headers returns [name, value] pairs sorted by name, with names in lower case and values joined by NUL, as on the
+// wire. A value that is not UTF-8 becomes {"hex": "…"}; the framer accepts no such name.
 func headers(h http.Header) [][2]any {
 	pairs := [][2]any{}
 	for name, values := range h {

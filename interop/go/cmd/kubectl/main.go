@@ -1,5 +1,5 @@
-// kubectl is the stock kubectl, for machines that have none: k8s.io/kubectl's own command, at the version of the
-// other peers. It has a module of its own, so that the others stay light.
+// kubectl is the stock kubectl, for machines without one: k8s.io/kubectl's own command, at the version of the other
+// peers. It has a module of its own, so that the other peers stay small.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 
 func main() {
 	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
-		// It prints the error as kubectl does and exits with its code: the remote command's, for exec.
+		// Prints the error as kubectl does and exits with its code. For exec that is the remote command's code.
 		util.CheckErr(err)
 		os.Exit(1)
 	}

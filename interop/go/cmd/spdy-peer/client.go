@@ -32,7 +32,7 @@ var clientScenarios = map[string]func(*spdystream.Connection) error{
 	"goaway":      goAwayAfterData,
 }
 
-// runScenarios runs each on a connection of its own and prints its result; one failure fails the process.
+// runScenarios runs each scenario on a connection of its own and prints its result. One failure fails the process.
 func runScenarios() {
 	names := strings.Split(*scenario, ",")
 	if *scenario == "all" {
@@ -67,7 +67,7 @@ func runOne(run func(*spdystream.Connection) error) error {
 	if err != nil {
 		return err
 	}
-	// A server that opens streams is out of the convention.
+	// In this convention a server opens no streams.
 	go conn.Serve(func(stream *spdystream.Stream) { _ = stream.Refuse() })
 	outcome := make(chan error, 1)
 	go func() { outcome <- run(conn) }()
@@ -81,7 +81,7 @@ func runOne(run func(*spdystream.Connection) error) error {
 	}
 	conn.SetCloseTimeout(patience)
 	start := time.Now()
-	// Its error says only that the server has closed first, which it may.
+	// The error only says that the server closed first, which is allowed.
 	_ = conn.CloseWait()
 	if time.Since(start) >= patience {
 		return errors.New("close: a stream was still open")
@@ -111,7 +111,7 @@ func echo(conn *spdystream.Connection, bytes int64) error {
 	return first(read, <-sent)
 }
 
-// halfClose expects every byte after its own FIN, and none before.
+// halfClose expects all bytes after its own FIN, and none before it.
 func halfClose(conn *spdystream.Connection) error {
 	stream, err := open(conn, "half-close", *size)
 	if err != nil {
@@ -136,7 +136,7 @@ func halfClose(conn *spdystream.Connection) error {
 	return first(read, <-sent)
 }
 
-// reset tells RST_STREAM from FIN by what it does to the sending half, as spdystream reads both as the end. The
+// reset tells RST_STREAM from FIN by its effect on the sending half, because spdystream reads both as the end. The
 // connection must survive.
 func reset(conn *spdystream.Connection) error {
 	stream, err := open(conn, "reset", 0)
@@ -168,7 +168,7 @@ func refuse(conn *spdystream.Connection) error {
 	return echo(conn, *size)
 }
 
-// drain closes its own half at once and reads the pattern to its end.
+// drain ends its own half at once and reads the pattern to its end.
 func drain(conn *spdystream.Connection, name string) error {
 	stream, err := open(conn, name, *size)
 	if err != nil {
@@ -207,7 +207,7 @@ func ping(conn *spdystream.Connection) error {
 	return nil
 }
 
-// serverPing has the server send ten PINGs, which spdystream answers, before it ends the stream.
+// serverPing makes the server send ten PINGs, which spdystream answers, before the stream ends.
 func serverPing(conn *spdystream.Connection) error {
 	stream, err := open(conn, "ping", 0)
 	if err != nil {
@@ -241,15 +241,15 @@ func thousand(conn *spdystream.Connection) error {
 	return <-results
 }
 
-// goAwayAfterData reads everything that was sent before the GOAWAY. Its own FIN goes first, since spdystream
-// writes nothing once a GOAWAY has come.
+// goAwayAfterData reads everything that was sent before the GOAWAY. It sends its own FIN first, because spdystream
+// writes nothing after a GOAWAY has come.
 func goAwayAfterData(conn *spdystream.Connection) error {
 	goneAway := make(chan *spdystream.Stream, 1)
 	conn.NotifyClose(goneAway, patience)
 	if err := drain(conn, "goaway"); err != nil {
 		return err
 	}
-	// The channel of spdystream that tells the end of reading cannot tell a GOAWAY from a plain end; this one can.
+	// spdystream's channel for the end of reading cannot tell a GOAWAY from a plain end. This one can.
 	select {
 	case <-goneAway:
 		return nil

@@ -1,6 +1,6 @@
-// spdy-peer is moby/spdystream on a raw TCP connection, without HTTP, in either role. A stream's header `scenario`
-// says how the accepting side treats it; the README of the suite has the table. The peer of a scenario may be this
-// program or any other that keeps to the same convention.
+// spdy-peer is moby/spdystream on a raw TCP connection, without HTTP, as client or server. A stream's header `scenario`
+// says what the accepting side does; the suite's README has the table. The other end may be this program or any that
+// follows the same convention.
 package main
 
 import (
@@ -19,17 +19,17 @@ import (
 
 const (
 	chunk = 32 << 10
-	// patience bounds one step; it is long, because a bound that a slow machine reaches proves nothing.
+	// patience limits one step. It is long, so that a slow machine does not reach it.
 	patience = 30 * time.Second
 )
 
 var (
 	listen   = flag.Bool("listen", false, "accept connections on 127.0.0.1, one after another")
 	dial     = flag.String("dial", "", "connect to this address and run the scenario")
-	scenario = flag.String("scenario", "", "dialling: the scenario, several with commas, or all; listening: for streams without the header")
-	size     = flag.Int64("bytes", 300_000, "dialling: bytes of each transfer; listening: for streams without the header `bytes`")
+	scenario = flag.String("scenario", "", "dialling: scenarios, separated by commas, or all; listening: the scenario of streams without the header")
+	size     = flag.Int64("bytes", 300_000, "bytes of each transfer; listening: for streams without the header `bytes`")
 	goAway   = flag.Int("goaway-after", 0, "listening: GOAWAY after this many completed streams, then close once none is open")
-	logging  = flag.Bool("log", false, "listening: one line of JSON a completed stream and a connection")
+	logging  = flag.Bool("log", false, "listening: print a line of JSON for each completed stream and each connection")
 )
 
 func main() {
@@ -66,7 +66,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// sendPattern writes the pattern in 32 KiB writes: spdystream makes one DATA frame of each.
+// sendPattern writes the pattern in pieces of 32 KiB. spdystream makes one DATA frame of each.
 func sendPattern(stream *spdystream.Stream, bytes int64) error {
 	from := &pattern{end: bytes}
 	buffer := make([]byte, chunk)
@@ -81,7 +81,7 @@ func sendPattern(stream *spdystream.Stream, bytes int64) error {
 	}
 }
 
-// readPattern reads to the end and says where the content first differs from the pattern.
+// readPattern reads to the end and reports where the content first differs from the pattern.
 func readPattern(from io.Reader, bytes int64) error {
 	buffer := make([]byte, chunk)
 	var got int64
@@ -106,7 +106,7 @@ func readPattern(from io.Reader, bytes int64) error {
 	return nil
 }
 
-// digest is the answer of the scenario sink: a decimal count, a space, and the SHA-256 in hex.
+// digest is the answer of the scenario `sink`: a decimal count, a space, and the SHA-256 in hex.
 func digest(from io.Reader) (string, int64, error) {
 	sum := sha256.New()
 	n, err := io.Copy(sum, from)

@@ -29,13 +29,13 @@ func serve() {
 }
 
 func serveConnection(socket net.Conn) {
-	// spdystream leaves the socket open when its read loop ends.
+	// spdystream leaves the socket open when its read loop ends, so it is closed here.
 	defer socket.Close()
 	conn, err := spdystream.NewConnection(socket, true)
 	if err != nil {
 		peer.Fail("%v", err)
 	}
-	// A refused stream is never forgotten by spdystream; without a bound, Close would wait for it for ever.
+	// spdystream never forgets a refused stream. Without a limit, Close would wait for it for ever.
 	conn.SetCloseTimeout(patience)
 
 	var lock sync.Mutex
@@ -52,7 +52,7 @@ func serveConnection(socket net.Conn) {
 			goAwayGracefully(conn)
 		}
 	}
-	// The handler runs inside a frame worker: it may reply, but reading there would block the frames to read.
+	// The handler runs in a frame worker. It may reply, but reading there would block the frames to read.
 	conn.Serve(func(stream *spdystream.Stream) {
 		name := stream.Headers().Get("scenario")
 		if name == "" {
@@ -84,12 +84,12 @@ func serveConnection(socket net.Conn) {
 	}
 }
 
-// goAwayGracefully sends GOAWAY; spdystream then closes the socket once no stream is open.
+// goAwayGracefully sends GOAWAY. spdystream then closes the socket when no stream is open.
 func goAwayGracefully(conn *spdystream.Connection) {
 	go func() { _ = conn.CloseWait() }()
 }
 
-// scenarios has what a server does with a stream that it has replied to. Each returns the bytes it has moved.
+// scenarios says what a server does with a stream after its reply. Each function returns how many bytes it moved.
 var scenarios = map[string]func(*spdystream.Connection, *spdystream.Stream) (int64, error){
 	"echo": func(_ *spdystream.Connection, s *spdystream.Stream) (int64, error) {
 		n, err := io.CopyBuffer(onlyWriter{s}, s, make([]byte, chunk))
@@ -152,12 +152,12 @@ func source(s *spdystream.Stream) (int64, error) {
 	if err := s.Close(); err != nil {
 		return n, err
 	}
-	// What the other side still says is of no interest, but unread it would block other streams.
+	// Whatever the other side still sends is not needed, but would block other streams if it stayed unread.
 	_, err := io.Copy(io.Discard, s)
 	return n, err
 }
 
-// onlyWriter keeps io.Copy from finding a ReadFrom or WriteTo, so that writes have the size of the buffer.
+// onlyWriter hides ReadFrom and WriteTo from io.Copy, so that each write has the size of the buffer.
 type onlyWriter struct{ io.Writer }
 
 func first(errs ...error) error {

@@ -1,6 +1,7 @@
-// translator is the apiserver's own hop for exec: WebSocket v5 in front becomes SPDY v4 to a kubelet, by the apiserver's
-// StreamTranslatorHandler, and a port-forward tunnel the SPDY inside, by its TunnelingHandler. Every other request goes to the kubelet as it is, by the apiserver's upgrade-aware proxy.
-// The kubelet is cri-server, in this process unless -backend names another.
+// translator is the apiserver's hop. For exec, its StreamTranslatorHandler turns WebSocket v5 into SPDY v4 to a
+// kubelet. For port-forward, its TunnelingHandler turns a tunnel into the SPDY inside. Its upgrade-aware proxy passes
+// all other requests to the kubelet unchanged. The kubelet is a cri-server in this process, unless -backend names
+// another.
 package main
 
 import (
@@ -16,7 +17,7 @@ import (
 	"kubestream.test/interop/internal/peer"
 )
 
-var backend = flag.String("backend", "", "http://127.0.0.1:PORT of a server of exec; without it, one in this process")
+var backend = flag.String("backend", "", "the URL of an exec server, http://127.0.0.1:PORT (default: a server in this process)")
 
 func main() {
 	peer.Start()
@@ -35,7 +36,7 @@ func main() {
 
 type apiserver struct{ kubelet *url.URL }
 
-// ServeHTTP does what ExecREST.Connect of kube-apiserver does once the pod's node is known.
+// ServeHTTP does what ExecREST.Connect of kube-apiserver does after it has found the pod's node.
 func (a apiserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/pods" {
 		cri.Pods(w)
@@ -61,7 +62,7 @@ func (a apiserver) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	translator.NewTranslatingHandler(upgradeAware, translating, wsstream.IsWebSocketRequestWithStreamCloseProtocol).ServeHTTP(w, r)
 }
 
-// badGateway has a status of its own, so that a test can tell the proxy's failures from the backend's.
+// badGateway answers with a status of its own, so that a test can tell the proxy's failures from the backend's.
 type badGateway struct{}
 
 func (badGateway) Error(w http.ResponseWriter, _ *http.Request, err error) {

@@ -14,7 +14,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 )
 
-// processes is a runtime whose containers are this machine: a command becomes a local process, over pipes or a pty.
+// processes is a runtime whose containers are this machine: each command is a local process on pipes or a pty.
 type processes struct{}
 
 func (processes) Exec(ctx context.Context, _ string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
@@ -22,14 +22,14 @@ func (processes) Exec(ctx context.Context, _ string, cmd []string, in io.Reader,
 		return errors.New("no command given")
 	}
 	command := exec.CommandContext(ctx, cmd[0], cmd[1:]...)
-	// A driver may kill this server with SIGKILL; the commands must not outlive it.
+	// A driver may kill this server with SIGKILL, and the commands must not outlive it.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	run := piped
 	if tty {
 		run = terminal
 	}
 	err := run(command, in, out, errOut, resize)
-	// containerd ends its outputs before it reports the status, and so does this runtime.
+	// Like containerd, this runtime ends its outputs before it reports the status.
 	for _, stream := range []io.Closer{out, errOut} {
 		if stream != nil {
 			_ = stream.Close()
@@ -38,13 +38,13 @@ func (processes) Exec(ctx context.Context, _ string, cmd []string, in io.Reader,
 	return status(err)
 }
 
-// Attach has a main process for each client: it says every line twice, on stdout and on stderr.
+// Attach starts a main process for each client. It repeats every line on stdout and on stderr.
 func (p processes) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	const script = `while IFS= read -r line; do echo "out:$line"; echo "err:$line" >&2; done`
 	return p.Exec(ctx, id, []string{"sh", "-c", script}, in, out, errOut, tty, resize)
 }
 
-// PortForward does what containerd does: the pod's loopback is this machine's.
+// PortForward dials this machine's loopback, as containerd dials the pod's.
 func (processes) PortForward(ctx context.Context, _ string, port int32, stream io.ReadWriteCloser) error {
 	defer stream.Close()
 	socket, err := (&net.Dialer{}).DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -61,7 +61,7 @@ func (processes) PortForward(ctx context.Context, _ string, port int32, stream i
 }
 
 func piped(command *exec.Cmd, in io.Reader, out, errOut io.WriteCloser, _ <-chan remotecommand.TerminalSize) error {
-	// A plain nil, not a nil in an interface, is what makes os/exec use the null device.
+	// A plain nil makes os/exec use the null device; a nil inside an interface would not.
 	if out != nil {
 		command.Stdout = out
 	}
@@ -69,7 +69,7 @@ func piped(command *exec.Cmd, in io.Reader, out, errOut io.WriteCloser, _ <-chan
 		command.Stderr = errOut
 	}
 	if in != nil {
-		// Not command.Stdin: Wait would then wait for the client's end of stdin, which may never come.
+		// With command.Stdin, Wait would wait for the end of the client's stdin, which may never come.
 		stdin, err := command.StdinPipe()
 		if err != nil {
 			return err
@@ -109,8 +109,8 @@ func terminal(command *exec.Cmd, in io.Reader, out, _ io.WriteCloser, resize <-c
 	return command.Wait()
 }
 
-// status turns the end of the process into what cri-streaming expects: a CodeExitError carries an exit code,
-// and any other error becomes an InternalError.
+// status converts the end of the process for cri-streaming: a CodeExitError carries an exit code, and any other error
+// becomes an InternalError.
 func status(err error) error {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {

@@ -8,13 +8,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Exec is an exec request as its URL says it, or an attach.
+// Exec is an exec or attach request, read from its URL.
 type Exec struct {
 	runtimeapi.ExecRequest
 	namespace, pod, operation string
 }
 
-// ParseExec takes /exec/{ns}/{pod}[/{uid}]/{container} and /api/v1/namespaces/{ns}/pods/{pod}/exec, and the same of attach.
+// ParseExec accepts /exec/{ns}/{pod}[/{uid}]/{container} and /api/v1/namespaces/{ns}/pods/{pod}/exec, and the same
+// paths with attach.
 func ParseExec(u *url.URL) (*Exec, bool) {
 	query := u.Query()
 	exec := &Exec{ExecRequest: runtimeapi.ExecRequest{
@@ -41,14 +42,15 @@ func ParseExec(u *url.URL) (*Exec, bool) {
 	return exec, true
 }
 
-// IsPortForward takes /portForward/{ns}/{pod} and /api/v1/namespaces/{ns}/pods/{pod}/portforward.
+// IsPortForward accepts /portForward/{ns}/{pod} and /api/v1/namespaces/{ns}/pods/{pod}/portforward.
 func IsPortForward(u *url.URL) bool {
 	part := strings.Split(strings.Trim(u.Path, "/"), "/")
 	return part[0] == "portForward" && len(part) == 3 ||
 		len(part) == 7 && strings.Join(part[:3], "/") == "api/v1/namespaces" && part[4] == "pods" && part[6] == "portforward"
 }
 
-// KubeletURL is where an apiserver sends the request: the kubelet's path, and the kubelet's names in the query.
+// KubeletURL is the URL to which an apiserver sends the request: the kubelet's path, with the kubelet's names in the
+// query.
 func (e *Exec) KubeletURL(kubelet *url.URL) *url.URL {
 	query := url.Values{"command": e.Cmd}
 	for name, on := range map[string]bool{"input": e.Stdin, "output": e.Stdout, "error": e.Stderr, "tty": e.Tty} {
@@ -61,7 +63,7 @@ func (e *Exec) KubeletURL(kubelet *url.URL) *url.URL {
 	return location
 }
 
-// IsAttach tells the two apart.
+// IsAttach is true for attach and false for exec.
 func (e *Exec) IsAttach() bool { return e.operation == "attach" }
 
 func on(query url.Values, names ...string) bool {

@@ -1,6 +1,6 @@
 // Package cri is k8s.io/cri-streaming's own server, the one in containerd and CRI-O, over a runtime that runs local
-// processes, and the hops in front of it: an exec request on an apiserver's or a kubelet's path gets a token from the
-// server and is handed to it in this process, under the token's path and without its query.
+// processes, and the hops in front of it. An exec request on an apiserver's or a kubelet's path gets a token from the
+// server. It is then handed to the server in this process, under the token's path and without its query.
 package cri
 
 import (
@@ -20,12 +20,12 @@ import (
 )
 
 var (
-	protocols = flag.String("protocols", "v4.channel.k8s.io,v3.channel.k8s.io,v2.channel.k8s.io,channel.k8s.io", "SupportedRemoteCommandProtocols, which are SPDY's: those of WebSocket are fixed")
+	protocols = flag.String("protocols", "v4.channel.k8s.io,v3.channel.k8s.io,v2.channel.k8s.io,channel.k8s.io", "SupportedRemoteCommandProtocols, for SPDY only; WebSocket's are fixed")
 	creation  = flag.Duration("creation-timeout", 30*time.Second, "StreamCreationTimeout")
 	idle      = flag.Duration("idle-timeout", 4*time.Hour, "StreamIdleTimeout")
 )
 
-// Server makes the handler from the flags.
+// Server builds the handler from the flags.
 func Server() http.Handler {
 	config := streaming.DefaultConfig
 	config.Addr = "127.0.0.1:0"
@@ -41,7 +41,7 @@ func Server() http.Handler {
 
 type front struct{ server streaming.Server }
 
-// Pods is what a kubelet says at /pods of the one pod here, as far as kubectl asks.
+// Pods is a kubelet's answer at /pods about the only pod here, with the fields that kubectl needs.
 func Pods(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, `{"kind":"PodList","apiVersion":"v1","items":[{"metadata":{"name":"demo","namespace":"default"},`+
@@ -54,7 +54,7 @@ func (f front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if IsPortForward(r.URL) {
-		// As the kubelet: the runtime has the ports of the old form from it, and not from the client.
+		// As in a kubelet: for legacy port-forward the runtime gets the ports from the kubelet and not from the client.
 		options, err := portforward.NewV4Options(r)
 		if err != nil && !wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -99,7 +99,7 @@ func (f front) location(exec *Exec) (string, error) {
 	return response.GetUrl(), err
 }
 
-// hand gives the request to the streaming server, under the URL that it has given out.
+// hand passes the request to the streaming server, under the URL that the server has given out.
 func (f front) hand(w http.ResponseWriter, r *http.Request, at, query string) {
 	token, err := url.Parse(at)
 	if err != nil {

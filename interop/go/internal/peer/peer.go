@@ -1,5 +1,5 @@
-// Package peer holds what the interop peers share: their flags, their bounded life and their one-line JSON output.
-// It knows no protocol.
+// Package peer holds what the interop peers share: flags, a limited life, and output as lines of JSON. It knows no
+// protocol.
 package peer
 
 import (
@@ -18,7 +18,7 @@ var (
 	stdout     sync.Mutex
 )
 
-// Start parses the flags and starts the guards over the life of the process.
+// Start parses the flags and starts the guards that end the process.
 func Start() {
 	flag.Parse()
 	if flag.NArg() > 0 {
@@ -36,10 +36,10 @@ func Start() {
 	}
 }
 
-// Guarded says whether stdin belongs to the guard, and not to the peer.
+// Guarded is true if the guard reads stdin, so that the peer must not.
 func Guarded() bool { return *stdinGuard }
 
-// Print writes one line of JSON to stdout in one write: nothing is left in a buffer.
+// Print writes one line of JSON to stdout in one write, so that nothing stays in a buffer.
 func Print(value any) {
 	line, err := json.Marshal(value)
 	if err != nil {
@@ -58,7 +58,7 @@ func Fail(format string, args ...any) {
 	os.Exit(1)
 }
 
-// Usage ends the process with status 2: the peer was started wrongly.
+// Usage ends the process with status 2: the peer was started with wrong arguments.
 func Usage(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 	os.Exit(2)

@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// Listen opens a port on loopback and says its URL.
+// Listen opens a port on loopback and returns its URL.
 func Listen() (net.Listener, string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -14,7 +14,7 @@ func Listen() (net.Listener, string) {
 	return listener, "http://" + listener.Addr().String()
 }
 
-// Serve prints where it listens as the first line and serves for the rest of the process's life.
+// Serve prints its URL as the first line, and serves until the process ends.
 func Serve(handler http.Handler) {
 	listener, url := Listen()
 	Print(map[string]string{"listening": url})

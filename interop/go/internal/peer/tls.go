@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// ServeTLS is Serve over TLS, with a certificate for 127.0.0.1 and no other name. The certificate of who signed it is written to
-// the file.
+// ServeTLS is Serve over TLS, with a certificate for 127.0.0.1 and no other name. The authority's certificate is
+// written to the file.
 func ServeTLS(handler http.Handler, file string) {
 	authority, server := key(), key()
 	issuer := &x509.Certificate{

@@ -10,17 +10,17 @@ fn data(channel: Channel, data: &'static [u8]) -> Result<Option<Event>, ChannelE
     Ok(Some(Event::Data { channel, data: data.into() }))
 }
 
-/// Reads whole messages of a client's.
+/// Reads a whole message of a client.
 fn server(subprotocol: Subprotocol, message: &[u8]) -> Result<Option<Event>, ChannelError> {
     Decoder::server(subprotocol).decode(true, true, Bytes::copy_from_slice(message))
 }
 
-/// Reads whole messages of a server's.
+/// Reads a whole message of a server.
 fn client(subprotocol: Subprotocol, message: &[u8]) -> Result<Option<Event>, ChannelError> {
     Decoder::client(subprotocol).decode(true, true, Bytes::copy_from_slice(message))
 }
 
-/// What the pieces say together, or the first error.
+/// The bytes of all pieces, or the first error.
 fn in_pieces(mut decoder: Decoder, message: &[u8], step: usize) -> Result<Vec<u8>, ChannelError> {
     let count = message.len().div_ceil(step);
     let mut all = Vec::new();
@@ -63,7 +63,7 @@ fn a_message_is_a_channel_and_its_bytes() {
 #[test]
 fn what_says_nothing_is_passed_over() {
     for subprotocol in Subprotocol::ALL {
-        // An empty message; a channel alone, as a server's first message is; channels that there are not.
+        // An empty message, a channel number only (as in a server's first message), and channels that do not exist.
         for message in [&b""[..], b"\x01", b"1", b"\x05x", b"5eA==", b"\x7fx", b"/eA==", b"\xfe\x00"] {
             assert_eq!(client(subprotocol, message), Ok(None), "{subprotocol} {message:?}");
             assert_eq!(server(subprotocol, message), Ok(None), "{subprotocol} {message:?}");
@@ -95,8 +95,8 @@ fn only_v5_clients_close_channels() {
         (b"\xff\xff", ChannelError::CloseUnknown(255)),
     ] {
         assert_eq!(server(Subprotocol::V5, message), Err(error), "{message:?}");
-        assert_eq!(client(Subprotocol::V5, message), Ok(None), "a server's says nothing");
-        assert_eq!(server(Subprotocol::V4, message), Ok(None), "v4 has none");
+        assert_eq!(client(Subprotocol::V5, message), Ok(None), "a server's CLOSE is discarded");
+        assert_eq!(server(Subprotocol::V4, message), Ok(None), "v4 has no CLOSE");
     }
     assert_eq!(Subprotocol::V5.encode_close(Channel::Stdin), Some([255, 0]));
     assert_eq!(Subprotocol::V4.encode_close(Channel::Stdin), None);
@@ -122,7 +122,7 @@ fn base64_is_refused_where_it_is_none() {
             assert_eq!(read, Err(ChannelError::NotBase64), "{bad} by {step}");
         }
     }
-    // Lines may be broken, and trailing bits be anything, as in Go.
+    // Line breaks and any trailing bits are accepted, as in Go.
     assert_eq!(server(Subprotocol::V1Base64, b"0bH\r\nMK\n"), data(Channel::Stdin, b"ls\n"));
     assert_eq!(server(Subprotocol::V1Base64, b"0bHN="), data(Channel::Stdin, b"ls"));
 }
@@ -142,7 +142,7 @@ quickcheck! {
 
     fn no_bytes_panic_and_no_split_matters(bytes: Vec<u8>, step: usize) -> bool {
         Subprotocol::ALL.into_iter().all(|subprotocol| {
-            // Mostly what is nearly a message: taken as they come, hardly any bytes begin with a channel, and fewer are base64.
+            // Random bytes rarely begin with a channel and are rarely base64, so they are mapped to bytes that nearly are.
             let begins = [subprotocol.channel_byte(Channel::Stdin), subprotocol.channel_byte(Channel::Resize), CLOSE];
             let near = |(at, byte): (usize, &u8)| match at {
                 _ if *byte >= 0xfc => *byte,

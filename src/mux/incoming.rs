@@ -1,0 +1,73 @@
+//! Streams that the peer opens.
+//!
+//! This file owns how such a stream is answered: it is taken, refused or reset.
+
+use std::sync::Arc;
+
+use super::stream::{Stream, StreamRef};
+use crate::session::ConnectionError;
+use crate::wire::spdy::{Headers, RstStatus, StreamId};
+
+/// A stream that the peer opened and that is not answered yet. If dropped, the stream is refused.
+#[derive(Debug)]
+pub struct Incoming {
+    stream: Arc<StreamRef>,
+    headers: Headers,
+    answered: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(stream: Arc<StreamRef>, headers: Headers) -> Self {
+        Self { stream, headers, answered: false }
+    }
+
+    /// The headers of the SYN_STREAM.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The stream's id.
+    #[must_use]
+    pub fn id(&self) -> StreamId {
+        self.stream.id()
+    }
+
+    /// Takes the stream. The SYN_REPLY has no headers, as with Kubernetes' servers.
+    #[must_use]
+    pub fn reply(mut self) -> Stream {
+        // This cannot fail: empty headers are valid.
+        let _ = self.stream.reply(Headers::new());
+        self.answered = true;
+        Stream::new(Arc::clone(&self.stream))
+    }
+
+    /// Takes the stream, with headers in the SYN_REPLY.
+    ///
+    /// # Errors
+    /// [`ConnectionError::InvalidHeader`]. The stream is then refused.
+    pub fn reply_with(mut self, headers: Headers) -> Result<Stream, ConnectionError> {
+        self.stream.reply(headers)?;
+        self.answered = true;
+        Ok(Stream::new(Arc::clone(&self.stream)))
+    }
+
+    /// Refuses the stream with [`RstStatus::REFUSED_STREAM`], which tells the peer that nothing was done with it.
+    pub fn refuse(self) {
+        self.reject(RstStatus::REFUSED_STREAM);
+    }
+
+    /// Resets the stream. Kubernetes' servers use [`RstStatus::CANCEL`] for a stream that they do not want.
+    pub fn reject(mut self, status: RstStatus) {
+        self.answered = true;
+        self.stream.reset(status);
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.stream.reset(RstStatus::REFUSED_STREAM);
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The handle of a connection.
+//!
+//! This file owns the operations on a connection as a whole. The operations on one stream are in [`stream`](super::stream).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::driver::Driver;
+use super::incoming::Incoming;
+use super::shared::{Line, Ping, Shared, State, park};
+use super::stream::{Stream, StreamRef};
+use crate::carrier::Carrier;
+use crate::protocol::Protocol;
+use crate::session::{Config, Connection, ConnectionError, Given, Role};
+use crate::upgrade::Upgraded;
+use crate::wire::spdy::{Headers, StreamId};
+
+/// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
+///
+/// Streams are handles too. When the last handle is dropped, the connection ends in good order: everything queued is sent,
+/// and then GOAWAY, or a Close over WebSocket.
+#[derive(Debug)]
+pub struct Multiplexer {
+    shared: Arc<Shared>,
+    protocol: Option<Protocol>,
+    ports: Option<Arc<[u16]>>,
+}
+
+impl Multiplexer {
+    /// The end that connected. It opens streams with odd ids.
+    pub fn client<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        Self::new(Role::Client, io, config)
+    }
+
+    /// The end that accepted. It opens streams with even ids. Over SPDY it sends nothing before the client's first frame.
+    pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        Self::new(Role::Server, io, config)
+    }
+
+    fn new<IO>(role: Role, io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let ports = io.shared_ports();
+        let (io, read_ahead, protocol) = io.into_parts();
+        let carrier = Carrier::new(role, protocol, ports.as_deref().unwrap_or_default(), &config);
+        let mut config = carrier.fit(config);
+        if protocol.is_some_and(|protocol| protocol.version().is_some()) {
+            // Without one of its streams a session would look complete.
+            config.stream_stall_timeout = None;
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let mut connection = Connection::new(role, config.clone(), now);
+        // The streams have to exist before a byte is read: the first message may already end the session.
+        let given = carrier.given().map(|streams| {
+            let give = |given: Given| (given.headers.clone(), connection.give(given));
+            let streams: Vec<_> = streams.into_iter().map(give).collect();
+            // A server gets its streams from `accept`.
+            if role == Role::Client { streams } else { Vec::new() }
+        });
+        match carrier.last_word() {
+            Some((stream, true)) => connection.hush_after_all(stream),
+            Some((stream, false)) => connection.hush_after(stream, false),
+            None => {}
+        }
+        let shared = Shared::new(connection, given, carrier.half_closes());
+        shared.handle_added();
+        let driver = Driver::new(io, &read_ahead, carrier, Arc::clone(&shared), &config);
+        (Self { shared, protocol, ports }, driver)
+    }
+
+    /// The protocol that was negotiated, if one was.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.protocol
+    }
+
+    /// The ports that the request asked for, in its order, if the protocol is `Protocol::LegacyPortForward`. Otherwise empty.
+    #[must_use]
+    pub fn ports(&self) -> &[u16] {
+        self.ports.as_deref().unwrap_or_default()
+    }
+
+    /// Opens a stream. This sends SYN_STREAM and does not wait for the answer, so opening several streams takes no more
+    /// round trips than opening one, and you may write at once. [`Stream::answered`] waits for the answer.
+    ///
+    /// If the peer's MAX_CONCURRENT_STREAMS is reached, this waits until a stream ends.
+    ///
+    /// Over WebSocket channels the streams are fixed, and this takes one of them. In exec and attach there are five, and the header
+    /// `streamtype` selects one. In legacy port-forward there are two for each port: `streamtype`, `port` and `requestid` select one,
+    /// where `requestid` is the index of the port in the request.
+    ///
+    /// # Errors
+    /// [`ConnectionError::NoChannel`] over WebSocket channels, if no such stream exists or the stream was taken before.
+    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that cannot be
+    /// sent, or the error that the connection ended with.
+    ///
+    /// # Cancel safety
+    /// If dropped before completion, no stream was opened.
+    pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
+        let opened = self.shared.wait(Line::Open, |state| match state.open(&headers) {
+            Ok(Some(id)) => {
+                state.add_handle();
+                Poll::Ready(Ok(id))
+            }
+            Ok(None) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        });
+        opened.await.map(|id| Stream::new(StreamRef::new(&self.shared, id)))
+    }
+
+    /// Waits for the next stream that the peer opens. Returns `None` if the connection has ended in good order.
+    ///
+    /// # Errors
+    /// The error that the connection failed with.
+    ///
+    /// # Cancel safety
+    /// If dropped before completion, no stream was accepted, and the next call gets it.
+    pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
+        let (id, headers) = match self.shared.wait(Line::Accept, State::poll_accept).await {
+            Ok(accepted) => accepted,
+            Err(error) if error.is_farewell() => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(Ok(Incoming::new(StreamRef::new(&self.shared, id), headers)))
+    }
+
+    /// Sends a PING, waits for the peer's answer, and returns the round-trip time.
+    ///
+    /// A Go peer sends the answer after everything that it has queued. While one of its streams is unread and blocks it, it
+    /// sends no answer at all.
+    ///
+    /// # Errors
+    /// The error that the connection ended with.
+    ///
+    /// # Cancel safety
+    /// If dropped before completion, the PING was sent and its answer is ignored.
+    pub async fn ping(&self) -> Result<Duration, ConnectionError> {
+        let sent = Instant::now();
+        let id = self.shared.with(|state| {
+            let id = state.connection.ping()?;
+            state.pings.insert(id, Ping { sent, took: None, waker: None });
+            Ok::<u32, ConnectionError>(id)
+        })?;
+        let forget = ForgetPing { shared: &self.shared, id };
+        let took = poll_fn(|cx| {
+            self.shared.with(|state| {
+                let error = state.connection.error().cloned();
+                match (state.pings.get_mut(&id), error) {
+                    (Some(Ping { took: Some(took), .. }), _) => Poll::Ready(Ok(*took)),
+                    (_, Some(error)) => Poll::Ready(Err(error)),
+                    (None, None) => Poll::Ready(Err(ConnectionError::Closed)),
+                    (Some(ping), None) => {
+                        park(&mut ping.waker, cx);
+                        Poll::Pending
+                    }
+                }
+            })
+        })
+        .await;
+        drop(forget);
+        took
+    }
+
+    /// Ends the connection in good order, and waits until its driver is done.
+    ///
+    /// No new streams are opened. Everything queued is sent, and then GOAWAY. Then the write side is shut down, and the
+    /// driver waits for the peer's end, until the peer has been silent for [`Config::linger`]. A stream that is still open fails with
+    /// [`ConnectionError::Closed`] after its bytes are read. The docs of [`mux`](crate::mux) have the details for servers.
+    ///
+    /// # Errors
+    /// The error that the connection failed with.
+    ///
+    /// # Cancel safety
+    /// If dropped before completion, the connection still ends.
+    pub async fn shutdown(&self) -> Result<(), ConnectionError> {
+        self.go_away();
+        self.closed().await
+    }
+
+    /// Waits until the connection has ended and its driver is done.
+    ///
+    /// # Errors
+    /// The error that the connection failed with.
+    ///
+    /// # Cancel safety
+    /// If dropped before completion, nothing is lost.
+    pub async fn closed(&self) -> Result<(), ConnectionError> {
+        self.shared.wait(Line::End, |state| state.poll_outcome()).await
+    }
+
+    /// Whether streams can still be opened: the connection has not ended, and neither end has begun to end it.
+    #[must_use]
+    pub fn takes_streams(&self) -> bool {
+        self.shared.look(|state| {
+            let connection = &state.connection;
+            !(connection.is_closed() || connection.is_closing() || connection.is_going_away() || connection.is_silent())
+        })
+    }
+
+    /// The error that the connection ended with. `None` while it has not ended.
+    #[must_use]
+    pub fn error(&self) -> Option<ConnectionError> {
+        self.shared.look(|state| state.connection.error().cloned())
+    }
+
+    /// How many streams and bytes the connection holds, and how many bytes it has carried.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.look(|state| Stats {
+            streams: state.connection.stream_count(),
+            unread: state.connection.unread(),
+            stalled_by: state.connection.stalled_by().map(StreamId::get),
+            received: state.traffic.received,
+            sent: state.traffic.sent,
+        })
+    }
+
+    pub(crate) fn hush_after(&self, stream: StreamId, despite_reset: bool) {
+        self.shared.with(|state| state.connection.hush_after(stream, despite_reset));
+    }
+
+    pub(crate) fn refuse_streams(&self) {
+        self.shared.with(|state| state.refuse_streams());
+    }
+
+    /// Marks the end of the connection as a failure: GOAWAY will say INTERNAL_ERROR. [`keep_promise`](Self::keep_promise) takes this
+    /// back.
+    pub(crate) fn abandon(&self) {
+        self.shared.with(|state| state.connection.abandon());
+    }
+
+    /// Marks the end of the connection as orderly: the peer gets everything that it waits for.
+    pub(crate) fn keep_promise(&self) {
+        self.shared.with(|state| state.connection.keep_promise());
+    }
+
+    /// Sets how long an unread stream may hold up others, if [`Config::stream_stall_timeout`] is `None`.
+    pub(crate) fn give_up_stalled(&self, after: Option<Duration>) {
+        self.shared.with(|state| state.connection.give_up_stalled(after));
+    }
+
+    /// Releases the fixed streams that the client has not taken.
+    pub(crate) fn release_given(&self) {
+        self.shared.with(|state| state.release_given());
+    }
+
+    /// Waits until the connection has ended or failed. Its driver may still have to write queued bytes:
+    /// [`closed`](Self::closed) waits for that too.
+    ///
+    /// # Cancel safety
+    /// If dropped before completion, nothing is lost.
+    pub async fn gone(&self) {
+        self.shared.wait(Line::End, |state| state.poll_gone()).await;
+    }
+
+    /// Sends a PING, even after the peer's last word, unless a frame was cut short then.
+    pub(crate) fn ask(&self) {
+        self.shared.with(|state| state.connection.ask());
+    }
+
+    /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by a Close
+    /// with 1000, 1001 or no code.
+    #[must_use]
+    pub fn peer_said_goodbye(&self) -> bool {
+        self.shared.look(|state| state.connection.peer_said_goodbye())
+    }
+
+    /// [`Config::linger`].
+    pub(crate) fn linger(&self) -> Duration {
+        self.shared.look(|state| state.connection.linger())
+    }
+
+    /// How many bytes were received so far. `None` while reading is paused.
+    pub(crate) fn heard(&self) -> Option<u64> {
+        self.shared.look(|state| state.connection.wants_read().then_some(state.traffic.received))
+    }
+
+    /// As [`shutdown`](Self::shutdown), without waiting.
+    pub(crate) fn go_away(&self) {
+        self.shared.with(|state| state.connection.go_away());
+        self.shared.wake_driver();
+    }
+}
+
+impl Clone for Multiplexer {
+    fn clone(&self) -> Self {
+        self.shared.handle_added();
+        Self { shared: Arc::clone(&self.shared), protocol: self.protocol, ports: self.ports.clone() }
+    }
+}
+
+impl Drop for Multiplexer {
+    fn drop(&mut self) {
+        self.shared.handle_dropped();
+    }
+}
+
+struct ForgetPing<'a> {
+    shared: &'a Shared,
+    id: u32,
+}
+
+impl Drop for ForgetPing<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.pings.remove(&self.id));
+    }
+}
+
+/// A snapshot of a connection.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Streams that are open, or have handles.
+    pub streams: usize,
+    /// Unread bytes of all streams. Each piece counts as at least 256.
+    pub unread: usize,
+    /// The id of the stream with the most unread bytes, while unread bytes keep the socket from being read. `None` otherwise.
+    ///
+    /// WebSocket channels have no stream ids. There 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the terminal's
+    /// size. In legacy port-forward it is twice the channel's number, plus one.
+    pub stalled_by: Option<u32>,
+    /// Bytes read from the IO.
+    pub received: u64,
+    /// Bytes written to the IO.
+    pub sent: u64,
+}

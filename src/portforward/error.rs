@@ -1,0 +1,119 @@
+//! Why a forwarded connection failed, or all of them.
+//!
+//! Also refuses a connection that negotiated another protocol. All else is decided where the error occurs.
+
+use std::io;
+use std::time::Duration;
+
+use crate::initiator::Initiator;
+use crate::mux::Multiplexer;
+use crate::protocol::Protocol;
+use crate::session::{ConnectionError, StreamError};
+use crate::wire::spdy::RstStatus;
+
+/// Why a forwarded connection failed, or all of them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The multiplexed connection failed, and with it all forwarded connections.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The connection was not upgraded to port-forward.
+    #[error("the connection speaks {0:?}, not port-forward")]
+    NotPortForward(Option<Protocol>),
+    /// The port is 0, which does not exist.
+    #[error("there is no port 0")]
+    NoPort,
+    /// Legacy port-forward: the request did not name this port, or its connection is taken. Each named port has one
+    /// connection.
+    #[error("port {port}: the request did not name this port, or its connection is taken")]
+    NotAsked {
+        /// The remote port.
+        port: u16,
+    },
+    /// The server could not forward this connection, and says why. Other connections go on.
+    #[error("port {port}: {reason}")]
+    Failed {
+        /// The remote port.
+        port: u16,
+        /// The server's words.
+        reason: String,
+    },
+    /// The server refused a stream of this connection.
+    #[error("port {port}: the server refused the connection: {status}")]
+    Refused {
+        /// The remote port.
+        port: u16,
+        /// The status that the server reset the stream with.
+        status: RstStatus,
+    },
+    /// The server did not answer both streams of this connection within
+    /// [`Options::creation_timeout`](super::Options::creation_timeout).
+    #[error("port {port}: the server did not answer within {after:?}")]
+    Timeout {
+        /// The remote port.
+        port: u16,
+        /// The time limit.
+        after: Duration,
+    },
+    /// A stream of this connection failed.
+    #[error("port {port}: {error}")]
+    Stream {
+        /// The remote port.
+        port: u16,
+        /// Why it failed.
+        #[source]
+        error: StreamError,
+    },
+    /// The socket failed that [`Connection::relay`](super::Connection::relay) joined to this connection.
+    #[error("port {port}: the socket failed: {error}")]
+    Local {
+        /// The remote port.
+        port: u16,
+        /// Why it failed.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Error {
+    /// Who caused the error.
+    #[must_use]
+    pub fn initiator(&self) -> Initiator {
+        match self {
+            Self::Connection(error) => error.initiator(),
+            Self::Stream { error, .. } => error.initiator(),
+            Self::NotPortForward(_) | Self::NoPort | Self::NotAsked { .. } | Self::Local { .. } => Initiator::User,
+            Self::Failed { .. } | Self::Refused { .. } | Self::Timeout { .. } => Initiator::Remote,
+        }
+    }
+
+    pub(super) fn stream(port: u16, error: StreamError) -> Self {
+        match error {
+            StreamError::Connection(error) => Self::Connection(error),
+            error => Self::Stream { port, error },
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Connection(error) => Self::from(error.clone()).kind(),
+            Error::Stream { error, .. } => Self::from(error.clone()).kind(),
+            Error::NotPortForward(_) | Error::NoPort | Error::NotAsked { .. } => io::ErrorKind::InvalidInput,
+            Error::Local { error, .. } => error.kind(),
+            Error::Failed { .. } => io::ErrorKind::ConnectionAborted,
+            Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
+            Error::Timeout { .. } => io::ErrorKind::TimedOut,
+        };
+        Self::new(kind, error)
+    }
+}
+
+pub(super) fn check_protocol(mux: &Multiplexer) -> Result<(), Error> {
+    match mux.protocol() {
+        Some(protocol) if protocol.is_port_forward() => Ok(()),
+        protocol => Err(Error::NotPortForward(protocol)),
+    }
+}
