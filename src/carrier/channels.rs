@@ -73,8 +73,15 @@ impl Channels {
         if self.websocket.role() == Role::Server {
             config.keepalive_timeout = None;
         }
-        config.limits.max_streams = config.limits.max_streams.max(self.streams().len());
+        config.limits.max_streams = config.limits.max_streams.max(self.stream_count());
         config
+    }
+
+    fn stream_count(&self) -> usize {
+        match &self.form {
+            Form::Exec(..) => exec::STREAM_COUNT,
+            Form::LegacyPorts(_, writer) => writer.count(),
+        }
     }
 
     /// All streams, in the order of their ids: 1, 3, 5 and so on.

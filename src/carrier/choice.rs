@@ -118,10 +118,7 @@ impl Carrier {
     pub(crate) fn answer_below(&mut self, out: &mut WriteBatch) -> io::Result<()> {
         match &mut self.0 {
             Kind::Tunnel(tunnel) => tunnel.answer(out),
-            _ => {
-                let _ = out;
-                Ok(())
-            }
+            Kind::Spdy(_) | Kind::Channels(_) => Ok(()),
         }
     }
 

@@ -32,6 +32,9 @@ const STREAMS: [(Channel, &str); 5] = [
     (Channel::Resize, "resize"),
 ];
 
+/// How many streams there are.
+pub(super) const STREAM_COUNT: usize = STREAMS.len();
+
 /// Reads the peer's channel messages.
 #[derive(Debug)]
 pub(super) struct Reader {

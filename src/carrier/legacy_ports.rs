@@ -208,7 +208,8 @@ impl Writer {
         wire.put(error, Bytes::copy_from_slice(reason.as_bytes()))
     }
 
-    fn count(&self) -> usize {
+    /// How many streams there are.
+    pub(super) fn count(&self) -> usize {
         self.ports.len().saturating_mul(2)
     }
 
