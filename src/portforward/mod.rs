@@ -65,12 +65,12 @@ mod connection;
 mod error;
 #[cfg(feature = "net")]
 mod forwarder;
-mod given;
 mod options;
 #[doc(hidden)] // public for the fuzz target alone
 pub mod pairing;
 mod relay;
 mod server;
+mod unconfirmed;
 
 pub use client::PortForward;
 pub use connection::{Connection, MAX_REASON_LEN};

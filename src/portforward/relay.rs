@@ -16,7 +16,7 @@ use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 use super::connection::Connection;
 use super::error::Error;
-use super::given::Given;
+use super::unconfirmed::Unconfirmed;
 
 /// The size of one read of the socket, in bytes, at most.
 const PIECE: usize = 32 * 1024;
@@ -104,7 +104,7 @@ struct Relay<IO> {
     broken: Option<Error>,
     /// The socket has ended since the connection broke off, and needs no more bytes.
     io_ended: bool,
-    given: Given,
+    unconfirmed: Unconfirmed,
     /// When the socket last took bytes, or when the connection began to take no more.
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -125,7 +125,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
             deaf: None,
             broken: None,
             io_ended: false,
-            given: Given::default(),
+            unconfirmed: Unconfirmed::default(),
             since: Instant::now(),
             timer: None,
         }
@@ -146,7 +146,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
         }
         if self.broken.is_some() {
             if !self.io_ended
-                && let Some(until) = self.given.taken_at(self.connection.linger())
+                && let Some(until) = self.unconfirmed.received_at(self.connection.linger())
             {
                 ready!(self.poll_until(until, cx));
             }
@@ -179,7 +179,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Relay<IO> {
                     Ok(count) => {
                         self.unflushed = true;
                         self.since = Instant::now();
-                        self.given.more(count, self.since, self.connection.linger());
+                        self.unconfirmed.add(count, self.since, self.connection.linger());
                     }
                     Err(error) => self.io_failed(error),
                 }
