@@ -9,10 +9,10 @@ use bytes::BytesMut;
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Config;
-use kubestream::session::FlowControl;
 use kubestream::upgrade::head::HeadReader;
 use kubestream::upgrade::{self, UpgradeError};
-use kubestream::wire::Limits;
+use kubestream::wire::FlowControl;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, CodecError, Frame, GoAwayStatus, HeaderError, Headers, RstStatus, StreamId};
 use stats_alloc::Region;
 use support::connection::{End, config, data, goaway, id, reply, rst, syn, window_update};
@@ -41,7 +41,7 @@ fn opening(stream: u32, plain: &[u8]) -> Vec<u8> {
 
 /// The error that these bytes cause, and all that was allocated on the way to it, including memory that was freed at
 /// once. The harness's own threads also allocate, so the least of several tries counts.
-fn refused(limits: &Limits, wire: &[u8]) -> (CodecError, usize) {
+fn refused(limits: &SpdyConfig, wire: &[u8]) -> (CodecError, usize) {
     let try_once = || {
         let (mut codec, mut wire) = (Codec::new(limits.clone()), BytesMut::from(wire));
         let before = Region::new(ALLOCATOR);
@@ -72,7 +72,7 @@ fn cve_2026_35469_counts_and_lengths_that_lie_allocate_nothing() {
             (opening(1, &value), long(16 * KIB)),
         ];
         for (wire, expected) in cases {
-            let (error, allocated) = refused(&Limits::default(), &wire);
+            let (error, allocated) = refused(&SpdyConfig::default(), &wire);
             assert_eq!(error.to_string(), expected.to_string());
             assert!(allocated < 256 * KIB, "{allocated} bytes for {} of the wire: {error}", wire.len());
         }
@@ -88,11 +88,11 @@ fn cve_2026_55831_settings_of_many_ids_are_refused_though_their_count_is_true() 
     let wire = control(4, &IDS.to_be_bytes().into_iter().chain(entries).collect::<Vec<u8>>());
     assert_eq!(wire.len(), 12 + 2 * MIB);
 
-    let (error, allocated) = refused(&Limits::default(), &wire[..8]);
+    let (error, allocated) = refused(&SpdyConfig::default(), &wire[..8]);
     assert!(matches!(error, CodecError::FrameTooLarge { limit: 65_536, .. }), "{error}");
     assert!(allocated < KIB, "{allocated} bytes");
     // If such long frames are allowed, entries have a limit of their own, and none of them is kept.
-    let mut limits = Limits::default();
+    let mut limits = SpdyConfig::default();
     limits.max_control_frame = 4 * MIB;
     let (error, allocated) = refused(&limits, &wire);
     assert!(matches!(error, CodecError::TooManySettings { count: 262_144, limit: 64 }), "{error}");
@@ -105,7 +105,7 @@ fn cve_2026_55833_nothing_is_inflated_once_a_block_is_over_its_limit() {
     let _turn = turn();
     let bomb = opening(1, &vec![0; 12 * MIB]);
     assert!(bomb.len() < 13 * KIB, "{} bytes that stand for 12 MiB", bomb.len());
-    let (error, allocated) = refused(&Limits::default(), &bomb);
+    let (error, allocated) = refused(&SpdyConfig::default(), &bomb);
     assert!(matches!(error, CodecError::Header(HeaderError::TooLong { limit: 65_536 })), "{error}");
     assert!(allocated < 512 * KIB, "{allocated} bytes");
 
@@ -131,7 +131,7 @@ fn cve_2024_32984_answers_that_nobody_reads_end_the_connection() {
     let asks: [fn(u32) -> Frame; 3] =
         [|turn| Frame::Ping(2 * turn + 1), |turn| syn(2 * turn + 1), |turn| reply(2 * turn + 2)];
     for ask in asks {
-        let mut server = End::server(config(|config| config.limits.max_streams = 0));
+        let mut server = End::server(config(|config| config.spdy.max_streams = 0));
         let before = Region::new(ALLOCATOR);
         let answered = (0..10_000).take_while(|turn| {
             server.gets(ask(*turn));
@@ -156,7 +156,7 @@ fn cve_2026_31814_credit_beyond_31_bits_is_an_error_and_no_panic() {
         client.gets_all([reply(target), reply(other)]);
         client.says();
         // Sent as bytes, because the codec must not accept larger values either.
-        let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+        let (mut codec, mut wire) = (Codec::new(SpdyConfig::default()), BytesMut::new());
         for delta in [first, second, u32::MAX] {
             let on = if stream { target } else { 0 };
             wire.extend_from_slice(&control(9, &[on.to_be_bytes(), delta.to_be_bytes()].concat()));
@@ -182,7 +182,7 @@ fn cve_2026_31814_credit_beyond_31_bits_is_an_error_and_no_panic() {
 fn cve_2026_32314_data_beyond_the_window_right_behind_a_syn_costs_that_stream() {
     let _turn = turn();
     for flow_control in [FlowControl::Strict, FlowControl::Auto, FlowControl::Off] {
-        let mut server = End::server(config(|config| config.flow_control = flow_control));
+        let mut server = End::server(config(|config| config.spdy.flow_control = flow_control));
         // The session's window becomes larger than a stream's with our first frame.
         server.gets(Frame::Ping(1));
         server.says();
@@ -280,7 +280,7 @@ fn rustsec_2024_0003_resets_of_ours_that_nobody_reads_are_bounded() {
 fn rustsec_2024_0332_headers_without_end_are_refused_or_forgotten() {
     let _turn = turn();
     let head = [0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
-    let (error, allocated) = refused(&Limits::default(), &head);
+    let (error, allocated) = refused(&SpdyConfig::default(), &head);
     assert!(matches!(error, CodecError::FrameTooLarge { length: 0xff_ffff, limit: 65_536 }), "{error}");
     assert!(allocated < KIB, "{allocated} bytes");
 

@@ -393,7 +393,7 @@ async fn an_echo_of_a_server_that_starts_late_does_not_deadlock() {
 async fn blocks_that_inflate_a_hundredfold_end_the_connection_long_before_they_are_all_read() {
     const LIMIT: usize = 4 << 20;
     let (near, far) = duplex(4096);
-    let (mux, driver) = server(near, config(|config| config.limits.max_header_bytes = LIMIT));
+    let (mux, driver) = server(near, config(|config| config.spdy.max_header_bytes = LIMIT));
     let mut peer = Peer::new(far);
     let long = "x".repeat(16 * 1024 - 100);
     let headers = Headers::from_iter(["a", "b", "c", "d"].map(|name| (name, &long[..])));

@@ -19,7 +19,7 @@ use kubestream::mux::Config;
 use kubestream::session::{Connection, Role};
 use kubestream::status::{ExitStatus, StatusError};
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use quickcheck::{Arbitrary, Gen};
 use stats_alloc::Region;
@@ -57,7 +57,7 @@ fn a_frame_that_never_comes_whole_costs_what_has_come_of_it() {
                 let (mux, driver) = server(near, Config::default());
                 // A SYN_STREAM comes first, because the inflater is allocated once for each connection.
                 let mut opening = BytesMut::new();
-                Codec::new(Limits::default()).encode(syn(1, &[("name", "x")]), &mut opening).unwrap();
+                Codec::new(SpdyConfig::default()).encode(syn(1, &[("name", "x")]), &mut opening).unwrap();
                 far.write_all(&opening).await.unwrap();
                 let stream = support::accept(&mux).await;
                 peers.push(far);
@@ -89,7 +89,7 @@ fn a_zlib_bomb_allocates_no_more_than_a_block_may_have() {
     let mut wire = BytesMut::from(&bomb[..]);
     play(async {
         let before = Region::new(ALLOCATOR);
-        Codec::new(Limits::default()).decode(&mut wire).unwrap_err();
+        Codec::new(SpdyConfig::default()).decode(&mut wire).unwrap_err();
         let allocated = before.change().bytes_allocated;
         assert!(allocated < 512 * KIB, "{allocated} bytes for {} of the wire", bomb.len());
     });
@@ -110,8 +110,8 @@ fn floods_leave_no_memory_behind() {
         play(async {
             let now = std::time::Instant::now();
             let config = config(|config| {
-                config.limits.max_streams = 16;
-                config.limits.max_unanswered_resets = u32::MAX;
+                config.spdy.max_streams = 16;
+                config.spdy.max_unanswered_resets = u32::MAX;
             });
             let mut server = Connection::new(Role::Server, config, now);
             let mut turns = |range: std::ops::Range<u32>| {

@@ -19,25 +19,25 @@ const MIB: usize = 1024 * KIB;
 fn defaults() -> Vec<(&'static str, String)> {
     let (config, exec, handshake, session) =
         (Config::default(), Config::exec(), upgrade::Config::default(), Options::default());
-    let limits = &config.limits;
+    let limits = &config.spdy;
     let (forward, streaming) = (portforward::Options::default(), RuntimeConfig::default());
     assert_eq!(limits.rate_window, Duration::from_secs(30), "rows of counted things are marked in their first column");
-    let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.limits.max_streams);
+    let streams = format!("{}; {} with `Config::exec()`", count(limits.max_streams), exec.spdy.max_streams);
     vec![
-        ("wire::Limits::max_control_frame", bytes(limits.max_control_frame)),
-        ("wire::Limits::max_header_pairs", count(limits.max_header_pairs)),
-        ("wire::Limits::max_header_name", bytes(limits.max_header_name)),
+        ("wire::SpdyConfig::max_control_frame", bytes(limits.max_control_frame)),
+        ("wire::SpdyConfig::max_header_pairs", count(limits.max_header_pairs)),
+        ("wire::SpdyConfig::max_header_name", bytes(limits.max_header_name)),
         ("max_header_value", bytes(limits.max_header_value)),
-        ("wire::Limits::max_header_block", bytes(limits.max_header_block)),
-        ("wire::Limits::max_header_bytes", bytes(limits.max_header_bytes)),
-        ("wire::Limits::max_settings", count(limits.max_settings)),
-        ("wire::Limits::max_settings_frames", limits.max_settings_frames.to_string()),
-        ("wire::Limits::max_streams", streams),
-        ("wire::Limits::max_unanswered_resets", limits.max_unanswered_resets.to_string()),
-        ("wire::Limits::max_queued_replies", count(limits.max_queued_replies)),
-        ("wire::Limits::max_stray_data", bytes(limits.max_stray_data)),
-        ("wire::Limits::max_message", bytes(usize::try_from(limits.max_message).unwrap())),
-        ("wire::Limits::max_fragments", count(limits.max_fragments as usize)),
+        ("wire::SpdyConfig::max_header_block", bytes(limits.max_header_block)),
+        ("wire::SpdyConfig::max_header_bytes", bytes(limits.max_header_bytes)),
+        ("wire::SpdyConfig::max_settings", count(limits.max_settings)),
+        ("wire::SpdyConfig::max_settings_frames", limits.max_settings_frames.to_string()),
+        ("wire::SpdyConfig::max_streams", streams),
+        ("wire::SpdyConfig::max_unanswered_resets", limits.max_unanswered_resets.to_string()),
+        ("wire::SpdyConfig::max_queued_replies", count(limits.max_queued_replies)),
+        ("wire::SpdyConfig::max_stray_data", bytes(limits.max_stray_data)),
+        ("wire::WebSocketConfig::max_message", bytes(usize::try_from(config.websocket.max_message).unwrap())),
+        ("wire::WebSocketConfig::max_fragments", count(config.websocket.max_fragments as usize)),
         ("mux::Config::stream_receive_budget", bytes(config.stream_receive_budget)),
         ("mux::Config::receive_budget", bytes(config.receive_budget)),
         ("mux::Config::stream_stall_timeout", config.stream_stall_timeout.map_or_else(|| "for ever".to_owned(), time)),

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kubestream::exec::Streams;
+use kubestream::mux::Config;
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::channel::Subprotocol;
 use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
@@ -132,8 +133,8 @@ fn a_tap_keeps_nothing_of_what_passes() {
     let _turn = turn();
     let before = Region::new(ALLOCATOR);
     // 32 MB of DATA in frames of 16 MiB, and a message of the greatest length.
-    let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], Limits::default());
-    let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+    let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], &Config::default());
+    let (mut codec, mut wire) = (Codec::new(SpdyConfig::default()), BytesMut::new());
     let headers = Headers::from_iter([("streamtype", "stdin")]);
     let (id, associated) = (StreamId::new(1), StreamId::SESSION);
     let syn = Frame::SynStream { id, associated, priority: 0, slot: 0, fin: false, unidirectional: false, headers };
@@ -150,7 +151,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
         }
         assert_eq!(tapped(&mut tap, Side::Client, piece().slice(1..)).0, 1);
     }
-    let mut messages = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], Limits::default());
+    let mut messages = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], &Config::default());
     tapped(&mut messages, Side::Server, &[0x82, 127, 0, 0, 0, 0, 2, 0, 0, 0, 1][..]);
     for _ in 0..500 {
         tapped(&mut messages, Side::Server, piece());
@@ -163,12 +164,12 @@ fn a_tap_keeps_nothing_of_what_passes() {
         let mut head = vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
         assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(TapError::Codec(_)))));
         head[5] = 0;
-        let mut other = Tap::new(Protocol::SpdyPortForward, &[], Limits::default());
+        let mut other = Tap::new(Protocol::SpdyPortForward, &[], &Config::default());
         let before = Region::new(ALLOCATOR);
         tapped(&mut other, side, head);
         assert!(grown(&before) < 16 * KIB);
     }
-    let mut statuses = Tap::new(Protocol::WebSocketExec(Subprotocol::V1), &[], Limits::default());
+    let mut statuses = Tap::new(Protocol::WebSocketExec(Subprotocol::V1), &[], &Config::default());
     let before = Region::new(ALLOCATOR);
     let error = frame(0x80 | BINARY, &[3; 60 * KIB], false);
     for _ in 0..50 {
@@ -176,7 +177,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
     }
     assert!(grown(&before) < MIB, "{}", grown(&before));
     // And an endless size.
-    let mut sizes = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], Limits::default());
+    let mut sizes = Tap::new(Protocol::WebSocketExec(Subprotocol::V5), &[], &Config::default());
     let before = Region::new(ALLOCATOR);
     tapped(&mut sizes, Side::Client, frame(0x80 | BINARY, b"\x04{", true));
     let more = frame(0x80 | BINARY, &[&[4][..], &[b' '; 60 * KIB]].concat(), true);
@@ -191,9 +192,9 @@ fn a_tap_keeps_nothing_of_what_passes() {
 fn a_tap_follows_no_more_streams_than_its_limit() {
     let _turn = turn();
     for protocol in [Protocol::SpdyPortForward, Protocol::SpdyExec(Version::V4)] {
-        let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+        let (mut codec, mut wire) = (Codec::new(SpdyConfig::default()), BytesMut::new());
         let before = Region::new(ALLOCATOR);
-        let mut tap = Tap::new(protocol, &[], Limits::default());
+        let mut tap = Tap::new(protocol, &[], &Config::default());
         let mut at = 0;
         let fault = loop {
             let (long, number) = ("x".repeat(10 * KIB), at.to_string());

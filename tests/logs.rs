@@ -74,7 +74,7 @@ async fn no_token_header_or_payload_is_logged_at_any_level() {
         });
     // A client without windows, like Go's clients.
     let (client, driver) =
-        Multiplexer::client(client.unwrap(), config(|config| config.flow_control = FlowControl::Off));
+        Multiplexer::client(client.unwrap(), config(|config| config.spdy.flow_control = FlowControl::Off));
     tokio::spawn(driver);
     let (server, driver) = Multiplexer::server(server.unwrap(), Config::default());
     tokio::spawn(driver);

@@ -453,7 +453,7 @@ async fn a_failure_said_as_go_says_it_is_on_the_error_stream() {
 
 mod tunnel {
     use bytes::BytesMut;
-    use kubestream::wire::Limits;
+    use kubestream::wire::SpdyConfig;
     use kubestream::wire::spdy::Codec;
     use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer};
     use tokio_util::codec::Encoder;
@@ -467,7 +467,7 @@ mod tunnel {
             let (near, far) = duplex(1 << 20);
             let (mut server, ..) = server(near, Protocol::TunneledPortForward);
             let mut peer = WebSocketPeer::client(far);
-            let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+            let (mut codec, mut wire) = (Codec::new(SpdyConfig::default()), BytesMut::new());
             for frame in [
                 syn(1, &[("streamtype", "error"), ("port", "80"), ("requestid", "0")]),
                 syn(3, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]),

@@ -18,14 +18,14 @@ use kubestream::upgrade::Upgraded;
 use kubestream::wire::spdy::{
     Codec, CodecError, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId,
 };
-use kubestream::wire::{HeaderCompression, Limits};
+use kubestream::wire::{HeaderCompression, SpdyConfig};
 use quickcheck::{Arbitrary, Gen};
 use support::{peer, recording};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
 
 fn codec() -> Codec {
-    Codec::new(Limits::default())
+    Codec::new(SpdyConfig::default())
 }
 
 fn syn(id: u32, stream_type: &str) -> Frame {
@@ -262,8 +262,9 @@ fn any_headers(g: &mut Gen) -> Headers {
 #[test]
 fn any_frames_survive_any_split_of_their_bytes() {
     fn property(frames: Vec<AnyFrame>, chunks: Vec<u16>, stored: bool) {
-        let compression = if stored { HeaderCompression::Stored } else { HeaderCompression::Deflate };
-        let (mut writer, mut wire) = (Codec::with_compression(Limits::default(), compression), BytesMut::new());
+        let mut config = SpdyConfig::default();
+        config.header_compression = if stored { HeaderCompression::Stored } else { HeaderCompression::Deflate };
+        let (mut writer, mut wire) = (Codec::new(config), BytesMut::new());
         for AnyFrame(frame) in &frames {
             writer.encode(frame.clone(), &mut wire).unwrap();
         }

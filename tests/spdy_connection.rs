@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use kubestream::session::{Event, FlowControl, ReadOutcome};
+use kubestream::session::{Event, ReadOutcome};
+use kubestream::wire::FlowControl;
 use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::connection::{
@@ -22,7 +23,7 @@ fn many_streams(count: u32) -> impl Iterator<Item = u32> {
 /// Row 8.
 #[test]
 fn of_ten_thousand_streams_only_as_many_as_may_live_are_taken() {
-    let mut server = End::server(config(|config| config.limits.max_streams = 16));
+    let mut server = End::server(config(|config| config.spdy.max_streams = 16));
     for stream in many_streams(10_000) {
         server.gets(syn(stream));
         assert!(server.connection.stream_count() <= 16);
@@ -48,7 +49,7 @@ fn streams_that_end_before_they_are_handled_count_until_they_are() {
         ("one-way, and ends as it begins", |stream| [opening(stream, true, true), headers(stream, true)]),
     ];
     for (way, frames) in ways {
-        let mut server = End::server(config(|config| config.limits.max_streams = 16));
+        let mut server = End::server(config(|config| config.spdy.max_streams = 16));
         for stream in many_streams(1000) {
             server.gets_all(frames(stream));
             server.says();
@@ -68,7 +69,7 @@ fn streams_that_end_before_they_are_handled_count_until_they_are() {
 /// The same for streams that were accepted and reset, while their handlers go on.
 #[test]
 fn streams_reset_by_the_peer_count_until_their_handlers_let_go() {
-    let mut server = End::server(config(|config| config.limits.max_streams = 16));
+    let mut server = End::server(config(|config| config.spdy.max_streams = 16));
     for stream in many_streams(1000) {
         server.gets(syn(stream));
         if server.connection.take_headers(id(stream)).is_some() {
@@ -105,7 +106,7 @@ fn streams_reset_before_anybody_took_them_are_counted_and_others_are_not() {
         assert_eq!((server.error(), server.connection.stream_count()), (None, 0), "{how}");
     }
     // A caller that takes them and keeps them has at most as many as may be open.
-    let mut slow = End::server(config(|config| config.limits.max_streams = 16));
+    let mut slow = End::server(config(|config| config.spdy.max_streams = 16));
     for stream in many_streams(1000) {
         slow.gets(syn(stream));
         slow.connection.take_headers(id(stream));
@@ -149,7 +150,7 @@ fn a_peer_that_makes_us_answer_and_does_not_read_is_ended_by_the_queue() {
         }),
     ];
     for (way, frame) in ways {
-        let mut server = End::server(config(|config| config.limits.max_streams = 0));
+        let mut server = End::server(config(|config| config.spdy.max_streams = 0));
         (0..1024).for_each(|turn| server.gets(frame(turn)));
         assert_eq!(server.error(), None, "{way}");
         server.gets(frame(1024));
@@ -220,7 +221,7 @@ fn header_blocks_are_many_bytes_at_times_but_not_all_the_time() {
     ];
     for (way, frame) in ways {
         let mut server = End::server(config(|config| {
-            (config.limits.max_streams, config.limits.max_header_bytes) = (1, 10_000);
+            (config.spdy.max_streams, config.spdy.max_header_bytes) = (1, 10_000);
         }));
         let mut turns = 0..;
         for _ in 0..3 {
@@ -316,7 +317,7 @@ fn window_updates_for_streams_that_are_gone_or_never_were_are_ignored() {
 #[test]
 fn any_initial_windows_in_any_order_never_panic_and_never_let_a_byte_too_many_go() {
     fn property(steps: Vec<(u32, u16, u32)>) {
-        let mut client = End::client(config(|config| config.limits.max_settings_frames = u32::MAX));
+        let mut client = End::client(config(|config| config.spdy.max_settings_frames = u32::MAX));
         let stream = client.opens();
         // What the peer lets us send on the stream, by the rules of the draft.
         let (mut allowed, mut initial) = (0i64, 0i64);
@@ -396,7 +397,7 @@ fn data_on_stream_0_ends_the_connection() {
 #[test]
 fn data_beyond_the_window_costs_the_stream_only_where_windows_are_law() {
     let with = |flow_control| {
-        let mut server = End::server(config(|config| config.flow_control = flow_control));
+        let mut server = End::server(config(|config| config.spdy.flow_control = flow_control));
         server.gets_all([syn(1), syn(3)]);
         server.accepts(1);
         server.says();
@@ -420,7 +421,7 @@ fn data_beyond_the_window_costs_the_stream_only_where_windows_are_law() {
 #[test]
 fn data_beyond_the_sessions_window_ends_a_strict_connection() {
     let mut client =
-        End::new(kubestream::session::Role::Client, config(|config| config.flow_control = FlowControl::Strict));
+        End::new(kubestream::session::Role::Client, config(|config| config.spdy.flow_control = FlowControl::Strict));
     // The session's first WINDOW_UPDATE has not been sent, so its window is 64 KiB.
     client.gets_all([syn(2), syn(4), data(2, vec![0; 40_000]), data(4, vec![0; 40_000])]);
     assert_eq!(client.error().as_deref(), Some("protocol violation by the peer: DATA beyond the session's window"));

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use kubestream::session::{Config, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+use kubestream::session::{Config, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::FlowControl;
 use kubestream::wire::HeaderCompression;
 use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
@@ -15,7 +16,7 @@ use support::connection::{
 const KIB: usize = 1024;
 
 fn with_flow(flow_control: FlowControl) -> Config {
-    config(|config| config.flow_control = flow_control)
+    config(|config| config.spdy.flow_control = flow_control)
 }
 
 fn pair(client: Config, server: Config) -> (End, End) {
@@ -132,7 +133,7 @@ fn windows_of_any_announced_size_carry_all_bytes() {
         for flow_control in [FlowControl::Auto, FlowControl::Strict] {
             let limited = || {
                 config(|config| {
-                    config.flow_control = flow_control;
+                    config.spdy.flow_control = flow_control;
                     config.stream_receive_budget = share;
                     config.receive_budget = pool;
                 })
@@ -225,7 +226,7 @@ fn strict_keeps_to_the_windows_of_a_peer_that_announces_none() {
 fn a_strict_end_forgives_what_left_before_its_smaller_window_was_known() {
     let small = || {
         config(|config| {
-            config.flow_control = FlowControl::Strict;
+            config.spdy.flow_control = FlowControl::Strict;
             config.stream_receive_budget = 1000;
         })
     };
@@ -492,7 +493,7 @@ fn a_reset_of_the_first_protocols_error_stream_does_not_end_it() {
 
 #[test]
 fn a_connection_that_is_used_and_trimmed_goes_on() {
-    let stored = config(|config| config.header_compression = HeaderCompression::Stored);
+    let stored = config(|config| config.spdy.header_compression = HeaderCompression::Stored);
     let (mut client, mut server) = pair(Config::default(), stored);
     for _ in 0..50 {
         let stream = open_stream(&mut client, &mut server);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kubestream::session::{Config, FlowControl};
+use kubestream::mux::{Config, FlowControl};
 use kubestream::wire::HeaderCompression;
 use quickcheck::{Arbitrary, Gen};
 use support::connection::config;
@@ -53,8 +53,8 @@ impl Arbitrary for Run {
     fn arbitrary(g: &mut Gen) -> Self {
         let modes = [FlowControl::Auto, FlowControl::Auto, FlowControl::Strict, FlowControl::Off];
         let (mut client, mut server) = (any_config(g), any_config(g));
-        client.flow_control = *g.choose(&modes).unwrap();
-        server.flow_control = *g.choose(&modes).unwrap();
+        client.spdy.flow_control = *g.choose(&modes).unwrap();
+        server.spdy.flow_control = *g.choose(&modes).unwrap();
         let operations = Vec::arbitrary(g).into_iter().map(|Chosen(operation)| operation).collect();
         Self(Setup::new(client, server, operations))
     }
@@ -71,13 +71,13 @@ impl Arbitrary for Run {
 
 fn any_config(g: &mut Gen) -> Config {
     config(|config| {
-        config.header_compression = *g.choose(&[HeaderCompression::Deflate, HeaderCompression::Stored]).unwrap();
+        config.spdy.header_compression = *g.choose(&[HeaderCompression::Deflate, HeaderCompression::Stored]).unwrap();
         config.max_data_frame = *g.choose(&[0, 1, 7, 1000, 32 * 1024]).unwrap();
         config.send_buffer = *g.choose(&[1, 500, 10_000, 256 * 1024]).unwrap();
         config.stream_receive_budget = *g.choose(&[0, 1, 300, 10_000, 64 * 1024, 100_000]).unwrap();
         config.receive_budget = *g.choose(&[0, 1000, 100_000, 1024 * 1024]).unwrap();
-        config.limits.max_streams = *g.choose(&[1, 3, 16, 1024]).unwrap();
-        config.limits.max_settings_frames = u32::MAX;
+        config.spdy.max_streams = *g.choose(&[1, 3, 16, 1024]).unwrap();
+        config.spdy.max_settings_frames = u32::MAX;
         config.keepalive_interval = *g.choose(&[None, Some(Duration::from_secs(30))]).unwrap();
         config.idle_timeout = None;
     })

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use kubestream::mux::Limits;
+use kubestream::mux::WebSocketConfig;
 use kubestream::wire::websocket::{
     CloseReason, Decoder, Fault, Piece, WebSocketError, close_payload, encode_head, mask,
 };
@@ -23,7 +23,12 @@ enum Heard {
 }
 
 /// All that a decoder reads in `wire`, fed in pieces of `step` bytes, and how it ended.
-fn read(wire: &[u8], from_client: bool, step: usize, limits: &Limits) -> (Vec<Heard>, Result<(), WebSocketError>) {
+fn read(
+    wire: &[u8],
+    from_client: bool,
+    step: usize,
+    limits: &WebSocketConfig,
+) -> (Vec<Heard>, Result<(), WebSocketError>) {
     let mut decoder = Decoder::new(from_client, limits.max_message, limits.max_fragments);
     let (mut heard, mut message, mut buffer) = (Vec::new(), Vec::new(), BytesMut::new());
     for part in wire.chunks(step) {
@@ -58,7 +63,7 @@ fn expect(frames: &[(u8, &[u8])], heard: &[Heard], end: Result<(), Fault>) {
     for from_client in [true, false] {
         let wire: Vec<u8> = frames.iter().flat_map(|(first, payload)| frame(*first, payload, from_client)).collect();
         for step in [1, 2, 3, 7, wire.len().max(1)] {
-            let seen = read(&wire, from_client, step, &Limits::default());
+            let seen = read(&wire, from_client, step, &WebSocketConfig::default());
             let end = end.map_err(WebSocketError::from);
             assert_eq!(seen, (heard.to_vec(), end), "{frames:02x?}, client: {from_client}, by {step}");
         }
@@ -97,7 +102,7 @@ fn the_examples_of_the_rfc_are_read() {
         (&ping, false, Heard::Ping(b"Hello".to_vec())),
         (&pong, true, Heard::Pong(b"Hello".to_vec())),
     ] {
-        assert_eq!(read(wire, from_client, 1, &Limits::default()), (vec![heard], Ok(())));
+        assert_eq!(read(wire, from_client, 1, &WebSocketConfig::default()), (vec![heard], Ok(())));
     }
 }
 
@@ -122,9 +127,9 @@ fn fragments_are_put_together_around_control_frames() {
 #[test]
 fn clients_mask_and_servers_do_not() {
     for opcode in [TEXT, BINARY, PING, PONG, CLOSE] {
-        let seen = read(&frame(0x80 | opcode, b"", false), true, 1, &Limits::default());
+        let seen = read(&frame(0x80 | opcode, b"", false), true, 1, &WebSocketConfig::default());
         assert_eq!(seen, (vec![], Err(Fault::Unmasked.into())));
-        let seen = read(&frame(0x80 | opcode, b"", true), false, 1, &Limits::default());
+        let seen = read(&frame(0x80 | opcode, b"", true), false, 1, &WebSocketConfig::default());
         assert_eq!(seen, (vec![], Err(Fault::Masked.into())));
     }
 }
@@ -168,17 +173,17 @@ fn a_length_that_lies_is_refused_before_anything_comes_of_it() {
     for (length, fault) in lengths {
         let mut wire = vec![0x80 | BINARY];
         wire.extend(length);
-        assert_eq!(read(&wire, false, 1, &Limits::default()), (vec![], Err(fault.into())), "{length:?}");
+        assert_eq!(read(&wire, false, 1, &WebSocketConfig::default()), (vec![], Err(fault.into())), "{length:?}");
         wire[1] |= 0x80;
         wire.extend([0; 4]);
-        assert_eq!(read(&wire, true, 1, &Limits::default()), (vec![], Err(fault.into())), "{length:?}");
+        assert_eq!(read(&wire, true, 1, &WebSocketConfig::default()), (vec![], Err(fault.into())), "{length:?}");
     }
 }
 
 /// Rows 28 and 29.
 #[test]
 fn messages_have_a_longest_length_and_a_greatest_number_of_fragments() {
-    let mut limits = Limits::default();
+    let mut limits = WebSocketConfig::default();
     (limits.max_message, limits.max_fragments) = (10, 3);
     let wire = |frames: &[(u8, &[u8])]| -> Vec<u8> {
         frames.iter().flat_map(|(first, payload)| frame(*first, payload, true)).collect()
@@ -255,7 +260,7 @@ quickcheck! {
             if let Some(key) = key {
                 mask(&mut wire[start..], key);
             }
-            read(&wire, key.is_some(), step, &Limits::default()) == (vec![binary(&payload)], Ok(()))
+            read(&wire, key.is_some(), step, &WebSocketConfig::default()) == (vec![binary(&payload)], Ok(()))
         })
     }
 }

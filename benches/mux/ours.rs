@@ -234,7 +234,7 @@ pub(crate) fn client(io: TcpStream) -> Multiplexer {
 /// The defaults, except that as many streams are allowed as the memory group opens.
 pub(crate) fn config() -> Config {
     let mut config = Config::default();
-    config.limits.max_streams = 20_000;
+    config.spdy.max_streams = 20_000;
     config
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
-use kubestream::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role};
+use kubestream::session::{Config, Connection, Event, ReadOutcome, Role};
+use kubestream::wire::FlowControl;
 use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
-use kubestream::wire::{HeaderCompression, Limits};
+use kubestream::wire::{HeaderCompression, SpdyConfig};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// The next action of the peer, the user or time. Ids are small, so that they often coincide.
@@ -67,15 +68,15 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
 
 fn any_config(input: &mut Unstructured<'_>) -> Result<Config> {
     let mut config = Config::default();
-    config.flow_control = *input.choose(&[FlowControl::Auto, FlowControl::Strict, FlowControl::Off])?;
-    config.header_compression = *input.choose(&[HeaderCompression::Stored, HeaderCompression::Deflate])?;
+    config.spdy.flow_control = *input.choose(&[FlowControl::Auto, FlowControl::Strict, FlowControl::Off])?;
+    config.spdy.header_compression = *input.choose(&[HeaderCompression::Stored, HeaderCompression::Deflate])?;
     config.max_data_frame = *input.choose(&[0, 1000, 32 * 1024])?;
     config.send_buffer = *input.choose(&[1, 1000, 256 * 1024])?;
     config.stream_receive_budget = *input.choose(&[0, 1000, 64 * 1024])?;
     config.receive_budget = *input.choose(&[0, 1000, 1024 * 1024])?;
-    config.limits.max_streams = *input.choose(&[0, 2, 1024])?;
-    config.limits.max_queued_replies = *input.choose(&[4, 1024])?;
-    config.limits.max_unanswered_resets = *input.choose(&[2, 200])?;
+    config.spdy.max_streams = *input.choose(&[0, 2, 1024])?;
+    config.spdy.max_queued_replies = *input.choose(&[4, 1024])?;
+    config.spdy.max_unanswered_resets = *input.choose(&[2, 200])?;
     config.stream_stall_timeout = *input.choose(&[None, Some(Duration::from_secs(20))])?;
     config.stall_timeout = *input.choose(&[None, Some(Duration::from_secs(60))])?;
     Ok(config)
@@ -116,8 +117,8 @@ impl Run {
         let now = Instant::now();
         Self {
             connection: Connection::new(role, config.clone(), now),
-            writer: Codec::with_compression(config.limits.clone(), config.header_compression),
-            reader: Codec::new(Limits::default()),
+            writer: Codec::new(config.spdy.clone()),
+            reader: Codec::new(SpdyConfig::default()),
             config,
             role,
             now,
@@ -227,7 +228,7 @@ impl Run {
             Step::Trim => self.connection.trim(),
         }
         self.listen();
-        let theirs = self.config.limits.max_streams;
+        let theirs = self.config.spdy.max_streams;
         assert!(self.connection.stream_count() <= theirs + self.opened, "more streams than may be open");
         assert!(self.connection.stalled_by().is_none() || !self.connection.wants_read());
     }
@@ -323,7 +324,7 @@ impl Run {
 
     /// Checks that a peer that knows the draft would accept the frame.
     fn judge(&mut self, frame: Frame) {
-        let strict = self.config.flow_control == FlowControl::Strict;
+        let strict = self.config.spdy.flow_control == FlowControl::Strict;
         match frame {
             Frame::SynStream { id, .. } => {
                 assert_eq!(id.is_client(), self.role == Role::Client);
@@ -355,10 +356,10 @@ impl Run {
                 }
             }
             Frame::WindowUpdate { id, delta } => {
-                assert!(delta > 0 && self.config.flow_control != FlowControl::Off);
+                assert!(delta > 0 && self.config.spdy.flow_control != FlowControl::Off);
                 assert!(id == StreamId::SESSION || !self.seen[&id].reset, "a window for a stream that was reset");
             }
-            Frame::Settings(_) => assert!(self.config.flow_control != FlowControl::Off),
+            Frame::Settings(_) => assert!(self.config.spdy.flow_control != FlowControl::Off),
             Frame::GoAway { status, .. } => {
                 self.gone = true;
                 let orderly = matches!(self.connection.error(), Some(ConnectionError::Closed));

@@ -22,7 +22,7 @@ pub use connection::connection;
 use flate2::{Compress, Compression, FlushCompress};
 pub use handshake::websocket_handshake;
 use kubestream::upgrade::head::{HeadReader, parse_request_head, parse_response_head};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, CodecError, Frame, HeaderError, Headers, StreamId};
 pub use pair::pair;
 pub use pairing::pairing;
@@ -45,7 +45,7 @@ pub fn run_files(target: fn(&[u8])) -> std::io::Result<()> {
 /// Any bytes are frames or an error, and the same at any cut. Frames that are encoded again are decoded as the same
 /// ones. The size of the result is bounded by that of the input and by the limits.
 pub fn frame(input: &[u8]) {
-    let limits = Limits::default();
+    let limits = SpdyConfig::default();
     let (frames, end) = decode(input, input.len().max(1), limits.clone());
     let step = 1 + input.len() % 13;
     assert_eq!((&frames, &end), (&decode(input, step, limits.clone()).0, &decode(input, step, limits.clone()).1));
@@ -69,7 +69,7 @@ pub fn frame(input: &[u8]) {
 /// plain pairs. The input is a list of pieces: a length in units of 8, with the highest bit set for "compressed
 /// already", then bytes.
 pub fn header_block(input: &[u8]) {
-    let limits = Limits::default();
+    let limits = SpdyConfig::default();
     let (mut codec, mut reader, mut wire) = (Codec::new(limits.clone()), Codec::new(limits.clone()), BytesMut::new());
     let id = StreamId::new(1);
     let headers = Headers::from_iter([("streamtype", "error"), ("port", "8080"), ("requestid", "0")]);
@@ -149,7 +149,7 @@ pub fn upgrade_head(input: &[u8]) {
     }
 }
 
-fn decode(input: &[u8], step: usize, limits: Limits) -> (Vec<Frame>, Option<String>) {
+fn decode(input: &[u8], step: usize, limits: SpdyConfig) -> (Vec<Frame>, Option<String>) {
     let (mut codec, mut buffer, mut frames) = (Codec::new(limits), BytesMut::new(), Vec::new());
     for piece in input.chunks(step) {
         buffer.extend_from_slice(piece);
@@ -189,7 +189,7 @@ fn headers_of(frame: &Frame) -> Option<&Headers> {
 }
 
 /// Checks that the headers of one block are within the limits, and so are all bytes to which it inflated.
-fn check_headers(headers: &Headers, limits: &Limits) {
+fn check_headers(headers: &Headers, limits: &SpdyConfig) {
     assert!(headers.len() <= limits.max_header_pairs);
     let plain: usize = headers.iter().map(|(name, value)| 8 + name.len() + value.len()).sum();
     assert!(plain <= limits.max_header_block);
@@ -199,8 +199,8 @@ fn check_headers(headers: &Headers, limits: &Limits) {
 }
 
 /// For frames that were decoded within the limits: merged values and another compression may exceed them.
-fn no_limits() -> Limits {
-    let mut limits = Limits::default();
+fn no_limits() -> SpdyConfig {
+    let mut limits = SpdyConfig::default();
     limits.max_control_frame = 1 << 24;
     limits.max_header_block = 1 << 24;
     limits.max_header_value = 1 << 24;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use kubestream::session::{Config, FlowControl};
+use kubestream::mux::{Config, FlowControl};
 use kubestream::wire::HeaderCompression;
 
 use support::model::{Operation, Setup};
@@ -30,15 +30,15 @@ fn setup(input: &mut Unstructured<'_>) -> Result<Setup> {
 
 fn config(input: &mut Unstructured<'_>) -> Result<Config> {
     let mut config = Config::default();
-    config.flow_control = *input.choose(&[FlowControl::Auto, FlowControl::Strict, FlowControl::Off])?;
-    config.header_compression = *input.choose(&[HeaderCompression::Stored, HeaderCompression::Deflate])?;
+    config.spdy.flow_control = *input.choose(&[FlowControl::Auto, FlowControl::Strict, FlowControl::Off])?;
+    config.spdy.header_compression = *input.choose(&[HeaderCompression::Stored, HeaderCompression::Deflate])?;
     config.max_data_frame = *input.choose(&[32 * 1024, 0, 1, 7, 1000])?;
     config.send_buffer = *input.choose(&[256 * 1024, 1, 500, 10_000])?;
     config.stream_receive_budget = *input.choose(&[64 * 1024, 0, 1, 300, 10_000, 100_000])?;
     config.receive_budget = *input.choose(&[1024 * 1024, 0, 1000, 100_000])?;
-    config.limits.max_streams = *input.choose(&[1024, 1, 3, 16])?;
+    config.spdy.max_streams = *input.choose(&[1024, 1, 3, 16])?;
     // The model sends them as often as it likes.
-    config.limits.max_settings_frames = u32::MAX;
+    config.spdy.max_settings_frames = u32::MAX;
     config.keepalive_interval = *input.choose(&[None, Some(Duration::from_secs(30))])?;
     config.idle_timeout = None;
     Ok(config)

@@ -319,7 +319,7 @@ impl Run {
 
     fn check(&self) {
         let wire = self.io.0.borrow();
-        let limits = Config::default().limits;
+        let limits = Config::default().websocket;
         let server = self.role == Role::Server;
         let said = rfc6455::read(&wire.said[..wire.read], server, limits.max_message, limits.max_fragments);
         let close = said.said.iter().find_map(|said| if let Said::Close(reason) = said { Some(reason) } else { None });

@@ -132,9 +132,9 @@ impl Run {
         config.stream_receive_budget = pick(sizes, 2, [64 * 1024, 1000, 0]);
         config.send_buffer = pick(sizes, 4, [256 * 1024, 1000, 1]);
         config.max_data_frame = pick(sizes, 6, [32 * 1024, 1000, 0]);
-        config.limits.max_message = pick(limits, 0, [32 * 1024 * 1024, 300, 10]) as u64;
-        config.limits.max_fragments = u32::try_from(pick(limits, 2, [1024, 4, 1])).unwrap();
-        config.limits.max_queued_replies = pick(limits, 4, [1024, 4, 1]);
+        config.websocket.max_message = pick(limits, 0, [32 * 1024 * 1024, 300, 10]) as u64;
+        config.websocket.max_fragments = u32::try_from(pick(limits, 2, [1024, 4, 1])).unwrap();
+        config.spdy.max_queued_replies = pick(limits, 4, [1024, 4, 1]);
         if limits & 0x40 != 0 {
             config.keepalive_interval = None;
         }

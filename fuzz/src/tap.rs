@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+use kubestream::mux::Config;
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::wire::Limits;
 use kubestream::wire::channel::{self, ChannelError, Subprotocol};
 use kubestream::wire::spdy::{Codec, Frame};
 use kubestream::wire::websocket::{self, Fault, Piece, WebSocketError};
@@ -25,12 +25,12 @@ const PORTS: [u16; 3] = [80, 443, 7007];
 pub fn tap(input: &[u8]) {
     let [choice, cut, rest @ ..] = input else { return };
     let protocol = protocol(*choice);
-    let mut limits = Limits::default();
+    let mut config = Config::default();
     if cut & 0x80 != 0 {
-        limits.max_streams = 3;
-        limits.max_control_frame = 300;
-        limits.max_message = 300;
-        limits.max_fragments = 3;
+        config.spdy.max_streams = 3;
+        config.spdy.max_control_frame = 300;
+        config.websocket.max_message = 300;
+        config.websocket.max_fragments = 3;
     }
     let mut said = Vec::new();
     let mut rest = rest;
@@ -40,8 +40,8 @@ pub fn tap(input: &[u8]) {
         said.push((if high & 0x80 == 0 { Side::Client } else { Side::Server }, piece));
         rest = behind;
     }
-    let whole = follow(protocol, &limits, &said, usize::MAX);
-    let pieces = follow(protocol, &limits, &said, 1 + usize::from(cut & 0x7f) % 23);
+    let whole = follow(protocol, &config, &said, usize::MAX);
+    let pieces = follow(protocol, &config, &said, 1 + usize::from(cut & 0x7f) % 23);
     compare(&whole, &pieces);
     for side in [Side::Client, Side::Server] {
         let bytes: Vec<u8> = said.iter().filter(|(of, _)| *of == side).flat_map(|(_, piece)| piece.to_vec()).collect();
@@ -50,10 +50,10 @@ pub fn tap(input: &[u8]) {
         let fault = whole.iter().position(|event| matches!(event, Event::Fault { side: of, .. } if *of == side));
         let behind = fault.map_or(&[][..], |at| &whole[at + 1..]);
         assert!(behind.iter().all(|event| side_of(event) != side), "an event after a fault");
-        check(protocol, &limits, side, &bytes, &whole);
+        check(protocol, &config, side, &bytes, &whole);
     }
     let opened = whole.iter().filter(|event| matches!(event, Event::Opened { .. })).count();
-    assert!(protocol.version().is_none() || opened <= limits.max_streams.max(5));
+    assert!(protocol.version().is_none() || opened <= config.spdy.max_streams.max(5));
     assert!(whole.iter().filter(|event| matches!(event, Event::Status(_))).count() <= 1);
 }
 
@@ -70,8 +70,8 @@ fn protocol(choice: u8) -> Protocol {
 }
 
 /// All events, with adjacent DATA of one stream joined. A size or a status comes with its last byte.
-fn follow(protocol: Protocol, limits: &Limits, said: &[(Side, &[u8])], step: usize) -> Vec<Event> {
-    let mut tap = Tap::new(protocol, &PORTS, limits.clone());
+fn follow(protocol: Protocol, config: &Config, said: &[(Side, &[u8])], step: usize) -> Vec<Event> {
+    let mut tap = Tap::new(protocol, &PORTS, config);
     let mut told: Vec<Event> = Vec::new();
     let mut take = |tap: &mut Tap| {
         while let Some(event) = tap.poll_event() {
@@ -173,14 +173,14 @@ fn fault(events: &[Event], side: Side) -> Option<&TapError> {
 }
 
 /// Checks a session's streams against their bytes, read without a tap.
-fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[Event]) {
+fn check(protocol: Protocol, config: &Config, side: Side, bytes: &[u8], told: &[Event]) {
     let streams = data(told, side);
     let too_many =
         told.iter().any(|event| matches!(event, Event::Fault { error: TapError::TooManyStreams { .. }, .. }));
     match protocol {
         Protocol::SpdyExec(_) if !too_many => {
             let (mut codec, mut wire, mut read) =
-                (Codec::new(limits.clone()), BytesMut::from(bytes), BTreeMap::<u32, Vec<u8>>::new());
+                (Codec::new(config.spdy.clone()), BytesMut::from(bytes), BTreeMap::<u32, Vec<u8>>::new());
             let error = loop {
                 match codec.decode(&mut wire) {
                     Ok(Some(Frame::Data { id, data, .. })) => {
@@ -197,6 +197,7 @@ fn check(protocol: Protocol, limits: &Limits, side: Side, bytes: &[u8], told: &[
             }
         }
         Protocol::WebSocketExec(subprotocol) if fault(told, side).is_none() => {
+            let limits = &config.websocket;
             let mut frames = websocket::Decoder::new(side == Side::Client, limits.max_message, limits.max_fragments);
             let mut messages = match side {
                 Side::Client => channel::Decoder::server(subprotocol),

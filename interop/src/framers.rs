@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bytes::BytesMut;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, CodecError, Frame, Headers, Setting};
 use serde_json::{Map, Value, json};
 use tokio_util::codec::Decoder;
@@ -103,7 +103,7 @@ pub struct Ours {
 impl Ours {
     /// Reads an input in one piece.
     #[must_use]
-    pub fn read(input: &[u8], limits: Limits) -> Self {
+    pub fn read(input: &[u8], limits: SpdyConfig) -> Self {
         let (mut codec, mut left) = (Codec::new(limits), BytesMut::from(input));
         let (mut frames, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
         let error = loop {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame, SettingId, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;
@@ -96,7 +96,7 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        Self { codec: Codec::new(Limits::default()), buffer: BytesMut::new() }
+        Self { codec: Codec::new(SpdyConfig::default()), buffer: BytesMut::new() }
     }
 
     fn read(&mut self, bytes: &[u8], mut each: impl FnMut(&Frame)) {

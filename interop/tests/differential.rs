@@ -10,7 +10,7 @@ use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{CodecError, Frame, HeaderError};
 use kubestream_interop::framers::{self, Framer, Head, Reading, described, hex, sorted};
 use kubestream_interop::inputs::{DICTIONARY, Inputs};
@@ -89,7 +89,7 @@ struct Ours<'a> {
 }
 
 impl<'a> Ours<'a> {
-    fn new(input: &'a [u8], limits: Limits) -> Self {
+    fn new(input: &'a [u8], limits: SpdyConfig) -> Self {
         let framers::Ours { frames, error, starts } = framers::Ours::read(input, limits);
         assert_eq!(starts.len(), frames.len() + 1);
         let defect = |frame: &Frame| match frame {
@@ -180,8 +180,8 @@ impl<'a> Ours<'a> {
 }
 
 /// Limits that are not below those of the other framers.
-fn limits() -> Limits {
-    let mut limits = Limits::default();
+fn limits() -> SpdyConfig {
+    let mut limits = SpdyConfig::default();
     limits.max_control_frame = 0xff_ffff;
     limits.max_header_pairs = 1000;
     limits.max_header_name = 1 << 20;
@@ -193,7 +193,7 @@ fn limits() -> Limits {
 
 /// Our default limits may only end a reading early.
 fn check_limits(ours: &Ours<'_>) -> Checked {
-    let limited = Ours::new(ours.input, Limits::default());
+    let limited = Ours::new(ours.input, SpdyConfig::default());
     if !ours.frames.starts_with(&limited.frames) {
         return Err(format!("other frames: {:?}", limited.frames));
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use bytes::{Bytes, BytesMut};
 use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
-use kubestream::wire::{HeaderCompression, Limits};
+use kubestream::wire::{HeaderCompression, SpdyConfig};
 use kubestream_interop::binary;
 use kubestream_interop::framers::{described, sorted};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of, writer_of};
@@ -40,7 +40,9 @@ fn read_by_go(wire: &[u8]) -> Vec<Value> {
 }
 
 fn encode(frames: &[Frame], compression: HeaderCompression) -> BytesMut {
-    let mut codec = Codec::with_compression(Limits::default(), compression);
+    let mut config = SpdyConfig::default();
+    config.header_compression = compression;
+    let mut codec = Codec::new(config);
     let mut wire = BytesMut::new();
     for frame in frames {
         codec.encode(frame.clone(), &mut wire).expect("a frame that fits");
@@ -138,7 +140,7 @@ fn recorded() -> (Vec<Frame>, Vec<u8>) {
         let byte = |at| u8::from_str_radix(&bytes[at..at + 2], 16).expect("hex");
         wire.extend((0..bytes.len()).step_by(2).map(byte));
     }
-    let (mut codec, mut left) = (Codec::new(Limits::default()), BytesMut::from(&wire[..]));
+    let (mut codec, mut left) = (Codec::new(SpdyConfig::default()), BytesMut::from(&wire[..]));
     let mut frames = Vec::new();
     while let Some(frame) = codec.decode_eof(&mut left).expect("frames") {
         frames.push(frame);

@@ -33,7 +33,7 @@ const MODES: [(FlowControl, Option<usize>); 3] =
 
 fn config(flow_control: FlowControl) -> Config {
     let mut config = Config::default();
-    config.flow_control = flow_control;
+    config.spdy.flow_control = flow_control;
     config
 }
 
@@ -270,7 +270,7 @@ async fn headers_come_back_as_they_were_sent() {
     let mut server = Peer::netty(&[]);
     for header_compression in [HeaderCompression::Deflate, HeaderCompression::Stored] {
         let mut config = config(FlowControl::Strict);
-        config.header_compression = header_compression;
+        config.spdy.header_compression = header_compression;
         let dialled = Dialled::at(server, config).await;
         for number in 0..10 {
             let mut sent = Headers::from_iter([("scenario", "headers"), ("bytes", "0"), (":path", "/headers")]);

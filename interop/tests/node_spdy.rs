@@ -17,7 +17,7 @@ const SMALL: usize = 64 * 1024;
 
 fn config(flow_control: FlowControl) -> Config {
     let mut config = Config::default();
-    config.flow_control = flow_control;
+    config.spdy.flow_control = flow_control;
     config
 }
 

@@ -15,11 +15,11 @@ use super::legacy_ports;
 use super::messages::Messages;
 use super::wire::Wire;
 use crate::protocol::Subprotocol;
-use crate::session::{Config, ConnectionError, FlowControl, Given, Message, Role};
-use crate::wire::Limits;
+use crate::session::{Config, ConnectionError, Given, Message, Role};
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::StreamId;
 use crate::wire::websocket::{CloseReason, Fault, Opcode, Piece, WebSocketError};
+use crate::wire::{FlowControl, WebSocketConfig};
 
 #[derive(Debug)]
 pub(super) struct Channels {
@@ -43,21 +43,21 @@ enum Form {
 
 impl Channels {
     /// Creates the carrier of an exec or attach session.
-    pub(super) fn exec(role: Role, subprotocol: Subprotocol, limits: &Limits) -> Self {
+    pub(super) fn exec(role: Role, subprotocol: Subprotocol, config: &WebSocketConfig) -> Self {
         let form = Form::Exec(exec::Reader::new(role, subprotocol), exec::Writer::new(role, subprotocol));
-        Self::new(role, subprotocol, form, limits)
+        Self::new(role, subprotocol, form, config)
     }
 
     /// Creates the carrier of a legacy port-forward.
-    pub(super) fn legacy_ports(role: Role, subprotocol: Subprotocol, ports: &[u16], limits: &Limits) -> Self {
+    pub(super) fn legacy_ports(role: Role, subprotocol: Subprotocol, ports: &[u16], config: &WebSocketConfig) -> Self {
         let ports = ports.get(..subprotocol.max_ports()).unwrap_or(ports);
         let reader = legacy_ports::Reader::new(role, subprotocol, ports);
-        Self::new(role, subprotocol, Form::LegacyPorts(reader, legacy_ports::Writer::new(role, ports)), limits)
+        Self::new(role, subprotocol, Form::LegacyPorts(reader, legacy_ports::Writer::new(role, ports)), config)
     }
 
-    fn new(role: Role, subprotocol: Subprotocol, form: Form, limits: &Limits) -> Self {
+    fn new(role: Role, subprotocol: Subprotocol, form: Form, config: &WebSocketConfig) -> Self {
         Self {
-            websocket: Messages::new(role, limits),
+            websocket: Messages::new(role, config),
             subprotocol,
             form,
             said: VecDeque::new(),
@@ -69,11 +69,11 @@ impl Channels {
     /// Adjusts a configuration: channels have no flow control, and a fixed set of streams. A server does not judge its client by
     /// silence. Many clients answer PINGs only while their program reads, and Kubernetes' servers send none.
     pub(super) fn fit(&self, mut config: Config) -> Config {
-        config.flow_control = FlowControl::Off;
+        config.spdy.flow_control = FlowControl::Off;
         if self.websocket.role() == Role::Server {
             config.keepalive_timeout = None;
         }
-        config.limits.max_streams = config.limits.max_streams.max(self.stream_count());
+        config.spdy.max_streams = config.spdy.max_streams.max(self.stream_count());
         config
     }
 

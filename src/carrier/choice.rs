@@ -29,13 +29,13 @@ impl Carrier {
     pub(crate) fn new(role: Role, protocol: Option<Protocol>, ports: &[u16], config: &Config) -> Self {
         Self(match protocol {
             Some(Protocol::WebSocketExec(subprotocol)) => {
-                Kind::Channels(Box::new(Channels::exec(role, subprotocol, &config.limits)))
+                Kind::Channels(Box::new(Channels::exec(role, subprotocol, &config.websocket)))
             }
             Some(Protocol::LegacyPortForward(subprotocol)) => {
-                Kind::Channels(Box::new(Channels::legacy_ports(role, subprotocol, ports, &config.limits)))
+                Kind::Channels(Box::new(Channels::legacy_ports(role, subprotocol, ports, &config.websocket)))
             }
             Some(Protocol::TunneledPortForward) => Kind::Tunnel(Box::new(Tunnel::new(role, config))),
-            _ => Kind::Spdy(Box::new(Codec::with_compression(config.limits.clone(), config.header_compression))),
+            _ => Kind::Spdy(Box::new(Codec::new(config.spdy.clone()))),
         })
     }
 

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::batch::WriteBatch;
 use crate::session::{ConnectionError, Role};
-use crate::wire::Limits;
+use crate::wire::WebSocketConfig;
 use crate::wire::channel::ChannelError;
 use crate::wire::spdy::GoAwayStatus;
 use crate::wire::websocket::codes;
@@ -24,11 +24,11 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn new(role: Role, limits: &Limits) -> Self {
+    pub(super) fn new(role: Role, config: &WebSocketConfig) -> Self {
         let from_client = role == Role::Server;
         Self {
             role,
-            frames: Decoder::new(from_client, limits.max_message, limits.max_fragments),
+            frames: Decoder::new(from_client, config.max_message, config.max_fragments),
             masks: (!from_client).then(Masks::default),
         }
     }

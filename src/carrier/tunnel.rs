@@ -31,11 +31,11 @@ pub(super) struct Tunnel {
 impl Tunnel {
     pub(super) fn new(role: Role, config: &Config) -> Self {
         Self {
-            websocket: Messages::new(role, &config.limits),
-            frames: Pieces::new(&config.limits),
+            websocket: Messages::new(role, &config.websocket),
+            frames: Pieces::new(&config.spdy),
             payload: Bytes::new(),
             payloads: Payloads::default(),
-            codec: Codec::with_compression(config.limits.clone(), config.header_compression),
+            codec: Codec::new(config.spdy.clone()),
             heads: BytesMut::new(),
             pong: None,
             ended: None,

@@ -103,8 +103,8 @@ mod stream;
 mod tcp;
 mod waiters;
 
-pub use crate::session::{Config, FlowControl};
-pub use crate::wire::{HeaderCompression, Limits};
+pub use crate::session::Config;
+pub use crate::wire::{FlowControl, HeaderCompression, SpdyConfig, WebSocketConfig};
 pub use driver::Driver;
 pub use incoming::Incoming;
 pub use multiplexer::{Multiplexer, Stats};

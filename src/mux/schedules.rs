@@ -36,7 +36,7 @@ use crate::protocol::{Protocol, Version};
 use crate::session::{ConnectionError, StreamError};
 use crate::status::ExitStatus;
 use crate::upgrade::Upgraded;
-use crate::wire::Limits;
+use crate::wire::SpdyConfig;
 use crate::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings};
 
 /// How many orders of each kind a transcript is played in.
@@ -296,7 +296,7 @@ fn who_waits_to_open_is_let_in_when_a_stream_ends() {
         let (client, driver) = Multiplexer::client(Upgraded::from_io(near), Config::default());
         let driver = spawn(driver);
         let peer = spawn(async move {
-            let (mut codec, mut wire, mut read) = (Codec::new(Limits::default()), BytesMut::new(), BytesMut::new());
+            let (mut codec, mut wire, mut read) = (Codec::new(SpdyConfig::default()), BytesMut::new(), BytesMut::new());
             let one = Setting::new(0, SettingId::MAX_CONCURRENT_STREAMS, 1);
             codec.encode(Frame::Settings(Settings::new(false, vec![one])), &mut wire).unwrap();
             // The peer sends this before it has heard from the client, which may have opened all streams by then.
@@ -403,7 +403,7 @@ fn what_an_unread_stream_has_held_up_comes_when_it_is_read() {
         let (near, far) = pipe(24);
         let mut config = Config::default();
         (config.send_buffer, config.stream_receive_budget, config.receive_budget) = (16, 8, 8);
-        config.flow_control = super::FlowControl::Off;
+        config.spdy.flow_control = super::FlowControl::Off;
         let (client, near) = Multiplexer::client(Upgraded::from_io(near), config.clone());
         let (server, far) = Multiplexer::server(Upgraded::from_io(far), config);
         let drivers = [spawn(near), spawn(far)];

@@ -275,13 +275,7 @@ impl SendHalf {
     /// # Cancel safety
     /// If dropped before completion, no bytes were queued.
     pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
-        let mut data = Some(data);
-        poll_fn(|cx| {
-            ready!(self.poll_ready(cx))?;
-            self.push(data.take().unwrap_or_default())?;
-            Poll::Ready(Ok(()))
-        })
-        .await
+        poll_fn(|cx| self.poll_send(&data, cx)).await
     }
 
     /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken
@@ -342,13 +336,8 @@ impl SendHalf {
 
     /// Polls for [`send`](Self::send). The bytes are taken when this is ready.
     pub(crate) fn poll_send(&mut self, data: &Bytes, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        ready!(self.poll_ready(cx))?;
-        Poll::Ready(self.push(data.clone()))
-    }
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         let id = self.stream.id;
-        self.stream.shared.with(|state| match state.connection.write(id, Bytes::new())? {
+        self.stream.shared.with(|state| match state.connection.write(id, data.clone())? {
             WriteOutcome::Queued => Poll::Ready(Ok(())),
             WriteOutcome::Blocked => {
                 park(&mut state.waiting(id).writer, cx);
@@ -410,7 +399,7 @@ impl futures_sink::Sink<Bytes> for SendHalf {
     type Error = StreamError;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
-        Self::poll_ready(&mut self, cx)
+        self.poll_send(&Bytes::new(), cx)
     }
 
     fn start_send(mut self: Pin<&mut Self>, data: Bytes) -> Result<(), StreamError> {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::wire::{HeaderCompression, Limits};
+use crate::wire::{SpdyConfig, WebSocketConfig};
 
 /// How many bytes a peer's kernel takes even if the peer's program reads nothing: a kernel's receive buffer is at least
 /// this large everywhere.
@@ -18,18 +18,16 @@ pub(crate) const SURELY_TAKEN: u64 = 64 * 1024;
 /// `Config::default()` suits a client, and a server with many streams. [`Config::exec`] suits one exec or attach
 /// session.
 ///
-/// A setting that is marked *SPDY only* does nothing over WebSocket channels: the WebSocket subprotocols of exec and
-/// attach, and legacy port-forward. Port-forward through the tunnel (`SPDY/3.1+portforward.k8s.io`) is SPDY inside
-/// WebSocket, and uses every setting.
+/// [`spdy`](Self::spdy) and [`websocket`](Self::websocket) are the settings of one transport. All other settings work
+/// the same over every transport. WebSocket channels (exec and attach over WebSocket, and legacy port-forward) have no
+/// SPDY settings. The tunnel of port-forward (`SPDY/3.1+portforward.k8s.io`) is SPDY inside WebSocket, and has both.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Whether the connection has flow control. SPDY only. Default: [`FlowControl::Auto`].
-    pub flow_control: FlowControl,
-    /// How header blocks are written. SPDY only. Default: [`HeaderCompression::Deflate`].
-    pub header_compression: HeaderCompression,
-    /// How much a peer may make this end hold or do. Each limit says whether it is SPDY only.
-    pub limits: Limits,
+    /// What is SPDY's alone: over plain SPDY, and in the tunnel.
+    pub spdy: SpdyConfig,
+    /// What is WebSocket's alone: over WebSocket channels, and in the tunnel.
+    pub websocket: WebSocketConfig,
     /// The largest payload that is sent in one DATA frame, or in one WebSocket message, in bytes. Default: 32 KiB, the
     /// largest that Go's peers send.
     pub max_data_frame: usize,
@@ -97,9 +95,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            flow_control: FlowControl::Auto,
-            header_compression: HeaderCompression::Deflate,
-            limits: Limits::default(),
+            spdy: SpdyConfig::default(),
+            websocket: WebSocketConfig::default(),
             max_data_frame: 32 * 1024,
             send_buffer: 256 * 1024,
             stream_receive_budget: 64 * 1024,
@@ -120,28 +117,6 @@ impl Config {
     /// The settings for one exec or attach session. A session has five streams, so `max_streams` is 16 instead of 1024.
     #[must_use]
     pub fn exec() -> Self {
-        Self { limits: Limits { max_streams: 16, ..Limits::default() }, stream_stall_timeout: None, ..Self::default() }
+        Self { spdy: SpdyConfig { max_streams: 16, ..SpdyConfig::default() }, ..Self::default() }
     }
-}
-
-/// Whether a SPDY connection has flow control: it obeys the peer's windows, and grants windows to the peer (SPDY/3.1
-/// §2.6.8).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum FlowControl {
-    /// Uses flow control only if the peer shows that it has flow control. Go peers do not have it, and with it a
-    /// connection to them would hang after 64 KiB.
-    ///
-    /// The client sends INITIAL_WINDOW_SIZE in its first flight, and a server that uses this crate answers with its own
-    /// before anything else. Until the server's first frame arrives, but for at most ten seconds, the client sends no
-    /// more than one window. Both ends count bytes against the windows from the first byte. An end that has received
-    /// INITIAL_WINDOW_SIZE or a WINDOW_UPDATE obeys and grants windows from then on.
-    #[default]
-    Auto,
-    /// No flow control.
-    Off,
-    /// Flow control exactly as the draft says, from the first byte. Use it for a peer that expects WINDOW_UPDATEs but
-    /// does not announce windows, such as netty. Do not use it if the peer uses [`Auto`](Self::Auto): such a peer may
-    /// send more than 64 KiB before it learns that this end has windows.
-    Strict,
 }

@@ -6,12 +6,12 @@
 //! of these may contain IO, a clock or a waker: the caller supplies these.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::clock::Clock;
-use super::config::{Config, FlowControl};
+use super::config::Config;
 use super::error::{ConnectionError, StreamError};
 use super::event::{Event, ReadOutcome, WriteOutcome};
 use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
@@ -20,6 +20,7 @@ use super::message::Message;
 use super::phase::{LastWord, Phase};
 use super::role::Role;
 use super::stream::{Control, End, Sending, Stream};
+use crate::wire::FlowControl;
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
@@ -72,6 +73,8 @@ pub struct Connection {
     /// How many open streams the peer allows us.
     pub(super) peer_max_streams: usize,
     pub(super) open_waits: bool,
+    /// Whether every further stream of the peer is refused.
+    pub(super) refuses: bool,
     /// The peer's GOAWAY, if it has come: the last stream taken, and the status.
     pub(super) gone_away: Option<(StreamId, GoAwayStatus)>,
 
@@ -89,6 +92,8 @@ pub struct Connection {
     /// By how many bytes the windows of all streams together have grown.
     pub(super) window_growth: usize,
     pub(super) stray_data: usize,
+    /// After which time an unread stream that holds up others is reset.
+    pub(super) give_up_after: Option<Duration>,
     /// When a stream was last reset because it was unread.
     pub(super) given_up: Option<Instant>,
 
@@ -132,9 +137,10 @@ impl Connection {
             ours_live: 0,
             peer_max_streams: usize::MAX,
             open_waits: false,
+            refuses: false,
             gone_away: None,
-            windows: config.flow_control == FlowControl::Strict,
-            on_trial: config.flow_control == FlowControl::Auto && role == Role::Client,
+            windows: config.spdy.flow_control == FlowControl::Strict,
+            on_trial: config.spdy.flow_control == FlowControl::Auto && role == Role::Client,
             settings_sent: false,
             peer_initial_window: DEFAULT_WINDOW,
             send_window: SendWindow::new(DEFAULT_WINDOW),
@@ -142,6 +148,7 @@ impl Connection {
             budget: Budget::new(config.stream_receive_budget, config.receive_budget),
             window_growth: 0,
             stray_data: 0,
+            give_up_after: config.stream_stall_timeout,
             given_up: None,
             replies: VecDeque::new(),
             output_added: 0,
@@ -178,7 +185,7 @@ impl Connection {
     /// error that the connection ended with.
     pub fn open(&mut self, headers: Headers) -> Result<Option<StreamId>, ConnectionError> {
         self.check_open()?;
-        if let Some(reason) = headers.unfit(&self.config.limits) {
+        if let Some(reason) = headers.unfit(&self.config.spdy) {
             return Err(ConnectionError::InvalidHeader(reason));
         }
         if self.next_id > StreamId::MAX.get() {
@@ -225,7 +232,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::InvalidHeader`]. A stream that has ended in the meantime is no error.
     pub fn reply(&mut self, id: StreamId, headers: Headers) -> Result<(), ConnectionError> {
-        if let Some(reason) = headers.unfit(&self.config.limits) {
+        if let Some(reason) = headers.unfit(&self.config.spdy) {
             return Err(ConnectionError::InvalidHeader(reason));
         }
         if let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.ours && !stream.answered) {
@@ -303,7 +310,11 @@ impl Connection {
     /// a reset by the peer, [`StreamError::Hushed`] after the peer's last word (in a session, its status), or the error
     /// that the connection ended with.
     pub fn write(&mut self, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
-        let Some(stream) = self.writable(id)? else { return Ok(WriteOutcome::Blocked) };
+        self.write_within(self.config.send_buffer, id, data)
+    }
+
+    fn write_within(&mut self, room: usize, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
+        let Some(stream) = self.writable(id, room)? else { return Ok(WriteOutcome::Blocked) };
         if !data.is_empty() {
             stream.unsent.push(data);
             self.schedule(id);
@@ -314,10 +325,7 @@ impl Connection {
     /// As [`write`](Self::write), but takes the bytes even if the send buffer is full. It is for a caller that has
     /// already been told that there is room.
     pub(crate) fn write_over(&mut self, id: StreamId, data: Bytes) -> Result<(), StreamError> {
-        let room = std::mem::replace(&mut self.config.send_buffer, usize::MAX);
-        let written = self.write(id, data);
-        self.config.send_buffer = room;
-        written.map(|_| ())
+        self.write_within(usize::MAX, id, data).map(|_| ())
     }
 
     /// Queues a copy of as many bytes as there is room for. Small writes are joined. Returns `None` if there is no
@@ -327,7 +335,7 @@ impl Connection {
     /// The same as [`write`](Self::write).
     pub fn write_slice(&mut self, id: StreamId, data: &[u8]) -> Result<Option<usize>, StreamError> {
         let room = self.config.send_buffer;
-        let Some(stream) = self.writable(id)? else { return Ok(None) };
+        let Some(stream) = self.writable(id, room)? else { return Ok(None) };
         let room = room.saturating_sub(stream.unsent.len());
         let taken = data.get(..room).unwrap_or(data);
         stream.unsent.extend_from_slice(taken);
@@ -409,7 +417,7 @@ impl Connection {
 
     /// Refuses every further stream that the peer opens.
     pub fn refuse_streams(&mut self) {
-        self.config.limits.max_streams = 0;
+        self.refuses = true;
     }
 
     /// Takes the oldest event.
@@ -469,7 +477,7 @@ impl Connection {
     }
 
     /// The stream, if it may be written to and has room.
-    fn writable(&mut self, id: StreamId) -> Result<Option<&mut Stream>, StreamError> {
+    fn writable(&mut self, id: StreamId, room: usize) -> Result<Option<&mut Stream>, StreamError> {
         if let Some(error) = self.closed() {
             return Err(error);
         }
@@ -482,7 +490,7 @@ impl Connection {
             (Sending::Dead, end) => return Err(end.and_then(End::fault).unwrap_or(StreamError::Finished)),
             _ => return Err(StreamError::Finished),
         }
-        if stream.unsent.len() >= self.config.send_buffer {
+        if stream.unsent.len() >= room {
             stream.writer_waits = true;
             return Ok(None);
         }
@@ -541,7 +549,7 @@ impl Connection {
     }
 
     pub(super) fn announce_window(&mut self) {
-        if self.config.flow_control != FlowControl::Off && !std::mem::replace(&mut self.settings_sent, true) {
+        if self.config.spdy.flow_control != FlowControl::Off && !std::mem::replace(&mut self.settings_sent, true) {
             let settings = Settings::single(SettingId::INITIAL_WINDOW_SIZE, self.initial_window());
             self.replies.push_back(Message::Settings(settings));
         }

@@ -61,10 +61,10 @@ pub enum ConnectionError {
     /// The peer broke a rule of SPDY/3.1.
     #[error("protocol violation by the peer: {0}")]
     Protocol(&'static str),
-    /// The peer exceeded a limit of [`Limits`](crate::mux::Limits).
+    /// The peer exceeded a limit of [`SpdyConfig`](crate::mux::SpdyConfig).
     #[error("the peer exceeded the limit `{limit}` ({value})")]
     LimitExceeded {
-        /// The name of the field of [`Limits`](crate::mux::Limits).
+        /// The name of the field of [`SpdyConfig`](crate::mux::SpdyConfig).
         limit: &'static str,
         /// The limit's value, in the unit of the field.
         value: u64,

@@ -23,8 +23,8 @@ mod stream;
 mod timers;
 mod transmit;
 
+pub use config::Config;
 pub(crate) use config::SURELY_TAKEN;
-pub use config::{Config, FlowControl};
 pub use connection::Connection;
 pub use error::{ConnectionError, StreamError};
 pub use event::{Event, ReadOutcome, WriteOutcome};

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::config::FlowControl;
 use super::connection::Connection;
 use super::error::ConnectionError;
 use super::event::Event;
@@ -16,6 +15,7 @@ use super::message::Message;
 use super::phase::Phase;
 use super::role::Role;
 use super::stream::{End, Sending, Stream};
+use crate::wire::FlowControl;
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
@@ -33,7 +33,7 @@ impl Connection {
         }
         self.note_pause(now);
         let first = self.on_trial;
-        if self.config.flow_control == FlowControl::Strict {
+        if self.config.spdy.flow_control == FlowControl::Strict {
             self.announce_window();
         }
         if let Err(error) = self.dispatch(message, now) {
@@ -48,7 +48,7 @@ impl Connection {
     /// Counts the header bytes of all streams. A few bytes from the peer may have cost us much work, because they are inflated by now.
     fn count_headers(&mut self, message: &Message, now: Instant) -> Result<(), ConnectionError> {
         let Some(headers) = message.headers() else { return Ok(()) };
-        let limits = &self.config.limits;
+        let limits = &self.config.spdy;
         let more = u32::try_from(headers.block_len()).unwrap_or(u32::MAX);
         let counted = self.clock.header_bytes.add(more, now, limits.rate_window);
         if counted as usize > limits.max_header_bytes {
@@ -113,7 +113,7 @@ impl Connection {
             return self.answer_reset(id, RstStatus::PROTOCOL_ERROR);
         }
         // A stream that arrives after our GOAWAY was opened before the peer knew of it, so it is refused, not an error.
-        if self.theirs_live >= self.config.limits.max_streams || !matches!(self.phase, Phase::Open) {
+        if self.refuses || self.theirs_live >= self.config.spdy.max_streams || !matches!(self.phase, Phase::Open) {
             return self.answer_reset(id, RstStatus::REFUSED_STREAM);
         }
         self.theirs_live = self.theirs_live.saturating_add(1);
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     fn on_data(&mut self, id: StreamId, fin: bool, data: Bytes) -> Result<(), ConnectionError> {
-        let strict = self.config.flow_control == FlowControl::Strict;
+        let strict = self.config.spdy.flow_control == FlowControl::Strict;
         if !self.receive_window.received(data.len()) && strict {
             return Err(ConnectionError::Protocol("DATA beyond the session's window"));
         }
@@ -209,7 +209,7 @@ impl Connection {
             return Err(ConnectionError::Protocol("DATA on stream 0"));
         }
         self.stray_data = self.stray_data.saturating_add(len.max(MIN_CHARGE));
-        let limit = self.config.limits.max_stray_data;
+        let limit = self.config.spdy.max_stray_data;
         if self.stray_data > limit {
             return Err(ConnectionError::LimitExceeded { limit: "max_stray_data", value: limit as u64 });
         }
@@ -224,7 +224,7 @@ impl Connection {
 
     fn on_reset(&mut self, id: StreamId, status: RstStatus, now: Instant) -> Result<(), ConnectionError> {
         let untaken = self.reset_by_peer(id, status);
-        let limits = &self.config.limits;
+        let limits = &self.config.spdy;
         if untaken && self.clock.unanswered_resets.count(now, limits.rate_window) > limits.max_unanswered_resets {
             let value = u64::from(limits.max_unanswered_resets);
             return Err(ConnectionError::LimitExceeded { limit: "max_unanswered_resets", value });
@@ -280,7 +280,7 @@ impl Connection {
     }
 
     fn on_settings(&mut self, settings: &Settings, now: Instant) -> Result<(), ConnectionError> {
-        let limits = &self.config.limits;
+        let limits = &self.config.spdy;
         if self.clock.settings_frames.count(now, limits.rate_window) > limits.max_settings_frames {
             let value = u64::from(limits.max_settings_frames);
             return Err(ConnectionError::LimitExceeded { limit: "max_settings_frames", value });
@@ -316,7 +316,7 @@ impl Connection {
     /// Turns on flow control, since the peer has it: from here on its windows are obeyed, and it is granted the bytes that were read so
     /// far.
     fn peer_has_windows(&mut self) {
-        if self.config.flow_control == FlowControl::Off || std::mem::replace(&mut self.windows, true) {
+        if self.config.spdy.flow_control == FlowControl::Off || std::mem::replace(&mut self.windows, true) {
             return;
         }
         self.announce_window();
@@ -376,7 +376,7 @@ impl Connection {
         if self.is_silent() {
             return Ok(());
         }
-        let limit = self.config.limits.max_queued_replies;
+        let limit = self.config.spdy.max_queued_replies;
         if self.replies.len() >= limit {
             return Err(ConnectionError::LimitExceeded { limit: "max_queued_replies", value: limit as u64 });
         }

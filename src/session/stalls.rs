@@ -11,16 +11,16 @@ use super::stream::{End, Stream};
 use crate::wire::spdy::{RstStatus, StreamId};
 
 impl Connection {
-    /// Sets `stream_stall_timeout`, if it is not configured.
+    /// Sets after which time a stream is reset, if `stream_stall_timeout` does not say it.
     pub(crate) fn give_up_stalled(&mut self, after: Option<Duration>) {
-        self.config.stream_stall_timeout = self.config.stream_stall_timeout.or(after);
+        self.give_up_after = self.give_up_after.or(after);
     }
 
     /// When the stream with the most unread bytes is reset. `None` if reading is not paused, or the stream holds up no reader.
     ///
     /// The time starts again after each reset, so that the next stream has time to be read.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
-        let after = self.config.stream_stall_timeout?;
+        let after = self.give_up_after?;
         let paused = self.clock.paused_since?;
         let since = self.given_up.map_or(paused, |last| last.max(paused));
         self.holds_up_others(self.fullest()?).then(|| since.checked_add(after)).flatten()
@@ -28,7 +28,7 @@ impl Connection {
 
     /// Resets the stream with the most unread bytes and drops these, so that the other streams go on.
     pub(super) fn give_up_fullest(&mut self, now: Instant) {
-        let (Some(after), Some(id)) = (self.config.stream_stall_timeout, self.fullest()) else { return };
+        let (Some(after), Some(id)) = (self.give_up_after, self.fullest()) else { return };
         self.given_up = Some(now);
         // Not CANCEL, which a peer may take for an orderly end of the stream.
         self.reset_as(id, RstStatus::INTERNAL_ERROR, End::Stalled(after));

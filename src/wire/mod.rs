@@ -4,10 +4,10 @@
 //! [`session`](crate::session)'s job.
 
 pub mod channel;
-mod limits;
+mod config;
 mod payload;
 pub mod spdy;
 pub mod websocket;
 
-pub use limits::{HeaderCompression, Limits};
+pub use config::{FlowControl, HeaderCompression, SpdyConfig, WebSocketConfig};
 pub(crate) use payload::Payloads;

@@ -8,7 +8,7 @@ use kubestream::exec::Streams;
 use kubestream::mux::Multiplexer;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::Version;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, FramedWrite};
@@ -78,8 +78,8 @@ async fn a_client_that_still_sends_stdin_gets_all_output_and_the_status() {
         let (mux, driver) = exec_server(near, Version::V4);
         tokio::spawn(command(mux));
         let (read, write) = far.into_split();
-        let mut read = FramedRead::new(read, Codec::new(Limits::default()));
-        let mut write = FramedWrite::new(write, Codec::new(Limits::default()));
+        let mut read = FramedRead::new(read, Codec::new(SpdyConfig::default()));
+        let mut write = FramedWrite::new(write, Codec::new(SpdyConfig::default()));
         for frame in streams() {
             write.send(frame).await.unwrap();
         }

@@ -9,7 +9,7 @@ use kubestream::exec::{Error, ExecServer, Streams};
 use kubestream::mux::Multiplexer;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::Version;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame, RstStatus, Setting, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep};
@@ -195,7 +195,7 @@ async fn text_versions_say_nothing_of_success_and_never_nothing_of_failure() {
 async fn unread_stdin_holds_up_neither_output_nor_status() {
     let (mut process, peer, mux, driver) = session(Version::V4, 64 * 1024).await;
     let (read, write) = tokio::io::split(peer.into_io());
-    let mut write = FramedWrite::new(write, Codec::new(Limits::default()));
+    let mut write = FramedWrite::new(write, Codec::new(SpdyConfig::default()));
     let typing = tokio::spawn(async move {
         for part in 0..500 {
             write.send(data(3, pattern(part, 32 * 1024))).await.unwrap();
@@ -204,7 +204,7 @@ async fn unread_stdin_holds_up_neither_output_nor_status() {
     sleep(Duration::from_secs(1)).await;
     assert!(mux.stats().stalled_by == Some(3) && !typing.is_finished());
     let client = tokio::spawn(async move {
-        let frames = FramedRead::new(read, Codec::new(Limits::default()));
+        let frames = FramedRead::new(read, Codec::new(SpdyConfig::default()));
         frames.map(Result::unwrap).collect::<Vec<Frame>>().await
     });
     process.stdout.as_mut().unwrap().send(pattern(0, 3 << 20)).await.unwrap();

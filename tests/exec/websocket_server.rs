@@ -191,7 +191,7 @@ async fn messages_have_the_limits_that_are_set() {
         let (near, far) = duplex(1 << 20);
         let upgraded = Upgraded::new(near, Default::default(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
         let mut config = Config::exec();
-        (config.limits.max_message, config.limits.max_fragments) = (1000, 3);
+        (config.websocket.max_message, config.websocket.max_fragments) = (1000, 3);
         let (mux, driver) = Multiplexer::server(upgraded, config);
         tokio::spawn(driver);
         let process = mux.accept_exec(Streams::PIPES).await.unwrap();

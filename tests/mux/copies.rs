@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kubestream::mux::Config;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::Codec;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
@@ -76,7 +76,7 @@ async fn a_frame_is_handed_on_before_it_is_whole() {
     let (near, mut far) = duplex(64 * 1024);
     let (mux, _driver) = server(near, Config::default());
     let mut wire = BytesMut::new();
-    Codec::new(Limits::default()).encode(syn(1, &[]), &mut wire).unwrap();
+    Codec::new(SpdyConfig::default()).encode(syn(1, &[]), &mut wire).unwrap();
     wire.put_u32(1);
     wire.put_u32(0x0100_0000 | WHOLE as u32);
     far.write_all(&wire).await.unwrap();

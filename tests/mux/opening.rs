@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, duplex};
@@ -26,7 +26,7 @@ async fn streams_opened_together_leave_together_and_wait_for_no_reply() {
 
     let mut first = BytesMut::with_capacity(1 << 16);
     far.read_buf(&mut first).await.unwrap();
-    let mut codec = Codec::new(Limits::default());
+    let mut codec = Codec::new(SpdyConfig::default());
     let mut names = Vec::new();
     let mut early = Bytes::new();
     while let Some(frame) = codec.decode(&mut first).unwrap() {
@@ -152,7 +152,7 @@ async fn a_stream_that_was_reset_before_it_was_accepted_is_never_seen() {
 #[tokio::test(start_paused = true)]
 async fn streams_beyond_the_limit_are_refused_and_those_within_it_live() {
     let (near, far) = duplex(1 << 20);
-    let (mux, _driver) = server(near, config(|config| config.limits.max_streams = 2));
+    let (mux, _driver) = server(near, config(|config| config.spdy.max_streams = 2));
     let mut peer = Peer::new(far);
     for id in [1, 3, 5] {
         peer.say(syn(id, &[])).await;

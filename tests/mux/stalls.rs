@@ -292,7 +292,7 @@ async fn windows_are_obeyed_from_the_moment_the_peer_shows_it_has_them() {
 async fn a_peer_without_windows_is_sent_none_of_their_frames_and_waited_for_none() {
     for control in [FlowControl::Auto, FlowControl::Off] {
         let (near, far) = duplex(4 << 20);
-        let (mux, _driver) = client(near, config(|config| config.flow_control = control));
+        let (mux, _driver) = client(near, config(|config| config.spdy.flow_control = control));
         let mut peer = Peer::new(far);
         let mut stream = mux.open(named("go")).await.unwrap();
         peer.hear_syn().await;

@@ -116,8 +116,8 @@ async fn carry(plan: Plan, near_control: FlowControl, far_control: FlowControl) 
     let (near, far) = duplex(plan.pipe);
     let near = Fragmented::new(near, plan.seed, plan.most);
     let far = Fragmented::new(far, !plan.seed, plan.most);
-    let (opener, one) = client(near, config(|config| config.flow_control = near_control));
-    let (acceptor, two) = server(far, config(|config| config.flow_control = far_control));
+    let (opener, one) = client(near, config(|config| config.spdy.flow_control = near_control));
+    let (acceptor, two) = server(far, config(|config| config.spdy.flow_control = far_control));
 
     let count = plan.streams.len();
     let seed = plan.seed;

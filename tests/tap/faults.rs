@@ -1,9 +1,10 @@
 //! Bytes that a tap cannot follow: they pass all the same, and are reported once.
 
 use bytes::{Bytes, BytesMut};
+use kubestream::mux::Config;
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::upgrade::{self, Protocol, Version};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::channel::Subprotocol;
 use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, StreamId};
 use kubestream_proxy::{self as proxy, MAX_NAME_LEN, Side, StreamName as Name, Tap, TapError, TapEvent as Event};
@@ -21,7 +22,7 @@ fn data(id: u32, bytes: &[u8]) -> Frame {
 }
 
 fn wire(frames: impl IntoIterator<Item = Frame>) -> Bytes {
-    let (mut codec, mut wire) = (Codec::new(Limits::default()), BytesMut::new());
+    let (mut codec, mut wire) = (Codec::new(SpdyConfig::default()), BytesMut::new());
     frames.into_iter().for_each(|frame| codec.encode(frame, &mut wire).unwrap());
     wire.freeze()
 }
@@ -162,9 +163,9 @@ fn a_status_that_is_none_costs_no_output() {
 
 #[test]
 fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
-    let mut limits = Limits::default();
-    limits.max_streams = 3;
-    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], limits);
+    let mut config = Config::default();
+    config.spdy.max_streams = 3;
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], &config);
     let syns = (0..4).map(|at| syn(2 * at + 1, &[("streamtype", "data"), ("port", "80"), ("requestid", "0")]));
     tap.feed(Side::Client, wire(syns));
     tap.feed(Side::Server, wire([data(1, b"x")]));
@@ -181,12 +182,12 @@ fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
 /// Kubernetes' clients inflate threefold and are followed, however many there are: here ten times the limit.
 #[test]
 fn blocks_that_inflate_too_far_are_followed_no_more() {
-    let mut limits = Limits::default();
-    limits.max_header_bytes = 50_000;
+    let mut config = Config::default();
+    config.spdy.max_header_bytes = 50_000;
     let long = "x".repeat(10_000);
     for protocol in [Protocol::SpdyExec(Version::V4), Protocol::SpdyPortForward, Protocol::TunneledPortForward] {
-        let (mut tap, mut seen) = (Tap::new(protocol, &[], limits.clone()), Told::default());
-        let mut codec = Codec::new(Limits::default());
+        let (mut tap, mut seen) = (Tap::new(protocol, &[], &config), Told::default());
+        let mut codec = Codec::new(SpdyConfig::default());
         let mut says = |headers: &[(&str, &str)]| {
             let mut wire = BytesMut::new();
             let headers = headers.iter().copied().collect();
@@ -217,9 +218,9 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
 /// A port-forward may have any number of streams, one after the other.
 #[test]
 fn streams_that_were_do_not_count() {
-    let mut limits = Limits::default();
-    limits.max_streams = 3;
-    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], limits);
+    let mut config = Config::default();
+    config.spdy.max_streams = 3;
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], &config);
     let mut seen = Told::default();
     let headers = [("streamtype", "data"), ("port", "80"), ("requestid", "0")];
     tap.feed(
@@ -234,7 +235,7 @@ fn streams_that_were_do_not_count() {
 #[test]
 fn a_long_name_is_told_by_its_beginning() {
     let long = "n".repeat(100);
-    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], Limits::default());
+    let mut tap = Tap::new(Protocol::SpdyPortForward, &[], &Config::default());
     let headers = [("streamtype", "data"), ("port", "80"), ("requestid", &long[..])];
     tap.feed(Side::Client, wire([syn(1, &headers), syn(3, &[("streamtype", &long)])]));
     let mut seen = Told::default();

@@ -12,9 +12,9 @@ mod sessions;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use kubestream::mux::Config;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::Protocol;
-use kubestream::wire::Limits;
 use kubestream_proxy::{Observer, Side, StreamName as Name, Tap, TapEvent as Event};
 
 /// All events of a tap, with adjacent DATA of one stream joined.
@@ -78,7 +78,7 @@ impl Told {
 
 /// The events of these bytes, each fed in pieces of these sizes in turn. Both sides end.
 fn told(protocol: Protocol, ports: &[u16], said: &[(Side, Bytes)], cuts: &[usize]) -> Told {
-    let (mut tap, mut told) = (Tap::new(protocol, ports, Limits::default()), Told::default());
+    let (mut tap, mut told) = (Tap::new(protocol, ports, &Config::default()), Told::default());
     let mut sizes = cuts.iter().map(|size| size % 600 + 1).cycle();
     for (side, bytes) in said {
         let mut rest = bytes.clone();
@@ -103,7 +103,7 @@ struct Watcher {
 
 impl Watcher {
     fn new(protocol: Protocol, ports: &[u16]) -> Self {
-        Self { tap: Tap::new(protocol, ports, Limits::default()), told: Told::default() }
+        Self { tap: Tap::new(protocol, ports, &Config::default()), told: Told::default() }
     }
 }
 

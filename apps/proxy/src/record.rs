@@ -21,9 +21,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
 use http::{Response, StatusCode, Uri};
 use kubestream::exec::ExecRequest;
+use kubestream::mux::Config;
 use kubestream::status::TerminalSize;
 use kubestream::upgrade::{Pending, Protocol};
-use kubestream::wire::Limits;
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{Observer, Operation, Pipe, PipeOutcome, PodRequest, Side, StreamName, Tap, TapEvent};
 use tempfile::NamedTempFile;
@@ -144,7 +144,7 @@ impl Recorder {
             file: tokio::fs::File::from_std(file),
             waiting: BytesMut::from(header),
             failed: None,
-            tap: protocol.map(|protocol| Tap::new(protocol, &[], Limits::default())),
+            tap: protocol.map(|protocol| Tap::new(protocol, &[], &Config::default())),
             began: Instant::now(),
             input,
             texts: HashMap::new(),

@@ -36,14 +36,14 @@
 //! use std::ops::ControlFlow;
 //!
 //! use bytes::Bytes;
-//! use kubestream::wire::Limits;
+//! use kubestream::mux::Config;
 //! use kubestream_proxy::{Operation, Pipe, Side, Tap, TapEvent};
 //! use tokio::net::TcpStream;
 //!
 //! # async fn watched(pipe: Pipe<TcpStream, TcpStream>) -> Result<(), Box<dyn std::error::Error>> {
 //! // `PodRequest` has the operation that the client asked for.
 //! let protocol = pipe.settled(Operation::Exec).ok_or("not a protocol that a tap reads")?;
-//! let mut tap = Tap::new(protocol, &[], Limits::default());
+//! let mut tap = Tap::new(protocol, &[], &Config::default());
 //! let mut audit = |side: Side, bytes: &Bytes| {
 //!     tap.feed(side, bytes.clone());
 //!     while let Some(event) = tap.poll_event() {

@@ -208,7 +208,7 @@ impl Run {
     }
 
     pub(super) fn hear(&self, bytes: &[u8]) -> Heard {
-        let (limits, server) = (&self.config.limits, self.role == Role::Server);
+        let (limits, server) = (&self.config.websocket, self.role == Role::Server);
         let reading = rfc6455::read(bytes, server, limits.max_message, limits.max_fragments);
         let mut heard = Heard {
             data: Default::default(),

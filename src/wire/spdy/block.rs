@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::headers::{HeaderError, Headers};
-use crate::wire::{HeaderCompression, Limits};
+use crate::wire::{HeaderCompression, SpdyConfig};
 
 /// The dictionary of SPDY/3, with the Adler-32 checksum 0xE3C6A7C2. SPDY/2 has another one.
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
@@ -141,7 +141,7 @@ pub(super) struct Inflater {
 
 impl Inflater {
     /// Inflates and parses one whole block.
-    pub(super) fn block(&mut self, block: &[u8], limits: &Limits) -> Result<Headers, HeaderError> {
+    pub(super) fn block(&mut self, block: &[u8], limits: &SpdyConfig) -> Result<Headers, HeaderError> {
         if !block.ends_with(&SYNC_FLUSH) {
             return Err(HeaderError::NotFlushed);
         }
@@ -249,7 +249,7 @@ mod tests {
             let id = block.to_string();
             let pairs = [("streamtype", "data"), ("port", "8080"), ("requestid", id.as_str())];
             let wire = deflated(&mut deflater, &pairs);
-            assert_eq!(inflater.block(&wire, &Limits::default()), Ok(pairs.into_iter().collect()));
+            assert_eq!(inflater.block(&wire, &SpdyConfig::default()), Ok(pairs.into_iter().collect()));
             sizes.push(wire.len());
             if block % 5 == 4 {
                 deflater.release();
@@ -271,7 +271,7 @@ mod tests {
             headers.encode(&mut plain);
             let mut wire = Vec::with_capacity(1024);
             peer.compress_vec(&plain, &mut wire, FlushCompress::Sync).unwrap();
-            assert_eq!(inflater.block(&wire, &Limits::default()), Ok(headers), "block {block}");
+            assert_eq!(inflater.block(&wire, &SpdyConfig::default()), Ok(headers), "block {block}");
             if block % 7 == 0 {
                 inflater.release();
             }
@@ -285,7 +285,7 @@ mod tests {
         let long = "x".repeat(10_000);
         for pairs in [&[("a", "b")][..], &[], &[("c", &long)]] {
             let wire = deflated(&mut deflater, pairs);
-            assert_eq!(inflater.block(&wire, &Limits::default()), Ok(pairs.iter().copied().collect()));
+            assert_eq!(inflater.block(&wire, &SpdyConfig::default()), Ok(pairs.iter().copied().collect()));
         }
         assert!(deflater.state.is_none());
     }
@@ -297,14 +297,14 @@ mod tests {
         state.compress_vec(&vec![0; 12 << 20], &mut bomb, FlushCompress::Sync).unwrap();
         assert_eq!(state.total_in(), 12 << 20, "some 12 KiB that stand for 12 MiB");
         let mut inflater = Inflater::default();
-        assert_eq!(inflater.block(&bomb, &Limits::default()), Err(HeaderError::TooLong { limit: 64 * 1024 }));
+        assert_eq!(inflater.block(&bomb, &SpdyConfig::default()), Err(HeaderError::TooLong { limit: 64 * 1024 }));
         let inflated = inflater.state.unwrap().total_out();
         assert!(inflated <= 64 * 1024 + 1024, "inflated {inflated} bytes");
     }
 
     #[test]
     fn a_stream_that_ends_is_cut_or_wants_another_dictionary_is_refused() {
-        let limits = Limits::default();
+        let limits = SpdyConfig::default();
         let block = |bytes: &[u8]| Inflater::default().block(bytes, &limits);
         let good = raw(&[0; 4], FlushCompress::Sync);
         assert_eq!(block(&good), Ok(Headers::new()));

@@ -14,7 +14,7 @@ use super::block::{Deflater, Inflater};
 use super::frame::{Frame, GoAwayStatus, RstStatus, Setting, SettingId, Settings, StreamId};
 use super::headers::{HeaderError, Headers};
 use crate::wire::Payloads;
-use crate::wire::{HeaderCompression, Limits};
+use crate::wire::SpdyConfig;
 
 const HEAD: usize = 8;
 const CONTROL: u32 = 0x8000_0000;
@@ -38,10 +38,10 @@ const WINDOW_UPDATE: u16 = 9;
 /// As a [`Decoder`] it returns DATA as it arrives, in pieces. Large pieces are slices of the buffer, and small ones are copies. As an
 /// [`Encoder`] it copies each payload behind its head. A decoding error is final: the connection cannot go on.
 ///
-/// CREDENTIAL frames and frames of unknown types are skipped, if they are no longer than [`Limits::max_control_frame`].
+/// CREDENTIAL frames and frames of unknown types are skipped, if they are no longer than [`SpdyConfig::max_control_frame`].
 #[derive(Debug)]
 pub struct Codec {
-    limits: Limits,
+    config: SpdyConfig,
     deflater: Deflater,
     inflater: Inflater,
     expect: Expect,
@@ -59,16 +59,10 @@ enum Expect {
 impl Codec {
     /// Creates a codec for a new connection.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self::with_compression(limits, HeaderCompression::default())
-    }
-
-    /// As [`new`](Self::new), with a choice of how header blocks are written.
-    #[must_use]
-    pub fn with_compression(limits: Limits, compression: HeaderCompression) -> Self {
+    pub fn new(config: SpdyConfig) -> Self {
         Self {
-            limits,
-            deflater: Deflater::new(compression),
+            deflater: Deflater::new(config.header_compression),
+            config,
             inflater: Inflater::default(),
             expect: Expect::Head,
             payloads: Payloads::default(),
@@ -209,12 +203,12 @@ impl Codec {
                 let priority = body.try_get_u8().map_err(short)? >> 5;
                 let slot = body.try_get_u8().map_err(short)?;
                 let unidirectional = head.flags & FLAG_UNIDIRECTIONAL != 0;
-                let headers = self.inflater.block(&body, &self.limits)?;
+                let headers = self.inflater.block(&body, &self.config)?;
                 Frame::SynStream { id, associated, priority, slot, fin, unidirectional, headers }
             }
             SYN_REPLY | HEADERS => {
                 let id = StreamId::new(body.try_get_u32().map_err(short)?);
-                let headers = self.inflater.block(&body, &self.limits)?;
+                let headers = self.inflater.block(&body, &self.config)?;
                 if head.kind == SYN_REPLY {
                     Frame::SynReply { id, fin, headers }
                 } else {
@@ -223,8 +217,8 @@ impl Codec {
             }
             SETTINGS => {
                 let count = body.try_get_u32().map_err(short)? as usize;
-                if count > self.limits.max_settings {
-                    return Err(CodecError::TooManySettings { count, limit: self.limits.max_settings });
+                if count > self.config.max_settings {
+                    return Err(CodecError::TooManySettings { count, limit: self.config.max_settings });
                 }
                 if count.saturating_mul(8) != body.len() {
                     return Err(CodecError::FrameSize { kind: head.kind, length: head.length });
@@ -278,7 +272,7 @@ impl Decoder for Codec {
                 }
                 Expect::Head => {
                     let Some(head) = FrameHead::peek(src) else { return Ok(None) };
-                    match head.check(&self.limits)? {
+                    match head.check(&self.config)? {
                         Body::Data if head.length == 0 => {
                             src.advance(HEAD);
                             return Ok(Some(Frame::Data { id: head.id, fin: head.is_fin(), data: Bytes::new() }));
@@ -362,7 +356,7 @@ impl FrameHead {
     }
 
     /// Checks the head, before the body has arrived.
-    fn check(&self, limits: &Limits) -> Result<Body, CodecError> {
+    fn check(&self, limits: &SpdyConfig) -> Result<Body, CodecError> {
         if !self.control {
             return Ok(Body::Data);
         }
@@ -415,7 +409,7 @@ pub enum CodecError {
         /// The limit.
         limit: usize,
     },
-    /// A SETTINGS frame has more entries than [`Limits::max_settings`].
+    /// A SETTINGS frame has more entries than [`SpdyConfig::max_settings`].
     #[error("{count} settings are over the limit of {limit}")]
     TooManySettings {
         /// The number of entries.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::Limits;
+use crate::wire::SpdyConfig;
 
 /// The headers of a stream, in the order in which they were added. Names are lower-case, and each occurs once.
 ///
@@ -87,7 +87,7 @@ impl Headers {
     }
 
     /// Why these headers cannot be sent. `None` if they can. Some of them would make Go's reader stop for ever, without an error.
-    pub(crate) fn unfit(&self, limits: &Limits) -> Option<&'static str> {
+    pub(crate) fn unfit(&self, limits: &SpdyConfig) -> Option<&'static str> {
         const CONNECTION_HEADERS: [&[u8]; 5] =
             [b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding"];
         if self.pairs.len() > limits.max_header_pairs {
@@ -122,7 +122,7 @@ impl Headers {
     }
 
     /// Reads an uncompressed block, in which no bytes may be left over. The pairs are slices of it.
-    pub(super) fn parse(block: BytesMut, limits: &Limits) -> Result<Self, HeaderError> {
+    pub(super) fn parse(block: BytesMut, limits: &SpdyConfig) -> Result<Self, HeaderError> {
         let mut block = block;
         let count = block.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
         // A pair takes at least eight bytes, so a wrong count is detected before memory is allocated for it.
@@ -198,13 +198,13 @@ pub enum HeaderError {
     /// The block does not end with a sync flush, so its last bytes may come late or never.
     #[error("the block does not end with a sync flush")]
     NotFlushed,
-    /// The block inflates to more than [`Limits::max_header_block`].
+    /// The block inflates to more than [`SpdyConfig::max_header_block`].
     #[error("the block inflates to more than {limit} bytes")]
     TooLong {
         /// The limit.
         limit: usize,
     },
-    /// The block's count of pairs is more than [`Limits::max_header_pairs`], or more than fit into the block.
+    /// The block's count of pairs is more than [`SpdyConfig::max_header_pairs`], or more than fit into the block.
     #[error("the block claims {count} pairs, which is too many")]
     TooManyPairs {
         /// The number in the block.
@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     fn parse(block: &[u8]) -> Result<Headers, HeaderError> {
-        Headers::parse(BytesMut::from(block), &Limits::default())
+        Headers::parse(BytesMut::from(block), &SpdyConfig::default())
     }
 
     fn block(pairs: &[(&str, &str)]) -> Vec<u8> {
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_go_stops_at_or_netty_resets_is_not_sent() {
-        let unfit = |name: &str, value: &str| Headers::from_iter([(name, value)]).unfit(&Limits::default());
+        let unfit = |name: &str, value: &str| Headers::from_iter([(name, value)]).unfit(&SpdyConfig::default());
         assert!(unfit("Connection", "x").is_some());
         assert!(unfit("host", "x").is_some());
         assert!(unfit("na me", "x").is_some());

@@ -4,7 +4,7 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::wire::Limits;
+//! use kubestream::wire::SpdyConfig;
 //! use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 //! use tokio_util::codec::{Decoder, Encoder};
 //!
@@ -18,8 +18,8 @@
 //!     headers: Headers::from_iter([("streamtype", "error")]),
 //! };
 //! let mut wire = BytesMut::new();
-//! Codec::new(Limits::default()).encode(syn.clone(), &mut wire)?;
-//! let read = Codec::new(Limits::default()).decode(&mut wire)?;
+//! Codec::new(SpdyConfig::default()).encode(syn.clone(), &mut wire)?;
+//! let read = Codec::new(SpdyConfig::default()).decode(&mut wire)?;
 //! assert_eq!(read, Some(syn));
 //! # Ok::<(), kubestream::wire::spdy::CodecError>(())
 //! ```

@@ -7,7 +7,7 @@ use tokio_util::codec::Decoder;
 
 use super::codec::{Codec, CodecError};
 use super::frame::Frame;
-use crate::wire::Limits;
+use crate::wire::SpdyConfig;
 
 /// The frames of one direction.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(crate) struct Pieces {
 }
 
 impl Pieces {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    pub(crate) fn new(limits: &SpdyConfig) -> Self {
         Self { codec: Codec::new(limits.clone()), held: BytesMut::new() }
     }
 

@@ -103,13 +103,13 @@ pub enum WebSocketError {
     /// The peer broke a rule.
     #[error("{0}")]
     Fault(#[from] Fault),
-    /// A message is longer than [`Limits::max_message`](crate::mux::Limits::max_message).
+    /// A message is longer than [`WebSocketConfig::max_message`](crate::mux::WebSocketConfig::max_message).
     #[error("a message of more than {limit} bytes")]
     MessageTooLarge {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A message has more frames than [`Limits::max_fragments`](crate::mux::Limits::max_fragments).
+    /// A message has more frames than [`WebSocketConfig::max_fragments`](crate::mux::WebSocketConfig::max_fragments).
     #[error("a message of more than {limit} fragments")]
     TooManyFragments {
         /// The limit.

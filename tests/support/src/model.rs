@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kubestream::session::{Config, Connection, Event, FlowControl, ReadOutcome, Role, WriteOutcome};
+use kubestream::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::wire::FlowControl;
 use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
 use kubestream::{ConnectionError, StreamError};
 use tokio_util::codec::{Decoder, Encoder};
@@ -23,8 +24,8 @@ pub struct Setup {
 impl Setup {
     /// An end that requires windows from the first byte only works with an end that keeps to them from the first byte.
     pub fn new(mut client: Config, mut server: Config, operations: Vec<Operation>) -> Self {
-        if [client.flow_control, server.flow_control].contains(&FlowControl::Strict) {
-            (client.flow_control, server.flow_control) = (FlowControl::Strict, FlowControl::Strict);
+        if [client.spdy.flow_control, server.spdy.flow_control].contains(&FlowControl::Strict) {
+            (client.spdy.flow_control, server.spdy.flow_control) = (FlowControl::Strict, FlowControl::Strict);
         }
         Self { client, server, operations }
     }
@@ -104,7 +105,7 @@ impl Side {
         Self {
             server: role == Role::Server,
             connection: Connection::new(role, config.clone(), now),
-            codec: Codec::with_compression(config.limits.clone(), config.header_compression),
+            codec: Codec::new(config.spdy.clone()),
             config,
             wire: BytesMut::new(),
             input: BytesMut::new(),

@@ -4,7 +4,7 @@
 //! Encodes and decodes the frames.
 
 use futures_util::{SinkExt, StreamExt};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_util::codec::Framed;
@@ -17,7 +17,7 @@ pub struct Peer<IO = DuplexStream> {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     pub fn new(io: IO) -> Self {
-        Self { wire: Framed::new(io, Codec::new(Limits::default())) }
+        Self { wire: Framed::new(io, Codec::new(SpdyConfig::default())) }
     }
 
     pub async fn say(&mut self, frame: Frame) {

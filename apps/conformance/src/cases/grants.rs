@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use kubestream::exec::Streams;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
@@ -36,7 +36,7 @@ pub(super) async fn run(bench: &Bench, command: &[&str]) -> Outcome<(usize, Outc
 
 async fn converse(upgraded: Upgraded<Box<dyn Io>>, version: Version, came: &mut usize) -> Outcome<ExitStatus> {
     let (mut io, ahead, _) = upgraded.into_parts();
-    let mut codec = Codec::new(Limits::default());
+    let mut codec = Codec::new(SpdyConfig::default());
     let mut out = BytesMut::new();
     for (id, kind) in [(ERROR, "error"), (STDOUT, "stdout"), (STDERR, "stderr")] {
         let syn = Frame::SynStream {

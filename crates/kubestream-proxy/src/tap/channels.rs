@@ -3,7 +3,7 @@
 //! This module owns which channels have been used. It must not know what a status or a size means.
 
 use bytes::Bytes;
-use kubestream::wire::Limits;
+use kubestream::wire::WebSocketConfig;
 use kubestream::wire::channel::{self, Channel, Decoder, Subprotocol};
 use kubestream::wire::websocket::codes::NORMAL;
 use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
@@ -23,9 +23,9 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    pub(super) fn new(subprotocol: Subprotocol, limits: &Limits) -> Self {
+    pub(super) fn new(subprotocol: Subprotocol, config: &WebSocketConfig) -> Self {
         let decoders = Both { client: Decoder::server(subprotocol), server: Decoder::client(subprotocol) };
-        Self { subprotocol, messages: Messages::both(limits), decoders, begun: Vec::new() }
+        Self { subprotocol, messages: Messages::both(config), decoders, begun: Vec::new() }
     }
 
     pub(super) fn step(

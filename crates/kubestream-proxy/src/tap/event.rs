@@ -152,7 +152,7 @@ pub enum TapError {
     /// A tap of this version does not know the protocol.
     #[error("a tap does not know the protocol {0:?}")]
     UnknownProtocol(Protocol),
-    /// More streams are open at the same time than [`Limits::max_streams`](kubestream::wire::Limits::max_streams)
+    /// More streams are open at the same time than [`SpdyConfig::max_streams`](kubestream::wire::SpdyConfig::max_streams)
     /// allows. In a session, every stream that was ever opened counts as open.
     #[error("more than {limit} streams")]
     TooManyStreams {
@@ -160,7 +160,7 @@ pub enum TapError {
         limit: usize,
     },
     /// The header blocks of a side have inflated to more than 16 times the bytes that it sent, plus
-    /// [`Limits::max_header_bytes`](kubestream::wire::Limits::max_header_bytes).
+    /// [`SpdyConfig::max_header_bytes`](kubestream::wire::SpdyConfig::max_header_bytes).
     #[error("header blocks that inflate to more than 16 times the bytes that were sent, plus {limit} bytes")]
     TooManyHeaders {
         /// The limit.

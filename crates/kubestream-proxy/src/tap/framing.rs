@@ -4,9 +4,9 @@
 //! bytes, or copies if they are masked. It must not know what a frame means.
 
 use bytes::{Bytes, BytesMut};
-use kubestream::wire::Limits;
 use kubestream::wire::spdy::{Codec, CodecError, Frame};
 use kubestream::wire::websocket::{self, Piece, WebSocketError};
+use kubestream::wire::{SpdyConfig, WebSocketConfig};
 use tokio_util::codec::Decoder;
 
 use crate::side::{Both, Side};
@@ -52,8 +52,8 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn both(limits: &Limits) -> Both<Self> {
-        let new = || Self { codec: Codec::new(limits.clone()), held: BytesMut::new() };
+    pub(super) fn both(config: &SpdyConfig) -> Both<Self> {
+        let new = || Self { codec: Codec::new(config.clone()), held: BytesMut::new() };
         Both { client: new(), server: new() }
     }
 
@@ -93,9 +93,9 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn both(limits: &Limits) -> Both<Self> {
+    pub(super) fn both(config: &WebSocketConfig) -> Both<Self> {
         let new = |side| Self {
-            decoder: websocket::Decoder::new(side == Side::Client, limits.max_message, limits.max_fragments),
+            decoder: websocket::Decoder::new(side == Side::Client, config.max_message, config.max_fragments),
             held: BytesMut::new(),
             closed: false,
         };

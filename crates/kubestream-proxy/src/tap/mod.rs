@@ -16,8 +16,8 @@ mod tunnel;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use kubestream::mux::Config;
 use kubestream::upgrade::Protocol;
-use kubestream::wire::Limits;
 
 use self::channels::Channels;
 use self::event::Events;
@@ -31,17 +31,18 @@ use crate::side::{Both, Side};
 ///
 /// ```
 /// use bytes::Bytes;
-/// use kubestream::wire::Limits;
+/// use kubestream::mux::Config;
 /// use kubestream::upgrade::{Protocol, Version};
 /// use kubestream_proxy::{Side, StreamName, Tap, TapEvent};
 ///
-/// let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], Limits::default());
+/// let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], &Config::default());
+/// # use kubestream::wire::SpdyConfig;
 /// # use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 /// # use tokio_util::codec::Encoder;
 /// # let mut wire = bytes::BytesMut::new();
 /// # let (id, associated, headers) = (StreamId::new(1), StreamId::SESSION, Headers::from_iter([("streamtype", "stdin")]));
 /// # let (priority, slot, fin, unidirectional) = (0, 0, false, false);
-/// # let mut codec = Codec::new(Limits::default());
+/// # let mut codec = Codec::new(SpdyConfig::default());
 /// # codec.encode(Frame::SynStream { id, associated, priority, slot, fin, unidirectional, headers }, &mut wire)?;
 /// # codec.encode(Frame::Data { id, fin: true, data: Bytes::from_static(b"ls\n") }, &mut wire)?;
 /// # let from_the_client = wire.freeze();
@@ -65,9 +66,9 @@ use crate::side::{Both, Side};
 /// of a WebSocket client and base64 are copied.
 ///
 /// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open
-/// streams, and a status until it is whole. [`Limits`] bounds each of these: control frames and headers, the number of
+/// streams, and a status until it is whole. [`Config::spdy`] and [`Config::websocket`] bound each of these: control frames and headers, the number of
 /// streams, the length and the number of fragments of a message. A tap has no clock. So for
-/// [`Limits::max_header_bytes`] it counts the inflated bytes of header blocks that exceed 16 times the bytes that their
+/// [`max_header_bytes`](kubestream::wire::SpdyConfig::max_header_bytes) it counts the inflated bytes of header blocks that exceed 16 times the bytes that their
 /// side has sent. The other limits on rates, and the limits on answers, have no effect.
 ///
 /// A tap reads bytes as the client and the server of `kubestream` do. If a peer speaks the protocol differently, this
@@ -103,16 +104,18 @@ impl Tap {
     /// asked for: [`PodRequest::ports`](crate::PodRequest::ports) returns them. Only `Protocol::LegacyPortForward`
     /// needs them.
     #[must_use]
-    pub fn new(protocol: Protocol, ports: &[u16], limits: Limits) -> Self {
+    pub fn new(protocol: Protocol, ports: &[u16], config: &Config) -> Self {
         let session = protocol.version().map(|version| Session::new(version, protocol.transport()));
         let reader = match protocol {
             Protocol::SpdyExec(_) | Protocol::SpdyPortForward => {
-                Reader::Spdy(Box::new(spdy::Spdy::new(protocol, &limits)))
+                Reader::Spdy(Box::new(spdy::Spdy::new(protocol, &config.spdy)))
             }
-            Protocol::TunneledPortForward => Reader::Tunnel(Box::new(Tunnel::new(&limits))),
-            Protocol::WebSocketExec(subprotocol) => Reader::Channels(Box::new(Channels::new(subprotocol, &limits))),
+            Protocol::TunneledPortForward => Reader::Tunnel(Box::new(Tunnel::new(config))),
+            Protocol::WebSocketExec(subprotocol) => {
+                Reader::Channels(Box::new(Channels::new(subprotocol, &config.websocket)))
+            }
             Protocol::LegacyPortForward(subprotocol) => {
-                Reader::Ports(Box::new(Ports::new(subprotocol, ports, &limits)))
+                Reader::Ports(Box::new(Ports::new(subprotocol, ports, &config.websocket)))
             }
             other => Reader::Unknown(other),
         };

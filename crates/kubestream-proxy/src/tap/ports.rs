@@ -4,7 +4,7 @@
 //! it reports.
 
 use bytes::Bytes;
-use kubestream::wire::Limits;
+use kubestream::wire::WebSocketConfig;
 use kubestream::wire::channel::Subprotocol;
 use kubestream::wire::channel::ports::{Decoder, is_error};
 use kubestream::wire::websocket::Piece;
@@ -34,7 +34,7 @@ struct Channel {
 }
 
 impl Ports {
-    pub(super) fn new(subprotocol: Subprotocol, ports: &[u16], limits: &Limits) -> Self {
+    pub(super) fn new(subprotocol: Subprotocol, ports: &[u16], config: &WebSocketConfig) -> Self {
         let ports = ports.get(..subprotocol.max_ports()).unwrap_or(ports);
         let (client, server) = (Decoder::server(subprotocol, ports), Decoder::client(subprotocol, ports));
         let decoders = Both { client, server };
@@ -45,7 +45,7 @@ impl Ports {
             heard: false,
             ended: false,
         });
-        Self { subprotocol, messages: Messages::both(limits), decoders, channels: channels.collect() }
+        Self { subprotocol, messages: Messages::both(config), decoders, channels: channels.collect() }
     }
 
     pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, TapError> {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use kubestream::upgrade::Protocol;
-use kubestream::wire::Limits;
+use kubestream::wire::SpdyConfig;
 use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 
 use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
@@ -37,15 +37,15 @@ struct Known {
 }
 
 impl Spdy {
-    pub(super) fn new(protocol: Protocol, limits: &Limits) -> Self {
+    pub(super) fn new(protocol: Protocol, config: &SpdyConfig) -> Self {
         let is_session = protocol.version().is_some();
         Self {
-            frames: Frames::both(limits),
+            frames: Frames::both(config),
             inflated: Both::default(),
-            max_header_bytes: limits.max_header_bytes,
+            max_header_bytes: config.max_header_bytes,
             streams: HashMap::new(),
             is_session,
-            max_streams: limits.max_streams,
+            max_streams: config.max_streams,
         }
     }
 

@@ -3,8 +3,8 @@
 //! This module owns the bytes of a message that have not been read as frames yet. It must not know streams.
 
 use bytes::Bytes;
+use kubestream::mux::Config;
 use kubestream::upgrade::Protocol;
-use kubestream::wire::Limits;
 use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
 
 use super::event::{Events, TapError, TapEvent};
@@ -21,9 +21,9 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new(limits: &Limits) -> Self {
-        let spdy = Spdy::new(Protocol::TunneledPortForward, limits);
-        Self { messages: Messages::both(limits), carried: Both::default(), spdy }
+    pub(super) fn new(config: &Config) -> Self {
+        let spdy = Spdy::new(Protocol::TunneledPortForward, &config.spdy);
+        Self { messages: Messages::both(&config.websocket), carried: Both::default(), spdy }
     }
 
     pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, TapError> {
