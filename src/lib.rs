@@ -66,6 +66,7 @@ pub mod portforward;
 pub mod protocol;
 pub mod session;
 pub mod status;
+pub mod tap;
 pub mod upgrade;
 pub mod wire;
 

@@ -186,6 +186,6 @@ async fn a_goaway_that_names_a_fault_is_no_good_end() {
     assert_eq!(peer.hear_all().await, [goaway(0)], "it waits for the client's end");
     drop(peer);
     let ended = mux.closed().await.unwrap_err();
-    assert!(ended.to_string().starts_with("the peer goes away"), "{ended}");
+    assert!(ended.to_string().starts_with("the peer sent GOAWAY"), "{ended}");
     driver.await.unwrap().unwrap_err();
 }

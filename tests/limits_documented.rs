@@ -59,7 +59,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("kubestream_proxy::LINGER", time(proxy::LINGER)),
         ("kubestream_proxy::TAIL_TIMEOUT", time(proxy::TAIL_TIMEOUT)),
         ("kubestream_proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
-        ("kubestream_proxy::MAX_NAME_LEN", bytes(proxy::MAX_NAME_LEN)),
+        ("tap::MAX_NAME_LEN", bytes(kubestream::tap::MAX_NAME_LEN)),
         ("portforward::Options::creation_timeout", time(forward.creation_timeout)),
         ("portforward::Options::linger", time(forward.linger)),
         ("portforward::Options::max_half_pairs", count(forward.max_half_pairs)),

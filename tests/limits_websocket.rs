@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use kubestream::ConnectionError;
 use kubestream::exec::Streams;
 use kubestream::mux::Config;
+use kubestream::tap::{Side, Tap, TapEvent as Event};
 use kubestream::upgrade::{Protocol, Version};
 use kubestream::wire::SpdyConfig;
 use kubestream::wire::channel::Subprotocol;
 use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
-use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
 use support::websocket::{BINARY, PING, WebSocketPeer, frame};
@@ -114,7 +115,7 @@ fn an_output_nobody_reads_costs_no_more_than_the_budget_and_a_few_buffers() {
 }
 
 /// Feeds a tap, takes all events and keeps none. Returns the number of events, and the fault if there was one.
-fn tapped(tap: &mut Tap, side: Side, bytes: impl Into<Bytes>) -> (usize, Option<TapError>) {
+fn tapped(tap: &mut Tap, side: Side, bytes: impl Into<Bytes>) -> (usize, Option<ConnectionError>) {
     tap.feed(side, bytes.into());
     let (mut count, mut fault) = (0, None);
     while let Some(event) = tap.poll_event() {
@@ -162,7 +163,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
     // An incomplete control frame in each direction, and an endless error stream.
     for side in [Side::Client, Side::Server] {
         let mut head = vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
-        assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(TapError::Codec(_)))));
+        assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(ConnectionError::Codec(_)))));
         head[5] = 0;
         let mut other = Tap::new(Protocol::SpdyPortForward, &[], &Config::default());
         let before = Region::new(ALLOCATOR);
@@ -210,7 +211,7 @@ fn a_tap_follows_no_more_streams_than_its_limit() {
                 break fault;
             }
         };
-        assert!(matches!(fault, TapError::TooManyStreams { limit: 1024 }) && at == 1025);
+        assert!(matches!(fault, ConnectionError::LimitExceeded { limit: "max_streams", value: 1024 }) && at == 1025);
         assert!(grown(&before) < 2 * MIB, "{}", grown(&before));
     }
 }

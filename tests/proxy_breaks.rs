@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::AbortOnDrop;
+use kubestream::tap::Side;
 use kubestream::upgrade::{self, Config, Protocol};
-use kubestream_proxy::{self as proxy, Pipe, PipeOutcome, Side};
+use kubestream_proxy::{self as proxy, Pipe, PipeOutcome};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, read_head, tcp_pair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

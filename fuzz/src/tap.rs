@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
+use kubestream::ConnectionError;
 use kubestream::mux::Config;
+use kubestream::tap::{Side, Tap, TapEvent as Event};
 use kubestream::upgrade::{Protocol, Version};
 use kubestream::wire::channel::{self, ChannelError, Subprotocol};
 use kubestream::wire::spdy::{Codec, Frame};
 use kubestream::wire::websocket::{self, Fault, Piece, WebSocketError};
-use kubestream_proxy::{Side, Tap, TapError, TapEvent as Event};
 use tokio_util::codec::Decoder;
 
 use crate::channel::SUBPROTOCOLS;
@@ -121,7 +122,8 @@ fn is_late(event: &Event) -> bool {
     let Event::Fault { error, .. } = event else { return false };
     matches!(
         error,
-        TapError::WebSocket(WebSocketError::Fault(Fault::NotUtf8)) | TapError::Channel(ChannelError::NotBase64)
+        ConnectionError::WebSocket(WebSocketError::Fault(Fault::NotUtf8))
+            | ConnectionError::Channel(ChannelError::NotBase64)
     )
 }
 
@@ -165,7 +167,7 @@ fn data(events: &[Event], side: Side) -> BTreeMap<u32, Vec<u8>> {
     streams
 }
 
-fn fault(events: &[Event], side: Side) -> Option<&TapError> {
+fn fault(events: &[Event], side: Side) -> Option<&ConnectionError> {
     events.iter().find_map(|event| match event {
         Event::Fault { side: of, error } if *of == side => Some(error),
         _ => None,
@@ -175,8 +177,9 @@ fn fault(events: &[Event], side: Side) -> Option<&TapError> {
 /// Checks a session's streams against their bytes, read without a tap.
 fn check(protocol: Protocol, config: &Config, side: Side, bytes: &[u8], told: &[Event]) {
     let streams = data(told, side);
-    let too_many =
-        told.iter().any(|event| matches!(event, Event::Fault { error: TapError::TooManyStreams { .. }, .. }));
+    let too_many = told.iter().any(|event| {
+        matches!(event, Event::Fault { error: ConnectionError::LimitExceeded { limit: "max_streams", .. }, .. })
+    });
     match protocol {
         Protocol::SpdyExec(_) if !too_many => {
             let (mut codec, mut wire, mut read) =

@@ -66,7 +66,7 @@ mod error;
 #[cfg(feature = "net")]
 mod forwarder;
 mod options;
-#[doc(hidden)] // public for the fuzz target alone
+#[cfg(feature = "unstable")]
 pub mod pairing;
 mod relay;
 mod server;

@@ -28,7 +28,7 @@ pub enum ConnectionError {
     Io(#[source] Arc<io::Error>),
     /// The peer ended the connection in the middle of a frame, or without a goodbye (a GOAWAY, or over WebSocket a
     /// Close).
-    #[error("connection lost: the peer closed it without a goodbye")]
+    #[error("connection lost: the peer closed it without sending GOAWAY or a WebSocket Close")]
     Lost,
     /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as
     /// for client-go. For a server this may still be its client's goodbye: see [`is_farewell`](Self::is_farewell).
@@ -42,7 +42,7 @@ pub enum ConnectionError {
         reason: String,
     },
     /// The peer sent GOAWAY. It has not taken streams above `last_good`, and takes no new ones.
-    #[error("the peer goes away ({status}), last stream taken: {last_good}")]
+    #[error("the peer sent GOAWAY ({status}) and took no stream above {last_good}")]
     GoneAway {
         /// The highest stream id that the peer says it has taken.
         last_good: u32,
@@ -50,13 +50,13 @@ pub enum ConnectionError {
         status: GoAwayStatus,
     },
     /// The peer's bytes are not SPDY frames, or exceed a limit.
-    #[error("bad frame from the peer: {0}")]
+    #[error("malformed SPDY frame: {0}")]
     Codec(#[from] CodecError),
     /// The peer's bytes are not WebSocket frames, or exceed a limit.
-    #[error("bad WebSocket frame from the peer: {0}")]
+    #[error("malformed WebSocket frame: {0}")]
     WebSocket(#[from] WebSocketError),
     /// The peer sent a message that is not valid in the subprotocol.
-    #[error("bad message from the peer: {0}")]
+    #[error("malformed channel message: {0}")]
     Channel(#[from] ChannelError),
     /// The peer broke a rule of SPDY/3.1.
     #[error("protocol violation by the peer: {0}")]

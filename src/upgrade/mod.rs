@@ -30,7 +30,7 @@ mod client;
 mod config;
 mod error;
 mod fallback;
-#[doc(hidden)] // public for the fuzz target alone
+#[cfg(feature = "unstable")]
 pub mod head;
 mod pass;
 mod ports;

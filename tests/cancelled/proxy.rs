@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use kubestream::tap::Side;
 use kubestream::upgrade::{self, Config};
-use kubestream_proxy::{self as proxy, Observer, Pipe, Side};
+use kubestream_proxy::{self as proxy, Observer, Pipe};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 

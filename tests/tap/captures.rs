@@ -1,11 +1,12 @@
 //! Recorded sessions of kubectl and of raw clients with a kube-apiserver and a kubelet, whole and cut at any place.
 
 use bytes::Bytes;
+use kubestream::ConnectionError;
 use kubestream::status::TerminalSize;
+use kubestream::tap::{Side, StreamName as Name, TapEvent as Event};
 use kubestream::upgrade::{Protocol, Transport, Version};
 use kubestream::wire::channel::Subprotocol;
 use kubestream::wire::spdy::{GoAwayStatus, RstStatus};
-use kubestream_proxy::{Side, StreamName as Name, TapError, TapEvent as Event};
 use quickcheck::quickcheck;
 
 use crate::{Told, told};
@@ -185,7 +186,7 @@ fn one_side_alone_can_be_followed_as_far_as_it_goes() {
     let twice = [(Side::Client, Bytes::from_static(b"\x80")), capture.said[0].clone(), capture.said[1].clone()];
     let told = crate::told(Protocol::SpdyExec(Version::V4), &[], &twice, &[]);
     assert_eq!(told.faults().len(), 1);
-    assert!(matches!(&told.0[0], Event::Fault { side: Side::Client, error: TapError::Codec(_) }), "{told:?}");
+    assert!(matches!(&told.0[0], Event::Fault { side: Side::Client, error: ConnectionError::Codec(_) }), "{told:?}");
     assert!(matches!(told.0.last(), Some(Event::Over { side: Side::Server, .. })));
 }
 

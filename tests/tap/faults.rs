@@ -1,13 +1,15 @@
 //! Bytes that a tap cannot follow: they pass all the same, and are reported once.
 
 use bytes::{Bytes, BytesMut};
+use kubestream::ConnectionError;
 use kubestream::mux::Config;
 use kubestream::status::MAX_STATUS_LEN;
+use kubestream::tap::{MAX_NAME_LEN, Side, StreamName as Name, Tap, TapEvent as Event};
 use kubestream::upgrade::{self, Protocol, Version};
 use kubestream::wire::SpdyConfig;
 use kubestream::wire::channel::Subprotocol;
 use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, StreamId};
-use kubestream_proxy::{self as proxy, MAX_NAME_LEN, Side, StreamName as Name, Tap, TapError, TapEvent as Event};
+use kubestream_proxy::{self as proxy};
 use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
@@ -99,7 +101,10 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     let version = Bytes::from_static(&[0x80, 4, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1]);
     let said = [(Side::Client, client.clone()), (Side::Client, version), (Side::Client, client), server];
     let told = told(Protocol::SpdyExec(Version::V4), &[], &said, &[]);
-    assert_eq!(told.faults(), [(Side::Client, "version 4 is not SPDY/3.1's version 3".to_owned())]);
+    assert_eq!(
+        told.faults(),
+        [(Side::Client, "malformed SPDY frame: version 4 is not SPDY/3.1's version 3".to_owned())]
+    );
     assert_eq!(told.data(Side::Client, &Name::Stdin).len(), 3000);
     assert_eq!(told.data(Side::Server, &Name::Stdout).len(), 3000, "the other side goes on");
     assert_eq!(told.statuses().len(), 1);
@@ -122,19 +127,27 @@ fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
 fn websockets_that_break_a_rule_are_faults() {
     let v5 = Protocol::WebSocketExec(Subprotocol::V5);
     for (side, bytes, error) in [
-        (Side::Client, frame(0x82, b"\0a", false), "a client's frame that is not masked"),
-        (Side::Server, frame(0x82, b"\x01a", true), "a server's frame that is masked"),
-        (Side::Server, frame(0x81, b"\x01a", false), "a text message in a subprotocol of binary messages"),
-        (Side::Client, frame(0x82, b"\xff\0\0", true), "a CLOSE that does not name exactly one channel"),
+        (Side::Client, frame(0x82, b"\0a", false), "malformed WebSocket frame: a client's frame that is not masked"),
+        (Side::Server, frame(0x82, b"\x01a", true), "malformed WebSocket frame: a server's frame that is masked"),
+        (
+            Side::Server,
+            frame(0x81, b"\x01a", false),
+            "malformed WebSocket frame: a text message in a subprotocol of binary messages",
+        ),
+        (
+            Side::Client,
+            frame(0x82, b"\xff\0\0", true),
+            "malformed channel message: a CLOSE that does not name exactly one channel",
+        ),
         (
             Side::Client,
             vec![0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 2, 3, 4],
-            "a message of more than 33554432 bytes",
+            "malformed WebSocket frame: a message of more than 33554432 bytes",
         ),
         (
             Side::Server,
             [frame(BINARY, b"\x01a", false), frame(0, b"", false).repeat(1024)].concat(),
-            "a message of more than 1024 fragments",
+            "malformed WebSocket frame: a message of more than 1024 fragments",
         ),
     ] {
         let bytes = [frame(0x80 | BINARY, b"\x04", side == Side::Client), bytes].concat();
@@ -143,7 +156,7 @@ fn websockets_that_break_a_rule_are_faults() {
     }
     let channels = Protocol::LegacyPortForward(Subprotocol::V4);
     let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
-    assert_eq!(told.faults(), [(Side::Server, "a channel for port 80 begins with port 81".to_owned())]);
+    assert_eq!(told.faults(), [(Side::Server, "malformed channel message: a channel for port 80 begins with port 81".to_owned())]);
 }
 
 /// A malformed status or size is reported in its place, and the tap goes on.
@@ -172,7 +185,10 @@ fn more_streams_than_the_limit_are_followed_no_more_by_either_side() {
     let mut seen = Told::default();
     seen.take(&mut tap);
     assert!(
-        matches!(seen.0[..], [_, _, _, Event::Fault { error: TapError::TooManyStreams { limit: 3 }, .. }]),
+        matches!(
+            seen.0[..],
+            [_, _, _, Event::Fault { error: ConnectionError::LimitExceeded { limit: "max_streams", value: 3 }, .. }]
+        ),
         "{seen:?}"
     );
     assert!(tap.is_blind(Side::Client) && tap.is_blind(Side::Server));
@@ -210,7 +226,10 @@ fn blocks_that_inflate_too_far_are_followed_no_more() {
         }
         let bombs = (1..100).find(|_| !says(&[("a", &long)]).is_empty()).expect("all of it is followed");
         assert!((5..=7).contains(&bombs), "{protocol}: {bombs}");
-        assert!(matches!(seen.0[..], [Event::Fault { error: TapError::TooManyHeaders { limit: 50_000 }, .. }]));
+        assert!(matches!(
+            seen.0[..],
+            [Event::Fault { error: ConnectionError::LimitExceeded { limit: "max_header_bytes", value: 50_000 }, .. }]
+        ));
         assert!(tap.is_blind(Side::Client) && !tap.is_blind(Side::Server));
     }
 }

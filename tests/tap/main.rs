@@ -14,8 +14,9 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use kubestream::mux::Config;
 use kubestream::status::{ExitStatus, TerminalSize};
+use kubestream::tap::{Side, StreamName as Name, Tap, TapEvent as Event};
 use kubestream::upgrade::Protocol;
-use kubestream_proxy::{Observer, Side, StreamName as Name, Tap, TapEvent as Event};
+use kubestream_proxy::Observer;
 
 /// All events of a tap, with adjacent DATA of one stream joined.
 #[derive(Debug, Default)]

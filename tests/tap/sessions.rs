@@ -8,10 +8,9 @@ use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{PortForward, PortForwardServer};
 use kubestream::status::{ExitStatus, TerminalSize};
+use kubestream::tap::{Side, StreamName as Name, TapEvent as Event};
 use kubestream::upgrade::{self, Protocol, Upgraded};
-use kubestream_proxy::{
-    self as proxy, Operation, Pipe, PipeOutcome, PodRequest, Side, StreamName as Name, TapEvent as Event,
-};
+use kubestream_proxy::{self as proxy, Operation, Pipe, PipeOutcome, PodRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 

@@ -4,9 +4,10 @@
 
 use http::{Method, Request, StatusCode};
 use kubestream::exec::{ExecRequest, Streams};
+use kubestream::tap::Side;
 use kubestream::upgrade::{self, Config, Pending, Protocol, Transport};
 use kubestream_apps::{Failure, api};
-use kubestream_proxy::{Side, TranslateConfig};
+use kubestream_proxy::TranslateConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The transport of sessions at the backend.

@@ -2,7 +2,7 @@
 //!
 //! - [`forward`] passes a client's upgrade on to a backend and returns a [`Pipe`], which moves the bytes both ways,
 //!   untouched.
-//! - [`Tap`] reads what passes: streams, their bytes, terminal sizes and how the command ended. An [`Observer`] gets
+//! - [`Tap`](tap::Tap) reads what passes: streams, their bytes, terminal sizes and how the command ended. An [`Observer`] gets
 //!   the bytes from a pipe.
 //! - [`translate`] joins two connections that speak different protocols, such as WebSocket on one side and SPDY on the
 //!   other.
@@ -30,14 +30,15 @@
 //! # }
 //! ```
 //!
-//! To know what passes, feed the bytes to a [`Tap`]:
+//! To know what passes, feed the bytes to a [`Tap`](tap::Tap):
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
 //!
 //! use bytes::Bytes;
 //! use kubestream::mux::Config;
-//! use kubestream_proxy::{Operation, Pipe, Side, Tap, TapEvent};
+//! use kubestream::tap::{Side, Tap, TapEvent};
+//! use kubestream_proxy::{Operation, Pipe};
 //! use tokio::net::TcpStream;
 //!
 //! # async fn watched(pipe: Pipe<TcpStream, TcpStream>) -> Result<(), Box<dyn std::error::Error>> {
@@ -74,19 +75,16 @@ mod observe;
 mod pipe;
 mod pod_request;
 mod run;
-mod side;
 #[cfg(all(target_os = "linux", feature = "net"))]
 mod splice;
-mod tap;
 mod translate;
 mod unconfirmed;
 
+pub use kubestream::tap::{self, Side};
 pub use observe::Observer;
 pub use pipe::{IDLE_TIMEOUT, LINGER, Pipe, TAIL_TIMEOUT, forward};
 pub use pod_request::{Operation, PodRequest, PodRequestError};
 pub use run::PipeOutcome;
-pub use side::Side;
-pub use tap::{MAX_NAME_LEN, StreamName, Tap, TapError, TapEvent, TapStream};
 pub use translate::{TranslateConfig, TranslateError, translate};
 
 /// The example of the README, compiled.

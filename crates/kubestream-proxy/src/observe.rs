@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::copy::Copying;
 use crate::hop::{Fault, Hop};
-use crate::side::Side;
+use kubestream::tap::Side;
 
 /// Gets the bytes that pass through a [`Pipe`](crate::Pipe), by [`Pipe::run_with`](crate::Pipe::run_with). A closure
 /// that takes a side and its bytes is an observer.

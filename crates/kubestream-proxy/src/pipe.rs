@@ -16,7 +16,7 @@ use crate::copy::Copying;
 use crate::observe::{Observer, Watched};
 use crate::pod_request::Operation;
 use crate::run::{Patience, PipeOutcome, Run};
-use crate::side::Side;
+use kubestream::tap::Side;
 
 /// How long a pipe waits for a silent client that has little left to read, once the backend has ended: 10 s.
 /// [`Pipe::linger`] sets another time.

@@ -5,7 +5,7 @@
 use kubestream::upgrade::Protocol;
 use kubestream::{Initiator, exec, portforward};
 
-use crate::side::Side;
+use kubestream::tap::Side;
 
 /// Why two sides were not joined, or did not end in an orderly way.
 #[derive(Debug, thiserror::Error)]

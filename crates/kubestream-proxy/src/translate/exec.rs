@@ -16,7 +16,7 @@ use kubestream::{ConnectionError, StreamError};
 use tokio::time::sleep;
 
 use super::error::TranslateError;
-use crate::side::Side;
+use kubestream::tap::Side;
 
 pub(super) async fn join(
     client: Multiplexer,

@@ -16,7 +16,7 @@ use kubestream::portforward::{Connection, Error, Options, PortForward, PortForwa
 use tokio::time::timeout;
 
 use super::error::TranslateError;
-use crate::side::Side;
+use kubestream::tap::Side;
 
 pub(super) async fn join(
     client: Multiplexer,

@@ -10,22 +10,24 @@ mod event;
 mod framing;
 mod ports;
 mod session;
+mod side;
 mod spdy;
 mod tunnel;
 
 use std::collections::VecDeque;
 
+use crate::protocol::Protocol;
+use crate::session::{Config, ConnectionError};
 use bytes::Bytes;
-use kubestream::mux::Config;
-use kubestream::upgrade::Protocol;
 
 use self::channels::Channels;
-use self::event::Events;
-pub use self::event::{MAX_NAME_LEN, StreamName, TapError, TapEvent, TapStream};
+use self::event::{Events, is_of_both};
+pub use self::event::{MAX_NAME_LEN, StreamName, TapEvent, TapStream};
 use self::ports::Ports;
 use self::session::Session;
+use self::side::Both;
+pub use self::side::Side;
 use self::tunnel::Tunnel;
-use crate::side::{Both, Side};
 
 /// Reads a connection past its 101: feed it the bytes of each side, and it reports what they are.
 ///
@@ -33,7 +35,7 @@ use crate::side::{Both, Side};
 /// use bytes::Bytes;
 /// use kubestream::mux::Config;
 /// use kubestream::upgrade::{Protocol, Version};
-/// use kubestream_proxy::{Side, StreamName, Tap, TapEvent};
+/// use kubestream::tap::{Side, StreamName, Tap, TapEvent};
 ///
 /// let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], &Config::default());
 /// # use kubestream::wire::SpdyConfig;
@@ -68,7 +70,7 @@ use crate::side::{Both, Side};
 /// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open
 /// streams, and a status until it is whole. [`Config::spdy`] and [`Config::websocket`] bound each of these: control frames and headers, the number of
 /// streams, the length and the number of fragments of a message. A tap has no clock. So for
-/// [`max_header_bytes`](kubestream::wire::SpdyConfig::max_header_bytes) it counts the inflated bytes of header blocks that exceed 16 times the bytes that their
+/// [`max_header_bytes`](crate::wire::SpdyConfig::max_header_bytes) it counts the inflated bytes of header blocks that exceed 16 times the bytes that their
 /// side has sent. The other limits on rates, and the limits on answers, have no effect.
 ///
 /// A tap reads bytes as the client and the server of `kubestream` do. If a peer speaks the protocol differently, this
@@ -95,13 +97,11 @@ enum Reader {
     Tunnel(Box<Tunnel>),
     Channels(Box<Channels>),
     Ports(Box<Ports>),
-    /// A protocol that `kubestream` has and this crate does not know yet.
-    Unknown(Protocol),
 }
 
 impl Tap {
     /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request
-    /// asked for: [`PodRequest::ports`](crate::PodRequest::ports) returns them. Only `Protocol::LegacyPortForward`
+    /// asked for: `kubestream_proxy::PodRequest::ports` returns them. Only `Protocol::LegacyPortForward`
     /// needs them.
     #[must_use]
     pub fn new(protocol: Protocol, ports: &[u16], config: &Config) -> Self {
@@ -117,7 +117,6 @@ impl Tap {
             Protocol::LegacyPortForward(subprotocol) => {
                 Reader::Ports(Box::new(Ports::new(subprotocol, ports, &config.websocket)))
             }
-            other => Reader::Unknown(other),
         };
         Self { fed: VecDeque::new(), events: Events::new(), reader, session, blind: Both::default() }
     }
@@ -189,9 +188,9 @@ impl Tap {
         self.events.push_back(TapEvent::Over { side, cut });
     }
 
-    fn fail(&mut self, side: Side, error: TapError) {
+    fn fail(&mut self, side: Side, error: ConnectionError) {
         self.blind[side] = true;
-        if error.is_of_both() {
+        if is_of_both(&error) {
             self.blind = Both { client: true, server: true };
         }
         self.events.push_back(TapEvent::Fault { side, error });
@@ -206,13 +205,12 @@ impl Reader {
         bytes: &mut Bytes,
         session: Option<&mut Session>,
         events: &mut Events,
-    ) -> Result<bool, TapError> {
+    ) -> Result<bool, ConnectionError> {
         match self {
             Self::Spdy(spdy) => spdy.step(side, bytes, session, events),
             Self::Tunnel(tunnel) => tunnel.step(side, bytes, events),
             Self::Channels(channels) => channels.step(side, bytes, session, events),
             Self::Ports(ports) => ports.step(side, bytes, events),
-            Self::Unknown(protocol) => Err(TapError::UnknownProtocol(*protocol)),
         }
     }
 
@@ -222,7 +220,6 @@ impl Reader {
             Self::Tunnel(tunnel) => tunnel.is_between_frames(side),
             Self::Channels(channels) => channels.is_between_messages(side),
             Self::Ports(ports) => ports.is_between_messages(side),
-            Self::Unknown(_) => true,
         }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! This module owns the bytes of a message that have not been read as frames yet. It must not know streams.
 
+use crate::protocol::Protocol;
+use crate::session::Config;
+use crate::wire::websocket::{Fault, Piece, WebSocketError};
 use bytes::Bytes;
-use kubestream::mux::Config;
-use kubestream::upgrade::Protocol;
-use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
 
-use super::event::{Events, TapError, TapEvent};
+use super::event::{Events, TapEvent};
 use super::framing::Messages;
+use super::side::{Both, Side};
 use super::spdy::Spdy;
-use crate::side::{Both, Side};
+use crate::session::ConnectionError;
 
 #[derive(Debug)]
 pub(super) struct Tunnel {
@@ -26,7 +27,7 @@ impl Tunnel {
         Self { messages: Messages::both(&config.websocket), carried: Both::default(), spdy }
     }
 
-    pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, TapError> {
+    pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, ConnectionError> {
         if self.spdy.step(side, &mut self.carried[side], None, events)? {
             return Ok(true);
         }

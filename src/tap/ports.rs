@@ -3,16 +3,17 @@
 //! This module owns which of them have been used and which the server has ended. It must not change the order of what
 //! it reports.
 
+use crate::wire::WebSocketConfig;
+use crate::wire::channel::Subprotocol;
+use crate::wire::channel::ports::{Decoder, is_error};
+use crate::wire::websocket::Piece;
 use bytes::Bytes;
-use kubestream::wire::WebSocketConfig;
-use kubestream::wire::channel::Subprotocol;
-use kubestream::wire::channel::ports::{Decoder, is_error};
-use kubestream::wire::websocket::Piece;
 
 use super::channels::check_text;
-use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
+use super::event::{Events, StreamName, TapEvent, TapStream};
 use super::framing::Messages;
-use crate::side::{Both, Side};
+use super::side::{Both, Side};
+use crate::session::ConnectionError;
 
 #[derive(Debug)]
 pub(super) struct Ports {
@@ -48,7 +49,7 @@ impl Ports {
         Self { subprotocol, messages: Messages::both(config), decoders, channels: channels.collect() }
     }
 
-    pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, TapError> {
+    pub(super) fn step(&mut self, side: Side, bytes: &mut Bytes, events: &mut Events) -> Result<bool, ConnectionError> {
         match self.messages[side].next(bytes)? {
             None => return Ok(false),
             Some(Piece::Data { first, last, text, payload }) => {

@@ -3,13 +3,13 @@
 //! This module owns the copies that reading needs: heads and control frames are copied, and payloads are slices of the
 //! bytes, or copies if they are masked. It must not know what a frame means.
 
+use crate::wire::spdy::{Codec, CodecError, Frame};
+use crate::wire::websocket::{self, Piece, WebSocketError};
+use crate::wire::{SpdyConfig, WebSocketConfig};
 use bytes::{Bytes, BytesMut};
-use kubestream::wire::spdy::{Codec, CodecError, Frame};
-use kubestream::wire::websocket::{self, Piece, WebSocketError};
-use kubestream::wire::{SpdyConfig, WebSocketConfig};
 use tokio_util::codec::Decoder;
 
-use crate::side::{Both, Side};
+use super::side::{Both, Side};
 
 /// A decoder of frames that can take payloads as slices.
 trait Framing {

@@ -6,15 +6,16 @@
 
 use std::collections::HashMap;
 
+use crate::protocol::Protocol;
+use crate::wire::SpdyConfig;
+use crate::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 use bytes::Bytes;
-use kubestream::upgrade::Protocol;
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, StreamId};
 
-use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
+use super::event::{Events, StreamName, TapEvent, TapStream, too_many_streams};
 use super::framing::Frames;
 use super::session::Session;
-use crate::side::{Both, Side};
+use super::side::{Both, Side};
+use crate::session::ConnectionError;
 
 /// How many bytes of headers one byte on the wire may inflate to, on average. The peers of Kubernetes reach three.
 const INFLATION: usize = 16;
@@ -55,7 +56,7 @@ impl Spdy {
         bytes: &mut Bytes,
         session: Option<&mut Session>,
         events: &mut Events,
-    ) -> Result<bool, TapError> {
+    ) -> Result<bool, ConnectionError> {
         let before = bytes.len();
         let frame = self.frames[side].next(bytes)?;
         let paid = before.saturating_sub(bytes.len()).saturating_mul(INFLATION);
@@ -64,7 +65,10 @@ impl Spdy {
         let Some(frame) = frame else { return Ok(false) };
         *inflated = inflated.saturating_add(frame.headers().map_or(0, Headers::block_len));
         if *inflated > self.max_header_bytes {
-            return Err(TapError::TooManyHeaders { limit: self.max_header_bytes });
+            return Err(ConnectionError::LimitExceeded {
+                limit: "max_header_bytes",
+                value: self.max_header_bytes as u64,
+            });
         }
         self.take(side, frame, session, events)?;
         Ok(true)
@@ -80,13 +84,13 @@ impl Spdy {
         frame: Frame,
         mut session: Option<&mut Session>,
         events: &mut Events,
-    ) -> Result<(), TapError> {
+    ) -> Result<(), ConnectionError> {
         match frame {
             // A second SYN_STREAM with the same id is an error of that stream and opens none.
             Frame::SynStream { id, .. } if self.streams.contains_key(&id) => {}
             Frame::SynStream { id, headers, fin, unidirectional, .. } => {
                 if self.streams.len() >= self.max_streams {
-                    return Err(TapError::TooManyStreams { limit: self.max_streams });
+                    return Err(too_many_streams(self.max_streams));
                 }
                 let name = if self.is_session {
                     StreamName::in_session(&headers)

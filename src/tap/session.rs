@@ -3,13 +3,13 @@
 //! This module owns when a status and a size are reported. It must not know frames or messages. The modules of the
 //! protocols read those, and pass on the bytes with the stream's name.
 
+use crate::protocol::{Transport, Version};
+use crate::status::{ResizeDecoder, StatusReader};
+use crate::wire::spdy::RstStatus;
 use bytes::Bytes;
-use kubestream::status::{ResizeDecoder, StatusReader};
-use kubestream::upgrade::{Transport, Version};
-use kubestream::wire::spdy::RstStatus;
 
 use super::event::{Events, StreamName, TapEvent};
-use crate::side::Side;
+use super::side::Side;
 
 #[derive(Debug)]
 pub(super) struct Session {

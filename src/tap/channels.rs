@@ -2,16 +2,17 @@
 //!
 //! This module owns which channels have been used. It must not know what a status or a size means.
 
+use crate::wire::WebSocketConfig;
+use crate::wire::channel::{self, Channel, Decoder, Subprotocol};
+use crate::wire::websocket::codes::NORMAL;
+use crate::wire::websocket::{Fault, Piece, WebSocketError};
 use bytes::Bytes;
-use kubestream::wire::WebSocketConfig;
-use kubestream::wire::channel::{self, Channel, Decoder, Subprotocol};
-use kubestream::wire::websocket::codes::NORMAL;
-use kubestream::wire::websocket::{Fault, Piece, WebSocketError};
 
-use super::event::{Events, StreamName, TapError, TapEvent, TapStream};
+use super::event::{Events, StreamName, TapEvent, TapStream};
 use super::framing::Messages;
 use super::session::Session;
-use crate::side::{Both, Side};
+use super::side::{Both, Side};
+use crate::session::ConnectionError;
 
 #[derive(Debug)]
 pub(super) struct Channels {
@@ -34,7 +35,7 @@ impl Channels {
         bytes: &mut Bytes,
         session: Option<&mut Session>,
         events: &mut Events,
-    ) -> Result<bool, TapError> {
+    ) -> Result<bool, ConnectionError> {
         match self.messages[side].next(bytes)? {
             None => return Ok(false),
             Some(Piece::Data { first, last, text, payload }) => {

@@ -7,19 +7,21 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
+use crate::session::ConnectionError;
+use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
+use crate::wire::channel::ports;
+use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus};
+use crate::wire::websocket::CloseReason;
 use bytes::Bytes;
-use kubestream::Initiator;
-use kubestream::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
-use kubestream::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
-use kubestream::upgrade::Protocol;
-use kubestream::wire::channel::{ChannelError, ports};
-use kubestream::wire::spdy::{CodecError, GoAwayStatus, Headers, RstStatus};
-use kubestream::wire::websocket::{CloseReason, WebSocketError};
 
-use crate::side::Side;
+use super::side::Side;
 
 /// How many bytes of a stream's type or request id a [`StreamName`] keeps: the first 64.
 pub const MAX_NAME_LEN: usize = 64;
+
+/// The name of the limit of streams, as in [`SpdyConfig`](crate::wire::SpdyConfig).
+const MAX_STREAMS: &str = "max_streams";
 
 /// The events of one step: a few at most.
 pub(super) type Events = VecDeque<TapEvent>;
@@ -76,20 +78,20 @@ pub enum TapEvent {
         /// The code and the text, if the Close has any.
         reason: Option<CloseReason>,
     },
-    /// The bytes of a side have ended: [`Tap::end`](crate::Tap::end) was called.
+    /// The bytes of a side have ended: [`Tap::end`](super::Tap::end) was called.
     Over {
         /// The side whose bytes have ended.
         side: Side,
         /// Whether they ended in the middle of a frame or a message.
         cut: bool,
     },
-    /// The tap cannot read the bytes of a side. It reports nothing more of that side, and after
-    /// [`TooManyStreams`](TapError::TooManyStreams) nothing more of the other side either.
+    /// The tap cannot read the bytes of a side, which are malformed or exceed a limit. It reports nothing more of that
+    /// side. After `max_streams` was exceeded it reports nothing more of the other side either.
     Fault {
         /// The side whose bytes cannot be read.
         side: Side,
         /// Why.
-        error: TapError,
+        error: ConnectionError,
     },
 }
 
@@ -136,53 +138,15 @@ pub enum StreamName {
     Other(Arc<str>),
 }
 
-/// Why a tap cannot read bytes.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TapError {
-    /// The bytes are not SPDY frames within the limits.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// The bytes are not WebSocket frames within the limits.
-    #[error(transparent)]
-    WebSocket(#[from] WebSocketError),
-    /// The bytes are not messages of the subprotocol.
-    #[error(transparent)]
-    Channel(#[from] ChannelError),
-    /// A tap of this version does not know the protocol.
-    #[error("a tap does not know the protocol {0:?}")]
-    UnknownProtocol(Protocol),
-    /// More streams are open at the same time than [`SpdyConfig::max_streams`](kubestream::wire::SpdyConfig::max_streams)
-    /// allows. In a session, every stream that was ever opened counts as open.
-    #[error("more than {limit} streams")]
-    TooManyStreams {
-        /// The limit.
-        limit: usize,
-    },
-    /// The header blocks of a side have inflated to more than 16 times the bytes that it sent, plus
-    /// [`SpdyConfig::max_header_bytes`](kubestream::wire::SpdyConfig::max_header_bytes).
-    #[error("header blocks that inflate to more than 16 times the bytes that were sent, plus {limit} bytes")]
-    TooManyHeaders {
-        /// The limit.
-        limit: usize,
-    },
+/// Whether the tap can read neither side after this error.
+pub(super) fn is_of_both(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::LimitExceeded { limit: MAX_STREAMS, .. })
 }
 
-impl TapError {
-    /// Who caused the error: the side that sent the bytes, or, for [`UnknownProtocol`](Self::UnknownProtocol), the
-    /// caller.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        match self {
-            Self::UnknownProtocol(_) => Initiator::User,
-            _ => Initiator::Remote,
-        }
-    }
-
-    /// Whether the tap can no longer read the other side either.
-    pub(super) fn is_of_both(&self) -> bool {
-        matches!(self, Self::TooManyStreams { .. })
-    }
+/// More streams are open at the same time than the limit allows. In a session, every stream that was ever opened counts
+/// as open.
+pub(super) fn too_many_streams(limit: usize) -> ConnectionError {
+    ConnectionError::LimitExceeded { limit: MAX_STREAMS, value: limit as u64 }
 }
 
 impl StreamName {
