@@ -12,8 +12,10 @@
 //! - [`portforward`] makes and accepts connections to the ports of a pod.
 //! - [`status`] says how a command ended.
 //! - [`AbortOnDrop`] is a socket that is reset if it is dropped before it was shut down.
-//! - [`wire`] reads and writes the bytes: SPDY frames, WebSocket frames, channel messages. [`session`] keeps the state
-//!   of one connection and applies the protocol's rules to it. Neither of these two modules does IO.
+//! - [`tap`] reads what passes between two other ends, and changes nothing.
+//!
+//! The feature `unstable` exposes the parts without IO: the codecs of SPDY, WebSocket and the channel messages, and the
+//! rules of one connection. Any release may change them.
 //!
 //! Two more crates build on this one: [kubestream-proxy](https://docs.rs/kubestream-proxy) stands between a client and
 //! a backend, and [kubestream-runtime](https://docs.rs/kubestream-runtime) is the streaming server of a container
@@ -54,6 +56,8 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![cfg_attr(not(test), deny(clippy::panic, clippy::unreachable, clippy::todo, clippy::unimplemented))]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+// Without the feature nothing outside reaches what `unstable` exposes, and tests alone use some of it.
+#![cfg_attr(not(feature = "unstable"), allow(dead_code, unreachable_pub, unused_imports))]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod abort;
@@ -64,15 +68,45 @@ pub mod mux;
 mod port;
 pub mod portforward;
 pub mod protocol;
-pub mod session;
+mod session;
 pub mod status;
 pub mod tap;
 pub mod upgrade;
-pub mod wire;
+mod wire;
 
 pub use abort::{Abort, AbortOnDrop};
 pub use initiator::Initiator;
 pub use session::{ConnectionError, StreamError};
+
+/// The parts without IO: frames and messages, the rules of one connection, the readers that the modules above use.
+///
+/// They are for tests, fuzzing and experiments. Any release may change them: the promises of semantic versioning do not
+/// hold here.
+#[cfg(feature = "unstable")]
+pub mod unstable {
+    pub use crate::status::reader::StatusReader;
+    pub use crate::status::resize::ResizeDecoder;
+
+    /// Finds and parses the HTTP/1.1 heads of an upgrade.
+    pub mod head {
+        pub use crate::upgrade::head::*;
+    }
+
+    /// Pairs the streams of port-forward.
+    pub mod pairing {
+        pub use crate::portforward::pairing::*;
+    }
+
+    /// The rules of one connection.
+    pub mod session {
+        pub use crate::session::*;
+    }
+
+    /// SPDY frames, WebSocket frames, channel messages.
+    pub mod wire {
+        pub use crate::wire::*;
+    }
+}
 
 /// Compiles the README's examples.
 #[cfg(doctest)]

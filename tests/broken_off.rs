@@ -17,8 +17,8 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{
     Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
 };
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::channel::Subprotocol;
 use kubestream_proxy::{TranslateConfig, translate};
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair, until};

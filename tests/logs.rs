@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use http::Request;
 use kubestream::mux::{Config, FlowControl, Multiplexer};
+use kubestream::mux::{Headers, RstStatus};
 use kubestream::upgrade::{self, Protocol};
-use kubestream::wire::spdy::{Headers, RstStatus};
 use support::{accept, config, until};
 use tokio::io::duplex;
 use tracing::field::{Field, Visit};

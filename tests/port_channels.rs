@@ -10,10 +10,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use kubestream::mux::ChannelError;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
-use kubestream::wire::channel::{ChannelError, Subprotocol};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::fragment::Fragmented;
 #[cfg(feature = "net")]

@@ -10,10 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
+use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, MAX_REASON_LEN, PortForward, PortForwardServer};
+use kubestream::unstable::wire::spdy::Frame;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{ConnectionError, Initiator};
 use support::fragment::Fragmented;
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
@@ -453,8 +454,8 @@ async fn a_failure_said_as_go_says_it_is_on_the_error_stream() {
 
 mod tunnel {
     use bytes::BytesMut;
-    use kubestream::wire::SpdyConfig;
-    use kubestream::wire::spdy::Codec;
+    use kubestream::mux::SpdyConfig;
+    use kubestream::unstable::wire::spdy::Codec;
     use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, WebSocketPeer};
     use tokio_util::codec::Encoder;
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::mux::{RstStatus, StreamId};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
+use kubestream::unstable::wire::spdy::Frame;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::spdy::{Frame, RstStatus, StreamId};
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
 use support::{pattern, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
@@ -236,8 +237,8 @@ async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connectio
 
 #[cfg(feature = "net")]
 mod local {
+    use kubestream::mux::GoAwayStatus;
     use kubestream::portforward::{Addresses, Backoff, Forwarder, Reconnecting};
-    use kubestream::wire::spdy::GoAwayStatus;
     use tokio::net::TcpStream;
 
     use super::*;

@@ -8,10 +8,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, Options, PortForward, PortForwardServer};
+use kubestream::unstable::wire::spdy::Frame;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream::wire::spdy::{Frame, RstStatus};
 use kubestream::{Initiator, StreamError};
 use support::peer::{Peer, data, fin, reply, syn};
 use support::{config, pattern};

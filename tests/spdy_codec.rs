@@ -13,12 +13,11 @@ use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Multiplexer;
-use kubestream::session::{Config, Connection, Event, Role};
+use kubestream::mux::{CodecError, GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{HeaderCompression, SpdyConfig};
+use kubestream::unstable::session::{Config, Connection, Event, Role};
+use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::spdy::{
-    Codec, CodecError, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId,
-};
-use kubestream::wire::{HeaderCompression, SpdyConfig};
 use quickcheck::{Arbitrary, Gen};
 use support::{peer, recording};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

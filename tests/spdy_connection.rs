@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use kubestream::session::{Event, ReadOutcome};
-use kubestream::wire::FlowControl;
-use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
+use kubestream::mux::FlowControl;
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::unstable::session::{Event, ReadOutcome};
+use kubestream::unstable::wire::spdy::{Frame, Setting, SettingId, Settings};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::connection::{
     End, config, data, fin, goaway, headers, id, initial_window, opening, reply, rst, syn, window_update,
@@ -420,8 +421,10 @@ fn data_beyond_the_window_costs_the_stream_only_where_windows_are_law() {
 
 #[test]
 fn data_beyond_the_sessions_window_ends_a_strict_connection() {
-    let mut client =
-        End::new(kubestream::session::Role::Client, config(|config| config.spdy.flow_control = FlowControl::Strict));
+    let mut client = End::new(
+        kubestream::unstable::session::Role::Client,
+        config(|config| config.spdy.flow_control = FlowControl::Strict),
+    );
     // The session's first WINDOW_UPDATE has not been sent, so its window is 64 KiB.
     client.gets_all([syn(2), syn(4), data(2, vec![0; 40_000]), data(4, vec![0; 40_000])]);
     assert_eq!(client.error().as_deref(), Some("protocol violation by the peer: DATA beyond the session's window"));

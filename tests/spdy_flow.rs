@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use kubestream::session::{Config, Event, ReadOutcome, Role, WriteOutcome};
-use kubestream::wire::FlowControl;
-use kubestream::wire::HeaderCompression;
-use kubestream::wire::spdy::{Frame, GoAwayStatus, Headers, RstStatus, SettingId, Settings};
+use kubestream::mux::FlowControl;
+use kubestream::mux::HeaderCompression;
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus};
+use kubestream::unstable::session::{Config, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use support::connection::{
     End, carried, config, converse, data, fin, goaway, id, initial_window, reply, rst, syn, window_update,

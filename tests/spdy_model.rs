@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
+use kubestream::mux::HeaderCompression;
 use kubestream::mux::{Config, FlowControl};
-use kubestream::wire::HeaderCompression;
 use quickcheck::{Arbitrary, Gen};
 use support::connection::config;
 use support::model::{Operation, Setup};

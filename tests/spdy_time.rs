@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use kubestream::session::{Config, ReadOutcome, Role};
-use kubestream::wire::spdy::{Frame, GoAwayStatus, RstStatus};
+use kubestream::mux::{GoAwayStatus, RstStatus};
+use kubestream::unstable::session::{Config, ReadOutcome, Role};
+use kubestream::unstable::wire::spdy::Frame;
 use kubestream::{ConnectionError, StreamError};
 use support::connection::{End, config, data, goaway, id, initial_window, reply, rst, syn};
 

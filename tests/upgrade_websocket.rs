@@ -8,11 +8,11 @@ use std::io;
 
 use http::{Request, StatusCode};
 use kubestream::Initiator;
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{
     self, BearerTokenError, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins, Protocol,
     Transport, UpgradeError, Upgraded, Version, connect_with_fallback,
 };
-use kubestream::wire::channel::Subprotocol;
 use support::read_head;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 

@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use kubestream::exec::{Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::channel::Subprotocol;
 use support::fragment::Fragmented;
 use support::recording;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};

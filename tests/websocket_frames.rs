@@ -6,9 +6,8 @@
 
 use bytes::BytesMut;
 use kubestream::mux::WebSocketConfig;
-use kubestream::wire::websocket::{
-    CloseReason, Decoder, Fault, Piece, WebSocketError, close_payload, encode_head, mask,
-};
+use kubestream::mux::{CloseReason, Fault, WebSocketError};
+use kubestream::unstable::wire::websocket::{Decoder, Piece, close_payload, encode_head, mask};
 use quickcheck::quickcheck;
 use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, frame};
 
@@ -254,7 +253,7 @@ quickcheck! {
         [None, Some(key)].into_iter().all(|key| {
             let key = key.map(|(a, b, c, d)| [a, b, c, d]);
             let mut wire = BytesMut::new();
-            encode_head(kubestream::wire::websocket::Opcode::Binary, payload.len(), key, &mut wire);
+            encode_head(kubestream::unstable::wire::websocket::Opcode::Binary, payload.len(), key, &mut wire);
             let start = wire.len();
             wire.extend_from_slice(&payload);
             if let Some(key) = key {

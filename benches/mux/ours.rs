@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use kubestream::mux::Headers;
 use kubestream::mux::{Config, Multiplexer, Stream};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::spdy::Headers;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
-use kubestream::session::{Config, Connection, Event, ReadOutcome, Role};
-use kubestream::wire::FlowControl;
-use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
-use kubestream::wire::{HeaderCompression, SpdyConfig};
+use kubestream::mux::FlowControl;
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{HeaderCompression, SpdyConfig};
+use kubestream::unstable::session::{Config, Connection, Event, ReadOutcome, Role};
+use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// The next action of the peer, the user or time. Ids are small, so that they often coincide.

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::Request;
-use kubestream::upgrade::head::{parse_request_head, parse_response_head};
+use kubestream::unstable::head::{parse_request_head, parse_response_head};
 use kubestream::upgrade::{self, Config, Pending, Protocol, Transport, UpgradeError, Upgraded};
 use tungstenite::handshake::derive_accept_key;
 

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
+use kubestream::mux::HeaderCompression;
 use kubestream::mux::{Config, FlowControl};
-use kubestream::wire::HeaderCompression;
 
 use support::model::{Operation, Setup};
 

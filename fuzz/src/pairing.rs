@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
-use kubestream::portforward::pairing::{Half, Kind, Offered, Pairing};
-use kubestream::wire::spdy::{Headers, StreamId};
+use kubestream::mux::{Headers, StreamId};
+use kubestream::unstable::pairing::{Half, Kind, Offered, Pairing};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST: usize = 8;

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use kubestream::ConnectionError;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer, Request};
-use kubestream::session::Role;
+use kubestream::protocol::Subprotocol;
+use kubestream::unstable::session::Role;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::channel::Subprotocol;
 
 use crate::channel::decode_base64;
 use crate::io::{self, Io, Task, once};

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use kubestream::ConnectionError;
 use kubestream::exec::{Error, Resizer, Resizes, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer, Stream};
-use kubestream::session::Role;
+use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
+use kubestream::unstable::session::Role;
+use kubestream::unstable::wire::channel::Channel;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::channel::{Channel, Subprotocol};
 use tokio::time::Instant;
 
 use self::peer::Peer;

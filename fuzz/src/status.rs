@@ -2,9 +2,8 @@
 //!
 //! Holds that view. The crate itself decides what a whole object means; the result must only be the same for any cut.
 
-use kubestream::status::{
-    ExitStatus, MAX_RESIZE_LEN, ResizeDecoder, ResizeError, StatusError, StatusReader, TerminalSize,
-};
+use kubestream::status::{ExitStatus, MAX_RESIZE_LEN, ResizeError, StatusError, TerminalSize};
+use kubestream::unstable::{ResizeDecoder, StatusReader};
 use kubestream::upgrade::Version;
 use serde::de::IgnoredAny;
 

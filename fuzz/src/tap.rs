@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
+use kubestream::mux::ChannelError;
 use kubestream::mux::Config;
+use kubestream::mux::{Fault, WebSocketError};
+use kubestream::protocol::Subprotocol;
 use kubestream::tap::{Side, Tap, TapEvent as Event};
+use kubestream::unstable::wire::channel;
+use kubestream::unstable::wire::spdy::{Codec, Frame};
+use kubestream::unstable::wire::websocket::{self, Piece};
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::wire::channel::{self, ChannelError, Subprotocol};
-use kubestream::wire::spdy::{Codec, Frame};
-use kubestream::wire::websocket::{self, Fault, Piece, WebSocketError};
 use tokio_util::codec::Decoder;
 
 use crate::channel::SUBPROTOCOLS;

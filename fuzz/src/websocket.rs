@@ -3,7 +3,8 @@
 use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
-use kubestream::wire::websocket::{Decoder, Fault, Opcode, Piece, WebSocketError, close_payload, encode_head, mask};
+use kubestream::mux::{Fault, WebSocketError};
+use kubestream::unstable::wire::websocket::{Decoder, Opcode, Piece, close_payload, encode_head, mask};
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 

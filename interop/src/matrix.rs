@@ -9,8 +9,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::wire::channel::Subprotocol;
 use serde_json::json;
 
 /// The program `node`, which a test starts by [`Peer::node`](crate::Peer::node), behind the hop of

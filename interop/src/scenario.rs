@@ -4,9 +4,9 @@
 
 use bytes::Bytes;
 use kubestream::StreamError;
+use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Incoming, Multiplexer, RecvHalf, SendHalf};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::spdy::RstStatus;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::transfer::{digest, read_all, send_pattern};

@@ -4,8 +4,8 @@
 //! Holds the frames. The tests decide what to send, and judge what comes back.
 
 use http::Request;
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{self, Config, Protocol};
-use kubestream::wire::channel::Subprotocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 

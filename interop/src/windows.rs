@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{Codec, Frame, SettingId, StreamId};
+use kubestream::mux::SpdyConfig;
+use kubestream::mux::StreamId;
+use kubestream::unstable::wire::spdy::{Codec, Frame, SettingId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;
 

@@ -5,7 +5,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use kubestream::wire::channel::Subprotocol;
+use kubestream::protocol::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{Input, Peer, Runtime, Spoken, binary, digest, execute, gone, pattern, within, written};
 use rustix::process::{Pid, test_kill_process};

@@ -10,8 +10,9 @@ use std::env;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Decompress, FlushDecompress, Status};
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{CodecError, Frame, HeaderError};
+use kubestream::mux::SpdyConfig;
+use kubestream::mux::{CodecError, HeaderError};
+use kubestream::unstable::wire::spdy::Frame;
 use kubestream_interop::framers::{self, Framer, Head, Reading, described, hex, sorted};
 use kubestream_interop::inputs::{DICTIONARY, Inputs};
 use kubestream_interop::matrix::{self, Foreign, Over, model_of};

@@ -2,7 +2,7 @@
 //! that breaks off. The tests play the peers here, because no library ends like this, but every network may.
 
 use kubestream::exec::{ExecRequest, Streams};
-use kubestream::wire::channel::Subprotocol;
+use kubestream::protocol::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Over, client_of, proves, server_for};
 use kubestream_interop::{Input, Peer, Scratch, Spoken, app, digest, gone, pattern, run, within, written};
 use tokio::net::TcpListener;

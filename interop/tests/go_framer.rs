@@ -4,8 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use bytes::{Bytes, BytesMut};
-use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
-use kubestream::wire::{HeaderCompression, SpdyConfig};
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{HeaderCompression, SpdyConfig};
+use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use kubestream_interop::binary;
 use kubestream_interop::framers::{described, sorted};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, reader_of, writer_of};

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use kubestream::mux::{Config, FlowControl, HeaderCompression, Multiplexer, RecvHalf, SendHalf, Stream};
+use kubestream::mux::{Headers, RstStatus};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::spdy::{Headers, RstStatus};
 use kubestream::{ConnectionError, StreamError};
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of, server_for};
 use kubestream_interop::{

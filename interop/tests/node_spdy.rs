@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use kubestream::mux::Headers;
 use kubestream::mux::{Config, FlowControl, Multiplexer};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::spdy::Headers;
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, Role, client_of, server_for};
 use kubestream_interop::{Ended, Input, Peer, Watched, Windows, read_pattern, run, send_pattern, within};
 use serde_json::Value;

@@ -4,8 +4,8 @@
 use http::Request;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward};
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{self, Protocol};
-use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, hop_before, proves, server_for};
 use kubestream_interop::{
     Input, Peer, Scratch, closed_port, digest, java_client, node_client, pattern, python_client, run, within,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use http::{Method, Request};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForward;
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{self, Protocol, Transport};
-use kubestream::wire::channel::Subprotocol;
 use kubestream_interop::matrix::{self, Foreign, NODE, Over, Proof, client_of, reader_of};
 use kubestream_interop::{
     Capture, Ended, Input, Peer, Side, Terminal, Wire, app, at_once, closed_port, echo, kubectl, pattern, run, within,

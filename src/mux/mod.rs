@@ -1,12 +1,11 @@
 //! Many streams over one connection: handles that can be cloned, and a driver that does the IO.
 //!
-//! This module owns the handles and the IO. It must not decide what the protocol allows, which is
-//! [`session`](crate::session)'s job, and it never spawns a task.
+//! This module owns the handles and the IO. It must not decide what the protocol allows, which is `session`'s job, and
+//! it never spawns a task.
 //!
 //! ```
 //! use bytes::Bytes;
-//! use kubestream::mux::{Config, Multiplexer};
-//! use kubestream::wire::spdy::Headers;
+//! use kubestream::mux::{Config, Headers, Multiplexer};
 //! use kubestream::upgrade::Upgraded;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -104,6 +103,9 @@ mod tcp;
 mod waiters;
 
 pub use crate::session::Config;
+pub use crate::wire::channel::ChannelError;
+pub use crate::wire::spdy::{CodecError, GoAwayStatus, HeaderError, Headers, RstStatus, StreamId};
+pub use crate::wire::websocket::{CloseReason, Fault, WebSocketError};
 pub use crate::wire::{FlowControl, HeaderCompression, SpdyConfig, WebSocketConfig};
 pub use driver::Driver;
 pub use incoming::Incoming;

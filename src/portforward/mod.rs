@@ -66,8 +66,7 @@ mod error;
 #[cfg(feature = "net")]
 mod forwarder;
 mod options;
-#[cfg(feature = "unstable")]
-pub mod pairing;
+pub(crate) mod pairing;
 mod relay;
 mod server;
 mod unconfirmed;

@@ -37,8 +37,8 @@ use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 /// ```
 /// use std::time::Instant;
 /// use bytes::Bytes;
-/// use kubestream::session::{Config, Connection, ReadOutcome, Role};
-/// use kubestream::wire::spdy::Headers;
+/// use kubestream::unstable::session::{Config, Connection, ReadOutcome, Role};
+/// use kubestream::mux::Headers;
 ///
 /// let now = Instant::now();
 /// let mut client = Connection::new(Role::Client, Config::default(), now);

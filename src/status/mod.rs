@@ -17,11 +17,12 @@ mod error;
 mod exit;
 mod metav1;
 mod object;
-mod reader;
-mod resize;
+pub(crate) mod reader;
+pub(crate) mod resize;
 
 pub use error::{MAX_STATUS_LEN, StatusError};
 pub use exit::ExitStatus;
 pub use metav1::{Cause, Details, MAX_CAUSES, Status};
-pub use reader::StatusReader;
-pub use resize::{MAX_RESIZE_LEN, ResizeDecoder, ResizeError, TerminalSize};
+pub(crate) use reader::StatusReader;
+pub(crate) use resize::ResizeDecoder;
+pub use resize::{MAX_RESIZE_LEN, ResizeError, TerminalSize};

@@ -3,7 +3,7 @@
 //! This module owns the order of the events. It must not change, answer, judge or keep what passes. Reading never
 //! fails: bytes that the tap cannot read are one event, and then it reports nothing more of that side.
 //!
-//! Each protocol has a module of its own: [`spdy`], [`tunnel`], [`channels`] and [`ports`].
+//! Each protocol has a module of its own: `spdy`, `tunnel`, `channels` and `ports`.
 
 mod channels;
 mod event;
@@ -38,8 +38,9 @@ use self::tunnel::Tunnel;
 /// use kubestream::tap::{Side, StreamName, Tap, TapEvent};
 ///
 /// let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], &Config::default());
-/// # use kubestream::wire::SpdyConfig;
-/// # use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
+/// # use kubestream::mux::SpdyConfig;
+/// # use kubestream::mux::{Headers, StreamId};
+/// # use kubestream::unstable::wire::spdy::{Codec, Frame};
 /// # use tokio_util::codec::Encoder;
 /// # let mut wire = bytes::BytesMut::new();
 /// # let (id, associated, headers) = (StreamId::new(1), StreamId::SESSION, Headers::from_iter([("streamtype", "stdin")]));
@@ -58,7 +59,7 @@ use self::tunnel::Tunnel;
 ///     }
 /// }
 /// assert_eq!(typed, b"ls\n");
-/// # Ok::<(), kubestream::wire::spdy::CodecError>(())
+/// # Ok::<(), kubestream::unstable::wire::spdy::CodecError>(())
 /// ```
 ///
 /// The bytes may be cut anywhere. Where they are cut changes only the pieces in which [`TapEvent::Data`] reports them.

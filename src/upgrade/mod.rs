@@ -30,8 +30,7 @@ mod client;
 mod config;
 mod error;
 mod fallback;
-#[cfg(feature = "unstable")]
-pub mod head;
+pub(crate) mod head;
 mod pass;
 mod ports;
 mod read;

@@ -18,8 +18,8 @@ mod port_forward;
 mod proxy;
 mod streaming;
 
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::wire::channel::Subprotocol;
 
 const V4: Protocol = Protocol::SpdyExec(Version::V4);
 const V5: Protocol = Protocol::WebSocketExec(Subprotocol::V5);

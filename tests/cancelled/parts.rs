@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use kubestream::exec::Streams;
+use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::Protocol;
-use kubestream::wire::channel::Subprotocol;
 use tokio::time::timeout;
 
 use crate::dropping::{AN_HOUR, dropped_after, nothing_is_left, play};

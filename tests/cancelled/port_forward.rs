@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
+use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::spdy::{Frame, RstStatus, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
 

@@ -10,9 +10,9 @@
 mod sweep;
 
 use kubestream::exec::Streams;
+use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Version};
-use kubestream::wire::channel::Subprotocol;
 use support::memory::{ALLOCATOR, Counting};
 use support::sessions::{Through, What};
 use sweep::{Case, sweep};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use kubestream::exec::Streams;
 use kubestream::mux::Multiplexer;
+use kubestream::mux::SpdyConfig;
 use kubestream::status::ExitStatus;
+use kubestream::unstable::wire::spdy::{Codec, Frame};
 use kubestream::upgrade::Version;
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{Codec, Frame};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
@@ -130,7 +130,7 @@ async fn a_client_of_ours_gets_all_output_and_the_status_whatever_it_types() {
 }
 
 mod over_websocket {
-    use kubestream::wire::channel::Subprotocol;
+    use kubestream::protocol::Subprotocol;
 
     use super::*;
     use support::websocket::{BINARY, CLOSE, PING, PONG, WebSocketPeer, carried_on, frame};

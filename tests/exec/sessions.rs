@@ -7,9 +7,9 @@ use futures_util::FutureExt;
 use kubestream::Initiator;
 use kubestream::exec::{Error, Exec, ExecServer, Streams};
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::{Protocol, Transport, Version};
-use kubestream::wire::channel::Subprotocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, sleep, timeout};
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::exec::{Error, Streams};
+use kubestream::mux::Headers;
 use kubestream::mux::Multiplexer;
+use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
-use kubestream::wire::channel::Subprotocol;
-use kubestream::wire::spdy::Headers;
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{sleep, timeout};

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::exec::{Error, ExecServer, Streams};
+use kubestream::mux::ChannelError;
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::mux::{Fault, WebSocketError};
+use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::channel::{ChannelError, Subprotocol};
-use kubestream::wire::websocket::{Fault, WebSocketError};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::time::{Instant, timeout};

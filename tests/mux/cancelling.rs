@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::PortForwardServer;
+use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::wire::spdy::{Frame, SettingId, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::sleep;
 

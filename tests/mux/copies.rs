@@ -2,8 +2,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kubestream::mux::Config;
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::Codec;
+use kubestream::mux::SpdyConfig;
+use kubestream::unstable::wire::spdy::Codec;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio_util::codec::Encoder;
 

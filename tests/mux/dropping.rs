@@ -1,8 +1,9 @@
 //! What the peer sees when handles are dropped.
 
 use bytes::Bytes;
+use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Multiplexer, Stream};
-use kubestream::wire::spdy::{Frame, RstStatus};
+use kubestream::unstable::wire::spdy::Frame;
 use tokio::io::duplex;
 
 use support::peer::{Peer, carried, data, fin, goaway, reply, resets, rst};

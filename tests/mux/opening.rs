@@ -2,10 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use kubestream::mux::SpdyConfig;
 use kubestream::mux::{Config, Multiplexer};
+use kubestream::mux::{Headers, RstStatus};
+use kubestream::unstable::wire::spdy::{Codec, Frame, SettingId, Settings};
 use kubestream::upgrade::Upgraded;
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, duplex};
 use tokio_util::codec::Decoder;

@@ -138,7 +138,7 @@ async fn a_reset_is_told_apart_from_a_fin_after_all_bytes_before_it() {
         peer.say(data(id, pattern(0, 100_000))).await;
     }
     peer.say(fin(1)).await;
-    peer.say(rst(3, kubestream::wire::spdy::RstStatus::INTERNAL_ERROR)).await;
+    peer.say(rst(3, kubestream::unstable::wire::spdy::RstStatus::INTERNAL_ERROR)).await;
     let (mut recv, _send) = {
         finished.answered().await.unwrap();
         finished.split()
@@ -153,7 +153,7 @@ async fn a_reset_is_told_apart_from_a_fin_after_all_bytes_before_it() {
         }
     };
     assert!(all == pattern(0, 100_000));
-    assert!(matches!(error, StreamError::Reset(kubestream::wire::spdy::RstStatus::INTERNAL_ERROR)));
+    assert!(matches!(error, StreamError::Reset(kubestream::unstable::wire::spdy::RstStatus::INTERNAL_ERROR)));
     assert_eq!(error.initiator(), Initiator::Remote);
     let refused = reset.send(Bytes::from_static(b"x")).await;
     assert!(matches!(refused, Err(StreamError::Reset(_))), "{refused:?}");
@@ -177,7 +177,7 @@ async fn urgent_streams_go_before_the_others() {
     peer.hear_syn().await;
     peer.hear_syn().await;
     let mut order = Vec::new();
-    while let Some(kubestream::wire::spdy::Frame::Data { id, fin, .. }) = peer.hear().await {
+    while let Some(kubestream::unstable::wire::spdy::Frame::Data { id, fin, .. }) = peer.hear().await {
         order.push(id.get());
         if fin && id.get() == 1 {
             break;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use kubestream::mux::StreamId;
 use kubestream::mux::{Config, FlowControl};
-use kubestream::wire::spdy::{Frame, SettingId, Settings, StreamId};
+use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep, timeout};

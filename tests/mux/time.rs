@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::mux::Config;
-use kubestream::wire::spdy::Frame;
+use kubestream::unstable::wire::spdy::Frame;
 use kubestream::{ConnectionError, Initiator};
 use tokio::io::duplex;
 use tokio::time::{Instant, sleep};

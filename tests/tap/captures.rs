@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 use kubestream::ConnectionError;
+use kubestream::mux::{GoAwayStatus, RstStatus};
+use kubestream::protocol::Subprotocol;
 use kubestream::status::TerminalSize;
 use kubestream::tap::{Side, StreamName as Name, TapEvent as Event};
 use kubestream::upgrade::{Protocol, Transport, Version};
-use kubestream::wire::channel::Subprotocol;
-use kubestream::wire::spdy::{GoAwayStatus, RstStatus};
 use quickcheck::quickcheck;
 
 use crate::{Told, told};

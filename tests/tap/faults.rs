@@ -3,12 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
 use kubestream::mux::Config;
+use kubestream::mux::SpdyConfig;
+use kubestream::mux::{Headers, RstStatus, StreamId};
+use kubestream::protocol::Subprotocol;
 use kubestream::status::MAX_STATUS_LEN;
 use kubestream::tap::{MAX_NAME_LEN, Side, StreamName as Name, Tap, TapEvent as Event};
+use kubestream::unstable::wire::spdy::{Codec, Frame};
 use kubestream::upgrade::{self, Protocol, Version};
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::channel::Subprotocol;
-use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, StreamId};
 use kubestream_proxy::{self as proxy};
 use quickcheck::quickcheck;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -156,7 +157,10 @@ fn websockets_that_break_a_rule_are_faults() {
     }
     let channels = Protocol::LegacyPortForward(Subprotocol::V4);
     let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
-    assert_eq!(told.faults(), [(Side::Server, "malformed channel message: a channel for port 80 begins with port 81".to_owned())]);
+    assert_eq!(
+        told.faults(),
+        [(Side::Server, "malformed channel message: a channel for port 80 begins with port 81".to_owned())]
+    );
 }
 
 /// A malformed status or size is reported in its place, and the tap goes on.

@@ -258,7 +258,7 @@ async fn an_observer_may_slow_a_pipe_down_and_stop_it() {
 /// Exec and port-forward use the same names, and the request's path tells them apart. An unknown name has no protocol.
 #[tokio::test(start_paused = true)]
 async fn a_pipe_knows_its_protocol_by_what_was_asked() {
-    use kubestream::wire::channel::Subprotocol;
+    use kubestream::protocol::Subprotocol;
     let (_, _, pipe) = between("exec?command=true&stdout=true", Protocol::WebSocketExec(Subprotocol::V4)).await;
     assert_eq!(pipe.settled(Operation::Exec), Some(Protocol::WebSocketExec(Subprotocol::V4)));
     assert_eq!(pipe.settled(Operation::PortForward), Some(Protocol::LegacyPortForward(Subprotocol::V4)));

@@ -2,8 +2,8 @@
 //!
 //! Holds the order of the columns and their names.
 
+use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{Protocol, Transport, Version};
-use kubestream::wire::channel::Subprotocol;
 
 /// Cases that are tried in the same columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -80,6 +80,7 @@ mod splice;
 mod translate;
 mod unconfirmed;
 
+#[doc(no_inline)]
 pub use kubestream::tap::{self, Side};
 pub use observe::Observer;
 pub use pipe::{IDLE_TIMEOUT, LINGER, Pipe, TAIL_TIMEOUT, forward};

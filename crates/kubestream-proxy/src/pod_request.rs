@@ -90,7 +90,7 @@ impl PodRequest {
         Ok(if query.is_empty() { path } else { format!("{path}?{query}") })
     }
 
-    /// The ports that a legacy port-forward request names, in its order. [`Tap::new`](crate::Tap::new) needs them.
+    /// The ports that a legacy port-forward request names, in its order. [`Tap::new`](kubestream::tap::Tap::new) needs them.
     /// Other port-forward requests name no ports.
     ///
     /// # Errors

@@ -3,11 +3,12 @@
 //! Holds what a plain decoder reads in both directions.
 
 use kubestream::ConnectionError;
-use kubestream::session::Role;
+use kubestream::mux::{Fault, WebSocketError};
+use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, Status};
+use kubestream::unstable::session::Role;
+use kubestream::unstable::wire::channel::{Channel, Event};
 use kubestream::upgrade::Version;
-use kubestream::wire::channel::{Channel, Event, Subprotocol};
-use kubestream::wire::websocket::{Fault, WebSocketError};
 
 use super::{Judged, Run};
 use crate::channel::plain;

@@ -4,7 +4,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use base64::Engine;
-use kubestream::wire::channel::Subprotocol;
+use kubestream::protocol::Subprotocol;
 
 use crate::channel::BASE64;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use kubestream::ConnectionError;
-use kubestream::session::Role;
+use kubestream::mux::{Headers, RstStatus};
 use kubestream::status::TerminalSize;
-use kubestream::wire::channel::Channel;
-use kubestream::wire::spdy::{Headers, RstStatus};
+use kubestream::unstable::session::Role;
+use kubestream::unstable::wire::channel::Channel;
 
 use super::Run;
 use super::peer::Saying;

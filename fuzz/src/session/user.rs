@@ -7,8 +7,8 @@ use std::pin::Pin;
 use bytes::Bytes;
 use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin};
-use kubestream::session::Role;
 use kubestream::status::{ExitStatus, Status};
+use kubestream::unstable::session::Role;
 use tokio::io::AsyncWrite;
 
 use super::{Judged, Run};

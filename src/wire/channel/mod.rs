@@ -8,7 +8,8 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::wire::channel::{Channel, Decoder, Event, Subprotocol};
+//! use kubestream::protocol::Subprotocol;
+//! use kubestream::unstable::wire::channel::{Channel, Decoder, Event};
 //!
 //! let mut message = BytesMut::new();
 //! Subprotocol::V4Base64.encode(Channel::Stdout, b"hello\n", &mut message);
@@ -17,7 +18,7 @@
 //! let mut client = Decoder::client(Subprotocol::V4Base64);
 //! let event = client.decode(true, true, message.freeze())?;
 //! assert_eq!(event, Some(Event::Data { channel: Channel::Stdout, data: "hello\n".into() }));
-//! # Ok::<(), kubestream::wire::channel::ChannelError>(())
+//! # Ok::<(), kubestream::unstable::wire::channel::ChannelError>(())
 //! ```
 
 mod base64;

@@ -8,8 +8,8 @@
 //!
 //! ```
 //! use bytes::{Bytes, BytesMut};
-//! use kubestream::wire::channel::Subprotocol;
-//! use kubestream::wire::channel::ports::{Decoder, encode, greeting};
+//! use kubestream::protocol::Subprotocol;
+//! use kubestream::unstable::wire::channel::ports::{Decoder, encode, greeting};
 //!
 //! let mut message = BytesMut::new();
 //! encode(Subprotocol::V4, 0, &greeting(8080), &mut message);

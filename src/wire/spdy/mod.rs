@@ -4,8 +4,9 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use kubestream::wire::SpdyConfig;
-//! use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
+//! use kubestream::mux::SpdyConfig;
+//! use kubestream::mux::{Headers, StreamId};
+//! use kubestream::unstable::wire::spdy::{Codec, Frame};
 //! use tokio_util::codec::{Decoder, Encoder};
 //!
 //! let syn = Frame::SynStream {
@@ -21,7 +22,7 @@
 //! Codec::new(SpdyConfig::default()).encode(syn.clone(), &mut wire)?;
 //! let read = Codec::new(SpdyConfig::default()).decode(&mut wire)?;
 //! assert_eq!(read, Some(syn));
-//! # Ok::<(), kubestream::wire::spdy::CodecError>(())
+//! # Ok::<(), kubestream::unstable::wire::spdy::CodecError>(())
 //! ```
 
 mod block;

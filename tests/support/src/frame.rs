@@ -3,7 +3,8 @@
 //! Holds only the frames that both need. It does not know which side sends them.
 
 use bytes::Bytes;
-use kubestream::wire::spdy::{Frame, Headers, RstStatus, StreamId};
+use kubestream::mux::{Headers, RstStatus, StreamId};
+use kubestream::unstable::wire::spdy::Frame;
 
 pub fn reply(id: u32) -> Frame {
     Frame::SynReply { id: StreamId::new(id), fin: false, headers: Headers::new() }

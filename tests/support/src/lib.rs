@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::ConnectionError;
+use kubestream::mux::Headers;
 use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream::wire::spdy::Headers;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -70,7 +70,7 @@ impl Settled for Version {
     }
 }
 
-impl Settled for kubestream::wire::channel::Subprotocol {
+impl Settled for kubestream::protocol::Subprotocol {
     fn protocol(self) -> Protocol {
         Protocol::WebSocketExec(self)
     }

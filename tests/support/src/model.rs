@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use kubestream::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
-use kubestream::wire::FlowControl;
-use kubestream::wire::spdy::{Codec, Frame, Headers, RstStatus, Setting, SettingId, Settings, StreamId};
+use kubestream::mux::FlowControl;
+use kubestream::mux::{Headers, RstStatus, StreamId};
+use kubestream::unstable::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use tokio_util::codec::{Decoder, Encoder};
 

@@ -4,8 +4,9 @@
 //! Encodes and decodes the frames.
 
 use futures_util::{SinkExt, StreamExt};
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{Codec, Frame, GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::SpdyConfig;
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::unstable::wire::spdy::{Codec, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_util::codec::Framed;
 

@@ -5,10 +5,11 @@
 
 use bytes::BytesMut;
 use kubestream::exec::Streams;
+use kubestream::mux::SpdyConfig;
+use kubestream::mux::{Headers, StreamId};
 use kubestream::status::ExitStatus;
+use kubestream::unstable::wire::spdy::{Codec, Frame};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream::wire::SpdyConfig;
-use kubestream::wire::spdy::{Codec, Frame, Headers, StreamId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
 

@@ -83,7 +83,7 @@ pub(super) async fn none(bench: Bench) -> Outcome {
     let url = bench.exec_url(&["true"], Streams::OUTPUT);
     if !bench.column.is_spdy() {
         // The server must never choose a name that the client did not offer.
-        let unnamed = Protocol::WebSocketExec(kubestream::wire::channel::Subprotocol::Unnamed);
+        let unnamed = Protocol::WebSocketExec(kubestream::protocol::Subprotocol::Unnamed);
         return match bench.offer(&url, &[unnamed]).await? {
             Ok(upgraded) if upgraded.protocol() == Some(unnamed) => Ok(()),
             Ok(upgraded) => Err(failed("no name", format_args!("{:?}", upgraded.protocol()))),
