@@ -11,9 +11,10 @@ use kubestream::ConnectionError;
 use kubestream::mux::Config;
 use kubestream::mux::FlowControl;
 use kubestream::mux::SpdyConfig;
-use kubestream::mux::{CodecError, GoAwayStatus, HeaderError, Headers, RstStatus, StreamId};
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
 use kubestream::unstable::head::HeadReader;
 use kubestream::unstable::wire::spdy::{Codec, Frame};
+use kubestream::unstable::wire::spdy::{CodecError, HeaderError};
 use kubestream::upgrade::{self, UpgradeError};
 use stats_alloc::Region;
 use support::connection::{End, config, data, goaway, id, reply, rst, syn, window_update};
@@ -120,8 +121,8 @@ fn cve_2026_55833_nothing_is_inflated_once_a_block_is_over_its_limit() {
         let mut said = Vec::new();
         reads.read_to_end(&mut said).await.unwrap();
         assert_eq!(said, control(7, &[0, 0, 0, 0, 0, 0, 0, 1]), "GOAWAY with a protocol error, and no stream accepted");
-        assert!(matches!(mux.accept().await, Some(Err(ConnectionError::Codec(_)))));
-        assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Codec(_))));
+        assert!(matches!(mux.accept().await, Some(Err(ConnectionError::Malformed(_)))));
+        assert!(matches!(driver.await.unwrap(), Err(ConnectionError::Malformed(_))));
     });
 }
 

@@ -164,7 +164,7 @@ fn a_tap_keeps_nothing_of_what_passes() {
     // An incomplete control frame in each direction, and an endless error stream.
     for side in [Side::Client, Side::Server] {
         let mut head = vec![0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff];
-        assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(ConnectionError::Codec(_)))));
+        assert!(matches!(tapped(&mut tap, side, head.clone()), (_, Some(ConnectionError::Malformed(_)))));
         head[5] = 0;
         let mut other = Tap::new(Protocol::SpdyPortForward, &[], &Config::default());
         let before = Region::new(ALLOCATOR);

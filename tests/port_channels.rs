@@ -10,10 +10,10 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::mux::ChannelError;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
 use kubestream::protocol::Subprotocol;
+use kubestream::unstable::wire::channel::ChannelError;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::fragment::Fragmented;
@@ -376,7 +376,7 @@ async fn a_channel_of_another_port_is_no_connection_of_ours() {
     let mut peer = WebSocketPeer::server(far);
     peer.on(0, &81u16.to_le_bytes()).await;
     let error = forward.connect(80).await.unwrap_err();
-    let expected = ConnectionError::Channel(ChannelError::Port { expected: 80, said: 81 });
+    let expected = ConnectionError::from(ChannelError::Port { expected: 80, said: 81 });
     assert_eq!(error.to_string(), expected.to_string());
     drop(forward);
     assert!(matches!(hear(&mut peer).await, (CLOSE, payload) if payload[..2] == 1002u16.to_be_bytes()));
@@ -415,7 +415,7 @@ async fn a_message_of_text_is_bytes_to_a_server_and_an_error_to_a_client() {
     let (forward, mut peer, _driver) = with_server(&[80]).await;
     let mut connection = forward.connect(80).await.unwrap();
     peer.say(TEXT, b"\0text").await;
-    assert!(matches!(connection.data().await, Some(Err(Error::Connection(ConnectionError::WebSocket(_))))));
+    assert!(matches!(connection.data().await, Some(Err(Error::Connection(ConnectionError::Malformed(_))))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -530,6 +530,6 @@ mod tunnel {
         let mut peer = WebSocketPeer::server(far);
         peer.say(TEXT, b"upstream is gone").await;
         let error = mux.closed().await.unwrap_err();
-        assert!(matches!(error, ConnectionError::WebSocket(_)), "{error:?}");
+        assert!(matches!(error, ConnectionError::Malformed(_)), "{error:?}");
     }
 }

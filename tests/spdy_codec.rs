@@ -13,9 +13,10 @@ use bytes::{Bytes, BytesMut};
 use flate2::{Compress, Compression, FlushCompress};
 use kubestream::ConnectionError;
 use kubestream::mux::Multiplexer;
-use kubestream::mux::{CodecError, GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
 use kubestream::mux::{HeaderCompression, SpdyConfig};
 use kubestream::unstable::session::{Config, Connection, Event, Role};
+use kubestream::unstable::wire::spdy::CodecError;
 use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use kubestream::upgrade::Upgraded;
 use quickcheck::{Arbitrary, Gen};
@@ -462,12 +463,12 @@ async fn a_malformed_frame_ends_the_connection_with_goaway_and_its_error() {
         };
         let (ended, answer) = tokio::join!(driver, peer);
         assert!(
-            matches!(&ended, Err(ConnectionError::Codec(error)) if format!("{error:?}") == expected),
+            matches!(&ended, Err(ConnectionError::Malformed(error)) if format!("{error:?}") == expected),
             "{what}: {ended:?}"
         );
         let goaway = Frame::GoAway { last_good: StreamId::SESSION, status: GoAwayStatus::PROTOCOL_ERROR };
         assert_eq!(decode(&mut codec(), &answer, &[usize::MAX]).0, [goaway], "{what}");
-        assert!(matches!(server.accept().await, Some(Err(ConnectionError::Codec(_)))), "{what}");
+        assert!(matches!(server.accept().await, Some(Err(ConnectionError::Malformed(_)))), "{what}");
     }
 }
 

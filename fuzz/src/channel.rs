@@ -4,8 +4,8 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
-use kubestream::mux::ChannelError;
 use kubestream::protocol::Subprotocol;
+use kubestream::unstable::wire::channel::ChannelError;
 use kubestream::unstable::wire::channel::{Channel, Decoder, Event};
 
 /// Decodes as Go does: padding is required, and unused bits may have any value.

@@ -2,7 +2,7 @@
 //!
 //! The fuzz targets compare with this. It must share no code with what it judges, except for the names of the errors.
 
-use kubestream::mux::{Fault, WebSocketError};
+use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
 
 /// What an end sends.
 #[derive(Clone, Debug, PartialEq, Eq)]

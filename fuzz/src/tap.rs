@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use kubestream::ConnectionError;
-use kubestream::mux::ChannelError;
 use kubestream::mux::Config;
-use kubestream::mux::{Fault, WebSocketError};
 use kubestream::protocol::Subprotocol;
 use kubestream::tap::{Side, Tap, TapEvent as Event};
 use kubestream::unstable::wire::channel;
+use kubestream::unstable::wire::channel::ChannelError;
 use kubestream::unstable::wire::spdy::{Codec, Frame};
 use kubestream::unstable::wire::websocket::{self, Piece};
+use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
 use kubestream::upgrade::{Protocol, Version};
 use tokio_util::codec::Decoder;
 
@@ -125,8 +125,8 @@ fn is_late(event: &Event) -> bool {
     let Event::Fault { error, .. } = event else { return false };
     matches!(
         error,
-        ConnectionError::WebSocket(WebSocketError::Fault(Fault::NotUtf8))
-            | ConnectionError::Channel(ChannelError::NotBase64)
+        ConnectionError::Malformed(error)
+            if *error == WebSocketError::Fault(Fault::NotUtf8) || *error == ChannelError::NotBase64
     )
 }
 

@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 
 use bytes::BytesMut;
-use kubestream::mux::{Fault, WebSocketError};
 use kubestream::unstable::wire::websocket::{Decoder, Opcode, Piece, close_payload, encode_head, mask};
+use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
 use tungstenite::Message;
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 

@@ -7,8 +7,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use bytes::BytesMut;
+use kubestream::mux::Headers;
 use kubestream::mux::SpdyConfig;
-use kubestream::mux::{CodecError, Headers};
+use kubestream::unstable::wire::spdy::CodecError;
 use kubestream::unstable::wire::spdy::{Codec, Frame, Setting};
 use serde_json::{Map, Value, json};
 use tokio_util::codec::Decoder;

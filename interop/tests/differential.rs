@@ -11,8 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Decompress, FlushDecompress, Status};
 use kubestream::mux::SpdyConfig;
-use kubestream::mux::{CodecError, HeaderError};
 use kubestream::unstable::wire::spdy::Frame;
+use kubestream::unstable::wire::spdy::{CodecError, HeaderError};
 use kubestream_interop::framers::{self, Framer, Head, Reading, described, hex, sorted};
 use kubestream_interop::inputs::{DICTIONARY, Inputs};
 use kubestream_interop::matrix::{self, Foreign, Over, model_of};

@@ -10,7 +10,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::batch::WriteBatch;
 use crate::session::{ConnectionError, Role};
 use crate::wire::WebSocketConfig;
-use crate::wire::channel::ChannelError;
 use crate::wire::spdy::GoAwayStatus;
 use crate::wire::websocket::codes;
 use crate::wire::websocket::{CloseReason, Decoder, Masks, Opcode, Piece, close_payload, encode_head, mask};
@@ -124,9 +123,8 @@ fn close_reason(status: GoAwayStatus, ended: Option<&ConnectionError>) -> (u16, 
         ConnectionError::Closed => return (codes::INTERNAL_ERROR, String::new()),
         // A peer's Close is answered with its own code.
         ConnectionError::PeerClosed { code, .. } => return (code.unwrap_or(codes::NORMAL), String::new()),
-        ConnectionError::WebSocket(error) => error.close_code(),
-        ConnectionError::Channel(ChannelError::NotBase64) => codes::INVALID_PAYLOAD,
-        ConnectionError::Channel(_) | ConnectionError::Protocol(_) => codes::PROTOCOL_ERROR,
+        ConnectionError::Malformed(error) => error.close_code(),
+        ConnectionError::Protocol(_) => codes::PROTOCOL_ERROR,
         ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => codes::GOING_AWAY,
         ConnectionError::LimitExceeded { .. } => codes::POLICY_VIOLATION,
         _ => codes::INTERNAL_ERROR,

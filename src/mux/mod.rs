@@ -103,10 +103,9 @@ mod tcp;
 mod waiters;
 
 pub use crate::session::Config;
-pub use crate::wire::channel::ChannelError;
-pub use crate::wire::spdy::{CodecError, GoAwayStatus, HeaderError, Headers, RstStatus, StreamId};
-pub use crate::wire::websocket::{CloseReason, Fault, WebSocketError};
-pub use crate::wire::{FlowControl, HeaderCompression, SpdyConfig, WebSocketConfig};
+pub use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus, StreamId};
+pub use crate::wire::websocket::CloseReason;
+pub use crate::wire::{FlowControl, HeaderCompression, Malformed, SpdyConfig, WebSocketConfig};
 pub use driver::Driver;
 pub use incoming::Incoming;
 pub use multiplexer::{Multiplexer, Stats};

@@ -201,10 +201,9 @@ impl Connection {
         if failed {
             self.replies.clear();
             let tell = match error {
-                ConnectionError::Codec(_) | ConnectionError::Protocol(_) | ConnectionError::LimitExceeded { .. } => {
-                    Some(GoAwayStatus::PROTOCOL_ERROR)
-                }
-                ConnectionError::WebSocket(_) | ConnectionError::Channel(_) => Some(GoAwayStatus::PROTOCOL_ERROR),
+                ConnectionError::Malformed(_)
+                | ConnectionError::Protocol(_)
+                | ConnectionError::LimitExceeded { .. } => Some(GoAwayStatus::PROTOCOL_ERROR),
                 // A Close has to be answered by a Close (RFC 6455 §5.5.1).
                 ConnectionError::PeerClosed { .. } | ConnectionError::GoneAway { .. } => Some(GoAwayStatus::OK),
                 ConnectionError::IdleTimeout(_) | ConnectionError::Stalled { .. } => Some(GoAwayStatus::OK),

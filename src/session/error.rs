@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::initiator::Initiator;
-use crate::wire::channel::ChannelError;
-use crate::wire::spdy::{CodecError, GoAwayStatus, RstStatus};
-use crate::wire::websocket::{WebSocketError, codes};
+use crate::wire::Malformed;
+use crate::wire::spdy::{GoAwayStatus, RstStatus};
+use crate::wire::websocket::codes;
 
 /// Why a connection ended, or refused an operation.
 ///
@@ -49,15 +49,10 @@ pub enum ConnectionError {
         /// The reason the peer gave.
         status: GoAwayStatus,
     },
-    /// The peer's bytes are not SPDY frames, or exceed a limit.
-    #[error("malformed SPDY frame: {0}")]
-    Codec(#[from] CodecError),
-    /// The peer's bytes are not WebSocket frames, or exceed a limit.
-    #[error("malformed WebSocket frame: {0}")]
-    WebSocket(#[from] WebSocketError),
-    /// The peer sent a message that is not valid in the subprotocol.
-    #[error("malformed channel message: {0}")]
-    Channel(#[from] ChannelError),
+    /// The peer's bytes are not valid SPDY frames, WebSocket frames or messages of the subprotocol, or exceed a limit on
+    /// one of these.
+    #[error(transparent)]
+    Malformed(Malformed),
     /// The peer broke a rule of SPDY/3.1.
     #[error("protocol violation by the peer: {0}")]
     Protocol(&'static str),
@@ -117,12 +112,11 @@ impl ConnectionError {
             | Self::Lost
             | Self::PeerClosed { .. }
             | Self::GoneAway { .. }
-            | Self::Codec(_)
+            | Self::Malformed(_)
             | Self::Protocol(_)
             | Self::LimitExceeded { .. }
             | Self::KeepaliveTimeout(_)
             | Self::FlushTimeout(_) => Initiator::Remote,
-            Self::WebSocket(_) | Self::Channel(_) => Initiator::Remote,
         }
     }
 
@@ -137,14 +131,19 @@ impl ConnectionError {
             Self::Io(error) => error.kind(),
             Self::Closed | Self::DriverGone => io::ErrorKind::NotConnected,
             Self::Lost | Self::PeerClosed { .. } | Self::GoneAway { .. } => io::ErrorKind::ConnectionAborted,
-            Self::Codec(_) | Self::Protocol(_) | Self::LimitExceeded { .. } => io::ErrorKind::InvalidData,
+            Self::Malformed(_) | Self::Protocol(_) | Self::LimitExceeded { .. } => io::ErrorKind::InvalidData,
             Self::KeepaliveTimeout(_) | Self::FlushTimeout(_) | Self::IdleTimeout(_) | Self::Stalled { .. } => {
                 io::ErrorKind::TimedOut
             }
             Self::IdsExhausted => io::ErrorKind::Other,
             Self::InvalidHeader(_) | Self::NoChannel => io::ErrorKind::InvalidInput,
-            Self::WebSocket(_) | Self::Channel(_) => io::ErrorKind::InvalidData,
         }
+    }
+}
+
+impl<E: Into<Malformed>> From<E> for ConnectionError {
+    fn from(error: E) -> Self {
+        Self::Malformed(error.into())
     }
 }
 

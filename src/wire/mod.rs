@@ -5,9 +5,11 @@
 
 pub mod channel;
 mod config;
+mod error;
 mod payload;
 pub mod spdy;
 pub mod websocket;
 
 pub use config::{FlowControl, HeaderCompression, SpdyConfig, WebSocketConfig};
+pub use error::Malformed;
 pub(crate) use payload::Payloads;

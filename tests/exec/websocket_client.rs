@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt};
 use kubestream::exec::{Error, Exec, Streams};
-use kubestream::mux::ChannelError;
 use kubestream::mux::Headers;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::mux::{Fault, WebSocketError};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, TerminalSize};
+use kubestream::unstable::wire::channel::ChannelError;
+use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, duplex};
@@ -422,7 +422,7 @@ async fn one_unread_output_stops_nothing_else_of_the_session_within_the_budget()
 async fn a_server_that_breaks_a_rule_is_told_which_and_given_up() {
     type Breaks = (&'static [u8], fn(&ConnectionError) -> bool, u16);
     fn fault(error: &ConnectionError, fault: Fault) -> bool {
-        matches!(error, ConnectionError::WebSocket(WebSocketError::Fault(seen)) if *seen == fault)
+        matches!(error, ConnectionError::Malformed(seen) if *seen == WebSocketError::Fault(fault))
     }
     let cases: [Breaks; 6] = [
         (b"\xc2\x01\x01", |error| fault(error, Fault::ReservedBits), 1002),
@@ -432,7 +432,7 @@ async fn a_server_that_breaks_a_rule_is_told_which_and_given_up() {
         (b"\x81\x02\x01\xff", |error| fault(error, Fault::NotUtf8), 1007),
         (
             b"\x82\x7f\0\0\0\0\x02\0\0\x01",
-            |error| matches!(error, ConnectionError::WebSocket(WebSocketError::MessageTooLarge { .. })),
+            |error| matches!(error, ConnectionError::Malformed(seen) if *seen == WebSocketError::MessageTooLarge { limit: 32 << 20 }),
             1009,
         ),
     ];
@@ -453,7 +453,7 @@ async fn a_server_that_breaks_a_rule_is_told_which_and_given_up() {
     peer.say(TEXT, b"1no!").await;
     let not_base64 = exec.wait().await.unwrap_err();
     assert!(
-        matches!(not_base64, Error::Connection(ConnectionError::Channel(ChannelError::NotBase64))),
+        matches!(&not_base64, Error::Connection(ConnectionError::Malformed(seen)) if *seen == ChannelError::NotBase64),
         "{not_base64:?}"
     );
     assert!(matches!(peer.hear().await, Some((CLOSE, payload)) if payload[..2] == 1007u16.to_be_bytes()));

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use kubestream::exec::{Error, ExecServer, Streams};
-use kubestream::mux::ChannelError;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::mux::{Fault, WebSocketError};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, TerminalSize};
+use kubestream::unstable::wire::channel::ChannelError;
+use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -132,7 +132,7 @@ async fn sizes_come_in_every_clients_spelling() {
 async fn a_client_that_breaks_a_rule_is_told_which_and_given_up() {
     type Breaks = (Subprotocol, &'static [u8], fn(&ConnectionError) -> bool, u16);
     fn fault(error: &ConnectionError, fault: Fault) -> bool {
-        matches!(error, ConnectionError::WebSocket(WebSocketError::Fault(seen)) if *seen == fault)
+        matches!(error, ConnectionError::Malformed(seen) if *seen == WebSocketError::Fault(fault))
     }
     const V5: Subprotocol = Subprotocol::V5;
     let cases: [Breaks; 11] = [
@@ -146,25 +146,25 @@ async fn a_client_that_breaks_a_rule_is_told_which_and_given_up() {
         (
             V5,
             b"\x82\xff\0\0\0\0\x02\0\0\x01\0\0\0\0",
-            |error| matches!(error, ConnectionError::WebSocket(WebSocketError::MessageTooLarge { limit }) if *limit == 32 << 20),
+            |error| matches!(error, ConnectionError::Malformed(seen) if *seen == WebSocketError::MessageTooLarge { limit: 32 << 20 }),
             1009,
         ),
         (
             V5,
             b"\x82\x83\0\0\0\0\xff\x00\x00",
-            |error| matches!(error, ConnectionError::Channel(ChannelError::CloseLength)),
+            |error| matches!(error, ConnectionError::Malformed(seen) if *seen == ChannelError::CloseLength),
             1002,
         ),
         (
             V5,
             b"\x82\x82\0\0\0\0\xff\x09",
-            |error| matches!(error, ConnectionError::Channel(ChannelError::CloseUnknown(9))),
+            |error| matches!(error, ConnectionError::Malformed(seen) if *seen == ChannelError::CloseUnknown(9)),
             1002,
         ),
         (
             Subprotocol::V4Base64,
             b"\x81\x83\0\0\0\0\x30b@",
-            |error| matches!(error, ConnectionError::Channel(ChannelError::NotBase64)),
+            |error| matches!(error, ConnectionError::Malformed(seen) if *seen == ChannelError::NotBase64),
             1007,
         ),
     ];

@@ -186,7 +186,10 @@ fn one_side_alone_can_be_followed_as_far_as_it_goes() {
     let twice = [(Side::Client, Bytes::from_static(b"\x80")), capture.said[0].clone(), capture.said[1].clone()];
     let told = crate::told(Protocol::SpdyExec(Version::V4), &[], &twice, &[]);
     assert_eq!(told.faults().len(), 1);
-    assert!(matches!(&told.0[0], Event::Fault { side: Side::Client, error: ConnectionError::Codec(_) }), "{told:?}");
+    assert!(
+        matches!(&told.0[0], Event::Fault { side: Side::Client, error: ConnectionError::Malformed(_) }),
+        "{told:?}"
+    );
     assert!(matches!(told.0.last(), Some(Event::Over { side: Side::Server, .. })));
 }
 

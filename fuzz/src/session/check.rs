@@ -3,11 +3,11 @@
 //! Holds what a plain decoder reads in both directions.
 
 use kubestream::ConnectionError;
-use kubestream::mux::{Fault, WebSocketError};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, Status};
 use kubestream::unstable::session::Role;
 use kubestream::unstable::wire::channel::{Channel, Event};
+use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
 use kubestream::upgrade::Version;
 
 use super::{Judged, Run};
@@ -54,7 +54,7 @@ impl Run {
         }
         // A malformed message may have begun like a status. If the driver was dropped and no handle was left, the error is not known.
         let malformed = match outcome {
-            Err(ConnectionError::WebSocket(_) | ConnectionError::Channel(_)) => true,
+            Err(ConnectionError::Malformed(_)) => true,
             Err(ConnectionError::DriverGone) => heard.bad || matches!(heard.end, End::Broken(_)),
             _ => false,
         };
@@ -74,12 +74,12 @@ impl Run {
                 let hushed = self.role == Role::Client && !heard.data[3].is_empty();
                 assert!(orderly || hushed || self.ended, "an orderly end that was not sent");
             }
-            Err(ConnectionError::WebSocket(error)) => {
-                let same = heard.end == End::Broken(error.clone());
+            Err(ConnectionError::Malformed(error)) => {
+                let frame = matches!(&heard.end, End::Broken(broken) if error == broken);
                 let text = *error == WebSocketError::Fault(Fault::Text) && self.role == Role::Client;
-                assert!(same || text, "{error:?} for {:?}", heard.end);
+                let message = error.to_string().starts_with("malformed channel message") && heard.bad;
+                assert!(frame || text || message, "{error:?} for {:?}", heard.end);
             }
-            Err(ConnectionError::Channel(_)) => assert!(heard.bad),
             Err(ConnectionError::PeerClosed { code, reason }) => {
                 let close = code.map(|code| (code, reason.clone()));
                 assert_eq!(heard.close, Some(close));
