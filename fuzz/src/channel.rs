@@ -5,8 +5,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::{Bytes, BytesMut};
 use kubestream::protocol::Subprotocol;
-use kubestream::unstable::wire::channel::ChannelError;
-use kubestream::unstable::wire::channel::{Channel, Decoder, Event};
+use kubestream::unstable::wire::channel::{
+    Channel, ChannelError, Decoder, Event, channel_byte, encode, encode_close, encoded_len,
+};
 
 /// Decodes as Go does: padding is required, and unused bits may have any value.
 pub(crate) const BASE64: GeneralPurpose =
@@ -73,9 +74,9 @@ pub fn base64(input: &[u8]) {
     assert_eq!(said, decode_base64(&characters).map(|data| event(Channel::Stdin, data)));
 
     let mut message = BytesMut::new();
-    Subprotocol::V4Base64.encode(Channel::Stdin, input, &mut message);
+    encode(Subprotocol::V4Base64, Channel::Stdin, input, &mut message);
     assert_eq!(message, format!("0{}", BASE64.encode(input)));
-    assert_eq!(message.len(), Subprotocol::V4Base64.encoded_len(input.len()));
+    assert_eq!(message.len(), encoded_len(Subprotocol::V4Base64, input.len()));
     let said = read(&mut Decoder::server(Subprotocol::V4Base64), &message, step);
     assert_eq!(said, Ok(event(Channel::Stdin, input.to_vec())));
 }
@@ -132,11 +133,11 @@ fn write_and_read(subprotocol: Subprotocol, from_client: bool, event: &Event) {
     let mut message = BytesMut::new();
     match event {
         Event::Data { channel, data } => {
-            subprotocol.encode(*channel, data, &mut message);
-            assert_eq!(message.len(), subprotocol.encoded_len(data.len()));
-            assert_eq!(message[0], subprotocol.channel_byte(*channel));
+            encode(subprotocol, *channel, data, &mut message);
+            assert_eq!(message.len(), encoded_len(subprotocol, data.len()));
+            assert_eq!(message[0], channel_byte(subprotocol, *channel));
         }
-        Event::Close(channel) => message.extend_from_slice(&subprotocol.encode_close(*channel).unwrap()),
+        Event::Close(channel) => message.extend_from_slice(&encode_close(subprotocol, *channel).unwrap()),
     }
     let mut decoder = if from_client { Decoder::server(subprotocol) } else { Decoder::client(subprotocol) };
     assert_eq!(read(&mut decoder, &message, message.len()), Ok(Some(event.clone())));

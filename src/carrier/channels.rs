@@ -144,11 +144,7 @@ impl Channels {
             match self.websocket.decode(src)? {
                 None => return Ok(None),
                 Some(Piece::Data { first, last, text, payload }) => {
-                    // Go's servers accept text and binary messages from every client, and Python's client sends strings as text.
-                    // No known server sends text in a subprotocol of binary messages.
-                    if text && self.websocket.role() == Role::Client && !self.subprotocol.is_base64() {
-                        return Err(WebSocketError::from(Fault::Text).into());
-                    }
+                    check_text(text, self.websocket.role(), self.subprotocol)?;
                     if let Some(message) = self.read(first, last, payload)? {
                         return Ok(Some(message));
                     }
@@ -216,4 +212,10 @@ impl Channels {
     fn is_ours(&self, id: u32) -> bool {
         self.websocket.role().sends_ping(id)
     }
+}
+
+/// Checks the kind of a message that came to the end with this role. Go's servers accept text and binary messages from every client, and
+/// Python's client sends strings as text. No known server sends text in a subprotocol of binary messages.
+pub(crate) fn check_text(text: bool, role: Role, subprotocol: Subprotocol) -> Result<(), WebSocketError> {
+    if text && role == Role::Client && !subprotocol.is_base64() { Err(Fault::Text.into()) } else { Ok(()) }
 }

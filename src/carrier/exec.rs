@@ -20,11 +20,11 @@ use super::place::{id_at, place_of};
 use super::wire::Wire;
 use crate::protocol::{STREAM_TYPE, Subprotocol, Version};
 use crate::session::{ConnectionError, Given, Message, Role};
-use crate::wire::channel::{Channel, ChannelError, Decoder, Event};
+use crate::wire::channel::{Channel, ChannelError, Decoder, Event, encode_close};
 use crate::wire::spdy::{Headers, StreamId};
 
 /// The streams in the order of their ids (1, 3, 5, 7, 9), with their types as in SPDY's `streamtype` header.
-const STREAMS: [(Channel, &str); 5] = [
+pub(crate) const CHANNELS: [(Channel, &str); 5] = [
     (Channel::Error, "error"),
     (Channel::Stdin, "stdin"),
     (Channel::Stdout, "stdout"),
@@ -33,11 +33,11 @@ const STREAMS: [(Channel, &str); 5] = [
 ];
 
 /// How many streams there are.
-pub(super) const STREAM_COUNT: usize = STREAMS.len();
+pub(super) const STREAM_COUNT: usize = CHANNELS.len();
 
 /// Reads the peer's channel messages.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     role: Role,
     version: Version,
     messages: Decoder,
@@ -45,7 +45,7 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Creates it for the end with this role.
-    pub(super) fn new(role: Role, subprotocol: Subprotocol) -> Self {
+    pub(crate) fn new(role: Role, subprotocol: Subprotocol) -> Self {
         let messages = match role {
             Role::Server => Decoder::server(subprotocol),
             Role::Client => Decoder::client(subprotocol),
@@ -60,7 +60,7 @@ impl Reader {
     }
 
     /// Reads a message, or the next piece of one.
-    pub(super) fn read(&mut self, first: bool, last: bool, piece: Bytes) -> Result<Option<Message>, ChannelError> {
+    pub(crate) fn read(&mut self, first: bool, last: bool, piece: Bytes) -> Result<Option<Message>, ChannelError> {
         Ok(match self.messages.decode(first, last, piece)? {
             Some(Event::Data { channel, data }) => Some(Message::Data { id: id_of(channel), fin: false, data }),
             // A client's CLOSE of an output is ignored.
@@ -91,7 +91,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Creates it for the end with this role.
     pub(super) fn new(role: Role, subprotocol: Subprotocol) -> Self {
-        Self { role, subprotocol, unsettled: (0..STREAMS.len()).map(id_at).collect(), greeted: None }
+        Self { role, subprotocol, unsettled: (0..CHANNELS.len()).map(id_at).collect(), greeted: None }
     }
 
     /// All streams of the session.
@@ -102,7 +102,7 @@ impl Writer {
             heard: self.sends_on(*channel),
             ends_with_ours: false,
         };
-        STREAMS.iter().map(given).collect()
+        CHANNELS.iter().map(given).collect()
     }
 
     /// Encodes a session message.
@@ -115,7 +115,7 @@ impl Writer {
                 }
                 if fin
                     && channel == Channel::Stdin
-                    && let Some(close) = self.subprotocol.encode_close(channel)
+                    && let Some(close) = encode_close(self.subprotocol, channel)
                 {
                     wire.put_raw(&close)?;
                 }
@@ -150,10 +150,10 @@ impl Writer {
 }
 
 fn id_of(channel: Channel) -> StreamId {
-    id_at(STREAMS.iter().position(|(known, _)| *known == channel).unwrap_or(0))
+    id_at(CHANNELS.iter().position(|(known, _)| *known == channel).unwrap_or(0))
 }
 
 fn channel_of(id: StreamId) -> Option<Channel> {
-    let (channel, _) = STREAMS.get(place_of(id))?;
+    let (channel, _) = CHANNELS.get(place_of(id))?;
     Some(*channel).filter(|channel| id_of(*channel) == id)
 }

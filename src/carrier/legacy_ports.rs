@@ -31,7 +31,7 @@ type ByChannel<T> = Box<[T; 0x100]>;
 
 /// Reads the peer's channel messages.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     role: Role,
     messages: Decoder,
     count: usize,
@@ -49,7 +49,7 @@ struct Heard {
 
 impl Reader {
     /// Creates it for the end with this role.
-    pub(super) fn new(role: Role, subprotocol: Subprotocol, ports: &[u16]) -> Self {
+    pub(crate) fn new(role: Role, subprotocol: Subprotocol, ports: &[u16]) -> Self {
         let messages = match role {
             Role::Server => Decoder::server(subprotocol, ports),
             Role::Client => Decoder::client(subprotocol, ports),
@@ -59,7 +59,7 @@ impl Reader {
     }
 
     /// Reads a message, or the next piece of one.
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         first: bool,
         last: bool,
@@ -131,16 +131,13 @@ impl Writer {
     /// All streams of the connection. The port that a server sends on a channel is its answer to the client. Since there is no half-close, a
     /// client's data ends together with the server's.
     pub(super) fn streams(&self) -> Vec<Given> {
-        let pairs = self.ports.iter().enumerate().flat_map(|(place, port)| {
-            let (port, request) = (port.to_string(), place.to_string());
-            ["data", "error"].map(|kind| Given {
-                headers: Headers::from_iter([(STREAM_TYPE, kind), (PORT, &port[..]), (REQUEST_ID, &request[..])]),
-                answered: false,
-                heard: self.role == Role::Server || kind == "data",
-                ends_with_ours: self.role == Role::Server && kind == "data",
-            })
-        });
-        pairs.collect()
+        let given = |(channel, headers)| Given {
+            headers,
+            answered: false,
+            heard: self.sends_on(channel),
+            ends_with_ours: self.role == Role::Server && !is_error(channel),
+        };
+        headers(&self.ports).map(given).collect()
     }
 
     /// Whether a server has sent everything on all channels.
@@ -221,6 +218,15 @@ impl Writer {
     fn sends_on(&self, channel: u8) -> bool {
         self.role == Role::Server || !is_error(channel)
     }
+}
+
+/// The channels for the ports of a request, with the headers that their streams would have over SPDY.
+pub(crate) fn headers(ports: &[u16]) -> impl Iterator<Item = (u8, Headers)> {
+    let kinds = ports.iter().enumerate().flat_map(|(place, port)| ["data", "error"].map(|kind| (place, port, kind)));
+    (0..=u8::MAX).zip(kinds).map(|(channel, (place, port, kind))| {
+        let (port, request) = (port.to_string(), place.to_string());
+        (channel, Headers::from_iter([(STREAM_TYPE, kind), (PORT, &port[..]), (REQUEST_ID, &request[..])]))
+    })
 }
 
 #[allow(clippy::indexing_slicing)] // the array has an element for every value of a byte

@@ -14,4 +14,8 @@ mod tunnel;
 mod wire;
 
 pub(crate) use batch::WriteBatch;
+pub(crate) use channels::check_text;
 pub(crate) use choice::Carrier;
+pub(crate) use exec::{CHANNELS as EXEC_CHANNELS, Reader as ExecReader};
+pub(crate) use legacy_ports::{Reader as LegacyPortsReader, headers as legacy_ports_headers};
+pub(crate) use place::id_at;

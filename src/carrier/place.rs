@@ -5,7 +5,7 @@
 use crate::wire::spdy::StreamId;
 
 /// The id of the stream at a position.
-pub(super) fn id_at(at: usize) -> StreamId {
+pub(crate) fn id_at(at: usize) -> StreamId {
     StreamId::new(u32::try_from(at).unwrap_or(0).saturating_mul(2).saturating_add(1))
 }
 

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::batch::WriteBatch;
 use super::messages::Messages;
 use crate::protocol::Subprotocol;
+use crate::wire::channel::{encode_numbered, encoded_len, number_byte};
 use crate::wire::websocket::Opcode;
 
 /// Encodes the channel messages of a writer.
@@ -27,11 +28,11 @@ impl<'a> Wire<'a> {
     /// Appends a message on a channel. The bytes are copied only for masking and for base64.
     pub(super) fn put(&mut self, channel: u8, data: Bytes) -> io::Result<()> {
         if self.subprotocol.is_base64() {
-            let mut message = BytesMut::with_capacity(self.subprotocol.encoded_len(data.len()));
-            self.subprotocol.encode_numbered(channel, &data, &mut message);
+            let mut message = BytesMut::with_capacity(encoded_len(self.subprotocol, data.len()));
+            encode_numbered(self.subprotocol, channel, &data, &mut message);
             return self.websocket.put_message(Opcode::Text, &[], message.freeze(), self.out);
         }
-        self.websocket.put_message(Opcode::Binary, &[self.subprotocol.number_byte(channel)], data, self.out)
+        self.websocket.put_message(Opcode::Binary, &[number_byte(self.subprotocol, channel)], data, self.out)
     }
 
     /// Appends a binary message as it is.

@@ -85,7 +85,7 @@ pub enum Message {
 
 impl Message {
     /// The headers of the message.
-    pub(super) fn headers(&self) -> Option<&Headers> {
+    pub(crate) fn headers(&self) -> Option<&Headers> {
         match self {
             Self::Open { headers, .. } | Self::Answer { headers, .. } | Self::Headers { headers, .. } => Some(headers),
             _ => None,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::ConnectionError;
 use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
-use crate::wire::channel::ports;
 use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus};
 use crate::wire::websocket::CloseReason;
 use bytes::Bytes;
@@ -170,16 +169,6 @@ impl StreamName {
             (b"data", Some(port)) => Self::Forwarded { port, request: request() },
             (b"error", Some(port)) => Self::ForwardedError { port, request: request() },
             (other, _) => Self::Other(text(other)),
-        }
-    }
-
-    /// The name of a channel of legacy port-forward.
-    pub(super) fn of_channel(port: u16, channel: u8) -> Self {
-        let request = (channel / 2).to_string().into();
-        if ports::is_error(channel) {
-            Self::ForwardedError { port, request }
-        } else {
-            Self::Forwarded { port, request }
         }
     }
 }

@@ -3,16 +3,13 @@
 //! This module owns the order of the events. It must not change, answer, judge or keep what passes. Reading never
 //! fails: bytes that the tap cannot read are one event, and then it reports nothing more of that side.
 //!
-//! Each protocol has a module of its own: `spdy`, `tunnel`, `channels` and `ports`.
+//! The readers of `carrier`, which a connection uses too, make messages of the bytes of each side.
 
-mod channels;
 mod event;
-mod framing;
-mod ports;
 mod session;
 mod side;
-mod spdy;
-mod tunnel;
+mod source;
+mod streams;
 
 use std::collections::VecDeque;
 
@@ -20,14 +17,14 @@ use crate::protocol::Protocol;
 use crate::session::{Config, ConnectionError};
 use bytes::Bytes;
 
-use self::channels::Channels;
 use self::event::{Events, is_of_both};
 pub use self::event::{MAX_NAME_LEN, StreamName, TapEvent, TapStream};
-use self::ports::Ports;
 use self::session::Session;
 use self::side::Both;
 pub use self::side::Side;
-use self::tunnel::Tunnel;
+use self::source::{Said, Source};
+use self::streams::Streams;
+use crate::wire::websocket::codes::NORMAL;
 
 /// Reads a connection past its 101: feed it the bytes of each side, and it reports what they are.
 ///
@@ -80,7 +77,8 @@ use self::tunnel::Tunnel;
 pub struct Tap {
     fed: VecDeque<Fed>,
     events: Events,
-    reader: Reader,
+    sources: Both<Box<Source>>,
+    streams: Streams,
     session: Option<Session>,
     /// The sides about which the tap reports nothing more.
     blind: Both<bool>,
@@ -92,14 +90,6 @@ enum Fed {
     End(Side),
 }
 
-#[derive(Debug)]
-enum Reader {
-    Spdy(Box<spdy::Spdy>),
-    Tunnel(Box<Tunnel>),
-    Channels(Box<Channels>),
-    Ports(Box<Ports>),
-}
-
 impl Tap {
     /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request
     /// asked for: `kubestream_proxy::PodRequest::ports` returns them. Only `Protocol::LegacyPortForward`
@@ -107,19 +97,14 @@ impl Tap {
     #[must_use]
     pub fn new(protocol: Protocol, ports: &[u16], config: &Config) -> Self {
         let session = protocol.version().map(|version| Session::new(version, protocol.transport()));
-        let reader = match protocol {
-            Protocol::SpdyExec(_) | Protocol::SpdyPortForward => {
-                Reader::Spdy(Box::new(spdy::Spdy::new(protocol, &config.spdy)))
-            }
-            Protocol::TunneledPortForward => Reader::Tunnel(Box::new(Tunnel::new(config))),
-            Protocol::WebSocketExec(subprotocol) => {
-                Reader::Channels(Box::new(Channels::new(subprotocol, &config.websocket)))
-            }
-            Protocol::LegacyPortForward(subprotocol) => {
-                Reader::Ports(Box::new(Ports::new(subprotocol, ports, &config.websocket)))
-            }
+        let ports = match protocol {
+            Protocol::LegacyPortForward(subprotocol) => ports.get(..subprotocol.max_ports()).unwrap_or(ports),
+            _ => &[],
         };
-        Self { fed: VecDeque::new(), events: Events::new(), reader, session, blind: Both::default() }
+        let source = |side| Box::new(Source::new(side, protocol, ports, config));
+        let sources = Both { client: source(Side::Client), server: source(Side::Server) };
+        let streams = Streams::new(protocol, ports, config.spdy.max_streams);
+        Self { fed: VecDeque::new(), events: Events::new(), sources, streams, session, blind: Both::default() }
     }
 
     /// Takes the next bytes of a side. They are held until [`poll_event`](Self::poll_event) has read them.
@@ -147,18 +132,18 @@ impl Tap {
                 return Some(event);
             }
             match self.fed.front_mut()? {
+                Fed::Bytes(side, _) if self.blind[*side] => {
+                    self.fed.pop_front();
+                }
                 Fed::Bytes(side, bytes) => {
                     let side = *side;
-                    let more = !self.blind[side]
-                        && match self.reader.step(side, bytes, self.session.as_mut(), &mut self.events) {
-                            Ok(more) => more,
-                            Err(error) => {
-                                self.fail(side, error);
-                                false
-                            }
-                        };
-                    if !more {
-                        self.fed.pop_front();
+                    let read = self.sources[side].next(bytes);
+                    match read.and_then(|said| said.map(|said| self.take(side, said)).transpose()) {
+                        Ok(Some(())) => {}
+                        Ok(None) => {
+                            self.fed.pop_front();
+                        }
+                        Err(error) => self.fail(side, error),
                     }
                 }
                 Fed::End(side) => {
@@ -176,6 +161,23 @@ impl Tap {
         self.blind[side]
     }
 
+    fn take(&mut self, side: Side, said: Said) -> Result<(), ConnectionError> {
+        match said {
+            Said::Message(message) => self.streams.take(side, message, self.session.as_mut(), &mut self.events)?,
+            Said::Close(reason) => {
+                if let Some(session) = &mut self.session
+                    && side == Side::Server
+                {
+                    let normal = reason.as_ref().is_some_and(|reason| reason.code == NORMAL);
+                    session.finish(normal && self.sources[side].is_between_frames(), &mut self.events);
+                }
+                self.events.push_back(TapEvent::Close { side, reason });
+            }
+            Said::Nothing => {}
+        }
+        Ok(())
+    }
+
     fn over(&mut self, side: Side) {
         if std::mem::replace(&mut self.blind[side], true) {
             return;
@@ -185,7 +187,7 @@ impl Tap {
         {
             session.finish(false, &mut self.events);
         }
-        let cut = !self.reader.is_between_frames(side);
+        let cut = !self.sources[side].is_between_frames();
         self.events.push_back(TapEvent::Over { side, cut });
     }
 
@@ -195,32 +197,5 @@ impl Tap {
             self.blind = Both { client: true, server: true };
         }
         self.events.push_back(TapEvent::Fault { side, error });
-    }
-}
-
-impl Reader {
-    /// Reads some of the bytes. Returns `false` if all of them are used up.
-    fn step(
-        &mut self,
-        side: Side,
-        bytes: &mut Bytes,
-        session: Option<&mut Session>,
-        events: &mut Events,
-    ) -> Result<bool, ConnectionError> {
-        match self {
-            Self::Spdy(spdy) => spdy.step(side, bytes, session, events),
-            Self::Tunnel(tunnel) => tunnel.step(side, bytes, events),
-            Self::Channels(channels) => channels.step(side, bytes, session, events),
-            Self::Ports(ports) => ports.step(side, bytes, events),
-        }
-    }
-
-    fn is_between_frames(&self, side: Side) -> bool {
-        match self {
-            Self::Spdy(spdy) => spdy.is_between_frames(side),
-            Self::Tunnel(tunnel) => tunnel.is_between_frames(side),
-            Self::Channels(channels) => channels.is_between_messages(side),
-            Self::Ports(ports) => ports.is_between_messages(side),
-        }
     }
 }

@@ -8,50 +8,48 @@ use super::base64::{self, Unwrapper};
 use super::error::ChannelError;
 use crate::protocol::Subprotocol;
 
-impl Subprotocol {
-    /// The first byte of a message of `channel`.
-    #[must_use]
-    pub fn channel_byte(self, channel: Channel) -> u8 {
-        self.number_byte(channel.number())
-    }
+/// The first byte of a message of `channel`.
+#[must_use]
+pub fn channel_byte(subprotocol: Subprotocol, channel: Channel) -> u8 {
+    number_byte(subprotocol, channel.number())
+}
 
-    /// The first byte of a message of any channel.
-    pub(crate) fn number_byte(self, number: u8) -> u8 {
-        if self.is_base64() { number.wrapping_add(b'0') } else { number }
-    }
+/// The first byte of a message of any channel.
+pub(crate) fn number_byte(subprotocol: Subprotocol, number: u8) -> u8 {
+    if subprotocol.is_base64() { number.wrapping_add(b'0') } else { number }
+}
 
-    /// The channel number of a message that begins with `byte`.
-    pub(super) fn number(self, byte: u8) -> u8 {
-        if self.is_base64() { byte.wrapping_sub(b'0') } else { byte }
-    }
+/// The channel number of a message that begins with `byte`.
+pub(super) fn number(subprotocol: Subprotocol, byte: u8) -> u8 {
+    if subprotocol.is_base64() { byte.wrapping_sub(b'0') } else { byte }
+}
 
-    /// The length of a message with `len` bytes of data.
-    #[must_use]
-    pub fn encoded_len(self, len: usize) -> usize {
-        let data = if self.is_base64() { len.div_ceil(3).saturating_mul(4) } else { len };
-        data.saturating_add(1)
-    }
+/// The length of a message with `len` bytes of data.
+#[must_use]
+pub fn encoded_len(subprotocol: Subprotocol, len: usize) -> usize {
+    let data = if subprotocol.is_base64() { len.div_ceil(3).saturating_mul(4) } else { len };
+    data.saturating_add(1)
+}
 
-    /// Appends a whole message.
-    pub fn encode(self, channel: Channel, data: &[u8], out: &mut BytesMut) {
-        self.encode_numbered(channel.number(), data, out);
-    }
+/// Appends a whole message.
+pub fn encode(subprotocol: Subprotocol, channel: Channel, data: &[u8], out: &mut BytesMut) {
+    encode_numbered(subprotocol, channel.number(), data, out);
+}
 
-    /// As [`encode`](Self::encode), for any channel number.
-    pub(crate) fn encode_numbered(self, number: u8, data: &[u8], out: &mut BytesMut) {
-        out.put_u8(self.number_byte(number));
-        if self.is_base64() {
-            base64::encode(data, out);
-        } else {
-            out.put_slice(data);
-        }
+/// As [`encode`], for any channel number.
+pub(crate) fn encode_numbered(subprotocol: Subprotocol, number: u8, data: &[u8], out: &mut BytesMut) {
+    out.put_u8(number_byte(subprotocol, number));
+    if subprotocol.is_base64() {
+        base64::encode(data, out);
+    } else {
+        out.put_slice(data);
     }
+}
 
-    /// The message that ends `channel`. `None` if the subprotocol has no such message.
-    #[must_use]
-    pub fn encode_close(self, channel: Channel) -> Option<[u8; 2]> {
-        self.has_close().then_some([CLOSE, channel.number()])
-    }
+/// The message that ends `channel`. `None` if the subprotocol has no such message.
+#[must_use]
+pub fn encode_close(subprotocol: Subprotocol, channel: Channel) -> Option<[u8; 2]> {
+    subprotocol.has_close().then_some([CLOSE, channel.number()])
 }
 
 /// A channel. Each channel has one direction.
@@ -197,7 +195,7 @@ impl Decoder {
     }
 
     fn begin(&self, byte: u8) -> Message {
-        let number = self.subprotocol.number(byte);
+        let number = number(self.subprotocol, byte);
         // A server's CLOSE is discarded, since Go's clients do not know it either.
         if number == CLOSE && self.subprotocol.has_close() && self.from_client {
             return Message::Close { len: 0, number: 0 };

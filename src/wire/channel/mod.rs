@@ -26,6 +26,6 @@ mod error;
 mod message;
 pub mod ports;
 
-pub use crate::protocol::Subprotocol;
 pub use error::ChannelError;
-pub use message::{Channel, Decoder, Event};
+pub use message::{Channel, Decoder, Event, channel_byte, encode, encode_close, encoded_len};
+pub(crate) use message::{encode_numbered, number_byte};

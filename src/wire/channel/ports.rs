@@ -27,6 +27,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::ChannelError;
 use super::base64::Unwrapper;
+use super::message::{encode_numbered, number};
 use crate::protocol::Subprotocol;
 
 /// The bytes that a server sends first on each channel of a port.
@@ -43,7 +44,7 @@ pub fn is_error(channel: u8) -> bool {
 
 /// Appends a whole message.
 pub fn encode(subprotocol: Subprotocol, channel: u8, data: &[u8], out: &mut BytesMut) {
-    subprotocol.encode_numbered(channel, data, out);
+    encode_numbered(subprotocol, channel, data, out);
 }
 
 /// Reads the messages of one end.
@@ -125,7 +126,7 @@ impl Decoder {
         if let Message::Begun = self.message
             && let Ok(byte) = piece.try_get_u8()
         {
-            self.message = self.begin(self.subprotocol.number(byte));
+            self.message = self.begin(number(self.subprotocol, byte));
         }
         let Message::On(channel) = self.message else { return Ok(None) };
         let mut data = if self.subprotocol.is_base64() { self.base64.unwrap(&piece, last)? } else { piece };

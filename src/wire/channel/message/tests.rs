@@ -98,8 +98,8 @@ fn only_v5_clients_close_channels() {
         assert_eq!(client(Subprotocol::V5, message), Ok(None), "a server's CLOSE is discarded");
         assert_eq!(server(Subprotocol::V4, message), Ok(None), "v4 has no CLOSE");
     }
-    assert_eq!(Subprotocol::V5.encode_close(Channel::Stdin), Some([255, 0]));
-    assert_eq!(Subprotocol::V4.encode_close(Channel::Stdin), None);
+    assert_eq!(encode_close(Subprotocol::V5, Channel::Stdin), Some([255, 0]));
+    assert_eq!(encode_close(Subprotocol::V4, Channel::Stdin), None);
 }
 
 #[test]
@@ -134,8 +134,8 @@ quickcheck! {
         }
         let subprotocol = Subprotocol::ALL[which % 8];
         let mut message = BytesMut::new();
-        subprotocol.encode(Channel::Stdin, &bytes, &mut message);
-        let whole = subprotocol.encoded_len(bytes.len()) == message.len();
+        encode(subprotocol, Channel::Stdin, &bytes, &mut message);
+        let whole = encoded_len(subprotocol, bytes.len()) == message.len();
         let read = in_pieces(Decoder::server(subprotocol), &message, step % (message.len() + 1) + 1);
         TestResult::from_bool(whole && read == Ok(bytes))
     }
@@ -143,7 +143,7 @@ quickcheck! {
     fn no_bytes_panic_and_no_split_matters(bytes: Vec<u8>, step: usize) -> bool {
         Subprotocol::ALL.into_iter().all(|subprotocol| {
             // Random bytes rarely begin with a channel and are rarely base64, so they are mapped to bytes that nearly are.
-            let begins = [subprotocol.channel_byte(Channel::Stdin), subprotocol.channel_byte(Channel::Resize), CLOSE];
+            let begins = [channel_byte(subprotocol, Channel::Stdin), channel_byte(subprotocol, Channel::Resize), CLOSE];
             let near = |(at, byte): (usize, &u8)| match at {
                 _ if *byte >= 0xfc => *byte,
                 0 => begins[usize::from(*byte) % 3],
