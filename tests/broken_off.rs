@@ -14,9 +14,7 @@ use bytes::Bytes;
 use kubestream::AbortOnDrop;
 use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::portforward::{
-    Addresses, Error, Forwarder, LocalConnection, Options, PortForward, PortForwardServer, PortPair, Request,
-};
+use kubestream::portforward::{Error, Forwarder, Options, PortForward, PortForwardServer, PortPair, Request};
 use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream_proxy::{TranslateConfig, translate};
@@ -58,14 +56,14 @@ fn upgraded(io: DuplexStream, form: Protocol, port: u16) -> Upgraded<DuplexStrea
     Upgraded::new(io, Bytes::new(), Some(form)).with_ports(&[port])
 }
 
-/// A local program that has connected to a local port, and the accepted connection. The port stands for this remote
-/// one.
-async fn program(remote: u16) -> (TcpStream, LocalConnection) {
-    let addresses = Addresses::These(vec!["127.0.0.1".parse().unwrap()]);
-    let mut forwarder = Forwarder::bind(&addresses, &[PortPair { local: 0, remote }]).await.unwrap();
+/// A local program that has connected to a local port, and the accepted socket.
+async fn program() -> (TcpStream, AbortOnDrop<TcpStream>) {
+    let ports = [PortPair { local: 0, remote: 80 }];
+    let mut forwarder = Forwarder::bind(&["127.0.0.1".parse().unwrap()], &ports).await.unwrap();
     let (address, _) = forwarder.listening().next().unwrap();
-    let (program, local) = tokio::join!(TcpStream::connect(address), forwarder.accept());
-    (program.unwrap(), local.unwrap())
+    let (program, accepted) = tokio::join!(TcpStream::connect(address), forwarder.accept());
+    let (socket, ..) = accepted.unwrap();
+    (program.unwrap(), socket)
 }
 
 /// Does what a server of port-forward does: joins a connection to its port of the pod.
@@ -103,11 +101,11 @@ async fn chain(way: &[Protocol]) -> Chain {
     });
     let (client, driver) = Multiplexer::client(upgraded(near, way[0], port), Config::default());
     let client_driver = tokio::spawn(driver).abort_handle();
-    let (program, local) = program(port).await;
+    let (program, socket) = program().await;
     let mut options = Options::default();
     options.linger = Duration::from_millis(500);
     let to = PortForward::with_options(client.clone(), options).unwrap();
-    let forwarding = tokio::spawn(async move { local.forward(&to).await });
+    let forwarding = tokio::spawn(async move { to.forward(socket, port).await });
     let (pod, _) = pods.accept().await.unwrap();
     let mut chain =
         Chain { program, pod, forwarding, serving, drivers: [client_driver, server_driver], client, server };
@@ -215,15 +213,15 @@ fn two_ends() -> (Multiplexer, Multiplexer) {
 /// Both before the forwarding begins, and when there is nothing to forward to.
 #[tokio::test]
 async fn a_program_that_is_forwarded_to_nothing_is_reset() {
-    let (mut tcp, local) = program(80).await;
-    drop(local);
+    let (mut tcp, socket) = program().await;
+    drop(socket);
     broke_off(&mut tcp, "dropped").await;
 
     let (client, server) = two_ends();
     let mut accepting = PortForwardServer::new(server).unwrap();
     tokio::spawn(async move { accepting.accept().await.unwrap().unwrap().fail("nobody listens") });
-    let (mut tcp, local) = program(80).await;
-    let failed = local.forward(&PortForward::new(client).unwrap()).await.unwrap_err();
+    let (mut tcp, socket) = program().await;
+    let failed = PortForward::new(client).unwrap().forward(socket, 80).await.unwrap_err();
     assert!(matches!(failed, Error::Failed { .. }), "{failed:?}");
     broke_off(&mut tcp, "refused").await;
 }
@@ -241,9 +239,9 @@ async fn what_has_come_is_read_before_the_break() {
         connection.fail("it broke").await;
         accepting
     });
-    let (mut tcp, local) = program(80).await;
+    let (mut tcp, socket) = program().await;
     let to = PortForward::new(client).unwrap();
-    let forwarding = tokio::spawn(async move { local.forward(&to).await });
+    let forwarding = tokio::spawn(async move { to.forward(socket, 80).await });
     let _accepting = timeout(PATIENCE, serving).await.unwrap().unwrap();
     let (had, end) = rest(&mut tcp).await;
     assert_eq!((had.len(), end.unwrap_err().kind()), (said.len(), io::ErrorKind::ConnectionReset));

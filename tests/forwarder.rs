@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::portforward::{
-    Addresses, Backoff, Error, Forwarder, PortForward, PortForwardServer, PortPair, Reconnecting,
-};
+use kubestream::portforward::{Error, Forwarder, PortForward, PortForwardServer, PortPair, Reconnecting};
 use kubestream::upgrade::{Protocol, Upgraded};
 use support::pattern;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// Localhost, without the address that a machine may not have.
+const LOOPBACK: &[IpAddr] = &[IpAddr::V4(Ipv4Addr::LOCALHOST)];
 const FORM: Option<Protocol> = Some(Protocol::SpdyPortForward);
 
 /// A cluster where every port echoes except port 1, which is closed. It keeps the drivers of its connections, so that a
@@ -74,8 +74,7 @@ async fn serve(mut server: PortForwardServer) {
 }
 
 async fn local(ports: &[PortPair]) -> (Forwarder, Vec<u16>) {
-    let addresses = Addresses::These(vec![Ipv4Addr::LOCALHOST.into()]);
-    let forwarder = Forwarder::bind(&addresses, ports).await.unwrap();
+    let forwarder = Forwarder::bind(LOOPBACK, ports).await.unwrap();
     let locals = forwarder.listening().map(|(address, _)| address.port()).collect();
     (forwarder, locals)
 }
@@ -100,11 +99,10 @@ async fn several_ports_are_forwarded_and_one_that_is_closed_ends_no_other() {
     let seen = Arc::clone(&outcomes);
     tokio::spawn(async move {
         loop {
-            let local = forwarder.accept().await.unwrap();
+            let (socket, _, PortPair { remote, .. }) = forwarder.accept().await.unwrap();
             let (forward, seen) = (Arc::clone(&forward), Arc::clone(&seen));
             tokio::spawn(async move {
-                let remote = local.ports().remote;
-                let outcome = local.forward(&forward).await;
+                let outcome = forward.forward(socket, remote).await;
                 seen.lock().unwrap().push((remote, outcome.is_ok()));
             });
         }
@@ -131,7 +129,8 @@ async fn a_port_with_many_connections_keeps_no_other_waiting() {
     }
     let mut accepted = Vec::new();
     for _ in &waiting {
-        accepted.push(forwarder.accept().await.unwrap().ports().remote);
+        let (_, _, ports) = forwarder.accept().await.unwrap();
+        accepted.push(ports.remote);
     }
     assert_eq!(accepted, [80, 81, 80, 80]);
 }
@@ -140,8 +139,6 @@ async fn a_port_with_many_connections_keeps_no_other_waiting() {
 async fn a_connection_to_the_cluster_that_is_lost_is_made_again() {
     let cluster = Cluster::start().await;
     let failures = Cell::new(0);
-    let mut backoff = Backoff::default();
-    backoff.first = Duration::from_millis(1);
     let connect = || async {
         // Every other attempt fails.
         if failures.replace(failures.get() + 1) % 2 == 0 {
@@ -149,7 +146,7 @@ async fn a_connection_to_the_cluster_that_is_lost_is_made_again() {
         }
         cluster.connect().await
     };
-    let mut reconnecting = Reconnecting::new(connect, backoff);
+    let mut reconnecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1));
     for round in 1..=3 {
         let forward = reconnecting.get().await.unwrap();
         assert!(Arc::ptr_eq(&forward, &reconnecting.get().await.unwrap()), "one connection while it works");
@@ -165,25 +162,23 @@ async fn a_connection_to_the_cluster_that_is_lost_is_made_again() {
 #[tokio::test]
 async fn attempts_are_given_up_where_the_caller_says_so() {
     let tried = Cell::new(0);
-    let mut backoff = Backoff::default();
-    (backoff.first, backoff.attempts) = (Duration::from_millis(1), Some(3));
     let connect = || async {
         tried.set(tried.get() + 1);
         Err::<PortForward, _>(tried.get())
     };
-    assert_eq!(Reconnecting::new(connect, backoff).get().await.unwrap_err(), 3);
+    let mut reconnecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1)).attempts(3);
+    assert_eq!(reconnecting.get().await.unwrap_err(), 3);
 }
 
 #[tokio::test]
 async fn a_free_port_is_the_same_on_every_address_and_localhost_is_content_with_one() {
-    let forwarder = Forwarder::bind(&Addresses::Localhost, &[PortPair { local: 0, remote: 80 }]).await.unwrap();
+    let forwarder = Forwarder::bind(&[], &[PortPair { local: 0, remote: 80 }]).await.unwrap();
     let ports: Vec<u16> = forwarder.listening().map(|(address, _)| address.port()).collect();
     assert!(ports.iter().all(|port| *port == ports[0]) && !ports.is_empty());
 
     // A port in use cannot be listened on where it is required.
     let taken = PortPair { local: ports[0], remote: 80 };
-    let these = Addresses::These(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-    assert_eq!(Forwarder::bind(&these, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-    assert_eq!(Forwarder::bind(&Addresses::Localhost, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
-    assert_eq!(Forwarder::bind(&these, &[]).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(Forwarder::bind(LOOPBACK, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(Forwarder::bind(&[], &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(Forwarder::bind(LOOPBACK, &[]).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
 }

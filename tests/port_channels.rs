@@ -127,12 +127,12 @@ async fn both_ways_are_copied_though_a_client_cannot_say_its_end() {
 #[cfg(feature = "net")]
 #[tokio::test]
 async fn a_local_program_that_ends_its_half_reads_the_answer() {
-    use kubestream::portforward::{Addresses, Forwarder, PortPair};
+    use kubestream::portforward::{Forwarder, PortPair};
 
     let (near, far) = tcp_pair().await;
     let ((forward, _one), (mut server, _two)) =
         (client(near, Subprotocol::V4, &[80]), server(far, Subprotocol::V4, &[80]));
-    let localhost = Addresses::These(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
+    let localhost = [std::net::Ipv4Addr::LOCALHOST.into()];
     let mut forwarder = Forwarder::bind(&localhost, &[PortPair { local: 0, remote: 80 }]).await.unwrap();
     let (address, _) = forwarder.listening().next().unwrap();
     let program = async {
@@ -149,7 +149,10 @@ async fn a_local_program_that_ends_its_half_reads_the_answer() {
         connection.write_all(b"the answer").await.unwrap();
         connection.shutdown().await.unwrap();
     };
-    let forwarding = async { forwarder.accept().await.unwrap().forward(&forward).await.unwrap() };
+    let forwarding = async {
+        let (socket, _, ports) = forwarder.accept().await.unwrap();
+        forward.forward(socket, ports.remote).await.unwrap();
+    };
     tokio::join!(program, answering, forwarding);
 }
 

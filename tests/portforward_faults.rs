@@ -237,20 +237,21 @@ async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connectio
 
 #[cfg(feature = "net")]
 mod local {
+    use kubestream::AbortOnDrop;
     use kubestream::mux::GoAwayStatus;
-    use kubestream::portforward::{Addresses, Backoff, Forwarder, Reconnecting};
+    use kubestream::portforward::{Forwarder, Reconnecting};
     use tokio::net::TcpStream;
 
     use super::*;
 
     /// An accepted connection of a local program that sends without end.
-    async fn uploading() -> kubestream::portforward::LocalConnection {
-        let addresses = Addresses::These(vec!["127.0.0.1".parse().unwrap()]);
-        let mut forwarder = Forwarder::bind(&addresses, &[":80".parse().unwrap()]).await.unwrap();
+    async fn uploading() -> AbortOnDrop<TcpStream> {
+        let mut forwarder = Forwarder::bind(&["127.0.0.1".parse().unwrap()], &[":80".parse().unwrap()]).await.unwrap();
         let (address, _) = forwarder.listening().next().unwrap();
         let mut tcp = TcpStream::connect(address).await.unwrap();
         tokio::spawn(async move { while tcp.write_all(&[1; 100_000]).await.is_ok() {} });
-        forwarder.accept().await.unwrap()
+        let (socket, ..) = forwarder.accept().await.unwrap();
+        socket
     }
 
     fn forward(io: tokio::io::DuplexStream) -> PortForward {
@@ -265,7 +266,7 @@ mod local {
         let (near, far) = duplex(1 << 20);
         let forward = forward(near);
         let mut peer = Peer::new(far);
-        let local = uploading().await;
+        let socket = uploading().await;
         let server = tokio::spawn(async move {
             let (error, _) = peer.hear_syn().await;
             let (stream, _) = peer.hear_syn().await;
@@ -280,7 +281,7 @@ mod local {
             }
             peer
         });
-        let failed = timeout(Duration::from_secs(20), local.forward(&forward)).await.expect("an end").unwrap_err();
+        let failed = timeout(Duration::from_secs(20), forward.forward(socket, 80)).await.expect("an end").unwrap_err();
         assert!(matches!(&failed, Error::Failed { reason, .. } if reason == "connection refused"), "{failed:?}");
         server.await.unwrap();
     }
@@ -290,7 +291,7 @@ mod local {
         let (near, far) = duplex(1 << 20);
         let forward = forward(near);
         let mut peer = Peer::new(far);
-        let local = uploading().await;
+        let socket = uploading().await;
         tokio::spawn(async move {
             let (error, _) = peer.hear_syn().await;
             let (stream, _) = peer.hear_syn().await;
@@ -298,7 +299,7 @@ mod local {
             peer.say(reply(stream)).await;
             peer.hear().await;
         });
-        let lost = timeout(Duration::from_secs(20), local.forward(&forward)).await.expect("an end").unwrap_err();
+        let lost = timeout(Duration::from_secs(20), forward.forward(socket, 80)).await.expect("an end").unwrap_err();
         assert!(matches!(lost, Error::Connection(_)), "{lost:?}");
     }
 
@@ -309,10 +310,8 @@ mod local {
         let mut peer = Peer::new(far);
         peer.say(Frame::GoAway { last_good: StreamId::new(0), status: GoAwayStatus::OK }).await;
         until(|| !gone.multiplexer().takes_streams()).await;
-        let mut backoff = Backoff::default();
-        backoff.attempts = Some(1);
         let connect = || async { Err::<PortForward, _>("the connection was requested") };
-        let asked = Reconnecting::new(connect, backoff).starting_with(gone).get().await;
+        let asked = Reconnecting::new(connect).attempts(1).starting_with(gone).get().await;
         assert_eq!(asked.unwrap_err(), "the connection was requested");
     }
 }

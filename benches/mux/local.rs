@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use http::Method;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::portforward::{Addresses, Connection, Forwarder, PortForward, PortForwardServer};
+use kubestream::portforward::{Connection, Forwarder, PortForward, PortForwardServer};
 use kubestream::upgrade::{self, Protocol, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -142,14 +142,14 @@ impl Ours {
                 let (mux, driver) = Multiplexer::client(upgraded, Config::default());
                 let driver = tokio::spawn(driver);
                 let forward = Arc::new(PortForward::new(mux)?);
-                let addresses = Addresses::These(vec![server.ip()]);
                 let ports = [format!(":{GIVES}").parse()?, format!(":{ECHOES}").parse()?];
-                let mut forwarder = Forwarder::bind(&addresses, &ports).await?;
+                let mut forwarder = Forwarder::bind(&[server.ip()], &ports).await?;
                 say.send(forwarder.listening().map(|(local, _)| local.port()).collect::<Vec<_>>())?;
                 let accepting = async {
                     loop {
-                        let (local, forward) = (forwarder.accept().await?, Arc::clone(&forward));
-                        tokio::spawn(async move { local.forward(&forward).await });
+                        let (socket, _, ports) = forwarder.accept().await?;
+                        let forward = Arc::clone(&forward);
+                        tokio::spawn(async move { forward.forward(socket, ports.remote).await });
                     }
                 };
                 let ended: Outcome<()> = tokio::select! {

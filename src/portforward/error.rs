@@ -21,6 +21,9 @@ pub enum Error {
     /// The connection was not upgraded to port-forward.
     #[error("the connection speaks {0:?}, not port-forward")]
     NotPortForward(Option<Protocol>),
+    /// The text does not name ports in the notation of `PortPair`.
+    #[error("invalid port {0:?}: it is REMOTE, LOCAL:REMOTE or :REMOTE, and the remote one is not 0")]
+    InvalidPort(String),
     /// The port is 0, which does not exist.
     #[error("there is no port 0")]
     NoPort,
@@ -83,7 +86,11 @@ impl Error {
         match self {
             Self::Connection(error) => error.initiator(),
             Self::Stream { error, .. } => error.initiator(),
-            Self::NotPortForward(_) | Self::NoPort | Self::NotAsked { .. } | Self::Local { .. } => Initiator::User,
+            Self::NotPortForward(_)
+            | Self::InvalidPort(_)
+            | Self::NoPort
+            | Self::NotAsked { .. }
+            | Self::Local { .. } => Initiator::User,
             Self::Failed { .. } | Self::Refused { .. } | Self::Timeout { .. } => Initiator::Remote,
         }
     }
@@ -101,7 +108,9 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Connection(error) => Self::from(error.clone()).kind(),
             Error::Stream { error, .. } => Self::from(error.clone()).kind(),
-            Error::NotPortForward(_) | Error::NoPort | Error::NotAsked { .. } => io::ErrorKind::InvalidInput,
+            Error::NotPortForward(_) | Error::InvalidPort(_) | Error::NoPort | Error::NotAsked { .. } => {
+                io::ErrorKind::InvalidInput
+            }
             Error::Local { error, .. } => error.kind(),
             Error::Failed { .. } => io::ErrorKind::ConnectionAborted,
             Error::Refused { .. } => io::ErrorKind::ConnectionRefused,

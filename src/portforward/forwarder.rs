@@ -1,7 +1,7 @@
 //! Listens on local ports and forwards their connections, as `kubectl port-forward` does.
 //!
 //! Also reads ports in kubectl's notation, and makes a new connection to the cluster when the old one is lost. It
-//! spawns nothing: the caller runs each local connection.
+//! spawns nothing: the caller runs each forwarding.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -32,10 +32,11 @@ pub struct PortPair {
 }
 
 impl FromStr for PortPair {
-    type Err = InvalidPort;
+    /// Always [`Error::InvalidPort`].
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, InvalidPort> {
-        let invalid = || InvalidPort(text.to_owned());
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::InvalidPort(text.to_owned());
         let port = |text| port::parse(text).ok_or_else(invalid);
         let pair = match text.split_once(':') {
             None => Self { local: port(text)?, remote: port(text)? },
@@ -52,22 +53,7 @@ impl fmt::Display for PortPair {
     }
 }
 
-/// The text is not a [`PortPair`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("invalid port {0:?}: it is REMOTE, LOCAL:REMOTE or :REMOTE, and the remote one is not 0")]
-#[non_exhaustive]
-pub struct InvalidPort(pub String);
-
-/// Local addresses to listen on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Addresses {
-    /// `127.0.0.1` and `::1`. It is enough if `Forwarder` can listen on one of them.
-    #[default]
-    Localhost,
-    /// These addresses. `Forwarder` must be able to listen on all of them.
-    These(Vec<IpAddr>),
-}
+const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// Listens on local ports.
 #[derive(Debug)]
@@ -80,21 +66,21 @@ pub struct Forwarder {
 impl Forwarder {
     /// Listens on each address for each port. If a local port is 0, the same free port is used on all addresses.
     ///
+    /// No addresses mean localhost: `127.0.0.1` and `::1`, and it is enough if one of them can be listened on. If
+    /// addresses are given, all of them must be listened on.
+    ///
     /// # Errors
-    /// The system's error if a required address cannot be listened on. `InvalidInput` if there is no address or no
-    /// port.
+    /// The system's error if a required address cannot be listened on. `InvalidInput` if there is no port.
     ///
     /// # Cancel safety
     /// If dropped before completion, nothing is listened on.
-    pub async fn bind(addresses: &Addresses, ports: &[PortPair]) -> io::Result<Self> {
-        let (ips, all) = match addresses {
-            Addresses::Localhost => (vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], false),
-            Addresses::These(ips) => (ips.clone(), true),
-        };
+    pub async fn bind(addresses: &[IpAddr], ports: &[PortPair]) -> io::Result<Self> {
+        let all = !addresses.is_empty();
+        let addresses = if all { addresses } else { &LOCALHOST };
         let mut listeners = Vec::new();
         for pair in ports {
             let (mut pair, mut refused, before) = (*pair, None, listeners.len());
-            for ip in &ips {
+            for ip in addresses {
                 match TcpListener::bind((*ip, pair.local)).await {
                     Ok(listener) => {
                         pair.local = listener.local_addr()?.port();
@@ -109,7 +95,7 @@ impl Forwarder {
             }
         }
         if listeners.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address or no port to listen on"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no port to listen on"));
         }
         Ok(Self { listeners, turn: 0 })
     }
@@ -120,7 +106,8 @@ impl Forwarder {
         self.listeners.iter().filter_map(address)
     }
 
-    /// Waits for the next local connection.
+    /// Waits for the next local connection. It returns the socket, which is reset if it is dropped, the address of the
+    /// program that has connected, and the ports. [`PortForward::forward`] joins the socket to the remote port.
     ///
     /// # Errors
     /// The system's error. You can call this again after a while: a lack of file descriptors, for example, is
@@ -128,15 +115,14 @@ impl Forwarder {
     ///
     /// # Cancel safety
     /// If dropped before completion, no connection is lost.
-    pub async fn accept(&mut self) -> io::Result<LocalConnection> {
+    pub async fn accept(&mut self) -> io::Result<(AbortOnDrop<TcpStream>, SocketAddr, PortPair)> {
         poll_fn(|cx| {
             let count = self.listeners.len();
             for at in (self.turn..count).chain(0..self.turn) {
                 let Some((listener, pair)) = self.listeners.get(at) else { continue };
                 if let Poll::Ready(accepted) = listener.poll_accept(cx) {
                     self.turn = at.wrapping_add(1);
-                    let local = |(tcp, from)| LocalConnection { tcp: AbortOnDrop::new(tcp), from, pair: *pair };
-                    return Poll::Ready(accepted.map(local));
+                    return Poll::Ready(accepted.map(|(socket, from)| (AbortOnDrop::new(socket), from, *pair)));
                 }
             }
             Poll::Pending
@@ -145,65 +131,28 @@ impl Forwarder {
     }
 }
 
-/// A connection that was made to a local port. It is reset if it is dropped.
-#[derive(Debug)]
-pub struct LocalConnection {
-    tcp: AbortOnDrop<TcpStream>,
-    from: SocketAddr,
-    pair: PortPair,
-}
-
-impl LocalConnection {
-    /// The local and the remote port.
-    #[must_use]
-    pub fn ports(&self) -> PortPair {
-        self.pair
-    }
-
-    /// The address of the program that has connected.
-    #[must_use]
-    pub fn from(&self) -> SocketAddr {
-        self.from
-    }
-
-    /// Connects to the remote port, and moves bytes until both directions have ended
+impl PortForward {
+    /// Connects to a port of the pod, and moves bytes between it and a local socket until both directions have ended
     /// ([`Connection::relay`](super::Connection::relay)). One direction can end before the other. A break on one side
     /// is a reset on the other side. In legacy port-forward the server is not told when the local side ends its
     /// direction.
     ///
+    /// It also sets `TCP_NODELAY` on the socket.
+    ///
     /// # Errors
-    /// The same as [`PortForward::connect`] and [`Connection::data`](super::Connection::data). If the local socket
+    /// The same as [`connect`](Self::connect) and [`Connection::data`](super::Connection::data). If the local socket
     /// fails, forwarding ends with `Ok`.
     ///
     /// # Cancel safety
     /// If dropped before completion, both sides are reset.
-    pub async fn forward(self, to: &PortForward) -> Result<(), Error> {
-        let remote = to.connect(self.pair.remote).await?;
+    pub async fn forward(&self, socket: AbortOnDrop<TcpStream>, port: u16) -> Result<(), Error> {
+        let remote = self.connect(port).await?;
         // Small writes may be keystrokes. If the option cannot be set, the socket is gone.
-        let _ = self.tcp.get_ref().set_nodelay(true);
-        match remote.relay(self.tcp).await {
+        let _ = socket.get_ref().set_nodelay(true);
+        match remote.relay(socket).await {
             Err(Error::Local { .. }) => Ok(()),
             ended => ended,
         }
-    }
-}
-
-/// How long to wait between attempts to connect to the cluster again.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Backoff {
-    /// The wait after the first failure. Each wait is twice the wait before it. Default: 100 ms.
-    pub first: Duration,
-    /// The longest wait. Default: 10 s.
-    pub most: Duration,
-    /// After how many failed attempts in a row the caller gets the error. With `None` the caller never gets it.
-    /// Default: `None`.
-    pub attempts: Option<u32>,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { first: Duration::from_millis(100), most: Duration::from_secs(10), attempts: None }
     }
 }
 
@@ -211,7 +160,9 @@ impl Default for Backoff {
 #[derive(Debug)]
 pub struct Reconnecting<Connect> {
     connect: Connect,
-    backoff: Backoff,
+    first_wait: Duration,
+    longest_wait: Duration,
+    attempts: Option<u32>,
     current: Option<Arc<PortForward>>,
 }
 
@@ -221,8 +172,31 @@ where
     Connecting: Future<Output = Result<PortForward, E>>,
 {
     /// `connect` must dial the server, upgrade the connection, and spawn the driver.
-    pub fn new(connect: Connect, backoff: Backoff) -> Self {
-        Self { connect, backoff, current: None }
+    pub fn new(connect: Connect) -> Self {
+        let (first_wait, longest_wait) = (Duration::from_millis(100), Duration::from_secs(10));
+        Self { connect, first_wait, longest_wait, attempts: None, current: None }
+    }
+
+    /// Sets the wait after the first failed attempt. Each further wait is twice the wait before it. Default: 100 ms.
+    #[must_use]
+    pub fn first_wait(mut self, wait: Duration) -> Self {
+        self.first_wait = wait;
+        self
+    }
+
+    /// Sets the longest wait between two attempts. Default: 10 s.
+    #[must_use]
+    pub fn longest_wait(mut self, wait: Duration) -> Self {
+        self.longest_wait = wait;
+        self
+    }
+
+    /// Sets after how many failed attempts in a row [`get`](Self::get) returns the error. By default it never does, and
+    /// goes on with its attempts.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = Some(attempts);
+        self
     }
 
     /// Begins with an existing connection.
@@ -235,7 +209,7 @@ where
     /// The current connection if it still takes streams, or else a new one.
     ///
     /// # Errors
-    /// The error of the last attempt, after [`Backoff::attempts`] failures in a row.
+    /// The error of the last attempt, after so many failures in a row as [`attempts`](Self::attempts) says.
     ///
     /// # Cancel safety
     /// If dropped before completion, the attempt is dropped, and the next call counts and waits from the beginning.
@@ -243,19 +217,19 @@ where
         if let Some(current) = self.current.as_ref().filter(|current| current.multiplexer().takes_streams()) {
             return Ok(Arc::clone(current));
         }
-        let (mut wait, mut failures) = (self.backoff.first.min(self.backoff.most), 0u32);
+        let (mut wait, mut failures) = (self.first_wait.min(self.longest_wait), 0u32);
         loop {
             match (self.connect)().await {
                 Ok(forward) => return Ok(Arc::clone(self.current.insert(Arc::new(forward)))),
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    if self.backoff.attempts.is_some_and(|most| failures >= most) {
+                    if self.attempts.is_some_and(|most| failures >= most) {
                         return Err(error);
                     }
                 }
             }
             sleep(wait).await;
-            wait = wait.saturating_mul(2).min(self.backoff.most);
+            wait = wait.saturating_mul(2).min(self.longest_wait);
         }
     }
 }
@@ -267,10 +241,11 @@ mod tests {
     #[test]
     fn ports_are_spelt_as_kubectl_spells_them() {
         for (text, local, remote) in [("8080", 8080, 8080), ("8888:80", 8888, 80), (":80", 0, 80), ("0:80", 0, 80)] {
-            assert_eq!(text.parse(), Ok(PortPair { local, remote }), "{text}");
+            assert_eq!(text.parse::<PortPair>().unwrap(), PortPair { local, remote }, "{text}");
         }
         for bad in ["", ":", "0", "80:", "80:0", ":0", "a", "80:a", "65536", "-1", "+80", "1:2:3", " 80", "80:+1"] {
-            assert_eq!(bad.parse::<PortPair>(), Err(InvalidPort(bad.to_owned())), "{bad}");
+            let error = bad.parse::<PortPair>().unwrap_err();
+            assert!(matches!(&error, Error::InvalidPort(text) if text == bad), "{bad}: {error}");
         }
         assert_eq!(PortPair { local: 1, remote: 2 }.to_string(), "1:2");
     }

@@ -12,8 +12,9 @@
 //! ports, and each has one connection. It has no half-close: a client cannot end its direction, and its connection ends
 //! only together with the whole multiplexed connection. When a server ends its direction, the connection is over.
 //!
-//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does. This module does not dial the ports of
-//! a server: your code does that. [`mux`](crate::mux) carries the streams.
+//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does, and `PortForward::forward` joins each
+//! socket that it accepts to a remote port. This module does not dial the ports of a server: your code does that.
+//! [`mux`](crate::mux) carries the streams.
 //!
 //! ```
 //! use kubestream::mux::{Config, Multiplexer};
@@ -75,6 +76,6 @@ pub use client::PortForward;
 pub use connection::{Connection, MAX_REASON_LEN};
 pub use error::Error;
 #[cfg(feature = "net")]
-pub use forwarder::{Addresses, Backoff, Forwarder, InvalidPort, LocalConnection, PortPair, Reconnecting};
+pub use forwarder::{Forwarder, PortPair, Reconnecting};
 pub use options::Options;
 pub use server::{PortForwardServer, Request};

@@ -30,7 +30,7 @@ pub struct Options {
     /// pauses a download would block all other tabs. A server cannot know that its client wants to open another
     /// connection, so it does not reset an unread connection for that.
     pub stall_timeout: Option<Duration>,
-    /// For [`Connection::relay`](super::Connection::relay) and `LocalConnection::forward`: how long they wait for the
+    /// For [`Connection::relay`](super::Connection::relay) and `PortForward::forward`: how long they wait for the
     /// socket, in three cases.
     /// - The forwarded connection has failed, and more than 64 KiB were written to the socket without a pause of this
     ///   length: how long the socket's peer has to read them.

@@ -2,12 +2,12 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use kubestream::portforward::{Addresses, Backoff, Forwarder, PortForward, PortForwardServer, PortPair, Reconnecting};
+use kubestream::portforward::{Forwarder, PortForward, PortForwardServer, PortPair, Reconnecting};
 use kubestream::upgrade::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,15 +18,14 @@ use support::{pattern, until};
 
 const PAIRS: [PortPair; 2] = [PortPair { local: 0, remote: 80 }, PortPair { local: 0, remote: 81 }];
 
-fn loopback() -> Addresses {
-    Addresses::These(vec![Ipv4Addr::LOCALHOST.into()])
-}
+/// Localhost, without the address that a machine may not have.
+const LOOPBACK: &[IpAddr] = &[IpAddr::V4(Ipv4Addr::LOCALHOST)];
 
 #[test]
 fn bind_that_was_dropped_or_has_failed_listens_no_more() {
     // An address on which no other test is given a port that was free a moment ago.
     let ip = if cfg!(target_os = "linux") { Ipv4Addr::new(127, 0, 0, 77) } else { Ipv4Addr::LOCALHOST };
-    let addresses = Addresses::These(vec![ip.into()]);
+    let addresses = [ip.into()];
     play_with_sockets(async {
         let mut pairs = PAIRS;
         for polls in 0.. {
@@ -49,7 +48,7 @@ fn bind_that_was_dropped_or_has_failed_listens_no_more() {
 fn accept_that_was_dropped_has_accepted_nothing() {
     play_with_sockets(async {
         for polls in 1..=2 {
-            let mut forwarder = Forwarder::bind(&loopback(), &PAIRS).await.unwrap();
+            let mut forwarder = Forwarder::bind(LOOPBACK, &PAIRS).await.unwrap();
             let locals: Vec<_> = forwarder.listening().map(|(address, _)| address).collect();
             let clients = tokio::spawn(async move {
                 let mut clients = Vec::new();
@@ -62,7 +61,7 @@ fn accept_that_was_dropped_has_accepted_nothing() {
             for _ in 0..20 {
                 locals.push(pestered!(polls, forwarder.accept()).unwrap());
             }
-            let mut accepted: Vec<_> = locals.iter().map(|local| (local.from(), local.ports().remote)).collect();
+            let mut accepted: Vec<_> = locals.iter().map(|(_, from, ports)| (*from, ports.remote)).collect();
             let mut came = Vec::new();
             for (at, client) in clients.await.unwrap().iter().enumerate() {
                 came.push((client.local_addr().unwrap(), 80 + at as u16 % 2));
@@ -99,7 +98,7 @@ fn cluster() -> PortForward {
 fn forward_that_was_dropped_breaks_off_both_its_ends_and_no_other() {
     play_with_sockets(async {
         let forward = cluster();
-        let mut forwarder = Forwarder::bind(&loopback(), &PAIRS[..1]).await.unwrap();
+        let mut forwarder = Forwarder::bind(LOOPBACK, &PAIRS[..1]).await.unwrap();
         let (local, _) = forwarder.listening().next().unwrap();
         let sent = pattern(6, 60);
         let mut cut = Vec::new();
@@ -116,8 +115,8 @@ fn forward_that_was_dropped_breaks_off_both_its_ends_and_no_other() {
                 (had, ended)
             };
             let serving = async {
-                let local = forwarder.accept().await.unwrap();
-                dropped_after(polls, local.forward(&forward)).await
+                let (socket, _, ports) = forwarder.accept().await.unwrap();
+                dropped_after(polls, forward.forward(socket, ports.remote)).await
             };
             let ((had, ended), served) = tokio::join!(client, serving);
             assert!(sent.starts_with(&had), "{polls}");
@@ -139,8 +138,6 @@ fn forward_that_was_dropped_breaks_off_both_its_ends_and_no_other() {
 #[test]
 fn get_that_was_dropped_gives_its_attempt_up_and_is_asked_again() {
     play(async {
-        let mut backoff = Backoff::default();
-        backoff.first = Duration::from_millis(1);
         let mut given_up = 0;
         for polls in 0.. {
             let (attempts, alive) = (Cell::new(0), Alive::default());
@@ -154,7 +151,7 @@ fn get_that_was_dropped_gives_its_attempt_up_and_is_asked_again() {
                     if attempt < 2 { Err(io::ErrorKind::ConnectionRefused) } else { Ok(cluster()) }
                 }
             };
-            let mut reconnecting = Reconnecting::new(connect, backoff.clone());
+            let mut reconnecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1));
             let got = dropped_after(polls, reconnecting.get()).await;
             assert_eq!(alive.count(), 0, "{polls}: the attempt goes on");
             let before = attempts.get();

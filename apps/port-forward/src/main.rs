@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::portforward::{Addresses, Backoff, Forwarder, PortForward, PortPair, Reconnecting};
+use kubestream::portforward::{Forwarder, PortForward, PortPair, Reconnecting};
 use kubestream::upgrade::{self, Protocol, connect_with_fallback};
 use kubestream_apps::transport::{self, Tls};
 use kubestream_apps::{Failure, node};
@@ -47,25 +47,21 @@ async fn main() -> Result<(), Failure> {
     let url = format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/portforward");
     // A server that cannot be reached at the start is an error. One that goes away later is waited for.
     let first = connect(&url, tls).await?;
-    let mut cluster = Reconnecting::new(|| connect(&url, tls), Backoff::default()).starting_with(first);
+    let mut cluster = Reconnecting::new(|| connect(&url, tls)).starting_with(first);
 
-    let addresses = match &arguments.address[..] {
-        [] => Addresses::Localhost,
-        these => Addresses::These(these.to_vec()),
-    };
-    let mut forwarder = Forwarder::bind(&addresses, &arguments.ports).await?;
+    let mut forwarder = Forwarder::bind(&arguments.address, &arguments.ports).await?;
     for (address, remote) in forwarder.listening() {
         println!("Forwarding from {address} -> {remote}");
     }
     std::io::stdout().flush()?;
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
-        let local = tokio::select! {
-            local = forwarder.accept() => local,
+        let accepted = tokio::select! {
+            accepted = forwarder.accept() => accepted,
             interrupted = &mut interrupted => return Ok(interrupted?),
         };
-        let local = match local {
-            Ok(local) => local,
+        let (socket, _, ports) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // There may be no free descriptor now, and one later.
                 eprintln!("accepting: {error}");
@@ -73,14 +69,13 @@ async fn main() -> Result<(), Failure> {
                 continue;
             }
         };
-        println!("Handling connection for {}", local.ports().local);
+        println!("Handling connection for {}", ports.local);
         let forward = tokio::select! {
             forward = cluster.get() => forward?,
             interrupted = &mut interrupted => return Ok(interrupted?),
         };
         tokio::spawn(async move {
-            let ports = local.ports();
-            if let Err(error) = local.forward(&forward).await {
+            if let Err(error) = forward.forward(socket, ports.remote).await {
                 eprintln!("{ports}: {error}");
             }
         });
