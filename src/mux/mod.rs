@@ -84,7 +84,7 @@
 //! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves
 //! nothing. The kernel detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on
 //! Linux. For example, if a user types a key and the Go server's host has just died, the connection fails after some 15
-//! minutes. With the feature `net`, `TcpLiveness` sets the kernel's timers. [`Config::idle_timeout`] (4 h) ends the
+//! minutes. With the feature `net`, `set_tcp_keepalive` sets the kernel's timers. [`Config::idle_timeout`] (4 h) ends the
 //! connections that nothing else has ended.
 //!
 //! A client that reads nothing for hours, for example because its user has a pager open, stays connected while its
@@ -112,4 +112,4 @@ pub use multiplexer::{Multiplexer, Stats};
 pub(crate) use stream::Watch;
 pub use stream::{RecvHalf, SendHalf, Stream};
 #[cfg(feature = "net")]
-pub use tcp::TcpLiveness;
+pub use tcp::{TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES, set_tcp_keepalive};

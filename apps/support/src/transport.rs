@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use kubestream::mux::TcpLiveness;
+use kubestream::mux::{self, TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -41,7 +41,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 /// Sets what every TCP connection of a program needs: no delay before small writes, and the detection of dead peers.
 pub fn set_options(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    TcpLiveness::default().apply(tcp)
+    mux::set_tcp_keepalive(tcp, TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES, None)
 }
 
 pub async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
