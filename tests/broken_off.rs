@@ -12,12 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::AbortOnDrop;
-use kubestream::exec::Streams;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, Forwarder, Options, PortForward, PortForwardServer, PortPair, Request};
 use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream_proxy::{TranslateConfig, translate};
+use kubestream_proxy::translate_port_forward;
 use support::breaks::{PATIENCE, broke_off, passes, reset, rest};
 use support::{pattern, tcp_pair, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -80,7 +79,9 @@ async fn chain(way: &[Protocol]) -> Chain {
     if let [from, to] = *way {
         let (next, server) = duplex(64 * 1024);
         let (client, backend) = (upgraded(far, from, port), upgraded(next, to, port));
-        tokio::spawn(async move { translate(client, backend, Streams::default(), &TranslateConfig::default()).await });
+        tokio::spawn(
+            async move { translate_port_forward(client, backend, Config::default(), &Options::default()).await },
+        );
         far = server;
     }
     let (server, driver) = Multiplexer::server(upgraded(far, way[way.len() - 1], port), Config::default());

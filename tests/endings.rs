@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::StreamError;
-use kubestream::exec::{ExecServer, Streams};
+use kubestream::exec::{ExecServer, Options, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::mux::{GoAwayStatus, RstStatus, StreamId};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
 use kubestream::unstable::wire::spdy::Frame;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream_proxy::{TranslateConfig, TranslateError, translate};
+use kubestream_proxy::{TranslateError, translate_exec};
 use support::peer::{Peer, data, fin, goaway, rst, syn};
 use support::websocket::WebSocketPeer;
 use support::{DriverTask, client, exec_client, exec_server, pattern};
@@ -55,7 +55,8 @@ async fn uploaded(
     let (from, to) = (Protocol::WebSocketExec(Subprotocol::V4), Protocol::SpdyExec(Version::V4));
     let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
     let (near, far) = (Upgraded::new(near, Bytes::new(), Some(from)), Upgraded::new(far, Bytes::new(), Some(to)));
-    let translating = tokio::spawn(async move { translate(near, far, streams, &TranslateConfig::default()).await });
+    let translating =
+        tokio::spawn(async move { translate_exec(near, far, streams, Config::exec(), &Options::default()).await });
     let (server, driver): (Multiplexer, _) = exec_server(server, to);
     let mut peer = WebSocketPeer::client(client);
     let uploading = tokio::spawn(async move {

@@ -21,7 +21,7 @@ use kubestream::portforward::{self, PortForward, PortForwardServer};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, Upgraded, Version};
-use kubestream_proxy::{self as proxy, TranslateConfig, translate};
+use kubestream_proxy::{self as proxy, translate_port_forward};
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, grown, play, turn};
 use support::{exec_client, exec_server, pattern, tcp_pair, until};
@@ -132,8 +132,7 @@ async fn forwards(from: Protocol, to: Protocol, connections: usize) {
         let (behind, last) = tcp_pair().await;
         let (client, backend) = (upgraded(far, from), upgraded(behind, to));
         tasks.spawn(async {
-            let config = TranslateConfig::default();
-            translate(client, backend, Streams::PIPES, &config).await.unwrap();
+            translate_port_forward(client, backend, Config::default(), &portforward::Options::default()).await.unwrap();
         });
         last
     };

@@ -270,8 +270,7 @@ async fn of_a_session_no_stream_is_given_up() {
 }
 
 mod translated {
-    use kubestream::exec::Streams;
-    use kubestream_proxy::{TranslateConfig, translate};
+    use kubestream_proxy::translate_port_forward;
 
     use super::*;
 
@@ -281,7 +280,7 @@ mod translated {
         let ((client, near), (far, server)) = (duplex(1 << 20), duplex(16 << 20));
         let form = Some(Protocol::SpdyPortForward);
         let (near, far) = (Upgraded::new(near, Bytes::new(), form), Upgraded::new(far, Bytes::new(), form));
-        tokio::spawn(async move { translate(near, far, Streams::default(), &TranslateConfig::default()).await });
+        tokio::spawn(async move { translate_port_forward(near, far, Config::default(), &Options::default()).await });
         let (mux, driver) = Multiplexer::client(Upgraded::new(client, Bytes::new(), form), Config::default());
         tokio::spawn(driver);
         let (forward, mut peer) = (PortForward::new(mux).unwrap(), Peer::new(server));

@@ -14,10 +14,10 @@ use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::tap::Side;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream_proxy::{TranslateConfig, TranslateError, translate};
+use kubestream_proxy::TranslateError;
 use support::fragment::Fragmented;
 use support::websocket::WebSocketPeer;
-use support::{exec_client, exec_server, pattern, until};
+use support::{exec_client, exec_server, pattern, translate, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -29,7 +29,7 @@ fn joined(from: Protocol, to: Protocol, streams: Streams, most: usize) -> (Duple
     let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
     let near = Upgraded::new(Fragmented::new(near, 1, most), Bytes::new(), Some(from)).with_ports(&PORTS);
     let far = Upgraded::new(Fragmented::new(far, 2, most), Bytes::new(), Some(to)).with_ports(&PORTS);
-    let translating = tokio::spawn(async move { translate(near, far, streams, &TranslateConfig::default()).await });
+    let translating = tokio::spawn(async move { translate(near, far, streams).await });
     (client, server, translating)
 }
 
@@ -216,13 +216,26 @@ async fn two_slow_sides_do_not_wait_for_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_no_session_in_common_is_not_joined() {
-    for (from, to) in [
-        (Protocol::TunneledPortForward, Protocol::SpdyExec(Version::V4)),
-        (Protocol::SpdyExec(Version::V4), Protocol::SpdyPortForward),
-    ] {
+    let exec = Protocol::SpdyExec(Version::V4);
+    let legacy = Protocol::LegacyPortForward(Subprotocol::Unnamed);
+    let not_joined = async |from, to| {
         let (_client, _server, translating) = joined(from, to, Streams::OUTPUT, 4096);
-        assert!(matches!(translating.await.unwrap(), Err(TranslateError::Mismatch { .. })));
-    }
+        translating.await.unwrap().unwrap_err()
+    };
+    let error = not_joined(Protocol::TunneledPortForward, exec).await;
+    assert!(matches!(error, TranslateError::NotPortForward { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "both sides must speak port-forward: the client speaks port-forward over WebSocket \
+         (SPDY/3.1+portforward.k8s.io), the backend speaks exec over SPDY (v4.channel.k8s.io)"
+    );
+    let error = not_joined(exec, legacy).await;
+    assert!(matches!(error, TranslateError::NotExec { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "both sides must speak exec: the client speaks exec over SPDY (v4.channel.k8s.io), the backend speaks \
+         port-forward over WebSocket"
+    );
 }
 
 const PORTS: [u16; 3] = [7, 8, 9];

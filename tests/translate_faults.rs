@@ -13,8 +13,8 @@ use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer}
 use kubestream::protocol::Subprotocol;
 use kubestream::tap::Side;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream_proxy::{TranslateConfig, TranslateError, translate};
-use support::{DriverTask, exec_client, exec_server, pattern};
+use kubestream_proxy::TranslateError;
+use support::{DriverTask, exec_client, exec_server, pattern, translate};
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -34,7 +34,7 @@ fn upgraded(io: DuplexStream, protocol: Protocol) -> Upgraded<DuplexStream> {
 fn joined(from: Protocol, to: Protocol, streams: Streams) -> (DuplexStream, DuplexStream, Translating) {
     let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
     let (near, far) = (upgraded(near, from), upgraded(far, to));
-    (client, server, tokio::spawn(async move { translate(near, far, streams, &TranslateConfig::default()).await }))
+    (client, server, tokio::spawn(async move { translate(near, far, streams).await }))
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,9 +11,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use http::Method;
-use kubestream::exec::Streams;
+use kubestream::exec::{self, Streams};
+use kubestream::mux;
 use kubestream::upgrade::{self, Config, Protocol};
-use kubestream_proxy::{self as proxy, TranslateConfig};
+use kubestream_proxy as proxy;
 use rustix::pipe::{SpliceFlags, pipe, splice};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -180,7 +181,8 @@ async fn pass(who: Who, client: TcpStream, backend: SocketAddr, translate: bool)
         let backend = upgrade::connect(backend, request, Protocol::SPDY_EXEC, &config).await?;
         let client = pending.accept(Protocol::WEBSOCKET_EXEC_V5).await?;
         // The client has the status and may leave before the end.
-        let _ = proxy::translate(client, backend, Streams::PIPES, &TranslateConfig::default()).await;
+        let _ = proxy::translate_exec(client, backend, Streams::PIPES, mux::Config::exec(), &exec::Options::default())
+            .await;
         return Ok(());
     }
     let pipe = proxy::forward(pending, backend, request).await?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
-use kubestream::exec::{Exec, ExecServer, ProcessOutput, RemoteOutput, Streams};
+use kubestream::exec::{Exec, ExecServer, Options, ProcessOutput, RemoteOutput, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream_proxy::{TranslateConfig, translate as join};
+use kubestream_proxy::translate_exec;
 use tokio::io::{DuplexStream, duplex};
 use tokio::time::{sleep, timeout};
 
@@ -126,9 +126,9 @@ async fn session(plan: &Plan) {
     let end = |io: DuplexStream, protocol| Upgraded::new(io, Bytes::new(), Some(protocol));
     let (client, client_driver) = Multiplexer::client(end(client, from), Config::exec());
     let (server, server_driver) = Multiplexer::server(end(server, to), Config::exec());
-    let config = TranslateConfig::default();
-    let there = join(end(first, from), end(second, between), plan.streams, &config);
-    let back = join(end(third, between), end(fourth, to), plan.streams, &config);
+    let options = Options::default();
+    let there = translate_exec(end(first, from), end(second, between), plan.streams, Config::exec(), &options);
+    let back = translate_exec(end(third, between), end(fourth, to), plan.streams, Config::exec(), &options);
     let user = async move {
         let exec = client.exec(plan.streams).await.unwrap();
         drop(client);

@@ -19,13 +19,13 @@ pub enum Error {
     #[error(transparent)]
     Connection(#[from] ConnectionError),
     /// The connection was not upgraded to port-forward.
-    #[error("the connection speaks {0:?}, not port-forward")]
+    #[error("the connection was not upgraded to port-forward: it speaks {}", named(*.0))]
     NotPortForward(Option<Protocol>),
     /// The text does not name ports in the notation of `PortPair`.
-    #[error("invalid port {0:?}: it is REMOTE, LOCAL:REMOTE or :REMOTE, and the remote one is not 0")]
+    #[error("invalid port {0:?}: write REMOTE, LOCAL:REMOTE or :REMOTE, with port numbers, where REMOTE is not 0")]
     InvalidPort(String),
     /// The port is 0, which does not exist.
-    #[error("there is no port 0")]
+    #[error("port 0 cannot be forwarded: ports are numbered from 1")]
     NoPort,
     /// Legacy port-forward: the request did not name this port, or the connection of this port is already taken. Each
     /// named port has one connection.
@@ -117,6 +117,16 @@ impl From<Error> for io::Error {
             Error::Timeout { .. } => io::ErrorKind::TimedOut,
         };
         Self::new(kind, error)
+    }
+}
+
+/// A protocol that is not port-forward, for people. Exec and legacy port-forward share names on the wire, and one of
+/// these is empty.
+fn named(protocol: Option<Protocol>) -> String {
+    match protocol {
+        None => "no protocol that is known".to_owned(),
+        Some(protocol) if protocol.name().is_empty() => format!("exec over {}", protocol.transport()),
+        Some(protocol) => format!("exec over {} ({protocol})", protocol.transport()),
     }
 }
 

@@ -3,11 +3,12 @@
 //! Performs the two handshakes. The backend's comes first, so that the client gets its refusal instead of a 101.
 
 use http::{Method, Request, StatusCode};
-use kubestream::exec::{ExecRequest, Streams};
+use kubestream::exec::{self, ExecRequest, Streams};
 use kubestream::tap::Side;
 use kubestream::upgrade::{self, Config, Pending, Protocol, Transport};
+use kubestream::{mux, portforward};
 use kubestream_apps::{Failure, api};
-use kubestream_proxy::TranslateConfig;
+use kubestream_proxy::{translate_exec, translate_port_forward};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The transport of sessions at the backend.
@@ -75,14 +76,19 @@ where
         }
     };
     let client = client.accept(supported).await?;
-    match kubestream_proxy::translate(client, backend, streams, &TranslateConfig::default()).await {
+    let translated = if forwards {
+        translate_port_forward(client, backend, mux::Config::default(), &portforward::Options::default()).await
+    } else {
+        translate_exec(client, backend, streams, mux::Config::exec(), &exec::Options::default()).await
+    };
+    match translated {
         // A client that goes away is not reported.
         Err(error) if error.side() != Some(Side::Client) => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-fn streams(request: &Request<()>) -> Result<Streams, kubestream::exec::RequestError> {
+fn streams(request: &Request<()>) -> Result<Streams, exec::RequestError> {
     Ok(ExecRequest::from_query(request.uri().query().unwrap_or_default())?.streams)
 }
 

@@ -2,10 +2,10 @@
 //!
 //! - [`forward`] passes a client's upgrade on to a backend and returns a [`Pipe`], which moves the bytes both ways,
 //!   untouched.
-//! - [`Tap`](tap::Tap) reads what passes: streams, their bytes, terminal sizes and how the command ended. An [`Observer`] gets
-//!   the bytes from a pipe.
-//! - [`translate`] joins two connections that speak different protocols, such as WebSocket on one side and SPDY on the
-//!   other.
+//! - [`Tap`](tap::Tap) reads what passes: streams, their bytes, terminal sizes and how the command ended. An
+//!   [`Observer`] gets the bytes from a pipe.
+//! - [`translate_exec`] and [`translate_port_forward`] join two connections that speak different protocols, such as
+//!   WebSocket on one side and SPDY on the other.
 //! - [`PodRequest`] turns a request in the form of the kube-apiserver's API into the kubelet's.
 //!
 //! This crate does not dial, authenticate, authorise or rewrite a request. The caller chooses and dials the backend,
@@ -86,7 +86,7 @@ pub use observe::Observer;
 pub use pipe::{IDLE_TIMEOUT, LINGER, Pipe, TAIL_TIMEOUT, forward};
 pub use pod_request::{Operation, PodRequest, PodRequestError};
 pub use run::PipeOutcome;
-pub use translate::{TranslateConfig, TranslateError, translate};
+pub use translate::{TranslateError, translate_exec, translate_port_forward};
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

@@ -140,7 +140,7 @@ pub enum PodRequestError {
         pod: String,
     },
     /// The name of a namespace, pod or container is not valid in Kubernetes.
-    #[error("{0:?} is not a valid name")]
+    #[error("{0:?} is not a valid name of a namespace, pod or container")]
     Name(String),
 }
 

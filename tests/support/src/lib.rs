@@ -20,10 +20,11 @@ pub mod wire;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::ConnectionError;
-use kubestream::mux::Headers;
-use kubestream::mux::{Config, Multiplexer, RecvHalf, Stream};
+use kubestream::exec::{self, Streams};
+use kubestream::mux::{Config, Headers, Multiplexer, RecvHalf, Stream};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
+use kubestream::{ConnectionError, portforward};
+use kubestream_proxy::{TranslateError, translate_exec, translate_port_forward};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -94,6 +95,19 @@ where
     let upgraded = Upgraded::new(io, Bytes::new(), Some(settled.protocol()));
     let (mux, driver) = Multiplexer::server(upgraded, Config::exec());
     (mux, tokio::spawn(driver))
+}
+
+/// Joins a client and a backend of exec or of port-forward, with the default configuration.
+pub async fn translate<C, B>(client: Upgraded<C>, backend: Upgraded<B>, streams: Streams) -> Result<(), TranslateError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    if client.protocol().is_some_and(Protocol::is_port_forward) {
+        translate_port_forward(client, backend, Config::default(), &portforward::Options::default()).await
+    } else {
+        translate_exec(client, backend, streams, Config::exec(), &exec::Options::default()).await
+    }
 }
 
 /// Accepts the next stream that the peer opens.

@@ -17,7 +17,7 @@ use kubestream::status::{ExitStatus, TerminalSize};
 use kubestream::upgrade::PassError;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
-use kubestream_proxy::{self as proxy, TranslateConfig, TranslateError, translate};
+use kubestream_proxy::{self as proxy, TranslateError, translate_exec, translate_port_forward};
 use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -470,9 +470,13 @@ pub fn parts(
     let middle = async move {
         let Some((near, far)) = between else { return Ok(()) };
         if let Through::Translator(to) = through {
-            let mut config = TranslateConfig::default();
-            config.mux = Some(what.config());
-            return Ok(translate(upgraded(near, protocol), upgraded(far, to), what.streams(), &config).await?);
+            let (near, far, config) = (upgraded(near, protocol), upgraded(far, to), what.config());
+            let translated = if to.is_port_forward() {
+                translate_port_forward(near, far, config, &portforward::Options::default()).await
+            } else {
+                translate_exec(near, far, what.streams(), config, &exec::Options::default()).await
+            };
+            return Ok(translated?);
         }
         let pending = upgrade::accept(near, &upgrade::Config::default()).await?;
         let request = pending.to_pass_on();

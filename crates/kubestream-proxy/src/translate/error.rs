@@ -11,10 +11,21 @@ use kubestream::tap::Side;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranslateError {
-    /// The two sides speak protocols for different purposes (exec and port-forward), or a side speaks a protocol that
-    /// this crate does not know.
-    #[error("{client:?} and {backend:?} have no session in common")]
-    Mismatch {
+    /// A side of [`translate_exec`](crate::translate_exec) does not speak a protocol of exec and attach.
+    #[error("both sides must speak exec: the client speaks {}, the backend speaks {}", named(*client), named(*backend))]
+    NotExec {
+        /// What the client speaks.
+        client: Option<Protocol>,
+        /// What the backend speaks.
+        backend: Option<Protocol>,
+    },
+    /// A side of [`translate_port_forward`](crate::translate_port_forward) does not speak a protocol of port-forward.
+    #[error(
+        "both sides must speak port-forward: the client speaks {}, the backend speaks {}",
+        named(*client),
+        named(*backend)
+    )]
+    NotPortForward {
         /// What the client speaks.
         client: Option<Protocol>,
         /// What the backend speaks.
@@ -45,17 +56,17 @@ impl TranslateError {
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
-            Self::Mismatch { .. } => Initiator::User,
+            Self::NotExec { .. } | Self::NotPortForward { .. } => Initiator::User,
             Self::Exec { error, .. } => error.initiator(),
             Self::PortForward { error, .. } => error.initiator(),
         }
     }
 
-    /// The side that failed. `None` for a [`Mismatch`](Self::Mismatch).
+    /// The side that failed. `None` if the two were not joined.
     #[must_use]
     pub fn side(&self) -> Option<Side> {
         match self {
-            Self::Mismatch { .. } => None,
+            Self::NotExec { .. } | Self::NotPortForward { .. } => None,
             Self::Exec { side, .. } | Self::PortForward { side, .. } => Some(*side),
         }
     }
@@ -63,9 +74,19 @@ impl TranslateError {
     /// True if the client failed before it had ended its session in an orderly way.
     pub(super) fn is_lost_client(&self) -> bool {
         match self {
-            Self::Mismatch { .. } => false,
+            Self::NotExec { .. } | Self::NotPortForward { .. } => false,
             Self::Exec { side, error: exec::Error::Connection(error) } => *side == Side::Client && !error.is_farewell(),
             Self::Exec { side, .. } | Self::PortForward { side, .. } => *side == Side::Client,
         }
+    }
+}
+
+/// A protocol for people. Exec and legacy port-forward share names on the wire, and one of these is empty.
+fn named(protocol: Option<Protocol>) -> String {
+    let Some(protocol) = protocol else { return "no protocol that is known".to_owned() };
+    let purpose = if protocol.is_port_forward() { "port-forward" } else { "exec" };
+    match protocol.transport() {
+        transport if protocol.name().is_empty() => format!("{purpose} over {transport}"),
+        transport => format!("{purpose} over {transport} ({protocol})"),
     }
 }

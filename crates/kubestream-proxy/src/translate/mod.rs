@@ -6,38 +6,26 @@
 //! masks and base64.
 
 mod error;
-mod exec;
 mod forward;
+mod sessions;
 
 use std::pin::pin;
 
 use kubestream::exec::Streams;
 use kubestream::mux::{self, Multiplexer};
 use kubestream::upgrade::{Protocol, Upgraded};
-use kubestream::{exec as sessions, portforward};
+use kubestream::{exec, portforward};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::error::TranslateError;
 
-/// What a caller can set on a translation.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct TranslateConfig {
-    /// The settings of both connections. Default: `None`, which means [`mux::Config::default`] for port-forward and
-    /// [`mux::Config::exec`] for exec and attach.
-    pub mux: Option<mux::Config>,
-    /// The timeouts of exec and attach, for both sides.
-    pub exec: sessions::Options,
-    /// The timeouts and limits of port-forward, for both sides.
-    pub port_forward: portforward::Options,
-}
-
-/// Joins two connections whose handshakes are over, on any transports: exec and attach in any version, with the
-/// `streams` that the request asked for, or port-forward by any of its protocols.
+/// Joins two connections of exec or attach whose handshakes are over, in any version and on any transports. `streams`
+/// are those that the request asked for. `config` and `options` apply to both connections; [`mux::Config::exec`] has
+/// the defaults of exec.
 ///
 /// An end on one side becomes an end on the other side, and a status becomes a status, each in the form of that side's
 /// version. What one side's protocol cannot express does not reach the other side: over WebSocket stdin can end from v5
-/// only, and legacy port-forward has no half-close.
+/// only.
 ///
 /// If the backend fails, the client's session ends with an InternalError, as behind a kube-apiserver. If the client
 /// goes away, all of its stdin is passed on first. Then the connection to the backend ends in the same way as the
@@ -46,42 +34,79 @@ pub struct TranslateConfig {
 /// It returns when both connections are closed.
 ///
 /// # Errors
-/// [`TranslateError`] says which side failed. The other side was told.
+/// [`TranslateError::NotExec`] if a side speaks another protocol. Otherwise [`TranslateError`] says which side failed,
+/// and the other side was told.
 ///
 /// # Cancel safety
 /// Dropping the future closes both connections.
-pub async fn translate<C, B>(
+pub async fn translate_exec<C, B>(
     client: Upgraded<C>,
     backend: Upgraded<B>,
     streams: Streams,
-    config: &TranslateConfig,
+    config: mux::Config,
+    options: &exec::Options,
 ) -> Result<(), TranslateError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let (from, to) = (client.protocol(), backend.protocol());
-    let forwards = |protocol: Option<Protocol>| protocol.is_some_and(Protocol::is_port_forward);
-    let executes = |protocol: Option<Protocol>| protocol.is_some_and(|protocol| protocol.version().is_some());
-    let is_forward = forwards(from) && forwards(to);
-    if !(is_forward || executes(from) && executes(to)) {
-        return Err(TranslateError::Mismatch { client: from, backend: to });
+    if ![from, to].iter().all(|protocol| protocol.is_some_and(|protocol| protocol.version().is_some())) {
+        return Err(TranslateError::NotExec { client: from, backend: to });
     }
-    let mux = match &config.mux {
-        Some(config) => config.clone(),
-        None if is_forward => mux::Config::default(),
-        None => mux::Config::exec(),
-    };
-    let (patience, linger) = (mux.flush_timeout, mux.linger);
-    let (near, near_driver) = Multiplexer::server(client, mux.clone());
-    let (far, far_driver) = Multiplexer::client(backend, mux);
-    let joined = async {
-        if is_forward {
-            forward::join(near, far, &config.port_forward, patience).await
-        } else {
-            exec::join(near, far, streams, &config.exec, linger).await
-        }
-    };
+    let linger = config.linger;
+    run(client, backend, config, async |near, far| sessions::join(near, far, streams, options, linger).await).await
+}
+
+/// Joins two connections of port-forward whose handshakes are over, by any of its protocols. `config` and `options`
+/// apply to both connections.
+///
+/// A forwarded connection that ends or fails on one side ends or fails on the other side. Legacy port-forward has no
+/// half-close, so an end that it cannot express does not reach the other side.
+///
+/// If the client goes away, what it had sent is passed on first. Then the connection to the backend ends in the same
+/// way as the client's connection did: in an orderly way or by a break.
+///
+/// It returns when both connections are closed.
+///
+/// # Errors
+/// [`TranslateError::NotPortForward`] if a side speaks another protocol. Otherwise [`TranslateError`] says which side
+/// failed, and the other side was told.
+///
+/// # Cancel safety
+/// Dropping the future closes both connections.
+pub async fn translate_port_forward<C, B>(
+    client: Upgraded<C>,
+    backend: Upgraded<B>,
+    config: mux::Config,
+    options: &portforward::Options,
+) -> Result<(), TranslateError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (from, to) = (client.protocol(), backend.protocol());
+    if ![from, to].iter().all(|protocol| protocol.is_some_and(Protocol::is_port_forward)) {
+        return Err(TranslateError::NotPortForward { client: from, backend: to });
+    }
+    let patience = config.flush_timeout;
+    run(client, backend, config, async |near, far| forward::join(near, far, options, patience).await).await
+}
+
+/// Runs both connections until they are closed, and what joins them.
+async fn run<C, B>(
+    client: Upgraded<C>,
+    backend: Upgraded<B>,
+    config: mux::Config,
+    join: impl AsyncFnOnce(Multiplexer, Multiplexer) -> Result<(), TranslateError>,
+) -> Result<(), TranslateError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (near, near_driver) = Multiplexer::server(client, config.clone());
+    let (far, far_driver) = Multiplexer::client(backend, config);
+    let joined = join(near, far);
     let (mut joined, mut near_driver, mut far_driver) = (pin!(joined), pin!(near_driver), Box::pin(far_driver));
     let (mut near_ended, mut far_ended) = (false, false);
     let joined = loop {
