@@ -20,7 +20,7 @@ use kubestream::unstable::wire::spdy::CodecError;
 use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use kubestream::upgrade::Upgraded;
 use quickcheck::{Arbitrary, Gen};
-use support::{peer, recording};
+use support::{any_frame, peer, recording};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -220,43 +220,8 @@ struct AnyFrame(Frame);
 
 impl Arbitrary for AnyFrame {
     fn arbitrary(g: &mut Gen) -> Self {
-        let id = StreamId::new(u32::arbitrary(g));
-        let fin = bool::arbitrary(g);
-        Self(match u8::arbitrary(g) % 12 {
-            0 => Frame::SynStream {
-                id,
-                associated: StreamId::new(u32::arbitrary(g)),
-                priority: u8::arbitrary(g) % 8,
-                slot: u8::arbitrary(g),
-                fin,
-                unidirectional: bool::arbitrary(g),
-                headers: any_headers(g),
-            },
-            1 => Frame::SynReply { id, fin, headers: any_headers(g) },
-            2 => Frame::Headers { id, fin, headers: any_headers(g) },
-            3 => Frame::RstStream { id, status: RstStatus::new(u32::arbitrary(g)) },
-            4 => Frame::GoAway { last_good: id, status: GoAwayStatus::new(u32::arbitrary(g)) },
-            5 => Frame::WindowUpdate { id, delta: u32::arbitrary(g) >> 1 },
-            6 => Frame::Ping(u32::arbitrary(g)),
-            7 => {
-                let entries = (0..usize::arbitrary(g) % 64)
-                    .map(|_| Setting::new(u8::arbitrary(g), SettingId::new(u32::arbitrary(g) >> 8), u32::arbitrary(g)));
-                Frame::Settings(Settings::new(fin, entries.collect()))
-            }
-            // Short payloads are copied out of the read buffer, and long ones are slices of it.
-            8 => Frame::Data { id, fin, data: vec![u8::arbitrary(g); usize::arbitrary(g) % 70_000].into() },
-            _ => Frame::Data { id, fin, data: Vec::arbitrary(g).into() },
-        })
+        Self(any_frame(g, |g| String::arbitrary(g).chars().take(20).collect()))
     }
-}
-
-fn any_headers(g: &mut Gen) -> Headers {
-    let mut headers = Headers::new();
-    for _ in 0..u8::arbitrary(g) % 8 {
-        let name: String = String::arbitrary(g).chars().take(20).collect();
-        headers.append(&name, &Vec::arbitrary(g));
-    }
-    headers
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //!
 //! Expects only what the sessions and the model must fulfil. The tests say what else is right.
 
+mod any_frame;
 pub mod breaks;
 pub mod connection;
 pub mod fragment;
@@ -28,6 +29,8 @@ use kubestream_proxy::{TranslateError, translate_exec, translate_port_forward};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+pub use any_frame::any_frame;
 
 pub type DriverTask = JoinHandle<Result<(), ConnectionError>>;
 
