@@ -18,6 +18,7 @@ mod scenario;
 mod spoken;
 mod terminal;
 mod transfer;
+mod transports;
 mod windows;
 mod wire;
 

@@ -9,7 +9,9 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, hop_before, in_the_container_of, model_of, server_for};
-use kubestream_interop::{Ended, Input, Peer, Scratch, app, digest, kubectl, pattern, run, within};
+use kubestream_interop::{
+    Ended, Input, Peer, Scratch, app, digest, kubectl, over_both_transports, pattern, run, within,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
@@ -400,25 +402,8 @@ async fn a_container_with_tar_alone(transport: &str) {
     assert_eq!(fs::read(&there).expect("a file"), b"up");
 }
 
-/// Makes a test of each case over each transport.
-macro_rules! over_both_transports {
-    ($($case:ident),* $(,)?) => {
-        mod over_websocket {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case("websocket").await;
-            })*
-        }
-        mod over_spdy {
-            $(#[tokio::test]
-            async fn $case() {
-                super::$case("spdy").await;
-            })*
-        }
-    };
-}
-
 over_both_transports! {
+    over_websocket: "websocket", over_spdy: "spdy";
     a_tree_there_and_back,
     a_large_file_there_and_back,
     gos_servers_carry_it_as_well,

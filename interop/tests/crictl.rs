@@ -7,7 +7,8 @@ use std::process::Stdio;
 
 use kubestream_interop::matrix::{self, Foreign, Over, Proof, client_of};
 use kubestream_interop::{
-    Ended, Input, Runtime, Terminal, binary, closed_port, digest, echo, gone, pattern, run, runs, within,
+    Ended, Input, Runtime, Terminal, binary, closed_port, digest, echo, gone, over_both_transports, pattern, run, runs,
+    within,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -334,34 +335,23 @@ async fn logs_are_followed_to_the_containers_end() {
     assert_eq!(tool.says(&["logs", "--tail", "1", &container]).await, "3");
 }
 
-/// Makes a test of each case over each transport.
-macro_rules! over_both_transports {
-    ($($case:ident: $proves:literal over $spdy:ident and $websocket:ident),* $(,)?) => {
-        mod over_spdy {
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = super::proves($proves, super::Over::$spdy);
-                super::$case(super::Tool::new("spdy").await).await;
-            })*
-        }
-        mod over_websocket {
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = super::proves($proves, super::Over::$websocket);
-                super::$case(super::Tool::new("websocket").await).await;
-            })*
-        }
-    };
+async fn begin((transport, over): (&'static str, Over), cases: &str) -> (Proof, Tool) {
+    (proves(cases, over), Tool::new(transport).await)
 }
 
 over_both_transports! {
-    outputs_stay_apart_and_an_exit_code_is_an_error_that_says_it: "outputs apart; exit codes 0, 1, 7, 255, as words; a command that does not exist" over SpdyV4 and WebSocketV5,
-    ten_megabytes_of_stdin_come_back_to_their_end: "10 MB there and back; the end of stdin" over SpdyV4 and WebSocketV5,
-    the_tail_of_a_fast_exit_is_never_lost: "3 MB and exit 7" over SpdyV4 and WebSocketV5,
-    a_terminal_has_its_size_its_keys_and_its_end: "exec -it with its sizes, keys and ctrl-D" over SpdyV4 and WebSocketV5,
-    a_terminal_that_goes_away_takes_the_command_with_it: "a terminal that goes away" over SpdyV4 and WebSocketV5,
-    attached_each_line_comes_back_on_both_outputs: "attach -i" over SpdyV4 and WebSocketV5,
-    attached_to_a_terminal_it_has_its_size_and_ends_with_the_container: "attach -it" over SpdyV4 and WebSocketV5,
+    over_spdy: ("spdy", Over::SpdyV4), over_websocket: ("websocket", Over::WebSocketV5);
+    outputs_stay_apart_and_an_exit_code_is_an_error_that_says_it: "outputs apart; exit codes 0, 1, 7, 255, as words; a command that does not exist",
+    ten_megabytes_of_stdin_come_back_to_their_end: "10 MB there and back; the end of stdin",
+    the_tail_of_a_fast_exit_is_never_lost: "3 MB and exit 7",
+    a_terminal_has_its_size_its_keys_and_its_end: "exec -it with its sizes, keys and ctrl-D",
+    a_terminal_that_goes_away_takes_the_command_with_it: "a terminal that goes away",
+    attached_each_line_comes_back_on_both_outputs: "attach -i",
+    attached_to_a_terminal_it_has_its_size_and_ends_with_the_container: "attach -it",
+}
+
+over_both_transports! {
+    forwarded_over_spdy: ("spdy", Over::Forward), forwarded_through_the_tunnel: ("websocket", Over::Tunnel);
     a_forward_carries_many_and_outlives_a_port_that_is_refused:
-        "10 MB there and back; 50 connections at a time; a refused port does not end the forward; ctrl-C" over Forward and Tunnel,
+        "10 MB there and back; 50 connections at a time; a refused port does not end the forward; ctrl-C",
 }

@@ -4,7 +4,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
-use kubestream_interop::{Ended, Input, Peer, Scratch, Terminal, digest, gone, kubectl, pattern, run, runs, within};
+use kubestream_interop::{
+    Ended, Input, Peer, Scratch, Terminal, digest, gone, kubectl, over_both_transports, pattern, run, runs, within,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -315,29 +317,12 @@ async fn it_is_what_it_was_told_to_be(cluster: Cluster) {
     assert!(upgrades.try_recv().is_err(), "one upgrade, and no fallback");
 }
 
-/// Makes a test of each case over each transport.
-macro_rules! over_both_transports {
-    ($($case:ident: $proves:literal),* $(,)?) => {
-        mod over_websocket {
-            use super::{Cluster, Transport};
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = Transport::WebSocket.proves($proves);
-                super::$case(Cluster::new(Transport::WebSocket)).await;
-            })*
-        }
-        mod over_spdy {
-            use super::{Cluster, Transport};
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = Transport::Spdy.proves($proves);
-                super::$case(Cluster::new(Transport::Spdy)).await;
-            })*
-        }
-    };
+async fn begin(transport: Transport, cases: &str) -> (Proof, Cluster) {
+    (transport.proves(cases), Cluster::new(transport))
 }
 
 over_both_transports! {
+    over_websocket: Transport::WebSocket, over_spdy: Transport::Spdy;
     stdout_and_stderr_stay_apart_and_the_exit_code_is_the_commands: "outputs apart",
     every_exit_code_arrives: "exit codes 0, 1, 7, 126, 255",
     a_signal_is_an_exit_code_above_128: "a signal as exit code",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves};
-use kubestream_interop::{Peer, Scratch, closed_port, digest, kubectl, pattern, within};
+use kubestream_interop::{Peer, Scratch, closed_port, digest, kubectl, over_both_transports, pattern, within};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -144,27 +144,12 @@ async fn thousands_one_after_another_and_one_of_twenty_megabytes(websockets: boo
     assert_eq!(digest(&back), sum);
 }
 
-/// Makes a test of each case over each transport.
-macro_rules! over_both_transports {
-    ($($case:ident: $proves:literal),* $(,)?) => {
-        mod through_the_tunnel {
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = super::proof(true, $proves);
-                super::$case(true).await;
-            })*
-        }
-        mod over_spdy {
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = super::proof(false, $proves);
-                super::$case(false).await;
-            })*
-        }
-    };
+async fn begin(websockets: bool, cases: &str) -> (Proof, bool) {
+    (proof(websockets, cases), websockets)
 }
 
 over_both_transports! {
+    through_the_tunnel: true, over_spdy: false;
     two_hundred_downloads_at_once_are_whole: "200 connections at a time of 1 MB; half-close",
     a_refused_port_does_not_end_the_forward: "a refused port does not end the forward",
     thousands_one_after_another_and_one_of_twenty_megabytes: "5,000 connections one after another; 20 MB there and back",

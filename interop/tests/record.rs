@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use kubestream_interop::matrix::{Foreign, NODE, Over, Proof, client_of, proves, reader_of};
-use kubestream_interop::{Ended, Input, Peer, Scratch, asciinema, digest, kubectl, pattern, run, within};
+use kubestream_interop::{
+    Ended, Input, Peer, Scratch, asciinema, digest, kubectl, over_both_transports, pattern, run, within,
+};
 use pty_process::{Pty, Size};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -224,26 +226,12 @@ async fn what_is_typed_is_there_where_it_is_asked_for(websockets: bool) {
     assert_eq!(cast.header["title"], "attach default/demo/main");
 }
 
-macro_rules! over_both_transports {
-    ($($case:ident: $proves:literal),* $(,)?) => {
-        mod websocket {
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = super::proof(true, $proves);
-                super::$case(true).await;
-            })*
-        }
-        mod spdy {
-            $(#[tokio::test]
-            async fn $case() {
-                let _proof = super::proof(false, $proves);
-                super::$case(false).await;
-            })*
-        }
-    };
+async fn begin(websockets: bool, cases: &str) -> (Proof, bool) {
+    (proof(websockets, cases), websockets)
 }
 
 over_both_transports! {
+    websocket: true, spdy: false;
     both_outputs_are_there_in_their_order: "both outputs in their order",
     megabytes_of_text_are_all_there: "3 MB of two-byte characters and exit 7",
     a_terminal_is_there_with_its_sizes: "exec -it with a resize",
