@@ -14,7 +14,7 @@ use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Connection, Error, MAX_REASON_LEN, PortForward, PortForwardServer};
 use kubestream::unstable::wire::spdy::Frame;
-use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::upgrade::{Protocol, Upgraded, Version};
 use kubestream::{ConnectionError, Initiator};
 use support::fragment::Fragmented;
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
@@ -221,6 +221,11 @@ async fn a_connection_that_speaks_something_else_forwards_nothing() {
     let (mux, _driver) = support::client(near, Config::default());
     assert!(matches!(PortForward::new(mux.clone()), Err(Error::NotPortForward(None))));
     assert!(matches!(PortForwardServer::new(mux), Err(Error::NotPortForward(None))));
+    let spoken = Protocol::SpdyExec(Version::V4);
+    assert_eq!(
+        Error::NotPortForward(Some(spoken)).to_string(),
+        "the connection was not upgraded to port-forward: it speaks exec over SPDY (v4.channel.k8s.io)"
+    );
 }
 
 /// Our client and a server played by the test that has accepted one connection.
