@@ -5,10 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::BytesMut;
-use kubestream::mux::CloseReason;
 use kubestream::mux::WebSocketConfig;
 use kubestream::unstable::wire::websocket::{Decoder, Piece, close_payload, encode_head, mask};
-use kubestream::unstable::wire::websocket::{Fault, WebSocketError};
+use kubestream::unstable::wire::websocket::{CloseReason, Fault, WebSocketError};
 use quickcheck::quickcheck;
 use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, frame};
 

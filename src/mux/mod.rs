@@ -104,7 +104,6 @@ mod waiters;
 
 pub use crate::session::Config;
 pub use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus, StreamId};
-pub use crate::wire::websocket::CloseReason;
 pub use crate::wire::{FlowControl, HeaderCompression, Malformed, SpdyConfig, WebSocketConfig};
 pub use driver::Driver;
 pub use incoming::Incoming;

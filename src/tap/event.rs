@@ -11,7 +11,6 @@ use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::ConnectionError;
 use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
 use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus};
-use crate::wire::websocket::CloseReason;
 use bytes::Bytes;
 
 use super::side::Side;
@@ -74,8 +73,10 @@ pub enum TapEvent {
     Close {
         /// The side that sent it.
         side: Side,
-        /// The code and the text, if the Close has any.
-        reason: Option<CloseReason>,
+        /// The code, if the Close has one (RFC 6455 §7.4).
+        code: Option<u16>,
+        /// The reason, for people. It may be empty.
+        reason: String,
     },
     /// The bytes of a side have ended: [`Tap::end`](super::Tap::end) was called.
     Over {

@@ -171,7 +171,8 @@ impl Tap {
                     let normal = reason.as_ref().is_some_and(|reason| reason.code == NORMAL);
                     session.finish(normal && self.sources[side].is_between_frames(), &mut self.events);
                 }
-                self.events.push_back(TapEvent::Close { side, reason });
+                let (code, reason) = reason.map(|reason| (reason.code, reason.reason)).unzip();
+                self.events.push_back(TapEvent::Close { side, code, reason: reason.unwrap_or_default() });
             }
             Said::Nothing => {}
         }
