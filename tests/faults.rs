@@ -192,7 +192,7 @@ async fn without_linger_what_is_queued_still_goes_out() {
 fn a_silent_connection_opens_nothing() {
     let now = std::time::Instant::now();
     let mut c = Connection::new(Role::Client, Config::default(), now);
-    c.silence(StreamError::Hushed);
+    c.silence(StreamError::SessionEnded);
     let mut n = 0;
     for _ in 0..1000 {
         if let Ok(Some(id)) = c.open(Headers::new()) {
@@ -205,12 +205,12 @@ fn a_silent_connection_opens_nothing() {
 }
 
 #[test]
-fn a_hushed_client_reads_on_however_often_it_is_pinged() {
+fn a_client_with_the_status_reads_on_however_often_it_is_pinged() {
     let now = std::time::Instant::now();
     let mut c = Connection::new(Role::Client, Config::default(), now);
     let err = c.open(Headers::new()).unwrap().unwrap();
     let out = c.open(Headers::new()).unwrap().unwrap();
-    c.hush_after(err, false);
+    c.stop_sending_after(err, false);
     while c.poll_frame(now).is_some() {}
     c.receive(reply(err.get()), now);
     c.receive(reply(out.get()), now);
@@ -349,11 +349,11 @@ async fn stuck(how: usize) {
     assert!(r.is_ok());
 }
 #[tokio::test(start_paused = true)]
-async fn a_hushed_client_ends_well_though_its_flush_is_stuck() {
+async fn a_client_with_the_status_ends_well_though_its_flush_is_stuck() {
     stuck(1).await
 }
 #[tokio::test(start_paused = true)]
-async fn a_hushed_client_ends_well_though_its_flush_fails() {
+async fn a_client_with_the_status_ends_well_though_its_flush_fails() {
     stuck(2).await
 }
 

@@ -439,7 +439,7 @@ fn exec_client(despite_reset: bool) -> (End, u32, u32) {
     let (status, stdin) = (client.opens(), client.opens());
     client.says();
     client.gets_all([reply(status), reply(stdin)]);
-    client.connection.hush_after(id(status), despite_reset);
+    client.connection.stop_sending_after(id(status), despite_reset);
     (client, status, stdin)
 }
 
@@ -451,7 +451,7 @@ fn after_the_last_word_nothing_is_said_and_all_is_read() {
     client.gets(data(status, "{}"));
     assert!(client.connection.is_silent());
     assert_eq!((client.says(), client.connection.has_output()), (vec![], false), "what waited is dropped");
-    assert!(matches!(client.connection.write(id(stdin), "x".into()), Err(StreamError::Hushed)));
+    assert!(matches!(client.connection.write(id(stdin), "x".into()), Err(StreamError::SessionEnded)));
 
     // No frame, timer or call makes it write again.
     client.gets_all([Frame::Ping(4), initial_window(1), window_update(0, 0), syn(2), syn(2)]);

@@ -39,7 +39,7 @@ enum Step {
     Release { stream: u8 },
     Read { stream: u8, pieces: u8 },
     Prioritise { stream: u8, priority: u8 },
-    HushAfter { stream: u8, despite_reset: bool },
+    StopSendingAfter { stream: u8, despite_reset: bool },
     Ping,
     GoAway,
     RefuseStreams,
@@ -214,8 +214,8 @@ impl Run {
             Step::Prioritise { stream, priority } => {
                 self.pick(stream).into_iter().for_each(|id| self.connection.set_priority(id, priority));
             }
-            Step::HushAfter { stream, despite_reset } => {
-                self.pick(stream).into_iter().for_each(|id| self.connection.hush_after(id, despite_reset));
+            Step::StopSendingAfter { stream, despite_reset } => {
+                self.pick(stream).into_iter().for_each(|id| self.connection.stop_sending_after(id, despite_reset));
             }
             Step::Ping => drop(self.connection.ping()),
             Step::GoAway => self.connection.go_away(),

@@ -89,11 +89,11 @@ impl Reader {
 
     /// Adds the messages that follow from the end of the connection: an orderly end is the FIN of all streams.
     pub(super) fn end(&self, ended: &ConnectionError, said: &mut VecDeque<Message>) {
-        let farewell = match self.role {
+        let orderly = match self.role {
             Role::Client => matches!(ended, ConnectionError::Closed),
-            Role::Server => ended.is_farewell(),
+            Role::Server => ended.is_orderly_end(),
         };
-        if farewell {
+        if orderly {
             let channels = (0..=u8::MAX).zip(&self.channels[..]).take(self.count);
             let open = channels.filter(|(number, channel)| self.hears(*number) && !channel.all);
             said.extend(open.map(|(number, _)| Message::fin(id_of(number))));

@@ -57,7 +57,7 @@ impl Multiplexer {
             let stream = stream?;
             if kind == StreamType::Error {
                 // v1's servers reset the error stream as soon as all streams are made, but still send the error on it.
-                self.hush_after(stream.id(), version == Version::V1);
+                self.stop_sending_after(stream.id(), version == Version::V1);
             }
             streams.push((kind, stream, false));
         }
@@ -460,7 +460,7 @@ impl RemoteStdin {
     /// Sends bytes without a copy. Waits while too many bytes are queued before them.
     ///
     /// # Errors
-    /// [`StreamError::Hushed`] once the command has ended, [`StreamError::Reset`] if the server closed stdin, or the
+    /// [`StreamError::SessionEnded`] once the command has ended, [`StreamError::Reset`] if the server closed stdin, or the
     /// error that the connection ended with.
     ///
     /// # Cancel safety
@@ -551,7 +551,7 @@ impl Resizer {
     /// Sends a size.
     ///
     /// # Errors
-    /// [`StreamError::Hushed`] once the command has ended, or the error that the stream or the connection ended with.
+    /// [`StreamError::SessionEnded`] once the command has ended, or the error that the stream or the connection ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, nothing was sent.

@@ -71,8 +71,8 @@ impl Multiplexer {
             if role == Role::Client { streams } else { Vec::new() }
         });
         match carrier.last_word() {
-            Some((stream, true)) => connection.hush_after_all(stream),
-            Some((stream, false)) => connection.hush_after(stream, false),
+            Some((stream, true)) => connection.stop_sending_after_all(stream),
+            Some((stream, false)) => connection.stop_sending_after(stream, false),
             None => {}
         }
         let shared = Shared::new(connection, given, carrier.half_closes());
@@ -132,7 +132,7 @@ impl Multiplexer {
     pub async fn accept(&self) -> Option<Result<Incoming, ConnectionError>> {
         let (id, headers) = match self.shared.wait(Line::Accept, State::poll_accept).await {
             Ok(accepted) => accepted,
-            Err(error) if error.is_farewell() => return None,
+            Err(error) if error.is_orderly_end() => return None,
             Err(error) => return Some(Err(error)),
         };
         Some(Ok(Incoming::new(StreamRef::new(&self.shared, id), headers)))
@@ -230,8 +230,8 @@ impl Multiplexer {
         })
     }
 
-    pub(crate) fn hush_after(&self, stream: StreamId, despite_reset: bool) {
-        self.shared.with(|state| state.connection.hush_after(stream, despite_reset));
+    pub(crate) fn stop_sending_after(&self, stream: StreamId, despite_reset: bool) {
+        self.shared.with(|state| state.connection.stop_sending_after(stream, despite_reset));
     }
 
     pub(crate) fn refuse_streams(&self) {

@@ -312,7 +312,7 @@ impl State {
         let unsent = unsent.filter(|_| !self.connection.is_going_away());
         let outcome = match self.connection.error() {
             None | Some(ConnectionError::Closed) => unsent.map_or(Ok(()), Err),
-            Some(error) if error.is_farewell() && self.connection.role() == Role::Server => Ok(()),
+            Some(error) if error.is_orderly_end() && self.connection.role() == Role::Server => Ok(()),
             Some(error) => Err(error.clone()),
         };
         self.outcome.get_or_insert(outcome).clone()

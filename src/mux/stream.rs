@@ -270,7 +270,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// [`StreamError::Finished`] after [`finish`](Self::finish), [`StreamError::Reset`] if the peer reset the stream,
-    /// [`StreamError::Hushed`] after a remote command has ended, or the error that the connection ended with.
+    /// [`StreamError::SessionEnded`] after a remote command has ended, or the error that the connection ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes were queued.

@@ -109,7 +109,7 @@ pub struct Connection {
     /// The stream with the peer's last word. Once DATA has arrived on it, this end sends nothing more.
     pub(super) last_word: Option<LastWord>,
     /// The status of the GOAWAY at an orderly end.
-    pub(super) farewell: GoAwayStatus,
+    pub(super) goodbye: GoAwayStatus,
     /// Why this end sends nothing more, although it still reads from the peer. `None` while it sends messages.
     pub(super) silence: Option<StreamError>,
     /// A stream whose DATA is held back until the other streams have been sent to their end, and those streams.
@@ -155,7 +155,7 @@ impl Connection {
             controls: VecDeque::new(),
             ready: Default::default(),
             last_word: None,
-            farewell: GoAwayStatus::OK,
+            goodbye: GoAwayStatus::OK,
             silence: None,
             held_behind: None,
             last_message: None,
@@ -307,7 +307,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`StreamError::Finished`] after [`finish`](Self::finish) or [`reset`](Self::reset), [`StreamError::Reset`] after
-    /// a reset by the peer, [`StreamError::Hushed`] after the peer's last word (in a session, its status), or the error
+    /// a reset by the peer, [`StreamError::SessionEnded`] after the peer's last word (in a session, its status), or the error
     /// that the connection ended with.
     pub fn write(&mut self, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
         self.write_within(self.config.send_buffer, id, data)

@@ -79,7 +79,7 @@ impl Connection {
     ///
     /// `despite_reset`: a reset of the stream does not end it. Servers of exec v1 reset their error
     /// stream as soon as it is opened, and still send the error on it.
-    pub fn hush_after(&mut self, id: StreamId, despite_reset: bool) {
+    pub fn stop_sending_after(&mut self, id: StreamId, despite_reset: bool) {
         let known = self.last_word.filter(|word| word.id == id);
         let fresh = LastWord { id, despite_reset, is_last: false, begun: false };
         self.last_word = Some(LastWord { despite_reset, ..known.unwrap_or(fresh) });
@@ -87,7 +87,7 @@ impl Connection {
 
     /// Makes DATA on this stream the peer's last word, on a transport that keeps the order of all streams. After it nothing is missing,
     /// however the connection ends.
-    pub(crate) fn hush_after_all(&mut self, id: StreamId) {
+    pub(crate) fn stop_sending_after_all(&mut self, id: StreamId) {
         self.last_word = Some(LastWord { id, despite_reset: false, is_last: true, begun: false });
     }
 
@@ -117,20 +117,20 @@ impl Connection {
         self.silence.is_some()
     }
 
-    /// Whether this end has stopped sending because of the peer's last word. Then nothing that matters is missing, however the connection
-    /// ends.
-    pub(crate) fn is_hushed(&self) -> bool {
-        matches!(self.silence, Some(StreamError::Hushed))
+    /// Whether this end has stopped sending because the peer's last word has arrived. Then nothing that matters is missing, however the
+    /// connection ends.
+    pub(crate) fn session_has_ended(&self) -> bool {
+        matches!(self.silence, Some(StreamError::SessionEnded))
     }
 
     /// Marks the coming end as a failure for a peer that waits for a result: GOAWAY will say INTERNAL_ERROR.
     pub(crate) fn abandon(&mut self) {
-        self.farewell = GoAwayStatus::INTERNAL_ERROR;
+        self.goodbye = GoAwayStatus::INTERNAL_ERROR;
     }
 
     /// Takes back [`abandon`](Self::abandon): GOAWAY will say OK.
     pub(crate) fn keep_promise(&mut self) {
-        self.farewell = GoAwayStatus::OK;
+        self.goodbye = GoAwayStatus::OK;
     }
 
     /// Closes in good order: no new streams are opened, everything queued is sent, and GOAWAY is sent last.
@@ -227,13 +227,13 @@ impl Connection {
             }
         }
         // A client that has stopped sending because it has the peer's last word still sends a goodbye.
-        let leaves = self.is_hushed() && !failed && self.role == Role::Client;
+        let leaves = self.session_has_ended() && !failed && self.role == Role::Client;
         self.last_message = leaves.then_some(Message::Goodbye { last_good: self.last_taken, status: GoAwayStatus::OK });
         self.events.push_back(Event::Closed);
     }
 
     /// Answers the peer's goodbye. The answer is sent at once, without queued messages, since the peer reads nothing else.
-    pub(crate) fn answer_farewell(&mut self) {
+    pub(crate) fn answer_goodbye(&mut self) {
         if self.is_closed() {
             return;
         }
@@ -270,7 +270,7 @@ impl Connection {
     fn lacks_nothing(&self) -> bool {
         match self.gone_away {
             Some((_, status)) => status == GoAwayStatus::OK,
-            None => self.is_hushed() && !self.is_owed(),
+            None => self.session_has_ended() && !self.is_owed(),
         }
     }
 
@@ -282,7 +282,7 @@ impl Connection {
     /// Whether `error` is a Close after which nothing that matters is missing, although it need not be a goodbye.
     pub(crate) fn has_all_but(&self, error: &ConnectionError) -> bool {
         let is_close = matches!(error, ConnectionError::PeerClosed { .. });
-        is_close && self.is_hushed() && (error.is_farewell() || !self.is_owed())
+        is_close && self.session_has_ended() && (error.is_orderly_end() || !self.is_owed())
     }
 
     /// Whether a reader waits for the end of a stream, and the end has not arrived.
@@ -403,7 +403,7 @@ impl Connection {
         let Some(word) = self.last_word.as_mut().filter(|word| word.id == id) else { return };
         word.begun = true;
         if !self.windows {
-            self.silence(StreamError::Hushed);
+            self.silence(StreamError::SessionEnded);
         }
     }
 
@@ -412,7 +412,7 @@ impl Connection {
     pub(super) fn heard_all_of(&mut self) {
         let ended = |word: LastWord| self.streams.get(&word.id).is_none_or(|stream| stream.end.is_some());
         if self.last_word.is_some_and(|word| word.begun && ended(word)) && !(self.windows && self.is_owed()) {
-            self.silence(StreamError::Hushed);
+            self.silence(StreamError::SessionEnded);
         }
     }
 }
@@ -432,7 +432,7 @@ mod tests {
         let now = Instant::now();
         let mut client = Connection::new(Role::Client, Config::default(), now);
         let id = client.open(Headers::new()).unwrap().unwrap();
-        client.hush_after(id, false);
+        client.stop_sending_after(id, false);
         while client.poll_frame(now).is_some() {}
         client.receive(Frame::SynReply { id, fin: false, headers: Headers::new() }, now);
         client.receive(Frame::Data { id, fin: true, data: Bytes::from_static(b"{}") }, now);

@@ -31,7 +31,8 @@ pub enum ConnectionError {
     #[error("connection lost: the peer closed it without sending GOAWAY or a WebSocket Close")]
     Lost,
     /// The peer sent a WebSocket Close that is not an orderly end. For a client only Close 1000 is an orderly end, as
-    /// for client-go. For a server this may still be its client's goodbye: see [`is_farewell`](Self::is_farewell).
+    /// for client-go. A server also accepts other codes as its client's goodbye: see
+    /// [`is_orderly_end`](Self::is_orderly_end).
     #[error("the peer closed the connection{}{}",
         code.map(|code| format!(" with code {code}")).unwrap_or_default(),
         if reason.is_empty() { String::new() } else { format!(": {reason:?}") })]
@@ -120,9 +121,11 @@ impl ConnectionError {
         }
     }
 
-    /// Whether a server may take this for its client's goodbye: the client has ended the connection in good order.
+    /// Whether the connection ended in good order, as a server sees it: [`Closed`](Self::Closed), or its client's
+    /// WebSocket Close with 1000, with 1001 or without a code. For a client only [`Closed`](Self::Closed) is an orderly
+    /// end.
     #[must_use]
-    pub fn is_farewell(&self) -> bool {
+    pub fn is_orderly_end(&self) -> bool {
         matches!(self, Self::Closed | Self::PeerClosed { code: None | Some(codes::NORMAL | codes::GOING_AWAY), .. })
     }
 
@@ -183,10 +186,10 @@ pub enum StreamError {
     /// end stdin only from v5 on, and a client of legacy port-forward cannot half-close.
     #[error("the protocol has no half-close: the peer cannot be told")]
     NoHalfClose,
-    /// The remote command has ended, so nothing reads what is written now.
-    /// [`SendHalf::send`](crate::mux::SendHalf::send) returns this after the session's status has arrived.
+    /// The remote command has ended, so nothing more can be sent. A client's writes fail with this once the session's
+    /// status has arrived.
     #[error("the remote command has ended")]
-    Hushed,
+    SessionEnded,
     /// The whole connection failed.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
@@ -197,7 +200,7 @@ impl StreamError {
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
-            Self::Reset(_) | Self::Broken(_) | Self::Hushed => Initiator::Remote,
+            Self::Reset(_) | Self::Broken(_) | Self::SessionEnded => Initiator::Remote,
             Self::Finished | Self::NoHalfClose | Self::Stalled { .. } => Initiator::User,
             Self::Connection(error) => error.initiator(),
         }
@@ -209,7 +212,7 @@ impl From<StreamError> for io::Error {
         let kind = match &error {
             StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
             StreamError::Broken(_) => io::ErrorKind::InvalidData,
-            StreamError::Finished | StreamError::Hushed => io::ErrorKind::BrokenPipe,
+            StreamError::Finished | StreamError::SessionEnded => io::ErrorKind::BrokenPipe,
             StreamError::NoHalfClose => io::ErrorKind::Unsupported,
             StreamError::Stalled { .. } => io::ErrorKind::TimedOut,
             StreamError::Connection(error) => error.kind(),

@@ -76,7 +76,7 @@ impl Connection {
     pub(crate) fn peer_said_goodbye(&self) -> bool {
         match self.error() {
             Some(ConnectionError::Closed) => matches!(self.gone_away, Some((_, GoAwayStatus::OK))),
-            Some(error) => error.is_farewell(),
+            Some(error) => error.is_orderly_end(),
             None => false,
         }
     }

@@ -109,7 +109,7 @@ impl Connection {
         if self.is_closed() {
             return;
         }
-        if self.is_hushed() {
+        if self.session_has_ended() {
             self.last_message = Some(Message::Ping(self.take_ping_id()));
         } else if !self.is_silent() {
             self.keepalive_ping();

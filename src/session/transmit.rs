@@ -85,7 +85,7 @@ impl Connection {
                 return Some(message);
             }
             // GOAWAY is the last message, because Go's peers read nothing after it.
-            let goaway = Message::Goodbye { last_good: self.last_taken, status: self.farewell };
+            let goaway = Message::Goodbye { last_good: self.last_taken, status: self.goodbye };
             self.close(ConnectionError::Closed);
             return Some(goaway);
         }

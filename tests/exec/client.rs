@@ -404,11 +404,11 @@ async fn once_the_status_is_there_no_byte_leaves_any_more() {
     peer.say(data(1, EXIT_3)).await;
     until(|| stdin.flush().now_or_never().is_some_and(|flushed| flushed.is_err()) || mux.stats().unread > 0).await;
     let late = stdin.send(Bytes::from_static(b"late")).await.unwrap_err();
-    assert!(matches!(late, StreamError::Hushed), "{late:?}");
+    assert!(matches!(late, StreamError::SessionEnded), "{late:?}");
     let late = stdin.write_all(b"late").await.unwrap_err();
     assert_eq!(late.kind(), std::io::ErrorKind::BrokenPipe);
     let late = resize.resize(TerminalSize { width: 80, height: 24 }).await.unwrap_err();
-    assert!(matches!(late, StreamError::Hushed));
+    assert!(matches!(late, StreamError::SessionEnded));
 
     // Nothing that the server sends and nothing that is dropped causes a write: no echo, FIN, reset, WINDOW_UPDATE or
     // GOAWAY.
@@ -462,7 +462,7 @@ async fn stdin_that_was_queued_when_the_status_came_is_dropped() {
         peer.say(frame).await;
     }
     assert_eq!(exec.wait().await.unwrap(), ExitStatus::Code(3));
-    assert!(matches!(writer.await.unwrap(), StreamError::Hushed));
+    assert!(matches!(writer.await.unwrap(), StreamError::SessionEnded));
 
     // The server reads only what was on its way, and then the end.
     drop((exec, mux));

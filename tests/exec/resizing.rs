@@ -195,6 +195,6 @@ async fn a_size_after_the_end_of_the_command_goes_nowhere() {
     process.exit(ExitStatus::Success).await.unwrap();
     exec.wait().await.unwrap();
     let late = resize.resize(size(1, 1)).await.unwrap_err();
-    assert!(matches!(late, StreamError::Hushed), "{late:?}");
+    assert!(matches!(late, StreamError::SessionEnded), "{late:?}");
     assert_eq!(late.initiator(), Initiator::Remote);
 }

@@ -272,9 +272,9 @@ async fn nothing_is_written_once_the_status_has_come() {
     assert_eq!(peer.hear().await, Some((BINARY, b"\x04{\"Width\":80,\"Height\":24}\n".to_vec())));
     peer.on(3, SUCCESS.as_bytes()).await;
     until(|| stdin.send(Bytes::from_static(b"x")).now_or_never().is_some_and(|sent| sent.is_err())).await;
-    assert!(matches!(stdin.send(Bytes::from_static(b"x")).await, Err(StreamError::Hushed)));
+    assert!(matches!(stdin.send(Bytes::from_static(b"x")).await, Err(StreamError::SessionEnded)));
     let size = TerminalSize { width: 81, height: 24 };
-    assert!(matches!(resize.resize(size).await, Err(StreamError::Hushed)));
+    assert!(matches!(resize.resize(size).await, Err(StreamError::SessionEnded)));
     peer.say(PING, b"are you there?").await;
     sleep(Duration::from_secs(300)).await;
     // Only what was typed while the status was on its way.

@@ -57,7 +57,7 @@ async fn a_status_that_came_before_its_stream_was_asked_for_is_the_last_word_too
     sleep(Duration::from_millis(10)).await;
     let mut exec = mux.exec(Streams::PIPES).await.unwrap();
     let typed = exec.stdin.as_mut().unwrap().send("x".into()).await;
-    assert!(matches!(typed, Err(StreamError::Hushed)), "{typed:?}");
+    assert!(matches!(typed, Err(StreamError::SessionEnded)), "{typed:?}");
     peer.say(PING, b"").await;
     sleep(Duration::from_secs(100)).await;
     assert!(peer.hear().now_or_never().is_none(), "nothing is written");
@@ -131,7 +131,7 @@ async fn a_handler_that_is_gone_without_a_word_is_no_success_in_any_version() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_closes_its_socket_on_the_status_has_had_it() {
-    for farewell in [false, true] {
+    for orderly in [false, true] {
         let (near, far) = duplex(64 * 1024);
         let (mux, driver) = exec_server(near, Subprotocol::V5);
         let process = mux.accept_exec(Streams::OUTPUT).await.unwrap();
@@ -142,14 +142,14 @@ async fn a_client_that_closes_its_socket_on_the_status_has_had_it() {
                     break;
                 }
             }
-            if farewell {
+            if orderly {
                 peer.close(1000).await;
             }
         });
         process.exit(ExitStatus::Success).await.unwrap();
         client.await.unwrap();
         let ended = driver.await.unwrap();
-        assert!(ended.is_ok() || !farewell, "{ended:?}");
+        assert!(ended.is_ok() || !orderly, "{ended:?}");
     }
 }
 

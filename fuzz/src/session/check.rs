@@ -25,7 +25,7 @@ impl Run {
         for at in 0..5 {
             assert!(heard.data[at].starts_with(&self.got[at]), "channel {at}: what was read was not sent");
             if self.finished[at] && self.role == Role::Server {
-                let said = heard.closed[at] || heard.farewell();
+                let said = heard.closed[at] || heard.goodbye();
                 assert!(said && heard.data[at] == self.got[at], "channel {at}: an end that was not sent");
             }
             if self.finished[at] && !self.ended {
@@ -41,7 +41,7 @@ impl Run {
                 assert!(!said.is_empty(), "{status:?} although none was sent");
             } else if wanted.contains(&true) {
                 // Before v4 a text does not show that it is complete.
-                assert!(heard.farewell(), "{status:?} although the outputs were cut");
+                assert!(heard.goodbye(), "{status:?} although the outputs were cut");
             }
             if status.success() {
                 let says = said.windows(7).any(|word| word == b"Success") || said.contains(&b'\\');
@@ -59,7 +59,7 @@ impl Run {
             _ => false,
         };
         if !malformed {
-            self.check_hush(&wire.said);
+            self.check_silence_after_status(&wire.said);
         }
     }
 
@@ -71,8 +71,8 @@ impl Run {
                     Some(Some((code, _))) => *code == 1000 || *code == 1001 && self.role == Role::Server,
                     None => false,
                 };
-                let hushed = self.role == Role::Client && !heard.data[3].is_empty();
-                assert!(orderly || hushed || self.ended, "an orderly end that was not sent");
+                let has_status = self.role == Role::Client && !heard.data[3].is_empty();
+                assert!(orderly || has_status || self.ended, "an orderly end that was not sent");
             }
             Err(ConnectionError::Malformed(error)) => {
                 let frame = matches!(&heard.end, End::Broken(broken) if error == broken);
@@ -174,19 +174,19 @@ impl Run {
 
     /// Checks that nothing is written after a status, because a Go server that is finishing would lose the tail of its
     /// output.
-    fn check_hush(&self, said: &[u8]) {
+    fn check_silence_after_status(&self, said: &[u8]) {
         if self.role == Role::Server {
             return;
         }
         let Some(last) = self.marks.last() else { return };
-        let hushes = |read: usize| !self.hear(&said[..read]).data[3].is_empty();
-        if !hushes(last.read) {
+        let has_status = |read: usize| !self.hear(&said[..read]).data[3].is_empty();
+        if !has_status(last.read) {
             return;
         }
         let (mut low, mut high) = (0, last.read);
         while low < high {
             let middle = low + (high - low) / 2;
-            if hushes(middle) {
+            if has_status(middle) {
                 high = middle;
             } else {
                 low = middle + 1;
@@ -290,7 +290,7 @@ pub(super) struct Heard {
 
 impl Heard {
     /// True if the peer has said goodbye.
-    fn farewell(&self) -> bool {
+    fn goodbye(&self) -> bool {
         matches!(&self.close, Some(None | Some((1000 | 1001, _))))
     }
 

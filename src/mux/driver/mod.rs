@@ -308,10 +308,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     state.connection.receive(message, now);
                 }
                 match failure {
-                    Some(ConnectionError::Closed) => state.connection.answer_farewell(),
+                    Some(ConnectionError::Closed) => state.connection.answer_goodbye(),
                     // Everything that matters has arrived before this error.
                     Some(error) if state.connection.has_all_but(&error) => {
-                        state.connection.answer_farewell();
+                        state.connection.answer_goodbye();
                     }
                     Some(error) => state.connection.close(error),
                     None => {}

@@ -75,7 +75,9 @@ impl TranslateError {
     pub(super) fn is_lost_client(&self) -> bool {
         match self {
             Self::NotExec { .. } | Self::NotPortForward { .. } => false,
-            Self::Exec { side, error: exec::Error::Connection(error) } => *side == Side::Client && !error.is_farewell(),
+            Self::Exec { side, error: exec::Error::Connection(error) } => {
+                *side == Side::Client && !error.is_orderly_end()
+            }
             Self::Exec { side, .. } | Self::PortForward { side, .. } => *side == Side::Client,
         }
     }
