@@ -17,7 +17,7 @@ use kubestream::portforward::{PortForward as Client, Request};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Version};
-use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server, UrlError};
+use kubestream_runtime::{Error, Runtime, RuntimeConfig, Server};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -87,7 +87,7 @@ fn server() -> (Server<Parrot>, Arc<AtomicUsize>) {
     (Server::new(parrot, "http://10.0.0.1:10010/cri/", RuntimeConfig::default()).unwrap(), gone)
 }
 
-type Served = JoinHandle<Result<(), ServeError>>;
+type Served = JoinHandle<Result<(), Error>>;
 
 /// A connection to the server.
 fn dial(server: &Server<Parrot>) -> (DuplexStream, Served) {
@@ -220,7 +220,7 @@ async fn a_token_is_good_once_for_a_minute_and_for_what_it_was_given_for() {
     let mut answer = String::new();
     io.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert!(matches!(served.await.unwrap(), Err(ServeError::Upgrade(UpgradeError::NotAnUpgrade))));
+    assert!(matches!(served.await.unwrap(), Err(Error::Upgrade(UpgradeError::NotAnUpgrade))));
     assert_eq!(status(&server, &plain).await, StatusCode::NOT_FOUND);
 }
 
@@ -238,7 +238,7 @@ async fn tokens_are_random_and_a_thousand_at_a_time() {
         assert!(seen.len() > 32, "{} values at {at}", seen.len());
     }
     let full = url().unwrap_err();
-    assert!(matches!(full, UrlError::TooMany));
+    assert!(matches!(full, Error::TooMany));
     let response = full.to_response();
     assert_eq!(
         (response.status(), &response.headers()["retry-after"]),
@@ -294,7 +294,7 @@ async fn a_session_whose_streams_never_come_is_given_up() {
     let url = server.exec_url("c", ["hold"], Streams::PIPES).unwrap();
     let (_mux, served) = connect(&server, &url, CARRIERS[0]).await;
     let error = served.await.unwrap().unwrap_err();
-    assert!(matches!(error, ServeError::Session(exec::Error::CreationTimeout { .. })), "{error:?}");
+    assert!(matches!(error, Error::Session(exec::Error::CreationTimeout { .. })), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,7 +313,7 @@ async fn draining_begins_nothing_and_waits_for_what_runs_and_stopping_ends_it() 
     assert!(draining.as_mut().now_or_never().is_none(), "it waits");
     server.stop();
     draining.await;
-    assert!(matches!(served.await.unwrap(), Err(ServeError::Stopped)));
+    assert!(matches!(served.await.unwrap(), Err(Error::Stopping)));
     assert_eq!(server.serving(), 0);
 }
 
@@ -405,7 +405,7 @@ async fn a_runtime_may_ask_the_server_while_it_is_being_stopped() {
     let session = mux.exec(Streams::OUTPUT).await.unwrap();
     server.stop();
     server.drain().await;
-    assert!(matches!(served.await.unwrap(), Err(ServeError::Stopped)));
+    assert!(matches!(served.await.unwrap(), Err(Error::Stopping)));
     drop((session, mux));
 }
 

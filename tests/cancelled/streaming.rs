@@ -11,7 +11,7 @@ use kubestream::mux::{Config as MuxConfig, Multiplexer};
 use kubestream::portforward::Request;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, UpgradeError};
-use kubestream_runtime::{Runtime, RuntimeConfig, Server, UrlError};
+use kubestream_runtime::{Error, Runtime, RuntimeConfig, Server};
 use tokio::time::sleep;
 
 use crate::dropping::{Alive, dropped_after, nothing_is_left, play};
@@ -50,7 +50,7 @@ fn server() -> (Server<Command>, Command) {
     (Server::new(command.clone(), "http://node:10250", RuntimeConfig::default()).unwrap(), command)
 }
 
-fn say(server: &Server<Command>) -> Result<String, UrlError> {
+fn say(server: &Server<Command>) -> Result<String, Error> {
     server.exec_url("c0ffee", ["say"], Streams::OUTPUT)
 }
 
@@ -143,7 +143,7 @@ fn drain_that_was_dropped_goes_on_refusing_and_is_asked_again() {
             assert!(dropped_after(0, server.drain()).await.is_none());
             say(&server).unwrap();
             assert!(server.drain().now_or_never().is_none());
-            assert!(matches!(say(&server), Err(UrlError::Stopping)));
+            assert!(matches!(say(&server), Err(Error::Stopping)));
             let (near, far, _) = wire(None, Some(19));
             let (refused, served) = tokio::join!(used(near, unused, V4), server.serve(far));
             assert!(matches!(refused, Used::Refused(StatusCode::SERVICE_UNAVAILABLE)), "{refused:?}");

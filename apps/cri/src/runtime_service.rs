@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use kubestream::exec::Streams as Wanted;
-use kubestream_runtime::{Server, UrlError};
+use kubestream_runtime::{Error, Server};
 use tonic::{Code, Request, Response, Status};
 
 use crate::exec_sync;
@@ -246,14 +246,12 @@ fn not_empty(command: &[String]) -> Result<(), Status> {
     if command.is_empty() { Err(Status::invalid_argument("the command is empty")) } else { Ok(()) }
 }
 
-/// Returns why there is no URL, with the code that `UrlError` documents for it.
-fn status(error: UrlError) -> Status {
+/// Returns why there is no URL, with the code that its variant of `Error` documents.
+fn status(error: Error) -> Status {
     let code = match error {
-        UrlError::NoContainer | UrlError::NoSandbox | UrlError::TtyAndStderr | UrlError::NoStreams => {
-            Code::InvalidArgument
-        }
-        UrlError::TooMany => Code::ResourceExhausted,
-        UrlError::Stopping => Code::Unavailable,
+        Error::NoContainer | Error::NoSandbox | Error::TtyAndStderr | Error::NoStreams => Code::InvalidArgument,
+        Error::TooMany => Code::ResourceExhausted,
+        Error::Stopping => Code::Unavailable,
         _ => Code::Internal,
     };
     Status::new(code, error.to_string())

@@ -3,13 +3,12 @@
 //! Connects the services to their sockets. Exec, attach and port-forward answer with URLs of [`kubestream_runtime`];
 //! [`streams`](crate::streams) serves the sessions at those URLs.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kubestream::upgrade::UpgradeError;
 use kubestream_apps::transport;
-use kubestream_runtime::{RuntimeConfig, ServeError, Server};
+use kubestream_runtime::{RuntimeConfig, Server};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 
@@ -27,7 +26,7 @@ pub(crate) async fn serve(
     connections: TcpListener,
     images: Vec<(String, String)>,
     stopped: impl Future<Output = ()>,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<(), Box<dyn std::error::Error>> {
     let store = Arc::new(Store::new(images));
     let base = format!("http://{}", connections.local_addr()?);
     let streams = Server::new(Streams::new(Arc::clone(&store)), &base, RuntimeConfig::default())?;
@@ -69,7 +68,7 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
     }
 }
 
-async fn connection(tcp: TcpStream, streams: Server<Streams>) -> Result<(), ServeError> {
+async fn connection(tcp: TcpStream, streams: Server<Streams>) -> Result<(), kubestream_runtime::Error> {
     transport::set_options(&tcp).map_err(UpgradeError::from)?;
     streams.serve(tcp).await
 }

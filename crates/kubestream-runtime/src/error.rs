@@ -11,10 +11,10 @@ use http::{Response, StatusCode};
 use kubestream::upgrade::UpgradeError;
 use kubestream::{Initiator, exec, portforward};
 
-/// Why the server made no URL.
+/// Why the server made no URL, did not serve a connection, or served it without an orderly end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum UrlError {
+pub enum Error {
     /// The container's id is empty. gRPC's `InvalidArgument`.
     #[error("missing required container_id")]
     NoContainer,
@@ -31,34 +31,56 @@ pub enum UrlError {
     /// `ResourceExhausted`.
     #[error("maximum number of in-flight requests exceeded")]
     TooMany,
-    /// The server is stopping. gRPC's `Unavailable`.
+    /// The server is stopping, by [`Server::drain`](crate::Server::drain) or [`Server::stop`](crate::Server::stop). It
+    /// makes no URLs, and ends or does not serve the connection. gRPC's `Unavailable`.
     #[error("the streaming server is stopping")]
     Stopping,
     /// The operating system returned no random bytes for a token. gRPC's `Internal`.
     #[error("no random bytes for a token: {0}")]
     NoRandomness(#[source] std::io::Error),
+    /// The token in a connection's request is unknown, used or expired. The request was answered with 404.
+    #[error("the token does not exist, was used, or has expired")]
+    NoSuchToken,
+    /// The handshake of a connection failed.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    /// The exec or attach session of a connection failed.
+    #[error(transparent)]
+    Session(#[from] exec::Error),
+    /// The port-forward of a connection failed as a whole.
+    #[error(transparent)]
+    PortForward(#[from] portforward::Error),
 }
 
-impl UrlError {
+impl Error {
     /// Who caused the error.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::NoContainer | Self::NoSandbox | Self::TtyAndStderr | Self::NoStreams => Initiator::User,
             Self::TooMany | Self::Stopping | Self::NoRandomness(_) => Initiator::Library,
+            Self::NoSuchToken => Initiator::Remote,
+            Self::Upgrade(error) => error.initiator(),
+            Self::Session(error) => error.initiator(),
+            Self::PortForward(error) => error.initiator(),
         }
     }
 
     /// The answer that Go's server gives in this case: 400 for a request that is not valid, 429 with `Retry-After` for
-    /// [`TooMany`](Self::TooMany), 503 with `Retry-After` for [`Stopping`](Self::Stopping), and otherwise 500.
+    /// [`TooMany`](Self::TooMany), 503 with `Retry-After` for [`Stopping`](Self::Stopping), 404 for
+    /// [`NoSuchToken`](Self::NoSuchToken), and otherwise 500. The client of a connection that
+    /// [`Server::serve`](crate::Server::serve) failed to serve has been answered already.
     #[must_use]
     pub fn to_response(&self) -> Response<Bytes> {
         let (status, retry) = match self {
             Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, true),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, true),
-            Self::NoRandomness(_) => (StatusCode::INTERNAL_SERVER_ERROR, false),
             Self::NoContainer | Self::NoSandbox | Self::TtyAndStderr | Self::NoStreams => {
                 (StatusCode::BAD_REQUEST, false)
+            }
+            Self::NoSuchToken => return plain(StatusCode::NOT_FOUND, "404 page not found"),
+            Self::NoRandomness(_) | Self::Upgrade(_) | Self::Session(_) | Self::PortForward(_) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, false)
             }
         };
         let mut response = plain(status, self);
@@ -68,27 +90,6 @@ impl UrlError {
         }
         response
     }
-}
-
-/// Why a connection was not served, or did not end in an orderly way.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The token is unknown, used or expired. The request was answered with 404.
-    #[error("the token does not exist, was used, or has expired")]
-    NoSuchToken,
-    /// The server is stopping, by [`Server::drain`](crate::Server::drain) or [`Server::stop`](crate::Server::stop).
-    #[error("the streaming server is stopping")]
-    Stopped,
-    /// The handshake failed.
-    #[error(transparent)]
-    Upgrade(#[from] UpgradeError),
-    /// The session failed.
-    #[error(transparent)]
-    Session(#[from] exec::Error),
-    /// The port-forward failed as a whole.
-    #[error(transparent)]
-    PortForward(#[from] portforward::Error),
 }
 
 /// An answer with one line of plain text.

@@ -74,6 +74,6 @@ mod server;
 mod tokens;
 
 pub use config::RuntimeConfig;
-pub use error::{ServeError, UrlError};
+pub use error::Error;
 pub use runtime::Runtime;
 pub use server::Server;

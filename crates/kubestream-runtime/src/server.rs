@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::config::RuntimeConfig;
-use crate::error::{ServeError, UrlError, plain};
+use crate::error::{Error, plain};
 use crate::runtime::Runtime;
 use crate::tokens::Tokens;
 
@@ -109,13 +109,14 @@ impl<R: Runtime> Server<R> {
     /// Makes a URL under which a command runs once: CRI's `Exec`.
     ///
     /// # Errors
-    /// [`UrlError`]: a part of the request is not valid, too many URLs wait to be used, or the server is stopping.
+    /// [`Error::NoContainer`], [`Error::TtyAndStderr`] or [`Error::NoStreams`] if a part of the request is not valid,
+    /// [`Error::TooMany`] if too many URLs wait to be used, [`Error::Stopping`], or [`Error::NoRandomness`].
     pub fn exec_url<S: Into<String>>(
         &self,
         container_id: impl Into<String>,
         command: impl IntoIterator<Item = S>,
         streams: Streams,
-    ) -> Result<String, UrlError> {
+    ) -> Result<String, Error> {
         let container_id = container_id.into();
         check(&container_id, streams)?;
         let command = command.into_iter().map(Into::into).collect();
@@ -126,7 +127,7 @@ impl<R: Runtime> Server<R> {
     ///
     /// # Errors
     /// As [`exec_url`](Self::exec_url).
-    pub fn attach_url(&self, container_id: impl Into<String>, streams: Streams) -> Result<String, UrlError> {
+    pub fn attach_url(&self, container_id: impl Into<String>, streams: Streams) -> Result<String, Error> {
         let container_id = container_id.into();
         check(&container_id, streams)?;
         self.inner.prepare(Prepared::Attach { container_id, streams })
@@ -139,11 +140,11 @@ impl<R: Runtime> Server<R> {
     /// is empty, a client of legacy port-forward must name its ports in the query of the URL.
     ///
     /// # Errors
-    /// As [`exec_url`](Self::exec_url).
-    pub fn port_forward_url(&self, pod_sandbox_id: impl Into<String>, ports: &[u16]) -> Result<String, UrlError> {
+    /// [`Error::NoSandbox`] if the sandbox's id is empty, and otherwise as [`exec_url`](Self::exec_url).
+    pub fn port_forward_url(&self, pod_sandbox_id: impl Into<String>, ports: &[u16]) -> Result<String, Error> {
         let pod_sandbox_id = pod_sandbox_id.into();
         if pod_sandbox_id.is_empty() {
-            return Err(UrlError::NoSandbox);
+            return Err(Error::NoSandbox);
         }
         self.inner.prepare(Prepared::PortForward { pod_sandbox_id, ports: ports.to_vec() })
     }
@@ -155,11 +156,13 @@ impl<R: Runtime> Server<R> {
     /// token, even if it is then refused or fails.
     ///
     /// # Errors
-    /// [`ServeError`] says what went wrong, for a log. The client has been answered where that was possible.
+    /// [`Error::NoSuchToken`], [`Error::Stopping`], [`Error::Upgrade`] if the handshake failed, or [`Error::Session`]
+    /// or [`Error::PortForward`] if what came after it failed. The error is for a log: the client has been answered
+    /// where that was possible.
     ///
     /// # Cancel safety
     /// Dropping the future ends the session at once and drops the runtime's future.
-    pub async fn serve<IO>(&self, io: IO) -> Result<(), ServeError>
+    pub async fn serve<IO>(&self, io: IO) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -199,31 +202,31 @@ impl<R: Runtime> Server<R> {
 }
 
 impl<R: Runtime> Inner<R> {
-    fn prepare(&self, what: Prepared) -> Result<String, UrlError> {
+    fn prepare(&self, what: Prepared) -> Result<String, Error> {
         if self.is_stopping() {
-            return Err(UrlError::Stopping);
+            return Err(Error::Stopping);
         }
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| UrlError::NoRandomness(error.into()))?;
+        getrandom::fill(&mut random).map_err(|error| Error::NoRandomness(error.into()))?;
         let token = BASE64_URL_SAFE_NO_PAD.encode(random);
         let url = format!("{}/{}/{token}", self.base, what.kind());
         let now = tokio::time::Instant::now().into_std();
         if self.tokens.lock().unwrap_or_else(PoisonError::into_inner).insert(token, what, now) {
             Ok(url)
         } else {
-            Err(UrlError::TooMany)
+            Err(Error::TooMany)
         }
     }
 
     /// Waits for `future` until the server is stopped.
-    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, ServeError> {
+    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
         let mut state = self.state.subscribe();
         // `wait_for` returns a lock guard, which must not be held while anything else is dropped.
         let stopped = async { drop(state.wait_for(|state| state.stopping == Stopping::Now).await) };
         tokio::select! {
             biased;
             done = future => Ok(done),
-            () = stopped => Err(ServeError::Stopped),
+            () = stopped => Err(Error::Stopping),
         }
     }
 
@@ -243,14 +246,14 @@ impl<R: Runtime> Inner<R> {
         tokens.take(token, now).filter(|prepared| prepared.kind() == kind)
     }
 
-    async fn answer<IO>(&self, pending: Pending<IO>) -> Result<(), ServeError>
+    async fn answer<IO>(&self, pending: Pending<IO>) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let request = pending.request();
         if self.is_stopping() {
-            pending.respond(UrlError::Stopping.to_response()).await?;
-            return Err(ServeError::Stopped);
+            pending.respond(Error::Stopping.to_response()).await?;
+            return Err(Error::Stopping);
         }
         if ![Method::GET, Method::POST].contains(request.method()) {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "405: GET or POST");
@@ -258,8 +261,8 @@ impl<R: Runtime> Inner<R> {
             return Ok(pending.respond(response).await?);
         }
         let Some(prepared) = self.redeem(request.uri().path()) else {
-            pending.respond(plain(StatusCode::NOT_FOUND, "404 page not found")).await?;
-            return Err(ServeError::NoSuchToken);
+            pending.respond(Error::NoSuchToken.to_response()).await?;
+            return Err(Error::NoSuchToken);
         };
         match prepared {
             Prepared::Exec { container_id, command, streams } => {
@@ -273,12 +276,7 @@ impl<R: Runtime> Inner<R> {
         }
     }
 
-    async fn session<IO, Run, Running>(
-        &self,
-        pending: Pending<IO>,
-        streams: Streams,
-        run: Run,
-    ) -> Result<(), ServeError>
+    async fn session<IO, Run, Running>(&self, pending: Pending<IO>, streams: Streams, run: Run) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
         Run: FnOnce(ExecServer) -> Running,
@@ -297,11 +295,11 @@ impl<R: Runtime> Inner<R> {
         match session? {
             Ok(Ok(ended)) => Ok(ended?),
             Ok(Err(panic)) => resume_unwind(panic),
-            Err(error) => Err(ServeError::Session(error)),
+            Err(error) => Err(Error::Session(error)),
         }
     }
 
-    async fn forward<IO>(&self, pending: Pending<IO>, sandbox: &str, ports: &[u16]) -> Result<(), ServeError>
+    async fn forward<IO>(&self, pending: Pending<IO>, sandbox: &str, ports: &[u16]) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -348,14 +346,14 @@ impl Drop for Serving<'_> {
 }
 
 /// cri-streaming's checks of exec and attach.
-fn check(container_id: &str, streams: Streams) -> Result<(), UrlError> {
+fn check(container_id: &str, streams: Streams) -> Result<(), Error> {
     let Streams { stdin, stdout, stderr, tty } = streams;
     if container_id.is_empty() {
-        Err(UrlError::NoContainer)
+        Err(Error::NoContainer)
     } else if tty && stderr {
-        Err(UrlError::TtyAndStderr)
+        Err(Error::TtyAndStderr)
     } else if !(stdin || stdout || stderr) {
-        Err(UrlError::NoStreams)
+        Err(Error::NoStreams)
     } else {
         Ok(())
     }

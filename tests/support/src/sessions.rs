@@ -18,7 +18,7 @@ use kubestream::upgrade::PassError;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use kubestream_proxy::{self as proxy, TranslateError, translate_exec, translate_port_forward};
-use kubestream_runtime::{Runtime, RuntimeConfig, ServeError, Server};
+use kubestream_runtime::{Error, Runtime, RuntimeConfig, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -78,12 +78,12 @@ macro_rules! typed {
 
 typed!(exec::Error, portforward::Error, ConnectionError, StreamError, UpgradeError, TranslateError, PassError);
 
-impl From<ServeError> for Failure {
-    fn from(error: ServeError) -> Self {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
         match error {
-            ServeError::Upgrade(error) => error.into(),
-            ServeError::Session(error) => error.into(),
-            ServeError::PortForward(error) => error.into(),
+            Error::Upgrade(error) => error.into(),
+            Error::Session(error) => error.into(),
+            Error::PortForward(error) => error.into(),
             error => Self::Untrue(Untrue::Untyped(format!("{error:?}"))),
         }
     }
