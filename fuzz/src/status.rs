@@ -2,7 +2,7 @@
 //!
 //! Holds that view. The crate itself decides what a whole object means; the result must only be the same for any cut.
 
-use kubestream::status::{ExitStatus, MAX_RESIZE_LEN, ResizeError, StatusError, TerminalSize};
+use kubestream::status::{ExitStatus, MAX_RESIZE_LEN, StatusError, TerminalSize};
 use kubestream::unstable::{ResizeDecoder, StatusReader};
 use kubestream::upgrade::Version;
 use serde::de::IgnoredAny;
@@ -119,13 +119,13 @@ fn write_and_read(version: Version, status: &ExitStatus) {
     }
 }
 
-fn resizes(bytes: &[u8], step: usize) -> (Vec<TerminalSize>, Option<ResizeError>) {
+fn resizes(bytes: &[u8], step: usize) -> (Vec<TerminalSize>, Option<StatusError>) {
     let (mut decoder, mut sizes) = (ResizeDecoder::default(), Vec::new());
     for piece in bytes.chunks(step) {
         match decoder.push(piece) {
             Ok(size) => sizes.extend(size),
             Err(error) => {
-                assert_eq!(decoder.push(b"{}"), Err(error), "an error that passes");
+                assert_eq!(decoder.push(b"{}"), Err(error.clone()), "an error that passes");
                 return (sizes, Some(error));
             }
         }
@@ -135,14 +135,14 @@ fn resizes(bytes: &[u8], step: usize) -> (Vec<TerminalSize>, Option<ResizeError>
 
 /// The sizes and what follows them, as far as that is certain: the length of a malformed size is unknown.
 #[allow(clippy::option_option)] // whether it is known, and what it is
-fn plain_resizes(mut bytes: &[u8]) -> (Vec<TerminalSize>, Option<Option<ResizeError>>) {
-    let (mut sizes, too_long) = (Vec::new(), ResizeError::TooLong { limit: MAX_RESIZE_LEN });
+fn plain_resizes(mut bytes: &[u8]) -> (Vec<TerminalSize>, Option<Option<StatusError>>) {
+    let (mut sizes, too_long) = (Vec::new(), StatusError::SizeTooLong { limit: MAX_RESIZE_LEN });
     loop {
         bytes = bytes.trim_ascii_start();
         match bytes.first() {
             None => return (sizes, Some(None)),
             Some(b'{') => {}
-            Some(_) => return (sizes, Some(Some(ResizeError::NotASize))),
+            Some(_) => return (sizes, Some(Some(StatusError::NotASize))),
         }
         match object(bytes) {
             Object::Whole(len) if len > MAX_RESIZE_LEN => return (sizes, Some(Some(too_long))),
@@ -151,7 +151,7 @@ fn plain_resizes(mut bytes: &[u8]) -> (Vec<TerminalSize>, Option<Option<ResizeEr
                     sizes.push(size);
                     bytes = &bytes[len..];
                 }
-                Err(_) => return (sizes, Some(Some(ResizeError::NotASize))),
+                Err(_) => return (sizes, Some(Some(StatusError::NotASize))),
             },
             Object::Part => return (sizes, Some((bytes.len() > MAX_RESIZE_LEN).then_some(too_long))),
             Object::Malformed => return (sizes, None),

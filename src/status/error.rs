@@ -1,7 +1,7 @@
-//! Why the bytes of an error stream are not a status, and the limit on them.
+//! Why the bytes of an error stream or of a resize stream are not what they must be, and the limit on a status.
 //!
-//! [`ExitStatus::decode`](super::ExitStatus::decode) and [`Status::from_json`](super::Status::from_json) decide what is
-//! wrong.
+//! [`ExitStatus::decode`](super::ExitStatus::decode), [`Status::from_json`](super::Status::from_json) and
+//! [`ResizeDecoder`](super::ResizeDecoder) decide what is wrong.
 
 use crate::initiator::Initiator;
 
@@ -9,17 +9,17 @@ use crate::initiator::Initiator;
 /// whole command in the status, and on Linux one argument may have 128 KiB.
 pub const MAX_STATUS_LEN: usize = 256 * 1024;
 
-/// Why the bytes of an error stream are not a status.
+/// Why the bytes of an error stream are not a status, or those of a resize stream are not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StatusError {
-    /// There are more than [`MAX_STATUS_LEN`] bytes.
+    /// A status has more than [`MAX_STATUS_LEN`] bytes.
     #[error("status longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The bytes are not a JSON `Status`.
+    /// The bytes of a status are not a JSON `Status`.
     #[error("{reason} in {text:?}")]
     Malformed {
         /// What the peer sent, with replacement characters for what is not UTF-8.
@@ -27,6 +27,15 @@ pub enum StatusError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A size has more than [`MAX_RESIZE_LEN`](super::MAX_RESIZE_LEN) bytes.
+    #[error("terminal size longer than {limit} bytes")]
+    SizeTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The bytes of a size are not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
+    #[error("not a terminal size")]
+    NotASize,
 }
 
 impl StatusError {

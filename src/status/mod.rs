@@ -25,4 +25,4 @@ pub use exit::ExitStatus;
 pub use metav1::{Cause, Details, MAX_CAUSES, Status};
 pub(crate) use reader::StatusReader;
 pub(crate) use resize::ResizeDecoder;
-pub use resize::{MAX_RESIZE_LEN, ResizeError, TerminalSize};
+pub use resize::{MAX_RESIZE_LEN, TerminalSize};

@@ -5,8 +5,8 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use super::error::StatusError;
 use super::object::{ObjectScanner, Scan};
-use crate::initiator::Initiator;
 
 /// The maximum length of one size on a resize stream: 1 KiB.
 pub const MAX_RESIZE_LEN: usize = 1024;
@@ -38,7 +38,7 @@ pub struct ResizeDecoder {
     scanner: ObjectScanner,
     /// The beginning of an object: at most [`MAX_RESIZE_LEN`] bytes.
     part: BytesMut,
-    failed: Option<ResizeError>,
+    failed: Option<StatusError>,
 }
 
 impl ResizeDecoder {
@@ -46,11 +46,11 @@ impl ResizeDecoder {
     /// dropped. A width or height that the peer leaves out is 0.
     ///
     /// # Errors
-    /// [`ResizeError`]. Every later call returns the same error, because it is no longer known where the next size
-    /// begins.
-    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<TerminalSize>, ResizeError> {
-        if let Some(error) = self.failed {
-            return Err(error);
+    /// [`StatusError::NotASize`] or [`StatusError::SizeTooLong`]. Every later call returns the same error, because it
+    /// is no longer known where the next size begins.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<Option<TerminalSize>, StatusError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
         let mut latest = None;
         loop {
@@ -61,10 +61,10 @@ impl ResizeDecoder {
                 Scan::Whole(len) => len,
                 Scan::Part if !self.scanner.inside() => return Ok(latest),
                 Scan::Part => bytes.len(),
-                Scan::NotAnObject => return self.fail(ResizeError::NotASize),
+                Scan::NotAnObject => return self.fail(StatusError::NotASize),
             };
             if self.part.len().saturating_add(len) > MAX_RESIZE_LEN {
-                return self.fail(ResizeError::TooLong { limit: MAX_RESIZE_LEN });
+                return self.fail(StatusError::SizeTooLong { limit: MAX_RESIZE_LEN });
             }
             let (object, rest) = bytes.split_at_checked(len).unwrap_or((bytes, &[]));
             self.part.extend_from_slice(object);
@@ -73,39 +73,16 @@ impl ResizeDecoder {
             }
             match serde_json::from_slice(&self.part) {
                 Ok(size) => latest = Some(size),
-                Err(_) => return self.fail(ResizeError::NotASize),
+                Err(_) => return self.fail(StatusError::NotASize),
             }
             self.part.clear();
             bytes = rest;
         }
     }
 
-    fn fail(&mut self, error: ResizeError) -> Result<Option<TerminalSize>, ResizeError> {
-        self.failed = Some(error);
+    fn fail(&mut self, error: StatusError) -> Result<Option<TerminalSize>, StatusError> {
+        self.failed = Some(error.clone());
         Err(error)
-    }
-}
-
-/// Why the bytes of a resize stream are not a size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResizeError {
-    /// An object is longer than [`MAX_RESIZE_LEN`].
-    #[error("terminal size longer than {limit} bytes")]
-    TooLong {
-        /// The limit, in bytes.
-        limit: usize,
-    },
-    /// The bytes are not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
-    #[error("not a terminal size")]
-    NotASize,
-}
-
-impl ResizeError {
-    /// Who caused the error: always the peer.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        Initiator::Remote
     }
 }
 
@@ -130,8 +107,8 @@ mod tests {
     fn a_resize_stream_that_went_wrong_stays_wrong() {
         for bad in ["x", "7", "null", "[]", r#"{"Width":65536}"#, r#"{"Width":-1}"#, r#"{"Width":"80"}"#, "{]"] {
             let mut decoder = ResizeDecoder::default();
-            assert_eq!(decoder.push(bad.as_bytes()), Err(ResizeError::NotASize), "{bad}");
-            assert_eq!(decoder.push(b"{}"), Err(ResizeError::NotASize));
+            assert_eq!(decoder.push(bad.as_bytes()), Err(StatusError::NotASize), "{bad}");
+            assert_eq!(decoder.push(b"{}"), Err(StatusError::NotASize));
         }
     }
 
@@ -145,7 +122,7 @@ mod tests {
             assert_eq!(decoder.push(padded.as_bytes()), Ok(Some(TerminalSize { width: 80, height: 0 })));
         }
         assert_eq!(decoder.push(&padded.as_bytes()[..1]), Ok(None));
-        let too_long = Err(ResizeError::TooLong { limit: MAX_RESIZE_LEN });
+        let too_long = Err(StatusError::SizeTooLong { limit: MAX_RESIZE_LEN });
         assert_eq!(decoder.push(&[b' '; MAX_RESIZE_LEN]), too_long);
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::ConnectionError;
-use crate::status::{ExitStatus, ResizeError, StatusError, TerminalSize};
+use crate::status::{ExitStatus, StatusError, TerminalSize};
 use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus};
 use bytes::Bytes;
 
@@ -58,7 +58,7 @@ pub enum TapEvent {
     },
     /// The client's terminal has this size. An error means that the resize stream carries something that is not a size.
     /// No size is reported after an error.
-    Resize(Result<TerminalSize, ResizeError>),
+    Resize(Result<TerminalSize, StatusError>),
     /// How the command ended. An error means that the error stream carries something that is not a status. This event
     /// is reported at most once. If a session ends without this event, it had no status.
     Status(Result<ExitStatus, StatusError>),

@@ -54,7 +54,7 @@ impl Told {
     fn sizes(&self) -> Vec<TerminalSize> {
         self.0
             .iter()
-            .filter_map(|event| if let Event::Resize(size) = event { Some(size.unwrap()) } else { None })
+            .filter_map(|event| if let Event::Resize(size) = event { Some(*size.as_ref().unwrap()) } else { None })
             .collect()
     }
 
