@@ -12,8 +12,8 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
 use kubestream::ConnectionError;
-use kubestream::exec::{Error, Resizer, Resizes, Streams};
-use kubestream::mux::{Config, Driver, Multiplexer, Stream};
+use kubestream::exec::{Error, Reader, Resizer, Resizes, Streams};
+use kubestream::mux::{Config, Driver, Multiplexer, SendHalf, Stream};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::ExitStatus;
 use kubestream::unstable::session::Role;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use self::peer::Peer;
 use self::step::Step;
-use self::user::{Made, Reader, Writer};
+use self::user::Made;
 use crate::channel::SUBPROTOCOLS;
 use crate::io::{self, Io, Task, once};
 
@@ -84,7 +84,7 @@ struct Run {
     making: Option<Task<std::result::Result<Made, Error>>>,
     made: Option<Made>,
     readers: [Option<Reader>; 5],
-    writers: [Option<Writer>; 5],
+    writers: [Option<SendHalf>; 5],
     resizes: Option<Resizes>,
     resizer: Option<Resizer>,
     raw: Vec<(Channel, Stream)>,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
-use kubestream::exec::{Exec, ExecServer, Options, ProcessOutput, RemoteOutput, Streams};
-use kubestream::mux::{Config, Multiplexer};
+use kubestream::exec::{Exec, ExecServer, Options, Reader, Streams};
+use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
 use kubestream_proxy::translate_exec;
@@ -169,7 +169,7 @@ async fn use_remote(plan: &Plan, mut exec: Exec) {
     assert_eq!(status.unwrap(), plan.said());
 }
 
-async fn collect(output: Option<RemoteOutput>) -> Option<Vec<u8>> {
+async fn collect(output: Option<Reader>) -> Option<Vec<u8>> {
     let (mut output, mut read) = (output?, Vec::new());
     while let Some(data) = output.data().await {
         read.extend_from_slice(&data.unwrap());
@@ -201,7 +201,7 @@ async fn be_process(plan: &Plan, mut process: ExecServer) {
     process.exit(plan.status.clone()).await.unwrap();
 }
 
-async fn write(mut output: Option<ProcessOutput>, stream: u8, pieces: &[Piece]) -> Option<ProcessOutput> {
+async fn write(mut output: Option<SendHalf>, stream: u8, pieces: &[Piece]) -> Option<SendHalf> {
     for (at, piece) in pieces.iter().enumerate() {
         if let Some(output) = &mut output {
             output.send(piece.data(stream, at).await).await.unwrap();

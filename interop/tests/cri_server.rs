@@ -3,7 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
-use kubestream::exec::{Exec, ExecRequest, Output, RemoteOutput, Streams};
+use kubestream::exec::{Exec, ExecRequest, Output, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, TerminalSize};
@@ -98,7 +98,7 @@ async fn sh(servers: &Servers, protocol: Protocol, script: &str) -> Output {
     within(script, session.wait_with_output(8_000_000)).await.expect("an output")
 }
 
-async fn collect(mut from: RemoteOutput) -> Vec<u8> {
+async fn collect(mut from: Reader) -> Vec<u8> {
     let mut all = BytesMut::new();
     while let Some(data) = from.data().await {
         all.extend_from_slice(&data.expect("output"));

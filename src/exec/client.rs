@@ -5,21 +5,19 @@
 //! server.
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::error::Error;
 use super::options::Options;
+use super::reader::Reader;
 use super::streams::{StreamType, Streams, exec_protocol};
 use crate::mux::{Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::protocol::{Protocol, Version};
-use crate::session::{ConnectionError, StreamError};
+use crate::session::{ConnectionError, Role, StreamError};
 use crate::status::{ExitStatus, StatusReader, TerminalSize};
 use crate::wire::spdy::RstStatus;
 
@@ -92,12 +90,23 @@ impl Multiplexer {
 /// then kill the process.
 #[derive(Debug)]
 pub struct Exec {
-    /// What the process reads.
-    pub stdin: Option<RemoteStdin>,
+    /// What the process reads. Shutting it down or dropping it ends the process's stdin after all written bytes, if the
+    /// protocol has an end of stdin ([`can_end_stdin`](Self::can_end_stdin)).
+    ///
+    /// Over WebSocket before v5 the protocol has no end of stdin, and the process would wait for the end for ever. So
+    /// there `shutdown` fails with [`StreamError::NoHalfClose`], of kind
+    /// [`Unsupported`](std::io::ErrorKind::Unsupported), while the command runs. stdin stays open, so you can still end
+    /// the command in its own way, with `exit` for a shell. If the command does not need the end of stdin, call
+    /// [`finish`](SendHalf::finish) or drop stdin, or make `shutdown` succeed with
+    /// [`pretend_half_close`](SendHalf::pretend_half_close).
+    ///
+    /// If the input was cut off, [`reset`](SendHalf::reset) stdin with [`RstStatus::INTERNAL_ERROR`], so that the
+    /// process does not take the part that it has read for the whole input.
+    pub stdin: Option<SendHalf>,
     /// What the process writes to stdout or to its terminal.
-    pub stdout: Option<RemoteOutput>,
+    pub stdout: Option<Reader>,
     /// What the process writes to stderr.
-    pub stderr: Option<RemoteOutput>,
+    pub stderr: Option<Reader>,
     /// Sets the size of the terminal. Present with [`Streams::tty`]: over SPDY from v3 on, over WebSocket in every
     /// version.
     pub resize: Option<Resizer>,
@@ -167,7 +176,7 @@ impl Exec {
             match kind {
                 StreamType::Stdin => {
                     exec.stdin_sent = Some(send.watch());
-                    exec.stdin = Some(RemoteStdin(send));
+                    exec.stdin = Some(send);
                 }
                 StreamType::Resize => exec.resize = Some(Resizer(send)),
                 StreamType::Error => {
@@ -177,7 +186,7 @@ impl Exec {
                 StreamType::Stdout | StreamType::Stderr => {
                     exec.outputs.push((kind.name(), recv.watch()));
                     exec.unused.push(send);
-                    let output = Some(RemoteOutput(recv));
+                    let output = Some(Reader::new(recv, Role::Client));
                     if kind == StreamType::Stdout {
                         exec.stdout = output;
                     } else {
@@ -446,103 +455,6 @@ pub struct Output {
     pub stderr: Bytes,
 }
 
-/// The stdin of a remote process. Shutting it down or dropping it ends the process's stdin after all written bytes, if
-/// the protocol has an end of stdin ([`Exec::can_end_stdin`]).
-///
-/// Over WebSocket before v5 the protocol has no end of stdin, and the process would wait for the end for ever. So there
-/// `shutdown` fails with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the
-/// command runs. stdin stays open, so you can still end the command in its own way, with `exit` for a shell. If the
-/// command does not need the end of stdin, call [`finish`](Self::finish) or drop the `RemoteStdin`.
-#[derive(Debug)]
-pub struct RemoteStdin(SendHalf);
-
-impl RemoteStdin {
-    /// Sends bytes without a copy. Waits while too many bytes are queued before them.
-    ///
-    /// # Errors
-    /// [`StreamError::SessionEnded`] once the command has ended, [`StreamError::Reset`] if the server closed stdin, or the
-    /// error that the connection ended with.
-    ///
-    /// # Cancel safety
-    /// If dropped before completion, nothing was sent.
-    pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
-        self.0.send(data).await
-    }
-
-    /// Resets stdin. Call this if the input was cut off, so that the process does not take the part that it has read
-    /// for the whole input.
-    pub fn break_off(self) {
-        self.0.reset(RstStatus::INTERNAL_ERROR);
-    }
-
-    /// Ends stdin, after all written bytes. If the protocol has no end of stdin ([`Exec::can_end_stdin`]), the process
-    /// is not told, but nothing more can be sent.
-    pub fn finish(&mut self) {
-        self.0.finish();
-    }
-
-    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this if the command does not
-    /// wait for the end of stdin, and you copy with [`tokio::io::copy_bidirectional`] or another function that stops
-    /// copying the output at the first error.
-    pub fn pretend_half_close(&mut self) {
-        self.0.pretend_half_close();
-    }
-}
-
-impl AsyncWrite for RemoteStdin {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
-    }
-
-    /// The same as [`finish`](RemoteStdin::finish), but fails with an error of kind `Unsupported` if the protocol has
-    /// no end of stdin.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
-/// An output of a remote process. After it is dropped, bytes that still arrive are discarded, so that the process is
-/// not blocked.
-#[derive(Debug)]
-pub struct RemoteOutput(RecvHalf);
-
-impl RemoteOutput {
-    /// Returns the next bytes, without a copy. `None` means FIN, RST_STREAM with CANCEL (Go's servers send FIN or
-    /// CANCEL), or an orderly end of the connection. Only the status says whether the command has ended.
-    ///
-    /// # Errors
-    /// After all bytes that had arrived: [`StreamError::Reset`] with another status, or the error that the connection
-    /// ended with.
-    ///
-    /// # Cancel safety
-    /// If dropped before completion, no bytes are lost.
-    pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
-        poll_fn(|cx| self.poll_data(cx)).await
-    }
-
-    pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
-        Poll::Ready(match ready!(self.0.poll_data(cx)) {
-            Some(Err(StreamError::Reset(RstStatus::CANCEL) | StreamError::Connection(ConnectionError::Closed))) => None,
-            data => data,
-        })
-    }
-}
-
-impl AsyncRead for RemoteOutput {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.0.poll_copy(cx, buf)) {
-            Err(StreamError::Reset(RstStatus::CANCEL) | StreamError::Connection(ConnectionError::Closed)) => {
-                Poll::Ready(Ok(()))
-            }
-            result => Poll::Ready(result.map_err(Into::into)),
-        }
-    }
-}
-
 /// Sets the size of the remote terminal.
 #[derive(Debug)]
 pub struct Resizer(SendHalf);
@@ -551,7 +463,8 @@ impl Resizer {
     /// Sends a size.
     ///
     /// # Errors
-    /// [`StreamError::SessionEnded`] once the command has ended, or the error that the stream or the connection ended with.
+    /// [`StreamError::SessionEnded`] once the command has ended, or the error that the stream or the connection ended
+    /// with.
     ///
     /// # Cancel safety
     /// If dropped before completion, nothing was sent.
@@ -582,7 +495,7 @@ async fn outputs_ended(outputs: &[(&'static str, Watch)]) {
 }
 
 /// Collects an output until it ends in any way. `wait` judges how it ended.
-async fn collect(output: Option<&mut RemoteOutput>, limit: usize, all: &mut BytesMut) -> Result<(), Error> {
+async fn collect(output: Option<&mut Reader>, limit: usize, all: &mut BytesMut) -> Result<(), Error> {
     let Some(output) = output else { return Ok(()) };
     while let Some(Ok(data)) = output.data().await {
         if data.len() > limit.saturating_sub(all.len()) {

@@ -37,13 +37,15 @@
 mod client;
 mod error;
 mod options;
+mod reader;
 mod request;
 mod server;
 mod streams;
 
-pub use client::{Exec, Output, RemoteOutput, RemoteStdin, Resizer};
+pub use client::{Exec, Output, Resizer};
 pub use error::Error;
 pub use options::Options;
+pub use reader::Reader;
 pub use request::{ExecRequest, RequestError};
-pub use server::{ExecServer, ProcessOutput, ProcessStdin, Resizes};
+pub use server::{ExecServer, Resizes};
 pub use streams::Streams;

@@ -4,22 +4,18 @@
 //! process.
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::error::Error;
 use super::options::Options;
+use super::reader::Reader;
 use super::streams::{StreamType, Streams, exec_protocol};
 use crate::mux::{Incoming, Multiplexer, RecvHalf, SendHalf, Stream, Watch};
 use crate::protocol::Version;
-use crate::session::{ConnectionError, StreamError};
+use crate::session::{ConnectionError, Role, StreamError};
 use crate::status::{ExitStatus, ResizeDecoder, Status, TerminalSize};
-use crate::wire::spdy::RstStatus;
 
 impl Multiplexer {
     /// Takes the streams of a session with the default [`Options`]: see [`accept_exec_with`](Self::accept_exec_with).
@@ -89,11 +85,12 @@ impl Multiplexer {
 #[derive(Debug)]
 pub struct ExecServer {
     /// What the client sends to the process's stdin.
-    pub stdin: Option<ProcessStdin>,
-    /// Takes what the process writes to stdout or to its terminal.
-    pub stdout: Option<ProcessOutput>,
-    /// Takes what the process writes to stderr.
-    pub stderr: Option<ProcessOutput>,
+    pub stdin: Option<Reader>,
+    /// Takes what the process writes to stdout or to its terminal. Shutting it down or dropping it ends the output,
+    /// after all written bytes. A write fails with [`StreamError::Reset`] if the client does not want the output.
+    pub stdout: Option<SendHalf>,
+    /// Takes what the process writes to stderr, as `stdout` does.
+    pub stderr: Option<SendHalf>,
     /// The sizes of the client's terminal.
     pub resize: Option<Resizes>,
     /// stdin, also after it was taken.
@@ -126,7 +123,7 @@ impl ExecServer {
             StreamType::Error => self.ending.error = Some(send),
             StreamType::Stdin => {
                 self.typed = Some(recv.watch());
-                self.stdin = Some(ProcessStdin(recv));
+                self.stdin = Some(Reader::new(recv, Role::Server));
                 self.ending.unused.push(send);
             }
             StreamType::Resize => {
@@ -135,7 +132,7 @@ impl ExecServer {
             }
             StreamType::Stdout | StreamType::Stderr => {
                 self.ending.outputs.push(send.watch());
-                let output = Some(ProcessOutput(send));
+                let output = Some(send);
                 if kind == StreamType::Stdout {
                     self.stdout = output;
                 } else {
@@ -157,7 +154,7 @@ impl ExecServer {
     /// stdin that was never taken or was dropped, nor for a reader that takes nothing for
     /// [`Config::linger`](crate::mux::Config::linger).
     ///
-    /// [`ProcessStdin::data`] tells how the connection ended: it returns `None` after the client's goodbye, and an
+    /// [`Reader::data`] of stdin tells how the connection ended: it returns `None` after the client's goodbye, and an
     /// error if the connection was lost.
     ///
     /// While unread stdin fills the receive budget, the socket is not read. Then only a failed write shows that the
@@ -253,79 +250,6 @@ fn not_sent(error: StreamError) -> Error {
     match error {
         StreamError::Connection(error) => Error::Connection(error),
         error => Error::Stream { stream: "error", error },
-    }
-}
-
-/// What a client sends to the stdin of its process.
-#[derive(Debug)]
-pub struct ProcessStdin(RecvHalf);
-
-impl ProcessStdin {
-    /// Returns the next bytes, without a copy. `None` is the end of stdin: a FIN, an RST_STREAM with CANCEL (with which
-    /// Go's clients end every stream when they are done), or the client's goodbye. The goodbye is GOAWAY with status
-    /// OK, or a WebSocket Close with 1000, with 1001 or without a code.
-    ///
-    /// # Errors
-    /// After all bytes that had arrived: [`StreamError::Reset`] with another status, or the error that the connection
-    /// ended with. Then stdin may not be whole.
-    ///
-    /// # Cancel safety
-    /// If dropped before completion, no bytes are lost.
-    pub async fn data(&mut self) -> Option<Result<Bytes, StreamError>> {
-        match self.0.data().await {
-            Some(Err(error)) if self.is_end(&error) => None,
-            data => data,
-        }
-    }
-
-    /// A client that says goodbye has sent all of its stdin. Over WebSocket before v5 a goodbye is the only way to end
-    /// stdin.
-    fn is_end(&self, error: &StreamError) -> bool {
-        match error {
-            StreamError::Reset(status) => *status == RstStatus::CANCEL,
-            StreamError::Connection(_) => self.0.peer_said_goodbye(),
-            _ => false,
-        }
-    }
-}
-
-impl AsyncRead for ProcessStdin {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.0.poll_copy(cx, buf)) {
-            Err(error) if self.is_end(&error) => Poll::Ready(Ok(())),
-            result => Poll::Ready(result.map_err(Into::into)),
-        }
-    }
-}
-
-/// Takes an output of a process. Shutting it down or dropping it ends the output, after all written bytes.
-#[derive(Debug)]
-pub struct ProcessOutput(SendHalf);
-
-impl ProcessOutput {
-    /// Sends bytes without a copy. Waits while too many bytes are queued before them.
-    ///
-    /// # Errors
-    /// [`StreamError::Reset`] if the client does not want the output, or the error that the connection ended with.
-    ///
-    /// # Cancel safety
-    /// If dropped before completion, nothing was sent.
-    pub async fn send(&mut self, data: Bytes) -> Result<(), StreamError> {
-        self.0.send(data).await
-    }
-}
-
-impl AsyncWrite for ProcessOutput {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.0), cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 

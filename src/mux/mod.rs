@@ -63,8 +63,8 @@
 //! | It accepted nothing while this end was closing. | This end gave it up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
 //!
 //! What a session reports in these cases is in the docs of [`Exec::wait`](crate::exec::Exec::wait) for a client, and of
-//! [`ProcessStdin::data`](crate::exec::ProcessStdin::data) for a server. For a server the client's goodbye ends stdin,
-//! and a lost connection is an error.
+//! [`Reader::data`](crate::exec::Reader::data) for a server. For a server the client's goodbye ends stdin, and a lost
+//! connection is an error.
 //!
 //! # How a dead peer is found
 //!
@@ -101,6 +101,7 @@ mod stream;
 #[cfg(feature = "net")]
 mod tcp;
 mod waiters;
+mod watch;
 
 pub use crate::session::Config;
 pub use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus, StreamId};
@@ -108,7 +109,7 @@ pub use crate::wire::{FlowControl, HeaderCompression, Malformed, SpdyConfig, Web
 pub use driver::Driver;
 pub use incoming::Incoming;
 pub use multiplexer::{Multiplexer, Stats};
-pub(crate) use stream::Watch;
 pub use stream::{RecvHalf, SendHalf, Stream};
 #[cfg(feature = "net")]
 pub use tcp::{TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES, set_tcp_keepalive};
+pub(crate) use watch::Watch;

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shared::{Shared, State, park};
+use super::watch::Watch;
 use crate::session::{ConnectionError, StreamError};
 use crate::session::{ReadOutcome, WriteOutcome};
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
@@ -250,6 +251,12 @@ impl Drop for RecvHalf {
 ///
 /// If dropped after a split, it is finished: FIN is sent after the queued bytes. If dropped while panicking, the
 /// stream is reset, so that output that was cut short does not look complete.
+///
+/// Two protocols have no half-close for a client, so the peer cannot be told that the client's direction has ended:
+/// exec and attach over WebSocket before v5, where stdin has no end, and legacy port-forward. There `shutdown` fails
+/// with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the peer has not ended
+/// the stream, and the stream stays open. If the peer does not need the end, call [`finish`](Self::finish) or drop the
+/// `SendHalf`: neither fails.
 pub struct SendHalf {
     stream: Arc<StreamRef>,
     /// The stream is not split.
@@ -270,7 +277,7 @@ impl SendHalf {
     ///
     /// # Errors
     /// [`StreamError::Finished`] after [`finish`](Self::finish), [`StreamError::Reset`] if the peer reset the stream,
-    /// [`StreamError::SessionEnded`] after a remote command has ended, or the error that the connection ended with.
+    /// [`StreamError::SessionEnded`] once the remote command has ended, or the error that the connection ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes were queued.
@@ -281,8 +288,8 @@ impl SendHalf {
     /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken
     /// the bytes, flush first.
     ///
-    /// If the protocol has no half-close, no FIN is sent, and this reports no error. `shutdown` reports it, with
-    /// [`StreamError::NoHalfClose`].
+    /// If the protocol has no half-close, the peer is not told, but nothing more can be sent. This reports no error.
+    /// `shutdown` reports it, with [`StreamError::NoHalfClose`].
     pub fn finish(&mut self) {
         self.stream.shared.with(|state| state.connection.finish(self.stream.id));
     }
@@ -303,11 +310,17 @@ impl SendHalf {
         self.stream.shared.look(State::half_closes)
     }
 
-    pub(crate) fn pretend_half_close(&mut self) {
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this if the peer does not
+    /// wait for the end, and you copy with [`tokio::io::copy_bidirectional`] or another function that stops copying the
+    /// other direction at the first error.
+    pub fn pretend_half_close(&mut self) {
         self.pretends = true;
     }
 
     /// Ends both directions at once. The queued bytes are dropped.
+    ///
+    /// If what you send was cut off, reset the stream with [`RstStatus::INTERNAL_ERROR`], so that the peer does not
+    /// take the part that it has read for the whole. [`RstStatus::CANCEL`] would be an end for Go's peers.
     pub fn reset(self, status: RstStatus) {
         self.stream.reset(status);
     }
@@ -454,92 +467,10 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Observes a stream whose halves are used elsewhere. For each direction, one task at a time may wait for the end.
-#[derive(Clone, Debug)]
-pub(crate) struct Watch {
-    stream: Arc<StreamRef>,
-}
-
-impl Watch {
-    /// Ready when no more bytes will arrive, whether or not all are read.
-    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let id = self.stream.id;
-        self.stream.shared.with(|state| {
-            if state.connection.has_ended(id) {
-                return Poll::Ready(());
-            }
-            park(&mut state.waiting(id).end, cx);
-            Poll::Pending
-        })
-    }
-
-    /// Whether the peer ended its direction itself, by FIN or RST_STREAM.
-    pub(crate) fn was_finished(&self) -> bool {
-        self.stream.shared.look(|state| state.connection.was_finished(self.stream.id))
-    }
-
-    /// How the peer's direction has ended. `None` if it has not ended, or if this end gave the rest up.
-    pub(crate) fn outcome(&self) -> Option<Result<(), StreamError>> {
-        self.stream.shared.look(|state| state.connection.outcome(self.stream.id))
-    }
-
-    /// Whether the stream has not ended and its reader still wants bytes.
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.stream.shared.look(|state| state.connection.is_wanted(self.stream.id))
-    }
-
-    /// Whether the peer may have unread bytes of ours.
-    pub(crate) fn may_be_unread(&self) -> bool {
-        self.stream.shared.look(|state| state.connection.may_be_unread(self.stream.id))
-    }
-
-    /// Unread bytes. Each piece counts as at least 256.
-    pub(crate) fn unread(&self) -> usize {
-        self.stream.shared.look(|state| state.connection.unread_on(self.stream.id))
-    }
-
-    /// Ready when the connection has ended and all bytes of the stream were read or discarded.
-    pub(crate) fn poll_read_out(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let id = self.stream.id;
-        self.stream.shared.with(|state| {
-            if state.connection.is_closed() && state.connection.is_read_out(id) {
-                return Poll::Ready(());
-            }
-            park(&mut state.waiting(id).end, cx);
-            Poll::Pending
-        })
-    }
-
-    /// Whether the driver has taken all bytes and the FIN, to write them to the IO.
-    pub(crate) fn was_sent(&self) -> bool {
-        self.stream.shared.look(|state| state.connection.was_sent(self.stream.id))
-    }
-
-    /// Whether the driver has taken all bytes, to write them to the IO. The FIN may still be queued.
-    ///
-    /// # Errors
-    /// The reason why bytes were not sent.
-    pub(crate) fn was_taken(&self) -> Result<(), StreamError> {
-        self.stream.shared.look(|state| state.connection.was_taken(self.stream.id))
-    }
-
-    /// Ready when the driver has taken all bytes and the FIN, to write them to the IO, or when it never will take them.
-    pub(crate) fn poll_sent(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let id = self.stream.id;
-        self.stream.shared.with(|state| {
-            if state.connection.is_sent(id) {
-                return Poll::Ready(());
-            }
-            park(&mut state.waiting(id).sent, cx);
-            Poll::Pending
-        })
-    }
-}
-
 /// The stream that both halves refer to. When the last half is dropped, the connection may forget the stream.
 pub(super) struct StreamRef {
-    shared: Arc<Shared>,
-    id: StreamId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: StreamId,
 }
 
 impl StreamRef {

@@ -90,7 +90,7 @@ fn is_documented(case: &Case, trouble: Trouble, untrue: &Untrue) -> bool {
     };
     match untrue {
         // Then the client resets them, as Go's clients do with every stream at the end of a session. A server cannot
-        // tell this from the end of stdin (`ProcessStdin::data`). The client has sent no stdin.
+        // tell this from the end of stdin (`Reader::data`). The client has sent no stdin.
         Untrue::Truncated { what: "stdin", had: 0, .. } => {
             unanswered && [server, case.protocol].iter().any(|protocol| protocol.transport() == Transport::Spdy)
         }

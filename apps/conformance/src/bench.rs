@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use kubestream::exec::{self, Exec, ExecRequest, Output, RemoteOutput, Streams};
+use kubestream::exec::{self, Exec, ExecRequest, Output, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded, Version};
@@ -322,7 +322,7 @@ pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output =
 }
 
 /// Reads an output to its end.
-pub async fn drain(output: Option<RemoteOutput>, mut with: impl FnMut(Bytes)) -> Outcome {
+pub async fn drain(output: Option<Reader>, mut with: impl FnMut(Bytes)) -> Outcome {
     let Some(mut output) = output else { return Err(failed("an output", "none")) };
     while let Some(data) = output.data().await {
         with(data.instead_of("more output, or its end")?);
@@ -334,7 +334,7 @@ pub async fn drain(output: Option<RemoteOutput>, mut with: impl FnMut(Bytes)) ->
 pub async fn rest(
     limit: Duration,
     exec: &mut Exec,
-    stdout: Option<RemoteOutput>,
+    stdout: Option<Reader>,
     with: impl FnMut(Bytes),
 ) -> Outcome<ExitStatus> {
     let ended = async { tokio::join!(drain(stdout, with), exec.wait()) };
@@ -344,7 +344,7 @@ pub async fn rest(
 }
 
 /// Reads an output until it contains the text.
-pub async fn until(output: &mut Option<RemoteOutput>, said: &mut Vec<u8>, text: &str) -> Outcome {
+pub async fn until(output: &mut Option<Reader>, said: &mut Vec<u8>, text: &str) -> Outcome {
     let Some(output) = output else { return Err(failed("an output", "none")) };
     while !said.windows(text.len()).any(|window| window == text.as_bytes()) {
         match output.data().await {

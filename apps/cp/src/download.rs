@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use kubestream::exec::RemoteOutput;
+use kubestream::exec::Reader;
 use kubestream_apps::Failure;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +70,7 @@ pub(crate) async fn download(
 struct NotTaken;
 
 /// Passes stdout on until it ends or the connection is lost. The status tells which.
-async fn relay(stdout: Option<RemoteOutput>, to: mpsc::Sender<Bytes>) -> Result<(), NotTaken> {
+async fn relay(stdout: Option<Reader>, to: mpsc::Sender<Bytes>) -> Result<(), NotTaken> {
     let Some(mut stdout) = stdout else { return Ok(()) };
     while let Some(Ok(data)) = stdout.data().await {
         to.send(data).await.map_err(|_| NotTaken)?;

@@ -5,7 +5,7 @@
 use std::error::Error;
 use std::fmt;
 
-use kubestream::exec::{self, Exec, ExecRequest, RemoteOutput, Streams};
+use kubestream::exec::{self, Exec, ExecRequest, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
@@ -109,7 +109,7 @@ pub(crate) fn ended(command: &[String], status: ExitStatus, complaints: String) 
 }
 
 /// Reads a command's stderr to its end. A lost connection is reported elsewhere.
-pub(crate) async fn complaints(stderr: Option<RemoteOutput>) -> String {
+pub(crate) async fn complaints(stderr: Option<Reader>) -> String {
     let mut all = Vec::new();
     if let Some(mut stderr) = stderr {
         while let Some(Ok(data)) = stderr.data().await {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use indicatif::ProgressBar;
-use kubestream::exec::RemoteStdin;
+use kubestream::mux::SendHalf;
 use kubestream_apps::Failure;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -190,7 +190,7 @@ impl Upload<'_> {
 async fn feed(
     mut packed: mpsc::Receiver<Bytes>,
     packing: JoinHandle<Result<(), PackError>>,
-    stdin: Option<RemoteStdin>,
+    stdin: Option<SendHalf>,
 ) -> Result<Option<PathBuf>, Failure> {
     let mut stdin = stdin.ok_or("the session has no stdin")?;
     let mut taken = true;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::exec::{self, ExecServer, ProcessOutput, ProcessStdin, Resizes};
+use kubestream::exec::{self, ExecServer, Reader, Resizes};
+use kubestream::mux::SendHalf;
 use kubestream::portforward::Request;
 use kubestream::status::{ExitStatus, Status};
 use kubestream_apps::process::Feeding;
@@ -130,7 +131,7 @@ struct TooSlow;
 
 async fn show(
     output: &Fanout,
-    viewed: Option<(mpsc::Receiver<Bytes>, ProcessOutput)>,
+    viewed: Option<(mpsc::Receiver<Bytes>, SendHalf)>,
     spoke: &Notify,
 ) -> Result<(), TooSlow> {
     let Some((mut from, mut to)) = viewed else { return Ok(()) };
@@ -144,7 +145,7 @@ async fn show(
     if output.has_ended() { Ok(()) } else { Err(TooSlow) }
 }
 
-async fn feed(mut from: ProcessStdin, container: Arc<Container>, moved: watch::Sender<()>) {
+async fn feed(mut from: Reader, container: Arc<Container>, moved: watch::Sender<()>) {
     while let Some(Ok(data)) = from.data().await {
         container.input(Input::Data(data)).await;
         moved.send_replace(());

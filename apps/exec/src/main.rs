@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use kubestream::StreamError;
-use kubestream::exec::{Exec, ExecRequest, RemoteOutput, RemoteStdin, Streams};
-use kubestream::mux::{Config, Multiplexer};
+use kubestream::exec::{Exec, ExecRequest, Reader, Streams};
+use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::status::ExitStatus;
 use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
@@ -149,7 +149,7 @@ async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failu
     Ok(status)
 }
 
-async fn feed(mut to: RemoteStdin) {
+async fn feed(mut to: SendHalf) {
     let mut from = tokio::io::stdin();
     let mut buffer = bytes::BytesMut::new();
     loop {
@@ -167,7 +167,7 @@ async fn feed(mut to: RemoteStdin) {
 }
 
 /// Shows an output to its end. The outer error is a local one, and the inner one is the session's.
-async fn show(from: Option<RemoteOutput>, mut to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
+async fn show(from: Option<Reader>, mut to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
     let Some(mut from) = from else { return Ok(Ok(())) };
     while let Some(data) = from.data().await {
         let data = match data {

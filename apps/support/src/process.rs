@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kubestream::StreamError;
-use kubestream::exec::{Error, ExecServer, ProcessOutput, ProcessStdin, Resizes};
+use kubestream::exec::{Error, ExecServer, Reader, Resizes};
+use kubestream::mux::SendHalf;
 use kubestream::status::{ExitStatus, Status};
 use pty_process::{OwnedWritePty, Size};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -161,7 +162,7 @@ fn start_on_terminal(
 
 /// Copies a process's output to the client, until no process has the pipe open. After the client has left, the output
 /// is read and discarded.
-async fn drain(mut from: impl AsyncRead + Unpin, mut to: ProcessOutput, mut left: watch::Receiver<bool>) {
+async fn drain(mut from: impl AsyncRead + Unpin, mut to: SendHalf, mut left: watch::Receiver<bool>) {
     const READ: usize = 32 * 1024;
     let mut buffer = BytesMut::new();
     loop {
@@ -243,7 +244,7 @@ enum Fed {
 }
 
 /// Copies from the client to the process.
-async fn feed(mut from: ProcessStdin, mut to: ChildStdin, moved: watch::Sender<()>) -> Fed {
+async fn feed(mut from: Reader, mut to: ChildStdin, moved: watch::Sender<()>) -> Fed {
     loop {
         match from.data().await {
             Some(Ok(mut data)) => {
@@ -261,7 +262,7 @@ async fn feed(mut from: ProcessStdin, mut to: ChildStdin, moved: watch::Sender<(
 }
 
 /// Passes keys and sizes to the terminal in the order in which they arrive.
-async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resizes: Option<Resizes>) {
+async fn operate(mut terminal: OwnedWritePty, stdin: Option<Reader>, resizes: Option<Resizes>) {
     /// Ctrl-D, the only way to end a terminal's input.
     const END_OF_INPUT: &[u8] = &[0x04];
     let (sizes, mut latest) = mpsc::channel(1);
@@ -304,7 +305,7 @@ async fn operate(mut terminal: OwnedWritePty, stdin: Option<ProcessStdin>, resiz
 }
 
 /// Returns what is typed next. Without stdin it never returns.
-async fn next(stdin: &mut Option<ProcessStdin>) -> Option<Result<Bytes, StreamError>> {
+async fn next(stdin: &mut Option<Reader>) -> Option<Result<Bytes, StreamError>> {
     match stdin {
         Some(stdin) => stdin.data().await,
         None => pending().await,

@@ -6,10 +6,8 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use kubestream::exec::{
-    Exec, ExecRequest, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Streams,
-};
-use kubestream::mux::{Config, Multiplexer};
+use kubestream::exec::{Exec, ExecRequest, ExecServer, Reader, Streams};
+use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::{self, Protocol};
 use tokio::net::TcpStream;
@@ -93,8 +91,8 @@ pub fn echo(flavor: Flavor) -> Outcome<Sample> {
 /// The client.
 struct Session {
     exec: Exec,
-    stdin: RemoteStdin,
-    stdout: RemoteOutput,
+    stdin: SendHalf,
+    stdout: Reader,
 }
 
 impl Session {
@@ -164,7 +162,7 @@ async fn hold(session: ExecServer) -> Outcome<()> {
     Ok(())
 }
 
-async fn read(mut stdin: ProcessStdin, mut stdout: ProcessOutput, parts: [usize; 2]) -> Outcome<()> {
+async fn read(mut stdin: Reader, mut stdout: SendHalf, parts: [usize; 2]) -> Outcome<()> {
     for bytes in parts {
         let mut left = bytes;
         while left > 0 {
@@ -175,7 +173,7 @@ async fn read(mut stdin: ProcessStdin, mut stdout: ProcessOutput, parts: [usize;
     Ok(())
 }
 
-async fn write(mut stdin: ProcessStdin, mut stdout: ProcessOutput, size: usize, parts: [usize; 2]) -> Outcome<()> {
+async fn write(mut stdin: Reader, mut stdout: SendHalf, size: usize, parts: [usize; 2]) -> Outcome<()> {
     let data = aligned(size);
     for bytes in parts {
         stdin.data().await.ok_or("stdin ended")??;
@@ -186,7 +184,7 @@ async fn write(mut stdin: ProcessStdin, mut stdout: ProcessOutput, size: usize, 
     Ok(())
 }
 
-async fn say_again(mut stdin: ProcessStdin, mut stdout: ProcessOutput) -> Outcome<()> {
+async fn say_again(mut stdin: Reader, mut stdout: SendHalf) -> Outcome<()> {
     while let Some(data) = stdin.data().await.transpose()? {
         stdout.send(data).await?;
     }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use kubestream::StreamError;
-use kubestream::exec::{Exec, ExecServer, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin};
+use kubestream::exec::{Exec, ExecServer};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::unstable::session::Role;
 use tokio::io::AsyncWrite;
@@ -17,16 +17,6 @@ use crate::io::{Task, once};
 pub(super) enum Made {
     Client(Box<Exec>),
     Server(Box<ExecServer>),
-}
-
-pub(super) enum Reader {
-    Process(ProcessStdin),
-    Remote(RemoteOutput),
-}
-
-pub(super) enum Writer {
-    Process(ProcessOutput),
-    Remote(RemoteStdin),
 }
 
 impl Run {
@@ -75,18 +65,18 @@ impl Run {
                 assert_eq!(exec.stderr.is_some(), self.want.stderr && !self.want.tty);
                 assert_eq!(exec.resize.is_some(), self.want.tty);
                 self.resizer = exec.resize.take();
-                self.writers[0] = exec.stdin.take().map(Writer::Remote);
+                self.writers[0] = exec.stdin.take();
                 if !self.leave {
-                    self.readers[1] = exec.stdout.take().map(Reader::Remote);
-                    self.readers[2] = exec.stderr.take().map(Reader::Remote);
+                    self.readers[1] = exec.stdout.take();
+                    self.readers[2] = exec.stderr.take();
                 }
             }
             Made::Server(process) => {
                 self.resizes = process.resize.take();
-                self.readers[0] = process.stdin.take().map(Reader::Process);
+                self.readers[0] = process.stdin.take();
                 if !self.leave {
-                    self.writers[1] = process.stdout.take().map(Writer::Process);
-                    self.writers[2] = process.stderr.take().map(Writer::Process);
+                    self.writers[1] = process.stdout.take();
+                    self.writers[2] = process.stderr.take();
                 }
             }
         }
@@ -128,11 +118,7 @@ impl Run {
         let at = usize::from(channel % 3);
         let Some(reader) = &mut self.readers[at] else { return };
         for _ in 0..pieces {
-            let data = match reader {
-                Reader::Process(stdin) => once(stdin.data()),
-                Reader::Remote(output) => once(output.data()),
-            };
-            match data {
+            match once(reader.data()) {
                 Some(Some(Ok(data))) => {
                     assert!(!data.is_empty());
                     self.got[at].extend_from_slice(&data);
@@ -163,38 +149,30 @@ impl Run {
             return;
         }
         let at = usize::from(channel % 3);
-        let sent = match &mut self.writers[at] {
-            Some(Writer::Process(output)) => once(output.send(bytes)),
-            Some(Writer::Remote(stdin)) => once(stdin.send(bytes)),
-            None => None,
-        };
-        if let Some(Ok(())) = sent {
+        if let Some(writer) = &mut self.writers[at]
+            && let Some(Ok(())) = once(writer.send(bytes))
+        {
             self.sent[at].extend_from_slice(data);
         }
     }
 
     pub(super) fn write_slice(&mut self, at: usize, data: &[u8]) {
-        let taken = match &mut self.writers[at] {
-            Some(Writer::Process(output)) => {
-                once(std::future::poll_fn(|cx| Pin::new(&mut *output).poll_write(cx, data)))
-            }
-            Some(Writer::Remote(stdin)) => once(std::future::poll_fn(|cx| Pin::new(&mut *stdin).poll_write(cx, data))),
-            None => None,
-        };
-        if let Some(Ok(taken)) = taken {
+        if let Some(writer) = &mut self.writers[at]
+            && let Some(Ok(taken)) = once(std::future::poll_fn(|cx| Pin::new(&mut *writer).poll_write(cx, data)))
+        {
             assert!(taken > 0 || data.is_empty());
             self.sent[at].extend_from_slice(&data[..taken]);
         }
     }
 
     pub(super) fn finish(&mut self, at: usize) {
-        match &mut self.writers[at] {
-            Some(Writer::Process(output)) => {
-                let shut = std::future::poll_fn(|cx| Pin::new(&mut *output).poll_shutdown(cx));
+        let Some(writer) = &mut self.writers[at] else { return };
+        match self.role {
+            Role::Client => writer.finish(),
+            Role::Server => {
+                let shut = std::future::poll_fn(|cx| Pin::new(&mut *writer).poll_shutdown(cx));
                 assert!(once(shut).is_some());
             }
-            Some(Writer::Remote(stdin)) => stdin.finish(),
-            None => {}
         }
     }
 

@@ -1,7 +1,8 @@
 //! What a command reads from stdin.
 
 use bytes::Bytes;
-use kubestream::exec::{RemoteStdin, Streams};
+use kubestream::exec::Streams;
+use kubestream::mux::SendHalf;
 use kubestream::status::ExitStatus;
 use kubestream::upgrade::Version;
 use sha2::{Digest, Sha256};
@@ -15,7 +16,7 @@ const LINE: &[u8] = b"what goes to kubestream\n";
 const STDIN: Streams = Streams { stdin: true, stdout: true, stderr: false, tty: false };
 
 /// Sends lines of this total length, or fewer if the command stops reading.
-async fn feed(mut stdin: RemoteStdin, len: usize) {
+async fn feed(mut stdin: SendHalf, len: usize) {
     let many = Bytes::from(LINE.repeat(1300));
     let mut left = len;
     while left > 0 {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
-use kubestream::exec::{ExecRequest, ExecServer, ProcessOutput, ProcessStdin, Resizes};
-use kubestream::mux::{Config, Multiplexer};
+use kubestream::exec::{ExecRequest, ExecServer, Reader, Resizes};
+use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::portforward::{PortForwardServer, Request};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::upgrade::{self, Pending, Protocol, UpgradeError, Upgraded};
@@ -237,7 +237,7 @@ async fn silent(active: &Notify) {
     while tokio::time::timeout(TOO_LONG, active.notified()).await.is_ok() {}
 }
 
-async fn drain(mut from: impl AsyncRead + Unpin, mut to: Option<ProcessOutput>, fault: Fault, active: Arc<Notify>) {
+async fn drain(mut from: impl AsyncRead + Unpin, mut to: Option<SendHalf>, fault: Fault, active: Arc<Notify>) {
     let (mut buffer, mut came, mut held) = (BytesMut::new(), 0, None);
     loop {
         buffer.reserve(32 * 1024);
@@ -257,7 +257,7 @@ async fn drain(mut from: impl AsyncRead + Unpin, mut to: Option<ProcessOutput>, 
 }
 
 async fn feed(
-    mut from: ProcessStdin,
+    mut from: Reader,
     mut to: impl AsyncWrite + Unpin,
     fault: Fault,
     unread: Arc<AtomicUsize>,
@@ -298,7 +298,7 @@ fn on_terminal(
 
 async fn operate(
     mut terminal: pty_process::OwnedWritePty,
-    mut stdin: Option<ProcessStdin>,
+    mut stdin: Option<Reader>,
     mut sizes: Option<Resizes>,
     fault: Fault,
 ) {

@@ -7,10 +7,8 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use kubestream::exec::{
-    Error, Options, ProcessOutput, ProcessStdin, RemoteOutput, RemoteStdin, Resizer, Resizes, Streams,
-};
-use kubestream::mux::Multiplexer;
+use kubestream::exec::{Error, Options, Reader, Resizer, Resizes, Streams};
+use kubestream::mux::{Multiplexer, RstStatus, SendHalf};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::{ConnectionError, StreamError};
 use tokio::time::sleep;
@@ -125,7 +123,7 @@ fn internal(error: &Error) -> ExitStatus {
 }
 
 /// Passes on stdin and its end. If the process takes no more, the rest is dropped.
-async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &AtomicU64) {
+async fn type_on(from: Option<Reader>, to: Option<SendHalf>, taken: &AtomicU64) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     loop {
         match from.data().await {
@@ -137,7 +135,7 @@ async fn type_on(from: Option<ProcessStdin>, to: Option<RemoteStdin>, taken: &At
             }
             None => return to.finish(),
             // The client broke stdin off, and the session goes on.
-            Some(Err(StreamError::Reset(_))) => return to.break_off(),
+            Some(Err(StreamError::Reset(_))) => return to.reset(RstStatus::INTERNAL_ERROR),
             // The client is lost, so its stdin did not end.
             Some(Err(_)) => return std::future::pending().await,
         }
@@ -156,7 +154,7 @@ async fn follow_size(from: Option<Resizes>, to: Option<Resizer>) {
 
 /// Passes on an output to its end. If some of it was lost, [`Exec::wait`](kubestream::exec::Exec::wait) fails and tells
 /// the client.
-async fn show(from: Option<RemoteOutput>, to: Option<ProcessOutput>) {
+async fn show(from: Option<Reader>, to: Option<SendHalf>) {
     let (Some(mut from), Some(mut to)) = (from, to) else { return };
     while let Some(Ok(data)) = from.data().await {
         if to.send(data).await.is_err() {
