@@ -11,7 +11,8 @@ use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, StatusError};
 use crate::wire::spdy::RstStatus;
 
-/// Why a session failed. A command that ends with a non-zero exit code is not such a failure: see [`ExitStatus`].
+/// Why a session failed, or could not be asked for. A command that ends with a non-zero exit code is not such a
+/// failure: see [`ExitStatus`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -72,6 +73,9 @@ pub enum Error {
     /// The error stream carries something that is not a status.
     #[error("bad status from the server: {0}")]
     BadStatus(#[from] StatusError),
+    /// The request asks for no stream. A kubelet answers it with 400 and the same text.
+    #[error("you must specify at least 1 of stdin, stdout, stderr")]
+    NoStreams,
     /// The command wrote more than `wait_with_output` may collect.
     #[error("the command wrote more than {limit} bytes")]
     OutputTooLong {
@@ -92,7 +96,8 @@ impl Error {
             | Self::CreationTimeout { .. }
             | Self::MissingStatus
             | Self::StatusTimeout(_)
-            | Self::BadStatus(_) => Initiator::Remote,
+            | Self::BadStatus(_)
+            | Self::NoStreams => Initiator::Remote,
         }
     }
 }
@@ -111,7 +116,7 @@ impl From<Error> for io::Error {
             Error::Refused { .. } => io::ErrorKind::ConnectionRefused,
             Error::CreationTimeout { .. } | Error::StatusTimeout(_) => io::ErrorKind::TimedOut,
             Error::MissingStatus | Error::Incomplete { .. } => io::ErrorKind::UnexpectedEof,
-            Error::BadStatus(_) => io::ErrorKind::InvalidData,
+            Error::BadStatus(_) | Error::NoStreams => io::ErrorKind::InvalidData,
             Error::OutputTooLong { .. } => io::ErrorKind::OutOfMemory,
         };
         Self::new(kind, error)

@@ -46,6 +46,6 @@ pub use client::{Exec, Output, Resizer};
 pub use error::Error;
 pub use options::Options;
 pub use reader::Reader;
-pub use request::{ExecRequest, RequestError};
+pub use request::ExecRequest;
 pub use server::{ExecServer, Resizes};
 pub use streams::Streams;

@@ -5,6 +5,7 @@
 
 use form_urlencoded::Serializer;
 
+use super::error::Error;
 use super::streams::Streams;
 
 /// The contents of an exec or attach request.
@@ -37,8 +38,8 @@ impl ExecRequest {
     /// repeated, its first value counts, as in Go's servers. `tty` turns stderr off.
     ///
     /// # Errors
-    /// [`RequestError::NoStreams`]. A kubelet answers such a request with 400 and the same text.
-    pub fn from_query(query: &str) -> Result<Self, RequestError> {
+    /// [`Error::NoStreams`]: the client is at fault. A kubelet answers such a request with 400 and the same text.
+    pub fn from_query(query: &str) -> Result<Self, Error> {
         let mut request = Self::default();
         let (mut stdin, mut stdout, mut stderr, mut tty) = (None, None, None, None);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -67,7 +68,7 @@ impl ExecRequest {
         let set = |stream: Option<bool>| stream.unwrap_or(false);
         let (stdin, stdout, tty) = (set(stdin), set(stdout), set(tty));
         request.streams = Streams { stdin, stdout, stderr: set(stderr) && !tty, tty };
-        if stdin || stdout || request.streams.stderr { Ok(request) } else { Err(RequestError::NoStreams) }
+        if stdin || stdout || request.streams.stderr { Ok(request) } else { Err(Error::NoStreams) }
     }
 
     /// The query for a kube-apiserver, as kubectl writes it.
@@ -106,15 +107,6 @@ impl ExecRequest {
     }
 }
 
-/// Why a request cannot be served. The client is at fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// The request asks for no stream.
-    #[error("you must specify at least 1 of stdin, stdout, stderr")]
-    NoStreams,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,19 +116,19 @@ mod tests {
         let request = ExecRequest::new(["sh", "-c", "echo bye; exit 7"], Streams::OUTPUT).container("main");
         let query = "command=sh&command=-c&command=echo+bye%3B+exit+7&container=main&stderr=true&stdout=true";
         assert_eq!(request.to_query(), query);
-        assert_eq!(ExecRequest::from_query(query), Ok(request.clone()));
+        assert_eq!(ExecRequest::from_query(query).unwrap(), request);
 
         let kubelet = "command=sh&command=-c&command=echo+bye%3B+exit+7&error=1&output=1";
         assert_eq!(request.to_kubelet_query(), kubelet);
-        assert_eq!(ExecRequest::from_query(kubelet), Ok(ExecRequest { container: None, ..request }));
+        assert_eq!(ExecRequest::from_query(kubelet).unwrap(), ExecRequest { container: None, ..request });
     }
 
     #[test]
     fn a_terminal_has_no_stderr_and_no_stream_is_an_error() {
         let request = ExecRequest::from_query("command=sh&stdin=true&stdout=true&stderr=true&tty=true").unwrap();
         assert_eq!(request.streams, Streams::TTY);
-        assert_eq!(ExecRequest::from_query("command=sh&tty=1"), Err(RequestError::NoStreams));
-        assert_eq!(ExecRequest::from_query("command=sh&output=yes"), Err(RequestError::NoStreams));
+        assert!(matches!(ExecRequest::from_query("command=sh&tty=1"), Err(Error::NoStreams)));
+        assert!(matches!(ExecRequest::from_query("command=sh&output=yes"), Err(Error::NoStreams)));
     }
 
     /// apimachinery's `Convert_Slice_string_To_bool`, and cri-streaming's `NewOptions`.
@@ -159,7 +151,7 @@ mod tests {
             let streams = Streams { stdin: bit(1), stdout: true, stderr: bit(2) && !bit(4), tty: bit(4) };
             let mut request = ExecRequest::new(command, streams);
             request.container = Some(container).filter(|name| !name.is_empty());
-            ExecRequest::from_query(&request.to_query()) == Ok(request)
+            ExecRequest::from_query(&request.to_query()).unwrap() == request
         }
         quickcheck::quickcheck(property as fn(Vec<String>, String, u8) -> bool);
     }

@@ -88,7 +88,7 @@ where
     }
 }
 
-fn streams(request: &Request<()>) -> Result<Streams, exec::RequestError> {
+fn streams(request: &Request<()>) -> Result<Streams, exec::Error> {
     Ok(ExecRequest::from_query(request.uri().query().unwrap_or_default())?.streams)
 }
 

@@ -6,7 +6,7 @@
 use http::Uri;
 
 use kubestream::Initiator;
-use kubestream::exec::{ExecRequest, RequestError};
+use kubestream::exec::ExecRequest;
 use kubestream::upgrade::{PortsError, asked_ports};
 
 /// What a streaming request asks of a pod.
@@ -56,7 +56,8 @@ impl PodRequest {
         let (container, query) = if operation == Operation::PortForward {
             (None, ports(query))
         } else {
-            let mut request = ExecRequest::from_query(query)?;
+            // A query has no other fault.
+            let mut request = ExecRequest::from_query(query).map_err(|_| PodRequestError::NoStreams)?;
             match operation {
                 Operation::Exec if request.command.is_empty() => return Err(PodRequestError::NoCommand),
                 Operation::Exec => {}
@@ -128,8 +129,8 @@ fn check_name(name: &str) -> Result<(), PodRequestError> {
 #[non_exhaustive]
 pub enum PodRequestError {
     /// The request asks for no stream.
-    #[error(transparent)]
-    Request(#[from] RequestError),
+    #[error("you must specify at least 1 of stdin, stdout, stderr")]
+    NoStreams,
     /// An exec request names no command.
     #[error("you must specify a command")]
     NoCommand,
