@@ -55,7 +55,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("upgrade::Config::head_timeout", time(handshake.head_timeout)),
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
-        ("upgrade::Config::origins", origins(&handshake)),
+        ("upgrade::Config::allowed_origins", allowed_origins(&handshake)),
         ("kubestream_proxy::LINGER", time(proxy::LINGER)),
         ("kubestream_proxy::TAIL_TIMEOUT", time(proxy::TAIL_TIMEOUT)),
         ("kubestream_proxy::IDLE_TIMEOUT", time(proxy::IDLE_TIMEOUT)),
@@ -76,8 +76,8 @@ fn defaults() -> Vec<(&'static str, String)> {
     ]
 }
 
-fn origins(config: &upgrade::Config) -> String {
-    assert_eq!(config.origins, upgrade::Origins::SameHost);
+fn allowed_origins(config: &upgrade::Config) -> String {
+    assert!(config.allowed_origins.is_empty(), "the host's own is always allowed");
     "the `Host`'s own".to_owned()
 }
 

@@ -10,8 +10,8 @@ use http::{Request, StatusCode};
 use kubestream::Initiator;
 use kubestream::protocol::Subprotocol;
 use kubestream::upgrade::{
-    self, BearerTokenError, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Origins, Protocol,
-    Transport, UpgradeError, Upgraded, Version, connect_with_fallback,
+    self, BearerTokenError, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Protocol, Transport,
+    UpgradeError, Upgraded, Version, connect_with_fallback,
 };
 use support::read_head;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -233,9 +233,9 @@ async fn a_page_of_another_host_is_kept_out_unless_it_is_let_in() {
     let (refused, answer) = serve(&stranger, Protocol::ANY_EXEC, Config::default()).await;
     assert!(matches!(refused, Err(UpgradeError::OriginNotAllowed { origin }) if origin == "https://evil.example"));
     assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
-    for origins in [Origins::Any, Origins::Also(vec!["https://evil.example".to_owned()])] {
+    for allowed in ["*", "https://evil.example"] {
         let mut config = Config::default();
-        config.origins = origins;
+        config.allowed_origins.push(allowed.to_owned());
         assert_eq!(serve(&stranger, Protocol::ANY_EXEC, config).await.0.unwrap(), Some(V5));
     }
     // A browser's page cannot send SPDY.

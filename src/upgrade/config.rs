@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use super::websocket::Origins;
-
 /// The limits of a handshake, for clients and servers.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -25,8 +23,16 @@ pub struct Config {
     /// The time limit for a client to read a refusal's body, and for a server to wait for the client's end after its
     /// own refusal. Default: 5 s.
     pub refusal_body_timeout: Duration,
-    /// Which web pages may open a WebSocket at a server. Default: pages of the same host.
-    pub origins: Origins,
+    /// For a server: the origins whose web pages may open a WebSocket, each written as browsers do:
+    /// `https://console.example:8443`. `"*"` allows every request. A request is always allowed if it has no `Origin`,
+    /// or if its `Origin` names the same host as its `Host`. Default: no other origins.
+    ///
+    /// A browser lets a page of any site open a WebSocket at this server, and sends the cookies that it holds for this
+    /// server. It names the page's host in `Origin`. Only this check keeps out the pages of other sites.
+    ///
+    /// The check does not help if an attacker makes a host name of the attacker point to this server (DNS rebinding). A
+    /// server that browsers can reach should also check `Host` against its own names, or ask for a token.
+    pub allowed_origins: Vec<String>,
 }
 
 impl Default for Config {
@@ -37,7 +43,7 @@ impl Default for Config {
             head_timeout: Duration::from_secs(10),
             max_refusal_body: 64 * 1024,
             refusal_body_timeout: Duration::from_secs(5),
-            origins: Origins::default(),
+            allowed_origins: Vec::new(),
         }
     }
 }

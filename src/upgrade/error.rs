@@ -69,8 +69,8 @@ pub enum UpgradeError {
     /// Server: the request is not a valid WebSocket handshake (RFC 6455). It was answered 400, 405 or 426.
     #[error("unable to upgrade: {0}")]
     Handshake(#[from] HandshakeFault),
-    /// Server: a web page of another host tried to open a WebSocket ([`Config::origins`](super::Config::origins)). The
-    /// request was answered 403.
+    /// Server: a web page of another host tried to open a WebSocket
+    /// ([`Config::allowed_origins`](super::Config::allowed_origins)). The request was answered 403.
     #[error("unable to upgrade: the origin {origin:?} is not allowed")]
     OriginNotAllowed {
         /// The request's `Origin`.

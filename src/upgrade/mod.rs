@@ -47,4 +47,4 @@ pub use pass::{PassError, PassedOn, answer_for_backend};
 pub use ports::{PortsError, asked_ports};
 pub use server::{Pending, accept};
 pub use upgraded::Upgraded;
-pub use websocket::{BearerToken, Origins};
+pub use websocket::BearerToken;

@@ -145,7 +145,7 @@ where
         let key = match transport {
             Transport::Spdy => None,
             Transport::WebSocket => {
-                let answer = websocket::check_request(self.request(), &self.config.origins)?;
+                let answer = websocket::check_request(self.request(), &self.config.allowed_origins)?;
                 self.bearer_token()?;
                 Some(websocket::Key { key: String::new(), answer })
             }

@@ -219,7 +219,7 @@ where
                 Some(protocol)
             }
             Transport::WebSocket => {
-                let answer = websocket::check_request(&self.request, &self.config.origins)?;
+                let answer = websocket::check_request(&self.request, &self.config.allowed_origins)?;
                 self.bearer_token()?;
                 let protocol = self.choose_channel(supported)?;
                 head::put_header(&mut head, "Sec-WebSocket-Accept", answer.as_bytes());
