@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kubestream::Initiator;
-use kubestream::upgrade::PassError;
 use kubestream::upgrade::{self, Config, Transport, UpgradeError};
 use kubestream_proxy::{self as proxy, Pipe, PipeOutcome};
 use support::{pattern, read_head, tcp_pair};
@@ -30,7 +29,7 @@ const WEBSOCKET: &str = "GET /exec HTTP/1.1\r\nHost: proxy\r\nOrigin: http://pro
 /// The answer to that key (RFC 6455 §1.3).
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-type Passing = JoinHandle<Result<Pipe<DuplexStream, DuplexStream>, PassError>>;
+type Passing = JoinHandle<Result<Pipe<DuplexStream, DuplexStream>, UpgradeError>>;
 
 /// A client that has sent this, and the backend to which it is passed on.
 async fn between(said: &str) -> (DuplexStream, DuplexStream, Passing) {
@@ -111,8 +110,20 @@ async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
     assert_eq!(passing.await.unwrap().unwrap().protocol(), "v5.channel.k8s.io");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_protocol_that_nobody_here_knows_is_passed_on() {
+    let asks = SPDY.replace("v4.channel.k8s.io", "v9.channel.example");
+    let (mut client, mut backend, passing) = between(&asks).await;
+    read_head(&mut backend).await;
+    backend.write_all(SWITCHED.replace("v4.channel.k8s.io", "v9.channel.example").as_bytes()).await.unwrap();
+    assert!(read_head(&mut client).await.contains("v9.channel.example"));
+    let pipe = passing.await.unwrap().unwrap();
+    assert_eq!((pipe.transport(), pipe.protocol()), (Transport::Spdy, "v9.channel.example"));
+    assert_eq!(pipe.settled(proxy::Operation::Exec), None);
+}
+
 /// What a client gets and what the proxy returns. No byte of the client reaches the backend (row 24, CVE-2018-1002105).
-async fn refused(asks: &str, answer: &str, ends: bool) -> (String, PassError) {
+async fn refused(asks: &str, answer: &str, ends: bool) -> (String, UpgradeError) {
     let (mut client, mut backend, passing) = between(&format!("{asks}GET /secret HTTP/1.1\r\n\r\n")).await;
     read_head(&mut backend).await;
     backend.write_all(answer.as_bytes()).await.unwrap();
@@ -141,7 +152,8 @@ async fn a_refusal_is_passed_back_and_both_are_closed() {
     let (said, error) = refused(SPDY, &answer, false).await;
     assert!(said.starts_with("HTTP/1.1 404 Not Found\r\n") && said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
     assert!(said.contains("content-type: application/json\r\n") && said.contains("connection: close\r\n"), "{said}");
-    assert!(matches!(error, PassError::Backend(UpgradeError::Refused(_))), "{error}");
+    let UpgradeError::Backend(error) = error else { panic!("{error:?}") };
+    assert!(matches!(*error, UpgradeError::Refused { .. }), "{error}");
 
     // At most as many bytes of it as the limit.
     let answer = format!("HTTP/1.1 500 x\r\n\r\n{}", "x".repeat(1 << 20));
@@ -201,7 +213,7 @@ async fn is_not_passed_on(asks: &str, answer: &str, status: &str) {
     let (said, error) = refused(asks, answer, true).await;
     assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}: {said}");
     assert!(!said.contains("evil") && !said.contains("FRAMES"), "{said}");
-    assert!(matches!(error, PassError::Backend(_)), "{error:?}");
+    assert!(matches!(error, UpgradeError::Backend(_)), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,7 +221,8 @@ async fn a_backend_that_says_nothing_is_given_up() {
     let began = Instant::now();
     let (said, error) = refused(SPDY, "", false).await;
     assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
-    assert!(matches!(error, PassError::Backend(UpgradeError::Timeout)), "{error:?}");
+    let UpgradeError::Backend(error) = error else { panic!("{error:?}") };
+    assert!(matches!(*error, UpgradeError::Timeout), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
@@ -235,7 +248,8 @@ async fn what_is_no_upgrade_of_ours_reaches_no_backend() {
         let said = rest(&mut client).await;
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
         assert_eq!(rest(&mut backend).await, "");
-        assert!(matches!(passing.await.unwrap(), Err(PassError::Client(_))));
+        let error = passing.await.unwrap().unwrap_err();
+        assert!(!matches!(error, UpgradeError::Backend(_)), "{error:?}");
     }
 }
 
@@ -559,7 +573,7 @@ async fn a_request_that_cannot_be_passed_on_is_its_clients_fault() {
         assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
         assert_eq!(rest(&mut backend).await, "");
         let error = passing.await.unwrap().unwrap_err();
-        assert!(matches!(error, PassError::Client(_)) && error.initiator() == Initiator::Remote, "{error:?}");
+        assert!(!matches!(error, UpgradeError::Backend(_)) && error.initiator() == Initiator::Remote, "{error:?}");
     }
 }
 

@@ -114,7 +114,7 @@ async fn connect(
 
 async fn status(server: &Server<Parrot>, url: &str) -> StatusCode {
     match connect(server, url, Protocol::SpdyExec(Version::V4)).await.0 {
-        Err(UpgradeError::Refused(refusal)) => refusal.status,
+        Err(UpgradeError::Refused { response, .. }) => response.status(),
         other => panic!("{other:?}"),
     }
 }

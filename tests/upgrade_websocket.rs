@@ -9,10 +9,7 @@ use std::io;
 use http::{Request, StatusCode};
 use kubestream::Initiator;
 use kubestream::protocol::Subprotocol;
-use kubestream::upgrade::{
-    self, BearerTokenError, Config, FallbackError, HandshakeFault, InvalidRequest, NotSwitched, Protocol, Transport,
-    UpgradeError, Upgraded, Version, connect_with_fallback,
-};
+use kubestream::upgrade::{self, Config, Protocol, Transport, UpgradeError, Upgraded, Version, connect_with_fallback};
 use support::read_head;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -142,20 +139,22 @@ async fn a_101_that_is_no_answer_to_the_request_is_refused() {
     const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
     assert!(ask(GOOD, &[V5]).await.0.is_ok());
+    const NO_ANSWER: &str = "the header Sec-WebSocket-Accept does not match the key";
+    const EXTENSION: &str = "the server chose an extension, but none was offered";
     for (old, new, fault) in [
-        ("Upgrade: websocket", "Upgrade: SPDY/3.1", NotSwitched::Upgrade),
-        ("Connection: Upgrade", "Connection: close", NotSwitched::Connection),
-        ("HTTP/1.1", "HTTP/1.0", NotSwitched::Version),
-        ("Sec-WebSocket-Accept: ACCEPT\r\n", "", NotSwitched::Accept),
-        ("Accept: ACCEPT", "Accept: bqFzBC0mXZqoX0lUkjRFjt10VzE=", NotSwitched::Accept),
-        ("Accept: ACCEPT", "Accept: ", NotSwitched::Accept),
-        ("Accept: ACCEPT", "Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT", NotSwitched::Accept),
-        ("Connection:", "Sec-WebSocket-Extensions: permessage-deflate\r\nConnection:", NotSwitched::Extension),
-        ("Connection:", "Transfer-Encoding: chunked\r\nConnection:", NotSwitched::Body),
+        ("Upgrade: websocket", "Upgrade: SPDY/3.1", "the header Upgrade does not list the requested transport"),
+        ("Connection: Upgrade", "Connection: close", "the header Connection does not list upgrade"),
+        ("HTTP/1.1", "HTTP/1.0", "the version is not HTTP/1.1"),
+        ("Sec-WebSocket-Accept: ACCEPT\r\n", "", NO_ANSWER),
+        ("Accept: ACCEPT", "Accept: bqFzBC0mXZqoX0lUkjRFjt10VzE=", NO_ANSWER),
+        ("Accept: ACCEPT", "Accept: ", NO_ANSWER),
+        ("Accept: ACCEPT", "Accept: ACCEPT\r\nSec-WebSocket-Accept: ACCEPT", NO_ANSWER),
+        ("Connection:", "Sec-WebSocket-Extensions: permessage-deflate\r\nConnection:", EXTENSION),
+        ("Connection:", "Transfer-Encoding: chunked\r\nConnection:", "the 101 announces a body"),
     ] {
         let (refused, _) = ask(&GOOD.replacen(old, new, 1), &[V5]).await;
         let error = refused.unwrap_err();
-        assert!(matches!(error, UpgradeError::NotSwitched(seen) if seen == fault), "{new:?}: {error:?}");
+        assert!(matches!(error, UpgradeError::NotSwitched(reason) if reason == fault), "{new:?}: {error:?}");
         assert_eq!(error.initiator(), Initiator::Remote);
     }
     for name in ["v4.channel.k8s.io", "v5.channel.k8s.io, v4.channel.k8s.io", "V5.channel.k8s.io", TOKEN] {
@@ -187,25 +186,29 @@ async fn subprotocols_are_offered_in_any_number_of_lines_and_the_first_known_win
 
 #[tokio::test]
 async fn a_handshake_that_rfc_6455_does_not_know_is_refused_with_what_it_says() {
+    const KEY: &str = "missing or bad Sec-WebSocket-Key";
+    const VERSION: &str = "missing or bad Sec-WebSocket-Version";
     for (line, instead, fault, status, header) in [
-        ("Sec-WebSocket-Key", "", HandshakeFault::Key, "400 Bad Request", ""),
-        ("Sec-WebSocket-Key", "Sec-WebSocket-Key: dG9vIHNob3J0", HandshakeFault::Key, "400 Bad Request", ""),
+        ("Sec-WebSocket-Key", "", KEY, "400 Bad Request", ""),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Key: dG9vIHNob3J0", KEY, "400 Bad Request", ""),
         (
             "Sec-WebSocket-Version",
             "Sec-WebSocket-Version: 8",
-            HandshakeFault::Version,
+            VERSION,
             "426 Upgrade Required",
             "sec-websocket-version: 13\r\n",
         ),
-        ("Sec-WebSocket-Version", "", HandshakeFault::Version, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
+        ("Sec-WebSocket-Version", "", VERSION, "426 Upgrade Required", "sec-websocket-version: 13\r\n"),
     ] {
         let (refused, answer) = serve(&with(line, instead), Protocol::ANY_EXEC, Config::default()).await;
-        assert!(matches!(refused, Err(UpgradeError::Handshake(seen)) if seen == fault), "{line}");
+        let Err(UpgradeError::Handshake { status: code, reason, .. }) = refused else { panic!("{line}: {refused:?}") };
+        assert_eq!((reason, code.to_string().as_str()), (fault, status), "{line}");
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.contains(header), "{answer}");
+        assert!(answer.ends_with(&format!("\r\n\r\nunable to upgrade: {fault}\n")), "{answer}");
     }
     let post = KUBECTL_REQUEST.replacen("GET", "POST", 1);
     let (refused, answer) = serve(&post, Protocol::ANY_EXEC, Config::default()).await;
-    assert!(matches!(refused, Err(UpgradeError::Handshake(HandshakeFault::Method))));
+    assert!(matches!(refused, Err(UpgradeError::Handshake { status: StatusCode::METHOD_NOT_ALLOWED, .. })));
     assert!(answer.starts_with("HTTP/1.1 405 Method Not Allowed\r\n") && answer.contains("allow: GET\r\n"), "{answer}");
     // A server of SPDY only.
     let (refused, answer) = serve(KUBECTL_REQUEST, Protocol::SPDY_EXEC, Config::default()).await;
@@ -265,15 +268,19 @@ async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_els
     assert!(!answer.contains("bearer"), "{answer}");
 
     for (offer, expected) in [
-        (TOKEN.to_owned(), BearerTokenError::Alone),
-        (format!("{TOKEN}, {TOKEN}, v5.channel.k8s.io"), BearerTokenError::Several),
-        ("base64url.bearer.authorization.k8s.io.%, v5.channel.k8s.io".to_owned(), BearerTokenError::Encoding),
+        (TOKEN.to_owned(), "missing additional subprotocol beside the bearer token"),
+        (format!("{TOKEN}, {TOKEN}, v5.channel.k8s.io"), "multiple bearer tokens in the subprotocols"),
+        (
+            "base64url.bearer.authorization.k8s.io.%, v5.channel.k8s.io".to_owned(),
+            "the bearer token in the subprotocols cannot be decoded",
+        ),
     ] {
         let (mut near, far) = duplex(64 * 1024);
         let offer = format!("Sec-WebSocket-Protocol: {offer}");
         near.write_all(with("Sec-WebSocket-Protocol", &offer).as_bytes()).await.unwrap();
         let pending = upgrade::accept(far, &Config::default()).await.unwrap();
-        assert_eq!(pending.bearer_token().unwrap_err(), expected, "{offer}");
+        let invalid = pending.bearer_token().unwrap_err();
+        assert!(matches!(invalid, UpgradeError::BearerToken(reason) if reason == expected), "{offer}");
         assert!(!pending.offers().any(|offer| offer.contains("bearer")));
         // A client with an invalid token gets no protocol.
         let refused = pending.accept(Protocol::ANY_EXEC);
@@ -282,8 +289,18 @@ async fn a_token_among_the_subprotocols_is_given_to_the_server_and_to_nobody_els
             near.shutdown().await.unwrap();
             answer
         });
-        assert!(matches!(refused, Err(UpgradeError::BearerToken(error)) if error == expected));
+        assert!(matches!(refused, Err(UpgradeError::BearerToken(reason)) if reason == expected));
         assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
+        let len = format!("unable to upgrade: {expected}\n").len();
+        assert!(answer.contains(&format!("\r\ncontent-length: {len}\r\n")), "{answer}");
+    }
+}
+
+/// Why a request cannot be sent.
+fn unfit(refused: Result<Upgraded<DuplexStream>, UpgradeError>) -> String {
+    match refused {
+        Err(UpgradeError::InvalidRequest(reason)) => reason,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -292,23 +309,21 @@ async fn a_request_that_cannot_be_sent_is_the_callers_error() {
     let post = Request::post("http://a/exec").body(()).unwrap();
     let (near, _far) = duplex(1024);
     let refused = upgrade::connect(near, post, &[V5], &Config::default()).await;
-    assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::NotGet))));
+    assert_eq!(unfit(refused), "the method of a WebSocket handshake must be GET");
     let (near, _far) = duplex(1024);
     let mixed = [V5, Protocol::SpdyExec(Version::V4)];
     let refused = upgrade::connect(near, get(), &mixed, &Config::default()).await;
-    assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::MixedOffers))));
+    assert_eq!(unfit(refused), "the offers are of more than one transport");
     for name in ["Sec-WebSocket-Key", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions", "Sec-WebSocket-Version"] {
         let request = Request::get("http://a/exec").header(name, "x").body(()).unwrap();
         let (near, _far) = duplex(1024);
         let refused = upgrade::connect(near, request, &[V5], &Config::default()).await;
-        assert!(matches!(refused, Err(UpgradeError::InvalidRequest(InvalidRequest::ReservedHeader(_)))), "{name}");
+        assert_eq!(unfit(refused), format!("the header {} is set by the handshake", name.to_lowercase()));
     }
 }
 
 /// A server that answers each connection with the next of these. Returns what it was asked, and how often.
-async fn fall_back(
-    answers: &[&'static str],
-) -> (Result<(Option<Protocol>, Option<UpgradeError>), FallbackError>, Vec<String>) {
+async fn fall_back(answers: &[&'static str]) -> (Result<Upgraded<DuplexStream>, UpgradeError>, Vec<String>) {
     let dialled = Cell::new(0);
     let (asked, mut requests) = tokio::sync::mpsc::unbounded_channel();
     let dial = || {
@@ -328,7 +343,6 @@ async fn fall_back(
     };
     let connected =
         connect_with_fallback(dial, get(), Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC, &Config::default()).await;
-    let connected = connected.map(|connected| (connected.upgraded.protocol(), connected.refused));
     let mut heard = Vec::new();
     while heard.len() < dialled.get().min(answers.len()) {
         heard.push(requests.recv().await.unwrap());
@@ -349,9 +363,10 @@ async fn a_refused_websocket_becomes_spdy_and_says_why() {
         "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\n\r\n",
     ] {
         let (connected, asked) = fall_back(&[refusal, SPDY_SWITCH]).await;
-        let (protocol, refused) = connected.unwrap();
-        assert_eq!(protocol, Some(Protocol::SpdyExec(Version::V4)));
-        assert!(matches!(refused, Some(UpgradeError::Refused(_) | UpgradeError::Redirected { .. })));
+        let upgraded = connected.unwrap();
+        assert_eq!(upgraded.protocol(), Some(Protocol::SpdyExec(Version::V4)));
+        let refused = upgraded.websocket_refused();
+        assert!(matches!(refused, Some(UpgradeError::Refused { .. } | UpgradeError::Redirected { .. })));
         assert!(asked[0].starts_with("GET ") && asked[0].contains("Upgrade: websocket\r\n"));
         assert!(asked[1].starts_with("POST ") && asked[1].contains("Upgrade: SPDY/3.1\r\n"));
     }
@@ -362,8 +377,8 @@ async fn a_websocket_that_is_taken_stays_one() {
     const TAKEN: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
     let (connected, asked) = fall_back(&[TAKEN]).await;
-    let (protocol, refused) = connected.unwrap();
-    assert_eq!((protocol, refused.is_none(), asked.len()), (Some(V5), true, 1));
+    let upgraded = connected.unwrap();
+    assert_eq!((upgraded.protocol(), upgraded.websocket_refused().is_none(), asked.len()), (Some(V5), true, 1));
 }
 
 #[tokio::test]
@@ -379,12 +394,12 @@ async fn what_was_not_refused_is_not_tried_again() {
         "HTTP/1.1 101 Swi",
     ] {
         let (connected, asked) = fall_back(&[answer, SPDY_SWITCH]).await;
-        assert!(matches!(connected, Err(FallbackError::WebSocket(_))), "{answer}");
+        assert!(!matches!(connected.unwrap_err(), UpgradeError::Fallback { .. }), "{answer}");
         assert_eq!(asked.len(), 1);
     }
     let (connected, _) = fall_back(&[]).await;
     let error = connected.unwrap_err();
-    assert!(matches!(&error, FallbackError::Dial { transport: Transport::WebSocket, .. }), "{error:?}");
+    assert!(matches!(&error, UpgradeError::Io(_)), "{error:?}");
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::ConnectionRefused);
 }
 
@@ -399,12 +414,14 @@ async fn where_both_are_refused_the_error_has_both() {
         (WebSocket was refused before: unable to upgrade connection: no WS :()"
     );
     assert_eq!(error.initiator(), Initiator::Remote);
-    let FallbackError::Spdy { websocket: UpgradeError::Refused(refusal), .. } = &error else { panic!("{error:?}") };
-    assert_eq!(refusal.status, StatusCode::FORBIDDEN);
+    let UpgradeError::Fallback { websocket, .. } = &error else { panic!("{error:?}") };
+    let UpgradeError::Refused { response, .. } = &**websocket else { panic!("{error:?}") };
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
     let (connected, _) = fall_back(&[FORBIDDEN]).await;
     let error = connected.unwrap_err();
-    assert!(matches!(&error, FallbackError::Dial { transport: Transport::Spdy, refused: Some(_), .. }), "{error:?}");
+    let UpgradeError::Fallback { spdy, .. } = &error else { panic!("{error:?}") };
+    assert!(matches!(&**spdy, UpgradeError::Io(_)), "{error:?}");
     assert!(
         error.to_string().ends_with("(WebSocket was refused before: unable to upgrade connection: no WS :()"),
         "{error}"
@@ -421,7 +438,7 @@ async fn a_fallback_has_protocols_for_each_transport() {
     ] {
         let dial = || async { Err::<DuplexStream, _>(io::Error::other("nobody dials")) };
         let refused = connect_with_fallback(dial, get(), websocket, spdy, &Config::default()).await;
-        let Err(FallbackError::WebSocket(UpgradeError::InvalidRequest(fault))) = refused else { panic!("{refused:?}") };
-        assert_eq!(fault, InvalidRequest::NotOfTransport(transport));
+        let expected = format!("the list of offers over {transport} is empty or has one of another transport");
+        assert_eq!(unfit(refused), expected);
     }
 }

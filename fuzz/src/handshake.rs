@@ -220,7 +220,6 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
             }
             Some(spdy) => upgrade::connect_with_fallback(dial, request, offers, spdy, &config())
                 .await
-                .map(|connected| connected.upgraded)
                 .map_err(|error| format!("{error} {error:?}")),
         }
     });

@@ -208,11 +208,12 @@ async fn a_refusal_says_which_protocols_the_server_has() {
     let server = Peer::go("cri-server", &["-protocols", "v4.channel.k8s.io,v3.channel.k8s.io"]);
     let offers = [Protocol::SpdyExec(Version::V2), Protocol::SpdyExec(Version::V1)];
     let refused = connect(&server, &["true"], Streams::OUTPUT, &offers).await;
-    let Err(UpgradeError::Refused(refusal)) = refused else { panic!("{refused:?}") };
-    assert_eq!(refusal.status, StatusCode::FORBIDDEN);
-    let accepted: Vec<_> = refusal.headers.get_all("X-Accepted-Stream-Protocol-Versions").iter().collect();
+    let Err(error) = refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains("unable to negotiate protocol"), "{error}");
+    let UpgradeError::Refused { response, .. } = error else { panic!("{error:?}") };
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let accepted: Vec<_> = response.headers().get_all("X-Accepted-Stream-Protocol-Versions").iter().collect();
     assert_eq!(accepted, ["v4.channel.k8s.io", "v3.channel.k8s.io"]);
-    assert!(refusal.to_string().contains("unable to negotiate protocol"), "{refusal}");
 }
 
 #[tokio::test]
@@ -265,9 +266,9 @@ async fn where_websocket_is_refused_it_is_spdy_and_the_reason_is_known() {
         let config = upgrade::Config::default();
         let connected =
             connect_with_fallback(dial, request, Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC, &config).await;
-        let connected = connected.expect("a connection");
-        assert!(connected.refused.is_some_and(|error| error.to_string().contains(reason)));
-        assert_eq!(connected.upgraded.protocol(), Some(Protocol::SpdyExec(Version::V4)));
+        let upgraded = connected.expect("a connection");
+        assert!(upgraded.websocket_refused().is_some_and(|error| error.to_string().contains(reason)));
+        assert_eq!(upgraded.protocol(), Some(Protocol::SpdyExec(Version::V4)));
 
         let mut command = Command::new(app("exec"));
         command.args(["--server", server.address(), "-i", "--", "sh", "-c", "cat; exit 7"]);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::body::Body;
 use super::config::Config;
-use super::error::{InvalidRequest, NotSwitched, Refusal, UpgradeError};
+use super::error::UpgradeError;
 use super::head::{self, HeadReader};
 use super::ports;
 use super::read::{fill, read_head};
@@ -60,7 +60,7 @@ where
         asked.check_switch(&response)?;
         let protocol = asked.chosen(response.headers(), offers)?;
         let ports = protocol.map(|protocol| asked_ports(&request, protocol)).transpose()?.flatten();
-        return Ok(Upgraded { io, read_ahead: reader.into_rest(), protocol, ports });
+        return Ok(Upgraded { ports, ..Upgraded::new(io, reader.into_rest(), protocol) });
     }
     Err(not_switched(&mut io, response, &mut reader, config).await)
 }
@@ -107,18 +107,18 @@ where
         return UpgradeError::Redirected { status, location };
     }
     let rest = std::mem::take(reader.buffer());
-    UpgradeError::Refused(Box::new(read_refusal(io, response, rest, config).await))
+    let (response, truncated) = read_refusal(io, response, rest, config).await;
+    UpgradeError::Refused { response: Box::new(response), truncated }
 }
 
 /// The head of the request, with the offers.
 fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Result<Vec<u8>, UpgradeError> {
-    let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     for (earlier, offer) in offers.iter().enumerate() {
         if offer.transport() != asked.transport {
-            return invalid(InvalidRequest::MixedOffers);
+            return Err(invalid("the offers are of more than one transport"));
         }
         if offers.iter().take(earlier).any(|other| other.name() == offer.name()) {
-            return invalid(InvalidRequest::DuplicateOffer(*offer));
+            return Err(invalid(format!("the protocol {offer} is offered twice")));
         }
         asked_ports(request, *offer)?;
     }
@@ -146,27 +146,23 @@ fn end_head(request: &Request<()>, head: &mut Vec<u8>) {
 /// The head without offers and without its last line. It is made of `http`'s types and of our own names, so that no
 /// part of it can begin another line.
 fn head_without_offers(request: &Request<()>, transport: Transport) -> Result<Vec<u8>, UpgradeError> {
-    let invalid = |fault| Err(UpgradeError::InvalidRequest(fault));
     if !matches!(*request.method(), Method::GET | Method::POST) {
-        return invalid(InvalidRequest::Method);
+        return Err(invalid("the method is neither GET nor POST"));
     }
     if transport != Transport::Spdy && *request.method() != Method::GET {
-        return invalid(InvalidRequest::NotGet);
+        return Err(invalid("the method of a WebSocket handshake must be GET"));
     }
     if request.version() != HttpVersion::HTTP_11 {
-        return invalid(InvalidRequest::Version);
+        return Err(invalid("the version is not HTTP/1.1"));
     }
     let Some(path) = request.uri().path_and_query().filter(|path| path.as_str().starts_with('/')) else {
-        return invalid(InvalidRequest::NoPath);
+        return Err(invalid("the URI has no path"));
     };
     if !path.as_str().bytes().all(|byte| byte.is_ascii_graphic()) {
-        return invalid(InvalidRequest::PathNotEncoded);
+        return Err(invalid("the path or the query is not percent-encoded"));
     }
     check_reserved(request, &RESERVED)?;
-    let host = match host(request) {
-        Ok(host) => host,
-        Err(fault) => return invalid(fault),
-    };
+    let host = host(request)?;
     let mut headers = request.headers().clone();
     headers.remove(header::HOST);
 
@@ -180,23 +176,30 @@ fn head_without_offers(request: &Request<()>, transport: Transport) -> Result<Ve
 
 /// The ports that legacy port-forward needs to know.
 fn asked_ports(request: &Request<()>, protocol: Protocol) -> Result<Option<Arc<[u16]>>, UpgradeError> {
-    ports::of(request, protocol, None).map_err(|error| UpgradeError::InvalidRequest(InvalidRequest::Ports(error)))
+    ports::of(request, protocol, None).map_err(|error| invalid(error.to_string()))
 }
 
 /// The `Host` header, or else the authority without its userinfo (RFC 9110 §7.2).
-fn host(request: &Request<()>) -> Result<Vec<u8>, InvalidRequest> {
+fn host(request: &Request<()>) -> Result<Vec<u8>, UpgradeError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (Some(host), None) if !host.is_empty() => return Ok(host.as_bytes().to_vec()),
-        (Some(_), None) => return Err(InvalidRequest::NoHost),
-        (Some(_), Some(_)) => return Err(InvalidRequest::ManyHosts),
+        (Some(_), None) => return Err(invalid(NO_HOST)),
+        (Some(_), Some(_)) => return Err(invalid("the request has more than one Host header")),
         (None, _) => {}
     }
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host = authority.map(|authority| authority.rsplit_once('@').map_or(authority, |(_, host)| host));
     // An authority may have bytes that a header cannot have.
     let host = host.filter(|host| !host.is_empty()).and_then(|host| HeaderValue::from_str(host).ok());
-    host.map(|host| host.as_bytes().to_vec()).ok_or(InvalidRequest::NoHost)
+    host.map(|host| host.as_bytes().to_vec()).ok_or_else(|| invalid(NO_HOST))
+}
+
+const NO_HOST: &str = "the request has no host";
+
+/// The error for a request that cannot be sent.
+pub(super) fn invalid(reason: impl Into<String>) -> UpgradeError {
+    UpgradeError::InvalidRequest(reason.into())
 }
 
 /// The upgrade that a request asks for.
@@ -231,18 +234,18 @@ impl Asked {
 
     pub(super) fn check_switch(&self, response: &Response<()>) -> Result<(), UpgradeError> {
         let headers = response.headers();
-        let fault = if response.version() != HttpVersion::HTTP_11 {
-            NotSwitched::Version
+        let reason = if response.version() != HttpVersion::HTTP_11 {
+            "the version is not HTTP/1.1"
         } else if !head::lists(headers, header::CONNECTION, "upgrade") {
-            NotSwitched::Connection
+            "the header Connection does not list upgrade"
         } else if !head::lists(headers, header::UPGRADE, self.transport.token()) {
-            NotSwitched::Upgrade
+            "the header Upgrade does not list the requested transport"
         } else if head::announces_body(headers) {
-            NotSwitched::Body
+            "the 101 announces a body"
         } else {
             return self.check_accept(headers);
         };
-        Err(UpgradeError::NotSwitched(fault))
+        Err(UpgradeError::NotSwitched(reason))
     }
 
     /// What a client must check in the answer (RFC 6455 §4.1).
@@ -251,10 +254,10 @@ impl Asked {
         let mut answers = headers.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
         let answered = answers.next().is_some_and(|answer| answer.as_bytes() == key.answer.as_bytes());
         if !answered || answers.next().is_some() {
-            return Err(UpgradeError::NotSwitched(NotSwitched::Accept));
+            return Err(UpgradeError::NotSwitched("the header Sec-WebSocket-Accept does not match the key"));
         }
         if headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().any(|extension| !extension.is_empty()) {
-            return Err(UpgradeError::NotSwitched(NotSwitched::Extension));
+            return Err(UpgradeError::NotSwitched("the server chose an extension, but none was offered"));
         }
         Ok(())
     }
@@ -276,8 +279,13 @@ impl Asked {
     }
 }
 
-/// Reads what it can of the body. A refusal stays a refusal, even if its body is slow or broken.
-async fn read_refusal<IO>(io: &mut IO, response: Response<()>, mut rest: BytesMut, config: &Config) -> Refusal
+/// Reads what it can of the body, and returns whether it was cut off. A refusal stays a refusal, even if its body is slow or broken.
+async fn read_refusal<IO>(
+    io: &mut IO,
+    response: Response<()>,
+    mut rest: BytesMut,
+    config: &Config,
+) -> (Response<Bytes>, bool)
 where
     IO: AsyncRead + Unpin,
 {
@@ -293,14 +301,13 @@ where
     };
     // If time runs out, `body` knows that it is truncated.
     let _ = timeout(config.refusal_body_timeout, reading).await;
-    let (parts, ()) = response.into_parts();
     let (body, truncated) = body.into_parts();
-    Refusal { status: parts.status, headers: parts.headers, body, truncated }
+    (response.map(|()| body), truncated)
 }
 
 fn check_reserved(request: &Request<()>, reserved: &[header::HeaderName]) -> Result<(), UpgradeError> {
     match reserved.iter().find(|name| request.headers().contains_key(*name)) {
-        Some(name) => Err(UpgradeError::InvalidRequest(InvalidRequest::ReservedHeader(name.clone()))),
+        Some(name) => Err(invalid(format!("the header {name} is set by the handshake"))),
         None => Ok(()),
     }
 }
@@ -327,9 +334,9 @@ mod tests {
 
     use super::*;
 
-    fn fault(request: Request<()>, offers: &[Protocol]) -> InvalidRequest {
+    fn reason(request: Request<()>, offers: &[Protocol]) -> String {
         match request_head(&request, offers, &Asked::new(offers).unwrap()) {
-            Err(UpgradeError::InvalidRequest(fault)) => fault,
+            Err(UpgradeError::InvalidRequest(reason)) => reason,
             other => panic!("{other:?}"),
         }
     }
@@ -360,21 +367,21 @@ mod tests {
     fn unfit_requests_are_refused() {
         let get = |uri: &str| Request::get(uri).body(()).unwrap();
         let with = |name: &str, value: &str| Request::get("http://a/").header(name, value).body(()).unwrap();
-        assert_eq!(fault(Request::put("http://a/").body(()).unwrap(), &[]), InvalidRequest::Method);
+        assert_eq!(reason(Request::put("http://a/").body(()).unwrap(), &[]), "the method is neither GET nor POST");
         let http2 = Request::get("http://a/").version(HttpVersion::HTTP_2).body(()).unwrap();
-        assert_eq!(fault(http2, &[]), InvalidRequest::Version);
-        assert_eq!(fault(get("a:80"), &[]), InvalidRequest::NoPath);
-        assert_eq!(fault(get("*"), &[]), InvalidRequest::NoPath);
-        assert_eq!(fault(get("http://a/caf\u{e9}"), &[]), InvalidRequest::PathNotEncoded);
-        assert_eq!(fault(get("/"), &[]), InvalidRequest::NoHost);
-        assert_eq!(fault(with("Host", ""), &[]), InvalidRequest::NoHost);
+        assert_eq!(reason(http2, &[]), "the version is not HTTP/1.1");
+        assert_eq!(reason(get("a:80"), &[]), "the URI has no path");
+        assert_eq!(reason(get("*"), &[]), "the URI has no path");
+        assert_eq!(reason(get("http://a/caf\u{e9}"), &[]), "the path or the query is not percent-encoded");
+        assert_eq!(reason(get("/"), &[]), "the request has no host");
+        assert_eq!(reason(with("Host", ""), &[]), "the request has no host");
         let two = Request::get("/").header("Host", "a").header("Host", "b").body(()).unwrap();
-        assert_eq!(fault(two, &[]), InvalidRequest::ManyHosts);
+        assert_eq!(reason(two, &[]), "the request has more than one Host header");
         for name in RESERVED.into_iter().chain(OFFERS) {
-            assert_eq!(fault(with(name.as_str(), "0"), &[]), InvalidRequest::ReservedHeader(name));
+            assert_eq!(reason(with(name.as_str(), "0"), &[]), format!("the header {name} is set by the handshake"));
         }
         let v4 = Protocol::SpdyExec(Version::V4);
-        assert_eq!(fault(get("http://a/"), &[v4, v4]), InvalidRequest::DuplicateOffer(v4));
+        assert_eq!(reason(get("http://a/"), &[v4, v4]), "the protocol v4.channel.k8s.io is offered twice");
     }
 
     quickcheck! {

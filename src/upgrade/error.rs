@@ -1,24 +1,25 @@
 //! Why a handshake failed, and who caused it.
 //!
-//! Only the types and their texts, which a server also sends: the client and the server decide what is an error.
+//! Only the type and its texts, which a server also sends: the client and the server decide what is an error.
 
-use std::{fmt, io};
+use std::io;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{Response, StatusCode};
 use serde::Deserialize;
 
-use super::ports::PortsError;
 use crate::initiator::Initiator;
-use crate::protocol::{Protocol, Transport};
-use crate::status::Status;
 
 /// Why an upgrade failed. The IO is dropped.
+///
+/// A reason that is only a text is for people, and may change. Everything that a program may want to tell apart is a
+/// variant.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The IO failed, or ended within the peer's head.
-    #[error("connection lost during the upgrade: {0}")]
+    /// The IO failed, or ended within the peer's head. Or the caller's `dial` failed, in
+    /// [`connect_with_fallback`](super::connect_with_fallback).
+    #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     /// [`Config::head_timeout`](super::Config::head_timeout) ran out.
     #[error("the peer did not finish the upgrade in time")]
@@ -35,18 +36,32 @@ pub enum UpgradeError {
         /// The limit.
         limit: usize,
     },
-    /// The peer's head is not HTTP/1.1. A server answered 400.
+    /// The peer's head is not HTTP/1.1. The text says what is wrong: the start line, the version, a header line, or not
+    /// exactly one `Host` in a request (RFC 9112 §3.2). A server answered 400. A client also accepts a refusal in
+    /// HTTP/1.0.
     #[error("malformed head: {0}")]
-    MalformedHead(HeadFault),
-    /// The request, or the offers, cannot be sent. Nothing was sent.
+    MalformedHead(&'static str),
+    /// Client: the request, or the offers, cannot be sent. Nothing was sent. [`connect`](super::connect) and
+    /// [`connect_with_fallback`](super::connect_with_fallback) say what they need. The text says what is missing or
+    /// wrong.
     #[error("the request cannot be sent: {0}")]
-    InvalidRequest(InvalidRequest),
+    InvalidRequest(String),
     /// The response is a 1xx, which [`Pending::respond`](super::Pending::respond) cannot send. Nothing was sent.
     #[error("{0} cannot be the answer to an upgrade request")]
     InvalidResponse(StatusCode),
-    /// Client: the server refused the upgrade.
-    #[error("unable to upgrade connection: {0}")]
-    Refused(Box<Refusal>),
+    /// Client: the server refused the upgrade. The error's text is what the server says, as kubectl shows it: `message`
+    /// or `error` of a JSON object, or else the body as text. If the body is empty, it is the status line.
+    #[error("unable to upgrade connection: {}", said(response))]
+    #[non_exhaustive]
+    Refused {
+        /// The server's answer. With a 403, `X-Accepted-Stream-Protocol-Versions` lists the protocols that the server
+        /// would accept. The body is cut off at [`Config::max_refusal_body`](super::Config::max_refusal_body). It may
+        /// be a Kubernetes [`Status`](crate::status::Status), which `Status::from_json` reads.
+        response: Box<Response<Bytes>>,
+        /// Whether the body was cut off: at that limit, at
+        /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not arrive whole.
+        truncated: bool,
+    },
     /// Client: the server answered with a redirect. An upgrade follows no redirect, because that would send the
     /// credentials elsewhere (CVE-2020-8559).
     #[error("redirect not allowed for an upgrade: {status} to {}", location.as_deref().unwrap_or("nowhere"))]
@@ -56,9 +71,11 @@ pub enum UpgradeError {
         /// The `Location`, as the server wrote it.
         location: Option<String>,
     },
-    /// Client: the server answered 101, but its answer does not switch to the requested protocol.
+    /// Client: the server answered 101, but its answer does not switch to the requested protocol. The text says why: the
+    /// version is not HTTP/1.1 (RFC 9110 §7.8), `Connection` or `Upgrade` is not right, the 101 announces a body (RFC
+    /// 9112 §6), `Sec-WebSocket-Accept` is not the answer to the key, or there is an extension that was not offered.
     #[error("the server answered 101 but did not switch: {0}")]
-    NotSwitched(NotSwitched),
+    NotSwitched(&'static str),
     /// Client: the server chose a protocol that was not offered. Over SPDY, a server that names no protocol has chosen
     /// `channel.k8s.io`.
     #[error("the server chose the protocol {name:?}, which was not offered")]
@@ -66,9 +83,31 @@ pub enum UpgradeError {
         /// The name of the chosen protocol.
         name: String,
     },
-    /// Server: the request is not a valid WebSocket handshake (RFC 6455). It was answered 400, 405 or 426.
-    #[error("unable to upgrade: {0}")]
-    Handshake(#[from] HandshakeFault),
+    /// Client: the server refused WebSocket, and then SPDY failed, or the connection for it could not be made.
+    /// [`connect_with_fallback`](super::connect_with_fallback) returns this.
+    #[error("{spdy} (WebSocket was refused before: {websocket})")]
+    #[non_exhaustive]
+    Fallback {
+        /// Why the server refused WebSocket.
+        websocket: Box<Self>,
+        /// Why SPDY failed.
+        #[source]
+        spdy: Box<Self>,
+    },
+    /// Proxy: the backend failed, or the request for it is not valid. Every other error of
+    /// [`Pending::pass_on`](super::Pending::pass_on) is about the client.
+    #[error("the backend: {0}")]
+    Backend(#[source] Box<Self>),
+    /// Server: the request is not a valid WebSocket handshake (RFC 6455).
+    #[error("unable to upgrade: {reason}")]
+    #[non_exhaustive]
+    Handshake {
+        /// The status code of the answer: 405 if the method is not GET, 426 if `Sec-WebSocket-Version` is not 13, 400
+        /// if `Sec-WebSocket-Key` is not 16 bytes in base64.
+        status: StatusCode,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// Server: a web page of another host tried to open a WebSocket
     /// ([`Config::allowed_origins`](super::Config::allowed_origins)). The request was answered 403.
     #[error("unable to upgrade: the origin {origin:?} is not allowed")]
@@ -76,12 +115,31 @@ pub enum UpgradeError {
         /// The request's `Origin`.
         origin: String,
     },
-    /// Server: the bearer token among the subprotocols is not valid. The request was answered 401.
+    /// Server: the bearer token among the subprotocols is not valid. The text says why: there are several tokens, the
+    /// token is not base64url without padding, or not UTF-8, or empty, or no other subprotocol is offered. A server has
+    /// to name a subprotocol in its answer, and must not name the token. Kubernetes refuses such a request, too. The
+    /// request was answered 401.
     #[error("unable to upgrade: {0}")]
-    BearerToken(#[from] BearerTokenError),
-    /// Server: the ports of a request for legacy port-forward are missing or not valid. The request was answered 400.
-    #[error("unable to upgrade: {0}")]
-    Ports(#[from] PortsError),
+    BearerToken(&'static str),
+    /// Server: a request for legacy port-forward names no port. It was answered 400.
+    #[error("query parameter \"port\" is required")]
+    NoPort,
+    /// Server: a port of a request for port-forward is not a number from 1 to 65535. A request for legacy
+    /// port-forward was answered 400. [`asked_ports`](super::asked_ports), which answers nothing, returns this, too.
+    #[error("unable to parse {port:?} as a port")]
+    InvalidPort {
+        /// What the request has in place of a port.
+        port: String,
+    },
+    /// Server: a request for legacy port-forward names more ports than one connection can have
+    /// ([`Subprotocol::max_ports`](crate::protocol::Subprotocol::max_ports)). It was answered 400.
+    #[error("the request asks for {asked} ports, but one connection has at most {most}")]
+    TooManyPorts {
+        /// How many ports the request names.
+        asked: usize,
+        /// The maximum number of ports of one connection.
+        most: usize,
+    },
     /// Server: the request asks for no upgrade, or only to transports that are not supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
@@ -116,49 +174,55 @@ impl UpgradeError {
     pub fn initiator(&self) -> Initiator {
         match self {
             Self::InvalidRequest(_) | Self::InvalidResponse(_) => Initiator::User,
+            Self::Fallback { spdy: error, .. } | Self::Backend(error) => error.initiator(),
             Self::Io(_)
             | Self::Timeout
             | Self::HeadTooLarge { .. }
             | Self::TooManyHeaders { .. }
             | Self::MalformedHead(_)
-            | Self::Refused(_)
+            | Self::Refused { .. }
             | Self::Redirected { .. }
             | Self::NotSwitched(_)
             | Self::ProtocolNotOffered { .. }
+            | Self::Handshake { .. }
+            | Self::OriginNotAllowed { .. }
+            | Self::BearerToken(_)
+            | Self::NoPort
+            | Self::InvalidPort { .. }
+            | Self::TooManyPorts { .. }
             | Self::NotAnUpgrade
             | Self::BodyNotAllowed
             | Self::NoProtocol { .. }
             | Self::NoCommonProtocol { .. } => Initiator::Remote,
-            Self::Handshake(_) | Self::OriginNotAllowed { .. } | Self::BearerToken(_) | Self::Ports(_) => {
-                Initiator::Remote
-            }
         }
     }
-}
 
-impl UpgradeError {
-    pub(super) fn kind(&self) -> io::ErrorKind {
+    fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Io(error) => error.kind(),
             Self::Timeout => io::ErrorKind::TimedOut,
             Self::InvalidRequest(_) | Self::InvalidResponse(_) => io::ErrorKind::InvalidInput,
-            Self::Refused(refusal) => match refusal.status {
+            Self::Refused { response, .. } => match response.status() {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => io::ErrorKind::PermissionDenied,
                 StatusCode::NOT_FOUND => io::ErrorKind::NotFound,
                 _ => io::ErrorKind::ConnectionRefused,
             },
             Self::Redirected { .. } => io::ErrorKind::ConnectionRefused,
             Self::NoCommonProtocol { .. } => io::ErrorKind::Unsupported,
+            Self::Fallback { spdy: error, .. } | Self::Backend(error) => error.kind(),
+            Self::OriginNotAllowed { .. } | Self::BearerToken(_) => io::ErrorKind::PermissionDenied,
             Self::HeadTooLarge { .. }
             | Self::TooManyHeaders { .. }
             | Self::MalformedHead(_)
             | Self::NotSwitched(_)
             | Self::ProtocolNotOffered { .. }
+            | Self::Handshake { .. }
+            | Self::NoPort
+            | Self::InvalidPort { .. }
+            | Self::TooManyPorts { .. }
             | Self::NotAnUpgrade
             | Self::BodyNotAllowed
             | Self::NoProtocol { .. } => io::ErrorKind::InvalidData,
-            Self::Handshake(_) | Self::Ports(_) => io::ErrorKind::InvalidData,
-            Self::OriginNotAllowed { .. } | Self::BearerToken(_) => io::ErrorKind::PermissionDenied,
         }
     }
 }
@@ -169,170 +233,29 @@ impl From<UpgradeError> for io::Error {
     }
 }
 
-/// What is wrong with a head.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HeadFault {
-    /// The request line or the status line is not valid.
-    #[error("bad start line")]
-    StartLine,
-    /// The version is not HTTP/1.1. A client also accepts a refusal in HTTP/1.0.
-    #[error("the version is not HTTP/1.1")]
-    Version,
-    /// A header line is not valid.
-    #[error("bad header line")]
-    Header,
-    /// The request does not have exactly one `Host` header (RFC 9112 §3.2).
-    #[error("not exactly one Host header")]
-    Host,
-}
-
-/// What is wrong with a client's WebSocket handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandshakeFault {
-    /// The method is not GET. Answered 405.
-    #[error("the method of a WebSocket handshake must be GET")]
-    Method,
-    /// `Sec-WebSocket-Version` is not 13. Answered 426.
-    #[error("missing or bad Sec-WebSocket-Version")]
-    Version,
-    /// `Sec-WebSocket-Key` is not 16 bytes in base64. Answered 400.
-    #[error("missing or bad Sec-WebSocket-Key")]
-    Key,
-}
-
-/// What is wrong with the bearer token among the subprotocols. Kubernetes refuses such a request, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BearerTokenError {
-    /// There are several tokens.
-    #[error("multiple bearer tokens in the subprotocols")]
-    Several,
-    /// The token is not base64url without padding, or not UTF-8, or empty.
-    #[error("the bearer token in the subprotocols cannot be decoded")]
-    Encoding,
-    /// No other subprotocol is offered. A server has to name a subprotocol in its answer, and must not name the token.
-    #[error("missing additional subprotocol beside the bearer token")]
-    Alone,
-}
-
-/// Why a request cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidRequest {
-    /// The method is neither GET nor POST. Kubernetes upgrades no other method.
-    #[error("the method is neither GET nor POST")]
-    Method,
-    /// The request is not for HTTP/1.1. HTTP/2 and later have no such upgrade.
-    #[error("the version is not HTTP/1.1")]
-    Version,
-    /// The URI has no path.
-    #[error("the URI has no path")]
-    NoPath,
-    /// The path or the query has bytes that need percent-encoding.
-    #[error("the path or the query is not percent-encoded")]
-    PathNotEncoded,
-    /// There is neither a `Host` header nor an authority in the URI.
-    #[error("the request has no host")]
-    NoHost,
-    /// There is more than one `Host` header.
-    #[error("the request has more than one Host header")]
-    ManyHosts,
-    /// The request has a header that the handshake sets, or that announces a body.
-    #[error("the header {0} is set by the handshake")]
-    ReservedHeader(http::HeaderName),
-    /// The method is not GET, which WebSocket requires (RFC 6455 §4.1).
-    #[error("the method of a WebSocket handshake must be GET")]
-    NotGet,
-    /// The offers are of more than one transport. One request can ask for only one transport.
-    #[error("the offers are of more than one transport")]
-    MixedOffers,
-    /// For a fallback: the list of offers for this transport is empty, or names a protocol of another transport.
-    #[error("the list of offers over {0} is empty or has one of another transport")]
-    NotOfTransport(Transport),
-    /// A protocol is offered twice.
-    #[error("the protocol {0} is offered twice")]
-    DuplicateOffer(Protocol),
-    /// Legacy port-forward is offered, but the ports of the query are missing or not valid.
-    #[error("{0}")]
-    Ports(PortsError),
-}
-
-/// What is wrong with a 101.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotSwitched {
-    /// The answer is in HTTP/1.0, which has no 101 (RFC 9110 §7.8).
-    #[error("the version is not HTTP/1.1")]
-    Version,
-    /// `Connection` does not list `upgrade`.
-    #[error("the header Connection does not list upgrade")]
-    Connection,
-    /// `Upgrade` does not list the requested transport.
-    #[error("the header Upgrade does not list the requested transport")]
-    Upgrade,
-    /// `Sec-WebSocket-Accept` is not the answer to the key. The server does not speak WebSocket, or answers another
-    /// request.
-    #[error("the header Sec-WebSocket-Accept does not match the key")]
-    Accept,
-    /// `Sec-WebSocket-Extensions` names an extension, but none was offered.
-    #[error("the server chose an extension, but none was offered")]
-    Extension,
-    /// `Transfer-Encoding` or `Content-Length` announces a body, which a 101 cannot have (RFC 9112 §6).
-    #[error("the 101 announces a body")]
-    Body,
-}
-
-/// A server's answer that refuses an upgrade.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Refusal {
-    /// The status code.
-    pub status: StatusCode,
-    /// The headers. With a 403, `X-Accepted-Stream-Protocol-Versions` lists the protocols that the server would accept.
-    pub headers: HeaderMap,
-    /// The body, cut off at [`Config::max_refusal_body`](super::Config::max_refusal_body).
-    pub body: Bytes,
-    /// Whether the body was cut off: at that limit, at
-    /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not arrive whole.
-    pub truncated: bool,
-}
-
-impl Refusal {
-    /// The body, if it is a Kubernetes [`Status`].
-    #[must_use]
-    pub fn object(&self) -> Option<Status> {
-        Status::from_json(&self.body).ok()
+/// What a server that refuses says, in the words that kubectl shows.
+fn said(response: &Response<Bytes>) -> String {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Json {
+        message: String,
+        error: String,
     }
-}
-
-impl fmt::Display for Refusal {
-    /// Writes what the server says, as kubectl does: `message` or `error` of a JSON object such as a [`Status`], or
-    /// else the body as text. If the body is empty, this writes the status line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Json {
-            message: String,
-            error: String,
-        }
-        let json: Json = serde_json::from_slice(&self.body).unwrap_or_default();
-        let text = String::from_utf8_lossy(&self.body);
-        match [json.message.trim(), json.error.trim(), text.trim()].into_iter().find(|text| !text.is_empty()) {
-            Some(text) => f.write_str(text),
-            None => self.status.fmt(f),
-        }
-    }
+    let json: Json = serde_json::from_slice(response.body()).unwrap_or_default();
+    let text = String::from_utf8_lossy(response.body());
+    let said = [json.message.trim(), json.error.trim(), text.trim()].into_iter().find(|text| !text.is_empty());
+    said.map_or_else(|| response.status().to_string(), str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::Status;
 
-    fn refusal(body: &'static str) -> Refusal {
-        let (status, headers) = (StatusCode::BAD_GATEWAY, HeaderMap::new());
-        Refusal { status, headers, body: Bytes::from_static(body.as_bytes()), truncated: false }
+    fn refusal(status: StatusCode, body: &'static str) -> UpgradeError {
+        let mut response = Response::new(Bytes::from_static(body.as_bytes()));
+        *response.status_mut() = status;
+        UpgradeError::Refused { response: Box::new(response), truncated: false }
     }
 
     #[test]
@@ -349,20 +272,28 @@ mod tests {
             ("  \n", "502 Bad Gateway"),
             ("", "502 Bad Gateway"),
         ] {
-            assert_eq!(refusal(body).to_string(), said);
+            let error = refusal(StatusCode::BAD_GATEWAY, body);
+            assert_eq!(error.to_string(), format!("unable to upgrade connection: {said}"));
         }
-        assert_eq!(refusal(r#"{"status":"Failure","code":404}"#).object().unwrap().code, Some(404));
-        assert_eq!(refusal(r#"{"status":502,"error":"Bad Gateway"}"#).object(), None);
+        assert_eq!(Status::from_json(br#"{"status":"Failure","code":404}"#).unwrap().code, Some(404));
+        assert!(Status::from_json(br#"{"status":502,"error":"Bad Gateway"}"#).is_err());
     }
 
     #[test]
     fn an_error_says_who_caused_it_and_fits_an_io_error() {
-        let refused = || Refusal { status: StatusCode::FORBIDDEN, ..refusal("no") };
+        let refused = |status| refusal(status, "no");
+        let fallback = UpgradeError::Fallback {
+            websocket: Box::new(refused(StatusCode::FORBIDDEN)),
+            spdy: Box::new(refused(StatusCode::NOT_FOUND)),
+        };
+        let unfit = || UpgradeError::InvalidRequest("the request has no host".to_owned());
         for (error, initiator, kind) in [
             (UpgradeError::Timeout, Initiator::Remote, io::ErrorKind::TimedOut),
-            (UpgradeError::InvalidRequest(InvalidRequest::NoHost), Initiator::User, io::ErrorKind::InvalidInput),
-            (UpgradeError::Refused(Box::new(refused())), Initiator::Remote, io::ErrorKind::PermissionDenied),
-            (UpgradeError::NotSwitched(NotSwitched::Body), Initiator::Remote, io::ErrorKind::InvalidData),
+            (unfit(), Initiator::User, io::ErrorKind::InvalidInput),
+            (refused(StatusCode::FORBIDDEN), Initiator::Remote, io::ErrorKind::PermissionDenied),
+            (UpgradeError::NotSwitched("the 101 announces a body"), Initiator::Remote, io::ErrorKind::InvalidData),
+            (fallback, Initiator::Remote, io::ErrorKind::NotFound),
+            (UpgradeError::Backend(Box::new(unfit())), Initiator::User, io::ErrorKind::InvalidInput),
         ] {
             assert_eq!(error.initiator(), initiator);
             let text = error.to_string();

@@ -9,78 +9,11 @@ use std::io;
 use http::{Method, Request};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::client::connect;
+use super::client::{connect, invalid};
 use super::config::Config;
-use super::error::{InvalidRequest, UpgradeError};
+use super::error::UpgradeError;
 use super::upgraded::Upgraded;
-use crate::initiator::Initiator;
 use crate::protocol::{Protocol, Transport};
-
-/// A connection, and the reason if it is not a WebSocket connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Connected<IO> {
-    /// The connection.
-    pub upgraded: Upgraded<IO>,
-    /// Why the server refused WebSocket, if the connection is SPDY.
-    pub refused: Option<UpgradeError>,
-}
-
-/// Why neither WebSocket nor SPDY could be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FallbackError {
-    /// `dial` failed, for the first or the second connection.
-    #[error("{transport}: {error}{}", after(refused.as_deref()))]
-    #[non_exhaustive]
-    Dial {
-        /// The transport that the connection was meant for.
-        transport: Transport,
-        /// The error of `dial`.
-        #[source]
-        error: io::Error,
-        /// Why the server refused WebSocket, if the connection was meant for SPDY.
-        refused: Option<Box<UpgradeError>>,
-    },
-    /// WebSocket failed without a refusal, so SPDY was not tried.
-    #[error("WebSocket: {0}")]
-    WebSocket(#[source] UpgradeError),
-    /// The server refused WebSocket, and then SPDY failed.
-    #[error("{spdy}{}", after(Some(websocket)))]
-    #[non_exhaustive]
-    Spdy {
-        /// Why the server refused WebSocket.
-        websocket: UpgradeError,
-        /// Why SPDY failed.
-        #[source]
-        spdy: UpgradeError,
-    },
-}
-
-fn after(refused: Option<&UpgradeError>) -> String {
-    refused.map(|refused| format!(" (WebSocket was refused before: {refused})")).unwrap_or_default()
-}
-
-impl FallbackError {
-    /// Who caused the error.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        match self {
-            Self::Dial { .. } => Initiator::Remote,
-            Self::WebSocket(error) | Self::Spdy { spdy: error, .. } => error.initiator(),
-        }
-    }
-}
-
-impl From<FallbackError> for io::Error {
-    fn from(error: FallbackError) -> Self {
-        let kind = match &error {
-            FallbackError::Dial { error, .. } => error.kind(),
-            FallbackError::WebSocket(error) | FallbackError::Spdy { spdy: error, .. } => error.kind(),
-        };
-        Self::new(kind, error)
-    }
-}
 
 /// Offers the protocols of `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second
 /// connection. `dial` makes each connection. The request's own method does not matter.
@@ -88,9 +21,14 @@ impl From<FallbackError> for io::Error {
 /// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any
 /// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
 ///
+/// [`Upgraded::websocket_refused`] says whether and why the connection is SPDY.
+///
 /// # Errors
-/// [`FallbackError`], which says whether WebSocket or SPDY failed, and why. If a list is empty or has a protocol of the
-/// other transport, the error is [`InvalidRequest::NotOfTransport`], and nothing was sent.
+/// [`UpgradeError::Fallback`] if the server refused WebSocket and then SPDY failed. It has both reasons.
+///
+/// With every other error WebSocket failed without a refusal, and SPDY was not tried. If `dial` failed, the error is
+/// [`UpgradeError::Io`]. If a list is empty or has a protocol of the other transport, it is
+/// [`UpgradeError::InvalidRequest`], and nothing was sent.
 ///
 /// # Cancel safety
 /// The same as [`connect`].
@@ -100,7 +38,7 @@ pub async fn connect_with_fallback<IO, Dial, Dialled>(
     websocket: &[Protocol],
     spdy: &[Protocol],
     config: &Config,
-) -> Result<Connected<IO>, FallbackError>
+) -> Result<Upgraded<IO>, UpgradeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
     Dial: FnMut() -> Dialled,
@@ -108,26 +46,23 @@ where
 {
     for (transport, offers) in [(Transport::WebSocket, websocket), (Transport::Spdy, spdy)] {
         if offers.is_empty() || offers.iter().any(|offer| offer.transport() != transport) {
-            let error = UpgradeError::InvalidRequest(InvalidRequest::NotOfTransport(transport));
-            return Err(FallbackError::WebSocket(error));
+            return Err(invalid(format!(
+                "the list of offers over {transport} is empty or has one of another transport"
+            )));
         }
     }
     *request.method_mut() = Method::GET;
-    let unreachable =
-        |transport, error, refused: Option<Box<UpgradeError>>| FallbackError::Dial { transport, error, refused };
-    let io = dial().await.map_err(|error| unreachable(Transport::WebSocket, error, None))?;
-    let refused = match connect(io, request.clone(), websocket, config).await {
-        Ok(upgraded) => return Ok(Connected { upgraded, refused: None }),
-        Err(error @ (UpgradeError::Refused(_) | UpgradeError::Redirected { .. })) => error,
-        Err(error) => return Err(FallbackError::WebSocket(error)),
+    let refused = match connect(dial().await?, request.clone(), websocket, config).await {
+        Err(error @ (UpgradeError::Refused { .. } | UpgradeError::Redirected { .. })) => Box::new(error),
+        settled => return settled,
     };
     *request.method_mut() = Method::POST;
-    let io = match dial().await {
-        Ok(io) => io,
-        Err(error) => return Err(unreachable(Transport::Spdy, error, Some(Box::new(refused)))),
+    let connected = match dial().await {
+        Ok(io) => connect(io, request, spdy, config).await,
+        Err(error) => Err(error.into()),
     };
-    match connect(io, request, spdy, config).await {
-        Ok(upgraded) => Ok(Connected { upgraded, refused: Some(refused) }),
-        Err(spdy) => Err(FallbackError::Spdy { websocket: refused, spdy }),
+    match connected {
+        Ok(upgraded) => Ok(Upgraded { websocket_refused: Some(refused), ..upgraded }),
+        Err(spdy) => Err(UpgradeError::Fallback { websocket: refused, spdy: Box::new(spdy) }),
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 
-use super::error::{HeadFault, UpgradeError};
+use super::error::UpgradeError;
 
 /// Collects bytes up to the end of a head. It looks at each byte once, however the bytes are split.
 #[derive(Debug)]
@@ -89,18 +89,18 @@ pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>
     let mut parsed = httparse::Request::new(&mut lines);
     check(parsed.parse(head), head, max_headers)?;
     if parsed.version != Some(1) {
-        return Err(HeadFault::Version.into());
+        return Err(BAD_VERSION);
     }
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
     let uri = parsed.path.and_then(|path| Uri::try_from(path).ok());
-    let (Some(method), Some(uri)) = (method, uri) else { return Err(HeadFault::StartLine.into()) };
+    let (Some(method), Some(uri)) = (method, uri) else { return Err(BAD_START_LINE) };
     // The target must be a path: neither an authority, which CONNECT has, nor `*` (RFC 9112 §3.2).
     if !uri.path().starts_with('/') {
-        return Err(HeadFault::StartLine.into());
+        return Err(BAD_START_LINE);
     }
     let headers = header_map(parsed.headers)?;
     if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err(HeadFault::Host.into());
+        return Err(BAD_HOST);
     }
     let mut request = Request::new(());
     *request.method_mut() = method;
@@ -118,7 +118,7 @@ pub fn parse_response_head(head: &[u8], max_headers: usize) -> Result<Response<(
     let mut parsed = httparse::Response::new(&mut lines);
     check(parsed.parse(head), head, max_headers)?;
     let Some(status) = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()) else {
-        return Err(HeadFault::StartLine.into());
+        return Err(BAD_START_LINE);
     };
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -158,11 +158,10 @@ pub(super) fn put_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
-impl From<HeadFault> for UpgradeError {
-    fn from(fault: HeadFault) -> Self {
-        Self::MalformedHead(fault)
-    }
-}
+pub(super) const BAD_START_LINE: UpgradeError = UpgradeError::MalformedHead("bad start line");
+const BAD_VERSION: UpgradeError = UpgradeError::MalformedHead("the version is not HTTP/1.1");
+const BAD_HEADER: UpgradeError = UpgradeError::MalformedHead("bad header line");
+const BAD_HOST: UpgradeError = UpgradeError::MalformedHead("not exactly one Host header");
 
 /// Makes room for as many header lines as the head can have: the shortest line is `a:` and LF.
 fn header_lines(head: &[u8], max_headers: usize) -> Vec<httparse::Header<'_>> {
@@ -172,21 +171,21 @@ fn header_lines(head: &[u8], max_headers: usize) -> Vec<httparse::Header<'_>> {
 fn check(parsed: httparse::Result<usize>, head: &[u8], limit: usize) -> Result<(), UpgradeError> {
     match parsed {
         Ok(httparse::Status::Complete(len)) if len == head.len() => Ok(()),
-        Ok(_) | Err(httparse::Error::Status | httparse::Error::Token) => Err(HeadFault::StartLine.into()),
+        Ok(_) | Err(httparse::Error::Status | httparse::Error::Token) => Err(BAD_START_LINE),
         Err(httparse::Error::TooManyHeaders) => Err(UpgradeError::TooManyHeaders { limit }),
-        Err(httparse::Error::Version) => Err(HeadFault::Version.into()),
-        Err(_) => Err(HeadFault::Header.into()),
+        Err(httparse::Error::Version) => Err(BAD_VERSION),
+        Err(_) => Err(BAD_HEADER),
     }
 }
 
 fn header_map(lines: &[httparse::Header<'_>]) -> Result<HeaderMap, UpgradeError> {
     let mut headers = HeaderMap::new();
     for line in lines {
-        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| HeadFault::Header)?;
-        let mut value = HeaderValue::from_bytes(line.value).map_err(|_| HeadFault::Header)?;
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| BAD_HEADER)?;
+        let mut value = HeaderValue::from_bytes(line.value).map_err(|_| BAD_HEADER)?;
         // `Debug` must not show these values.
         value.set_sensitive(SECRETS.contains(&name));
-        headers.try_append(name, value).map_err(|_| HeadFault::Header)?;
+        headers.try_append(name, value).map_err(|_| BAD_HEADER)?;
     }
     Ok(headers)
 }
@@ -217,9 +216,9 @@ mod tests {
         Ok(reader.take_head()?.map(|head| (head, reader.into_rest())))
     }
 
-    fn fault<T: std::fmt::Debug>(parsed: Result<T, UpgradeError>) -> HeadFault {
+    fn reason<T: std::fmt::Debug>(parsed: Result<T, UpgradeError>) -> &'static str {
         match parsed {
-            Err(UpgradeError::MalformedHead(fault)) => fault,
+            Err(UpgradeError::MalformedHead(reason)) => reason,
             other => panic!("{other:?}"),
         }
     }
@@ -281,37 +280,37 @@ mod tests {
     #[test]
     fn malformed_requests_are_refused() {
         for (head, expected) in [
-            ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", HeadFault::Version),
-            ("PRI * HTTP/2.0\r\n\r\n", HeadFault::Version),
-            ("GET /\r\n\r\n", HeadFault::StartLine),
-            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
-            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
-            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", HeadFault::StartLine),
-            ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", HeadFault::StartLine),
-            ("\r\n\r\n", HeadFault::StartLine),
-            ("GET / HTTP/1.1\r\n\r\n", HeadFault::Host),
-            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", HeadFault::Host),
-            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", HeadFault::Header),
-            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", HeadFault::Header),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", HeadFault::Header),
-            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", HeadFault::Header),
-            ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", HeadFault::Header),
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", HeadFault::StartLine),
+            ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "the version is not HTTP/1.1"),
+            ("PRI * HTTP/2.0\r\n\r\n", "the version is not HTTP/1.1"),
+            ("GET /\r\n\r\n", "bad start line"),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "bad start line"),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "bad start line"),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", "bad start line"),
+            ("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", "bad start line"),
+            ("\r\n\r\n", "bad start line"),
+            ("GET / HTTP/1.1\r\n\r\n", "not exactly one Host header"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "not exactly one Host header"),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", "bad header line"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", "bad header line"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n", "bad header line"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", "bad header line"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", "bad header line"),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET", "bad start line"),
         ] {
-            assert_eq!(fault(parse_request_head(head.as_bytes(), 100)), expected, "{head:?}");
+            assert_eq!(reason(parse_request_head(head.as_bytes(), 100)), expected, "{head:?}");
         }
     }
 
     #[test]
     fn malformed_responses_are_refused() {
         for (head, expected) in [
-            ("HTTP/2 200\r\n\r\n", HeadFault::Version),
-            ("SSH-2.0-x\r\n\r\n", HeadFault::Version),
-            ("HTTP/1.1 99 x\r\n\r\n", HeadFault::StartLine),
-            ("HTTP/1.1 099 x\r\n\r\n", HeadFault::StartLine),
-            ("HTTP/1.1 200\r\nX\r\n\r\n", HeadFault::Header),
+            ("HTTP/2 200\r\n\r\n", "the version is not HTTP/1.1"),
+            ("SSH-2.0-x\r\n\r\n", "the version is not HTTP/1.1"),
+            ("HTTP/1.1 99 x\r\n\r\n", "bad start line"),
+            ("HTTP/1.1 099 x\r\n\r\n", "bad start line"),
+            ("HTTP/1.1 200\r\nX\r\n\r\n", "bad header line"),
         ] {
-            assert_eq!(fault(parse_response_head(head.as_bytes(), 100)), expected, "{head:?}");
+            assert_eq!(reason(parse_response_head(head.as_bytes(), 100)), expected, "{head:?}");
         }
         let old = parse_response_head(b"HTTP/1.0 403 \nA: b\n\n", 100).unwrap();
         assert_eq!((old.status().as_u16(), old.version()), (403, http::Version::HTTP_10));

@@ -3,62 +3,18 @@
 //! Decides which headers are passed on. The two connections are joined only once the client has got a valid 101
 //! (CVE-2018-1002105). The caller chooses the backend and may rewrite the request.
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::client::{Asked, exchange, not_switched, passed_head};
-use super::error::{HeadFault, UpgradeError};
+use super::error::UpgradeError;
 use super::head::{self, HeadReader};
 use super::server::{self, Pending};
+use super::upgraded::Upgraded;
 use super::websocket;
-use crate::initiator::Initiator;
 use crate::protocol::{Transport, X_STREAM_PROTOCOL_VERSION};
-
-/// The two connections of a handshake that was passed on: both sides have switched protocols.
-#[must_use]
-#[non_exhaustive]
-pub struct PassedOn<C, B> {
-    /// The connection to the client.
-    pub client: C,
-    /// Bytes that were read from the client past its request. They belong to the new protocol.
-    pub from_client: Bytes,
-    /// The connection to the backend.
-    pub backend: B,
-    /// Bytes that were read from the backend past its 101. They belong to the new protocol.
-    pub from_backend: Bytes,
-    /// The transport that both sides have switched to.
-    pub transport: Transport,
-    /// The name of the protocol that the backend chose. Empty if the backend named no protocol.
-    pub protocol: String,
-}
-
-/// Which side of a proxy failed. The client was answered if that was possible.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PassError {
-    /// The answer could not be written to the client.
-    #[error("the client: {0}")]
-    Client(#[source] UpgradeError),
-    /// The backend failed, or the request for it is not valid. If the backend refused, its answer was passed back to
-    /// the client. If its answer was not valid, the client got a 502; if it did not answer in time, a 504; if the
-    /// request is not valid, a 500.
-    #[error("the backend: {0}")]
-    Backend(#[source] UpgradeError),
-}
-
-impl PassError {
-    /// Who caused the error.
-    #[must_use]
-    pub fn initiator(&self) -> Initiator {
-        match self {
-            Self::Client(error) | Self::Backend(error) => error.initiator(),
-        }
-    }
-}
 
 impl<IO> Pending<IO> {
     /// The request for a backend: the client's request without some of its headers:
@@ -86,23 +42,36 @@ where
     /// Passes this upgrade on to a backend: sends `request` to the backend, and passes the backend's answer back to the
     /// client. `request` is the result of [`to_pass_on`](Self::to_pass_on), with your changes.
     ///
-    /// Returns `Ok` once the backend's 101 was written to the client. The 101 must switch to the transport that the
-    /// client asks for, and to one of its protocols. Over WebSocket it must also answer the client's key. Every other
-    /// answer is passed back to the client with at most [`Config::max_refusal_body`](super::Config::max_refusal_body)
-    /// bytes of its body, and both connections are closed. A redirect is neither followed nor shown to the client.
+    /// Returns the client's and the backend's connection once the backend's 101 was written to the client. Both sides
+    /// have switched to the same protocol, which may be one that this crate does not know:
+    /// [`Upgraded::protocol_name`] and [`Upgraded::transport`] say which.
+    ///
+    /// The 101 must switch to the transport that the client asks for, and to one of its protocols. Over WebSocket it
+    /// must also answer the client's key. Every other answer is passed back to the client with at most
+    /// [`Config::max_refusal_body`](super::Config::max_refusal_body) bytes of its body, and both connections are
+    /// closed. A redirect is neither followed nor shown to the client.
     ///
     /// # Errors
-    /// [`PassError`] says which side failed. The client has been answered, unless the answer could not be written to it.
+    /// [`UpgradeError::Backend`] if the backend failed, or the request for it is not valid. If the backend refused, its
+    /// answer was passed back to the client. If its answer was not valid, the client got a 502; if it did not answer in
+    /// time, a 504; if the request is not valid, a 500.
+    ///
+    /// Every other error is about the client: its request is not valid, and was answered as by
+    /// [`accept`](Self::accept), or the 101 could not be written to it.
     ///
     /// # Cancel safety
     /// If dropped before completion, both connections are dropped.
-    pub async fn pass_on<B>(self, mut backend: B, request: Request<()>) -> Result<PassedOn<IO, B>, PassError>
+    pub async fn pass_on<B>(
+        self,
+        mut backend: B,
+        request: Request<()>,
+    ) -> Result<(Upgraded<IO>, Upgraded<B>), UpgradeError>
     where
         B: AsyncRead + AsyncWrite + Unpin,
     {
         let asked = match self.asked() {
             Ok(asked) => asked,
-            Err(error) => return Err(PassError::Client(self.refuse(error, &[]).await)),
+            Err(error) => return Err(self.refuse(error, &[]).await),
         };
         let config = self.config.clone();
         let mut reader = HeadReader::new(config.max_head);
@@ -121,14 +90,16 @@ where
             Err(error) => {
                 // If the answer cannot be written either, the first error is the one that matters.
                 let _ = self.respond(answer_for_backend(&error)).await;
-                return Err(PassError::Backend(error));
+                return Err(UpgradeError::Backend(Box::new(error)));
             }
         };
         let (mut client, from_client) = self.into_io();
         let head = switched_head(&response, asked.transport);
-        server::write(&mut client, &head, &config).await.map_err(PassError::Client)?;
-        let (transport, from_backend) = (asked.transport, reader.into_rest());
-        Ok(PassedOn { client, from_client, backend, from_backend, transport, protocol })
+        server::write(&mut client, &head, &config).await?;
+        let passed_on = Some((asked.transport, protocol.into_boxed_str()));
+        let client = Upgraded { passed_on: passed_on.clone(), ..Upgraded::new(client, from_client, None) };
+        let backend = Upgraded { passed_on, ..Upgraded::new(backend, reader.into_rest(), None) };
+        Ok((client, backend))
     }
 
     /// The upgrade that the client asks for, if it is a valid one.
@@ -140,7 +111,7 @@ where
         }
         let path = self.request().uri().path_and_query();
         if !path.is_some_and(|path| path.as_str().bytes().all(|byte| byte.is_ascii_graphic())) {
-            return Err(HeadFault::StartLine.into());
+            return Err(head::BAD_START_LINE);
         }
         let key = match transport {
             Transport::Spdy => None,
@@ -151,17 +122,6 @@ where
             }
         };
         Ok(Asked { transport, key })
-    }
-}
-
-impl<C, B> fmt::Debug for PassedOn<C, B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PassedOn")
-            .field("transport", &self.transport)
-            .field("protocol", &self.protocol)
-            .field("from_client", &self.from_client.len())
-            .field("from_backend", &self.from_backend.len())
-            .finish_non_exhaustive()
     }
 }
 
@@ -190,14 +150,18 @@ fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
 
 /// The answer that a proxy gives its client when the backend did not switch: the backend's refusal, a 504 if the
 /// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the
-/// two sides one after the other. [`Pending::pass_on`] sends this answer by itself.
+/// two sides one after the other. [`Pending::pass_on`] sends this answer by itself. After a
+/// [fallback](UpgradeError::Fallback), the answer is that for SPDY.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
-    if let UpgradeError::Refused(refusal) = error {
-        let mut response = Response::new(refusal.body.clone());
-        *response.status_mut() = refusal.status;
-        *response.headers_mut() = end_to_end(&refusal.headers);
+    if let UpgradeError::Refused { response: refusal, .. } = error {
+        let mut response = Response::new(refusal.body().clone());
+        *response.status_mut() = refusal.status();
+        *response.headers_mut() = end_to_end(refusal.headers());
         return response;
+    }
+    if let UpgradeError::Fallback { spdy: error, .. } | UpgradeError::Backend(error) = error {
+        return answer_for_backend(error);
     }
     // The client does not see a redirect: if it followed one, it would send the credentials elsewhere (CVE-2020-8559).
     let (status, message) = match error {
@@ -235,3 +199,23 @@ const HOP_BY_HOP: [HeaderName; 10] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_for_a_backend_is_that_of_its_last_connection() {
+        let refused = |status, body: &'static str| {
+            let response = Response::builder().status(status).body(Bytes::from_static(body.as_bytes())).unwrap();
+            Box::new(UpgradeError::Refused { response: Box::new(response), truncated: false })
+        };
+        let fallback = UpgradeError::Fallback { websocket: refused(403, "no WS"), spdy: refused(404, "no pod") };
+        for error in [fallback, UpgradeError::Backend(refused(404, "no pod"))] {
+            let answer = answer_for_backend(&error);
+            assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::NOT_FOUND, &b"no pod"[..]));
+        }
+        let late = UpgradeError::Fallback { websocket: refused(403, "no WS"), spdy: Box::new(UpgradeError::Timeout) };
+        assert_eq!(answer_for_backend(&late).status(), StatusCode::GATEWAY_TIMEOUT);
+    }
+}

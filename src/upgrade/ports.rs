@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::Request;
 
+use super::error::UpgradeError;
 use crate::port;
 use crate::protocol::Protocol;
 
@@ -15,21 +16,21 @@ pub(super) fn of(
     request: &Request<()>,
     protocol: Protocol,
     known: Option<&Arc<[u16]>>,
-) -> Result<Option<Arc<[u16]>>, PortsError> {
+) -> Result<Option<Arc<[u16]>>, UpgradeError> {
     let Protocol::LegacyPortForward(subprotocol) = protocol else { return Ok(None) };
     let ports = known.map_or_else(|| asked(request), |known| Ok(Arc::clone(known)))?;
     if ports.contains(&0) {
-        return Err(PortsError::Invalid("0".to_owned()));
+        return Err(UpgradeError::InvalidPort { port: "0".to_owned() });
     }
     let most = subprotocol.max_ports();
     match ports.len() {
-        0 => Err(PortsError::None),
-        asked if asked > most => Err(PortsError::TooMany { asked, most }),
+        0 => Err(UpgradeError::NoPort),
+        asked if asked > most => Err(UpgradeError::TooManyPorts { asked, most }),
         _ => Ok(Some(ports)),
     }
 }
 
-fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
+fn asked(request: &Request<()>) -> Result<Arc<[u16]>, UpgradeError> {
     Ok(asked_ports(request.uri().query().unwrap_or_default())?.into())
 }
 
@@ -43,38 +44,17 @@ fn asked(request: &Request<()>) -> Result<Arc<[u16]>, PortsError> {
 /// [`Protocol::LegacyPortForward`], or if you read a connection that you pass on.
 ///
 /// # Errors
-/// [`PortsError::Invalid`] if a value is not a port from 1 to 65535.
-pub fn asked_ports(query: &str) -> Result<Vec<u16>, PortsError> {
+/// [`UpgradeError::InvalidPort`] if a value is not a port from 1 to 65535.
+pub fn asked_ports(query: &str) -> Result<Vec<u16>, UpgradeError> {
     let values = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| matches!(&name[..], "port" | "ports"));
     let mut ports = Vec::new();
     for (_, value) in values {
         for port in value.split(',') {
             let number = port::parse(port).filter(|port| *port > 0);
-            ports.push(number.ok_or_else(|| PortsError::Invalid(port.to_owned()))?);
+            ports.push(number.ok_or_else(|| UpgradeError::InvalidPort { port: port.to_owned() })?);
         }
     }
     Ok(ports)
-}
-
-/// What is wrong with the ports of a request.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PortsError {
-    /// The query names no port.
-    #[error("query parameter \"port\" is required")]
-    None,
-    /// A value is not a port from 1 to 65535.
-    #[error("unable to parse {0:?} as a port")]
-    Invalid(String),
-    /// The query names more ports than one connection can have
-    /// ([`Subprotocol::max_ports`](crate::protocol::Subprotocol::max_ports)).
-    #[error("the request asks for {asked} ports, but one connection has at most {most}")]
-    TooMany {
-        /// How many ports the query names.
-        asked: usize,
-        /// The maximum number of ports of one connection.
-        most: usize,
-    },
 }
 
 #[cfg(test)]
@@ -82,7 +62,7 @@ mod tests {
     use super::*;
     use crate::protocol::Subprotocol;
 
-    fn ports(query: &str, subprotocol: Subprotocol) -> Result<Vec<u16>, PortsError> {
+    fn ports(query: &str, subprotocol: Subprotocol) -> Result<Vec<u16>, UpgradeError> {
         let request = Request::get(format!("http://node/portForward/default/web?{query}")).body(()).unwrap();
         of(&request, Protocol::LegacyPortForward(subprotocol), None).map(|ports| ports.unwrap().to_vec())
     }
@@ -90,18 +70,19 @@ mod tests {
     #[test]
     fn ports_are_given_as_to_kubelet_and_as_to_apiserver() {
         for query in ["port=80,81&port=443", "ports=80&ports=81&ports=443", "a=b&port=80%2C81%2C443"] {
-            assert_eq!(ports(query, Subprotocol::V4), Ok(vec![80, 81, 443]), "{query}");
+            assert_eq!(ports(query, Subprotocol::V4).unwrap(), [80, 81, 443], "{query}");
         }
-        assert_eq!(ports("port=80&port=80", Subprotocol::V4), Ok(vec![80, 80]));
+        assert_eq!(ports("port=80&port=80", Subprotocol::V4).unwrap(), [80, 80]);
     }
 
     #[test]
     fn what_is_no_port_is_named() {
-        assert_eq!(ports("", Subprotocol::V4), Err(PortsError::None));
-        assert_eq!(ports("p=1", Subprotocol::V4), Err(PortsError::None));
+        assert!(matches!(ports("", Subprotocol::V4), Err(UpgradeError::NoPort)));
+        assert!(matches!(ports("p=1", Subprotocol::V4), Err(UpgradeError::NoPort)));
         for wrong in ["", "0", "65536", "+1", "-1", "1 ", "http"] {
             let query = format!("port=80,{}", wrong.replace('+', "%2B").replace(' ', "+"));
-            assert_eq!(ports(&query, Subprotocol::V4), Err(PortsError::Invalid(wrong.to_owned())));
+            let refused = ports(&query, Subprotocol::V4);
+            assert!(matches!(&refused, Err(UpgradeError::InvalidPort { port }) if port == wrong), "{refused:?}");
         }
     }
 
@@ -110,8 +91,9 @@ mod tests {
         for (subprotocol, most) in [(Subprotocol::V4, 128), (Subprotocol::V4Base64, 40)] {
             let query = |count: usize| vec!["port=1"; count].join("&");
             assert_eq!(ports(&query(most), subprotocol).unwrap().len(), most);
-            let asked = most + 1;
-            assert_eq!(ports(&query(asked), subprotocol), Err(PortsError::TooMany { asked, most }));
+            let refused = ports(&query(most + 1), subprotocol);
+            let Err(UpgradeError::TooManyPorts { asked, most: named }) = refused else { panic!("{refused:?}") };
+            assert_eq!((asked, named), (most + 1, most));
         }
     }
 
@@ -120,13 +102,13 @@ mod tests {
         let request = Request::get("http://node/portforward/TOKEN?port=1").body(()).unwrap();
         let known = |ports: &[u16]| of(&request, Protocol::LegacyPortForward(Subprotocol::V4), Some(&ports.into()));
         assert_eq!(known(&[80]).unwrap().as_deref(), Some(&[80][..]));
-        assert_eq!(known(&[]), Err(PortsError::None));
-        assert_eq!(known(&[80, 0]), Err(PortsError::Invalid("0".to_owned())));
+        assert!(matches!(known(&[]), Err(UpgradeError::NoPort)));
+        assert!(matches!(known(&[80, 0]), Err(UpgradeError::InvalidPort { port }) if port == "0"));
     }
 
     #[test]
     fn other_protocols_have_no_ports() {
         let request = Request::get("http://node/").body(()).unwrap();
-        assert_eq!(of(&request, Protocol::TunneledPortForward, None), Ok(None));
+        assert_eq!(of(&request, Protocol::TunneledPortForward, None).unwrap(), None);
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::config::Config;
-use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
+use super::error::UpgradeError;
 use super::head::{self, HeadReader};
 use super::ports;
 use super::read::{fill, read_head};
@@ -74,7 +74,7 @@ pub struct Pending<IO> {
     request: Request<()>,
     read_ahead: Bytes,
     pub(super) config: Config,
-    token: Result<Option<BearerToken>, BearerTokenError>,
+    token: Result<Option<BearerToken>, &'static str>,
     ports: Option<Arc<[u16]>>,
 }
 
@@ -125,9 +125,9 @@ impl<IO> Pending<IO> {
     /// subprotocols: neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
     ///
     /// # Errors
-    /// [`BearerTokenError`] if the token is not valid. [`accept`](Self::accept) then answers 401, as Kubernetes does.
-    pub fn bearer_token(&self) -> Result<Option<&BearerToken>, BearerTokenError> {
-        self.token.as_ref().map(Option::as_ref).map_err(|error| *error)
+    /// [`UpgradeError::BearerToken`] if the token is not valid. [`accept`](Self::accept) then answers 401, as Kubernetes does.
+    pub fn bearer_token(&self) -> Result<Option<&BearerToken>, UpgradeError> {
+        self.token.as_ref().map(Option::as_ref).map_err(|reason| UpgradeError::BearerToken(reason))
     }
 
     /// The names of all protocols that the client offers, in order of preference. Names that this crate does not know
@@ -152,8 +152,9 @@ where
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400.
     /// [`UpgradeError::NoCommonProtocol`] was answered 403, in the words of Go's servers and with the list of the
     /// supported SPDY protocols. Over WebSocket there are also `UpgradeError::Handshake`,
-    /// `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken` and `UpgradeError::Ports`. The docs of each say
-    /// how the request was answered. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 could not be
+    /// `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken`, and for legacy port-forward
+    /// `UpgradeError::NoPort`, `UpgradeError::InvalidPort` and `UpgradeError::TooManyPorts`. The docs of each say how
+    /// the request was answered. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 could not be
     /// written.
     ///
     /// # Cancel safety
@@ -165,7 +166,7 @@ where
             Err(error) => return Err(self.refuse(error, supported).await),
         };
         write(&mut self.io, &head, &self.config).await?;
-        Ok(Upgraded { io: self.io, read_ahead: self.read_ahead, protocol, ports })
+        Ok(Upgraded { ports, ..Upgraded::new(self.io, self.read_ahead, protocol) })
     }
 
     /// Answers without an upgrade, and closes the connection. This function sets `Content-Length` and
@@ -306,17 +307,20 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
         }
         UpgradeError::OriginNotAllowed { .. } => text(StatusCode::FORBIDDEN, error),
         UpgradeError::BearerToken(_) => text(StatusCode::UNAUTHORIZED, error),
-        UpgradeError::Handshake(HandshakeFault::Method) => {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, error);
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+        UpgradeError::Handshake { status, .. } => {
+            let mut response = text(*status, error);
+            // The answer names what the server supports: the method (RFC 9110 §15.5.6), or the version (RFC 6455 §4.4).
+            let supported = match *status {
+                StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "GET")),
+                StatusCode::UPGRADE_REQUIRED => Some((header::SEC_WEBSOCKET_VERSION, websocket::VERSION)),
+                _ => None,
+            };
+            response.headers_mut().extend(supported.map(|(name, value)| (name, HeaderValue::from_static(value))));
             response
         }
-        // The answer names the supported version (RFC 6455 §4.4).
-        UpgradeError::Handshake(HandshakeFault::Version) => {
-            let mut response = text(StatusCode::UPGRADE_REQUIRED, error);
-            let version = HeaderValue::from_static(websocket::VERSION);
-            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, version);
-            response
+        // These are errors of `asked_ports`, too, which upgrades nothing.
+        UpgradeError::NoPort | UpgradeError::InvalidPort { .. } | UpgradeError::TooManyPorts { .. } => {
+            text(StatusCode::BAD_REQUEST, format_args!("unable to upgrade: {error}"))
         }
         _ => text(StatusCode::BAD_REQUEST, error),
     }
@@ -325,7 +329,7 @@ fn refusal(error: &UpgradeError, supported: &[Protocol]) -> Response<Bytes> {
 const X_ACCEPTED_STREAM_PROTOCOL_VERSIONS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
 /// An answer in plain text, with the headers of Go's `http.Error`.
-fn text(status: StatusCode, error: &UpgradeError) -> Response<Bytes> {
+fn text(status: StatusCode, error: impl fmt::Display) -> Response<Bytes> {
     let mut response = plain(status, error);
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::protocol::Protocol;
+use super::error::UpgradeError;
+use crate::protocol::{Protocol, Transport};
 
 /// An IO past its 101, the bytes that were read from it past the head, and the protocol that was negotiated.
 ///
@@ -17,13 +18,16 @@ pub struct Upgraded<IO> {
     pub(super) read_ahead: Bytes,
     pub(super) protocol: Option<Protocol>,
     pub(super) ports: Option<Arc<[u16]>>,
+    /// What a proxy knows of the protocol, if it passed the handshake on.
+    pub(super) passed_on: Option<(Transport, Box<str>)>,
+    pub(super) websocket_refused: Option<Box<UpgradeError>>,
 }
 
 impl<IO> Upgraded<IO> {
     /// Wraps an IO whose handshake was made elsewhere. `read_ahead` is what was already read from `io` past the head.
     /// `protocol` is `None` for raw SPDY.
     pub fn new(io: IO, read_ahead: Bytes, protocol: Option<Protocol>) -> Self {
-        Self { io, read_ahead, protocol, ports: None }
+        Self { io, read_ahead, protocol, ports: None, passed_on: None, websocket_refused: None }
     }
 
     /// Wraps an IO for raw SPDY, if nothing was read from it past the head.
@@ -32,8 +36,34 @@ impl<IO> Upgraded<IO> {
     }
 
     /// The negotiated protocol. `None` for raw SPDY.
+    ///
+    /// It is also `None` if [`Pending::pass_on`](super::Pending::pass_on) passed the handshake on: this crate may not
+    /// know the protocol, and exec and legacy port-forward share names. Such an `Upgraded` is for a proxy, and
+    /// [`protocol_name`](Self::protocol_name) and [`transport`](Self::transport) say what both sides speak.
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
+    }
+
+    /// The name of the negotiated protocol on the wire. Empty for raw SPDY, and if the server named no protocol.
+    pub fn protocol_name(&self) -> &str {
+        match &self.passed_on {
+            Some((_, name)) => name,
+            None => self.protocol.map_or("", Protocol::name),
+        }
+    }
+
+    /// The transport that the connection has switched to.
+    pub fn transport(&self) -> Transport {
+        match &self.passed_on {
+            Some((transport, _)) => *transport,
+            None => self.protocol.map_or(Transport::Spdy, Protocol::transport),
+        }
+    }
+
+    /// Why the server refused WebSocket, if [`connect_with_fallback`](super::connect_with_fallback) then made a SPDY
+    /// connection. `None` otherwise.
+    pub fn websocket_refused(&self) -> Option<&UpgradeError> {
+        self.websocket_refused.as_deref()
     }
 
     /// Sets the ports that the request asked for, in the request's order. Call this if the handshake of
@@ -77,5 +107,17 @@ mod tests {
     fn debug_shows_no_payload() {
         let upgraded = Upgraded::new((), Bytes::from_static(b"secret"), None);
         assert_eq!(format!("{upgraded:?}"), "Upgraded { protocol: None, read_ahead: 6, .. }");
+    }
+
+    #[test]
+    fn a_name_and_a_transport_are_known_with_and_without_a_protocol() {
+        let new = |protocol| Upgraded::new((), Bytes::new(), protocol);
+        let named = |upgraded: &Upgraded<()>| (upgraded.transport(), upgraded.protocol_name().to_owned());
+        let tunnel = new(Some(Protocol::TunneledPortForward));
+        assert_eq!(named(&tunnel), (Transport::WebSocket, "SPDY/3.1+portforward.k8s.io".to_owned()));
+        assert_eq!(named(&new(None)), (Transport::Spdy, String::new()));
+        let passed_on = Upgraded { passed_on: Some((Transport::WebSocket, "new".into())), ..new(None) };
+        assert_eq!(named(&passed_on), (Transport::WebSocket, "new".to_owned()));
+        assert_eq!(passed_on.protocol(), None);
     }
 }

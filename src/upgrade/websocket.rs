@@ -9,10 +9,10 @@ use std::io;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use sha1::{Digest, Sha1};
 
-use super::error::{BearerTokenError, HandshakeFault, UpgradeError};
+use super::error::UpgradeError;
 
 /// A bearer token that came as the subprotocol `base64url.bearer.authorization.k8s.io.…`, from a client that cannot set
 /// `Authorization`, such as a browser. `Debug` does not show the token.
@@ -63,17 +63,21 @@ pub(super) fn answer_to(key: &[u8]) -> String {
 pub(super) fn check_request(request: &Request<()>, allowed_origins: &[String]) -> Result<String, UpgradeError> {
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(HandshakeFault::Method.into());
+        return Err(invalid(StatusCode::METHOD_NOT_ALLOWED, "the method of a WebSocket handshake must be GET"));
     }
     if single(headers, &header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != VERSION) {
-        return Err(HandshakeFault::Version.into());
+        return Err(invalid(StatusCode::UPGRADE_REQUIRED, "missing or bad Sec-WebSocket-Version"));
     }
-    let key = single(headers, &header::SEC_WEBSOCKET_KEY).ok_or(HandshakeFault::Key)?;
-    if BASE64.decode(key.as_bytes()).ok().is_none_or(|nonce| nonce.len() != 16) {
-        return Err(HandshakeFault::Key.into());
-    }
+    let is_nonce = |key: &HeaderValue| BASE64.decode(key.as_bytes()).is_ok_and(|nonce| nonce.len() == 16);
+    let Some(key) = single(headers, &header::SEC_WEBSOCKET_KEY).filter(|key| is_nonce(key)) else {
+        return Err(invalid(StatusCode::BAD_REQUEST, "missing or bad Sec-WebSocket-Key"));
+    };
     check_origin(headers, allowed_origins)?;
     Ok(answer_to(key.as_bytes()))
+}
+
+fn invalid(status: StatusCode, reason: &'static str) -> UpgradeError {
+    UpgradeError::Handshake { status, reason }
 }
 
 fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), UpgradeError> {
@@ -100,8 +104,8 @@ fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
 }
 
 /// Takes the token out of the subprotocols, so that it is neither passed on nor logged. Anything that looks like a
-/// token is taken out, too.
-pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<BearerToken>, BearerTokenError> {
+/// token is taken out, too. The error says what is wrong with the token.
+pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<BearerToken>, &'static str> {
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let offers = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     let (tokens, others): (Vec<&[u8]>, Vec<&[u8]>) =
@@ -109,7 +113,7 @@ pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<Bearer
     if tokens.is_empty() {
         return Ok(None);
     }
-    let token = if let [token] = tokens[..] { decode(token) } else { Err(BearerTokenError::Several) };
+    let token = if let [token] = tokens[..] { decode(token) } else { Err(SEVERAL) };
     let alone = others.is_empty();
     let others = HeaderValue::from_bytes(&others.join(&b", "[..]));
     headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
@@ -117,7 +121,7 @@ pub(super) fn take_bearer_token(headers: &mut HeaderMap) -> Result<Option<Bearer
         others.set_sensitive(true);
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, others);
     }
-    if alone { token.and(Err(BearerTokenError::Alone)) } else { token.map(Some) }
+    if alone { token.and(Err(ALONE)) } else { token.map(Some) }
 }
 
 /// Whether an offer may hold a token. A misspelt offer counts too: the token in it would be a secret in a log all the
@@ -127,12 +131,16 @@ fn looks_like_a_token(offer: &[u8]) -> bool {
     offer.windows(MARK.len()).any(|part| part.eq_ignore_ascii_case(MARK))
 }
 
-fn decode(offer: &[u8]) -> Result<BearerToken, BearerTokenError> {
-    let encoded = offer.strip_prefix(TOKEN.as_bytes()).ok_or(BearerTokenError::Encoding)?;
-    let bytes = BASE64_URL.decode(encoded).map_err(|_| BearerTokenError::Encoding)?;
-    let token = String::from_utf8(bytes).map_err(|_| BearerTokenError::Encoding)?;
-    if token.is_empty() { Err(BearerTokenError::Encoding) } else { Ok(BearerToken(token)) }
+fn decode(offer: &[u8]) -> Result<BearerToken, &'static str> {
+    let encoded = offer.strip_prefix(TOKEN.as_bytes()).ok_or(ENCODING)?;
+    let bytes = BASE64_URL.decode(encoded).map_err(|_| ENCODING)?;
+    let token = String::from_utf8(bytes).map_err(|_| ENCODING)?;
+    if token.is_empty() { Err(ENCODING) } else { Ok(BearerToken(token)) }
 }
+
+const SEVERAL: &str = "multiple bearer tokens in the subprotocols";
+const ENCODING: &str = "the bearer token in the subprotocols cannot be decoded";
+const ALONE: &str = "missing additional subprotocol beside the bearer token";
 
 /// The unused last bits may have any value, as in Go.
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true);
@@ -180,21 +188,24 @@ mod tests {
         const V13: (&str, &str) = ("sec-websocket-version", "13");
         let check = |lines: &[(&'static str, &str)]| check_request(&request(lines), &[]);
         assert_eq!(check(&[KEY, V13]).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let (bad_key, bad_version) =
+            ((400, "missing or bad Sec-WebSocket-Key"), (426, "missing or bad Sec-WebSocket-Version"));
         for (lines, fault) in [
-            (&[V13][..], HandshakeFault::Key),
-            (&[KEY, KEY, V13], HandshakeFault::Key),
-            (&[("sec-websocket-key", "c2hvcnQ="), V13], HandshakeFault::Key),
-            (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ"), V13], HandshakeFault::Key),
-            (&[KEY], HandshakeFault::Version),
-            (&[KEY, V13, V13], HandshakeFault::Version),
-            (&[KEY, ("sec-websocket-version", "8")], HandshakeFault::Version),
+            (&[V13][..], bad_key),
+            (&[KEY, KEY, V13], bad_key),
+            (&[("sec-websocket-key", "c2hvcnQ="), V13], bad_key),
+            (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ"), V13], bad_key),
+            (&[KEY], bad_version),
+            (&[KEY, V13, V13], bad_version),
+            (&[KEY, ("sec-websocket-version", "8")], bad_version),
         ] {
-            assert!(matches!(check(lines), Err(UpgradeError::Handshake(seen)) if seen == fault), "{lines:?}");
+            let Err(UpgradeError::Handshake { status, reason }) = check(lines) else { panic!("{lines:?}") };
+            assert_eq!((status.as_u16(), reason), fault, "{lines:?}");
         }
         let mut post = request(&[KEY, V13]);
         *post.method_mut() = Method::POST;
         let refused = check_request(&post, &[]);
-        assert!(matches!(refused, Err(UpgradeError::Handshake(HandshakeFault::Method))));
+        assert!(matches!(refused, Err(UpgradeError::Handshake { status: StatusCode::METHOD_NOT_ALLOWED, .. })));
     }
 
     #[test]
@@ -240,11 +251,11 @@ mod tests {
         assert_eq!(take(&["v5.channel.k8s.io"]), (Ok(None), some("v5.channel.k8s.io")));
         assert_eq!(take(&[&format!("a, {T0KEN}, b")]), (Ok(some("t0ken")), some("a, b")));
         assert_eq!(take(&["a", T0KEN]), (Ok(some("t0ken")), some("a")));
-        assert_eq!(take(&[T0KEN]), (Err(BearerTokenError::Alone), None));
-        assert_eq!(take(&[T0KEN, T0KEN, "a"]), (Err(BearerTokenError::Several), some("a")));
+        assert_eq!(take(&[T0KEN]), (Err(ALONE), None));
+        assert_eq!(take(&[T0KEN, T0KEN, "a"]), (Err(SEVERAL), some("a")));
         for bad in ["", "?", "dDBrZW4=", "_w"] {
             let bad = format!("{TOKEN}{bad}");
-            assert_eq!(take(&[&bad, "a"]), (Err(BearerTokenError::Encoding), some("a")), "{bad}");
+            assert_eq!(take(&[&bad, "a"]), (Err(ENCODING), some("a")), "{bad}");
         }
         // Spelt wrong, it is still nothing to pass on.
         for near in [
@@ -252,7 +263,7 @@ mod tests {
             "x;base64url.bearer.authorization.k8s.io.dDBrZW4",
             "\"base64url.bearer.authorization.k8s.io.x\"",
         ] {
-            assert_eq!(take(&[near, "a"]), (Err(BearerTokenError::Encoding), some("a")), "{near}");
+            assert_eq!(take(&[near, "a"]), (Err(ENCODING), some("a")), "{near}");
         }
         assert_eq!(format!("{:?}", decode(b"base64url.bearer.authorization.k8s.io.dDBrZW4")), "Ok(BearerToken(..))");
     }

@@ -184,9 +184,9 @@ fn a_fallback_that_was_dropped_leaves_neither_of_its_connections() {
             let connected = dropped_after(polls, connect_with_fallback(dial, request, &[V5], &[V4], &config)).await;
             assert_eq!(dialling.count(), 0, "{polls}: an attempt goes on");
             let whole = connected.map(|connected| {
-                let connected = connected.unwrap();
-                assert!(matches!(connected.refused, Some(UpgradeError::Refused(_))));
-                assert_eq!(connected.upgraded.protocol(), Some(V4));
+                let upgraded = connected.unwrap();
+                assert!(matches!(upgraded.websocket_refused(), Some(UpgradeError::Refused { .. })));
+                assert_eq!(upgraded.protocol(), Some(V4));
             });
             dropped_with[servers.len()] += 1;
             for (server, method) in servers.into_iter().zip(["GET", "POST"]) {

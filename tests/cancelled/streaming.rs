@@ -73,7 +73,7 @@ async fn connected(io: Io, url: String, protocol: Protocol) -> Result<Multiplexe
 async fn used(io: Io, url: String, protocol: Protocol) -> Used {
     let mux = match connected(io, url, protocol).await {
         Ok(mux) => mux,
-        Err(UpgradeError::Refused(refusal)) => return Used::Refused(refusal.status),
+        Err(UpgradeError::Refused { response, .. }) => return Used::Refused(response.status()),
         Err(_) => return Used::Failed,
     };
     let output = async { mux.exec(Streams::OUTPUT).await?.wait_with_output(100).await };

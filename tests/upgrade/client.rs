@@ -2,18 +2,37 @@
 //!
 //! Holds the answers that a server may give.
 
+use bytes::Bytes;
+use http::Response;
 use kubestream::Initiator;
-use kubestream::upgrade::{self, Config, NotSwitched, Protocol, UpgradeError};
+use kubestream::status::Status;
+use kubestream::upgrade::{self, Config, Protocol, UpgradeError};
 use support::read_head;
 use tokio::io::{AsyncWriteExt, duplex};
 use tokio::time::Instant;
 
 use crate::{KUBELET_SWITCH, PIPES, V1, V4, ask, post, read_all};
 
-async fn refused(pipe: usize, answer: &[u8]) -> Box<upgrade::Refusal> {
-    match ask(pipe, answer, Protocol::SPDY_EXEC).await {
-        Err(UpgradeError::Refused(refusal)) => refusal,
-        other => panic!("{other:?}"),
+async fn refused(pipe: usize, answer: &[u8]) -> Refusal {
+    Refusal::of(ask(pipe, answer, Protocol::SPDY_EXEC).await.unwrap_err())
+}
+
+struct Refusal {
+    response: Response<Bytes>,
+    truncated: bool,
+    /// What the server says, in the error's text.
+    said: String,
+}
+
+impl Refusal {
+    fn of(error: UpgradeError) -> Self {
+        assert_eq!(error.initiator(), Initiator::Remote);
+        let text = error.to_string();
+        let said = text.strip_prefix("unable to upgrade connection: ").unwrap().to_owned();
+        match error {
+            UpgradeError::Refused { response, truncated, .. } => Self { response: *response, truncated, said },
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -73,18 +92,15 @@ async fn a_refusal_by_a_real_cluster_says_why() {
     for (answer, status, message, reason) in captures {
         for pipe in PIPES {
             let refusal = refused(pipe, answer).await;
-            assert_eq!((refusal.status.as_u16(), refusal.truncated), (status, false));
-            assert_eq!(refusal.to_string(), message);
-            let object = refusal.object();
+            assert_eq!((refusal.response.status().as_u16(), refusal.truncated), (status, false));
+            assert_eq!(refusal.said, message);
+            let object = Status::from_json(refusal.response.body()).ok();
             assert_eq!(object.as_ref().map(|object| &object.reason[..]), reason);
             assert_eq!(object.and_then(|object| object.code), reason.map(|_| i32::from(status)));
-            let error = UpgradeError::Refused(refusal);
-            assert_eq!(error.initiator(), Initiator::Remote);
-            assert_eq!(error.to_string(), format!("unable to upgrade connection: {message}"));
         }
     }
     let refusal = refused(1, include_bytes!("../data/http-errors/bad-protocol.http")).await;
-    let accepted = refusal.headers.get_all("x-accepted-stream-protocol-versions");
+    let accepted = refusal.response.headers().get_all("x-accepted-stream-protocol-versions");
     assert!(accepted.iter().eq(Protocol::SPDY_EXEC.iter().map(|protocol| protocol.name())));
 }
 
@@ -93,12 +109,12 @@ async fn a_refusals_body_ends_by_chunks_or_with_the_connection() {
     for pipe in PIPES {
         let chunked =
             b"HTTP/1.1 502 Bad Gateway\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nno u\r\n7\r\npstream\r\n0\r\n\r\n";
-        assert_eq!(refused(pipe, chunked).await.to_string(), "no upstream");
+        assert_eq!(refused(pipe, chunked).await.said, "no upstream");
         let closed = refused(pipe, b"HTTP/1.0 502 \n\nno upstream\n").await;
-        assert_eq!((closed.to_string(), closed.truncated), ("no upstream".into(), false));
+        assert_eq!((&closed.said[..], closed.truncated), ("no upstream", false));
         let lost = refused(pipe, b"HTTP/1.1 502 \r\nContent-Length: 99\r\n\r\nno ups").await;
-        assert_eq!((lost.to_string(), lost.truncated), ("no ups".into(), true));
-        assert_eq!(refused(pipe, b"HTTP/1.1 204 \r\n\r\n").await.to_string(), "204 No Content");
+        assert_eq!((&lost.said[..], lost.truncated), ("no ups", true));
+        assert_eq!(refused(pipe, b"HTTP/1.1 204 \r\n\r\n").await.said, "204 No Content");
     }
 }
 
@@ -107,7 +123,7 @@ async fn a_refusals_body_ends_by_chunks_or_with_the_connection() {
 async fn only_a_101_switches() {
     for status in ["200 OK", "201 Created", "204 No Content", "403 Forbidden", "500 Internal Server Error"] {
         let answer = KUBELET_SWITCH.replace("101 Switching Protocols", status);
-        assert_eq!(refused(1, answer.as_bytes()).await.status.as_str(), &status[..3]);
+        assert_eq!(refused(1, answer.as_bytes()).await.response.status().as_str(), &status[..3]);
     }
 }
 
@@ -116,7 +132,7 @@ async fn a_refusals_body_is_cut_and_not_lost() {
     let config = Config::default();
     let long = [b"HTTP/1.1 500 \r\n\r\n", &vec![b'x'; config.max_refusal_body + 1][..]].concat();
     let refusal = refused(64 * 1024, &long).await;
-    assert_eq!((refusal.body.len(), refusal.truncated), (config.max_refusal_body, true));
+    assert_eq!((refusal.response.body().len(), refusal.truncated), (config.max_refusal_body, true));
 
     let (near, mut far) = duplex(1024);
     let server = tokio::spawn(async move {
@@ -126,10 +142,8 @@ async fn a_refusals_body_is_cut_and_not_lost() {
         read_all(&mut far).await
     });
     let began = Instant::now();
-    match upgrade::connect(near, post(), Protocol::SPDY_EXEC, &config).await {
-        Err(UpgradeError::Refused(refusal)) => assert_eq!((&refusal.body[..], refusal.truncated), (&b"slow"[..], true)),
-        other => panic!("{other:?}"),
-    }
+    let refusal = Refusal::of(upgrade::connect(near, post(), Protocol::SPDY_EXEC, &config).await.unwrap_err());
+    assert_eq!((&refusal.response.body()[..], refusal.truncated), (&b"slow"[..], true));
     assert_eq!(began.elapsed(), config.refusal_body_timeout);
     assert_eq!(server.await.unwrap(), "");
 }
@@ -154,16 +168,16 @@ async fn a_redirect_is_not_followed() {
 #[tokio::test]
 async fn a_101_that_does_not_switch_is_no_upgrade() {
     for (said, instead, expected) in [
-        ("Connection: Upgrade\r\n", "", NotSwitched::Connection),
-        ("Connection: Upgrade\r\n", "Connection: close\r\n", NotSwitched::Connection),
-        ("Upgrade: SPDY/3.1\r\n", "", NotSwitched::Upgrade),
-        ("Upgrade: SPDY/3.1\r\n", "Upgrade: websocket\r\n", NotSwitched::Upgrade),
-        ("Upgrade: SPDY/3.1\r\n", "Upgrade: SPDY/3.1\r\nContent-Length: 5\r\n", NotSwitched::Body),
-        ("Upgrade: SPDY/3.1\r\n", "Upgrade: SPDY/3.1\r\nTransfer-Encoding: chunked\r\n", NotSwitched::Body),
-        ("HTTP/1.1", "HTTP/1.0", NotSwitched::Version),
+        ("Connection: Upgrade\r\n", "", "the header Connection does not list upgrade"),
+        ("Connection: Upgrade\r\n", "Connection: close\r\n", "the header Connection does not list upgrade"),
+        ("Upgrade: SPDY/3.1\r\n", "", "the header Upgrade does not list the requested transport"),
+        ("Upgrade: SPDY/3.1\r\n", "Upgrade: websocket\r\n", "the header Upgrade does not list the requested transport"),
+        ("Upgrade: SPDY/3.1\r\n", "Upgrade: SPDY/3.1\r\nContent-Length: 5\r\n", "the 101 announces a body"),
+        ("Upgrade: SPDY/3.1\r\n", "Upgrade: SPDY/3.1\r\nTransfer-Encoding: chunked\r\n", "the 101 announces a body"),
+        ("HTTP/1.1", "HTTP/1.0", "the version is not HTTP/1.1"),
     ] {
         match ask(1, KUBELET_SWITCH.replace(said, instead).as_bytes(), Protocol::SPDY_EXEC).await {
-            Err(UpgradeError::NotSwitched(fault)) => assert_eq!(fault, expected),
+            Err(UpgradeError::NotSwitched(reason)) => assert_eq!(reason, expected),
             other => panic!("{said} {instead}: {other:?}"),
         }
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use kubestream::exec::Streams;
-use kubestream::upgrade::{Protocol, Refusal, UpgradeError};
+use kubestream::status::Status;
+use kubestream::upgrade::{Protocol, UpgradeError};
 use tokio::task::JoinHandle;
 
 use crate::bench::Bench;
@@ -172,18 +173,17 @@ async fn probe(bench: &Bench, group: Group) -> Found {
     };
     match bench.offer(&url, &[bench.column.protocol]).await {
         Ok(Ok(_)) => Found::There,
-        Ok(Err(UpgradeError::Refused(refusal))) if is_about_the_version(&refusal) => {
-            Found::Absent(UpgradeError::Refused(refusal).to_string())
-        }
+        Ok(Err(error)) if is_about_the_version(&error) => Found::Absent(error.to_string()),
         Ok(Err(error)) => Found::Broken(failed("an upgrade, or a refusal of the version", error)),
         Err(departure) => Found::Broken(departure),
     }
 }
 
 /// True if the server refuses the version, and not the client.
-fn is_about_the_version(refusal: &Refusal) -> bool {
-    let forbidden = refusal.object().is_some_and(|status| status.reason == "Forbidden");
-    [400, 403, 426, 501].contains(&refusal.status.as_u16()) && !forbidden
+fn is_about_the_version(error: &UpgradeError) -> bool {
+    let UpgradeError::Refused { response, .. } = error else { return false };
+    let forbidden = Status::from_json(response.body()).is_ok_and(|status| status.reason == "Forbidden");
+    [400, 403, 426, 501].contains(&response.status().as_u16()) && !forbidden
 }
 
 /// Returns why there is nothing to try. A fault of the whole column is reported once, by the first case in it.

@@ -87,10 +87,10 @@ async fn connect(url: &str, tls: &Tls) -> Result<PortForward, Failure> {
     let request = http::Request::get(url).header("User-Agent", "kubestream").body(())?;
     let dial = || transport::connect(url, tls);
     let config = upgrade::Config::default();
-    let connected =
+    let upgraded =
         connect_with_fallback(dial, request, &[Protocol::TunneledPortForward], &[Protocol::SpdyPortForward], &config)
             .await?;
-    let (mux, driver) = Multiplexer::client(connected.upgraded, Config::default());
+    let (mux, driver) = Multiplexer::client(upgraded, Config::default());
     tokio::spawn(driver);
     Ok(PortForward::new(mux)?)
 }

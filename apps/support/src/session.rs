@@ -43,15 +43,8 @@ pub async fn upgrade(
                 );
             }
             let request = request(Method::GET)?;
-            let connected = upgrade::connect_with_fallback(
-                dial,
-                request,
-                Protocol::WEBSOCKET_EXEC_V5,
-                Protocol::SPDY_EXEC,
-                &config,
-            )
-            .await?;
-            Ok(connected.upgraded)
+            let (websocket, spdy) = (Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC);
+            Ok(upgrade::connect_with_fallback(dial, request, websocket, spdy, &config).await?)
         }
     }
 }

@@ -8,8 +8,9 @@ use std::future::poll_fn;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
-use kubestream::upgrade::{PassError, PassedOn, Pending, Protocol, Transport, Version};
+use kubestream::upgrade::{Pending, Protocol, Transport, UpgradeError, Upgraded, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::copy::Copying;
@@ -36,11 +37,12 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// that either side sent behind its head are kept, and the pipe moves them first.
 ///
 /// # Errors
-/// [`PassError`] says which side failed. The client has been answered, unless the answer could not be written to it.
+/// [`UpgradeError::Backend`] if the backend failed; every other error is about the client, as [`Pending::pass_on`] says.
+/// The client has been answered, unless the answer could not be written to it.
 ///
 /// # Cancel safety
 /// Dropping the future drops both connections.
-pub async fn forward<C, B>(client: Pending<C>, backend: B, request: Request<()>) -> Result<Pipe<C, B>, PassError>
+pub async fn forward<C, B>(client: Pending<C>, backend: B, request: Request<()>) -> Result<Pipe<C, B>, UpgradeError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
@@ -50,17 +52,25 @@ where
 
 /// A client and a backend whose handshake is over, and the bytes that each side has already sent after its head.
 ///
-/// [`forward`] makes one. It is also made `From` a [`PassedOn`].
+/// [`forward`] makes one. It is also made `From` the client and the backend that [`Pending::pass_on`] returns. If you
+/// upgrade the two sides one after the other, they must have agreed on the same protocol.
 #[must_use]
 pub struct Pipe<C, B> {
-    passed: PassedOn<C, B>,
+    client: C,
+    from_client: Bytes,
+    backend: B,
+    from_backend: Bytes,
+    transport: Transport,
+    protocol: String,
     patience: Patience,
 }
 
-impl<C, B> From<PassedOn<C, B>> for Pipe<C, B> {
-    fn from(passed: PassedOn<C, B>) -> Self {
+impl<C, B> From<(Upgraded<C>, Upgraded<B>)> for Pipe<C, B> {
+    fn from((client, backend): (Upgraded<C>, Upgraded<B>)) -> Self {
+        let (transport, protocol) = (backend.transport(), backend.protocol_name().to_owned());
+        let ((client, from_client, _), (backend, from_backend, _)) = (client.into_parts(), backend.into_parts());
         let patience = Patience { linger: LINGER, tail: TAIL_TIMEOUT, idle: IDLE_TIMEOUT };
-        Self { passed, patience }
+        Self { client, from_client, backend, from_backend, transport, protocol, patience }
     }
 }
 
@@ -68,13 +78,13 @@ impl<C, B> Pipe<C, B> {
     /// The transport that both sides have switched to.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.passed.transport
+        self.transport
     }
 
     /// The wire name of the protocol that the backend has chosen. It is empty if the backend named no protocol.
     #[must_use]
     pub fn protocol(&self) -> &str {
-        &self.passed.protocol
+        &self.protocol
     }
 
     /// The protocol that both sides have agreed on. The request's `operation` is needed because exec and legacy
@@ -141,11 +151,10 @@ where
     ///
     /// # Cancel safety
     /// Dropping the future drops both connections without shutting them down, as after a failure.
-    pub async fn run(self) -> PipeOutcome {
-        let Self { mut passed, patience } = self;
-        let (up, down) = (Copying::new(passed.from_client), Copying::new(passed.from_backend));
-        let mut run = Run::new(up, down, patience);
-        poll_fn(|cx| run.poll(&mut passed.client, &mut passed.backend, cx)).await;
+    pub async fn run(mut self) -> PipeOutcome {
+        let (up, down) = (Copying::new(self.from_client), Copying::new(self.from_backend));
+        let mut run = Run::new(up, down, self.patience);
+        poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
         run.outcome
     }
 
@@ -155,13 +164,12 @@ where
     /// # Cancel safety
     /// Dropping the future drops both connections without shutting them down, as after a failure. The observer may have
     /// been shown bytes that were not passed on.
-    pub async fn run_with<O: Observer>(self, observer: &mut O) -> PipeOutcome {
-        let Self { mut passed, patience } = self;
+    pub async fn run_with<O: Observer>(mut self, observer: &mut O) -> PipeOutcome {
         let observer = Mutex::new(observer);
-        let up = Watched::new(Side::Client, passed.from_client, &observer);
-        let down = Watched::new(Side::Server, passed.from_backend, &observer);
-        let mut run = Run::new(up, down, patience);
-        poll_fn(|cx| run.poll(&mut passed.client, &mut passed.backend, cx)).await;
+        let up = Watched::new(Side::Client, self.from_client, &observer);
+        let down = Watched::new(Side::Server, self.from_backend, &observer);
+        let mut run = Run::new(up, down, self.patience);
+        poll_fn(|cx| run.poll(&mut self.client, &mut self.backend, cx)).await;
         let (up, down) = run.hops();
         up.end();
         down.end();
@@ -184,10 +192,9 @@ where
     pub async fn splice(self) -> PipeOutcome {
         use crate::splice::Splicing;
 
-        let Self { passed, patience } = self;
-        let (mut client, mut backend) = (passed.client.into(), passed.backend.into());
-        let (up, down) = (Splicing::new(passed.from_client), Splicing::new(passed.from_backend));
-        let mut run = Run::new(up, down, patience);
+        let (mut client, mut backend) = (self.client.into(), self.backend.into());
+        let (up, down) = (Splicing::new(self.from_client), Splicing::new(self.from_backend));
+        let mut run = Run::new(up, down, self.patience);
         poll_fn(|cx| run.poll(&mut client, &mut backend, cx)).await;
         run.outcome
     }
@@ -198,8 +205,24 @@ impl<C, B> fmt::Debug for Pipe<C, B> {
         f.debug_struct("Pipe")
             .field("transport", &self.transport())
             .field("protocol", &self.protocol())
-            .field("from_client", &self.passed.from_client.len())
-            .field("from_backend", &self.passed.from_backend.len())
+            .field("from_client", &self.from_client.len())
+            .field("from_backend", &self.from_backend.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_sides_that_were_upgraded_apart_make_a_pipe() {
+        let side =
+            |ahead: &'static [u8]| Upgraded::new((), Bytes::from_static(ahead), Some(Protocol::TunneledPortForward));
+        let pipe = Pipe::from((side(b"up"), side(b"down")));
+        assert_eq!((pipe.transport(), pipe.protocol()), (Transport::WebSocket, "SPDY/3.1+portforward.k8s.io"));
+        assert_eq!((&pipe.from_client[..], &pipe.from_backend[..]), (&b"up"[..], &b"down"[..]));
+        assert_eq!(pipe.settled(Operation::PortForward), Some(Protocol::TunneledPortForward));
+        assert_eq!(pipe.settled(Operation::Exec), None);
     }
 }

@@ -7,7 +7,7 @@ use http::Uri;
 
 use kubestream::Initiator;
 use kubestream::exec::ExecRequest;
-use kubestream::upgrade::{PortsError, asked_ports};
+use kubestream::upgrade::{UpgradeError, asked_ports};
 
 /// What a streaming request asks of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,8 +95,8 @@ impl PodRequest {
     /// Other port-forward requests name no ports.
     ///
     /// # Errors
-    /// [`PortsError::Invalid`] if it names something that is not a port.
-    pub fn ports(&self) -> Result<Vec<u16>, PortsError> {
+    /// [`UpgradeError::InvalidPort`] if it names something that is not a port.
+    pub fn ports(&self) -> Result<Vec<u16>, UpgradeError> {
         let asked = self.operation == Operation::PortForward && !self.query.is_empty();
         if asked { asked_ports(&self.query) } else { Ok(Vec::new()) }
     }
@@ -183,10 +183,10 @@ mod tests {
     #[test]
     fn the_ports_of_legacy_port_forward_are_told() {
         let ports = |path| read(path).unwrap().unwrap().ports();
-        assert_eq!(ports("portforward?ports=80&ports=443"), Ok(vec![80, 443]));
-        assert_eq!(ports("portforward"), Ok(vec![]));
-        assert_eq!(ports("portforward?ports=x"), Err(PortsError::Invalid("x".to_owned())));
-        assert_eq!(ports("exec?command=a&stdout=1&ports=80"), Ok(vec![]));
+        assert_eq!(ports("portforward?ports=80&ports=443").unwrap(), [80, 443]);
+        assert_eq!(ports("portforward").unwrap(), [0; 0]);
+        assert!(matches!(ports("portforward?ports=x"), Err(UpgradeError::InvalidPort { port }) if port == "x"));
+        assert_eq!(ports("exec?command=a&stdout=1&ports=80").unwrap(), [0; 0]);
     }
 
     #[test]

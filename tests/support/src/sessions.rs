@@ -14,7 +14,6 @@ use kubestream::exec::{self, ExecServer, Streams};
 use kubestream::mux::{Config, Driver, Multiplexer};
 use kubestream::portforward::{self, Connection, PortForward, PortForwardServer};
 use kubestream::status::{ExitStatus, TerminalSize};
-use kubestream::upgrade::PassError;
 use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use kubestream_proxy::{self as proxy, TranslateError, translate_exec, translate_port_forward};
@@ -76,7 +75,7 @@ macro_rules! typed {
     };
 }
 
-typed!(exec::Error, portforward::Error, ConnectionError, StreamError, UpgradeError, TranslateError, PassError);
+typed!(exec::Error, portforward::Error, ConnectionError, StreamError, UpgradeError, TranslateError);
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {

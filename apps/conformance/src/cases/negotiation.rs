@@ -87,7 +87,7 @@ pub(super) async fn none(bench: Bench) -> Outcome {
         return match bench.offer(&url, &[unnamed]).await? {
             Ok(upgraded) if upgraded.protocol() == Some(unnamed) => Ok(()),
             Ok(upgraded) => Err(failed("no name", format_args!("{:?}", upgraded.protocol()))),
-            Err(UpgradeError::Refused(refusal)) if refusal.status.is_client_error() => Ok(()),
+            Err(UpgradeError::Refused { response, .. }) if response.status().is_client_error() => Ok(()),
             Err(error) => Err(failed("a session without a name, or 4xx", error)),
         };
     }

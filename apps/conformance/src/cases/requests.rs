@@ -16,11 +16,13 @@ async fn refused(bench: &Bench, url: &str, streams: Streams) -> Outcome {
     const EXPECTED: &str = "a refusal, 4xx";
     let upgraded = match bench.offer(url, &[bench.newest()?]).await? {
         Ok(upgraded) => upgraded,
-        Err(UpgradeError::Refused(refusal)) if refusal.status.is_client_error() => return Ok(()),
-        Err(UpgradeError::Refused(refusal)) if refusal.status.is_server_error() => {
-            return Err(failed(EXPECTED, refusal).known(&known::REFUSED_AS_500));
+        Err(UpgradeError::Refused { response, .. }) if response.status().is_client_error() => return Ok(()),
+        Err(error) => {
+            let as_500 =
+                matches!(&error, UpgradeError::Refused { response, .. } if response.status().is_server_error());
+            let departure = failed(EXPECTED, error);
+            return Err(if as_500 { departure.known(&known::REFUSED_AS_500) } else { departure });
         }
-        Err(error) => return Err(failed(EXPECTED, error)),
     };
     let ended = match bench.session_on(upgraded, streams).await {
         Ok(mut session) => match within("an end", bench.scale.patience, session.exec.wait()).await? {
@@ -62,7 +64,7 @@ pub(super) async fn tty_with_stderr(bench: Bench) -> Outcome {
     };
     let upgraded = match bench.offer(&url, &[bench.newest()?]).await? {
         Ok(upgraded) => upgraded,
-        Err(UpgradeError::Refused(refusal)) if refusal.status.is_client_error() => return Ok(()),
+        Err(UpgradeError::Refused { response, .. }) if response.status().is_client_error() => return Ok(()),
         Err(error) => return Err(failed("4xx, or a session", error)),
     };
     let session = bench.session_on(upgraded, Streams::TTY).await?;
