@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use kubestream::mux::RstStatus;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::mux::{RstStatus, StreamId};
 use kubestream::portforward::{Connection, Error, PortForward, PortForwardServer};
 use kubestream::unstable::wire::spdy::Frame;
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::upgrade::{Protocol, Upgraded};
 use support::peer::{Peer, carried, data, fin, reply, resets, rst, syn};
 use support::{pattern, until};

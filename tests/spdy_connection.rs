@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use kubestream::mux::FlowControl;
-use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus};
 use kubestream::unstable::session::{Event, ReadOutcome};
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Frame, Setting, SettingId, Settings};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use support::connection::{

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use kubestream::mux::FlowControl;
-use kubestream::mux::HeaderCompression;
 use kubestream::mux::{GoAwayStatus, Headers, RstStatus};
 use kubestream::unstable::session::{Config, Event, ReadOutcome, Role, WriteOutcome};
 use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
@@ -494,7 +493,7 @@ fn a_reset_of_the_first_protocols_error_stream_does_not_end_it() {
 
 #[test]
 fn a_connection_that_is_used_and_trimmed_goes_on() {
-    let stored = config(|config| config.spdy.header_compression = HeaderCompression::Stored);
+    let stored = config(|config| config.spdy.compress_headers = false);
     let (mut client, mut server) = pair(Config::default(), stored);
     for _ in 0..50 {
         let stream = open_stream(&mut client, &mut server);

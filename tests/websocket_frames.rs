@@ -6,8 +6,8 @@
 
 use bytes::BytesMut;
 use kubestream::mux::WebSocketConfig;
-use kubestream::unstable::wire::websocket::{Decoder, Piece, close_payload, encode_head, mask};
 use kubestream::unstable::wire::websocket::{CloseReason, Fault, WebSocketError};
+use kubestream::unstable::wire::websocket::{Decoder, Piece, close_payload, encode_head, mask};
 use quickcheck::quickcheck;
 use support::websocket::{BINARY, CLOSE, PING, PONG, TEXT, frame};
 

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use kubestream::mux::HeaderCompression;
 use kubestream::mux::{Config, FlowControl};
 
 use support::model::{Operation, Setup};
@@ -31,7 +30,7 @@ fn setup(input: &mut Unstructured<'_>) -> Result<Setup> {
 fn config(input: &mut Unstructured<'_>) -> Result<Config> {
     let mut config = Config::default();
     config.spdy.flow_control = *input.choose(&[FlowControl::Auto, FlowControl::Strict, FlowControl::Off])?;
-    config.spdy.header_compression = *input.choose(&[HeaderCompression::Stored, HeaderCompression::Deflate])?;
+    config.spdy.compress_headers = *input.choose(&[false, true])?;
     config.max_data_frame = *input.choose(&[32 * 1024, 0, 1, 7, 1000])?;
     config.send_buffer = *input.choose(&[256 * 1024, 1, 500, 10_000])?;
     config.stream_receive_budget = *input.choose(&[64 * 1024, 0, 1, 300, 10_000, 100_000])?;

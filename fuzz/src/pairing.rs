@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
-use kubestream::mux::{Headers, StreamId};
+use kubestream::mux::Headers;
 use kubestream::unstable::pairing::{Half, Kind, Offered, Pairing};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ fn read(kind: Option<String>, port: Option<String>, request: Option<String>, id:
     let pairs = [("streamtype", &kind), ("port", &port), ("requestid", &request)];
     let headers: Headers =
         pairs.iter().filter_map(|(name, value)| value.as_deref().map(|value| (*name, value))).collect();
-    let half = Half::of(&headers, StreamId::new(u32::from(id))).ok()?;
+    let half = Half::of(&headers, u32::from(id)).ok()?;
     let said = match half.kind {
         Kind::Data => "data",
         Kind::Error => "error",

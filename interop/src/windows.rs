@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use kubestream::mux::SpdyConfig;
-use kubestream::mux::StreamId;
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Codec, Frame, SettingId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::codec::Decoder;

@@ -55,7 +55,7 @@ impl Multiplexer {
             let stream = stream?;
             if kind == StreamType::Error {
                 // v1's servers reset the error stream as soon as all streams are made, but still send the error on it.
-                self.stop_sending_after(stream.id(), version == Version::V1);
+                self.stop_sending_after(&stream, version == Version::V1);
             }
             streams.push((kind, stream, false));
         }

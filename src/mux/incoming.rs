@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::stream::{Stream, StreamRef};
 use crate::session::ConnectionError;
-use crate::wire::spdy::{Headers, RstStatus, StreamId};
+use crate::wire::spdy::{Headers, RstStatus};
 
 /// A stream that the peer opened and that is not answered yet. If dropped, the stream is refused.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ impl Incoming {
         &self.headers
     }
 
-    /// The stream's id.
+    /// The stream's id on the wire.
     #[must_use]
-    pub fn id(&self) -> StreamId {
+    pub fn id(&self) -> u32 {
         self.stream.id()
     }
 

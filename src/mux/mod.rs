@@ -104,8 +104,8 @@ mod waiters;
 mod watch;
 
 pub use crate::session::Config;
-pub use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus, StreamId};
-pub use crate::wire::{FlowControl, HeaderCompression, Malformed, SpdyConfig, WebSocketConfig};
+pub use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus};
+pub use crate::wire::{FlowControl, Malformed, SpdyConfig, WebSocketConfig};
 pub use driver::Driver;
 pub use incoming::Incoming;
 pub use multiplexer::{Multiplexer, Stats};

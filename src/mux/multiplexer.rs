@@ -230,8 +230,8 @@ impl Multiplexer {
         })
     }
 
-    pub(crate) fn stop_sending_after(&self, stream: StreamId, despite_reset: bool) {
-        self.shared.with(|state| state.connection.stop_sending_after(stream, despite_reset));
+    pub(crate) fn stop_sending_after(&self, stream: &Stream, despite_reset: bool) {
+        self.shared.with(|state| state.connection.stop_sending_after(stream.wire_id(), despite_reset));
     }
 
     pub(crate) fn refuse_streams(&self) {

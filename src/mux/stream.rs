@@ -43,8 +43,12 @@ impl Stream {
 
     /// The stream's id on the wire.
     #[must_use]
-    pub fn id(&self) -> StreamId {
+    pub fn id(&self) -> u32 {
         self.recv.id()
+    }
+
+    pub(super) fn wire_id(&self) -> StreamId {
+        self.recv.stream.id
     }
 
     /// Waits for the peer's answer to a stream that this end opened. The first call returns the headers of the answer,
@@ -130,8 +134,8 @@ pub struct RecvHalf {
 impl RecvHalf {
     /// The stream's id on the wire.
     #[must_use]
-    pub fn id(&self) -> StreamId {
-        self.stream.id
+    pub fn id(&self) -> u32 {
+        self.stream.id.get()
     }
 
     /// Returns the next bytes without a copy: a slice of the buffer that the connection was read into. Returns `None`
@@ -268,8 +272,8 @@ pub struct SendHalf {
 impl SendHalf {
     /// The stream's id on the wire.
     #[must_use]
-    pub fn id(&self) -> StreamId {
-        self.stream.id
+    pub fn id(&self) -> u32 {
+        self.stream.id.get()
     }
 
     /// Queues bytes to be sent, without a copy. Waits while [`Config::send_buffer`](crate::mux::Config::send_buffer) or
@@ -479,8 +483,8 @@ impl StreamRef {
         Arc::new(Self { shared: Arc::clone(shared), id })
     }
 
-    pub(super) fn id(&self) -> StreamId {
-        self.id
+    pub(super) fn id(&self) -> u32 {
+        self.id.get()
     }
 
     pub(super) fn reply(&self, headers: Headers) -> Result<(), ConnectionError> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::port;
 use crate::protocol::{PORT, REQUEST_ID, STREAM_TYPE};
-use crate::wire::spdy::{Headers, StreamId};
+use crate::wire::spdy::Headers;
 
 /// The maximum length of a request id, in bytes. Clients use a counter, which has at most 20 digits.
 const MAX_REQUEST_ID: usize = 64;
@@ -39,7 +39,7 @@ impl Half {
     ///
     /// # Errors
     /// What is wrong with the headers.
-    pub fn of(headers: &Headers, id: StreamId) -> Result<Self, &'static str> {
+    pub fn of(headers: &Headers, id: u32) -> Result<Self, &'static str> {
         let kind = match headers.get(STREAM_TYPE) {
             Some("data") => Kind::Data,
             Some("error") => Kind::Error,
@@ -52,8 +52,8 @@ impl Half {
         let request = match (headers.get(REQUEST_ID).filter(|request| !request.is_empty()), kind) {
             (Some(request), _) if request.len() > MAX_REQUEST_ID => return Err("the request id is too long"),
             (Some(request), _) => request.to_owned(),
-            (None, Kind::Error) => id.get().to_string(),
-            (None, Kind::Data) => id.get().saturating_sub(2).to_string(),
+            (None, Kind::Error) => id.to_string(),
+            (None, Kind::Data) => id.saturating_sub(2).to_string(),
         };
         Ok(Self { kind, port, request })
     }
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn headers_say_which_half_a_stream_is() {
-        let of = |headers: &[(&str, &str)], id| Half::of(&headers.iter().copied().collect(), StreamId::new(id));
+        let of = |headers: &[(&str, &str)], id| Half::of(&headers.iter().copied().collect(), id);
         let full = [("streamtype", "data"), ("port", "8080"), ("requestid", "7")];
         assert_eq!(of(&full, 9), Ok(Half { kind: Kind::Data, port: 8080, request: "7".to_owned() }));
         // Old clients: the error stream 5 and the data stream 7 are a pair.

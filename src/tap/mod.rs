@@ -36,7 +36,8 @@ use crate::wire::websocket::codes::NORMAL;
 ///
 /// let mut tap = Tap::new(Protocol::SpdyExec(Version::V4), &[], &Config::default());
 /// # use kubestream::mux::SpdyConfig;
-/// # use kubestream::mux::{Headers, StreamId};
+/// # use kubestream::mux::Headers;
+/// # use kubestream::unstable::wire::spdy::StreamId;
 /// # use kubestream::unstable::wire::spdy::{Codec, Frame};
 /// # use tokio_util::codec::Encoder;
 /// # let mut wire = bytes::BytesMut::new();

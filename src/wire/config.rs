@@ -4,19 +4,6 @@
 
 use std::time::Duration;
 
-/// How header blocks are written. Every SPDY reader understands both forms.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HeaderCompression {
-    /// zlib with the SPDY/3 dictionary, at level 1. Its state takes some 300 KiB. It is allocated while headers are
-    /// sent, and freed when the connection is idle.
-    #[default]
-    Deflate,
-    /// Stored blocks. They need no state. Their length does not depend on repetitions in the content, so an attack like
-    /// CRIME (CVE-2012-4930) learns nothing from it.
-    Stored,
-}
-
 /// The settings of SPDY: how this end sends, and how much a peer may make it hold or do. If the peer goes over a limit,
 /// the error names the limit, unless the field's docs say otherwise.
 #[derive(Clone, Debug)]
@@ -24,8 +11,13 @@ pub enum HeaderCompression {
 pub struct SpdyConfig {
     /// Whether the connection has flow control. Default: [`FlowControl::Auto`].
     pub flow_control: FlowControl,
-    /// How header blocks are written. Default: [`HeaderCompression::Deflate`].
-    pub header_compression: HeaderCompression,
+    /// Whether header blocks are compressed: zlib with the SPDY/3 dictionary, at level 1. Its state takes some 300 KiB.
+    /// It is allocated while headers are sent, and freed when the connection is idle. Default: `true`.
+    ///
+    /// With `false` the blocks are stored. Every SPDY reader understands both forms. Stored blocks need no state, and
+    /// their length does not depend on repetitions in the content, so an attack like CRIME (CVE-2012-4930) learns
+    /// nothing from it.
+    pub compress_headers: bool,
     /// Bytes of a SYN_STREAM, SYN_REPLY, HEADERS or SETTINGS frame, or of a control frame that is skipped. Every other
     /// control frame has a fixed size. Default: 64 KiB.
     pub max_control_frame: usize,
@@ -67,7 +59,7 @@ impl Default for SpdyConfig {
     fn default() -> Self {
         Self {
             flow_control: FlowControl::Auto,
-            header_compression: HeaderCompression::Deflate,
+            compress_headers: true,
             max_control_frame: 64 * 1024,
             max_header_pairs: 128,
             max_header_name: 256,

@@ -10,6 +10,6 @@ mod payload;
 pub mod spdy;
 pub mod websocket;
 
-pub use config::{FlowControl, HeaderCompression, SpdyConfig, WebSocketConfig};
+pub use config::{FlowControl, SpdyConfig, WebSocketConfig};
 pub use error::Malformed;
 pub(crate) use payload::Payloads;

@@ -169,7 +169,7 @@ async fn a_stream_of_a_websocket_ends_only_where_that_can_be_said() {
         loop {
             let mut stream = server.accept().await.unwrap().unwrap().reply();
             stream.shutdown().await.unwrap();
-            if stream.id().get() == 9 {
+            if stream.id() == 9 {
                 break;
             }
         }

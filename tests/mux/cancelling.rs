@@ -52,7 +52,7 @@ async fn open_accept_and_answered_happen_once() {
         let name = round.to_string();
         let mut ours = pestered(async || client.open(named(&name)).await.unwrap()).await;
         let incoming = pestered(async || server.accept().await.unwrap().unwrap()).await;
-        assert_eq!((incoming.id().get(), incoming.headers()), (round * 2 + 1, &named(&name)));
+        assert_eq!((incoming.id(), incoming.headers()), (round * 2 + 1, &named(&name)));
         let theirs = incoming.reply();
         pestered(async || ours.answered().await.unwrap()).await;
         drop((ours, theirs));

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use kubestream::mux::GoAwayStatus;
 use kubestream::mux::{Config, Multiplexer};
-use kubestream::mux::{GoAwayStatus, StreamId};
 use kubestream::unstable::wire::spdy::Frame;
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::upgrade::Upgraded;
 use kubestream::{ConnectionError, StreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};

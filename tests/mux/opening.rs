@@ -76,7 +76,7 @@ async fn open_waits_where_the_peers_limit_of_streams_is_reached() {
     assert!(!second.is_finished(), "half a stream is still one");
     peer.say(reply(1)).await;
     peer.say(fin(1)).await;
-    assert_eq!(second.await.unwrap().id().get(), 3, "the open that was dropped took no id");
+    assert_eq!(second.await.unwrap().id(), 3, "the open that was dropped took no id");
     assert_eq!(peer.hear_syn().await, (3, named("second")));
 
     let third = tokio::spawn({
@@ -84,7 +84,7 @@ async fn open_waits_where_the_peers_limit_of_streams_is_reached() {
         async move { mux.open(named("third")).await.unwrap() }
     });
     peer.say(Frame::Settings(Settings::single(SettingId::MAX_CONCURRENT_STREAMS, 2))).await;
-    assert_eq!(third.await.unwrap().id().get(), 5, "the limit was raised");
+    assert_eq!(third.await.unwrap().id(), 5, "the limit was raised");
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +133,7 @@ async fn a_server_opens_streams_too() {
     let (server, _two) = server(far, Config::default());
     let mut ours = server.open(named("from the server")).await.unwrap();
     let incoming = client.accept().await.unwrap().unwrap();
-    assert_eq!((incoming.id().get(), incoming.headers()), (2, &named("from the server")));
+    assert_eq!((incoming.id(), incoming.headers()), (2, &named("from the server")));
     let _theirs = incoming.reply();
     ours.answered().await.unwrap();
 }
@@ -147,7 +147,7 @@ async fn a_stream_that_was_reset_before_it_was_accepted_is_never_seen() {
     peer.say(rst(1, RstStatus::CANCEL)).await;
     peer.say(syn(3, &[("name", "there")])).await;
     until(|| mux.stats().streams == 1).await;
-    assert_eq!(accept(&mux).await.id().get(), 3);
+    assert_eq!(accept(&mux).await.id(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use kubestream::mux::StreamId;
 use kubestream::mux::{Config, FlowControl};
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
 use kubestream::{ConnectionError, Initiator, StreamError};
 use tokio::io::duplex;

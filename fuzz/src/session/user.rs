@@ -142,7 +142,7 @@ impl Run {
             let (channel, stream) = &mut self.raw[at];
             if let Some(Ok(())) = once(stream.send(bytes))
                 && channel.is_clients() == (self.role == Role::Client)
-                && stream.id().is_client()
+                && stream.id() % 2 == 1
             {
                 self.sent[usize::from(channel.number())].extend_from_slice(data);
             }

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::headers::{HeaderError, Headers};
-use crate::wire::{HeaderCompression, SpdyConfig};
+use crate::wire::SpdyConfig;
 
 /// The dictionary of SPDY/3, with the Adler-32 checksum 0xE3C6A7C2. SPDY/2 has another one.
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
@@ -31,7 +31,7 @@ const ZLIB_HEADER: [u8; 2] = [0x38, 0x30];
 /// written by hand.
 #[derive(Debug)]
 pub(super) struct Deflater {
-    compression: HeaderCompression,
+    compresses: bool,
     started: bool,
     state: Option<Compress>,
     plain: Vec<u8>,
@@ -49,8 +49,8 @@ static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
 const SPARES: usize = 4;
 
 impl Deflater {
-    pub(super) fn new(compression: HeaderCompression) -> Self {
-        Self { compression, started: false, state: None, plain: Vec::new() }
+    pub(super) fn new(compresses: bool) -> Self {
+        Self { compresses, started: false, state: None, plain: Vec::new() }
     }
 
     /// Appends the compressed block to `out`.
@@ -58,12 +58,11 @@ impl Deflater {
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         headers.encode(&mut plain);
-        let result = match self.compression {
-            HeaderCompression::Deflate => self.deflate(&plain, out),
-            HeaderCompression::Stored => {
-                self.store(&plain, out);
-                Ok(())
-            }
+        let result = if self.compresses {
+            self.deflate(&plain, out)
+        } else {
+            self.store(&plain, out);
+            Ok(())
         };
         self.plain = plain;
         result
@@ -243,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_released_deflater_goes_on_with_the_same_stream() {
-        let (mut deflater, mut inflater) = (Deflater::new(HeaderCompression::Deflate), Inflater::default());
+        let (mut deflater, mut inflater) = (Deflater::new(true), Inflater::default());
         let mut sizes = Vec::new();
         for block in 0..40 {
             let id = block.to_string();
@@ -281,7 +280,7 @@ mod tests {
 
     #[test]
     fn stored_blocks_are_read_and_hold_no_state() {
-        let (mut deflater, mut inflater) = (Deflater::new(HeaderCompression::Stored), Inflater::default());
+        let (mut deflater, mut inflater) = (Deflater::new(false), Inflater::default());
         let long = "x".repeat(10_000);
         for pairs in [&[("a", "b")][..], &[], &[("c", &long)]] {
             let wire = deflated(&mut deflater, pairs);

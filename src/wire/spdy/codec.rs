@@ -61,7 +61,7 @@ impl Codec {
     #[must_use]
     pub fn new(config: SpdyConfig) -> Self {
         Self {
-            deflater: Deflater::new(config.header_compression),
+            deflater: Deflater::new(config.compress_headers),
             config,
             inflater: Inflater::default(),
             expect: Expect::Head,

@@ -5,7 +5,8 @@
 //! ```
 //! use bytes::BytesMut;
 //! use kubestream::mux::SpdyConfig;
-//! use kubestream::mux::{Headers, StreamId};
+//! use kubestream::mux::Headers;
+//! use kubestream::unstable::wire::spdy::StreamId;
 //! use kubestream::unstable::wire::spdy::{Codec, Frame};
 //! use tokio_util::codec::{Decoder, Encoder};
 //!

@@ -2,7 +2,8 @@
 //!
 //! Makes the frames only. The tests say what a frame may hold for its reader.
 
-use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus};
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Frame, Setting, SettingId, Settings};
 use quickcheck::{Arbitrary, Gen};
 

@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use kubestream::mux::{GoAwayStatus, Headers, StreamId};
+use kubestream::mux::{GoAwayStatus, Headers};
 use kubestream::unstable::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Frame, SettingId, Settings};
 
 pub use crate::frame::{data, fin, reply, rst, window_update};

@@ -3,8 +3,9 @@
 //! Holds only the frames that both need. It does not know which side sends them.
 
 use bytes::Bytes;
-use kubestream::mux::{Headers, RstStatus, StreamId};
+use kubestream::mux::{Headers, RstStatus};
 use kubestream::unstable::wire::spdy::Frame;
+use kubestream::unstable::wire::spdy::StreamId;
 
 pub fn reply(id: u32) -> Frame {
     Frame::SynReply { id: StreamId::new(id), fin: false, headers: Headers::new() }

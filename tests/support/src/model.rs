@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use kubestream::mux::FlowControl;
-use kubestream::mux::{Headers, RstStatus, StreamId};
+use kubestream::mux::{Headers, RstStatus};
 use kubestream::unstable::session::{Config, Connection, Event, ReadOutcome, Role, WriteOutcome};
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Codec, Frame, Setting, SettingId, Settings};
 use kubestream::{ConnectionError, StreamError};
 use tokio_util::codec::{Decoder, Encoder};

@@ -5,7 +5,8 @@
 
 use futures_util::{SinkExt, StreamExt};
 use kubestream::mux::SpdyConfig;
-use kubestream::mux::{GoAwayStatus, Headers, RstStatus, StreamId};
+use kubestream::mux::{GoAwayStatus, Headers, RstStatus};
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Codec, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio_util::codec::Framed;

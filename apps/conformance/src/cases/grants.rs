@@ -5,9 +5,10 @@
 
 use bytes::BytesMut;
 use kubestream::exec::Streams;
+use kubestream::mux::Headers;
 use kubestream::mux::SpdyConfig;
-use kubestream::mux::{Headers, StreamId};
 use kubestream::status::ExitStatus;
+use kubestream::unstable::wire::spdy::StreamId;
 use kubestream::unstable::wire::spdy::{Codec, Frame};
 use kubestream::upgrade::{Protocol, Upgraded, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
