@@ -111,7 +111,8 @@ impl Multiplexer {
     /// # Cancel safety
     /// If dropped before completion, no stream was opened.
     pub async fn open(&self, headers: Headers) -> Result<Stream, ConnectionError> {
-        let opened = self.shared.wait(Line::Open, |state| match state.open(&headers) {
+        let mut headers = headers;
+        let opened = self.shared.wait(Line::Open, |state| match state.open(&mut headers) {
             Ok(Some(id)) => {
                 state.add_handle();
                 Poll::Ready(Ok(id))

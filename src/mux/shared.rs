@@ -252,9 +252,9 @@ impl State {
         self.handles == 0
     }
 
-    /// Opens a stream, or takes it if the transport has fixed streams.
-    pub(crate) fn open(&mut self, headers: &Headers) -> Result<Option<StreamId>, ConnectionError> {
-        let Some(given) = &mut self.given else { return self.connection.open(headers.clone()) };
+    /// Opens a stream, or takes it if the transport has fixed streams. The headers are taken only if a stream was opened.
+    pub(crate) fn open(&mut self, headers: &mut Headers) -> Result<Option<StreamId>, ConnectionError> {
+        let Some(given) = &mut self.given else { return self.connection.open_with(headers) };
         // This works even if the connection has ended: a session may be over before the user takes its streams.
         let says = |name: &[u8], value: &[u8]| headers.iter().any(|header| header == (name, value));
         let is_meant = |given: &Headers| given.iter().all(|(name, value)| says(name, value));

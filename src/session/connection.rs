@@ -183,7 +183,12 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::InvalidHeader`], [`ConnectionError::IdsExhausted`], [`ConnectionError::GoneAway`], or the
     /// error that the connection ended with.
-    pub fn open(&mut self, headers: Headers) -> Result<Option<StreamId>, ConnectionError> {
+    pub fn open(&mut self, mut headers: Headers) -> Result<Option<StreamId>, ConnectionError> {
+        self.open_with(&mut headers)
+    }
+
+    /// As [`open`](Self::open), but takes the headers only if it opens the stream.
+    pub(crate) fn open_with(&mut self, headers: &mut Headers) -> Result<Option<StreamId>, ConnectionError> {
         self.check_open()?;
         if let Some(reason) = headers.unfit(&self.config.spdy) {
             return Err(ConnectionError::InvalidHeader(reason));
@@ -199,7 +204,7 @@ impl Connection {
         self.next_id = self.next_id.saturating_add(2);
         self.ours_live = self.ours_live.saturating_add(1);
         let mut stream = Stream::new(id, true, self.peer_initial_window, self.initial_window());
-        stream.control.syn = Some(headers);
+        stream.control.syn = Some(std::mem::take(headers));
         self.streams.insert(id, Box::new(stream));
         self.schedule_control(id);
         Ok(Some(id))

@@ -136,6 +136,8 @@ pub(super) struct Inflater {
     state: Option<Decompress>,
     /// The last inflated bytes, at first with the dictionary before them: as many as a zlib window holds.
     history: Vec<u8>,
+    /// The last inflated block, in room that is used again.
+    plain: Vec<u8>,
 }
 
 impl Inflater {
@@ -144,14 +146,20 @@ impl Inflater {
         if !block.ends_with(&SYNC_FLUSH) {
             return Err(HeaderError::NotFlushed);
         }
-        let plain = self.inflate(block, limits.max_header_block)?;
-        self.remember(&plain);
-        Headers::parse(plain, limits)
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let headers = self.inflate(block, limits.max_header_block, &mut plain).and_then(|()| {
+            self.remember(&plain);
+            Headers::parse(&plain, limits)
+        });
+        self.plain = plain;
+        headers
     }
 
     /// Frees the memory, except the history.
     pub(super) fn release(&mut self) {
         self.state = None;
+        self.plain = Vec::new();
         self.history.shrink_to_fit();
     }
 
@@ -165,12 +173,11 @@ impl Inflater {
 
     /// Inflates a block in small steps, and checks the limit after each: 16 KiB can inflate to 16 MiB. After an error the zlib stream
     /// cannot be continued.
-    fn inflate(&mut self, block: &[u8], limit: usize) -> Result<BytesMut, HeaderError> {
+    fn inflate(&mut self, block: &[u8], limit: usize, plain: &mut Vec<u8>) -> Result<(), HeaderError> {
         let state = match &mut self.state {
             Some(state) => state,
             None => self.state.insert(resume(!std::mem::replace(&mut self.started, true), &self.history)?),
         };
-        let mut plain = BytesMut::new();
         let mut input = block;
         let mut chunk = [0u8; 1024];
         loop {
@@ -185,7 +192,7 @@ impl Inflater {
             match outcome {
                 Ok(Status::StreamEnd) => return Err(HeaderError::StreamEnd),
                 Ok(_) if written == chunk.len() => {}
-                Ok(_) if input.is_empty() => return Ok(plain),
+                Ok(_) if input.is_empty() => return Ok(()),
                 Ok(_) => return Err(HeaderError::Inflate),
                 Err(error) => match error.needs_dictionary() {
                     Some(DICTIONARY_ADLER32) => {

@@ -4,16 +4,21 @@
 
 use std::fmt;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut};
 
 use crate::wire::SpdyConfig;
+
+/// Room for the headers of a stream of Kubernetes, in bytes: then they take one allocation.
+const USUAL: usize = 96;
 
 /// The headers of a stream, in the order in which they were added. Names are lower-case, and each occurs once.
 ///
 /// Several values of one name are joined by NUL, as on the wire.
 #[derive(Clone, Default)]
 pub struct Headers {
-    pairs: Vec<(Bytes, Bytes)>,
+    /// The pairs as in an uncompressed block, behind its count: a name's length, the name, a value's length, the value.
+    plain: Vec<u8>,
+    count: usize,
     /// The length of the pairs in the block that was read, in bytes, before values of one name were joined.
     taken: usize,
 }
@@ -21,7 +26,7 @@ pub struct Headers {
 /// Headers are equal if their pairs are equal. It does not matter whether values came joined or in several pairs.
 impl PartialEq for Headers {
     fn eq(&self, other: &Self) -> bool {
-        self.pairs == other.pairs
+        self.plain == other.plain
     }
 }
 
@@ -31,12 +36,12 @@ impl Headers {
     /// Creates empty headers.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pairs: Vec::new(), taken: 0 }
+        Self { plain: Vec::new(), count: 0, taken: 0 }
     }
 
     /// Adds a value. If the name has values already, the new value is joined to them.
     pub fn append(&mut self, name: &str, value: &[u8]) {
-        self.merge(Bytes::from(name.to_ascii_lowercase()), Bytes::copy_from_slice(value));
+        self.merge(name.as_bytes(), value);
     }
 
     /// The value of `name`, if it is UTF-8. The case of the name does not matter.
@@ -48,24 +53,25 @@ impl Headers {
     /// The value of `name` as bytes. Several values are joined by NUL.
     #[must_use]
     pub fn get_bytes(&self, name: &str) -> Option<&[u8]> {
-        self.pairs.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| &value[..])
+        self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// All pairs.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.pairs.iter().map(|(name, value)| (&name[..], &value[..]))
+        let mut rest = &self.plain[..];
+        std::iter::from_fn(move || Some((take_string(&mut rest).ok()?, take_string(&mut rest).ok()?)))
     }
 
     /// How many names there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pairs.len()
+        self.count
     }
 
     /// Whether there are no headers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty()
+        self.count == 0
     }
 
     /// Why these headers cannot be accepted from a peer. `None` if they can. A defect costs the peer the stream, not the connection.
@@ -74,8 +80,8 @@ impl Headers {
     /// Upper-case names and repeated names are no defects. Go's peers send them, and both are corrected on receipt.
     #[must_use]
     pub fn defect(&self) -> Option<&'static str> {
-        let has_empty_part = |value: &Bytes| value.split(|byte| *byte == 0).any(<[u8]>::is_empty);
-        self.pairs.iter().find_map(|(name, value)| {
+        let has_empty_part = |value: &[u8]| value.split(|byte| *byte == 0).any(<[u8]>::is_empty);
+        self.iter().find_map(|(name, value)| {
             if name.is_empty() {
                 Some("an empty header name")
             } else if !value.is_empty() && has_empty_part(value) {
@@ -90,19 +96,19 @@ impl Headers {
     pub(crate) fn unfit(&self, limits: &SpdyConfig) -> Option<&'static str> {
         const CONNECTION_HEADERS: [&[u8]; 5] =
             [b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding"];
-        if self.pairs.len() > limits.max_header_pairs {
+        if self.count > limits.max_header_pairs {
             return Some("too many headers");
         }
-        let too_long = |(name, value): &(Bytes, Bytes)| {
+        let too_long = |(name, value): (&[u8], &[u8])| {
             name.len() > limits.max_header_name || value.len() > limits.max_header_value
         };
-        if self.pairs.iter().any(too_long) || self.plain_len() > limits.max_header_block {
+        if self.iter().any(too_long) || self.plain.len().saturating_add(COUNT) > limits.max_header_block {
             return Some("headers too long");
         }
-        if self.pairs.iter().any(|(name, _)| !name.iter().all(u8::is_ascii_graphic)) {
+        if self.iter().any(|(name, _)| !name.iter().all(u8::is_ascii_graphic)) {
             return Some("a header name that is not visible ASCII");
         }
-        if self.pairs.iter().any(|(name, _)| CONNECTION_HEADERS.contains(&&name[..])) {
+        if self.iter().any(|(name, _)| CONNECTION_HEADERS.contains(&name)) {
             return Some("an HTTP connection header is not allowed in SPDY (§3.2.1)");
         }
         self.defect()
@@ -110,31 +116,23 @@ impl Headers {
 
     /// Appends the uncompressed block.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        out.reserve(self.plain_len());
-        out.put_u32(number(self.pairs.len()));
-        for (name, value) in &self.pairs {
-            out.put_u32(number(name.len()));
-            out.put_slice(name);
-            out.put_u32(number(value.len()));
-            out.put_slice(value);
-        }
+        out.put_u32(number(self.count));
+        out.put_slice(&self.plain);
     }
 
-    /// Reads an uncompressed block, in which no bytes may be left over. The pairs are slices of it.
-    pub(super) fn parse(block: BytesMut, limits: &SpdyConfig) -> Result<Self, HeaderError> {
+    /// Reads an uncompressed block, in which no bytes may be left over.
+    pub(super) fn parse(block: &[u8], limits: &SpdyConfig) -> Result<Self, HeaderError> {
         let mut block = block;
         let count = block.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
-        // A pair takes at least eight bytes, so a wrong count is detected before memory is allocated for it.
+        // A pair takes at least eight bytes.
         if count > limits.max_header_pairs || count > block.len() / 8 {
             return Err(HeaderError::TooManyPairs { count });
         }
-        let mut headers = Self { pairs: Vec::with_capacity(count), taken: 0 };
+        let mut headers = Self { plain: Vec::with_capacity(block.len()), count: 0, taken: 0 };
         for _ in 0..count {
-            let mut name = take_string(&mut block, limits.max_header_name)?;
-            name.make_ascii_lowercase();
-            let value = take_string(&mut block, limits.max_header_value)?;
-            headers.merge(name.freeze(), value.freeze());
+            let name = take_limited(&mut block, limits.max_header_name)?;
+            let value = take_limited(&mut block, limits.max_header_value)?;
+            headers.merge(name, value);
         }
         if block.is_empty() { Ok(headers) } else { Err(HeaderError::TrailingBytes) }
     }
@@ -142,22 +140,50 @@ impl Headers {
     /// The length in bytes of the inflated block that these headers were read from.
     #[must_use]
     pub fn block_len(&self) -> usize {
-        self.taken.saturating_add(4)
+        self.taken.saturating_add(COUNT)
     }
 
-    fn merge(&mut self, name: Bytes, value: Bytes) {
-        self.taken = self.taken.saturating_add(8).saturating_add(name.len()).saturating_add(value.len());
-        match self.pairs.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, values)) => *values = Bytes::from([&values[..], &value[..]].join(&0)),
-            None => self.pairs.push((name, value)),
+    fn merge(&mut self, name: &[u8], value: &[u8]) {
+        let len = name.len().saturating_add(value.len()).saturating_add(8);
+        self.taken = self.taken.saturating_add(len);
+        if self.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            self.join(name, value);
+            return;
         }
+        self.plain.reserve(if self.plain.capacity() == 0 { len.max(USUAL) } else { len });
+        self.put(name, &[value]);
     }
 
-    fn plain_len(&self) -> usize {
-        self.pairs.iter().fold(4, |sum: usize, (name, value)| {
-            sum.saturating_add(8).saturating_add(name.len()).saturating_add(value.len())
-        })
+    /// Joins a value to those of a name that is there. Only odd peers make this needed, so it may write all pairs anew.
+    fn join(&mut self, name: &[u8], value: &[u8]) {
+        let mut joined = Self { plain: Vec::with_capacity(self.plain.len()), count: 0, taken: self.taken };
+        for (known, values) in self.iter() {
+            if known.eq_ignore_ascii_case(name) {
+                joined.put(known, &[values, b"\0", value]);
+            } else {
+                joined.put(known, &[values]);
+            }
+        }
+        *self = joined;
     }
+
+    /// Appends a pair whose value consists of `parts`.
+    fn put(&mut self, name: &[u8], parts: &[&[u8]]) {
+        self.plain.put_u32(number(name.len()));
+        let at = self.plain.len();
+        self.plain.put_slice(name);
+        self.plain.get_mut(at..).unwrap_or_default().make_ascii_lowercase();
+        self.plain.put_u32(number(parts.iter().map(|part| part.len()).sum()));
+        parts.iter().for_each(|part| self.plain.put_slice(part));
+        self.count = self.count.saturating_add(1);
+    }
+}
+
+/// The length of a block's count of pairs.
+const COUNT: usize = 4;
+
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
@@ -173,7 +199,8 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for Headers {
 /// Shows names and lengths only: values may be secrets, and `Debug` output ends up in logs.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.pairs.iter().map(|(name, value)| (name, format_args!("{} bytes", value.len()).to_string()));
+        let name = |name| String::from_utf8_lossy(name).into_owned();
+        let shown = self.iter().map(|(known, value)| (name(known), format_args!("{} bytes", value.len()).to_string()));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -226,15 +253,18 @@ pub enum HeaderError {
     TrailingBytes,
 }
 
-fn take_string(block: &mut BytesMut, limit: usize) -> Result<BytesMut, HeaderError> {
+fn take_limited<'a>(block: &mut &'a [u8], limit: usize) -> Result<&'a [u8], HeaderError> {
+    let mut ahead = *block;
+    let len = ahead.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
+    if len > limit { Err(HeaderError::StringTooLong { len, limit }) } else { take_string(block) }
+}
+
+/// Takes a length and as many bytes off the front.
+fn take_string<'a>(block: &mut &'a [u8]) -> Result<&'a [u8], HeaderError> {
     let len = block.try_get_u32().map_err(|_| HeaderError::Truncated)? as usize;
-    if len > limit {
-        return Err(HeaderError::StringTooLong { len, limit });
-    }
-    if len > block.len() {
-        return Err(HeaderError::Truncated);
-    }
-    Ok(block.split_to(len))
+    let (string, rest) = block.split_at_checked(len).ok_or(HeaderError::Truncated)?;
+    *block = rest;
+    Ok(string)
 }
 
 #[cfg(test)]
@@ -242,7 +272,7 @@ mod tests {
     use super::*;
 
     fn parse(block: &[u8]) -> Result<Headers, HeaderError> {
-        Headers::parse(BytesMut::from(block), &SpdyConfig::default())
+        Headers::parse(block, &SpdyConfig::default())
     }
 
     fn block(pairs: &[(&str, &str)]) -> Vec<u8> {
