@@ -46,6 +46,8 @@ impl Drop for Deflater {
 /// Spare deflaters, for reuse. A deflater takes 250 KiB, and a connection needs it only while it opens streams. Allocating one for
 /// each connection of a server would leave as many holes in the heap.
 static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
+/// Spare inflaters, for the same reason. An inflater takes 47 KiB.
+static SPARE_INFLATERS: Mutex<Vec<Decompress>> = Mutex::new(Vec::new());
 const SPARES: usize = 4;
 
 impl Deflater {
@@ -138,7 +140,13 @@ pub(super) struct Inflater {
     history: Vec<u8>,
     /// The last inflated block, in room that is used again.
     plain: Vec<u8>,
+    /// How many blocks were read.
+    blocks: u32,
 }
+
+/// How many blocks a connection reads with inflaters that all connections share. A session of exec has no more. A connection that goes on
+/// opening streams keeps an inflater until it is idle, because a shared one has to be given the history for each block.
+const SHARING: u32 = 8;
 
 impl Inflater {
     /// Inflates and parses one whole block.
@@ -153,14 +161,27 @@ impl Inflater {
             Headers::parse(&plain, limits)
         });
         self.plain = plain;
+        self.blocks = self.blocks.saturating_add(1);
+        if self.blocks <= SHARING {
+            self.give_back();
+        }
         headers
     }
 
     /// Frees the memory, except the history.
     pub(super) fn release(&mut self) {
-        self.state = None;
+        self.give_back();
         self.plain = Vec::new();
         self.history.shrink_to_fit();
+    }
+
+    fn give_back(&mut self) {
+        if let Some(state) = self.state.take() {
+            let mut spare = SPARE_INFLATERS.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < SPARES {
+                spare.push(state);
+            }
+        }
     }
 
     fn remember(&mut self, plain: &[u8]) {
@@ -209,7 +230,14 @@ impl Inflater {
 
 /// Creates the first inflater of a stream, or one that continues after `history`.
 fn resume(first: bool, history: &[u8]) -> Result<Decompress, HeaderError> {
-    let mut state = Decompress::new(first);
+    let spare = SPARE_INFLATERS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut state = match spare {
+        Some(mut state) => {
+            state.reset(first);
+            state
+        }
+        None => Decompress::new(first),
+    };
     let window = history.get(history.len().saturating_sub(WINDOW)..).unwrap_or_default();
     if !first && !window.is_empty() {
         state.set_dictionary(window).map_err(|_| HeaderError::Inflate)?;
@@ -285,6 +313,32 @@ mod tests {
         }
     }
 
+    /// Inflaters are shared by all connections of the process.
+    #[test]
+    fn a_block_cannot_refer_to_what_another_connection_read() {
+        let plain = |value: &str| {
+            let mut plain = Vec::new();
+            Headers::from_iter([("authorization", value)]).encode(&mut plain);
+            plain
+        };
+        for _ in 0..8 {
+            let (mut mine, mut others) = (Inflater::default(), Inflater::default());
+            let mut peer = Compress::new(Compression::best(), true);
+            peer.set_dictionary(DICTIONARY).unwrap();
+            let mut blocks = ["a secret of some length", "a secret of some length"].map(|value| {
+                let mut wire = Vec::with_capacity(1024);
+                peer.compress_vec(&plain(value), &mut wire, FlushCompress::Sync).unwrap();
+                wire
+            });
+            assert!(blocks[1].len() < 24, "the second block refers to the first one");
+            assert!(mine.block(&blocks[0], &SpdyConfig::default()).is_ok() && mine.state.is_none());
+            // The head of a zlib stream, and the block of another one.
+            let mut wire = vec![0x78, 0x01];
+            wire.append(&mut blocks[1]);
+            assert_eq!(others.block(&wire, &SpdyConfig::default()), Err(HeaderError::Inflate));
+        }
+    }
+
     #[test]
     fn stored_blocks_are_read_and_hold_no_state() {
         let (mut deflater, mut inflater) = (Deflater::new(false), Inflater::default());
@@ -302,7 +356,8 @@ mod tests {
         let mut state = Compress::new(Compression::best(), true);
         state.compress_vec(&vec![0; 12 << 20], &mut bomb, FlushCompress::Sync).unwrap();
         assert_eq!(state.total_in(), 12 << 20, "some 12 KiB that stand for 12 MiB");
-        let mut inflater = Inflater::default();
+        // Keeps its state, which then can be asked.
+        let mut inflater = Inflater { blocks: SHARING, ..Inflater::default() };
         assert_eq!(inflater.block(&bomb, &SpdyConfig::default()), Err(HeaderError::TooLong { limit: 64 * 1024 }));
         let inflated = inflater.state.unwrap().total_out();
         assert!(inflated <= 64 * 1024 + 1024, "inflated {inflated} bytes");
