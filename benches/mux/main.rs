@@ -4,6 +4,7 @@
 //! Chooses what is compared with what, and does not judge: no figure fails a run, and docs/benchmarks.md has the
 //! targets.
 
+mod distance;
 mod forward;
 mod go;
 mod local;
@@ -24,7 +25,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KIB: usize = 1024;
 
-const GROUPS: [(&str, Group); 10] = [
+const GROUPS: [(&str, Group); 11] = [
     ("bulk", bulk),
     ("many", many),
     ("small", small),
@@ -32,6 +33,7 @@ const GROUPS: [(&str, Group); 10] = [
     ("open", open),
     ("websocket", over_websocket),
     ("forward", port_forward),
+    ("distance", distance::distance),
     ("proxy", proxy),
     ("memory", memory::print),
     ("go", against_go),

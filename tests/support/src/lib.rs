@@ -6,6 +6,7 @@
 mod any_frame;
 pub mod breaks;
 pub mod connection;
+pub mod distance;
 pub mod fragment;
 mod frame;
 pub mod io;
