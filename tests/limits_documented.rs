@@ -39,6 +39,8 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("mux::WebSocketConfig::max_message", bytes(usize::try_from(config.websocket.max_message).unwrap())),
         ("mux::WebSocketConfig::max_fragments", count(config.websocket.max_fragments as usize)),
         ("mux::Config::stream_receive_budget", bytes(config.stream_receive_budget)),
+        ("mux::SpdyConfig::max_stream_window", bytes(config.spdy.max_stream_window)),
+        ("mux::SpdyConfig::max_window_growth", bytes(config.spdy.max_window_growth)),
         ("mux::Config::receive_budget", bytes(config.receive_budget)),
         ("mux::Config::stream_stall_timeout", config.stream_stall_timeout.map_or_else(|| "for ever".to_owned(), time)),
         ("portforward::Options::stall_timeout", time(forward.stall_timeout.unwrap())),

@@ -81,6 +81,8 @@
 //! | a server that has sent a command's status, so that it gets no more keepalive PINGs | after 10 s: [`Exec::wait`](crate::exec::Exec::wait) sends one PING after [`Options::output_grace`](crate::exec::Options::output_grace) (5 s), and gives up after as long again | the kernel |
 //! | a peer that we do not read because unread bytes exceed the budget | never | a write that fails; the kernel |
 //!
+//! PINGs that measure the path (see [`SpdyConfig::max_stream_window`]) count for nothing here.
+//!
 //! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves
 //! nothing. The kernel detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on
 //! Linux. For example, if a user types a key and the Go server's host has just died, the connection fails after some 15

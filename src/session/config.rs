@@ -35,13 +35,15 @@ pub struct Config {
     /// Default: 256 KiB.
     pub send_buffer: usize,
     /// How many unread bytes each stream may hold before they count against [`receive_budget`](Self::receive_budget).
-    /// With SPDY's flow control this is also the window that a stream starts with. Default: 64 KiB.
+    /// With SPDY's flow control this is also the window that a stream starts with, and what the window has grown by is
+    /// the stream's too: see [`SpdyConfig::max_window_growth`]. Default: 64 KiB.
     pub stream_receive_budget: usize,
     /// How many unread bytes all streams together may hold beyond their
     /// [`stream_receive_budget`](Self::stream_receive_budget)s. While they hold more, the socket is not read, because
     /// nothing else slows down a Go peer. With a budget of less than 64 KiB, two ends that use this crate can deadlock:
     /// each may use up the other's budget before it knows the other's windows, and then each waits for the other to
-    /// read. Default: 1 MiB.
+    /// read. With SPDY's flow control half of the budget is also what the windows grow by at once, as soon as their
+    /// streams are read. Default: 1 MiB.
     pub receive_budget: usize,
     /// How long the peer may be silent before this end sends a PING. Another PING follows after each further interval.
     /// `None` sends no PINGs. PINGs are also sent while this end does not read because unread bytes exceed the budget.

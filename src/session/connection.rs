@@ -14,9 +14,10 @@ use super::clock::Clock;
 use super::config::Config;
 use super::error::{ConnectionError, StreamError};
 use super::event::{Event, ReadOutcome, WriteOutcome};
-use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SESSION_WINDOW, SendWindow};
+use super::flow::{Budget, DEFAULT_WINDOW, ReceiveWindow, SendWindow, session_window};
 use super::given::Given;
 use super::message::Message;
+use super::path::Path;
 use super::phase::{LastWord, Phase};
 use super::role::Role;
 use super::stream::{Control, End, Sending, Stream};
@@ -89,8 +90,7 @@ pub struct Connection {
     pub(super) send_window: SendWindow,
     pub(super) receive_window: ReceiveWindow,
     pub(super) budget: Budget,
-    /// By how many bytes the windows of all streams together have grown.
-    pub(super) window_growth: usize,
+    pub(super) path: Path,
     pub(super) stray_data: usize,
     /// After which time an unread stream that holds up others is reset.
     pub(super) give_up_after: Option<Duration>,
@@ -144,9 +144,9 @@ impl Connection {
             settings_sent: false,
             peer_initial_window: DEFAULT_WINDOW,
             send_window: SendWindow::new(DEFAULT_WINDOW),
-            receive_window: ReceiveWindow::new(DEFAULT_WINDOW, SESSION_WINDOW),
+            receive_window: ReceiveWindow::new(DEFAULT_WINDOW, session_window(config.spdy.max_window_growth)),
             budget: Budget::new(config.stream_receive_budget, config.receive_budget),
-            window_growth: 0,
+            path: Path::default(),
             stray_data: 0,
             give_up_after: config.stream_stall_timeout,
             given_up: None,
@@ -279,11 +279,12 @@ impl Connection {
         let Some(stream) = self.streams.get_mut(&id) else {
             return closed.map_or(Ok(ReadOutcome::Finished), Err);
         };
-        let before = stream.charged;
+        let before = stream.holding();
         if let Some(data) = stream.pop_unread() {
             stream.receive_window.consumed(data.len());
-            let after = stream.charged;
+            let after = stream.holding();
             self.budget.moved(before, after);
+            self.note_read(id, data.len());
             self.grant(id);
             if closed.is_some() && self.is_read_out(id) {
                 self.events.push_back(Event::Ended(id));
@@ -478,7 +479,8 @@ impl Connection {
     }
 
     pub(super) fn fullest(&self) -> Option<StreamId> {
-        self.streams.values().max_by_key(|stream| stream.charged).map(|stream| stream.id)
+        let fullness = |stream: &Stream| (self.budget.beyond_share(stream.holding()), stream.charged);
+        self.streams.values().max_by_key(|stream| fullness(stream)).map(|stream| stream.id)
     }
 
     /// The stream, if it may be written to and has room.

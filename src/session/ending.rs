@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::connection::Connection;
 use super::error::{ConnectionError, StreamError};
 use super::event::Event;
+use super::flow::Holding;
 use super::message::Message;
 use super::phase::{LastWord, Phase};
 use super::role::Role;
@@ -52,7 +53,10 @@ impl Connection {
     /// The peer is not told, since Go's servers would ignore it.
     pub fn discard(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
+            let before = stream.holding();
             stream.discard = true;
+            let after = stream.holding();
+            self.budget.moved(before, after);
             self.drop_unread(id);
             if self.is_closed() {
                 self.events.push_back(Event::Ended(id));
@@ -339,6 +343,7 @@ impl Connection {
                 self.events.push_back(Event::Readable(id));
             }
             self.events.push_back(Event::Ended(id));
+            self.grant(id);
         }
     }
 
@@ -359,11 +364,12 @@ impl Connection {
 
     pub(super) fn drop_unread(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            let before = stream.charged;
+            let before = stream.holding();
             while let Some(data) = stream.pop_unread() {
                 stream.receive_window.consumed(data.len());
             }
-            self.budget.moved(before, 0);
+            let after = stream.holding();
+            self.budget.moved(before, after);
             self.grant(id);
         }
     }
@@ -389,8 +395,7 @@ impl Connection {
             if !stream.ours {
                 self.theirs_live = self.theirs_live.saturating_sub(1);
             }
-            let grown = stream.receive_window.target().saturating_sub(self.initial_window()) as usize;
-            self.window_growth = self.window_growth.saturating_sub(grown);
+            self.budget.moved(stream.holding(), Holding::default());
         }
     }
 

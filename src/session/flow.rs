@@ -4,15 +4,23 @@
 
 /// The window that each stream and the session start with, until SETTINGS or WINDOW_UPDATE change it (§2.6.8).
 pub(super) const DEFAULT_WINDOW: u32 = 64 * 1024;
-/// The size to which the session's receive window is raised. The streams' windows limit unread bytes. The session's window is granted
-/// again as soon as bytes arrive, so that an unread stream cannot stop another.
-pub(super) const SESSION_WINDOW: u32 = 16 * 1024 * 1024;
+/// The least size to which the session's receive window is raised.
+const SESSION_WINDOW: usize = 16 * 1024 * 1024;
+/// A larger part of a window is granted again by now, even if it is less than half of the window. Otherwise a window would have to be
+/// twice as large as what the path holds, however much that is.
+const GRANT_AT: u32 = 1024 * 1024;
 /// The least that a piece of unread DATA counts, in bytes, since its bookkeeping takes memory too.
 pub(super) const MIN_CHARGE: usize = 256;
 
 /// How much an unread piece of `len` bytes counts against the budgets.
 pub(super) fn charge(len: usize) -> usize {
     if len == 0 { 0 } else { len.max(MIN_CHARGE) }
+}
+
+/// The size to which the session's receive window is raised, if the streams' windows together may grow by `growth`. The streams' windows limit
+/// unread bytes. The session's window is granted again as soon as bytes arrive, so that an unread stream cannot stop another.
+pub(super) fn session_window(growth: usize) -> u32 {
+    u32::try_from(SESSION_WINDOW.saturating_add(growth)).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }
 
 /// How many bytes the peer lets us send. It is counted from the first byte, also while it is not obeyed yet. It is below zero if SETTINGS
@@ -61,6 +69,8 @@ impl SendWindow {
 pub(super) struct ReceiveWindow {
     granted: i64,
     target: u32,
+    /// The target before it grew.
+    start: u32,
     /// Bytes that can be granted, and were not yet. While the peer has shown no flow control this grows without limit: if the peer shows it
     /// later, it is owed all of them.
     owed: u64,
@@ -69,7 +79,7 @@ pub(super) struct ReceiveWindow {
 impl ReceiveWindow {
     /// Creates a window. The peer assumes `initial`, and it will be raised to `target`.
     pub(super) fn new(initial: u32, target: u32) -> Self {
-        Self { granted: i64::from(initial), target, owed: u64::from(target.saturating_sub(initial)) }
+        Self { granted: i64::from(initial), target, start: target, owed: u64::from(target.saturating_sub(initial)) }
     }
 
     /// Counts received bytes. Returns `false` if the peer has sent more than it may.
@@ -92,6 +102,11 @@ impl ReceiveWindow {
         self.target
     }
 
+    /// By how much the window is larger than it was at first.
+    pub(super) fn grown(&self) -> u32 {
+        self.target.saturating_sub(self.start)
+    }
+
     pub(super) fn grow(&mut self, by: u32) {
         self.target = self.target.saturating_add(by);
         self.owed = self.owed.saturating_add(u64::from(by));
@@ -105,9 +120,24 @@ impl ReceiveWindow {
         shrunk
     }
 
-    /// Whether half of the window is owed, so that a WINDOW_UPDATE is due.
+    /// Gives up what the window has grown by, but for what `held` bytes need.
+    pub(super) fn shrink_to_hold(&mut self, held: usize) {
+        self.target = self.start.saturating_add(self.grown().min(u32::try_from(held).unwrap_or(u32::MAX)));
+    }
+
+    /// Whether half of the window, or [`GRANT_AT`], is owed, so that a WINDOW_UPDATE is due.
     pub(super) fn is_due(&self) -> bool {
-        self.owed > 0 && self.owed >= u64::from(self.target / 2)
+        self.owed > 0 && self.owed >= u64::from(self.due_at())
+    }
+
+    /// Whether the last `bytes` that were received are those with which half of what makes an update due has come.
+    pub(super) fn comes_near_due(&self, bytes: usize) -> bool {
+        let mark = i64::from(self.target.saturating_sub(self.due_at() / 2));
+        self.granted <= mark && self.granted.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX)) > mark
+    }
+
+    fn due_at(&self) -> u32 {
+        (self.target / 2).min(GRANT_AT)
     }
 
     /// Grants the owed bytes and returns the delta for the WINDOW_UPDATE. More than 2^31 - 1 bytes need several calls.
@@ -120,26 +150,49 @@ impl ReceiveWindow {
     }
 }
 
-/// The unread bytes of a connection. Each stream has its own share. Bytes beyond the shares count against one pool. While the pool is
-/// spent, the socket is not read.
+/// What one stream holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Holding {
+    /// How much its unread bytes count.
+    pub(super) charged: usize,
+    /// By how much its window has grown.
+    pub(super) grown: usize,
+}
+
+/// The unread bytes of a connection. Each stream has its own share, and what its window has grown by. Bytes beyond these count against one pool.
+/// While the pool is spent, the socket is not read.
 #[derive(Debug)]
 pub(super) struct Budget {
     share: usize,
     pool: usize,
     held: usize,
     beyond: usize,
+    grown: usize,
 }
 
 impl Budget {
     pub(super) fn new(share: usize, pool: usize) -> Self {
-        Self { share, pool, held: 0, beyond: 0 }
+        Self { share, pool, held: 0, beyond: 0, grown: 0 }
     }
 
-    /// Notes that a stream holds `after` bytes instead of `before`.
-    pub(super) fn moved(&mut self, before: usize, after: usize) {
-        let beyond = |held: usize| held.saturating_sub(self.share);
-        self.beyond = self.beyond.saturating_sub(beyond(before)).saturating_add(beyond(after));
-        self.held = self.held.saturating_sub(before).saturating_add(after);
+    /// Notes that a stream holds `after` instead of `before`.
+    pub(super) fn moved(&mut self, before: Holding, after: Holding) {
+        let moved = |all: usize, before: usize, after: usize| all.saturating_sub(before).saturating_add(after);
+        self.beyond = moved(self.beyond, self.beyond_share(before), self.beyond_share(after));
+        self.held = moved(self.held, before.charged, after.charged);
+        self.grown = moved(self.grown, before.grown, after.grown);
+    }
+
+    /// How much of what a stream holds counts against the pool.
+    pub(super) fn beyond_share(&self, holding: Holding) -> usize {
+        // Small pieces count as larger than they are, but as no more than twice as large: smaller ones are joined.
+        let own = self.share.saturating_add(holding.grown.saturating_mul(2));
+        holding.charged.saturating_sub(own)
+    }
+
+    /// By how much the windows of all streams together have grown.
+    pub(super) fn grown(&self) -> usize {
+        self.grown
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -195,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn a_large_window_is_granted_again_by_the_mebibyte() {
+        let mut window = ReceiveWindow::new(8 * GRANT_AT, 8 * GRANT_AT);
+        window.consumed(GRANT_AT as usize - 1);
+        assert!(!window.is_due());
+        window.consumed(1);
+        assert!(window.is_due());
+    }
+
+    #[test]
     fn a_peer_that_shows_its_windows_late_is_owed_all_it_sent() {
         let mut window = ReceiveWindow::new(DEFAULT_WINDOW, DEFAULT_WINDOW);
         for _ in 0..10 {
@@ -209,13 +271,16 @@ mod tests {
 
     #[test]
     fn only_what_goes_beyond_the_shares_spends_the_pool() {
+        let holding = |charged, grown| Holding { charged, grown };
         let mut budget = Budget::new(64, 100);
-        budget.moved(0, 64);
-        budget.moved(0, 164);
+        budget.moved(Holding::default(), holding(64, 0));
+        budget.moved(Holding::default(), holding(164, 0));
         assert_eq!((budget.held(), budget.is_spent()), (228, false));
-        budget.moved(164, 165);
+        budget.moved(holding(164, 0), holding(165, 0));
         assert!(budget.is_spent());
-        budget.moved(165, 0);
-        assert_eq!((budget.held(), budget.is_spent()), (64, false));
+        budget.moved(holding(165, 0), holding(165, 1));
+        assert_eq!((budget.is_spent(), budget.grown()), (false, 1), "a window that has grown has room of its own");
+        budget.moved(holding(165, 1), Holding::default());
+        assert_eq!((budget.held(), budget.is_spent(), budget.grown()), (64, false, 0));
     }
 }

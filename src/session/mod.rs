@@ -15,6 +15,7 @@ mod given;
 mod liveness;
 mod message;
 mod outcome;
+mod path;
 mod phase;
 mod receive;
 mod role;
@@ -22,6 +23,7 @@ mod stalls;
 mod stream;
 mod timers;
 mod transmit;
+mod windows;
 
 pub use config::Config;
 pub(crate) use config::SURELY_TAKEN;

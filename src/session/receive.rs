@@ -77,7 +77,7 @@ impl Connection {
 
     fn dispatch(&mut self, message: Message, now: Instant) -> Result<(), ConnectionError> {
         match message {
-            Message::Data { id, fin, data } => self.on_data(id, fin, data),
+            Message::Data { id, fin, data } => self.on_data(id, fin, data, now),
             Message::Open { id, priority, fin, unidirectional, headers } => {
                 self.on_open(id, priority, fin, unidirectional, headers)
             }
@@ -86,7 +86,7 @@ impl Connection {
             Message::Headers { id, fin, headers } => self.on_headers(id, fin, &headers),
             Message::Window { id, delta } => self.on_window(id, delta),
             Message::Settings(settings) => self.on_settings(&settings, now),
-            Message::Ping(id) => self.on_ping(id),
+            Message::Ping(id) => self.on_ping(id, now),
             Message::Goodbye { last_good, status } => {
                 self.on_goodbye(last_good, status);
                 Ok(())
@@ -168,7 +168,7 @@ impl Connection {
         Ok(())
     }
 
-    fn on_data(&mut self, id: StreamId, fin: bool, data: Bytes) -> Result<(), ConnectionError> {
+    fn on_data(&mut self, id: StreamId, fin: bool, data: Bytes, now: Instant) -> Result<(), ConnectionError> {
         let strict = self.config.spdy.flow_control == FlowControl::Strict;
         if !self.receive_window.received(data.len()) && strict {
             return Err(ConnectionError::Protocol("DATA beyond the session's window"));
@@ -184,18 +184,23 @@ impl Connection {
         if stream.end.is_some() || data.is_empty() || stream.discard {
             // Go's peers regularly send DATA after a reset. It is discarded without an answer.
             stream.receive_window.consumed(data.len());
+            if stream.end.is_none() && !data.is_empty() {
+                self.note_received(id, data.len(), now);
+                self.note_read(id, data.len());
+            }
             self.grant(id);
         } else if over && strict {
             self.fail_stream(id, RstStatus::FLOW_CONTROL_ERROR);
             return Ok(());
         } else {
-            let before = stream.charged;
+            let (before, len) = (stream.holding(), data.len());
             stream.push_unread(data);
-            let after = stream.charged;
+            let after = stream.holding();
             if std::mem::take(&mut stream.reader_waits) {
                 self.events.push_back(Event::Readable(id));
             }
             self.budget.moved(before, after);
+            self.note_received(id, len, now);
             self.heard_on(id);
         }
         if fin {
@@ -326,10 +331,12 @@ impl Connection {
         }
     }
 
-    fn on_ping(&mut self, id: u32) -> Result<(), ConnectionError> {
+    fn on_ping(&mut self, id: u32, now: Instant) -> Result<(), ConnectionError> {
         if self.role.sends_ping(id) {
             self.clock.answered(id);
-            self.events.push_back(Event::Pong(id));
+            if !self.note_answer(id, now) {
+                self.events.push_back(Event::Pong(id));
+            }
             return Ok(());
         }
         // If the answer to the same id is still queued, another one is not needed.
@@ -388,40 +395,5 @@ impl Connection {
     fn existed(&self, id: StreamId) -> bool {
         let ours = id.is_client() == (self.role == Role::Client);
         id != StreamId::SESSION && if ours { id.get() < self.next_id() } else { id <= self.last_taken }
-    }
-
-    /// With flow control, grants the peer the bytes that were read, when they are half a window. Makes the window larger while the stream
-    /// is read and its fair share of the pool is free.
-    pub(super) fn grant(&mut self, id: StreamId) {
-        if !self.windows {
-            return;
-        }
-        let live = self.streams.len().max(1);
-        // Windows may grow into half of the pool only. The budget counts small pieces as larger than windows do. Without the other half
-        // a stream within its window could pause the reading, and with it the WINDOW_UPDATEs for our own DATA.
-        let (pool, initial) = (self.config.receive_budget / 2, self.initial_window());
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        if stream.end.is_some() || !stream.receive_window.is_due() {
-            return;
-        }
-        let grown = stream.receive_window.target().saturating_sub(initial) as usize;
-        let fair = pool.checked_div(live).unwrap_or(0);
-        let free = pool.saturating_sub(self.window_growth);
-        let by = (stream.receive_window.target() as usize).min(fair.saturating_sub(grown)).min(free);
-        if grown > fair {
-            // The window grew while there were fewer streams. The excess is not granted again, and so becomes free for the others.
-            let excess = u32::try_from(grown.saturating_sub(fair)).unwrap_or(u32::MAX);
-            let shrunk = stream.receive_window.shrink(excess) as usize;
-            self.window_growth = self.window_growth.saturating_sub(shrunk);
-            if !stream.receive_window.is_due() {
-                return;
-            }
-        } else if by >= DEFAULT_WINDOW as usize / 4 && !stream.discard {
-            // Smaller growth is not worth a frame.
-            stream.receive_window.grow(u32::try_from(by).unwrap_or(0));
-            self.window_growth = self.window_growth.saturating_add(by);
-        }
-        stream.control.window_update = true;
-        self.schedule_control(id);
     }
 }

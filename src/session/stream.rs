@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::error::StreamError;
-use super::flow::{MIN_CHARGE, ReceiveWindow, SendWindow, charge};
+use super::flow::{Holding, MIN_CHARGE, ReceiveWindow, SendWindow, charge};
+use super::path::Usage;
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{RstStatus, StreamId};
 
@@ -81,6 +82,7 @@ pub(super) struct Stream {
     /// When the stream ended, its reader no longer wanted the rest.
     pub(super) unmissed: bool,
     pub(super) receive_window: ReceiveWindow,
+    pub(super) usage: Usage,
     /// The reader waits for bytes.
     pub(super) reader_waits: bool,
 
@@ -137,6 +139,7 @@ impl Stream {
             discard: false,
             unmissed: false,
             receive_window: ReceiveWindow::new(receive_window, receive_window),
+            usage: Usage::default(),
             reader_waits: false,
             unheard: false,
             ends_with_ours: false,
@@ -149,6 +152,12 @@ impl Stream {
             scheduled: false,
             writer_waits: false,
         }
+    }
+
+    /// What the stream holds of the connection's budgets.
+    pub(super) fn holding(&self) -> Holding {
+        let grown = if self.discard { 0 } else { self.receive_window.grown() as usize };
+        Holding { charged: self.charged, grown }
     }
 
     /// Adds a piece of received DATA. The caller must update the budget.

@@ -26,6 +26,11 @@ impl Connection {
         if let Some(message) = &message {
             let asks = matches!(message, Message::Ping(id) if self.role.sends_ping(*id));
             self.clock.sent(now, message, asks);
+            if let Message::Ping(id) = message
+                && asks
+            {
+                self.path.sent(*id, now);
+            }
         }
         message
     }
