@@ -74,6 +74,8 @@ fn any_config(g: &mut Gen) -> Config {
         config.max_data_frame = *g.choose(&[0, 1, 7, 1000, 32 * 1024]).unwrap();
         config.send_buffer = *g.choose(&[1, 500, 10_000, 256 * 1024]).unwrap();
         config.stream_receive_budget = *g.choose(&[0, 1, 300, 10_000, 64 * 1024, 100_000]).unwrap();
+        config.spdy.max_window_growth = *g.choose(&[0, 5000, 1024 * 1024, 32 * 1024 * 1024]).unwrap();
+        config.spdy.max_stream_window = *g.choose(&[0, 100_000, 28 * 1024 * 1024]).unwrap();
         config.receive_budget = *g.choose(&[0, 1000, 100_000, 1024 * 1024]).unwrap();
         config.spdy.max_streams = *g.choose(&[1, 3, 16, 1024]).unwrap();
         config.spdy.max_settings_frames = u32::MAX;

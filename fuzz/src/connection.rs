@@ -75,6 +75,8 @@ fn any_config(input: &mut Unstructured<'_>) -> Result<Config> {
     config.max_data_frame = *input.choose(&[0, 1000, 32 * 1024])?;
     config.send_buffer = *input.choose(&[1, 1000, 256 * 1024])?;
     config.stream_receive_budget = *input.choose(&[0, 1000, 64 * 1024])?;
+    config.spdy.max_window_growth = *input.choose(&[32 * 1024 * 1024, 0, 5000])?;
+    config.spdy.max_stream_window = *input.choose(&[28 * 1024 * 1024, 0, 100_000])?;
     config.receive_budget = *input.choose(&[0, 1000, 1024 * 1024])?;
     config.spdy.max_streams = *input.choose(&[0, 2, 1024])?;
     config.spdy.max_queued_replies = *input.choose(&[4, 1024])?;
@@ -93,6 +95,11 @@ struct Seen {
     reset: bool,
     /// Nothing of ours may come on it, because it has ended or never existed.
     over: bool,
+    /// How many bytes our user has read, and how many more we have let the peer send.
+    read: usize,
+    granted: usize,
+    /// Our user drops its bytes.
+    dropped: bool,
 }
 
 struct Run {
@@ -194,10 +201,15 @@ impl Run {
             }
             Step::Finish { stream } => self.pick(stream).into_iter().for_each(|id| self.connection.finish(id)),
             Step::Reset { stream } => {
+                self.drops(stream);
                 self.pick(stream).into_iter().for_each(|id| self.connection.reset(id, RstStatus::CANCEL));
             }
-            Step::Discard { stream } => self.pick(stream).into_iter().for_each(|id| self.connection.discard(id)),
+            Step::Discard { stream } => {
+                self.drops(stream);
+                self.pick(stream).into_iter().for_each(|id| self.connection.discard(id));
+            }
             Step::Release { stream } => {
+                self.drops(stream);
                 if let Some(id) = self.pick(stream) {
                     self.connection.release(id);
                     self.held.retain(|held| *held != id);
@@ -209,6 +221,7 @@ impl Run {
                         let before = self.connection.unread();
                         let Ok(ReadOutcome::Data(data)) = self.connection.read(id) else { break };
                         assert_eq!(before - self.connection.unread(), data.len().max(256));
+                        self.seen.entry(id).or_default().read += data.len();
                     }
                 }
             }
@@ -235,6 +248,12 @@ impl Run {
         assert!(self.connection.stalled_by().is_none() || !self.connection.wants_read());
     }
 
+    fn drops(&mut self, stream: u8) {
+        if let Some(id) = self.pick(stream) {
+            self.seen.entry(id).or_default().dropped = true;
+        }
+    }
+
     fn pick(&self, stream: u8) -> Option<StreamId> {
         self.held.get(usize::from(stream).checked_rem(self.held.len())?).copied()
     }
@@ -248,7 +267,9 @@ impl Run {
         let came = if let Frame::Data { data, .. } = &frame { data.len().max(256) } else { 0 };
         self.connection.receive(frame, self.now);
         let shares = self.connection.stream_count() * self.config.stream_receive_budget;
-        assert!(self.connection.unread() <= self.config.receive_budget + shares + came, "over the budget");
+        let windows = self.config.spdy.max_window_growth * 2;
+        let most = self.config.receive_budget + shares + windows + came;
+        assert!(self.connection.unread() <= most, "over the budget");
     }
 
     /// Updates the peer's view with its own frames.
@@ -333,7 +354,7 @@ impl Run {
                 assert!(id.get() > std::mem::replace(&mut self.last_syn, id.get()), "ids go up");
                 // An update for a stream that is not open yet is ignored.
                 let seen = self.seen.entry(id).or_default();
-                *seen = Seen { window: self.initial_window, over: seen.over, ..Seen::default() };
+                *seen = Seen { window: self.initial_window, ended: false, reset: false, ..std::mem::take(seen) };
             }
             Frame::SynReply { id, .. } => {
                 assert_eq!(id.is_client(), self.role == Role::Server);
@@ -359,7 +380,17 @@ impl Run {
             }
             Frame::WindowUpdate { id, delta } => {
                 assert!(delta > 0 && self.config.spdy.flow_control != FlowControl::Off);
-                assert!(id == StreamId::SESSION || !self.seen[&id].reset, "a window for a stream that was reset");
+                if id != StreamId::SESSION {
+                    let (growth, at_once) = (self.config.spdy.max_window_growth, self.config.receive_budget / 2);
+                    let seen = self.seen.get_mut(&id).unwrap();
+                    assert!(!seen.reset, "a window for a stream that was reset");
+                    seen.granted += usize::try_from(delta).unwrap();
+                    let grown = seen.granted.saturating_sub(seen.read);
+                    assert!(
+                        seen.dropped || grown <= growth.min(at_once + 2 * seen.read),
+                        "a window that grew by {grown}"
+                    );
+                }
             }
             Frame::Settings(_) => assert!(self.config.spdy.flow_control != FlowControl::Off),
             Frame::GoAway { status, .. } => {

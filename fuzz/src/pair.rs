@@ -34,6 +34,8 @@ fn config(input: &mut Unstructured<'_>) -> Result<Config> {
     config.max_data_frame = *input.choose(&[32 * 1024, 0, 1, 7, 1000])?;
     config.send_buffer = *input.choose(&[256 * 1024, 1, 500, 10_000])?;
     config.stream_receive_budget = *input.choose(&[64 * 1024, 0, 1, 300, 10_000, 100_000])?;
+    config.spdy.max_window_growth = *input.choose(&[32 * 1024 * 1024, 0, 5000, 1024 * 1024])?;
+    config.spdy.max_stream_window = *input.choose(&[28 * 1024 * 1024, 0, 100_000])?;
     config.receive_budget = *input.choose(&[1024 * 1024, 0, 1000, 100_000])?;
     config.spdy.max_streams = *input.choose(&[1024, 1, 3, 16])?;
     // The model sends them as often as it likes.

@@ -1,7 +1,7 @@
 //! A model of two SPDY connections, their users, the bytes between them, and time: what must hold whatever happens.
 //!
 //! Checks that bytes come in order, each once and all of them; that an end comes only after the last byte; that budgets
-//! are kept; that no waiting task is forgotten; and that at the end nothing is left. The operations are chosen
+//! are kept, and windows grow only for what was read; that no waiting task is forgotten; and that at the end nothing is left. The operations are chosen
 //! elsewhere: by quickcheck in `tests/spdy_model.rs`, and by the fuzz target `pair`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -100,6 +100,8 @@ struct Side {
     writers: HashSet<StreamId>,
     opener: bool,
     pings: HashSet<u32>,
+    /// How many bytes it has granted on each stream, beyond the window that the stream started with.
+    granted: HashMap<StreamId, usize>,
 }
 
 impl Side {
@@ -117,6 +119,7 @@ impl Side {
             writers: HashSet::new(),
             opener: false,
             pings: HashSet::new(),
+            granted: HashMap::new(),
         }
     }
 
@@ -151,7 +154,10 @@ impl Side {
             self.hear();
             let Some(frame) = polled else { return sent > 0 };
             assert!(promised, "has_output returned false before {frame:?}");
-            assert!(!matches!(&frame, Frame::WindowUpdate { delta: 0, .. }), "a WINDOW_UPDATE of 0 is an error");
+            if let Frame::WindowUpdate { id, delta } = &frame {
+                assert!(*delta > 0, "a WINDOW_UPDATE of 0 is an error");
+                *self.granted.entry(*id).or_default() += usize::try_from(*delta).unwrap();
+            }
             self.codec.encode(frame, &mut self.wire).unwrap();
         }
         frames > 0
@@ -172,7 +178,9 @@ impl Side {
         }
         let shares = self.connection.stream_count() * self.config.stream_receive_budget;
         let unread = self.connection.unread();
-        assert!(unread <= self.config.receive_budget + shares + batch, "{unread} unread bytes");
+        // Small pieces count as larger than they are.
+        let windows = self.config.spdy.max_window_growth * 2;
+        assert!(unread <= self.config.receive_budget + shares + windows + batch, "{unread} unread bytes");
         self.hear();
     }
 }
@@ -294,6 +302,7 @@ impl World {
             Operation::Trim { server } => self.side(server).connection.trim(),
         }
         for server in [false, true] {
+            self.judge_windows(server);
             let side = self.side(server);
             side.hear();
             match side.connection.error() {
@@ -301,6 +310,21 @@ impl World {
                 Some(ConnectionError::Closed | ConnectionError::KeepaliveTimeout(_)) => self.cut_short = true,
                 Some(error) => panic!("{} failed: {error}", if server { "server" } else { "client" }),
             }
+        }
+    }
+
+    /// Checks that a side has granted no more than what was read on each stream, and what the windows may grow by.
+    fn judge_windows(&mut self, server: bool) {
+        let side = if server { &self.server } else { &self.client };
+        let (config, at_once) = (&side.config, side.config.receive_budget / 2);
+        let courses =
+            side.granted.iter().filter_map(|(id, granted)| Some((id, granted, self.courses.get(&(*id, !server))?)));
+        for (id, granted, course) in courses.filter(|(.., course)| !course.void) {
+            let grown = granted.saturating_sub(course.read);
+            let most = config.spdy.max_window_growth.min(at_once + 2 * course.read);
+            assert!(grown <= most, "{grown} more granted than read on stream {id}");
+            let start = config.stream_receive_budget.max(1);
+            assert!(grown <= config.spdy.max_stream_window.saturating_sub(start), "{grown} on stream {id}");
         }
     }
 
