@@ -249,8 +249,8 @@ fn costs_are_as_committed() {
     };
     row("100 opens", &|| play(opens(100)), [702, 602, 200, 400]);
     row("100 echoes", &|| play(echoes(Protocol::SpdyPortForward, 100)), [0, 600, 200, 400]);
-    row("8 MiB by send and data", &|| play(transfer(256, false)), [32, 258, 129, 145]);
-    row("8 MiB by AsyncWrite and AsyncRead", &|| play(transfer(256, true)), [34, 258, 129, 145]);
+    row("8 MiB by send and data", &|| play(transfer(256, false)), [17, 273, 106, 136]);
+    row("8 MiB by AsyncWrite and AsyncRead", &|| play(transfer(256, true)), [17, 273, 106, 136]);
     row("exec over SPDY", &|| play(exec(Protocol::SpdyExec(Version::V4))), [105, 13, 5, 8]);
     row("exec over WebSocket", &|| play(exec(Protocol::WebSocketExec(Subprotocol::V5))), [72, 16, 4, 10]);
     assert!(different.is_empty(), "allocations, reads, writes, turns:\n{}", different.join("\n"));

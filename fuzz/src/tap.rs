@@ -194,7 +194,7 @@ fn check(protocol: Protocol, config: &Config, side: Side, bytes: &[u8], told: &[
                     }
                     Ok(Some(_)) => {}
                     Ok(None) => break None,
-                    Err(error) => break Some(error.to_string()),
+                    Err(error) => break Some(ConnectionError::from(error).to_string()),
                 }
             };
             assert_eq!(fault(told, side).map(ToString::to_string), error);

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use super::stream::{Stream, StreamRef};
+use super::stream::Stream;
+use super::stream_ref::StreamRef;
 use crate::session::ConnectionError;
 use crate::wire::spdy::{Headers, RstStatus};
 

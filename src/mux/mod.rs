@@ -100,6 +100,7 @@ mod multiplexer;
 mod schedules;
 mod shared;
 mod stream;
+mod stream_ref;
 #[cfg(feature = "net")]
 mod tcp;
 mod waiters;

@@ -13,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::shared::{Shared, State, park};
+use super::shared::{State, park};
+use super::stream_ref::StreamRef;
 use super::watch::Watch;
 use crate::session::{ConnectionError, StreamError};
 use crate::session::{ReadOutcome, WriteOutcome};
@@ -471,41 +472,6 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// The stream that both halves refer to. When the last half is dropped, the connection may forget the stream.
-pub(super) struct StreamRef {
-    pub(super) shared: Arc<Shared>,
-    pub(super) id: StreamId,
-}
-
-impl StreamRef {
-    /// The caller must have counted the handle already, while it held the lock under which the stream was created.
-    pub(super) fn new(shared: &Arc<Shared>, id: StreamId) -> Arc<Self> {
-        Arc::new(Self { shared: Arc::clone(shared), id })
-    }
-
-    pub(super) fn id(&self) -> u32 {
-        self.id.get()
-    }
-
-    pub(super) fn reply(&self, headers: Headers) -> Result<(), ConnectionError> {
-        self.shared.with(|state| state.connection.reply(self.id, headers))
-    }
-
-    pub(super) fn reset(&self, status: RstStatus) {
-        self.shared.with(|state| state.connection.reset(self.id, status));
-    }
-}
-
-impl Drop for StreamRef {
-    fn drop(&mut self) {
-        let _unused_wakers = self.shared.with(|state| {
-            state.connection.release(self.id);
-            state.forget(self.id)
-        });
-        self.shared.handle_dropped();
-    }
-}
-
 macro_rules! debug_as_id {
     ($($name:ident => $($id:ident).+;)*) => {$(
         impl fmt::Debug for $name {
@@ -519,5 +485,4 @@ macro_rules! debug_as_id {
 debug_as_id! {
     RecvHalf => stream.id;
     SendHalf => stream.id;
-    StreamRef => id;
 }

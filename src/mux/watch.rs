@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::shared::park;
-use super::stream::StreamRef;
+use super::stream_ref::StreamRef;
 use crate::session::StreamError;
 
 /// Observes a stream whose halves are used elsewhere. For each direction, one task at a time may wait for the end.
