@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::shared::{State, park};
 use super::stream_ref::StreamRef;
 use super::watch::Watch;
-use crate::session::{ConnectionError, StreamError};
+use crate::session::StreamError;
 use crate::session::{ReadOutcome, WriteOutcome};
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
