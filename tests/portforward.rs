@@ -99,7 +99,11 @@ async fn a_port_that_is_refused_says_why_and_takes_no_other_with_it() {
         let (forward, ..) = pair(form, 4096);
         let mut before = forward.connect(7).await.unwrap();
         let refused = forward.connect(8).await.unwrap_err();
-        assert_eq!(refused.to_string(), "port 8: nobody listens on port 8: it is closed", "{form}");
+        assert_eq!(
+            refused.to_string(),
+            "port 8: the server reports a failure: nobody listens on port 8: it is closed",
+            "{form}"
+        );
         assert_eq!(refused.initiator(), Initiator::Remote);
         assert!(matches!(forward.connect(0).await, Err(Error::NoPort)));
         let mut after = forward.connect(7).await.unwrap();

@@ -32,7 +32,10 @@ fn silence_is_pinged_each_ten_seconds_and_ends_at_sixty() {
         assert_eq!((client.says(), client.error()), (vec![], None));
     }
     client.passes(seconds(1));
-    assert_eq!(client.error().as_deref(), Some("nothing was received for 60s: the peer is gone"));
+    assert_eq!(
+        client.error().as_deref(),
+        Some("the peer sent nothing for 60 s and answered no PING: it counts as dead")
+    );
     assert_eq!(client.says(), [], "no peer is left to read it");
 }
 
@@ -121,7 +124,10 @@ fn pings_that_nobody_answers_keep_no_connection_from_being_idle() {
         client.passes(seconds(10));
         client.says();
     }
-    assert_eq!(client.error().as_deref(), Some("no frame was exchanged for 600s"));
+    assert_eq!(
+        client.error().as_deref(),
+        Some("the connection was idle for 600 s: nothing was received, and at most unanswered PINGs were sent")
+    );
 }
 
 #[test]
@@ -192,7 +198,10 @@ fn a_connection_without_keepalive_waits_for_ever_and_an_idle_one_ends() {
     client.passes(seconds(99));
     assert_eq!(client.error(), None, "a frame of ours counts too");
     client.passes(seconds(1));
-    assert_eq!(client.error().as_deref(), Some("no frame was exchanged for 100s"));
+    assert_eq!(
+        client.error().as_deref(),
+        Some("the connection was idle for 100 s: nothing was received, and at most unanswered PINGs were sent")
+    );
     assert_eq!(client.says(), [goaway(0, GoAwayStatus::OK)]);
 }
 
@@ -212,7 +221,7 @@ fn a_stall_fails_everybody_after_its_timeout_and_names_the_stream() {
     server.passes(seconds(59));
     assert_eq!((server.error(), server.connection.stalled_by()), (None, Some(id(1))));
     server.passes(seconds(1));
-    assert_eq!(server.error().as_deref(), Some("stream 1 was left unread for 60s and stalled the connection"));
+    assert_eq!(server.error().as_deref(), Some("this end left stream 1 unread for 60 s, which stalled the connection"));
     assert_eq!(server.connection.read(id(3)).unwrap(), ReadOutcome::Data("a bit".into()), "no byte is dropped");
 }
 

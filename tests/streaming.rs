@@ -160,7 +160,7 @@ async fn a_url_attaches_and_forwards() {
             client.connect(port).await.unwrap().read_to_string(&mut said).await.unwrap();
             assert_eq!(said, format!("sandbox:{port}"));
         }
-        assert_eq!(client.connect(1).await.unwrap_err().to_string(), "port 1: closed");
+        assert_eq!(client.connect(1).await.unwrap_err().to_string(), "port 1: the server reports a failure: closed");
         drop(client);
         served.await.unwrap().unwrap();
     }
@@ -188,7 +188,10 @@ async fn a_url_forwards_the_ports_that_the_kubelet_has_named() {
             assert_eq!(said, format!("sandbox:{port}").as_bytes());
         }
         let mut refused = client.connect(1).await.unwrap();
-        assert_eq!(refused.data().await.unwrap().unwrap_err().to_string(), "port 1: closed");
+        assert_eq!(
+            refused.data().await.unwrap().unwrap_err().to_string(),
+            "port 1: the server reports a failure: closed"
+        );
         drop((client, refused));
         served.await.unwrap().unwrap();
     }

@@ -411,7 +411,7 @@ async fn where_both_are_refused_the_error_has_both() {
     assert_eq!(
         error.to_string(),
         "unable to upgrade connection: pods \"web\" not found \
-        (WebSocket was refused before: unable to upgrade connection: no WS :()"
+        (over SPDY; before that, the server refused WebSocket: unable to upgrade connection: no WS :()"
     );
     assert_eq!(error.initiator(), Initiator::Remote);
     let UpgradeError::Fallback { websocket, .. } = &error else { panic!("{error:?}") };
@@ -423,7 +423,9 @@ async fn where_both_are_refused_the_error_has_both() {
     let UpgradeError::Fallback { spdy, .. } = &error else { panic!("{error:?}") };
     assert!(matches!(&**spdy, UpgradeError::Io(_)), "{error:?}");
     assert!(
-        error.to_string().ends_with("(WebSocket was refused before: unable to upgrade connection: no WS :()"),
+        error.to_string().ends_with(
+            "(over SPDY; before that, the server refused WebSocket: unable to upgrade connection: no WS :()"
+        ),
         "{error}"
     );
 }
@@ -438,7 +440,8 @@ async fn a_fallback_has_protocols_for_each_transport() {
     ] {
         let dial = || async { Err::<DuplexStream, _>(io::Error::other("nobody dials")) };
         let refused = connect_with_fallback(dial, get(), websocket, spdy, &Config::default()).await;
-        let expected = format!("the list of offers over {transport} is empty or has one of another transport");
+        let expected =
+            format!("the list of protocols over {transport} is empty or has a protocol of another transport");
         assert_eq!(unfit(refused), expected);
     }
 }

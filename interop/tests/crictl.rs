@@ -265,7 +265,7 @@ async fn exec_sync_has_its_outputs_or_says_why_not() {
     let pid = tool.runtime.scratch.file("pid");
     let ended = sync(&["--timeout", "1"], &format!("echo $$ > {}; exec sleep 1000", pid.display())).await;
     assert_eq!((ended.code, &ended.stdout[..]), (Some(1), &b""[..]));
-    assert!(ended.stderr.contains("timed out after 1s"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("timed out after 1 s"), "{}", ended.stderr);
     gone(tool.runtime.scratch.pid("pid").await).await;
 }
 

@@ -85,7 +85,9 @@ async fn what_has_come_is_shown_before_the_end_is_acted_on() {
     // More bytes than an unread pipe holds.
     let sent = pattern(500_000);
     let seven = br#"{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[{"reason":"ExitCode","message":"7"}]}}"#;
-    for (status, code, said) in [(None, 1, "error: the session ended without a status"), (Some(seven), 7, "")] {
+    for (status, code, said) in
+        [(None, 1, "error: the session ended, but the server sent no status"), (Some(seven), 7, "")]
+    {
         let server = async {
             let mut server = Spoken::server(&listener).await;
             for piece in sent.chunks(PIECE) {

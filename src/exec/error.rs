@@ -11,37 +11,43 @@ use crate::session::{ConnectionError, StreamError};
 use crate::status::{ExitStatus, StatusError};
 use crate::wire::spdy::RstStatus;
 
-/// Why a session failed, or could not be asked for. A command that ends with a non-zero exit code is not such a
-/// failure: see [`ExitStatus`].
+/// Why a session failed, or why the query of a request is not valid. A command that ends with a non-zero exit code is
+/// not an error: see [`ExitStatus`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The connection failed.
+    /// The connection failed, and the session with it.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
     /// A stream of the session failed.
     #[error("the {stream} stream failed: {error}")]
     Stream {
-        /// The stream's type.
+        /// The stream's type: `error`, `stdin`, `stdout`, `stderr` or `resize`.
         stream: &'static str,
         /// Why it failed.
         #[source]
         error: StreamError,
     },
-    /// The connection was not upgraded to an exec protocol.
-    #[error("the connection speaks {0:?}, not a protocol of exec")]
+    /// The connection was not upgraded to a protocol of exec and attach. The field is what it was upgraded to, and
+    /// `None` for raw SPDY.
+    #[error("the connection was not upgraded to exec or attach: it speaks {}", named(*.0))]
     NotExec(Option<Protocol>),
     /// The server refused a stream of the session.
     #[error("the server refused the {stream} stream: {status}")]
     Refused {
-        /// The stream's type.
+        /// The stream's type: `error`, `stdin`, `stdout`, `stderr` or `resize`.
         stream: &'static str,
         /// The status that the server reset it with.
         status: RstStatus,
     },
-    /// Not all streams of the session were made and answered within
-    /// [`Options::creation_timeout`](super::Options::creation_timeout).
-    #[error("timed out waiting for the streams: {missing:?} missing after {after:?}")]
+    /// The peer did not do its part for all streams of the session within
+    /// [`Options::creation_timeout`](super::Options::creation_timeout): a client did not open them, or a server did not
+    /// answer them.
+    #[error(
+        "the peer did not open or answer all streams of the session within {} s (missing: {})",
+        after.as_secs_f64(),
+        missing.join(", ")
+    )]
     CreationTimeout {
         /// The types of the streams that are missing.
         missing: Vec<&'static str>,
@@ -49,12 +55,14 @@ pub enum Error {
         after: Duration,
     },
     /// The error stream ended without a status, so how the command ended is not known.
-    #[error("the session ended without a status")]
+    #[error("the session ended, but the server sent no status: how the command ended is not known")]
     MissingStatus,
-    /// All outputs ended, but no status arrived: the server, which may have unread stdin, was silent for
-    /// [`Options::status_timeout`](super::Options::status_timeout).
+    /// All outputs ended, but no status arrived: the server was silent for
+    /// [`Options::status_timeout`](super::Options::status_timeout), and it may have unread stdin. The field is that
+    /// time.
     #[error(
-        "no status came after the end of the output: the server, which may have unread stdin, was silent for {0:?}"
+        "the server sent no status after the end of the output: it was silent for {} s, and may have unread stdin",
+        .0.as_secs_f64()
     )]
     StatusTimeout(Duration),
     /// The status arrived, but an output did not arrive whole: its stream was reset, the connection failed, or the
@@ -71,13 +79,14 @@ pub enum Error {
         error: StreamError,
     },
     /// The error stream carries something that is not a status.
-    #[error("bad status from the server: {0}")]
+    #[error("the server sent a bad status: {0}")]
     BadStatus(#[from] StatusError),
-    /// The request asks for no stream. A kubelet answers it with 400 and the same text.
+    /// The query of a request asks for no stream. A kubelet answers such a request with 400 and this text.
     #[error("you must specify at least 1 of stdin, stdout, stderr")]
     NoStreams,
-    /// The command wrote more than `wait_with_output` may collect.
-    #[error("the command wrote more than {limit} bytes")]
+    /// The command wrote more to stdout or to stderr than [`Exec::wait_with_output`](super::Exec::wait_with_output) may
+    /// collect.
+    #[error("the command wrote more than {limit} bytes to one output")]
     OutputTooLong {
         /// The limit, in bytes for each output.
         limit: usize,
@@ -99,6 +108,16 @@ impl Error {
             | Self::BadStatus(_)
             | Self::NoStreams => Initiator::Remote,
         }
+    }
+}
+
+/// A protocol that is not exec, for people. Exec and legacy port-forward share names on the wire, and one of these is
+/// empty.
+fn named(protocol: Option<Protocol>) -> String {
+    match protocol {
+        None => "no known protocol".to_owned(),
+        Some(protocol) if protocol.name().is_empty() => format!("port-forward over {}", protocol.transport()),
+        Some(protocol) => format!("port-forward over {} ({protocol})", protocol.transport()),
     }
 }
 

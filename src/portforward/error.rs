@@ -1,4 +1,4 @@
-//! Why one forwarded connection, or all of them, failed.
+//! Why one forwarded connection failed, or all of them.
 //!
 //! Also refuses a connection that negotiated another protocol. All else is decided where the error occurs.
 
@@ -11,35 +11,35 @@ use crate::protocol::Protocol;
 use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::RstStatus;
 
-/// Why one forwarded connection, or all of them, failed.
+/// Why one forwarded connection failed, or all of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The multiplexed connection failed, and with it all forwarded connections.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
-    /// The connection was not upgraded to port-forward.
+    /// The connection was not upgraded to port-forward. The field is what it was upgraded to, and `None` for raw SPDY.
     #[error("the connection was not upgraded to port-forward: it speaks {}", named(*.0))]
     NotPortForward(Option<Protocol>),
-    /// The text does not name ports in the notation of `PortPair`.
+    /// A text does not name ports in the notation of `PortPair`. The field is the text.
     #[error("invalid port {0:?}: write REMOTE, LOCAL:REMOTE or :REMOTE, with port numbers, where REMOTE is not 0")]
     InvalidPort(String),
-    /// The port is 0, which does not exist.
+    /// The caller asked for port 0, which no connection can have.
     #[error("port 0 cannot be forwarded: ports are numbered from 1")]
     NoPort,
-    /// Legacy port-forward: the request did not name this port, or the connection of this port is already taken. Each
-    /// named port has one connection.
-    #[error("port {port}: the request did not name this port, or its connection is taken")]
+    /// Legacy port-forward: the upgrade request did not name this port, or the caller has already taken its connection.
+    /// Each port that the request names has one connection.
+    #[error("port {port}: the upgrade request did not name this port, or its one connection is taken")]
     NotAsked {
         /// The remote port.
         port: u16,
     },
-    /// The server could not forward this connection, and says why. Other connections go on.
-    #[error("port {port}: {reason}")]
+    /// The server reports that this connection failed, or that it could not reach the port. Other connections go on.
+    #[error("port {port}: the server reports a failure: {reason}")]
     Failed {
         /// The remote port.
         port: u16,
-        /// The server's words.
+        /// The server's words. At most [`MAX_REASON_LEN`](super::MAX_REASON_LEN) bytes of them are kept.
         reason: String,
     },
     /// The server refused a stream of this connection.
@@ -52,7 +52,7 @@ pub enum Error {
     },
     /// The server did not answer both streams of this connection within
     /// [`Options::creation_timeout`](super::Options::creation_timeout).
-    #[error("port {port}: the server did not answer within {after:?}")]
+    #[error("port {port}: the server did not answer within {} s", after.as_secs_f64())]
     Timeout {
         /// The remote port.
         port: u16,
@@ -68,8 +68,8 @@ pub enum Error {
         #[source]
         error: StreamError,
     },
-    /// A socket failed. [`Connection::relay`](super::Connection::relay) had joined it to this connection.
-    #[error("port {port}: the socket failed: {error}")]
+    /// The socket failed that [`Connection::relay`](super::Connection::relay) was copying to and from.
+    #[error("port {port}: the socket at this end failed: {error}")]
     Local {
         /// The remote port.
         port: u16,
@@ -124,7 +124,7 @@ impl From<Error> for io::Error {
 /// these is empty.
 fn named(protocol: Option<Protocol>) -> String {
     match protocol {
-        None => "no protocol that is known".to_owned(),
+        None => "no known protocol".to_owned(),
         Some(protocol) if protocol.name().is_empty() => format!("exec over {}", protocol.transport()),
         Some(protocol) => format!("exec over {} ({protocol})", protocol.transport()),
     }

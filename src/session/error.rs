@@ -11,7 +11,7 @@ use crate::wire::Malformed;
 use crate::wire::spdy::{GoAwayStatus, RstStatus};
 use crate::wire::websocket::codes;
 
-/// Why a connection ended, or refused an operation.
+/// Why a connection ended, or why an operation on it is not possible.
 ///
 /// Every handle of a connection gets a clone of the same error.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -21,9 +21,9 @@ pub enum ConnectionError {
     #[error("the connection is closed")]
     Closed,
     /// The [`Driver`](crate::mux::Driver) was dropped before the connection had ended.
-    #[error("the connection's driver was dropped")]
+    #[error("this end dropped the driver of the connection")]
     DriverGone,
-    /// The IO failed.
+    /// The IO failed: for example, the connection was reset.
     #[error("connection lost: {0}")]
     Io(#[source] Arc<io::Error>),
     /// The peer ended the connection in the middle of a frame, or without a goodbye (a GOAWAY, or over WebSocket a
@@ -42,19 +42,20 @@ pub enum ConnectionError {
         /// The peer's reason, as text.
         reason: String,
     },
-    /// The peer sent GOAWAY. It has not taken streams above `last_good`, and takes no new ones.
-    #[error("the peer sent GOAWAY ({status}) and took no stream above {last_good}")]
+    /// The peer sent GOAWAY, so it accepts no more streams. A stream above `last_good` that the peer had not answered
+    /// gets [`StreamError::Reset`] with [`RstStatus::REFUSED_STREAM`].
+    #[error("the peer sent GOAWAY ({status}) and accepts no more streams; the last that it names is {last_good}")]
     GoneAway {
-        /// The highest stream id that the peer says it has taken.
+        /// The highest id of the streams that the peer says it has accepted. Go's peers always send 0.
         last_good: u32,
         /// The reason the peer gave.
         status: GoAwayStatus,
     },
-    /// The peer's bytes are not valid SPDY frames, WebSocket frames or messages of the subprotocol, or exceed a limit on
-    /// one of these.
-    #[error(transparent)]
+    /// The peer's bytes are not valid SPDY frames, WebSocket frames or messages of the subprotocol, or exceed a limit
+    /// on one of these.
+    #[error("the peer sent a {0}")]
     Malformed(Malformed),
-    /// The peer broke a rule of SPDY/3.1.
+    /// The peer broke a rule of SPDY/3.1. The text says which.
     #[error("protocol violation by the peer: {0}")]
     Protocol(&'static str),
     /// The peer exceeded a limit of [`SpdyConfig`](crate::mux::SpdyConfig).
@@ -65,40 +66,46 @@ pub enum ConnectionError {
         /// The limit's value, in the unit of the field.
         value: u64,
     },
-    /// Nothing was received from the peer for [`Config::keepalive_timeout`](crate::mux::Config::keepalive_timeout).
-    #[error("nothing was received for {0:?}: the peer is gone")]
+    /// Nothing was received from the peer for [`Config::keepalive_timeout`](crate::mux::Config::keepalive_timeout), and
+    /// it answered no PING. The field is the time of silence.
+    #[error("the peer sent nothing for {} s and answered no PING: it counts as dead", .0.as_secs_f64())]
     KeepaliveTimeout(Duration),
     /// While the connection was being closed, the peer accepted none of the queued bytes for too long: for
     /// [`Config::flush_timeout`](crate::mux::Config::flush_timeout), or after a failure for
-    /// [`Config::linger`](crate::mux::Config::linger). The queued bytes are lost.
-    #[error("the peer accepted no bytes for {0:?} while the connection was being closed")]
+    /// [`Config::linger`](crate::mux::Config::linger). The queued bytes are lost. The field is that time.
+    #[error("the peer accepted no bytes for {} s while the connection was being closed", .0.as_secs_f64())]
     FlushTimeout(Duration),
-    /// No frame was sent or received for [`Config::idle_timeout`](crate::mux::Config::idle_timeout).
-    #[error("no frame was exchanged for {0:?}")]
+    /// No byte was received and no frame was sent for [`Config::idle_timeout`](crate::mux::Config::idle_timeout). The
+    /// field is that time.
+    #[error(
+        "the connection was idle for {} s: nothing was received, and at most unanswered PINGs were sent",
+        .0.as_secs_f64()
+    )]
     IdleTimeout(Duration),
     /// An unread stream kept the socket from being read for
     /// [`Config::stall_timeout`](crate::mux::Config::stall_timeout).
-    #[error("stream {stream} was left unread for {after:?} and stalled the connection")]
+    #[error("this end left stream {stream} unread for {} s, which stalled the connection", after.as_secs_f64())]
     Stalled {
-        /// The stream with the most unread bytes.
+        /// The id of the stream with the most unread bytes. For WebSocket channels, see
+        /// [`Stats::stalled_by`](crate::mux::Stats::stalled_by).
         stream: u32,
-        /// How long reading had been paused.
+        /// How long the socket had not been read.
         after: Duration,
     },
     /// All 2^30 stream ids of this end are used up.
-    #[error("no stream ids are left on this connection")]
+    #[error("this end has used up all stream ids of the connection")]
     IdsExhausted,
     /// Over WebSocket channels the streams are fixed. The connection does not have this stream, or the stream was taken
     /// before.
-    #[error("the connection has no such channel, or the channel is taken")]
+    #[error("the connection has no channel for this stream, or the stream was taken before")]
     NoChannel,
-    /// The headers cannot be sent as SPDY headers.
-    #[error("invalid header: {0}")]
+    /// The headers of a stream that this end opens or answers cannot be sent as SPDY headers. The text says why.
+    #[error("the headers of the stream cannot be sent: {0}")]
     InvalidHeader(&'static str),
 }
 
 impl ConnectionError {
-    /// Which end caused the error.
+    /// Who caused the error.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {
@@ -167,28 +174,28 @@ impl From<ConnectionError> for io::Error {
 #[non_exhaustive]
 pub enum StreamError {
     /// The peer reset the stream. Readers get this error after all bytes that arrived before the reset.
-    #[error("stream reset by the peer: {0}")]
+    #[error("the peer reset the stream: {0}")]
     Reset(RstStatus),
-    /// The peer broke a rule on this stream, so this end reset the stream.
-    #[error("stream reset because the peer broke a rule: {0}")]
+    /// The peer broke a rule on this stream, so this end reset the stream with this status.
+    #[error("this end reset the stream because the peer broke a rule: {0}")]
     Broken(RstStatus),
     /// The stream was left unread and held up readers of other streams, so this end reset it and dropped its unread
     /// bytes. See [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout).
-    #[error("the stream was left unread for {after:?} while others waited, and was reset")]
+    #[error("this end left the stream unread for {} s while others waited, and so reset it", after.as_secs_f64())]
     Stalled {
-        /// How long reading had been paused.
+        /// How long the socket had not been read.
         after: Duration,
     },
-    /// This end has already reset the stream, or finished its send half.
-    #[error("the stream is closed for writing")]
+    /// This end has already reset the stream, or ended its own direction of it.
+    #[error("this end has already finished or reset the stream")]
     Finished,
-    /// The protocol has no half-close in this direction, and the stream stays open. Over WebSocket, an exec client can
-    /// end stdin only from v5 on, and a client of legacy port-forward cannot half-close.
-    #[error("the protocol has no half-close: the peer cannot be told")]
+    /// The protocol cannot tell the peer that this end's direction has ended, and the direction stays open. Over
+    /// WebSocket, an exec client can end stdin only from v5 on, and a client of legacy port-forward cannot half-close.
+    #[error("the protocol has no half-close: the peer cannot be told that this direction has ended")]
     NoHalfClose,
     /// The remote command has ended, so nothing more can be sent. A client's writes fail with this once the session's
     /// status has arrived.
-    #[error("the remote command has ended")]
+    #[error("the remote command has ended, so nothing more can be sent")]
     SessionEnded,
     /// The whole connection failed.
     #[error(transparent)]
@@ -196,7 +203,7 @@ pub enum StreamError {
 }
 
 impl StreamError {
-    /// Which end caused the error.
+    /// Who caused the error.
     #[must_use]
     pub fn initiator(&self) -> Initiator {
         match self {

@@ -5,8 +5,8 @@
 
 use crate::initiator::Initiator;
 
-/// The maximum length of an error stream, or of a [`Status`](super::Status) elsewhere: 256 KiB. A kubelet repeats the
-/// whole command in the status, and on Linux one argument may have 128 KiB.
+/// The maximum length of what an error stream carries, and of each [`Status`](super::Status) as JSON, in bytes: 256
+/// KiB. A kubelet repeats the whole command in the status, and on Linux one argument may have 128 KiB.
 pub const MAX_STATUS_LEN: usize = 256 * 1024;
 
 /// Why the bytes of an error stream are not a status, or those of a resize stream are not a size.
@@ -14,27 +14,27 @@ pub const MAX_STATUS_LEN: usize = 256 * 1024;
 #[non_exhaustive]
 pub enum StatusError {
     /// A status has more than [`MAX_STATUS_LEN`] bytes.
-    #[error("status longer than {limit} bytes")]
+    #[error("the status is longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
         limit: usize,
     },
     /// The bytes of a status are not a JSON `Status`.
-    #[error("{reason} in {text:?}")]
+    #[error("the status is not a JSON Status object: {reason}, in {text:?}")]
     Malformed {
-        /// What the peer sent, with replacement characters for what is not UTF-8.
+        /// What the peer sent, with U+FFFD in place of bytes that are not UTF-8.
         text: String,
         /// What is wrong with it.
         reason: String,
     },
     /// A size has more than [`MAX_RESIZE_LEN`](super::MAX_RESIZE_LEN) bytes.
-    #[error("terminal size longer than {limit} bytes")]
+    #[error("the terminal size is longer than {limit} bytes")]
     SizeTooLong {
         /// The limit, in bytes.
         limit: usize,
     },
     /// The bytes of a size are not a JSON object whose `Width` and `Height` are integers from 0 to 65,535.
-    #[error("not a terminal size")]
+    #[error("the bytes on the resize stream are not a terminal size")]
     NotASize,
 }
 

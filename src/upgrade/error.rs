@@ -10,44 +10,47 @@ use serde::Deserialize;
 
 use crate::initiator::Initiator;
 
-/// Why an upgrade failed. The IO is dropped.
+/// Why an upgrade failed. The IO of the connection was dropped.
 ///
-/// A reason that is only a text is for people, and may change. Everything that a program may want to tell apart is a
-/// variant.
+/// Texts are for people, and may change. A program can tell the cases apart by the variants.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The IO failed, or ended within the peer's head. Or the caller's `dial` failed, in
+    /// The IO failed, or ended before the end of the peer's head. Or the caller's `dial` failed, in
     /// [`connect_with_fallback`](super::connect_with_fallback).
-    #[error("the connection failed: {0}")]
+    #[error("the connection failed before the upgrade was complete: {0}")]
     Io(#[from] io::Error),
-    /// [`Config::head_timeout`](super::Config::head_timeout) ran out.
+    /// The peer did not send its whole head, or did not accept what this end wrote, within
+    /// [`Config::head_timeout`](super::Config::head_timeout).
     #[error("the peer did not finish the upgrade in time")]
     Timeout,
-    /// The peer's head is longer than [`Config::max_head`](super::Config::max_head). A server answered 431.
+    /// The peer's head is longer than [`Config::max_head`](super::Config::max_head). If this end is the server, it has
+    /// answered 431.
     #[error("the head is longer than {limit} bytes")]
     HeadTooLarge {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The peer's head has more lines than [`Config::max_headers`](super::Config::max_headers). A server answered 431.
+    /// The peer's head has more header lines than [`Config::max_headers`](super::Config::max_headers). If this end is
+    /// the server, it has answered 431.
     #[error("the head has more than {limit} header lines")]
     TooManyHeaders {
         /// The limit.
         limit: usize,
     },
-    /// The peer's head is not HTTP/1.1. The text says what is wrong: the start line, the version, a header line, or not
-    /// exactly one `Host` in a request (RFC 9112 §3.2). A server answered 400. A client also accepts a refusal in
-    /// HTTP/1.0.
+    /// The peer's head is not HTTP/1.1. The text says what is wrong: the start line, the version, a header line, or, in
+    /// a request, that there is not exactly one `Host` (RFC 9112 §3.2). If this end is the server, it has answered 400.
+    /// A client also accepts a refusal in HTTP/1.0.
     #[error("malformed head: {0}")]
     MalformedHead(&'static str),
-    /// Client: the request, or the offers, cannot be sent. Nothing was sent. [`connect`](super::connect) and
-    /// [`connect_with_fallback`](super::connect_with_fallback) say what they need. The text says what is missing or
-    /// wrong.
+    /// Client: the caller's request or its list of protocols cannot be sent, and nothing was sent. The text says what
+    /// is missing or wrong. The docs of [`connect`](super::connect) and
+    /// [`connect_with_fallback`](super::connect_with_fallback) say what they need.
     #[error("the request cannot be sent: {0}")]
     InvalidRequest(String),
-    /// The response is a 1xx, which [`Pending::respond`](super::Pending::respond) cannot send. Nothing was sent.
-    #[error("{0} cannot be the answer to an upgrade request")]
+    /// Server: the caller's response is a 1xx, which [`Pending::respond`](super::Pending::respond) cannot send. Nothing
+    /// was sent.
+    #[error("a response with the status {0} cannot be the final answer to a request")]
     InvalidResponse(StatusCode),
     /// Client: the server refused the upgrade. The error's text is what the server says, as kubectl shows it: `message`
     /// or `error` of a JSON object, or else the body as text. If the body is empty, it is the status line.
@@ -62,30 +65,34 @@ pub enum UpgradeError {
         /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not arrive whole.
         truncated: bool,
     },
-    /// Client: the server answered with a redirect. An upgrade follows no redirect, because that would send the
+    /// Client: the server answered with a redirect. This crate follows no redirect, because that would send the
     /// credentials elsewhere (CVE-2020-8559).
-    #[error("redirect not allowed for an upgrade: {status} to {}", location.as_deref().unwrap_or("nowhere"))]
+    #[error(
+        "the server redirects the upgrade, and redirects are not followed: {status} to {}",
+        location.as_deref().unwrap_or("nowhere")
+    )]
     Redirected {
         /// The status code, a 3xx.
         status: StatusCode,
         /// The `Location`, as the server wrote it.
         location: Option<String>,
     },
-    /// Client: the server answered 101, but its answer does not switch to the requested protocol. The text says why: the
-    /// version is not HTTP/1.1 (RFC 9110 §7.8), `Connection` or `Upgrade` is not right, the 101 announces a body (RFC
-    /// 9112 §6), `Sec-WebSocket-Accept` is not the answer to the key, or there is an extension that was not offered.
-    #[error("the server answered 101 but did not switch: {0}")]
+    /// Client: the server answered 101, but its answer does not switch to the requested protocol. The text says why:
+    /// the version is not HTTP/1.1 (RFC 9110 §7.8), `Connection` or `Upgrade` does not name the upgrade to the
+    /// transport, the 101 announces a body (RFC 9112 §6), `Sec-WebSocket-Accept` is not the answer to the key, or the
+    /// server chose an extension, although none was offered.
+    #[error("the server answered 101, but did not switch to the requested protocol: {0}")]
     NotSwitched(&'static str),
-    /// Client: the server chose a protocol that was not offered. Over SPDY, a server that names no protocol has chosen
-    /// `channel.k8s.io`.
-    #[error("the server chose the protocol {name:?}, which was not offered")]
+    /// Client: the server chose a protocol that the client had not offered. Over SPDY, a server that names no protocol
+    /// has chosen `channel.k8s.io`.
+    #[error("the server chose the protocol {name:?}, which the client had not offered")]
     ProtocolNotOffered {
         /// The name of the chosen protocol.
         name: String,
     },
     /// Client: the server refused WebSocket, and then SPDY failed, or the connection for it could not be made.
     /// [`connect_with_fallback`](super::connect_with_fallback) returns this.
-    #[error("{spdy} (WebSocket was refused before: {websocket})")]
+    #[error("{spdy} (over SPDY; before that, the server refused WebSocket: {websocket})")]
     #[non_exhaustive]
     Fallback {
         /// Why the server refused WebSocket.
@@ -96,7 +103,7 @@ pub enum UpgradeError {
     },
     /// Proxy: the backend failed, or the request for it is not valid. Every other error of
     /// [`Pending::pass_on`](super::Pending::pass_on) is about the client.
-    #[error("the backend: {0}")]
+    #[error("the upgrade at the backend failed: {0}")]
     Backend(#[source] Box<Self>),
     /// Server: the request is not a valid WebSocket handshake (RFC 6455).
     #[error("unable to upgrade: {reason}")]
@@ -116,16 +123,17 @@ pub enum UpgradeError {
         origin: String,
     },
     /// Server: the bearer token among the subprotocols is not valid. The text says why: there are several tokens, the
-    /// token is not base64url without padding, or not UTF-8, or empty, or no other subprotocol is offered. A server has
-    /// to name a subprotocol in its answer, and must not name the token. Kubernetes refuses such a request, too. The
-    /// request was answered 401.
+    /// token is not base64url without padding, or not UTF-8, or empty, or the client offers no other subprotocol. (A
+    /// server names one of the offered subprotocols in its answer, and must not repeat the token there.) Kubernetes
+    /// refuses such requests, too. The request was answered 401.
     #[error("unable to upgrade: {0}")]
     BearerToken(&'static str),
     /// Server: a request for legacy port-forward names no port. It was answered 400.
     #[error("query parameter \"port\" is required")]
     NoPort,
-    /// Server: a port of a request for port-forward is not a number from 1 to 65535. A request for legacy
-    /// port-forward was answered 400. [`asked_ports`](super::asked_ports), which answers nothing, returns this, too.
+    /// Server: a port of a request for port-forward is not a number from 1 to 65535. A request for legacy port-forward
+    /// was answered 400. This is also the error of [`asked_ports`](super::asked_ports), which only reads a query, and
+    /// answers nothing.
     #[error("unable to parse {port:?} as a port")]
     InvalidPort {
         /// What the request has in place of a port.
@@ -143,8 +151,8 @@ pub enum UpgradeError {
     /// Server: the request asks for no upgrade, or only to transports that are not supported. It was answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
-    /// Server: the upgrade request has a body, which could be taken as the first bytes of SPDY. The request was
-    /// answered 400.
+    /// Server: the upgrade request has a body. A body is not allowed, because a proxy could pass it on as the first
+    /// bytes of SPDY. The request was answered 400.
     #[error("unable to upgrade: the request has a body")]
     BodyNotAllowed,
     /// Server: the request names no protocol. It was answered 400.

@@ -15,8 +15,9 @@ use super::error::UpgradeError;
 use super::upgraded::Upgraded;
 use crate::protocol::{Protocol, Transport};
 
-/// Offers the protocols of `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second
-/// connection. `dial` makes each connection. The request's own method does not matter.
+/// Tries WebSocket first, and SPDY if the server refuses WebSocket, as kubectl does: offers the protocols of
+/// `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second connection. `dial` makes
+/// each connection. The method of `request` does not matter.
 ///
 /// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any
 /// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
@@ -26,7 +27,7 @@ use crate::protocol::{Protocol, Transport};
 /// # Errors
 /// [`UpgradeError::Fallback`] if the server refused WebSocket and then SPDY failed. It has both reasons.
 ///
-/// With every other error WebSocket failed without a refusal, and SPDY was not tried. If `dial` failed, the error is
+/// After every other error WebSocket failed without a refusal, and SPDY was not tried. If `dial` failed, the error is
 /// [`UpgradeError::Io`]. If a list is empty or has a protocol of the other transport, it is
 /// [`UpgradeError::InvalidRequest`], and nothing was sent.
 ///
@@ -47,7 +48,7 @@ where
     for (transport, offers) in [(Transport::WebSocket, websocket), (Transport::Spdy, spdy)] {
         if offers.is_empty() || offers.iter().any(|offer| offer.transport() != transport) {
             return Err(invalid(format!(
-                "the list of offers over {transport} is empty or has one of another transport"
+                "the list of protocols over {transport} is empty or has a protocol of another transport"
             )));
         }
     }

@@ -105,7 +105,7 @@ fn a_fault_is_told_once_and_nothing_behind_it() {
     let told = told(Protocol::SpdyExec(Version::V4), &[], &said, &[]);
     assert_eq!(
         told.faults(),
-        [(Side::Client, "malformed SPDY frame: version 4 is not SPDY/3.1's version 3".to_owned())]
+        [(Side::Client, "the peer sent a malformed SPDY frame: version 4 is not SPDY/3.1's version 3".to_owned())]
     );
     assert_eq!(told.data(Side::Client, &Name::Stdin).len(), 3000);
     assert_eq!(told.data(Side::Server, &Name::Stdout).len(), 3000, "the other side goes on");
@@ -129,27 +129,35 @@ fn a_stream_of_one_direction_has_an_end_of_that_direction_alone() {
 fn websockets_that_break_a_rule_are_faults() {
     let v5 = Protocol::WebSocketExec(Subprotocol::V5);
     for (side, bytes, error) in [
-        (Side::Client, frame(0x82, b"\0a", false), "malformed WebSocket frame: a client's frame that is not masked"),
-        (Side::Server, frame(0x82, b"\x01a", true), "malformed WebSocket frame: a server's frame that is masked"),
+        (
+            Side::Client,
+            frame(0x82, b"\0a", false),
+            "the peer sent a malformed WebSocket frame: a client's frame that is not masked",
+        ),
+        (
+            Side::Server,
+            frame(0x82, b"\x01a", true),
+            "the peer sent a malformed WebSocket frame: a server's frame that is masked",
+        ),
         (
             Side::Server,
             frame(0x81, b"\x01a", false),
-            "malformed WebSocket frame: a text message in a subprotocol of binary messages",
+            "the peer sent a malformed WebSocket frame: a text message in a subprotocol of binary messages",
         ),
         (
             Side::Client,
             frame(0x82, b"\xff\0\0", true),
-            "malformed channel message: a CLOSE that does not name exactly one channel",
+            "the peer sent a malformed channel message: a CLOSE that does not name exactly one channel",
         ),
         (
             Side::Client,
             vec![0x82, 0xff, 0, 0, 0, 0, 0x10, 0, 0, 0, 1, 2, 3, 4],
-            "malformed WebSocket frame: a message of more than 33554432 bytes",
+            "the peer sent a malformed WebSocket frame: a message of more than 33554432 bytes",
         ),
         (
             Side::Server,
             [frame(BINARY, b"\x01a", false), frame(0, b"", false).repeat(1024)].concat(),
-            "malformed WebSocket frame: a message of more than 1024 fragments",
+            "the peer sent a malformed WebSocket frame: a message of more than 1024 fragments",
         ),
     ] {
         let bytes = [frame(0x80 | BINARY, b"\x04", side == Side::Client), bytes].concat();
@@ -160,7 +168,10 @@ fn websockets_that_break_a_rule_are_faults() {
     let told = told(channels, &[80], &[(Side::Server, frame(0x82, &[0, 81, 0], false).into())], &[]);
     assert_eq!(
         told.faults(),
-        [(Side::Server, "malformed channel message: a channel for port 80 begins with port 81".to_owned())]
+        [(
+            Side::Server,
+            "the peer sent a malformed channel message: a channel for port 80 begins with port 81".to_owned()
+        )]
     );
 }
 

@@ -22,11 +22,11 @@ const MOST: usize = 7 * 1024 * 1024;
 pub(crate) enum Error {
     #[error("exec: {0:?}: {1}")]
     Start(String, #[source] io::Error),
-    #[error("command {0:?} timed out after {1:?}")]
+    #[error("the command {:?} timed out after {} s", .0.join(" "), .1.as_secs_f64())]
     Timeout(Vec<String>, Duration),
-    #[error("command {0:?} wrote more than {MOST} bytes")]
+    #[error("the command {:?} wrote more than {} bytes to one output", .0.join(" "), MOST)]
     TooLong(Vec<String>),
-    #[error("command {0:?}: {1}")]
+    #[error("the command {:?} cannot be followed to its end: {}", .0.join(" "), .1)]
     Io(Vec<String>, #[source] io::Error),
 }
 

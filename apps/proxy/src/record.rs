@@ -310,7 +310,8 @@ mod tests {
         let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.contains("\"o\",\"hello\""), "{text}");
-        let why = "not followed: the client: malformed WebSocket frame: a client's frame that is not masked";
+        let why =
+            "not followed: the client: the peer sent a malformed WebSocket frame: a client's frame that is not masked";
         assert_eq!(markers(&text), [why, why]);
         assert!(text.ends_with(&format!("\"m\",\"{why}\"]\n")));
     }

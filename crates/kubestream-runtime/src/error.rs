@@ -15,31 +15,33 @@ use kubestream::{Initiator, exec, portforward};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The container's id is empty. gRPC's `InvalidArgument`.
+    /// The container's id is empty. As a gRPC status, this is `InvalidArgument`.
     #[error("missing required container_id")]
     NoContainer,
-    /// The sandbox's id is empty. gRPC's `InvalidArgument`.
+    /// The sandbox's id is empty. As a gRPC status, this is `InvalidArgument`.
     #[error("missing required pod_sandbox_id")]
     NoSandbox,
-    /// A terminal has one output, stdout. gRPC's `InvalidArgument`.
+    /// The streams have both `tty` and `stderr`, but a terminal has only one output: stdout. As a gRPC status, this is
+    /// `InvalidArgument`.
     #[error("tty and stderr cannot both be true")]
     TtyAndStderr,
-    /// No stream is asked for. gRPC's `InvalidArgument`.
+    /// The streams have none of stdin, stdout and stderr. As a gRPC status, this is `InvalidArgument`.
     #[error("one of stdin, stdout, or stderr must be set")]
     NoStreams,
-    /// [`RuntimeConfig::max_tokens`](crate::RuntimeConfig::max_tokens) URLs wait to be used. gRPC's
+    /// [`RuntimeConfig::max_tokens`](crate::RuntimeConfig::max_tokens) URLs wait to be used. As a gRPC status, this is
     /// `ResourceExhausted`.
     #[error("maximum number of in-flight requests exceeded")]
     TooMany,
     /// The server is stopping, by [`Server::drain`](crate::Server::drain) or [`Server::stop`](crate::Server::stop). It
-    /// makes no URLs, and ends or does not serve the connection. gRPC's `Unavailable`.
+    /// makes no URLs and serves no new connections. `stop` also ends the connections that are being served, with this
+    /// error. As a gRPC status, this is `Unavailable`.
     #[error("the streaming server is stopping")]
     Stopping,
-    /// The operating system returned no random bytes for a token. gRPC's `Internal`.
+    /// The operating system returned no random bytes for a token. As a gRPC status, this is `Internal`.
     #[error("no random bytes for a token: {0}")]
     NoRandomness(#[source] std::io::Error),
     /// The token in a connection's request is unknown, used or expired. The request was answered with 404.
-    #[error("the token does not exist, was used, or has expired")]
+    #[error("the token in the URL of the request does not exist, was used, or has expired")]
     NoSuchToken,
     /// The handshake of a connection failed.
     #[error(transparent)]

@@ -7,7 +7,7 @@ use kubestream::{Initiator, exec, portforward};
 
 use kubestream::tap::Side;
 
-/// Why two sides were not joined, or did not end in an orderly way.
+/// Why a client and a backend were not connected, or which of the two failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TranslateError {
@@ -31,8 +31,8 @@ pub enum TranslateError {
         /// What the backend speaks.
         backend: Option<Protocol>,
     },
-    /// A side of an exec or attach session failed, or the client has gone away. The other side was told.
-    #[error("the {side}: {error}")]
+    /// The exec or attach session with one side failed, or the client has gone away. The other side was told.
+    #[error("the session with the {side} failed: {error}")]
     Exec {
         /// The side that failed.
         side: Side,
@@ -40,8 +40,8 @@ pub enum TranslateError {
         #[source]
         error: exec::Error,
     },
-    /// A side of a port-forward failed. The other side was told.
-    #[error("the {side}: {error}")]
+    /// The port-forward with one side failed. The other side was told.
+    #[error("the port-forward with the {side} failed: {error}")]
     PortForward {
         /// The side that failed.
         side: Side,
@@ -62,7 +62,7 @@ impl TranslateError {
         }
     }
 
-    /// The side that failed. `None` if the two were not joined.
+    /// The side that failed. `None` if the two were not connected, because of their protocols.
     #[must_use]
     pub fn side(&self) -> Option<Side> {
         match self {
@@ -85,7 +85,7 @@ impl TranslateError {
 
 /// A protocol for people. Exec and legacy port-forward share names on the wire, and one of these is empty.
 fn named(protocol: Option<Protocol>) -> String {
-    let Some(protocol) = protocol else { return "no protocol that is known".to_owned() };
+    let Some(protocol) = protocol else { return "no known protocol".to_owned() };
     let purpose = if protocol.is_port_forward() { "port-forward" } else { "exec" };
     match protocol.transport() {
         transport if protocol.name().is_empty() => format!("{purpose} over {transport}"),
