@@ -1,8 +1,8 @@
 //! The client's side of a session: makes the streams, reads the outputs, and learns how the command ended.
 //!
-//! Decides the order in which a session ends. Bytes that reach a Go server while it ends the session can destroy the
-//! tail of its output. So once the status has arrived, the client writes nothing more, except a PING to a silent
-//! server.
+//! This file decides the order in which a session ends. Bytes that reach a Go server while it ends the session can
+//! destroy the tail of its output. So once the status has arrived, the client writes nothing more, except a PING to a
+//! silent server.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -22,7 +22,7 @@ use crate::status::{ExitStatus, StatusReader, TerminalSize};
 use crate::wire::spdy::RstStatus;
 
 impl Multiplexer {
-    /// Makes the streams of a session with the default [`Options`]: see [`exec_with`](Self::exec_with).
+    /// Opens the streams of a session with the default [`Options`]: see [`exec_with`](Self::exec_with).
     ///
     /// # Errors
     /// The same as [`exec_with`](Self::exec_with).
@@ -33,16 +33,21 @@ impl Multiplexer {
         self.exec_with(want, Options::default()).await
     }
 
-    /// Makes the streams of a session, all at once and in client-go's order, and waits until the server has answered
-    /// each of them. `want` must name the streams that the request asked for. Exec and attach work the same.
+    /// Opens the streams of a session in client-go's order, without waiting between them, and then waits until the
+    /// server has accepted each of them. `want` must name the streams that the request asked for. Exec and attach work
+    /// the same.
+    ///
+    /// Over WebSocket the streams exist from the start, and this only takes them.
     ///
     /// # Errors
     /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::Refused`] if the server refuses a
-    /// stream, [`Error::CreationTimeout`] after [`Options::creation_timeout`], or [`Error::Connection`].
+    /// stream, [`Error::CreationTimeout`] after [`Options::creation_timeout`], or [`Error::Connection`] if the
+    /// connection fails. Over WebSocket a second session on the same connection is [`Error::Connection`] with
+    /// [`ConnectionError::NoChannel`].
     ///
     /// # Cancel safety
-    /// If dropped before completion, the streams made so far are reset, and the connection cannot be used for a session
-    /// any more.
+    /// If dropped before completion, the streams that were opened are reset, and the connection cannot be used for a
+    /// session any more.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
         let (protocol, version) = exec_protocol(self)?;
         let mut streams = Vec::new();
@@ -85,27 +90,27 @@ impl Multiplexer {
 
 /// A remote process, shaped after [`std::process::Child`].
 ///
-/// Take the streams out of it, use them in any task, and [`wait`](Self::wait) for the end. When this handle and the
-/// streams taken from it are dropped, and no other handle of the connection is left, the connection ends. Most servers
-/// then kill the process.
+/// Take the streams out of it, use them in any task, and [`wait`](Self::wait) for the end. The connection ends when its
+/// last handle is dropped: this `Exec`, the streams that you took from it, and each clone of the [`Multiplexer`]. Most
+/// servers then kill the process.
 #[derive(Debug)]
 pub struct Exec {
-    /// What the process reads. Shutting it down or dropping it ends the process's stdin after all written bytes, if the
-    /// protocol has an end of stdin ([`can_end_stdin`](Self::can_end_stdin)).
+    /// What the process reads. Present with [`Streams::stdin`]. Shutting it down or dropping it ends the process's
+    /// stdin after all written bytes, if the protocol has an end of stdin ([`can_end_stdin`](Self::can_end_stdin)).
     ///
     /// Over WebSocket before v5 the protocol has no end of stdin, and the process would wait for the end for ever. So
     /// there `shutdown` fails with [`StreamError::NoHalfClose`], of kind
     /// [`Unsupported`](std::io::ErrorKind::Unsupported), while the command runs. stdin stays open, so you can still end
     /// the command in its own way, with `exit` for a shell. If the command does not need the end of stdin, call
-    /// [`finish`](SendHalf::finish) or drop stdin, or make `shutdown` succeed with
+    /// [`finish`](SendHalf::finish) or drop stdin: neither reports an error. Or make `shutdown` succeed with
     /// [`pretend_half_close`](SendHalf::pretend_half_close).
     ///
-    /// If the input was cut off, [`reset`](SendHalf::reset) stdin with [`RstStatus::INTERNAL_ERROR`], so that the
-    /// process does not take the part that it has read for the whole input.
+    /// If your input was cut off, [`reset`](SendHalf::reset) stdin with [`RstStatus::INTERNAL_ERROR`]. After an
+    /// ordinary end, the process would believe that it has read the whole input.
     pub stdin: Option<SendHalf>,
-    /// What the process writes to stdout or to its terminal.
+    /// What the process writes to stdout or to its terminal. Present with [`Streams::stdout`].
     pub stdout: Option<Reader>,
-    /// What the process writes to stderr.
+    /// What the process writes to stderr. Present with [`Streams::stderr`], but not with [`Streams::tty`].
     pub stderr: Option<Reader>,
     /// Sets the size of the terminal. Present with [`Streams::tty`]: over SPDY from v3 on, over WebSocket in every
     /// version.
@@ -213,15 +218,16 @@ impl Exec {
 
     /// Waits until the command has ended, and returns how it ended.
     ///
-    /// First, stdin is finished if it was not taken, and outputs that were not taken are discarded, so that they cannot
-    /// block the command. If this returns `Ok`, every output that was taken and kept has arrived whole, and can still
-    /// be read. Read or drop the outputs that you took. If the unread bytes of an output exceed the receive budget, the
-    /// status is not read either.
+    /// First, this drops the streams that you have not taken. So stdin ends, if the protocol has an end of stdin, and
+    /// an output cannot block the command. Read or drop the outputs that you have taken: if the unread bytes of an
+    /// output exceed the receive budget ([`Config::receive_budget`](crate::mux::Config::receive_budget)), the status is
+    /// not read either. If this returns `Ok`, every output that you took and did not drop has arrived whole, and can
+    /// still be read.
     ///
-    /// While the server answers, this waits, however long the command takes. [`Options`] says when the client sends the
-    /// server a PING.
+    /// There is no time limit on a command: as long as the server answers, this waits. [`Options`] has the limits on
+    /// the silence of a server, and says when the client sends it a PING.
     ///
-    /// If the whole status has arrived, the result depends on how those outputs ended that were taken and kept:
+    /// If the whole status has arrived, the result depends on how the outputs ended that you took and did not drop:
     ///
     /// | how those outputs ended | result |
     /// |---|---|
@@ -235,9 +241,9 @@ impl Exec {
     /// | how the error stream ended | v1 | v2 and v3 | v4 and v5 |
     /// |---|---|---|---|
     /// | empty, by FIN or RST_STREAM with CANCEL | success | success | [`Error::MissingStatus`] |
-    /// | empty, over SPDY, with only the server's GOAWAY | success if there are outputs and all have ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
+    /// | empty, over SPDY, by nothing but the server's GOAWAY for the whole connection | success if there are outputs and all have ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
     /// | after a text, in one of these ways, or by a WebSocket Close with any code | the text is the status | the text is the status | [`Error::BadStatus`] |
-    /// | not at all: the outputs have ended, the server may have unread stdin and was silent for [`Options::status_timeout`] | as if it had ended | [`Error::StatusTimeout`] | [`Error::StatusTimeout`], or [`Error::BadStatus`] after a part of a status |
+    /// | not at all: all outputs have ended, the server may have unread stdin, and it was silent for [`Options::status_timeout`] | as if it had ended by FIN | [`Error::StatusTimeout`] | [`Error::StatusTimeout`], or [`Error::BadStatus`] after a part of a status |
     /// | empty or within a status, by RST_STREAM with another status | ignored: v1's servers reset it | [`Error::Stream`] | [`Error::Stream`] |
     /// | empty or within a status, when the connection was lost or failed | [`Error::Connection`] | [`Error::Connection`] | [`Error::Connection`] |
     ///
@@ -246,8 +252,8 @@ impl Exec {
     /// longer than [`MAX_STATUS_LEN`](crate::status::MAX_STATUS_LEN).
     ///
     /// # Cancel safety
-    /// If dropped before completion, nothing of the status is lost, and `wait` can be called again. Streams that were
-    /// not taken before the first call stay finished or discarded.
+    /// If dropped before completion, nothing of the status is lost, and `wait` can be called again. But the first call
+    /// has dropped the streams that you had not taken by then.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
         for (name, untaken) in [("stdout", self.stdout.take()), ("stderr", self.stderr.take())] {
@@ -292,13 +298,14 @@ impl Exec {
         }
     }
 
-    /// Waits for the end and collects up to `limit` bytes of each output. `Ok` means that both outputs are whole.
+    /// Waits until the command has ended, and collects up to `limit` bytes of each output. `Ok` means that both outputs
+    /// are whole.
     ///
     /// # Errors
     /// The same as [`wait`](Self::wait), and [`Error::OutputTooLong`] if an output has more than `limit` bytes.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the session is dropped.
+    /// If dropped before completion, the session is dropped, with the output that was collected.
     pub async fn wait_with_output(mut self, limit: usize) -> Result<Output, Error> {
         // They are kept until `wait` has judged the end, because a dropped output is not missed.
         let (mut stdout, mut stderr) = (self.stdout.take(), self.stderr.take());
@@ -443,15 +450,15 @@ impl Asking {
     }
 }
 
-/// How a command ended and what it wrote, shaped after [`std::process::Output`].
+/// How a command ended and what it wrote to its outputs, shaped after [`std::process::Output`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Output {
     /// How the command ended.
     pub status: ExitStatus,
-    /// All that it wrote to stdout.
+    /// All that it wrote to stdout. Empty if stdout was not asked for, or was taken before.
     pub stdout: Bytes,
-    /// All that it wrote to stderr.
+    /// All that it wrote to stderr. Empty if stderr was not asked for, or was taken before.
     pub stderr: Bytes,
 }
 
@@ -460,7 +467,7 @@ pub struct Output {
 pub struct Resizer(SendHalf);
 
 impl Resizer {
-    /// Sends a size.
+    /// Sends the new size. Waits while the send buffer is full, as [`SendHalf::send`] does.
     ///
     /// # Errors
     /// [`StreamError::SessionEnded`] once the command has ended, or the error that the stream or the connection ended

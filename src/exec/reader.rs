@@ -14,7 +14,7 @@ use crate::session::{ConnectionError, Role, StreamError};
 use crate::wire::spdy::RstStatus;
 
 /// What one end of a session reads: at a client an output of the remote process, and at a server what the client sends
-/// to the process's stdin.
+/// to the process's stdin. Read it as an [`AsyncRead`], or without a copy by [`data`](Self::data).
 ///
 /// After it is dropped, bytes that still arrive are discarded, so that the peer is not blocked.
 #[derive(Debug)]
@@ -40,8 +40,9 @@ impl Reader {
     /// 1001 or without a code.
     ///
     /// # Errors
-    /// After all bytes that had arrived: [`StreamError::Reset`] with another status, or the error that the connection
-    /// ended with. Then the output or stdin may not be whole.
+    /// [`StreamError::Reset`] if the peer reset the stream with another status than CANCEL, or the error that the
+    /// stream or the connection failed with. All bytes that had arrived are returned first. After an error the output
+    /// or stdin may not be whole.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes are lost.

@@ -8,11 +8,11 @@ use form_urlencoded::Serializer;
 use super::error::Error;
 use super::streams::Streams;
 
-/// The contents of an exec or attach request.
+/// What an exec or attach request asks for: the contents of its query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExecRequest {
-    /// The command and its arguments, one each. Empty for attach.
+    /// The command and its arguments, one string each. Empty for attach.
     pub command: Vec<String>,
     /// The container, if the request names one. A request to a kubelet names it in the path, not in the query.
     pub container: Option<String>,
@@ -38,7 +38,8 @@ impl ExecRequest {
     /// repeated, its first value counts, as in Go's servers. `tty` turns stderr off.
     ///
     /// # Errors
-    /// [`Error::NoStreams`]: the client is at fault. A kubelet answers such a request with 400 and the same text.
+    /// [`Error::NoStreams`] if the query asks for none of stdin, stdout and stderr. The client is at fault: a kubelet
+    /// answers such a request with 400 and the text of this error.
     pub fn from_query(query: &str) -> Result<Self, Error> {
         let mut request = Self::default();
         let (mut stdin, mut stdout, mut stderr, mut tty) = (None, None, None, None);
@@ -71,7 +72,8 @@ impl ExecRequest {
         if stdin || stdout || request.streams.stderr { Ok(request) } else { Err(Error::NoStreams) }
     }
 
-    /// The query for a kube-apiserver, as kubectl writes it.
+    /// The query for a kube-apiserver, as kubectl writes it: `command=ls&container=main&stdout=true`. It does not begin
+    /// with `?`.
     #[must_use]
     pub fn to_query(&self) -> String {
         let mut query = Serializer::new(String::new());
@@ -90,7 +92,8 @@ impl ExecRequest {
         query.finish()
     }
 
-    /// The query for a kubelet, as the API server writes it. It does not name the container, because the path does.
+    /// The query for a kubelet, as the API server writes it: `command=ls&output=1`. It does not begin with `?`. It does
+    /// not name the container, because the path does.
     #[must_use]
     pub fn to_kubelet_query(&self) -> String {
         let mut query = Serializer::new(String::new());

@@ -1,7 +1,7 @@
-//! The server's side of a session: takes the streams, gives them to the caller's process, and sends how it ended.
+//! The server's side of a session: accepts the streams, gives them to the caller's process, and sends how it ended.
 //!
-//! Decides which streams are taken and which are refused, and sends the status after all output. It does not run the
-//! process.
+//! This file decides which streams are accepted and which are refused, and sends the status after all output. It does
+//! not run the process.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -18,7 +18,7 @@ use crate::session::{ConnectionError, Role, StreamError};
 use crate::status::{ExitStatus, ResizeDecoder, Status, TerminalSize};
 
 impl Multiplexer {
-    /// Takes the streams of a session with the default [`Options`]: see [`accept_exec_with`](Self::accept_exec_with).
+    /// Accepts the streams of a session with the default [`Options`]: see [`accept_exec_with`](Self::accept_exec_with).
     ///
     /// # Errors
     /// The same as [`accept_exec_with`](Self::accept_exec_with).
@@ -29,18 +29,20 @@ impl Multiplexer {
         self.accept_exec_with(want, Options::default()).await
     }
 
-    /// Takes the streams of a session, in any order, until all that `want` names have come.
+    /// Accepts the streams of a session, in any order, until the client has opened all that `want` names. `want` must
+    /// name the streams that the request asked for: [`ExecRequest`](super::ExecRequest) reads them from its query.
     ///
-    /// A stream is refused if its type is unknown, not in `want`, or taken already. After the last wanted stream every
-    /// further stream is refused. If a stream is missing after [`Options::creation_timeout`], the connection is closed.
+    /// A stream is refused if its type is unknown, not in `want`, or was accepted already. After the last wanted stream
+    /// every further stream is refused. If a stream is missing after [`Options::creation_timeout`], the connection is
+    /// closed.
     ///
     /// # Errors
-    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::CreationTimeout`], or
-    /// [`Error::Connection`] if the client goes away.
+    /// [`Error::NotExec`] if the connection negotiated another protocol, [`Error::CreationTimeout`] if a stream is
+    /// missing, or [`Error::Connection`] if the client goes away.
     ///
     /// # Cancel safety
     /// If dropped before completion, the client is sent a failure, as if an [`ExecServer`] had been dropped without
-    /// [`exit`](ExecServer::exit). If no stream was taken before that, this can be called again.
+    /// [`exit`](ExecServer::exit). If no stream had been accepted by then, this can be called again.
     pub async fn accept_exec_with(&self, want: Streams, options: Options) -> Result<ExecServer, Error> {
         let (protocol, version) = exec_protocol(self)?;
         // Before v4 an empty error stream is success. A session that ends before `exit` is not a success: over
@@ -76,7 +78,7 @@ impl Multiplexer {
 /// A session at the server: the other ends of a process's stdin and outputs.
 ///
 /// Take the streams out of it and connect them to the process. When the process ends, call [`exit`](Self::exit). Until
-/// then poll [`client_gone`](Self::client_gone), and kill the process when that is ready.
+/// then poll the future of [`client_gone`](Self::client_gone), and kill the process when it is ready.
 ///
 /// If it is dropped without [`exit`](Self::exit), by an early return, a panic or a dropped future, it sends the client
 /// a failure: a `Status` from v4 on, and a text before v4. kubectl prints `Internal error occurred: the server let the
@@ -84,14 +86,17 @@ impl Multiplexer {
 /// success. The driver sends it, so keep the driver running.
 #[derive(Debug)]
 pub struct ExecServer {
-    /// What the client sends to the process's stdin.
+    /// What the client sends to the process's stdin. Present with [`Streams::stdin`].
     pub stdin: Option<Reader>,
-    /// Takes what the process writes to stdout or to its terminal. Shutting it down or dropping it ends the output,
-    /// after all written bytes. A write fails with [`StreamError::Reset`] if the client does not want the output.
+    /// Takes what the process writes to stdout or to its terminal. Present with [`Streams::stdout`]. Shutting it down
+    /// or dropping it ends the output, after all written bytes. A write fails with [`StreamError::Reset`] if the client
+    /// has reset the output, because it does not want it.
     pub stdout: Option<SendHalf>,
-    /// Takes what the process writes to stderr, as `stdout` does.
+    /// Takes what the process writes to stderr, as `stdout` does. Present with [`Streams::stderr`], but not with
+    /// [`Streams::tty`].
     pub stderr: Option<SendHalf>,
-    /// The sizes of the client's terminal.
+    /// The sizes of the client's terminal. Present with [`Streams::tty`]: over SPDY from v3 on, over WebSocket in
+    /// every version.
     pub resize: Option<Resizes>,
     /// stdin, also after it was taken.
     typed: Option<Watch>,
@@ -148,17 +153,18 @@ impl ExecServer {
         self.ending.version
     }
 
-    /// Waits until two things are true: the connection has ended (the client closed it, or it failed), and all stdin
-    /// that had arrived has been read. Over WebSocket before v5 a client can end its stdin only by closing the
-    /// connection, so a closed connection alone does not mean that the client lost interest. This does not wait for
-    /// stdin that was never taken or was dropped, nor for a reader that takes nothing for
-    /// [`Config::linger`](crate::mux::Config::linger).
+    /// Waits until the connection has ended (the client closed it, or it failed), and all stdin that had arrived has
+    /// been read. The second condition is there because over WebSocket before v5 a client can end its stdin only by
+    /// closing the connection: a closed connection alone does not mean that the client lost interest.
+    ///
+    /// This does not wait for stdin if you have not taken it, or have dropped it. Nor does it wait longer if your
+    /// reader of stdin takes no bytes for [`Config::linger`](crate::mux::Config::linger).
     ///
     /// [`Reader::data`] of stdin tells how the connection ended: it returns `None` after the client's goodbye, and an
     /// error if the connection was lost.
     ///
-    /// While unread stdin fills the receive budget, the socket is not read. Then only a failed write shows that the
-    /// client is gone: a write of output, or of a PING, which is sent after
+    /// While unread stdin exceeds the receive budget, the socket is not read. Then only a failed write shows that the
+    /// client is gone. So meanwhile the server sends a PING after each
     /// [`Config::pause_probe_interval`](crate::mux::Config::pause_probe_interval).
     ///
     /// # Cancel safety
@@ -175,16 +181,15 @@ impl ExecServer {
         }
     }
 
-    /// Ends the session: waits until the driver has taken all output to write it, then sends the status, and ends the
-    /// connection in good order. Drop or shut down the outputs that you took, or this waits for ever. Outputs that were
-    /// not taken are ended by this call. Unread stdin does not matter.
+    /// Ends the session: waits until the driver has taken all output out of its queue to write it, then sends the
+    /// status, and ends the connection in good order. Drop or shut down the outputs that you have taken, or this waits
+    /// for ever. This call ends the outputs that you have not taken. Unread stdin does not matter.
     ///
     /// Let the driver run until it ends: it writes the bytes that are still queued, and waits for the client's end.
     ///
     /// # Errors
-    /// [`Error::Connection`] if the client went away before the driver had taken the status to write it, and
-    /// [`Error::Stream`] if the client reset the error stream before that. `Ok` does not mean that the client has
-    /// received the status.
+    /// [`Error::Connection`] if the client went away before the driver began to write the status, and [`Error::Stream`]
+    /// if the client reset the error stream before that. `Ok` does not mean that the client has received the status.
     ///
     /// # Cancel safety
     /// If dropped before completion, the client is sent a failure instead, unless the status was queued already.
@@ -262,9 +267,9 @@ pub struct Resizes {
 }
 
 impl Resizes {
-    /// Returns the latest size that has arrived since the last call. Older sizes are skipped. `None` is the end of the
-    /// stream. Anything that is not a size also ends the stream, after the last valid size. It does not end the
-    /// session. Go's servers do the same.
+    /// Waits for a size, and returns the latest one that has arrived since the last call. Older sizes are skipped.
+    /// `None` is the end of the stream. If the client sends something that is not a size, this returns the last valid
+    /// size and then `None`, and the session goes on. Go's servers do the same.
     ///
     /// # Cancel safety
     /// If dropped before completion, no size is lost.

@@ -16,7 +16,7 @@ pub struct Streams {
     pub stdin: bool,
     /// The client gets what the process writes to stdout.
     pub stdout: bool,
-    /// The client gets what the process writes to stderr. Not with `tty`, where stdout carries both.
+    /// The client gets what the process writes to stderr. With `tty` this is ignored, because stdout carries both.
     pub stderr: bool,
     /// The process runs on a terminal. The client sends the terminal's size: over SPDY from v3 on, over WebSocket in
     /// every version.

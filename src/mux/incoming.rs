@@ -9,7 +9,7 @@ use super::stream_ref::StreamRef;
 use crate::session::ConnectionError;
 use crate::wire::spdy::{Headers, RstStatus};
 
-/// A stream that the peer opened and that is not answered yet. If dropped, the stream is refused.
+/// A stream that the peer has opened and that this end has not answered yet. If it is dropped, the stream is refused.
 #[derive(Debug)]
 pub struct Incoming {
     stream: Arc<StreamRef>,
@@ -22,13 +22,13 @@ impl Incoming {
         Self { stream, headers, answered: false }
     }
 
-    /// The headers of the SYN_STREAM.
+    /// The headers of the SYN_STREAM. Over WebSocket channels, the headers that the stream would have over SPDY.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// The stream's id on the wire.
+    /// The stream's id on the wire. For WebSocket channels, see [`Stats::stalled_by`](super::Stats::stalled_by).
     #[must_use]
     pub fn id(&self) -> u32 {
         self.stream.id()
@@ -46,7 +46,7 @@ impl Incoming {
     /// Accepts the stream, with headers in the SYN_REPLY.
     ///
     /// # Errors
-    /// [`ConnectionError::InvalidHeader`]. The stream is then refused.
+    /// [`ConnectionError::InvalidHeader`] if the headers cannot be sent. The stream is then refused.
     pub fn reply_with(mut self, headers: Headers) -> Result<Stream, ConnectionError> {
         self.stream.reply(headers)?;
         self.answered = true;
@@ -58,7 +58,8 @@ impl Incoming {
         self.reject(RstStatus::REFUSED_STREAM);
     }
 
-    /// Resets the stream. Kubernetes' servers use [`RstStatus::CANCEL`] for a stream that they do not want.
+    /// Resets the stream with a status of your choice. Kubernetes' servers use [`RstStatus::CANCEL`] for a stream that
+    /// they do not want.
     pub fn reject(mut self, status: RstStatus) {
         self.answered = true;
         self.stream.reset(status);

@@ -1,7 +1,8 @@
 //! Many streams over one connection: handles that can be cloned, and a driver that does the IO.
 //!
-//! This module owns the handles and the IO. It must not decide what the protocol allows, which is `session`'s job, and
-//! it never spawns a task.
+//! [`Multiplexer`] is a handle of a connection: it opens and accepts [`Stream`]s. [`Driver`] is the future that does
+//! all IO of the connection and keeps its timers. Without it nothing is sent or received: spawn it, or poll it
+//! yourself. This module never spawns a task. [`Config`] has the settings.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -37,14 +38,14 @@
 //! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
 //! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
 //!
-//! A peer may still be reading if this end has sent it more than 64 KiB since the peer was last known to have received
-//! everything. Then the peer may be silent for [`Config::flush_timeout`] instead of [`Config::linger`]. If a peer
-//! accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
+//! A silent peer may still be reading, if this end has sent it more than 64 KiB since it last knew that the peer had
+//! received everything. Then the limit on the silence is [`Config::flush_timeout`] instead of [`Config::linger`]. If a
+//! peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
 //!
 //! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been
-//! silent for the time above. nginx, HAProxy and every kube-apiserver know no half-close. If the server ended its
-//! direction first, they would close both directions at once. Then the client's next bytes would cause a reset, and the
-//! reset would destroy the tail of the output.
+//! silent for the time above. Hops such as nginx, HAProxy and every kube-apiserver know no half-close. If the server
+//! ended its direction first, they would close both directions at once. Then the client's next bytes would cause a
+//! reset, and the reset would destroy the tail of the output.
 //!
 //! A *goodbye* is GOAWAY with status OK, or Close 1000. A server also accepts Close 1001 and Close without a code.
 //!
@@ -55,12 +56,12 @@
 //! |---|---|---|
 //! | It sent GOAWAY with status OK, or, to a client, Close 1000. | It ended or failed after that. | [`ConnectionError::Closed`](crate::ConnectionError::Closed) |
 //! | It sent GOAWAY with another status. | It ended after that. | [`ConnectionError::GoneAway`](crate::ConnectionError::GoneAway) |
-//! | It sent another Close. | It ended or failed after that. | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
+//! | It sent any other Close. To a server, that is every Close. | It ended or failed after that. | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
 //! | It sent neither. | It ended, or TLS ended without close_notify. | [`ConnectionError::Lost`](crate::ConnectionError::Lost) |
 //! | It sent neither. | It was reset, or the IO failed. | [`ConnectionError::Io`](crate::ConnectionError::Io) |
-//! | It answered no PING. | This end gave it up. | [`ConnectionError::KeepaliveTimeout`](crate::ConnectionError::KeepaliveTimeout) |
-//! | It exchanged nothing with this end. | This end gave it up. | [`ConnectionError::IdleTimeout`](crate::ConnectionError::IdleTimeout) |
-//! | It accepted nothing while this end was closing. | This end gave it up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
+//! | It was silent and answered no PING. | This end gave the peer up. | [`ConnectionError::KeepaliveTimeout`](crate::ConnectionError::KeepaliveTimeout) |
+//! | It sent nothing, and this end sent nothing either. | This end gave the peer up. | [`ConnectionError::IdleTimeout`](crate::ConnectionError::IdleTimeout) |
+//! | It accepted nothing while this end was closing. | This end gave the peer up. | [`ConnectionError::FlushTimeout`](crate::ConnectionError::FlushTimeout) |
 //!
 //! What a session reports in these cases is in the docs of [`Exec::wait`](crate::exec::Exec::wait) for a client, and of
 //! [`Reader::data`](crate::exec::Reader::data) for a server. For a server the client's goodbye ends stdin, and a lost
@@ -68,26 +69,27 @@
 //!
 //! # How a dead peer is found
 //!
-//! Both ends send a PING after [`Config::keepalive_interval`] (10 s) of silence, and then one after each further
-//! interval. This also keeps hops open. The connection fails after [`Config::keepalive_timeout`] (60 s) of silence if
-//! three PINGs in a row are unanswered as well. Only PINGs that a live peer would have answered count:
+//! Each end sends a PING after [`Config::keepalive_interval`] (10 s) of silence, and then one after each further
+//! interval. The PINGs also keep hops from closing an idle connection. The connection fails after
+//! [`Config::keepalive_timeout`] (60 s) of silence, if three PINGs in a row are unanswered as well. A PING counts as
+//! unanswered only if a live peer would surely have answered it. So it depends on the peer:
 //!
-//! | peer | when silence counts as death | what finds a dead peer otherwise |
+//! | peer | when a silent peer counts as dead | what finds a dead peer otherwise |
 //! |---|---|---|
 //! | SPDY or tunnel, with flow control: this crate, netty | after 60 s | – |
 //! | SPDY or tunnel, without flow control: Go | after 60 s, if the peer is known to have read all our DATA: we have sent no DATA, or the peer has answered five PINGs in a row since the last DATA (which takes some 50 s) | the kernel |
 //! | a WebSocket server | as for Go over SPDY | the kernel |
 //! | a WebSocket client | never: many clients read, and answer PINGs, only when their program reads | the kernel |
-//! | a server that has sent a command's status, so that it gets no more keepalive PINGs | after 10 s: [`Exec::wait`](crate::exec::Exec::wait) sends one PING after [`Options::output_grace`](crate::exec::Options::output_grace) (5 s), and gives up after as long again | the kernel |
-//! | a peer that we do not read because unread bytes exceed the budget | never | a write that fails; the kernel |
+//! | an exec server that has sent the status, after which the client sends no keepalive PINGs | after 10 s: [`Exec::wait`](crate::exec::Exec::wait) sends one PING after [`Options::output_grace`](crate::exec::Options::output_grace) (5 s) of silence, and gives up after 5 s more | the kernel |
+//! | any peer, while this end does not read the socket because unread bytes exceed the budget | never | a write that fails; the kernel |
 //!
 //! PINGs that measure the path (see [`SpdyConfig::max_stream_window`]) count for nothing here.
 //!
 //! A Go peer that has a blocked reader reads nothing at all, not even our PING, so its silence after DATA proves
-//! nothing. The kernel detects a dead host: it retransmits our PINGs, and fails the connection after some 15 minutes on
-//! Linux. For example, if a user types a key and the Go server's host has just died, the connection fails after some 15
-//! minutes. With the feature `net`, `set_tcp_keepalive` sets the kernel's timers. [`Config::idle_timeout`] (4 h) ends the
-//! connections that nothing else has ended.
+//! nothing. But the kernel detects a dead host: it retransmits our PINGs, and on Linux it fails the connection after
+//! some 15 minutes. For example, if a user types a key and the Go server's host has just died, the connection fails
+//! some 15 minutes later. With the feature `net`, `set_tcp_keepalive` sets the kernel's timers.
+//! [`Config::idle_timeout`] (4 h) ends the connections that nothing else has ended.
 //!
 //! A client that reads nothing for hours, for example because its user has a pager open, stays connected while its
 //! command runs. After the command has ended, the client has [`Config::flush_timeout`] (5 min) to read the tail.

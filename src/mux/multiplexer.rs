@@ -21,7 +21,7 @@ use crate::session::{Config, Connection, ConnectionError, Given, Role};
 use crate::upgrade::Upgraded;
 use crate::wire::spdy::{Headers, StreamId};
 
-/// A handle of a connection: opens and accepts streams. Clones are handles of the same connection.
+/// A handle of a connection, which opens and accepts streams. Clones are handles of the same connection.
 ///
 /// Streams are handles too. When the last handle is dropped, the connection ends in good order: everything queued is
 /// sent, and then GOAWAY, or a Close over WebSocket.
@@ -33,7 +33,8 @@ pub struct Multiplexer {
 }
 
 impl Multiplexer {
-    /// Creates a handle and a driver for the end that connected. That end opens streams with odd ids.
+    /// Creates a handle and a driver for the client: the end that sent the upgrade request. It opens streams with odd
+    /// ids. Spawn the driver, or poll it.
     pub fn client<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -41,8 +42,8 @@ impl Multiplexer {
         Self::new(Role::Client, io, config)
     }
 
-    /// Creates a handle and a driver for the end that accepted. That end opens streams with even ids. Over SPDY it
-    /// sends nothing before the client's first frame.
+    /// Creates a handle and a driver for the server: the end that answered the upgrade request. It opens streams with
+    /// even ids. Over SPDY it sends nothing before the client's first frame. Spawn the driver, or poll it.
     pub fn server<IO>(io: Upgraded<IO>, config: Config) -> (Self, Driver<IO>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -82,32 +83,34 @@ impl Multiplexer {
         (Self { shared, protocol, ports }, driver)
     }
 
-    /// The protocol that was negotiated, if one was.
+    /// The protocol that was negotiated. `None` for raw SPDY.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
     }
 
-    /// The ports that the request asked for, in the request's order, if the protocol is `Protocol::LegacyPortForward`.
-    /// Empty for other protocols.
+    /// The ports that the request asked for, in the request's order, if the protocol is
+    /// [`Protocol::LegacyPortForward`]. Empty for other protocols.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
         self.ports.as_deref().unwrap_or_default()
     }
 
-    /// Opens a stream. This sends SYN_STREAM and does not wait for the answer, so opening several streams takes no more
-    /// round trips than opening one, and you may write at once. [`Stream::answered`] waits for the answer.
+    /// Opens a stream: queues its SYN_STREAM, and does not wait for the answer. So you may write at once, and to open
+    /// several streams takes no more round trips than to open one. [`Stream::answered`] waits for the answer.
     ///
-    /// If the peer's MAX_CONCURRENT_STREAMS is reached, this waits until a stream ends.
+    /// If as many streams are open as the peer's MAX_CONCURRENT_STREAMS allows, this waits until a stream ends.
     ///
-    /// Over WebSocket channels the streams are fixed, and this takes one of them. In exec and attach there are five,
-    /// and the header `streamtype` selects one. In legacy port-forward there are two for each port: `streamtype`,
-    /// `port` and `requestid` select one, where `requestid` is the index of the port in the request.
+    /// Over WebSocket channels all streams exist from the start, and each can be taken once. On a client, this takes
+    /// the one that the headers select, and sends nothing. In exec and attach there are five streams: `streamtype`
+    /// selects one. In legacy port-forward there are two streams for each port of the request: `streamtype`, `port` and
+    /// `requestid` select one, where `requestid` is the index of the port in the request, from 0.
     ///
     /// # Errors
     /// [`ConnectionError::NoChannel`] over WebSocket channels, if no such stream exists or the stream was taken before.
-    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::InvalidHeader`] for headers that
-    /// cannot be sent, or the error that the connection ended with.
+    /// [`ConnectionError::InvalidHeader`] for headers that cannot be sent. [`ConnectionError::IdsExhausted`] after 2^30
+    /// streams. [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::Closed`] once this end has
+    /// begun to end the connection, or the error that the connection ended with.
     ///
     /// # Cancel safety
     /// If dropped before completion, no stream was opened.
@@ -124,7 +127,8 @@ impl Multiplexer {
         opened.await.map(|id| Stream::new(StreamRef::new(&self.shared, id)))
     }
 
-    /// Waits for the next stream that the peer opens. Returns `None` if the connection has ended in good order.
+    /// Waits for the next stream that the peer opens. Returns `None` if the connection has ended in good order. Over
+    /// WebSocket channels, a server gets all streams from this, and a client gets none.
     ///
     /// # Errors
     /// The error that the connection failed with.
@@ -146,10 +150,11 @@ impl Multiplexer {
     /// it, it sends no answer at all.
     ///
     /// # Errors
-    /// The error that the connection ended with.
+    /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::Closed`] once this end has begun to
+    /// end the connection, or the error that the connection ended with.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the PING was sent and its answer is ignored.
+    /// If dropped before completion, the PING is sent all the same, and its answer is ignored.
     pub async fn ping(&self) -> Result<Duration, ConnectionError> {
         let sent = Instant::now();
         let id = self.shared.with(|state| {
@@ -177,12 +182,12 @@ impl Multiplexer {
         took
     }
 
-    /// Ends the connection in good order, and waits until its driver is done.
+    /// Ends the connection in good order, and waits until its driver has completed.
     ///
-    /// No new streams are opened. Everything queued is sent, and then GOAWAY. Then the write side is shut down, and the
-    /// driver waits for the peer's end, until the peer has been silent for [`Config::linger`]. A stream that is still
-    /// open fails with [`ConnectionError::Closed`] after its bytes are read. The docs of [`mux`](crate::mux) have the
-    /// details for servers.
+    /// No new streams are opened. Everything queued is sent, and then GOAWAY, or over WebSocket a Close. Then a client
+    /// shuts down its write side, and a server leaves it open. The driver waits for the peer's end, until the peer has
+    /// been silent for [`Config::linger`]. The reader of a stream that is still open gets [`ConnectionError::Closed`]
+    /// after all bytes that arrived. The docs of [`mux`](crate::mux) have the details.
     ///
     /// # Errors
     /// The error that the connection failed with.
@@ -194,7 +199,7 @@ impl Multiplexer {
         self.closed().await
     }
 
-    /// Waits until the connection has ended and its driver is done.
+    /// Waits until the connection has ended and its driver has completed.
     ///
     /// # Errors
     /// The error that the connection failed with.
@@ -214,7 +219,8 @@ impl Multiplexer {
         })
     }
 
-    /// The error that the connection ended with. `None` while it has not ended.
+    /// The error that the connection ended with: [`ConnectionError::Closed`] after an orderly end. `None` while the
+    /// connection has not ended.
     #[must_use]
     pub fn error(&self) -> Option<ConnectionError> {
         self.shared.look(|state| state.connection.error().cloned())
@@ -262,7 +268,7 @@ impl Multiplexer {
         self.shared.with(|state| state.release_given());
     }
 
-    /// Waits until the connection has ended or failed. Its driver may still have to write queued bytes:
+    /// Waits until the connection has ended or failed. Its driver may still have to write queued bytes, and
     /// [`closed`](Self::closed) waits for that too.
     ///
     /// # Cancel safety
@@ -277,8 +283,9 @@ impl Multiplexer {
         self.shared.with(|state| state.connection.ask());
     }
 
-    /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by a Close
-    /// with 1000, 1001 or no code.
+    /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by a Close with 1000, 1001
+    /// or no code. `false` while the connection has not ended. For a client only a Close with 1000 is an orderly end of
+    /// its streams: after the other two, [`error`](Self::error) is [`ConnectionError::PeerClosed`].
     #[must_use]
     pub fn peer_said_goodbye(&self) -> bool {
         self.shared.look(|state| state.connection.peer_said_goodbye())
@@ -329,18 +336,19 @@ impl Drop for ForgetPing<'_> {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Streams that are open, or have handles.
+    /// How many streams exist: those that have not ended, and those whose handles are not all dropped.
     pub streams: usize,
-    /// Unread bytes of all streams. Each piece counts as at least 256.
+    /// How many unread bytes all streams hold. Each separate piece of them counts as at least 256 bytes.
     pub unread: usize,
-    /// The id of the stream with the most unread bytes, while unread bytes keep the socket from being read. `None`
-    /// otherwise.
+    /// The id of the stream with the most unread bytes, while unread bytes exceed the budget, so that the socket is not
+    /// read. `None` while the socket is read.
     ///
-    /// WebSocket channels have no stream ids. There 1 is the error stream, 3 stdin, 5 stdout, 7 stderr and 9 the
-    /// terminal's size. In legacy port-forward it is twice the channel's number, plus one.
+    /// WebSocket channels have no stream ids, so this crate numbers their streams. In exec and attach, 1 is the error
+    /// stream, 3 stdin, 5 stdout, 7 stderr and 9 resize. In legacy port-forward, the id is twice the channel's number,
+    /// plus one.
     pub stalled_by: Option<u32>,
-    /// Bytes read from the IO.
+    /// How many bytes were read from the IO since the upgrade.
     pub received: u64,
-    /// Bytes written to the IO.
+    /// How many bytes were written to the IO since the upgrade.
     pub sent: u64,
 }

@@ -20,10 +20,10 @@ use crate::session::StreamError;
 use crate::session::{ReadOutcome, WriteOutcome};
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
-/// Both halves of one stream.
+/// A stream of a connection: both of its halves.
 ///
-/// A stream reads and writes like any tokio IO. `shutdown` half-closes with FIN, and the other direction stays open.
-/// [`data`] and [`send`] read and write without a copy.
+/// A stream reads and writes like any tokio IO. `shutdown` half-closes: it ends this end's direction with FIN, and the
+/// other direction stays open. [`data`] and [`send`] read and write without a copy.
 ///
 /// If dropped before [`finish`](Self::finish), the stream is reset with [`RstStatus::CANCEL`]. If dropped after that,
 /// the queued bytes are still sent, and received bytes are discarded.
@@ -52,8 +52,8 @@ impl Stream {
         self.recv.stream.id
     }
 
-    /// Waits for the peer's answer to a stream that this end opened. The first call returns the headers of the answer,
-    /// and further calls return empty headers.
+    /// Waits for the peer's answer to a stream that this end has opened. The first call returns the headers of the
+    /// answer, and further calls return empty headers.
     ///
     /// # Errors
     /// [`StreamError::Reset`] if the peer refused the stream, or the error that the connection ended with.
@@ -103,12 +103,13 @@ impl Stream {
         self.send.finish();
     }
 
-    /// Ends both directions at once.
+    /// Ends both directions at once, as [`SendHalf::reset`] does.
     pub fn reset(self, status: RstStatus) {
         self.send.stream.reset(status);
     }
 
-    /// Sets the priority among the streams that have bytes to send, from 0 (first) to 7 (last). Default: 0.
+    /// Sets the priority among the streams that have bytes to send, from 0 (first) to 7 (last). Larger values count
+    /// as 7. Default: 0, or what the peer's SYN_STREAM says.
     pub fn set_priority(&mut self, priority: u8) {
         self.send.stream.shared.with(|state| state.connection.set_priority(self.send.stream.id, priority));
     }
@@ -124,8 +125,8 @@ impl Stream {
 
 /// The half of a stream that is read.
 ///
-/// If it is dropped after a split, received bytes are discarded, so that they do not hold up other streams. The peer is
-/// not told.
+/// If it is dropped after a split, unread bytes and all that still arrive are discarded, so that they do not block
+/// other streams. The peer is not told.
 pub struct RecvHalf {
     stream: Arc<StreamRef>,
     /// The rest of a piece that was larger than the buffer of `poll_read`.
@@ -139,14 +140,15 @@ impl RecvHalf {
         self.stream.id.get()
     }
 
-    /// Returns the next bytes without a copy: a slice of the buffer that the connection was read into. Returns `None`
-    /// after the peer's FIN.
+    /// Waits for the next bytes, and returns them without a copy: large pieces are slices of the buffer that the
+    /// connection was read into. Returns `None` after the peer's FIN.
     ///
-    /// The pieces need not match the peer's writes.
+    /// The pieces need not be those that the peer wrote.
     ///
     /// # Errors
-    /// [`StreamError::Reset`] if the peer reset the stream, [`StreamError::Finished`] if this end reset it, or the
-    /// error that the connection ended with. All bytes that arrived before are returned first.
+    /// [`StreamError::Reset`] if the peer reset the stream, [`StreamError::Finished`], [`StreamError::Broken`] or
+    /// [`StreamError::Stalled`] if this end reset it, or the error that the connection ended with. A reset by this end
+    /// drops the unread bytes. Otherwise all bytes that had arrived are returned first.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes were taken.
@@ -154,7 +156,10 @@ impl RecvHalf {
         poll_fn(|cx| self.poll_data(cx)).await
     }
 
-    /// Polls for [`data`](Self::data).
+    /// Polls for [`data`](Self::data). One task at a time is woken: the last that polled.
+    ///
+    /// # Errors
+    /// The same as [`data`](Self::data).
     pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
         if !self.rest.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.rest))));
@@ -254,14 +259,14 @@ impl Drop for RecvHalf {
 
 /// The half of a stream that is written.
 ///
-/// If dropped after a split, it is finished: FIN is sent after the queued bytes. If dropped while panicking, the
-/// stream is reset, so that output that was cut short does not look complete.
+/// If it is dropped after a split, its direction ends: FIN is sent after the queued bytes. If it is dropped by a panic,
+/// the stream is reset, so that output that was cut short does not look complete.
 ///
-/// Two protocols have no half-close for a client, so the peer cannot be told that the client's direction has ended:
-/// exec and attach over WebSocket before v5, where stdin has no end, and legacy port-forward. There `shutdown` fails
-/// with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported), while the peer has not ended
-/// the stream, and the stream stays open. If the peer does not need the end, call [`finish`](Self::finish) or drop the
-/// `SendHalf`: neither fails.
+/// In two protocols a client cannot half-close, because there is no message for it: exec and attach over WebSocket
+/// before v5, and legacy port-forward. There a client's `shutdown` fails with [`StreamError::NoHalfClose`], of kind
+/// [`Unsupported`](io::ErrorKind::Unsupported), and the stream stays open for writing. If the peer has already ended
+/// the stream, `shutdown` succeeds. If the peer does not need to know the end, call [`finish`](Self::finish) or drop
+/// the `SendHalf`: neither fails.
 pub struct SendHalf {
     stream: Arc<StreamRef>,
     /// The stream is not split.
@@ -277,8 +282,9 @@ impl SendHalf {
         self.stream.id.get()
     }
 
-    /// Queues bytes to be sent, without a copy. Waits while [`Config::send_buffer`](crate::mux::Config::send_buffer) or
-    /// more bytes are queued.
+    /// Queues bytes to be sent, without a copy of large pieces. Waits while
+    /// [`Config::send_buffer`](crate::mux::Config::send_buffer) or more bytes are queued on this stream, and then
+    /// queues all of `data`. `Ok` does not mean that the bytes were sent.
     ///
     /// # Errors
     /// [`StreamError::Finished`] after [`finish`](Self::finish), [`StreamError::Reset`] if the peer reset the stream,
@@ -290,11 +296,12 @@ impl SendHalf {
         poll_fn(|cx| self.poll_send(&data, cx)).await
     }
 
-    /// Half-closes: FIN is sent after the queued bytes. A second call does nothing. To know that the driver has taken
-    /// the bytes, flush first.
+    /// Half-closes: FIN is sent after the queued bytes, and nothing more can be written. A second call does nothing.
+    /// This does not wait until anything is sent: flush first, to wait until the driver has taken all bytes out of the
+    /// queue to write them.
     ///
-    /// If the protocol has no half-close, the peer is not told, but nothing more can be sent. This reports no error.
-    /// `shutdown` reports it, with [`StreamError::NoHalfClose`].
+    /// If the protocol has no half-close, nothing more can be written either, but the peer is not told, and this does
+    /// not report that. `shutdown` does, with [`StreamError::NoHalfClose`].
     pub fn finish(&mut self) {
         self.stream.shared.with(|state| state.connection.finish(self.stream.id));
     }
@@ -315,17 +322,20 @@ impl SendHalf {
         self.stream.shared.look(State::half_closes)
     }
 
-    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this if the peer does not
-    /// wait for the end, and you copy with [`tokio::io::copy_bidirectional`] or another function that stops copying the
-    /// other direction at the first error.
+    /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this with
+    /// [`tokio::io::copy_bidirectional`], or with another function that stops both directions at the first error, if
+    /// the peer does not wait for the end.
     pub fn pretend_half_close(&mut self) {
         self.pretends = true;
     }
 
-    /// Ends both directions at once. The queued bytes are dropped.
+    /// Ends both directions at once with RST_STREAM. The queued bytes and the unread bytes are dropped.
     ///
-    /// If what you send was cut off, reset the stream with [`RstStatus::INTERNAL_ERROR`], so that the peer does not
-    /// take the part that it has read for the whole. [`RstStatus::CANCEL`] would be an end for Go's peers.
+    /// If your bytes were cut off, use [`RstStatus::INTERNAL_ERROR`], so that the peer's reader gets an error. Go's
+    /// peers use [`RstStatus::CANCEL`] for a complete stream, so with CANCEL a part would look like the whole.
+    ///
+    /// Over WebSocket channels there is no RST_STREAM. In exec and attach the peer is not told, and in legacy
+    /// port-forward a server sends the status as text on the error channel.
     pub fn reset(self, status: RstStatus) {
         self.stream.reset(status);
     }
@@ -398,7 +408,7 @@ impl AsyncWrite for SendHalf {
         self.poll_copy_from(cx, buf).map_err(Into::into)
     }
 
-    /// Ready when the driver has taken all written bytes, to write them to the IO.
+    /// Ready when the driver has taken all written bytes out of the queue, to write them to the IO.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flushed(cx).map_err(Into::into)
     }
@@ -406,8 +416,7 @@ impl AsyncWrite for SendHalf {
     /// Half-closes: FIN is sent after the queued bytes. This does not wait until they are sent.
     ///
     /// If the protocol has no half-close, this fails with [`StreamError::NoHalfClose`], of kind
-    /// [`Unsupported`](io::ErrorKind::Unsupported), and the stream stays open. This is the case for a client over
-    /// WebSocket before v5.
+    /// [`Unsupported`](io::ErrorKind::Unsupported), and the stream stays open for writing: see [`SendHalf`].
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.half_close().map_err(Into::into))
     }

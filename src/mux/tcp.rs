@@ -25,18 +25,18 @@ pub const TCP_KEEPALIVE_PROBES: u32 = 3;
 /// from a paused reader, and PINGs cannot ([`Config::keepalive_timeout`](super::Config::keepalive_timeout)). If there
 /// is a hop between the two ends, the hop answers the probes, not the peer.
 ///
-/// - `idle`: how long the connection must be silent before the kernel sends the first probe. All our bytes must be
-///   acknowledged. Whole seconds. [`TCP_KEEPALIVE_IDLE`] is a good value.
-/// - `interval`: the time between two probes. Whole seconds. [`TCP_KEEPALIVE_INTERVAL`] is a good value.
+/// - `idle`: how long the connection must be silent before the kernel sends the first probe, in whole seconds. The
+///   kernel sends probes only while the peer's kernel has acknowledged all our bytes. [`TCP_KEEPALIVE_IDLE`] is a good
+///   value.
+/// - `interval`: the time between two probes, in whole seconds. [`TCP_KEEPALIVE_INTERVAL`] is a good value.
 /// - `probes`: how many probes may be unanswered before the connection fails. [`TCP_KEEPALIVE_PROBES`] is a good value.
-///   The kernel sends probes only while all our bytes are acknowledged. So probes matter to a client that has its
-///   status and sends nothing more, and to an end that sends no PINGs. While a PING is unacknowledged, `user_timeout`
-///   applies instead.
+///   Probes matter to a client that has its status and sends nothing more, and to an end that sends no PINGs. While a
+///   PING is unacknowledged, there are no probes, and `user_timeout` applies instead.
 /// - `user_timeout`: how long our bytes may stay unacknowledged before the connection fails (`TCP_USER_TIMEOUT`, RFC
 ///   5482; Linux only). `None` keeps the system's setting: Linux gives up after some 15 minutes of retransmission
-///   (`tcp_retries2`). On Linux it also ends the connection to a live peer whose program has read nothing for this long
-///   while our bytes wait, for example because of a pager, or a command that does not read its stdin. Make it longer
-///   than such a pause.
+///   (`tcp_retries2`). On Linux it also ends the connection to a live peer if the peer's program has read nothing for
+///   this long while our bytes wait: for example because of a pager, or of a command that does not read its stdin. Make
+///   it longer than such a pause.
 ///
 /// Systems other than Linux, macOS, Windows and FreeBSD keep their own `interval` and `probes`.
 ///
@@ -52,7 +52,7 @@ pub const TCP_KEEPALIVE_PROBES: u32 = 3;
 /// ```
 ///
 /// # Errors
-/// The system's error.
+/// The system's error if it does not accept an option.
 // Not every system has every option.
 #[cfg_attr(not(target_os = "linux"), allow(unused_variables))]
 pub fn set_tcp_keepalive(

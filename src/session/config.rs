@@ -24,73 +24,76 @@ pub(crate) const SURELY_TAKEN: u64 = 64 * 1024;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// What is SPDY's alone: over plain SPDY, and in the tunnel.
+    /// The settings that only SPDY has. They apply to plain SPDY, and to the SPDY in the tunnel.
     pub spdy: SpdyConfig,
-    /// What is WebSocket's alone: over WebSocket channels, and in the tunnel.
+    /// The settings that only WebSocket has. They apply to WebSocket channels, and to the WebSocket of the tunnel.
     pub websocket: WebSocketConfig,
-    /// The largest payload that is sent in one DATA frame, or in one WebSocket message, in bytes. Default: 32 KiB, the
-    /// largest that Go's peers send.
+    /// The largest payload that this end sends in one DATA frame, or in one WebSocket message, in bytes. A value
+    /// outside of 1 to 2^24 - 1 counts as the nearest of these. Default: 32 KiB, the largest that Go's peers send.
     pub max_data_frame: usize,
-    /// How many bytes may wait to be sent on one stream. A writer waits while the buffer is full. 0 counts as 1.
-    /// Default: 256 KiB.
+    /// How many bytes may be queued to be sent on one stream. A writer waits while this many or more are queued. 0
+    /// counts as 1. Default: 256 KiB.
     pub send_buffer: usize,
-    /// How many unread bytes each stream may hold before they count against [`receive_budget`](Self::receive_budget).
-    /// With SPDY's flow control this is also the window that a stream starts with, and what the window has grown by is
-    /// the stream's too: see [`SpdyConfig::max_window_growth`]. Default: 64 KiB.
+    /// How many unread bytes each stream may hold before further bytes count against
+    /// [`receive_budget`](Self::receive_budget). With SPDY's flow control this is also the receive window that a stream
+    /// starts with. Default: 64 KiB.
     pub stream_receive_budget: usize,
-    /// How many unread bytes all streams together may hold beyond their
-    /// [`stream_receive_budget`](Self::stream_receive_budget)s. While they hold more, the socket is not read, because
-    /// nothing else slows down a Go peer. With a budget of less than 64 KiB, two ends that use this crate can deadlock:
-    /// each may use up the other's budget before it knows the other's windows, and then each waits for the other to
-    /// read. With SPDY's flow control half of the budget is also what the windows grow by at once, as soon as their
-    /// streams are read. Default: 1 MiB.
+    /// How many unread bytes all streams together may hold, in addition to the
+    /// [`stream_receive_budget`](Self::stream_receive_budget) of each. While they hold more, this end does not read the
+    /// socket: nothing else slows down a Go peer, because it has no flow control. Default: 1 MiB.
+    ///
+    /// With a budget of less than 64 KiB, two ends that use this crate can deadlock. Each end may use up the other's
+    /// budget before it knows the other's windows. Then neither reads its socket, and each waits for the other.
     pub receive_budget: usize,
     /// How long the peer may be silent before this end sends a PING. Another PING follows after each further interval.
-    /// `None` sends no PINGs. PINGs are also sent while this end does not read because unread bytes exceed the budget.
-    /// PINGs keep hops open: some kubelets close a connection that is idle for 30 s, and some gateways one that is idle
-    /// for 50 s. Default: 10 s.
+    /// `None` sends no PINGs. PINGs are also sent while this end does not read the socket because unread bytes exceed
+    /// the budget. PINGs keep hops open: some kubelets close a connection that is idle for 30 s, and some gateways one
+    /// that is idle for 50 s. Default: 10 s.
     pub keepalive_interval: Option<Duration>,
     /// After this much silence the peer counts as dead and the connection fails, if three PINGs in a row are unanswered
     /// as well. `None` turns the check off. Needs [`keepalive_interval`](Self::keepalive_interval). Default: 60 s.
     ///
     /// Silence counts only if a live peer would have broken it:
     /// - Silence does not count while this end itself does not read.
-    /// - A PING does not count if it follows DATA that a peer without flow control may not have read. For example, a Go
-    ///   server whose process does not read its stdin does not read anything else from the connection either.
+    /// - An unanswered PING does not count if a peer without flow control may not have read the DATA before it. For
+    ///   example, a Go server whose process does not read its stdin does not read anything else from the connection
+    ///   either.
     /// - A server ignores the setting over WebSocket channels, because many WebSocket clients answer PINGs only while
     ///   their program reads.
     ///
     /// Where silence does not count, the kernel detects a dead host, and [`idle_timeout`](Self::idle_timeout) ends the
     /// connections that are left.
     pub keepalive_timeout: Option<Duration>,
-    /// How often a server sends a PING while it does not read because unread bytes exceed the budget. In that state
-    /// only a failed write shows that the client is gone. The setting has an effect only if it is shorter than
-    /// [`keepalive_interval`](Self::keepalive_interval). If that is `None`, no PINGs are sent. Default: 5 s.
+    /// For a server: how often it sends a PING while it does not read the socket because unread bytes exceed the
+    /// budget. In that state only a failed write shows that the client is gone. The setting has an effect only if it is
+    /// shorter than [`keepalive_interval`](Self::keepalive_interval). If that is `None`, no PINGs are sent. Default: 5
+    /// s.
     pub pause_probe_interval: Duration,
     /// The connection fails when no byte was received and no frame was sent for this long. A PING that the peer does
     /// not answer does not count as a sent frame. With keepalive, a peer that answers PINGs is never idle. `None` waits
     /// for ever. Default: 4 h, as in cri-streaming.
     pub idle_timeout: Option<Duration>,
-    /// Resets the stream with the most unread bytes when unread bytes have kept the socket from being read for this
-    /// long, and a task waits for bytes of another stream or for the answer to another stream. The unread bytes of the
-    /// reset stream are dropped, its reader gets [`StreamError::Stalled`](crate::StreamError::Stalled), and the other
-    /// streams go on. If no such task waits, the stream may stay unread for ever. `None` never resets a stream.
-    /// Default: `None`.
+    /// How long an unread stream may block the others. After this time this end resets the stream with the most unread
+    /// bytes, if two things are true: for all this time unread bytes have kept the socket from being read, and a task
+    /// waits for bytes of another stream or for the answer to another stream. The unread bytes of the reset stream are
+    /// dropped, its reader gets [`StreamError::Stalled`](crate::StreamError::Stalled), and the other streams go on.
+    /// `None` never resets a stream. Default: `None`.
     ///
     /// Exec and attach sessions ignore the setting, because a session without one of its streams would look complete.
-    /// Port-forward uses [`portforward::Options::stall_timeout`](crate::portforward::Options::stall_timeout) if this is
-    /// `None`.
+    /// If this is `None`, port-forward uses
+    /// [`portforward::Options::stall_timeout`](crate::portforward::Options::stall_timeout).
     pub stream_stall_timeout: Option<Duration>,
     /// The connection fails when an unread stream has kept the socket from being read for this long. `None` waits for
     /// ever. Default: `None`.
     pub stall_timeout: Option<Duration>,
-    /// This applies while the connection closes in good order. The connection fails when the peer has accepted none of
-    /// the queued bytes for this long. The queued bytes may be the tail of an output that a user reads in a pager. This
-    /// is also the longest time for which this end waits for the peer's end. Default: 5 min.
+    /// While the connection closes in good order: how long the peer may accept none of the queued bytes before the
+    /// connection fails. The queued bytes may be the tail of an output that a user reads in a pager. This is also the
+    /// longest time for which this end waits for the peer's end, after everything is written. Default: 5 min.
     pub flush_timeout: Duration,
-    /// How long this end waits for the end of a silent peer after it has written everything. If the peer may have more
-    /// than 64 KiB left to read, `flush_timeout` applies instead. After a failure, `linger` is the longest time for
-    /// each step of the ending. Default: 10 s.
+    /// While the connection closes in good order: how long this end waits for the peer's end after everything is
+    /// written, if the peer is silent. If the peer may have more than 64 KiB left to read,
+    /// [`flush_timeout`](Self::flush_timeout) applies instead. After a failure, `linger` limits each step of the
+    /// ending: to write the reason, to shut down the write side, and to wait for the peer's end. Default: 10 s.
     pub linger: Duration,
 }
 

@@ -8,8 +8,8 @@ use super::channel::ChannelError;
 use super::spdy::CodecError;
 use super::websocket::{WebSocketError, codes};
 
-/// What is wrong with bytes that are not valid SPDY frames, WebSocket frames or channel messages, or that exceed a limit
-/// on one of these. `Display` says which rule or limit it is.
+/// What is wrong with bytes that are not valid SPDY frames, WebSocket frames or channel messages, or that exceed a
+/// limit on one of these. Its text says which rule or limit it is.
 #[derive(Clone)]
 pub struct Malformed(Of);
 

@@ -33,19 +33,24 @@ const MESSAGES: usize = 64;
 /// The most rounds of reading and writing in one poll, so that other tasks get their turn.
 const ROUNDS: usize = 4;
 
-/// The future that does a connection's IO. Spawn or poll it for as long as the connection has to live.
+/// The future that does a connection's IO and keeps its timers. Spawn it, or poll it for as long as the connection has
+/// to live.
 ///
-/// It completes when the connection has ended. An orderly end begins with [`Multiplexer::shutdown`](super::Multiplexer::shutdown), or when the
-/// last handle is dropped. It is complete when everything queued is written, GOAWAY is sent, and the peer has ended or has been silent for
-/// [`Config::linger`]. If dropped before completion, the connection ends at once, and every handle gets [`ConnectionError::DriverGone`].
+/// It completes when the connection has ended. An orderly end begins with
+/// [`Multiplexer::shutdown`](super::Multiplexer::shutdown), or when the last handle is dropped. Then the driver writes
+/// everything queued and GOAWAY, or over WebSocket a Close. It completes when the peer has ended too, or has been
+/// silent for [`Config::linger`].
 ///
-/// A client shuts down its write side after its GOAWAY. A server keeps its write side open until the client has ended or said goodbye. nginx,
-/// HAProxy and every kube-apiserver know no half-close and would close both sides at the server's end. A client that still
-/// writes would then meet a reset, and lose the tail of the output.
+/// A client shuts down its write side after its GOAWAY. A server keeps its write side open until the client has ended
+/// or said goodbye. nginx, HAProxy and every kube-apiserver know no half-close: they would close both sides when the
+/// server's ends. A client that still writes would then get a reset, and lose the tail of the output.
 ///
 /// # Errors
-/// The error that the connection failed with.
-#[must_use = "a connection moves only while its driver is polled"]
+/// The error that the connection failed with. An orderly end is `Ok`.
+///
+/// # Cancel safety
+/// If dropped before completion, the IO is dropped at once, and every handle gets [`ConnectionError::DriverGone`].
+#[must_use = "nothing is sent or received unless the driver is spawned or polled"]
 pub struct Driver<IO> {
     io: IO,
     carrier: Carrier,

@@ -185,35 +185,35 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The status of RST_STREAM (§2.6.3).
+    /// The status of RST_STREAM: why a stream was reset (SPDY/3.1 §2.6.3).
     RstStatus {
         /// The peer broke a rule on this stream.
         PROTOCOL_ERROR = 1, "protocol error";
-        /// A frame for a stream that is not open.
+        /// The peer sent a frame for a stream that is not open.
         INVALID_STREAM = 2, "invalid stream";
-        /// The stream was not taken: nothing was done with it.
+        /// The sender did not accept the stream, and did nothing with it.
         REFUSED_STREAM = 3, "refused";
         /// The peer speaks another version.
         UNSUPPORTED_VERSION = 4, "unsupported version";
-        /// The stream is no longer wanted. Go's peers end every stream with this status.
+        /// The sender no longer wants the stream. Go's peers end every stream with this status, also a complete one.
         CANCEL = 5, "cancelled";
         /// The sender failed.
         INTERNAL_ERROR = 6, "internal error";
-        /// More DATA than the window allowed, or a window beyond 2^31 - 1.
+        /// The peer sent more DATA than the window allowed, or raised a window beyond 2^31 - 1.
         FLOW_CONTROL_ERROR = 7, "flow control error";
-        /// A second SYN_REPLY.
+        /// The peer sent a second SYN_REPLY.
         STREAM_IN_USE = 8, "stream in use";
-        /// DATA after FIN.
+        /// The peer sent DATA after FIN.
         STREAM_ALREADY_CLOSED = 9, "stream already closed";
-        /// A frame larger than the sender takes.
+        /// The peer sent a frame that is larger than the sender accepts.
         FRAME_TOO_LARGE = 11, "frame too large";
     }
 }
 
 codes! {
-    /// The status of GOAWAY (§2.6.6).
+    /// The status of GOAWAY: why a connection ends (SPDY/3.1 §2.6.6).
     GoAwayStatus {
-        /// In good order.
+        /// The sender ends the connection in good order.
         OK = 0, "in good order";
         /// The peer broke a rule.
         PROTOCOL_ERROR = 1, "protocol error";

@@ -8,12 +8,10 @@ use bytes::{Buf, BufMut};
 
 use crate::wire::SpdyConfig;
 
-/// Room for the headers of a stream of Kubernetes, in bytes: then they take one allocation.
-const USUAL: usize = 96;
-
-/// The headers of a stream, in the order in which they were added. Names are lower-case, and each occurs once.
+/// The headers of a SPDY stream: name/value pairs, in the order in which they were added. Names are lower-case, and
+/// each occurs once.
 ///
-/// Several values of one name are joined by NUL, as on the wire.
+/// Several values of one name are joined by a NUL byte, as on the wire.
 #[derive(Clone, Default)]
 pub struct Headers {
     /// The pairs as in an uncompressed block, behind its count: a name's length, the name, a value's length, the value.
@@ -74,10 +72,12 @@ impl Headers {
         self.count == 0
     }
 
-    /// Why these headers cannot be accepted from a peer. `None` if they can. A defect costs the peer the stream, not the connection.
+    /// Why these headers cannot be accepted from a peer. `None` if they can. A stream that the peer opens or answers
+    /// with such headers is reset, and the connection goes on.
     ///
-    /// Defects are an empty name, and an empty value among several: a NUL at either end of them, or two in a row (§2.6.10).
-    /// Upper-case names and repeated names are no defects. Go's peers send them, and both are corrected on receipt.
+    /// Two things are defects: an empty name, and an empty value among several values of one name, which is a NUL at
+    /// either end of the joined values, or two NULs in a row (§2.6.10). Upper-case names and repeated names are no
+    /// defects. Go's peers send them, and both are corrected on receipt.
     #[must_use]
     pub fn defect(&self) -> Option<&'static str> {
         let has_empty_part = |value: &[u8]| value.split(|byte| *byte == 0).any(<[u8]>::is_empty);
