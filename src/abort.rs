@@ -9,13 +9,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A socket that can break its connection off, so that its peer reads an error and not an end.
+/// A socket that can reset its connection when it is closed, so that its peer reads an error and not an end.
 ///
-/// With the feature `net`, tokio's `TcpStream` implements this: it is closed with a reset. You can implement it for
-/// other sockets.
+/// With the feature `net`, tokio's `TcpStream` implements this. You can implement it for other sockets.
 pub trait Abort {
-    /// Sets whether closing the socket breaks the connection off. If it does, bytes that the peer's kernel has not
-    /// received may be lost.
+    /// Sets whether closing the socket resets the connection. A reset may destroy bytes that the peer's kernel has not
+    /// received.
     fn abort_on_close(&mut self, abort: bool);
 }
 
@@ -31,12 +30,13 @@ impl Abort for tokio::net::TcpStream {
     }
 }
 
-/// A socket that is reset if it is dropped before it was shut down, so that its peer does not take a part of the bytes
-/// for the whole. It is also reset if the process is killed.
+/// A socket that is reset if it is dropped before it was shut down, or if the process is killed. So its peer reads an
+/// error, and does not believe that it has got all bytes.
 ///
-/// Everything in this crate that owns an IO shuts it down for an end and drops it for a break. A break is, for example,
-/// an `Upgraded` that is never used, a pipe of `kubestream-proxy` after a reset of one side, or a dropped
-/// [`Driver`](crate::mux::Driver). What the peer reads after a break depends on the type of the IO:
+/// Everything in this crate that owns an IO shuts the IO down at an orderly end, and drops it without a shutdown after
+/// a failure. It also does so, for example, with an `Upgraded` that is never used, with a dropped
+/// [`Driver`](crate::mux::Driver), and in a pipe of `kubestream-proxy` after a reset of one side. What the peer reads
+/// then depends on the type of the IO:
 ///
 /// | type of the dropped IO | what its peer reads |
 /// |---|---|
@@ -46,8 +46,9 @@ impl Abort for tokio::net::TcpStream {
 /// | TLS over `TcpStream` | an end without close_notify, which is an error if the peer checks it |
 /// | `UnixStream`, `DuplexStream` | an end: these types cannot signal a reset |
 ///
-/// SPDY and WebSocket say goodbye before an orderly end. This crate therefore takes an end without a goodbye as a lost
-/// connection, but not all peers do. A plain socket that is joined to a forwarded connection has no goodbye at all.
+/// SPDY and WebSocket send a goodbye before an orderly end (GOAWAY, or a Close). So for this crate an end without a
+/// goodbye is a lost connection, but not all peers check that. A plain socket to which a forwarded connection is copied
+/// has no goodbye at all.
 ///
 /// ```
 /// # #[cfg(feature = "net")]

@@ -11,8 +11,9 @@
 //!   [`exec::ExecServer`] for a server. It speaks `channel.k8s.io` to `v5.channel.k8s.io`, over both transports.
 //! - [`portforward`] makes and accepts connections to the ports of a pod.
 //! - [`status`] says how a command ended.
+//! - [`protocol`] has the names of the protocols, and says what each of them can do.
 //! - [`AbortOnDrop`] is a socket that is reset if it is dropped before it was shut down.
-//! - [`tap`] reads what passes between two other ends, and changes nothing.
+//! - [`tap`] reads the bytes that pass between two other ends, reports what they mean, and changes nothing.
 //!
 //! The feature `unstable` exposes the parts without IO: the codecs of SPDY, WebSocket and the channel messages, and the
 //! rules of one connection. Any release may change them.

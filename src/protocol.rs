@@ -42,7 +42,7 @@ pub enum Version {
     V5,
 }
 
-/// The transport: what the connection speaks after the 101.
+/// The transport: what the connection speaks after the 101 response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
@@ -187,7 +187,8 @@ impl Protocol {
         }
     }
 
-    /// The name on the wire. Protocols of different transports can have the same name.
+    /// The name on the wire. Protocols of different transports can have the same name, and the name of a protocol can
+    /// be empty: see [`Subprotocol::Unnamed`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -253,7 +254,7 @@ impl Subprotocol {
     pub(crate) const ALL: [Self; 8] =
         [Self::Unnamed, Self::V1, Self::V1Base64, Self::V2, Self::V3, Self::V4, Self::V4Base64, Self::V5];
 
-    /// The name on the wire. For [`Subprotocol::Unnamed`] it is empty and never written.
+    /// The name on the wire. For [`Subprotocol::Unnamed`] it is empty, and is never sent.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -286,7 +287,7 @@ impl Subprotocol {
         }
     }
 
-    /// Whether its messages are text: a character for the channel, and then base64.
+    /// Whether its messages are text: one character for the channel, and then the bytes in base64.
     #[must_use]
     pub fn is_base64(self) -> bool {
         matches!(self, Self::V1Base64 | Self::V4Base64)
@@ -298,8 +299,9 @@ impl Subprotocol {
         self == Self::V5
     }
 
-    /// The most ports of one connection in legacy port-forward, where each port has two channels: 128, or 40 in base64.
-    /// A channel is one byte, and in base64 an ASCII character from `0` on.
+    /// The maximum number of ports of one connection in legacy port-forward: 128, or 40 in base64. Each port has two
+    /// channels. A channel's number is one byte. In base64 it is one ASCII character, and the numbers begin with the
+    /// character `0`.
     #[must_use]
     pub fn max_ports(self) -> usize {
         let channels = if self.is_base64() { 0x80_usize.saturating_sub(usize::from(b'0')) } else { 0x100 };

@@ -1,4 +1,4 @@
-//! The client's side of port-forward: makes the two streams of each connection.
+//! The client's side of port-forward: opens the two streams of each connection.
 //!
 //! Reading and writing a connection is for [`Connection`].
 
@@ -15,7 +15,8 @@ use crate::protocol::{ERROR, PORT, REQUEST_ID, STREAM_TYPE};
 use crate::session::{ConnectionError, StreamError};
 use crate::wire::spdy::{Headers, RstStatus};
 
-/// Opens connections to the ports of a pod, all over one multiplexed connection.
+/// The client's side of port-forward: opens connections to the ports of a pod, all over one multiplexed connection. Any
+/// number of tasks can use it at the same time.
 #[derive(Debug)]
 pub struct PortForward {
     mux: Multiplexer,
@@ -53,7 +54,7 @@ impl Requests {
 }
 
 impl PortForward {
-    /// Uses a connection that was upgraded to port-forward, with the default [`Options`].
+    /// Forwards over a connection that was upgraded to port-forward, with the default [`Options`].
     ///
     /// # Errors
     /// [`Error::NotPortForward`] if the connection negotiated another protocol.
@@ -71,18 +72,21 @@ impl PortForward {
         Ok(Self { requests: Requests::new(&mux), mux, options })
     }
 
-    /// Connects to a port: makes two streams and waits until the server has answered both.
+    /// Connects to a port of the pod: opens two streams, and waits until the server has answered both.
     ///
     /// A server of this crate answers once it has reached the port, or says why it could not. Go's servers answer first
     /// and dial then, so with them the first read tells whether the port was reached.
     ///
     /// # Errors
-    /// [`Error::Failed`], [`Error::Refused`], [`Error::Timeout`] and [`Error::Stream`] concern this connection alone.
-    /// [`Error::NoPort`] for port 0. [`Error::NotAsked`] in legacy port-forward. [`Error::Connection`] if the
-    /// multiplexed connection failed.
+    /// [`Error::Failed`] if the server could not reach the port and says why, [`Error::Refused`] if it refused a
+    /// stream, [`Error::Timeout`] after [`Options::creation_timeout`], and [`Error::Stream`] if a stream failed. These
+    /// concern this connection alone. [`Error::NoPort`] for port 0. [`Error::NotAsked`] in legacy port-forward, if the
+    /// request did not name the port or its connection is taken. [`Error::Connection`] if the multiplexed connection
+    /// failed.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the streams made so far are reset.
+    /// If dropped before completion, the streams that were opened are reset. In legacy port-forward the connection of
+    /// this port is then used up.
     pub async fn connect(&self, port: u16) -> Result<Connection, Error> {
         if port == 0 {
             return Err(Error::NoPort);

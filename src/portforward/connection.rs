@@ -20,23 +20,23 @@ use crate::mux::{RecvHalf, SendHalf, Stream};
 use crate::session::StreamError;
 use crate::wire::spdy::RstStatus;
 
-/// How many bytes of an error stream a client keeps: 64 KiB. Further bytes are dropped.
+/// How many bytes of the reason on an error stream a client keeps: 64 KiB. Further bytes are dropped.
 pub const MAX_REASON_LEN: usize = 64 * 1024;
 
 /// A forwarded connection, at a client or at a server.
 ///
-/// It reads and writes like a TCP socket. `shutdown` ends the direction to the peer, and the other direction goes on.
-/// If the peer said that the connection failed, reading gives an error and not an end.
+/// It reads and writes like a TCP socket. `shutdown` ends this end's direction, and the other direction goes on. If the
+/// peer reports that the connection failed, reading gives an error and not an end.
 ///
-/// If it is dropped before `shutdown`, it is reset, and the peer reads an error and not an end. There is an exception:
-/// a server that has ended its own direction takes a client's reset for an end. The queued bytes are sent before the
-/// reset, as many as the peer's window has room for. If it is dropped after `shutdown`, all queued bytes are sent, and
-/// then the peer is told that this side reads no more.
+/// If it is dropped before `shutdown`, it is reset after the queued bytes, as many of them as the peer's window has
+/// room for. The peer reads an error and not an end. There is one exception: to a server that has ended its own
+/// direction, a client's reset is an end ([`fail_on_drop`](Self::fail_on_drop) changes that). If it is dropped after
+/// `shutdown`, all queued bytes are sent, and then the peer is told that this end reads no more.
 ///
-/// Legacy port-forward has no reset, and no message that a side reads no more. There a connection ends only together
-/// with the whole multiplexed connection, and a server reads an end even if the client dropped the connection. At a
-/// client, `shutdown` fails with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported),
-/// until the server has ended. [`pretend_half_close`](Self::pretend_half_close) prevents this error.
+/// In legacy port-forward a client can send neither an end nor a reset. A client's direction ends only together with
+/// the whole multiplexed connection, and the server then reads an end, even if the client had dropped the `Connection`.
+/// A client's `shutdown` fails with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported),
+/// until the server has ended its direction. [`pretend_half_close`](Self::pretend_half_close) prevents this error.
 pub struct Connection {
     recv: RecvHalf,
     /// `None` once the connection was dropped.
@@ -97,11 +97,12 @@ impl Connection {
         self.port
     }
 
-    /// Returns the next bytes, without a copy. `None` is the end that the peer marked.
+    /// Waits for the next bytes, and returns them without a copy. `None` is an orderly end of the peer's direction.
     ///
     /// # Errors
-    /// [`Error::Failed`] with the server's words, [`Error::Connection`] if the multiplexed connection was lost, or
-    /// [`Error::Stream`] if this connection broke off.
+    /// [`Error::Failed`] if the server reports a failure, [`Error::Connection`] if the multiplexed connection was lost,
+    /// or [`Error::Stream`] if this connection was cut off. All bytes that had arrived are returned first, unless this
+    /// end reset the connection.
     ///
     /// # Cancel safety
     /// If dropped before completion, no bytes are lost.
@@ -146,14 +147,15 @@ impl Connection {
         })
     }
 
-    /// Sends bytes without a copy. Waits while too many bytes are queued before them.
+    /// Queues bytes to be sent, without a copy of large pieces. Waits while
+    /// [`Config::send_buffer`](crate::mux::Config::send_buffer) or more bytes are queued on this connection.
     ///
     /// # Errors
-    /// [`Error::Stream`] if the peer ended the connection. Reading returns the reason. [`Error::Connection`] if the
-    /// multiplexed connection failed.
+    /// [`Error::Stream`] if the peer has reset the connection, or if this end has ended its direction. After a reset by
+    /// the peer, reading tells the reason. [`Error::Connection`] if the multiplexed connection failed.
     ///
     /// # Cancel safety
-    /// If dropped before completion, nothing was sent.
+    /// If dropped before completion, no bytes were queued.
     pub async fn send(&mut self, data: Bytes) -> Result<(), Error> {
         let sent = match &mut self.send {
             Some(send) => send.send(data).await,
@@ -162,8 +164,8 @@ impl Connection {
         sent.map_err(|error| Error::stream(self.port, error))
     }
 
-    /// Polls for [`send`](Self::send). `Ready` means that all of `data` was taken, and `Pending` that nothing was
-    /// taken.
+    /// Polls for [`send`](Self::send). `Ready` means that all of `data` was queued, and `Pending` that nothing was
+    /// queued.
     ///
     /// # Errors
     /// The same as [`send`](Self::send).
@@ -191,12 +193,13 @@ impl Connection {
         self.recv.poll_gone(cx)
     }
 
-    /// Ready once this connection was reset while it has unread bytes. Either this end reset it after
-    /// [`Options::stall_timeout`], or, at a server, the client reset it. Poll this while you do not read, because
-    /// reading returns the error only after the unread bytes.
+    /// Ready once this connection was reset, even if bytes that arrived before the reset are unread. Either this end
+    /// reset it after [`Options::stall_timeout`], or, at a server that has not ended its own direction, the client
+    /// reset it or the multiplexed connection ended. Poll this while you do not read, because reading returns the error
+    /// only after the unread bytes.
     ///
-    /// At a client it is ready only after a stall. A reset by a Go server may be an orderly end or a failure, and a
-    /// client can tell these apart only by reading.
+    /// At a client it is ready only after a stall. A Go server also resets a complete connection, and a client can tell
+    /// that from a failure only by reading.
     pub fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<Error> {
         let error = ready!(self.recv.poll_broken(cx));
         let given_up = matches!(error, StreamError::Stalled { .. }) || self.is_servers() && !self.finished;
@@ -211,9 +214,9 @@ impl Connection {
         self.linger
     }
 
-    /// Breaks a server's connection off, after all bytes that were sent before. In legacy port-forward the client is
-    /// told the reason. Over SPDY the connection is only reset, because client-go gives up all its connections when any
-    /// error stream says something.
+    /// For a server: resets the connection because it failed, after all bytes that were queued before. In legacy
+    /// port-forward the client is told the reason. Over SPDY and in the tunnel it is not, because client-go gives up
+    /// all its connections if any error stream carries bytes.
     ///
     /// # Cancel safety
     /// If dropped before completion, the connection is reset, and the client may not be told the reason.
@@ -233,31 +236,30 @@ impl Connection {
         }
     }
 
-    /// Makes dropping this connection before it is finished a failure: the server then reads an error. Without this
-    /// call, a client's connection that is dropped is reset with CANCEL, and a server that has ended its own direction
-    /// takes CANCEL as an orderly end. For a server's connection, dropping it before it is finished is always a
-    /// failure.
+    /// For a client: if this connection is dropped before [`finish`](Self::finish), it is reset with INTERNAL_ERROR, so
+    /// that the server always reads an error. Without this call it is reset with CANCEL, which is an orderly end to a
+    /// server that has ended its own direction. A server's connection always behaves as after this call.
     pub fn fail_on_drop(&mut self) {
         self.breaks_off = true;
     }
 
-    /// Whether this side can end its direction while the peer goes on. Only a client of legacy port-forward cannot.
+    /// Whether this end can end its direction while the peer goes on. Only a client of legacy port-forward cannot.
     #[must_use]
     pub fn can_half_close(&self) -> bool {
         self.send.as_ref().is_some_and(SendHalf::can_half_close)
     }
 
     /// Makes `shutdown` behave like [`finish`](Self::finish), so that it never fails. Use this with
-    /// [`tokio::io::copy_bidirectional`] and other functions that stop copying the other direction at the first error.
-    /// In legacy port-forward the connection then lasts until the server ends it.
+    /// [`tokio::io::copy_bidirectional`], or with another function that stops both directions at the first error. In
+    /// legacy port-forward the connection then lasts until the server ends it.
     pub fn pretend_half_close(&mut self) {
         if let Some(send) = &mut self.send {
             send.pretend_half_close();
         }
     }
 
-    /// Ends the direction to the peer, after all bytes that were sent before. The other direction goes on. A client of
-    /// legacy port-forward cannot tell the server that the direction has ended, but nothing more can be sent.
+    /// Ends this end's direction, after all bytes that were queued before. The other direction goes on. A client of
+    /// legacy port-forward cannot tell the server, but nothing more can be sent.
     pub fn finish(&mut self) {
         if let Some(send) = &mut self.send {
             send.finish();
@@ -326,9 +328,9 @@ impl AsyncWrite for Connection {
         }
     }
 
-    /// Ends the direction to the peer. Queued bytes are still sent, but this does not wait for them. If the protocol
-    /// cannot tell the peer ([`can_half_close`](Connection::can_half_close)), this fails with an error of kind
-    /// `Unsupported`, and the direction stays open.
+    /// Ends this end's direction. Queued bytes are still sent, but this does not wait for them. If the protocol cannot
+    /// tell the peer ([`can_half_close`](Connection::can_half_close)), this fails with an error of kind `Unsupported`,
+    /// and the direction stays open.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let port = self.port;
         if let Some(send) = &mut self.send {

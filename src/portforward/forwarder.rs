@@ -55,7 +55,7 @@ impl fmt::Display for PortPair {
 
 const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// Listens on local ports.
+/// Listens on local ports for the connections to forward, as `kubectl port-forward` does.
 #[derive(Debug)]
 pub struct Forwarder {
     listeners: Vec<(TcpListener, PortPair)>,
@@ -66,14 +66,15 @@ pub struct Forwarder {
 impl Forwarder {
     /// Listens on each address for each port. If a local port is 0, the same free port is used on all addresses.
     ///
-    /// No addresses mean localhost: `127.0.0.1` and `::1`, and it is enough if one of them can be listened on. If
-    /// addresses are given, all of them must be listened on.
+    /// If `addresses` is empty, this listens on `127.0.0.1` and `::1`, and one of the two is enough. Otherwise it fails
+    /// unless it can listen on all of them.
     ///
     /// # Errors
-    /// The system's error if a required address cannot be listened on. `InvalidInput` if there is no port.
+    /// The system's error if this cannot listen on a required address. [`InvalidInput`](io::ErrorKind::InvalidInput) if
+    /// `ports` is empty.
     ///
     /// # Cancel safety
-    /// If dropped before completion, nothing is listened on.
+    /// If dropped before completion, all listeners are closed.
     pub async fn bind(addresses: &[IpAddr], ports: &[PortPair]) -> io::Result<Self> {
         let all = !addresses.is_empty();
         let addresses = if all { addresses } else { &LOCALHOST };
@@ -106,8 +107,9 @@ impl Forwarder {
         self.listeners.iter().filter_map(address)
     }
 
-    /// Waits for the next local connection. It returns the socket, which is reset if it is dropped, the address of the
-    /// program that has connected, and the ports. [`PortForward::forward`] joins the socket to the remote port.
+    /// Waits for the next local connection. Returns its socket, which is reset if it is dropped, the address of the
+    /// program that has connected, and the pair of ports. [`PortForward::forward`] forwards the socket to the remote
+    /// port.
     ///
     /// # Errors
     /// The system's error. You can call this again after a while: a lack of file descriptors, for example, is
@@ -132,16 +134,16 @@ impl Forwarder {
 }
 
 impl PortForward {
-    /// Connects to a port of the pod, and moves bytes between it and a local socket until both directions have ended
-    /// ([`Connection::relay`](super::Connection::relay)). One direction can end before the other. A break on one side
-    /// is a reset on the other side. In legacy port-forward the server is not told when the local side ends its
+    /// Connects to a port of the pod, and copies bytes between it and a local socket until both directions have ended
+    /// ([`Connection::relay`](super::Connection::relay)). One direction can end before the other. If one side fails,
+    /// the other side is reset. In legacy port-forward the server is not told when the local program ends its
     /// direction.
     ///
     /// It also sets `TCP_NODELAY` on the socket.
     ///
     /// # Errors
-    /// The same as [`connect`](Self::connect) and [`Connection::data`](super::Connection::data). If the local socket
-    /// fails, forwarding ends with `Ok`.
+    /// The same as those of [`connect`](Self::connect) and [`Connection::data`](super::Connection::data). If only the
+    /// local socket fails, this returns `Ok`.
     ///
     /// # Cancel safety
     /// If dropped before completion, both sides are reset.
@@ -156,7 +158,7 @@ impl PortForward {
     }
 }
 
-/// A connection to the cluster that is replaced by a new one when it is lost.
+/// A [`PortForward`] that is replaced by a new one when its connection to the server is lost.
 #[derive(Debug)]
 pub struct Reconnecting<Connect> {
     connect: Connect,
@@ -171,13 +173,14 @@ where
     Connect: FnMut() -> Connecting,
     Connecting: Future<Output = Result<PortForward, E>>,
 {
-    /// `connect` must dial the server, upgrade the connection, and spawn the driver.
+    /// `connect` must dial the server, upgrade the connection, spawn the driver, and return a [`PortForward`].
     pub fn new(connect: Connect) -> Self {
         let (first_wait, longest_wait) = (Duration::from_millis(100), Duration::from_secs(10));
         Self { connect, first_wait, longest_wait, attempts: None, current: None }
     }
 
-    /// Sets the wait after the first failed attempt. Each further wait is twice the wait before it. Default: 100 ms.
+    /// Sets how long [`get`](Self::get) waits after the first failed attempt. Each further wait is twice the wait
+    /// before it. Default: 100 ms.
     #[must_use]
     pub fn first_wait(mut self, wait: Duration) -> Self {
         self.first_wait = wait;
@@ -191,28 +194,29 @@ where
         self
     }
 
-    /// Sets after how many failed attempts in a row [`get`](Self::get) returns the error. By default it never does, and
-    /// goes on with its attempts.
+    /// Sets after how many failed attempts in a row [`get`](Self::get) returns the error. By default it tries again for
+    /// ever.
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
         self
     }
 
-    /// Begins with an existing connection.
+    /// Begins with an existing `PortForward`, so that the first [`get`](Self::get) does not connect.
     #[must_use]
     pub fn starting_with(mut self, forward: PortForward) -> Self {
         self.current = Some(Arc::new(forward));
         self
     }
 
-    /// The current connection if it still takes streams, or else a new one.
+    /// Returns the current `PortForward` if its connection still accepts new streams, or else connects anew.
     ///
     /// # Errors
-    /// The error of the last attempt, after so many failures in a row as [`attempts`](Self::attempts) says.
+    /// The error of the last attempt, after as many failed attempts in a row as [`attempts`](Self::attempts) says.
     ///
     /// # Cancel safety
-    /// If dropped before completion, the attempt is dropped, and the next call counts and waits from the beginning.
+    /// If dropped before completion, the current attempt is dropped. The next call counts attempts and waits from the
+    /// beginning.
     pub async fn get(&mut self) -> Result<Arc<PortForward>, E> {
         if let Some(current) = self.current.as_ref().filter(|current| current.multiplexer().takes_streams()) {
             return Ok(Arc::clone(current));

@@ -1,20 +1,22 @@
 //! Port-forward: connections to ports of a pod, each a pair of streams.
 //!
-//! A connection has a data stream and an error stream with the same request id. The client makes both streams, and ends
-//! its direction of the error stream at once. If the connection fails, the server writes the reason to the error
-//! stream, and the other connections go on. Over WebSocket the same streams go through a tunnel of SPDY
-//! (`Protocol::TunneledPortForward`).
+//! A forwarded [`Connection`] has a data stream and an error stream with the same request id. The client opens both
+//! streams, and ends its direction of the error stream at once. If the connection fails, the server writes the reason
+//! to the error stream, and the other connections go on. Over WebSocket the same streams go through the tunnel: SPDY
+//! inside the messages of the WebSocket (`Protocol::TunneledPortForward`).
 //!
-//! If a connection breaks off, reading it gives an error and never an end, at the client and at the server.
-//! [`Connection::relay`] joins a connection to a socket, and a break on either side is a break on the other.
+//! If a forwarded connection is cut off, its reader gets an error and never an end, at the client and at the server.
+//! [`Connection::relay`] copies between a forwarded connection and a socket in both directions. If one of them is cut
+//! off, it cuts the other off, too.
 //!
 //! Legacy port-forward (`Protocol::LegacyPortForward`) has WebSocket channels instead of streams. The request names the
-//! ports, and each has one connection. It has no half-close: a client cannot end its direction, and its connection ends
-//! only together with the whole multiplexed connection. When a server ends its direction, the connection is over.
+//! ports, and each named port has one forwarded connection. It has no half-close for a client: a client's direction
+//! ends only together with the whole multiplexed connection. When a server ends its direction, that forwarded
+//! connection is over.
 //!
-//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does, and `PortForward::forward` joins each
-//! socket that it accepts to a remote port. This module does not dial the ports of a server: your code does that.
-//! [`mux`](crate::mux) carries the streams.
+//! With the feature `net`, `Forwarder` listens on local ports, as kubectl does, and `PortForward::forward` forwards
+//! each socket that it accepts to a remote port. This module does not dial the ports of the pod: the code of the server
+//! does. [`mux`](crate::mux) carries the streams.
 //!
 //! ```
 //! use kubestream::mux::{Config, Multiplexer};

@@ -8,34 +8,40 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
-    /// For a client: how long it waits until both streams of a connection are answered. For a server: how long it waits
-    /// for the second stream of a pair. Default: 30 s, as in Go's servers.
+    /// For a client: how long it waits until the server has answered both streams of a forwarded connection. For a
+    /// server: how long one stream of a connection waits for the other one. Default: 30 s, as in Go's servers.
     pub creation_timeout: Duration,
-    /// For a client: how long it waits for the end of the error stream once the data stream has ended. If the data
-    /// stream ended by RST_STREAM with CANCEL, that is an orderly end only if the error stream was empty and ended in
-    /// this time, by FIN or by RST_STREAM with CANCEL. After this time only a FIN of the data stream is an end, and
-    /// CANCEL is an error. Default: 5 s.
-    pub reason_grace: Duration,
-    /// For a server: how many streams may wait for the other stream of their pair. Further streams are refused. Go's
-    /// clients make the two streams of a connection in two round trips, so hundreds of new connections have hundreds of
-    /// waiting streams. Default: 512.
-    pub max_half_pairs: usize,
-    /// How long an unread connection may block the other connections and new ones. After this time the unread
-    /// connection is reset, and its reader gets [`StreamError::Stalled`](crate::StreamError::Stalled). This applies
-    /// only while its unread bytes keep the socket from being read, and another connection waits to read or to be
-    /// answered. With `None` no connection is reset. Default: 20 s, which is less than `creation_timeout`.
-    /// [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout) overrides this.
+    /// For a client: how long it waits, once the data stream has ended, until the error stream ends too. Then it knows
+    /// whether the server has reported a failure. If the error stream does not end in this time, it is reset. Default:
+    /// 5 s.
     ///
-    /// A Go peer has no windows, so it cannot be told to pause one stream. Without this limit, a browser tab that
-    /// pauses a download would block all other tabs. A server cannot know that its client wants to open another
-    /// connection, so it does not reset an unread connection for that.
+    /// Go's servers end a complete data stream by FIN or by RST_STREAM with CANCEL. FIN is always an end, unless the
+    /// error stream carries a reason. CANCEL is an end only if the error stream has ended in this time, by FIN or
+    /// CANCEL and without a reason, and is an error otherwise.
+    pub reason_grace: Duration,
+    /// For a server: how many streams may wait for the other stream of their connection. Further streams are refused.
+    /// Go's clients open the two streams of a connection in two round trips, so hundreds of new connections have
+    /// hundreds of waiting streams. Default: 512.
+    pub max_half_pairs: usize,
+    /// How long an unread forwarded connection may block the others. After this time this end resets it, and its reader
+    /// gets [`StreamError::Stalled`](crate::StreamError::Stalled). This happens only if its unread bytes have kept the
+    /// socket from being read for all this time, and another forwarded connection waits to read or to be answered. With
+    /// `None` no connection is reset. Default: 20 s, which is less than `creation_timeout`.
+    /// [`Config::stream_stall_timeout`](crate::mux::Config::stream_stall_timeout) overrides this, unless it is `None`.
+    ///
+    /// A Go peer has no flow control, so it cannot be told to pause one stream. Without this limit, a browser tab that
+    /// pauses a download would block all other tabs. While a server does not read its socket, it cannot see that its
+    /// client wants to open another connection. So only connections that are open already count as waiting.
     pub stall_timeout: Option<Duration>,
     /// For [`Connection::relay`](super::Connection::relay) and `PortForward::forward`: how long they wait for the
-    /// socket, in three cases.
-    /// - The forwarded connection has failed, and more than 64 KiB were written to the socket without a pause of this
-    ///   length: how long the socket's peer has to read them.
-    /// - The forwarded connection has ended and takes no more bytes: how long the socket has to stop sending.
-    /// - Neither the connection nor the socket takes any more bytes: how long the socket has to take some.
+    /// socket to which they copy a forwarded connection, in three cases:
+    /// - The forwarded connection has failed, and more than 64 KiB were written to the socket, with no pause of this
+    ///   length between the writes. Then the program at the other end of the socket may not have read them yet, and has
+    ///   this long to do so before the socket is dropped.
+    /// - The forwarded connection has ended and accepts no more bytes, but the socket still sends. Then the program at
+    ///   its other end has this long to stop.
+    /// - Neither the forwarded connection nor the socket accepts any more bytes. Then the socket has this long to
+    ///   accept some.
     ///
     /// Default: 5 s.
     pub linger: Duration,

@@ -24,23 +24,23 @@ const PIECE: usize = 32 * 1024;
 const ROUNDS: usize = 8;
 
 impl Connection {
-    /// Moves bytes between this connection and a socket, or any other IO, until both directions have ended. One
+    /// Copies bytes between this connection and a socket, or any other IO, until both directions have ended. One
     /// direction can end before the other.
     ///
-    /// A break on one side is a break on the other. The socket is shut down only for an end. For a break it is dropped,
-    /// after all bytes that had arrived were written to it. Use [`AbortOnDrop`](crate::AbortOnDrop) to make that drop a
-    /// reset. If the socket breaks off, the bytes that it had sent are sent on, as far as the peer takes them or its
-    /// window has room, and then the connection is reset.
+    /// If one side fails, the other side is not told that it ended. If the connection fails, all bytes that had arrived
+    /// are written to the socket, and then the socket is dropped without a shutdown. Use
+    /// [`AbortOnDrop`](crate::AbortOnDrop) to make that drop a reset. If the socket fails, the bytes that were read
+    /// from it are still sent, as far as the peer accepts them, and then the connection is reset.
     ///
-    /// [`Options::linger`](super::Options::linger) limits two waits. When the connection breaks off and more than 64
-    /// KiB were written to the socket recently, the socket's peer has that long to read them. When the connection has
-    /// ended and takes no more bytes, a socket that still sends has that long to end.
+    /// [`Options::linger`](super::Options::linger) limits how long this waits for the socket once the connection has
+    /// failed or accepts no more bytes.
     ///
     /// # Errors
-    /// If the connection failed, the error that [`data`](Self::data) gives. If the socket failed, [`Error::Local`].
+    /// If the connection failed, the error that [`data`](Self::data) gives. If only the socket failed,
+    /// [`Error::Local`].
     ///
     /// # Cancel safety
-    /// If dropped before completion, both sides break off.
+    /// If dropped before completion, the connection is reset, and the socket is dropped without a shutdown.
     pub async fn relay<IO>(mut self, io: IO) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin,

@@ -16,7 +16,7 @@ use crate::protocol::ERROR;
 use crate::session::ConnectionError;
 use crate::wire::spdy::{Headers, RstStatus};
 
-/// Accepts the connections of a client.
+/// The server's side of port-forward: accepts the connections of a client.
 #[derive(Debug)]
 pub struct PortForwardServer {
     mux: Multiplexer,
@@ -36,7 +36,7 @@ enum Arrived {
 }
 
 impl PortForwardServer {
-    /// Uses a connection that was upgraded to port-forward, with the default [`Options`].
+    /// Serves a connection that was upgraded to port-forward, with the default [`Options`].
     ///
     /// # Errors
     /// [`Error::NotPortForward`] if the connection negotiated another protocol.
@@ -57,12 +57,12 @@ impl PortForwardServer {
         Ok(Self { mux, pairing, says_why, linger: options.linger })
     }
 
-    /// Waits for the next connection of the client. `None` means that the client has ended in good order, or in legacy
-    /// port-forward that all requested connections have ended.
+    /// Waits for the next connection that the client asks for. `None` means that the client has ended the multiplexed
+    /// connection in good order, or in legacy port-forward that all requested connections have ended.
     ///
-    /// A stream that is not half of a pair is reset. A half whose other half does not come within
-    /// [`Options::creation_timeout`] is reset too, but only while this is polled. Other connections are not affected.
-    /// They go on whether or not this is called.
+    /// A stream that is neither the data stream nor the error stream of a connection is reset. A stream of a connection
+    /// whose other stream does not come within [`Options::creation_timeout`] is reset too, but only while this is
+    /// polled. Other connections are not affected, and go on whether or not this is called.
     ///
     /// # Errors
     /// The error that the multiplexed connection ended with. It is [`ConnectionError::Lost`] if the client goes away
@@ -164,7 +164,7 @@ impl PortForwardServer {
     }
 }
 
-/// A client's request for a connection. It is refused if it is dropped.
+/// A client's request for a connection to a port. If it is dropped, the connection is refused.
 #[derive(Debug)]
 pub struct Request {
     port: u16,
@@ -196,8 +196,8 @@ impl Request {
     }
 
     /// Refuses the connection because the port could not be reached. A client of this crate is told the reason: at most
-    /// its first 1024 characters, without control characters. A Go client sees a connection that ends at once. The
-    /// client's other connections go on.
+    /// its first 1024 characters, without control characters. A Go client sees a connection that ends at once. In
+    /// legacy port-forward every client is told the reason. The client's other connections go on.
     pub fn fail(self, reason: &str) {
         // Control characters cannot be sent in a header.
         let reason: String = reason.chars().filter(|char| !char.is_control()).take(1024).collect();
@@ -209,8 +209,8 @@ impl Request {
         end(self.error, self.says_why);
     }
 
-    /// Refuses the connection as Go's servers do: the reason is sent on the error stream. client-go prints the reason,
-    /// and then gives up all its connections with "lost connection to pod".
+    /// Refuses the connection as Go's servers do: sends the reason on the error stream. client-go prints the reason,
+    /// and then gives up all its connections with "lost connection to pod". Prefer [`fail`](Self::fail).
     ///
     /// # Errors
     /// The error that the stream or the connection ended with.

@@ -14,11 +14,12 @@ use crate::protocol::Version;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitStatus {
-    /// With exit code 0.
+    /// The command ended with exit code 0.
     Success,
-    /// With an exit code. Go's clients accept only codes from 0 to 255. Exit codes of Windows can be larger.
+    /// The command ended with this exit code, usually not 0. Go's clients accept only codes from 0 to 255. Exit codes
+    /// of Windows can be larger.
     Code(i32),
-    /// The command could not be run, or the server does not know how it ended.
+    /// The command could not be run, or the server does not know how it ended. The [`Status`] says why.
     Failed(Box<Status>),
 }
 
@@ -39,16 +40,17 @@ impl ExitStatus {
         }
     }
 
-    /// Reads a whole error stream.
+    /// Reads all the bytes of an error stream, from its beginning to its end.
     ///
-    /// v1 to v3 carry a text for a failure, and no bytes for success. v4 and v5 carry one JSON [`Status`]; for an empty
-    /// stream the result is `None`, because it does not say how the command ended. (Go takes an empty stream as
-    /// success, and so it takes a lost connection as success too.)
+    /// In v1 to v3 a failure is a text, and success is an empty stream. In v4 and v5 the stream carries one JSON
+    /// [`Status`]. There the result for an empty stream is `None`, because it does not say how the command ended. (To
+    /// Go's clients an empty stream is success, and so a lost connection can look like success.)
     ///
     /// If the exit code of a failure is 0 or not an `i32`, the result is [`ExitStatus::Failed`].
     ///
     /// # Errors
-    /// [`StatusError::TooLong`] in every version. In v4 and v5 also the other errors of [`Status::from_json`].
+    /// [`StatusError::TooLong`] in every version. In v4 and v5 also [`StatusError::Malformed`], as in
+    /// [`Status::from_json`].
     pub fn decode(version: Version, bytes: &[u8]) -> Result<Option<Self>, StatusError> {
         check_len(bytes)?;
         match version {
@@ -59,7 +61,8 @@ impl ExitStatus {
         }
     }
 
-    /// The bytes that a server writes to the error stream.
+    /// The bytes that a server writes to the error stream, in the form of this version. No bytes for success in v1 to
+    /// v3.
     #[must_use]
     pub fn encode(&self, version: Version) -> Bytes {
         let status = match self {
@@ -99,7 +102,7 @@ impl From<Status> for ExitStatus {
 }
 
 impl fmt::Display for ExitStatus {
-    /// Writes it in kubectl's words.
+    /// Writes how the command ended, in kubectl's words.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Success => f.write_str("command succeeded"),

@@ -17,7 +17,7 @@ pub const MAX_CAUSES: usize = 64;
 /// A Kubernetes `metav1.Status`: what v4 and v5 carry on the error stream, and what an API server answers when it
 /// refuses.
 ///
-/// A text that the peer left out is empty, as in Go. `metadata` and unknown fields are not kept.
+/// If the peer left a text out, the field is empty, as in Go. `metadata` and unknown fields are not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(default)]
@@ -81,8 +81,8 @@ impl Status {
         Self { status: SUCCESS.into(), ..Self::default() }
     }
 
-    /// The command ended with an exit code: [`Status::success`] for 0, and for others the `Status` that cri-streaming
-    /// sends.
+    /// The command ended with an exit code. For 0 this is [`Status::success`], and for other codes the `Status` that
+    /// cri-streaming sends: reason `NonZeroExitCode`, with the code in a cause `ExitCode`.
     #[must_use]
     pub fn exit(code: i32) -> Self {
         if code == 0 {
@@ -97,7 +97,8 @@ impl Status {
         }
     }
 
-    /// The command could not be run, or how it ended is not known: an `InternalError` in the words of Kubernetes.
+    /// The command could not be run, or how it ended is not known. This is Kubernetes' `InternalError`, with code 500
+    /// and the message `Internal error occurred: {message}`.
     #[must_use]
     pub fn internal_error(message: impl Into<String>) -> Self {
         let cause = Cause { message: message.into(), ..Cause::default() };
@@ -110,7 +111,8 @@ impl Status {
         }
     }
 
-    /// Reads a `Status` from JSON.
+    /// Reads a `Status` from JSON, for example from the body of a refusal
+    /// ([`UpgradeError::Refused`](crate::upgrade::UpgradeError::Refused)).
     ///
     /// # Errors
     /// [`StatusError::TooLong`] for more than [`MAX_STATUS_LEN`](super::MAX_STATUS_LEN) bytes.

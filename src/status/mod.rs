@@ -1,7 +1,7 @@
 //! What the error stream and the resize stream carry: how a remote command ended, and how large its terminal is.
 //!
-//! Reads and writes [`ExitStatus`] in the form that each version of the protocol has, [`Status`] as JSON, and
-//! [`TerminalSize`]. Does no IO, and knows nothing of SPDY or WebSocket.
+//! This module reads and writes [`ExitStatus`] in the form of each version of the protocol, [`Status`] as JSON, and
+//! [`TerminalSize`] as JSON. It does no IO, and knows nothing of SPDY or WebSocket.
 //!
 //! ```
 //! use kubestream::status::ExitStatus;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StatusError;
 use super::object::{ObjectScanner, Scan};
 
-/// The maximum length of one size on a resize stream: 1 KiB.
+/// The maximum length of the JSON of one size on a resize stream, in bytes: 1 KiB.
 pub const MAX_RESIZE_LEN: usize = 1024;
 
 /// The size of a terminal, in characters.
@@ -16,10 +16,10 @@ pub const MAX_RESIZE_LEN: usize = 1024;
 #[allow(clippy::exhaustive_structs)] // both fields are all that the protocol has
 #[serde(default)]
 pub struct TerminalSize {
-    /// Columns.
+    /// The number of columns.
     #[serde(rename = "Width", alias = "width")]
     pub width: u16,
-    /// Rows.
+    /// The number of rows.
     #[serde(rename = "Height", alias = "height")]
     pub height: u16,
 }

@@ -8,20 +8,20 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The maximum length of the peer's head, in bytes. For a client, the limit is for all 1xx heads and the final head
-    /// together. For a server, the head includes the command, because kubectl puts each argument into the query.
-    /// Default: 64 KiB.
+    /// The maximum length of the peer's HTTP head, in bytes. For a client, the limit is for all 1xx heads and the final
+    /// head together. A server needs room for the command, because kubectl puts each argument into the query. Default:
+    /// 64 KiB.
     pub max_head: usize,
     /// The maximum number of header lines in the peer's head. Default: 100.
     pub max_headers: usize,
-    /// The time limit for the whole handshake up to the end of the peer's head. It is not a limit for each read. It is
-    /// also the time limit for writing an answer. Default: 10 s.
+    /// The time limit for the whole handshake up to the end of the peer's head, not for each read. It is also the time
+    /// limit for a server to write an answer. Default: 10 s.
     pub head_timeout: Duration,
-    /// How many bytes a client keeps of a refusal's body, and how many a server discards after its own refusal.
-    /// Default: 64 KiB.
+    /// For a client: how many bytes of a refusal's body it keeps. For a server: how many bytes of its client it reads
+    /// and discards after its own refusal, before it closes the connection. Default: 64 KiB.
     pub max_refusal_body: usize,
-    /// The time limit for a client to read a refusal's body, and for a server to wait for the client's end after its
-    /// own refusal. Default: 5 s.
+    /// For a client: the time limit for reading a refusal's body. For a server: how long it waits for the client's end
+    /// after its own refusal. Default: 5 s.
     pub refusal_body_timeout: Duration,
     /// For a server: the origins whose web pages may open a WebSocket, each written as browsers do:
     /// `https://console.example:8443`. `"*"` allows every request. A request is always allowed if it has no `Origin`,
@@ -30,8 +30,8 @@ pub struct Config {
     /// A browser lets a page of any site open a WebSocket at this server, and sends the cookies that it holds for this
     /// server. It names the page's host in `Origin`. Only this check keeps out the pages of other sites.
     ///
-    /// The check does not help if an attacker makes a host name of the attacker point to this server (DNS rebinding). A
-    /// server that browsers can reach should also check `Host` against its own names, or ask for a token.
+    /// The check does not help against DNS rebinding, where an attacker's own host name points to this server. A server
+    /// that browsers can reach should also check `Host` against its own names, or ask for a token.
     pub allowed_origins: Vec<String>,
 }
 

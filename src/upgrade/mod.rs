@@ -1,8 +1,8 @@
-//! From an HTTP/1.1 request to a connection that speaks SPDY/3.1 or WebSocket (RFC 9110 §7.8, RFC 6455 §4).
+//! The upgrade: turns an HTTP/1.1 connection into one that speaks SPDY/3.1 or WebSocket (RFC 9110 §7.8, RFC 6455 §4).
 //!
-//! Does the handshake, as client or server: checks the peer's head, settles on a transport and a protocol, and writes
-//! or reads a refusal. It dials nothing and follows no redirect. Bytes that were read past the head are returned in
-//! [`Upgraded`].
+//! This module does the handshake, as client or server: it writes and checks the HTTP heads, negotiates a transport and
+//! a protocol, and writes or reads a refusal. It dials nothing and follows no redirect. Bytes that were read past the
+//! peer's head are kept in [`Upgraded`].
 //!
 //! ```
 //! use kubestream::upgrade::{self, Config, Protocol, Version};
@@ -23,7 +23,7 @@
 //! # }
 //! ```
 //!
-//! Client and server need a tokio runtime with its timer enabled.
+//! All functions that wait need a tokio runtime with its timer enabled.
 
 mod body;
 mod client;

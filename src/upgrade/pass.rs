@@ -19,7 +19,8 @@ use crate::protocol::{Transport, X_STREAM_PROTOCOL_VERSION};
 impl<IO> Pending<IO> {
     /// The request for a backend: the client's request without some of its headers:
     /// - It has no hop-by-hop headers (RFC 9110 §7.6.1). [`pass_on`](Self::pass_on) adds its own.
-    /// - It has no `Origin`, which names this host. Over WebSocket `pass_on` checks the client's `Origin`.
+    /// - It has no `Origin`: the backend would compare it with its own host name, and could refuse it. Over WebSocket,
+    ///   `pass_on` checks the client's `Origin` itself ([`Config::allowed_origins`](super::Config::allowed_origins)).
     /// - It has no token in `Sec-WebSocket-Protocol`. [`bearer_token`](Self::bearer_token) returns the token.
     ///
     /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You
@@ -56,8 +57,8 @@ where
     /// answer was passed back to the client. If its answer was not valid, the client got a 502; if it did not answer in
     /// time, a 504; if the request is not valid, a 500.
     ///
-    /// Every other error is about the client: its request is not valid, and was answered as by
-    /// [`accept`](Self::accept), or the 101 could not be written to it.
+    /// Every other error is about the client. Either its request is not valid: then the client was answered as by
+    /// [`accept`](Self::accept). Or the 101 could not be written to it.
     ///
     /// # Cancel safety
     /// If dropped before completion, both connections are dropped.
@@ -150,8 +151,8 @@ fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
 
 /// The answer that a proxy gives its client when the backend did not switch: the backend's refusal, a 504 if the
 /// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the
-/// two sides one after the other. [`Pending::pass_on`] sends this answer by itself. After a
-/// [fallback](UpgradeError::Fallback), the answer is that for SPDY.
+/// two sides one after the other, and send it by [`Pending::respond`]. [`Pending::pass_on`] sends this answer by
+/// itself. For [`UpgradeError::Fallback`], the answer is about the error over SPDY.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused { response: refusal, .. } = error {

@@ -39,12 +39,12 @@ fn asked(request: &Request<()>) -> Result<Arc<[u16]>, UpgradeError> {
 /// A query for a kubelet names them `port`, and a query for a kube-apiserver names them `ports`. Both parameters may be
 /// repeated, and one value may list several ports with commas. A query that names no port gives an empty list.
 ///
-/// [`Pending::accept`](super::Pending::accept) calls this function by itself. Use the function for
-/// [`Upgraded::with_ports`](super::Upgraded::with_ports) if another library makes the handshake of
-/// [`Protocol::LegacyPortForward`], or if you read a connection that you pass on.
+/// [`Pending::accept`](super::Pending::accept) calls this function by itself. Call it yourself if another library makes
+/// the handshake of [`Protocol::LegacyPortForward`], for [`Upgraded::with_ports`](super::Upgraded::with_ports), or if
+/// you read a connection that you pass on, for [`Tap::new`](crate::tap::Tap::new).
 ///
 /// # Errors
-/// [`UpgradeError::InvalidPort`] if a value is not a port from 1 to 65535.
+/// [`UpgradeError::InvalidPort`] if a value is not a port number from 1 to 65535.
 pub fn asked_ports(query: &str) -> Result<Vec<u16>, UpgradeError> {
     let values = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| matches!(&name[..], "port" | "ports"));
     let mut ports = Vec::new();

@@ -21,7 +21,7 @@ use super::upgraded::Upgraded;
 use super::websocket::{self, BearerToken};
 use crate::protocol::{Protocol, Transport, X_STREAM_PROTOCOL_VERSION};
 
-/// Reads the head of a request, whether or not it asks for an upgrade.
+/// Reads the head of a request, whether or not the request asks for an upgrade. The returned [`Pending`] answers it.
 ///
 /// # Errors
 /// For [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
@@ -68,7 +68,7 @@ where
     }
 }
 
-/// A request that waits for its answer. Dropping it closes the connection without an answer.
+/// A request that waits for its answer. If it is dropped, the connection is closed without an answer.
 pub struct Pending<IO> {
     io: IO,
     request: Request<()>,
@@ -90,15 +90,17 @@ impl<IO> Pending<IO> {
         }
     }
 
-    /// Sets the ports of legacy port-forward. Without this they are read from the query. A container runtime gets them
-    /// from the kubelet, and the requests of its clients do not repeat them.
+    /// Sets the ports of legacy port-forward. Without this call they are read from the query of the request. The
+    /// streaming server of a container runtime needs this: the kubelet tells it the ports beforehand, and the request
+    /// of the client may not name them.
     #[must_use]
     pub fn with_ports(mut self, ports: &[u16]) -> Self {
         self.ports = Some(ports.into());
         self
     }
 
-    /// The request. Authorise it before [`accept`](Self::accept): check the verb `create`, even for a GET.
+    /// The request. Authorise it before [`accept`](Self::accept): check the verb `create` of Kubernetes, even if the
+    /// method is GET, as it is for every WebSocket.
     pub fn request(&self) -> &Request<()> {
         &self.request
     }
@@ -108,7 +110,8 @@ impl<IO> Pending<IO> {
         self.transport().is_some()
     }
 
-    /// The transport that the request asks for. If the request names both transports, this is SPDY.
+    /// The transport that the request asks for. `None` if the request asks for no upgrade to SPDY or WebSocket. If the
+    /// request names both transports, this is SPDY.
     pub fn transport(&self) -> Option<Transport> {
         self.transports().next()
     }
@@ -121,8 +124,9 @@ impl<IO> Pending<IO> {
         CARRIERS.iter().copied().filter(asked)
     }
 
-    /// The bearer token that came among the subprotocols, as a client in a browser sends it. It is removed from the
-    /// subprotocols: neither [`request`](Self::request) nor [`offers`](Self::offers) shows it.
+    /// The bearer token that came among the subprotocols, as a client in a browser sends it. `None` if there is none.
+    /// This crate has removed it from the subprotocols: neither [`request`](Self::request) nor [`offers`](Self::offers)
+    /// shows it.
     ///
     /// # Errors
     /// [`UpgradeError::BearerToken`] if the token is not valid. [`accept`](Self::accept) then answers 401, as Kubernetes does.
@@ -145,8 +149,8 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Switches to the transport that the client asks for, and to the first of the client's protocols that is
-    /// `supported` over it. If `supported` is empty, switches to raw SPDY, whatever the client offers.
+    /// Answers 101: switches to the transport that the client asks for, and to the first of the client's protocols that
+    /// is `supported` over it. If `supported` is empty, switches to raw SPDY, whatever the client offers.
     ///
     /// # Errors
     /// [`UpgradeError::NotAnUpgrade`] and [`UpgradeError::NoProtocol`] were answered 400.
@@ -154,8 +158,7 @@ where
     /// supported SPDY protocols. Over WebSocket there are also `UpgradeError::Handshake`,
     /// `UpgradeError::OriginNotAllowed`, `UpgradeError::BearerToken`, and for legacy port-forward
     /// `UpgradeError::NoPort`, `UpgradeError::InvalidPort` and `UpgradeError::TooManyPorts`. The docs of each say how
-    /// the request was answered. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] mean that the 101 could not be
-    /// written.
+    /// the request was answered. With [`UpgradeError::Timeout`] and [`UpgradeError::Io`] the 101 could not be written.
     ///
     /// # Cancel safety
     /// If dropped before completion, the IO is dropped, and the connection with it. The client may have received the
@@ -169,11 +172,11 @@ where
         Ok(Upgraded { ports, ..Upgraded::new(self.io, self.read_ahead, protocol) })
     }
 
-    /// Answers without an upgrade, and closes the connection. This function sets `Content-Length` and
-    /// `Connection: close`, and replaces those of the response. After the answer it shuts down the write side. Then it
-    /// reads and discards what the client still sends, until the client's end, but at most [`Config::max_refusal_body`]
-    /// bytes and for at most [`Config::refusal_body_timeout`]. If it closed the socket with unread bytes, the kernel
-    /// might drop the answer.
+    /// Answers without an upgrade, and closes the connection. This function sets `Content-Length` and `Connection:
+    /// close`, and replaces those of the response. After the answer it shuts down the write side. Then it reads and
+    /// discards what the client still sends, until the client's end, but at most [`Config::max_refusal_body`] bytes and
+    /// for at most [`Config::refusal_body_timeout`]. The reason is that the kernel may drop the answer if a socket is
+    /// closed with unread bytes.
     ///
     /// # Errors
     /// [`UpgradeError::InvalidResponse`] for a 1xx. [`UpgradeError::Timeout`] and [`UpgradeError::Io`] if the response

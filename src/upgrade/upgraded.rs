@@ -1,4 +1,4 @@
-//! A connection past its 101, for a multiplexer or a proxy.
+//! A connection after its upgrade, for a multiplexer or a proxy.
 //!
 //! Holds the IO and what the handshake settled, and does nothing with them.
 
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::error::UpgradeError;
 use crate::protocol::{Protocol, Transport};
 
-/// An IO past its 101, the bytes that were read from it past the head, and the protocol that was negotiated.
+/// A connection after its upgrade: the IO, the bytes that were already read from it past the peer's head, and the
+/// protocol that was negotiated.
 ///
 /// If another library such as hyper, kube or axum made the handshake, create an `Upgraded` with [`Upgraded::new`].
 pub struct Upgraded<IO> {
@@ -24,8 +25,9 @@ pub struct Upgraded<IO> {
 }
 
 impl<IO> Upgraded<IO> {
-    /// Wraps an IO whose handshake was made elsewhere. `read_ahead` is what was already read from `io` past the head.
-    /// `protocol` is `None` for raw SPDY.
+    /// Wraps an IO whose handshake was made elsewhere. `read_ahead` is what was already read from `io` past the peer's
+    /// head. `protocol` is `None` for raw SPDY. For [`Protocol::LegacyPortForward`], also call
+    /// [`with_ports`](Self::with_ports).
     pub fn new(io: IO, read_ahead: Bytes, protocol: Option<Protocol>) -> Self {
         Self { io, read_ahead, protocol, ports: None, passed_on: None, websocket_refused: None }
     }
@@ -37,14 +39,16 @@ impl<IO> Upgraded<IO> {
 
     /// The negotiated protocol. `None` for raw SPDY.
     ///
-    /// It is also `None` if [`Pending::pass_on`](super::Pending::pass_on) passed the handshake on: this crate may not
-    /// know the protocol, and exec and legacy port-forward share names. Such an `Upgraded` is for a proxy, and
-    /// [`protocol_name`](Self::protocol_name) and [`transport`](Self::transport) say what both sides speak.
+    /// It is also `None` after [`Pending::pass_on`](super::Pending::pass_on). There the client and the backend
+    /// negotiate the protocol: this crate may not know it, and the name alone does not tell exec from legacy
+    /// port-forward. [`protocol_name`](Self::protocol_name) and [`transport`](Self::transport) say what both sides
+    /// speak.
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol
     }
 
-    /// The name of the negotiated protocol on the wire. Empty for raw SPDY, and if the server named no protocol.
+    /// The name of the negotiated protocol on the wire. Empty for raw SPDY, for a protocol without a name, and after
+    /// [`Pending::pass_on`](super::Pending::pass_on) if the backend named none.
     pub fn protocol_name(&self) -> &str {
         match &self.passed_on {
             Some((_, name)) => name,
@@ -60,15 +64,15 @@ impl<IO> Upgraded<IO> {
         }
     }
 
-    /// Why the server refused WebSocket, if [`connect_with_fallback`](super::connect_with_fallback) then made a SPDY
-    /// connection. `None` otherwise.
+    /// Why the server refused WebSocket, if [`connect_with_fallback`](super::connect_with_fallback) then upgraded a
+    /// second connection to SPDY. `None` otherwise.
     pub fn websocket_refused(&self) -> Option<&UpgradeError> {
         self.websocket_refused.as_deref()
     }
 
     /// Sets the ports that the request asked for, in the request's order. Call this if the handshake of
-    /// [`Protocol::LegacyPortForward`] was made elsewhere: without ports, legacy port-forward has no connections. Other
-    /// protocols ignore this.
+    /// [`Protocol::LegacyPortForward`] was made elsewhere: without ports, legacy port-forward has no connections.
+    /// [`asked_ports`](super::asked_ports) reads them from the query. Other protocols ignore this.
     #[must_use]
     pub fn with_ports(self, ports: &[u16]) -> Self {
         let wants = matches!(self.protocol, Some(Protocol::LegacyPortForward(_)));
