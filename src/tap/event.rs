@@ -15,29 +15,29 @@ use bytes::Bytes;
 
 use super::side::Side;
 
-/// How many bytes of a stream's type or request id a [`StreamName`] keeps: the first 64.
+/// How many bytes of a stream's type, or of its request id, a [`StreamName`] keeps: the first 64.
 pub const MAX_NAME_LEN: usize = 64;
 
-/// The name of the limit of streams, as in [`SpdyConfig`](crate::wire::SpdyConfig).
+/// The name of the limit of streams, as in [`SpdyConfig`](crate::mux::SpdyConfig).
 const MAX_STREAMS: &str = "max_streams";
 
 /// The events of one step: a few at most.
 pub(super) type Events = VecDeque<TapEvent>;
 
-/// Something that passes between the two sides.
+/// Something that a side sends to the other one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TapEvent {
-    /// A stream begins. Over WebSocket all streams exist from the start, and this is reported with the first bytes of
-    /// each.
+    /// A stream begins. Over WebSocket channels all streams exist from the start, and this event comes before the first
+    /// bytes of each.
     Opened {
         /// The side that opened the stream or sent its first bytes.
         side: Side,
         /// The stream.
         stream: TapStream,
     },
-    /// Bytes of a stream, at least one. The bytes of the error and the resize stream are reported too, and what they
-    /// say is reported again as [`Status`](Self::Status) and [`Resize`](Self::Resize).
+    /// Bytes of a stream, at least one. This includes the error stream and the resize stream of a session: what their
+    /// bytes mean follows as [`Status`](Self::Status) and [`Resize`](Self::Resize).
     Data {
         /// The side that sent the bytes.
         side: Side,
@@ -85,12 +85,12 @@ pub enum TapEvent {
         /// Whether they ended in the middle of a frame or a message.
         cut: bool,
     },
-    /// The tap cannot read the bytes of a side, which are malformed or exceed a limit. It reports nothing more of that
-    /// side. After `max_streams` was exceeded it reports nothing more of the other side either.
+    /// The tap cannot read the bytes of a side, because they are malformed or exceed a limit. It reports nothing more
+    /// about that side. If the limit is `max_streams`, it reports nothing more about the other side either.
     Fault {
         /// The side whose bytes cannot be read.
         side: Side,
-        /// Why.
+        /// Why. In its text, "the peer" is this side.
         error: ConnectionError,
     },
 }
@@ -99,7 +99,7 @@ pub enum TapEvent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TapStream {
-    /// Tells streams of the same name apart: the stream id of SPDY, or the number of the channel.
+    /// Tells streams of the same name apart: the stream id of SPDY, or the number of the WebSocket channel.
     pub id: u32,
     /// What the stream carries.
     pub name: StreamName,

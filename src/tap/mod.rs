@@ -1,9 +1,11 @@
-//! Reads what passes between two ends, without touching it.
+//! Reads the bytes that pass between a client and a server, and reports what they mean: streams, their bytes, terminal
+//! sizes, and how the command ended.
 //!
-//! This module owns the order of the events. It must not change, answer, judge or keep what passes. Reading never
-//! fails: bytes that the tap cannot read are one event, and then it reports nothing more of that side.
+//! A [`Tap`] does no IO: give it copies of the bytes of each [`Side`], and take its [`TapEvent`]s. It changes and
+//! answers nothing. Reading never fails: if the tap cannot read the bytes of a side, it reports [`TapEvent::Fault`]
+//! once, and then nothing more about that side. An observer of a pipe of `kubestream-proxy` can feed a tap.
 //!
-//! The readers of `carrier`, which a connection uses too, make messages of the bytes of each side.
+//! A tap decodes the bytes with the same code as a client and a server of this crate.
 
 mod event;
 mod session;
@@ -26,7 +28,8 @@ use self::source::{Said, Source};
 use self::streams::Streams;
 use crate::wire::websocket::codes::NORMAL;
 
-/// Reads a connection past its 101: feed it the bytes of each side, and it reports what they are.
+/// Reads a connection after its upgrade. Feed it the bytes of each side with [`feed`](Self::feed), and take what they
+/// mean from [`poll_event`](Self::poll_event).
 ///
 /// ```
 /// use bytes::Bytes;
@@ -60,20 +63,25 @@ use crate::wire::websocket::codes::NORMAL;
 /// # Ok::<(), kubestream::unstable::wire::spdy::CodecError>(())
 /// ```
 ///
-/// The bytes may be cut anywhere. Where they are cut changes only the pieces in which [`TapEvent::Data`] reports them.
-/// A size or a status is reported after the piece that has its last byte.
+/// You may cut the bytes anywhere. The cuts change only the pieces in which [`TapEvent::Data`] reports the bytes of a
+/// stream. A size or a status is reported after the piece that has its last byte.
 ///
 /// The data in an event shares the buffer that was fed, so keeping the event keeps that buffer in memory. Masked bytes
 /// of a WebSocket client and base64 are copied.
 ///
 /// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open
-/// streams, and a status until it is whole. [`Config::spdy`] and [`Config::websocket`] bound each of these: control frames and headers, the number of
-/// streams, the length and the number of fragments of a message. A tap has no clock. So for
-/// [`max_header_bytes`](crate::wire::SpdyConfig::max_header_bytes) it counts the inflated bytes of header blocks that exceed 16 times the bytes that their
-/// side has sent. The other limits on rates, and the limits on answers, have no effect.
+/// streams, and a status until it is whole. [`Config::spdy`] and [`Config::websocket`] limit each of these, except the
+/// fed bytes: the length of control frames and headers, the number of streams, and the length and the number of
+/// fragments of a WebSocket message.
 ///
-/// A tap reads bytes as the client and the server of `kubestream` do. If a peer speaks the protocol differently, this
-/// usually causes a [`TapEvent::Fault`]. If nothing may pass unread, end the connection there.
+/// A tap has no clock. So the limits of [`SpdyConfig`](crate::mux::SpdyConfig) that count in a `rate_window` have no
+/// effect, except [`max_header_bytes`](crate::mux::SpdyConfig::max_header_bytes), which a tap applies in another way:
+/// the headers of a side may inflate to 16 bytes for each byte that the side sends, and what goes beyond that may add
+/// up to this limit. The limits on answers have no effect either.
+///
+/// A tap reads bytes as the client and the server of `kubestream` do. If an end speaks the protocol differently, this
+/// usually causes a [`TapEvent::Fault`]. After a fault the bytes pass without being read: if that must not happen, end
+/// the connection at the fault.
 #[derive(Debug)]
 pub struct Tap {
     fed: VecDeque<Fed>,
@@ -92,9 +100,10 @@ enum Fed {
 }
 
 impl Tap {
-    /// A tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the request
-    /// asked for: `kubestream_proxy::PodRequest::ports` returns them. Only `Protocol::LegacyPortForward`
-    /// needs them.
+    /// Creates a tap for a connection on which the two ends have agreed on `protocol`. `ports` are the ports that the
+    /// request asked for, in the request's order: [`asked_ports`](crate::upgrade::asked_ports) or
+    /// `kubestream_proxy::PodRequest::ports` returns them. Only [`Protocol::LegacyPortForward`] needs them. Of
+    /// `config`, only [`spdy`](Config::spdy) and [`websocket`](Config::websocket) count.
     #[must_use]
     pub fn new(protocol: Protocol, ports: &[u16], config: &Config) -> Self {
         let session = protocol.version().map(|version| Session::new(version, protocol.transport()));
@@ -108,14 +117,15 @@ impl Tap {
         Self { fed: VecDeque::new(), events: Events::new(), sources, streams, session, blind: Both::default() }
     }
 
-    /// Takes the next bytes of a side. They are held until [`poll_event`](Self::poll_event) has read them.
+    /// Takes the next bytes that a side has sent. The tap holds them until [`poll_event`](Self::poll_event) has read
+    /// them, so call that until it returns `None`.
     pub fn feed(&mut self, side: Side, bytes: Bytes) {
         if !bytes.is_empty() && !self.blind[side] {
             self.fed.push_back(Fed::Bytes(side, bytes));
         }
     }
 
-    /// Takes the end of a side's bytes.
+    /// Notes that a side sends no more bytes: [`TapEvent::Over`] follows once the bytes before are read.
     pub fn end(&mut self, side: Side) {
         self.fed.push_back(Fed::End(side));
     }
@@ -156,7 +166,7 @@ impl Tap {
         }
     }
 
-    /// Whether the tap reports nothing more of a side.
+    /// Whether the tap reports nothing more about a side: after its [`TapEvent::Over`] or a [`TapEvent::Fault`].
     #[must_use]
     pub fn is_blind(&self, side: Side) -> bool {
         self.blind[side]

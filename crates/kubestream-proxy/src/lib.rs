@@ -2,10 +2,11 @@
 //!
 //! - [`forward`] passes a client's upgrade on to a backend and returns a [`Pipe`], which moves the bytes both ways,
 //!   untouched.
-//! - [`Tap`](tap::Tap) reads what passes: streams, their bytes, terminal sizes and how the command ended. An
-//!   [`Observer`] gets the bytes from a pipe.
-//! - [`translate_exec`] and [`translate_port_forward`] join two connections that speak different protocols, such as
-//!   WebSocket on one side and SPDY on the other.
+//! - An [`Observer`] of a pipe gets its bytes. It can feed a [`Tap`](kubestream::tap::Tap), which reports what they
+//!   mean: streams, terminal sizes and how the command ended. The tap is part of `kubestream`, and [`tap`] is only
+//!   another path to it.
+//! - [`translate_exec`] and [`translate_port_forward`] connect a client and a backend that speak different protocols,
+//!   such as WebSocket on one side and SPDY on the other.
 //! - [`PodRequest`] turns a request in the form of the kube-apiserver's API into the kubelet's.
 //!
 //! This crate does not dial, authenticate, authorise or rewrite a request. The caller chooses and dials the backend,
@@ -30,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! To know what passes, feed the bytes to a [`Tap`](tap::Tap):
+//! To know what passes through a pipe, feed its bytes to a [`Tap`](kubestream::tap::Tap):
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;

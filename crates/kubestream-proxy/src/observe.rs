@@ -15,17 +15,17 @@ use crate::copy::Copying;
 use crate::hop::{Fault, Hop};
 use kubestream::tap::Side;
 
-/// Gets the bytes that pass through a [`Pipe`](crate::Pipe), by [`Pipe::run_with`](crate::Pipe::run_with). A closure
-/// that takes a side and its bytes is an observer.
+/// Gets the bytes that pass through a [`Pipe`](crate::Pipe): give it to [`Pipe::run_with`](crate::Pipe::run_with). A
+/// closure `FnMut(Side, &Bytes) -> ControlFlow<()>` is an observer.
 pub trait Observer {
     /// Is called with each piece that a side has sent, before the piece is passed on. The piece is passed on once
     /// [`poll_ready`](Self::poll_ready) is ready. [`ControlFlow::Break`] stops the pipe: the piece is not passed on,
     /// and both connections are closed.
     fn observe(&mut self, side: Side, bytes: &Bytes) -> ControlFlow<()>;
 
-    /// Is called before each read and before each write. [`Poll::Pending`] pauses the pipe: no piece is read or passed
-    /// on, and the observer must wake the task when it is ready. [`ControlFlow::Break`] stops the pipe as in
-    /// [`observe`](Self::observe).
+    /// Is called before each read and before each write. [`Poll::Pending`] pauses both directions: no piece is read or
+    /// passed on until the observer wakes the task of `cx`. [`ControlFlow::Break`] stops the pipe as in
+    /// [`observe`](Self::observe). Without an implementation of its own, an observer is always ready.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
         let _ = cx;
         Poll::Ready(ControlFlow::Continue(()))

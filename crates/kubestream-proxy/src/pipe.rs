@@ -30,15 +30,15 @@ pub const TAIL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a pipe lives while no byte moves: 4 h. [`Pipe::idle_timeout`] sets another time.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// Passes a client's upgrade on to a backend and returns a [`Pipe`] between the two. `request` is
-/// [`Pending::to_pass_on`]'s with the caller's changes.
+/// Passes a client's upgrade on to a backend and returns a [`Pipe`] between the two. `request` is the result of
+/// [`Pending::to_pass_on`], with your changes.
 ///
-/// It returns a pipe only once a valid 101 of the backend has reached the client, as [`Pending::pass_on`] says. Bytes
-/// that either side sent behind its head are kept, and the pipe moves them first.
+/// It returns a pipe only once a valid 101 of the backend was written to the client, as [`Pending::pass_on`] says.
+/// Bytes that either side has already sent after its head are kept, and the pipe moves them first.
 ///
 /// # Errors
-/// [`UpgradeError::Backend`] if the backend failed; every other error is about the client, as [`Pending::pass_on`] says.
-/// The client has been answered, unless the answer could not be written to it.
+/// [`UpgradeError::Backend`] if the backend failed or refused. Every other error is about the client.
+/// [`Pending::pass_on`] says more. The client has been answered, unless the answer could not be written to it.
 ///
 /// # Cancel safety
 /// Dropping the future drops both connections.
@@ -52,8 +52,9 @@ where
 
 /// A client and a backend whose handshake is over, and the bytes that each side has already sent after its head.
 ///
-/// [`forward`] makes one. It is also made `From` the client and the backend that [`Pending::pass_on`] returns. If you
-/// upgrade the two sides one after the other, they must have agreed on the same protocol.
+/// [`forward`] returns one. You can also make one with `Pipe::from((client, backend))`: from the pair that
+/// [`Pending::pass_on`] returns, or from two sides that you have upgraded one after the other. Both sides must speak
+/// the same protocol.
 #[must_use]
 pub struct Pipe<C, B> {
     client: C,
@@ -81,14 +82,15 @@ impl<C, B> Pipe<C, B> {
         self.transport
     }
 
-    /// The wire name of the protocol that the backend has chosen. It is empty if the backend named no protocol.
+    /// The name on the wire of the protocol that the backend has chosen. It is empty if the backend named no protocol.
     #[must_use]
     pub fn protocol(&self) -> &str {
         &self.protocol
     }
 
-    /// The protocol that both sides have agreed on. The request's `operation` is needed because exec and legacy
-    /// port-forward use the same names over WebSocket. `None` if this crate does not know the protocol.
+    /// The protocol that both sides have agreed on. `operation` is what the request asked for: it is needed because
+    /// exec and legacy port-forward use the same names over WebSocket. `None` if this crate does not know the protocol,
+    /// or if the protocol does not fit the operation.
     #[must_use]
     pub fn settled(&self, operation: Operation) -> Option<Protocol> {
         let known = match (self.transport(), self.protocol(), operation) {
@@ -108,8 +110,8 @@ impl<C, B> Pipe<C, B> {
     }
 
     /// Sets the time limit for two waits:
-    /// - Once the backend has ended and the client's socket has taken all bytes: how long the client may be silent
-    ///   before both connections are closed.
+    /// - Once the backend has ended and all bytes were written to the client's socket: how long the client may be
+    ///   silent before both connections are closed.
     /// - Once one connection has failed: how long the other side has to receive the bytes that were sent before.
     ///
     /// A client that was sent more than 64 KiB since bytes last came from it may still be reading. For such a client
@@ -119,9 +121,9 @@ impl<C, B> Pipe<C, B> {
         self
     }
 
-    /// Sets how long a client may take to read the remaining bytes once the backend has ended. Bytes that the client
-    /// sends do not extend this time, because kubectl's PINGs do not show that it has read anything. Default:
-    /// [`TAIL_TIMEOUT`], 5 min.
+    /// Sets how long a client may take to read the remaining bytes once the backend has ended. After that both
+    /// connections are closed. Bytes that the client sends do not extend this time, because kubectl's PINGs do not show
+    /// that it has read anything. Default: [`TAIL_TIMEOUT`], 5 min.
     pub fn tail_timeout(mut self, timeout: Duration) -> Self {
         self.patience.tail = timeout;
         self
@@ -143,11 +145,12 @@ where
     /// Moves bytes until both directions have ended. Each direction copies them through a buffer of up to 64 KiB, which
     /// is freed while no byte moves.
     ///
-    /// If the connection of a side was reset or lost, that side has failed and not ended, and the other side must not
-    /// take the failure for an end. So the other connection is dropped without being shut down.
-    /// [`AbortOnDrop`](kubestream::AbortOnDrop) turns the drop into a reset, and its docs say what the peers of other
-    /// IOs see. A reset discards the bytes that the other side has not received yet. So if that side was sent more than
-    /// 64 KiB recently, it has the [`linger`](Self::linger) to receive them.
+    /// If one connection was reset or lost, the other side must not read an orderly end. So the other connection is
+    /// dropped without a shutdown. [`AbortOnDrop`](kubestream::AbortOnDrop) turns the drop into a reset, and its docs
+    /// say what the peers of other IOs read. A reset destroys the bytes that the other side has not received yet. So if
+    /// that side was sent more than 64 KiB recently, the pipe first waits for the [`linger`](Self::linger).
+    ///
+    /// The result says how many bytes were moved, and what failed.
     ///
     /// # Cancel safety
     /// Dropping the future drops both connections without shutting them down, as after a failure.
@@ -158,8 +161,8 @@ where
         run.outcome
     }
 
-    /// As [`run`](Self::run), and shows an observer each piece before it is passed on. The bytes that came with the
-    /// heads are shown first. Pieces are not copied for the observer.
+    /// As [`run`](Self::run), and shows each piece of bytes to an [`Observer`] before it is passed on. The bytes that
+    /// came together with the heads are shown first. The pieces are not copied for the observer.
     ///
     /// # Cancel safety
     /// Dropping the future drops both connections without shutting them down, as after a failure. The observer may have
@@ -183,9 +186,10 @@ where
     C: Into<kubestream::AbortOnDrop<tokio::net::TcpStream>>,
     B: Into<kubestream::AbortOnDrop<tokio::net::TcpStream>>,
 {
-    /// As [`run`](Self::run), by `splice(2)`: the bytes go from socket to socket and are not copied to user space. For
-    /// TCP without TLS on Linux. While bytes move in a direction it uses a kernel pipe, which takes two file
-    /// descriptors. If no file descriptors are left, it copies the bytes. If one connection fails, the other is reset.
+    /// As [`run`](Self::run), but the Linux kernel moves the bytes from socket to socket by `splice(2)`, without a copy
+    /// to user space. Both sides must be TCP without TLS. While bytes move in a direction, it uses a kernel pipe, which
+    /// takes two file descriptors. If no file descriptors are left, it copies the bytes instead. If one connection
+    /// fails, the other is reset.
     ///
     /// # Cancel safety
     /// Dropping the future resets both connections.

@@ -9,15 +9,15 @@ use kubestream::Initiator;
 use kubestream::exec::ExecRequest;
 use kubestream::upgrade::{UpgradeError, asked_ports};
 
-/// What a streaming request asks of a pod.
+/// What a streaming request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums)] // the streaming API has these three
 pub enum Operation {
-    /// A command in a container.
+    /// Exec: to run a command in a container.
     Exec,
-    /// The main process of a container.
+    /// Attach: to read and write the main process of a container.
     Attach,
-    /// Connections to ports of the pod.
+    /// Port-forward: to connect to ports of the pod.
     PortForward,
 }
 
@@ -32,17 +32,19 @@ pub struct PodRequest {
     pub namespace: String,
     /// The pod.
     pub pod: String,
-    /// The container, for exec and attach. If the request names none, the caller sets the pod's only container.
+    /// The container, for exec and attach. A kubelet needs it: if the request names none, look up the pod, and set its
+    /// only or default container before [`to_kubelet`](Self::to_kubelet).
     pub container: Option<String>,
     /// The query for the kubelet.
     query: String,
 }
 
 impl PodRequest {
-    /// Reads a request. `None` if its path is not that of exec, attach or port-forward.
+    /// Reads the path and the query of a request to a kube-apiserver. `None` if its path is not that of exec, attach or
+    /// port-forward.
     ///
     /// # Errors
-    /// [`PodRequestError`], for a request that a kube-apiserver or a kubelet answers with 400.
+    /// [`PodRequestError`] if the request is not valid. A kube-apiserver or a kubelet answers such a request with 400.
     pub fn from_api(uri: &Uri) -> Result<Option<Self>, PodRequestError> {
         let parts: Vec<&str> = uri.path().split('/').collect();
         let ["", "api", "v1", "namespaces", namespace, "pods", pod, operation] = parts[..] else { return Ok(None) };
@@ -72,7 +74,7 @@ impl PodRequest {
         Ok(Some(Self { operation, namespace: namespace.to_owned(), pod: pod.to_owned(), container, query }))
     }
 
-    /// The path and query of the kubelet for this request.
+    /// The path and query of the same request to a kubelet: `/exec/{namespace}/{pod}/{container}?command=…`.
     ///
     /// # Errors
     /// [`PodRequestError::NoContainer`] for exec and attach without a container, and [`PodRequestError::Name`] if the
@@ -91,11 +93,11 @@ impl PodRequest {
         Ok(if query.is_empty() { path } else { format!("{path}?{query}") })
     }
 
-    /// The ports that a legacy port-forward request names, in its order. [`Tap::new`](kubestream::tap::Tap::new) needs them.
-    /// Other port-forward requests name no ports.
+    /// The ports that the request names, in its order. Only requests for legacy port-forward name ports, and
+    /// [`Tap::new`](kubestream::tap::Tap::new) needs these. Empty for all other requests.
     ///
     /// # Errors
-    /// [`UpgradeError::InvalidPort`] if it names something that is not a port.
+    /// [`UpgradeError::InvalidPort`] if the request names something that is not a port.
     pub fn ports(&self) -> Result<Vec<u16>, UpgradeError> {
         let asked = self.operation == Operation::PortForward && !self.query.is_empty();
         if asked { asked_ports(&self.query) } else { Ok(Vec::new()) }
@@ -124,7 +126,8 @@ fn check_name(name: &str) -> Result<(), PodRequestError> {
     if fits { Ok(()) } else { Err(PodRequestError::Name(name.to_owned())) }
 }
 
-/// Why a streaming request has no path at a kubelet. The client caused it.
+/// Why a streaming request cannot be turned into one for a kubelet. The texts are those of Kubernetes, where it has
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PodRequestError {

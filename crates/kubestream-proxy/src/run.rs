@@ -32,7 +32,7 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
 }
 
-/// How many bytes a pipe moved, and what failed.
+/// The result of a pipe: how many bytes it moved in each direction, and what failed.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct PipeOutcome {
@@ -40,7 +40,8 @@ pub struct PipeOutcome {
     pub to_backend: u64,
     /// Bytes from the backend to the client.
     pub to_client: u64,
-    /// The first error of the client's connection. Many clients go away without closing their connection.
+    /// The first error of the client's connection. It is not always a fault: many clients go away without an orderly
+    /// end.
     pub client: Option<io::Error>,
     /// The first error of the backend's connection.
     pub backend: Option<io::Error>,

@@ -10,19 +10,19 @@ use kubestream::{exec, mux, portforward, upgrade};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RuntimeConfig {
-    /// How long a URL can be used. Default: 60 s, as in Go's server.
+    /// How long a URL can be used after it was made. Default: 60 s, as in Go's server.
     pub token_ttl: Duration,
-    /// How many URLs may wait to be used. Default: 1000, as in Go's server.
+    /// How many URLs may wait to be used at the same time. Default: 1000, as in Go's server.
     pub max_tokens: usize,
-    /// The limits of a connection's handshake.
+    /// The limits of a connection's handshake. Default: [`upgrade::Config::default`].
     pub upgrade: upgrade::Config,
-    /// The settings of connections of exec and attach. Default: [`mux::Config::exec`].
+    /// The settings of connections for exec and attach. Default: [`mux::Config::exec`].
     pub session: mux::Config,
-    /// The settings of connections of port-forward.
+    /// The settings of connections for port-forward. Default: [`mux::Config::default`].
     pub forward: mux::Config,
-    /// The timeouts of an exec or attach session.
+    /// The time limits of an exec or attach session. Default: [`exec::Options::default`].
     pub exec: exec::Options,
-    /// The timeouts and limits of port-forward.
+    /// The limits of port-forward. Default: [`portforward::Options::default`].
     pub port_forward: portforward::Options,
 }
 

@@ -28,7 +28,7 @@ use crate::error::{Error, plain};
 use crate::runtime::Runtime;
 use crate::tokens::Tokens;
 
-/// Makes one-use URLs for sessions and serves them. A clone is a handle of the same server.
+/// Makes one-use URLs for sessions, and serves the connections to them. A clone is a handle of the same server.
 pub struct Server<R> {
     inner: Arc<Inner<R>>,
 }
@@ -81,7 +81,7 @@ impl Prepared {
 
 impl<R: Runtime> Server<R> {
     /// Makes a server whose URLs begin with `base`: the scheme and the address under which the kubelet or the
-    /// kube-apiserver reaches it, and optionally a path.
+    /// kube-apiserver reaches it, and optionally a path, such as `http://127.0.0.1:10010`.
     ///
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `base` is not such a URL.
@@ -106,11 +106,12 @@ impl<R: Runtime> Server<R> {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Makes a URL under which a command runs once: CRI's `Exec`.
+    /// Makes a URL at which one client runs a command once: the answer to CRI's `Exec`.
     ///
     /// # Errors
     /// [`Error::NoContainer`], [`Error::TtyAndStderr`] or [`Error::NoStreams`] if a part of the request is not valid,
-    /// [`Error::TooMany`] if too many URLs wait to be used, [`Error::Stopping`], or [`Error::NoRandomness`].
+    /// [`Error::TooMany`] if [`RuntimeConfig::max_tokens`] URLs wait to be used, [`Error::Stopping`] after
+    /// [`drain`](Self::drain) or [`stop`](Self::stop), or [`Error::NoRandomness`].
     pub fn exec_url<S: Into<String>>(
         &self,
         container_id: impl Into<String>,
@@ -123,7 +124,7 @@ impl<R: Runtime> Server<R> {
         self.inner.prepare(Prepared::Exec { container_id, command, streams })
     }
 
-    /// Makes a URL under which one client attaches once to the main process of a container: CRI's `Attach`.
+    /// Makes a URL at which one client attaches once to the main process of a container: the answer to CRI's `Attach`.
     ///
     /// # Errors
     /// As [`exec_url`](Self::exec_url).
@@ -133,7 +134,8 @@ impl<R: Runtime> Server<R> {
         self.inner.prepare(Prepared::Attach { container_id, streams })
     }
 
-    /// Makes a URL under which one client forwards any number of connections, once: CRI's `PortForward`.
+    /// Makes a URL at which one client can begin port-forward once, with any number of connections: the answer to CRI's
+    /// `PortForward`.
     ///
     /// `ports` is the field `port` of CRI's request. A kubelet fills it in for clients of legacy port-forward, which
     /// name their ports in the request to the kubelet. All other clients name a port with each connection. If `ports`
@@ -149,16 +151,16 @@ impl<R: Runtime> Server<R> {
         self.inner.prepare(Prepared::PortForward { pod_sandbox_id, ports: ports.to_vec() })
     }
 
-    /// Serves one connection: reads its request, and runs the session of its token to the end. If the connection uses
-    /// TLS, the TLS handshake must be over. The session may use SPDY or WebSocket.
+    /// Serves one connection: reads its request, and runs the session that the token in its URL stands for, until its
+    /// end. If the connection uses TLS, the TLS handshake must be over. The session may use SPDY or WebSocket.
     ///
     /// A token that is unknown, used, expired or of another kind is answered with 404. Every GET or POST uses up its
     /// token, even if it is then refused or fails.
     ///
     /// # Errors
     /// [`Error::NoSuchToken`], [`Error::Stopping`], [`Error::Upgrade`] if the handshake failed, or [`Error::Session`]
-    /// or [`Error::PortForward`] if what came after it failed. The error is for a log: the client has been answered
-    /// where that was possible.
+    /// or [`Error::PortForward`] if the session failed after the handshake. The error is for a log: the client has been
+    /// answered where that was possible.
     ///
     /// # Cancel safety
     /// Dropping the future ends the session at once and drops the runtime's future.
@@ -172,10 +174,11 @@ impl<R: Runtime> Server<R> {
         inner.answer(pending).await
     }
 
-    /// Stops taking requests and waits until every connection that is being served has ended.
+    /// Stops accepting requests, and waits until every connection that is being served has ended. There is no time
+    /// limit: call [`stop`](Self::stop) to end them.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the wait. The server still takes no requests.
+    /// Dropping the future ends the wait. The server still accepts no requests.
     pub async fn drain(&self) {
         self.inner.state.send_if_modified(|state| {
             let draining = state.stopping == Stopping::No;
@@ -188,8 +191,8 @@ impl<R: Runtime> Server<R> {
         let _ = self.inner.state.subscribe().wait_for(|state| state.serving == 0).await;
     }
 
-    /// Stops taking requests and ends every connection that is being served. [`drain`](Self::drain) waits until they
-    /// have ended.
+    /// Stops accepting requests, and ends every connection that is being served. This does not wait:
+    /// [`drain`](Self::drain) waits until they have ended.
     pub fn stop(&self) {
         self.inner.state.send_modify(|state| state.stopping = Stopping::Now);
     }

@@ -19,23 +19,23 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use self::error::TranslateError;
 
-/// Joins two connections of exec or attach whose handshakes are over, in any version and on any transports. `streams`
-/// are those that the request asked for. `config` and `options` apply to both connections; [`mux::Config::exec`] has
-/// the defaults of exec.
+/// Translates a session of exec or attach between a client and a backend that have been upgraded, in any version and on
+/// any transports. `streams` are those that the request asked for. `config` and `options` apply to both connections.
+/// [`mux::Config::exec`] has the defaults for exec.
 ///
-/// An end on one side becomes an end on the other side, and a status becomes a status, each in the form of that side's
-/// version. What one side's protocol cannot express does not reach the other side: over WebSocket stdin can end from v5
-/// only.
+/// The end of a stream on one side becomes its end on the other side, and the status is written in the form of the
+/// client's version. What the protocol of a side cannot express is lost. For example, the end of stdin does not reach a
+/// backend over WebSocket before v5.
 ///
 /// If the backend fails, the client's session ends with an InternalError, as behind a kube-apiserver. If the client
-/// goes away, all of its stdin is passed on first. Then the connection to the backend ends in the same way as the
-/// client's connection did: in an orderly way or by a break.
+/// goes away, all stdin that it has sent is passed on first. Then the connection to the backend ends as the client's
+/// connection did: in good order, or not.
 ///
-/// It returns when both connections are closed.
+/// This returns when both connections are closed.
 ///
 /// # Errors
-/// [`TranslateError::NotExec`] if a side speaks another protocol. Otherwise [`TranslateError`] says which side failed,
-/// and the other side was told.
+/// [`TranslateError::NotExec`] if a side speaks another protocol. [`TranslateError::Exec`] says which side failed, or
+/// that the client went away; the other side was told.
 ///
 /// # Cancel safety
 /// Dropping the future closes both connections.
@@ -58,20 +58,21 @@ where
     run(client, backend, config, async |near, far| sessions::join(near, far, streams, options, linger).await).await
 }
 
-/// Joins two connections of port-forward whose handshakes are over, by any of its protocols. `config` and `options`
-/// apply to both connections.
+/// Translates port-forward between a client and a backend that have been upgraded, each to any of its protocols.
+/// `config` and `options` apply to both connections.
 ///
-/// A forwarded connection that ends or fails on one side ends or fails on the other side. Legacy port-forward has no
-/// half-close, so an end that it cannot express does not reach the other side.
+/// A forwarded connection that ends or fails on one side ends or fails on the other side. In legacy port-forward a
+/// client cannot half-close. So if the backend speaks legacy port-forward, the end of a client's direction does not
+/// reach it.
 ///
-/// If the client goes away, what it had sent is passed on first. Then the connection to the backend ends in the same
-/// way as the client's connection did: in an orderly way or by a break.
+/// If the client goes away, all bytes that it has sent are passed on first. Then the connection to the backend ends as
+/// the client's connection did: in good order, or not.
 ///
-/// It returns when both connections are closed.
+/// This returns when both connections are closed.
 ///
 /// # Errors
-/// [`TranslateError::NotPortForward`] if a side speaks another protocol. Otherwise [`TranslateError`] says which side
-/// failed, and the other side was told.
+/// [`TranslateError::NotPortForward`] if a side speaks another protocol. [`TranslateError::PortForward`] says which
+/// side failed; the other side was told.
 ///
 /// # Cancel safety
 /// Dropping the future closes both connections.
