@@ -47,11 +47,13 @@ pub(crate) struct Arguments {
     #[arg(short, long, requires = "elsewhere", conflicts_with = "create")]
     container: Option<String>,
     /// A container whose main process repeats each line of its stdin on stdout and stderr. Without this option, attach
-    /// is not tested. Exception: the built-in node and the pod of --create have such a process.
+    /// is tested only on the built-in node, on a pod of --create, and on a --server without --pod, where the container
+    /// is "main".
     #[arg(long, value_name = "CONTAINER", requires = "elsewhere", conflicts_with = "create")]
     attach_container: Option<String>,
-    /// A port of the pod that sends back the bytes that it receives. Without this option, port-forward is not tested.
-    /// Exception: if --server is on this machine and --pod is not given, this program opens such a port itself.
+    /// A port of the pod on which a program sends back the bytes that it receives. Without this option, port-forward is
+    /// tested only on the built-in node, on a pod of --create, and on a --server on this machine without --pod, for
+    /// which this program opens such a port itself.
     #[arg(long, value_name = "PORT", requires = "elsewhere", conflicts_with = "create")]
     echo_port: Option<u16>,
     /// The URL of a server outside a cluster: one with the paths of a kube-apiserver or, with --kubelet, of a kubelet.
@@ -72,12 +74,12 @@ pub(crate) struct Arguments {
     /// Path to a PEM file with the key of the client certificate.
     #[arg(long, value_name = "FILE", requires = "client_certificate")]
     client_key: Option<PathBuf>,
-    /// Count known departures from the protocols as failures too: departures that other servers are known to have. For
-    /// the built-in node this option is always on.
+    /// Count known departures as failures, too. A known departure from the protocols is one that widely used servers
+    /// have. For the built-in node this option is always on.
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Run these cases only. Name a case in full, or a group of cases by the part of the name before the slash. For
-    /// example: output, status/codes.
+    /// Run these cases only. A NAME is the full name of a case, such as status/codes, or the part before the slash for
+    /// a group of cases, such as output.
     #[arg(long, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Run the cases in these columns of the table only, for example "WS v5".
@@ -98,11 +100,11 @@ pub(crate) struct Arguments {
     /// The size of each large transfer, in megabytes (10^6 bytes).
     #[arg(long, default_value = "100")]
     megabytes: NonZeroUsize,
-    /// The time limit, in seconds, of a step that a healthy server does without delay. Raise it for a slow or distant
+    /// The time limit, in seconds, for a step that a healthy server does at once. Raise it for a slow or distant
     /// server.
     #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().patience.as_secs())]
     patience: u64,
-    /// The time limit of a case in one column, in seconds.
+    /// The time limit, in seconds, for one case in one column.
     #[arg(long, value_name = "SECONDS", default_value_t = Scale::default().deadline.as_secs())]
     deadline: u64,
 }

@@ -36,24 +36,24 @@ use crate::upload::Upload;
 /// Copy files and folders to and from a container, as kubectl cp does.
 ///
 /// One of the two paths is in a pod: [NAMESPACE/]POD:PATH. A file is copied into DESTINATION if that is a folder or
-/// ends with a slash. A folder that is uploaded is copied into DESTINATION if that exists, and otherwise becomes
-/// DESTINATION. A folder that is downloaded is always merged into DESTINATION.
+/// ends with a slash. A folder that you upload is copied into DESTINATION if that exists, and otherwise gets the name
+/// DESTINATION. The content of a folder that you download is always merged into DESTINATION.
 #[derive(Parser)]
 struct Arguments {
     /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// The namespace of a pod that is given without one.
+    /// The namespace of the pod, if the path names a pod without a namespace.
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// The container name [default: the server's choice].
     #[arg(short, long)]
     container: Option<String>,
-    /// Do not preserve ownership and permissions. In a download, do not preserve modification times either.
+    /// Do not keep the owner and the permissions of the files. A download does not keep the modification times either.
     #[arg(long)]
     no_preserve: bool,
-    /// Upload files directly under their final names. This needs no command but tar in the container, but an
-    /// interrupted copy leaves incomplete files.
+    /// Upload files directly under their final names. The container then needs only tar, but an interrupted copy leaves
+    /// incomplete files behind.
     #[arg(long)]
     in_place: bool,
     /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.

@@ -45,8 +45,8 @@ struct Arguments {
     /// The address on which the streaming server listens, as IP:PORT. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:0")]
     streaming: SocketAddr,
-    /// Run COMMAND with sh in containers of image NAME that name no command. May be given several times. Without this
-    /// option, such a container sleeps.
+    /// If a container of image NAME names no command, run COMMAND in it with sh. May be given several times. A
+    /// container without a command, and without this option for its image, sleeps.
     #[arg(long = "image", value_name = "NAME=COMMAND", value_parser = image)]
     images: Vec<(String, String)>,
 }

@@ -24,7 +24,7 @@ struct Arguments {
     /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// The server is a kubelet: use a kubelet's path and query.
+    /// The server is a kubelet: send a request with a kubelet's path and query.
     #[arg(long)]
     kubelet: bool,
     /// The namespace of the pod.
@@ -45,7 +45,8 @@ struct Arguments {
     /// The transport of the session. "auto" is WebSocket, or SPDY if the server refuses WebSocket.
     #[arg(long, value_enum, default_value_t = Preference::Auto)]
     transport: Preference,
-    /// Offer only this protocol, for example v4.channel.k8s.io. With WebSocket, an empty name asks for no subprotocol.
+    /// Offer only this protocol, for example v4.channel.k8s.io. Requires --transport websocket or --transport spdy.
+    /// With WebSocket, an empty NAME offers no subprotocol.
     #[arg(long, value_name = "NAME")]
     protocol: Option<String>,
     #[command(flatten)]

@@ -29,7 +29,8 @@ pub(crate) struct Target {
     /// The URL of the kube-apiserver to pass requests to, or of a server with the same paths.
     #[arg(long, value_name = "URL", required_unless_present = "kubelet", conflicts_with = "kubelet")]
     backend: Option<Url>,
-    /// The URL of a kubelet to pass requests to. The proxy then takes the place of the API server.
+    /// The URL of a kubelet to pass requests to. The proxy then takes the place of the API server: its clients use the
+    /// API server's paths.
     #[arg(long, value_name = "URL")]
     kubelet: Option<Url>,
     /// Require this bearer token from clients [default: clients are not authenticated].
@@ -38,9 +39,9 @@ pub(crate) struct Target {
     /// Send this bearer token to the backend [default: none].
     #[arg(long, value_name = "TOKEN")]
     backend_token: Option<String>,
-    /// Use only this transport for sessions at the backend, and translate the sessions of clients that use the other
-    /// transport. Without a value, the option means "spdy". Cannot be combined with --record, which needs sessions that
-    /// pass unchanged.
+    /// For sessions, always use this transport to the backend, and translate the sessions of clients that use the other
+    /// transport. Without a value, the option means "spdy". It cannot be used together with --record, which needs
+    /// sessions that pass unchanged.
     #[arg(
         long,
         value_enum,

@@ -38,8 +38,8 @@ const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
 
 #[derive(Args)]
 pub(crate) struct Record {
-    /// Record each exec and attach session into a file in this directory, as asciicast v2. An upgrade that is not known
-    /// as one of kubectl's is then refused.
+    /// Record each exec and attach session into a file of its own in this directory, as asciicast v2. The proxy then
+    /// refuses every upgrade that is not exec, attach or port-forward.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Also record what is typed. Requires --record.
