@@ -36,7 +36,8 @@ pub struct Config {
     pub send_buffer: usize,
     /// How many unread bytes each stream may hold before further bytes count against
     /// [`receive_budget`](Self::receive_budget). With SPDY's flow control this is also the receive window that a stream
-    /// starts with. Default: 64 KiB.
+    /// starts with. What the window has grown by since is the stream's too
+    /// ([`SpdyConfig::max_window_growth`]). Default: 64 KiB.
     pub stream_receive_budget: usize,
     /// How many unread bytes all streams together may hold, in addition to the
     /// [`stream_receive_budget`](Self::stream_receive_budget) of each. While they hold more, this end does not read the
@@ -44,6 +45,8 @@ pub struct Config {
     ///
     /// With a budget of less than 64 KiB, two ends that use this crate can deadlock. Each end may use up the other's
     /// budget before it knows the other's windows. Then neither reads its socket, and each waits for the other.
+    ///
+    /// With SPDY's flow control the windows of streams that are read grow by up to half of this budget at once.
     pub receive_budget: usize,
     /// How long the peer may be silent before this end sends a PING. Another PING follows after each further interval.
     /// `None` sends no PINGs. PINGs are also sent while this end does not read the socket because unread bytes exceed

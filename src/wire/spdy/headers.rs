@@ -8,6 +8,9 @@ use bytes::{Buf, BufMut};
 
 use crate::wire::SpdyConfig;
 
+/// Room for the headers of a stream of Kubernetes, in bytes: then they take one allocation.
+const USUAL: usize = 96;
+
 /// The headers of a SPDY stream: name/value pairs, in the order in which they were added. Names are lower-case, and
 /// each occurs once.
 ///
