@@ -1,7 +1,7 @@
 //! Windows that follow the path: transcripts of one end that reads, and of a peer that is played, a round trip away.
 //!
-//! Holds what a window grows to, what makes it grow and shrink, and what a peer cannot make it do. `distance.rs` has the
-//! time that transfers take.
+//! Holds what a window grows to, what makes it grow and shrink, and what a peer cannot make it do. `distance.rs` has
+//! the time that transfers take.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -64,8 +64,8 @@ impl World {
         world
     }
 
-    /// Takes the frames of the end. A window never grows by more than twice what the reader has read, beyond what it gets
-    /// at once.
+    /// Takes the frames of the end. A window never grows by more than twice what the reader has read, beyond what it
+    /// gets at once.
     fn hears(&mut self) {
         for frame in self.end.says() {
             match frame {
@@ -117,7 +117,8 @@ impl World {
         read
     }
 
-    /// A round trip passes. Then the answers arrive, and after them up to so many bytes on each of the streams, which are read.
+    /// A round trip passes. Then the answers arrive, and after them up to so many bytes on each of the streams, which
+    /// are read.
     fn trip(&mut self, streams: &[usize], bytes: usize) {
         self.passes(ROUND_TRIP);
         for at in streams {

@@ -1,4 +1,5 @@
-//! The libFuzzer target of `kubestream_fuzz::websocket_session`. Built without libFuzzer, it runs the files on its command line.
+//! The libFuzzer target of `kubestream_fuzz::websocket_session`. Built without libFuzzer, it runs the files on its
+//! command line.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

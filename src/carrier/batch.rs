@@ -7,11 +7,13 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// The bytes that are written next, in one vectored write: frame heads are collected in one buffer, and payloads are not copied.
+/// The bytes that are written next, in one vectored write: frame heads are collected in one buffer, and payloads are
+/// not copied.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBatch {
     heads: BytesMut,
-    /// The payloads, each with the number of bytes of `heads` that precede it. The remaining bytes of `heads` follow the last payload.
+    /// The payloads, each with the number of bytes of `heads` that precede it. The remaining bytes of `heads` follow
+    /// the last payload.
     payloads: VecDeque<(usize, Bytes)>,
     /// The number of bytes of `heads` that precede some payload.
     accounted: usize,

@@ -1,8 +1,9 @@
 //! WebSocket channels: the parts that exec and legacy port-forward share.
 //!
-//! This module owns PINGs, Closes, and the two kinds of messages, bytes and base64 text. It must not know which channels exist or what their
-//! messages mean, which is the job of [`exec`](super::exec) and [`legacy_ports`](super::legacy_ports). Both ends have all streams from the
-//! start, so that data in the server's first packet finds its stream.
+//! This module owns PINGs, Closes, and the two kinds of messages, bytes and base64 text. It must not know which
+//! channels exist or what their messages mean, which is the job of [`exec`](super::exec) and
+//! [`legacy_ports`](super::legacy_ports). Both ends have all streams from the start, so that data in the server's first
+//! packet finds its stream.
 
 use std::collections::VecDeque;
 use std::io;
@@ -66,8 +67,8 @@ impl Channels {
         }
     }
 
-    /// Adjusts a configuration: channels have no flow control, and a fixed set of streams. A server does not judge its client by
-    /// silence. Many clients answer PINGs only while their program reads, and Kubernetes' servers send none.
+    /// Adjusts a configuration: channels have no flow control, and a fixed set of streams. A server does not judge its
+    /// client by silence. Many clients answer PINGs only while their program reads, and Kubernetes' servers send none.
     pub(super) fn fit(&self, mut config: Config) -> Config {
         config.spdy.flow_control = FlowControl::Off;
         if self.websocket.role() == Role::Server {
@@ -100,8 +101,8 @@ impl Channels {
         }
     }
 
-    /// Whether this end can half-close streams. A client can do so only for stdin, in v5. All streams of a server end with the session, or
-    /// with all pairs.
+    /// Whether this end can half-close streams. A client can do so only for stdin, in v5. All streams of a server end
+    /// with the session, or with all pairs.
     pub(super) fn half_closes(&self) -> bool {
         self.websocket.role() == Role::Server
             || match &self.form {
@@ -214,8 +215,9 @@ impl Channels {
     }
 }
 
-/// Checks the kind of a message that came to the end with this role. Go's servers accept text and binary messages from every client, and
-/// Python's client sends strings as text. No known server sends text in a subprotocol of binary messages.
+/// Checks the kind of a message that came to the end with this role. Go's servers accept text and binary messages from
+/// every client, and Python's client sends strings as text. No known server sends text in a subprotocol of binary
+/// messages.
 pub(crate) fn check_text(text: bool, role: Role, subprotocol: Subprotocol) -> Result<(), WebSocketError> {
     if text && role == Role::Client && !subprotocol.is_base64() { Err(Fault::Text.into()) } else { Ok(()) }
 }

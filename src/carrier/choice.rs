@@ -1,6 +1,7 @@
 //! The carrier of a connection, chosen by the negotiated protocol.
 //!
-//! This file owns the choice, and hides it: modules above see the same messages, streams and endings with every carrier.
+//! This file owns the choice, and hides it: modules above see the same messages, streams and endings with every
+//! carrier.
 
 use std::io;
 
@@ -56,7 +57,8 @@ impl Carrier {
         }
     }
 
-    /// The stream with the peer's last word, if the carrier knows it, and whether the end of that word can be recognised.
+    /// The stream with the peer's last word, if the carrier knows it, and whether the end of that word can be
+    /// recognised.
     pub(crate) fn last_word(&self) -> Option<(StreamId, bool)> {
         match &self.0 {
             Kind::Spdy(_) => None,
@@ -86,8 +88,8 @@ impl Carrier {
     /// Decodes the peer's next message. Returns `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`ConnectionError::Closed`] and [`ConnectionError::PeerClosed`] after the peer's Close, and an error for bytes that are not
-    /// valid.
+    /// [`ConnectionError::Closed`] and [`ConnectionError::PeerClosed`] after the peer's Close, and an error for bytes
+    /// that are not valid.
     pub(crate) fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Message>, ConnectionError> {
         match &mut self.0 {
             Kind::Spdy(codec) => Ok(codec.decode(src)?.map(Message::from)),
@@ -122,7 +124,8 @@ impl Carrier {
         }
     }
 
-    /// Whether [`decode`](Self::decode) may return a message although the buffer is empty: the last bytes may have contained several.
+    /// Whether [`decode`](Self::decode) may return a message although the buffer is empty: the last bytes may have
+    /// contained several.
     pub(crate) fn has_more(&self) -> bool {
         match &self.0 {
             Kind::Spdy(_) => false,

@@ -1,6 +1,7 @@
 //! The five channels of exec and attach.
 //!
-//! This module owns the conversion between session messages and channel messages. It must not decide when a message is sent.
+//! This module owns the conversion between session messages and channel messages. It must not decide when a message is
+//! sent.
 //!
 //! | session message | what a client sends | what a server sends |
 //! |---|---|---|
@@ -53,8 +54,9 @@ impl Reader {
         Self { role, version: subprotocol.version(), messages }
     }
 
-    /// The stream with the server's last word, and whether the end of that word can be recognised. The status is the last message of a server that
-    /// has content. From v4 on it is one message. Before v4 it may be several messages of text, which end with the Close.
+    /// The stream with the server's last word, and whether the end of that word can be recognised. The status is the
+    /// last message of a server that has content. From v4 on it is one message. Before v4 it may be several messages of
+    /// text, which end with the Close.
     pub(super) fn last_word(&self) -> Option<(StreamId, bool)> {
         (self.role == Role::Client).then_some((id_of(Channel::Error), self.version >= Version::V4))
     }
@@ -69,7 +71,8 @@ impl Reader {
         })
     }
 
-    /// Adds the messages that follow from the end of the connection: an orderly end is the FIN of the outputs, which have no other.
+    /// Adds the messages that follow from the end of the connection: an orderly end is the FIN of the outputs, which
+    /// have no other.
     pub(super) fn end(&self, ended: &ConnectionError, said: &mut VecDeque<Message>) {
         if matches!(ended, ConnectionError::Closed) && self.role == Role::Client {
             said.extend([Channel::Stdout, Channel::Stderr, Channel::Error].map(|channel| Message::fin(id_of(channel))));
@@ -131,8 +134,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Notes that a stream is taken or refused. After the last one, a server sends an empty message on the lowest channel that it
-    /// writes. Clients wait for this message.
+    /// Notes that a stream is taken or refused. After the last one, a server sends an empty message on the lowest
+    /// channel that it writes. Clients wait for this message.
     fn settle(&mut self, id: StreamId, wire: &mut Wire<'_>) -> io::Result<()> {
         let before = self.unsettled.len();
         self.unsettled.retain(|unsettled| *unsettled != id);

@@ -1,7 +1,8 @@
 //! The channels of legacy port-forward: two for each port.
 //!
-//! This module owns the conversion between session messages and channel messages. It must not decide when a message is sent. A pair's data
-//! stream has an even channel and the id 1, 5, 9 and so on. Its error stream has the next channel, and the id 3, 7, 11 and so on.
+//! This module owns the conversion between session messages and channel messages. It must not decide when a message is
+//! sent. A pair's data stream has an even channel and the id 1, 5, 9 and so on. Its error stream has the next channel,
+//! and the id 3, 7, 11 and so on.
 //!
 //! | session message | what a client sends | what a server sends |
 //! |---|---|---|
@@ -11,7 +12,8 @@
 //! | FIN of a data stream | nothing: there is no half-close | nothing, and the pair is over |
 //! | reset | nothing | the status of the reset, as text on the error channel |
 //!
-//! Only the server can end a pair. It does so by a reason on the error channel, or by ending the connection after all pairs are over.
+//! Only the server can end a pair. It does so by a reason on the error channel, or by ending the connection after all
+//! pairs are over.
 
 use std::collections::VecDeque;
 use std::io;
@@ -128,8 +130,8 @@ impl Writer {
         Self { role, ports: ports.to_vec(), channels: Box::new([Said::default(); 0x100]) }
     }
 
-    /// All streams of the connection. The port that a server sends on a channel is its answer to the client. Since there is no half-close, a
-    /// client's data ends together with the server's.
+    /// All streams of the connection. The port that a server sends on a channel is its answer to the client. Since
+    /// there is no half-close, a client's data ends together with the server's.
     pub(super) fn streams(&self) -> Vec<Given> {
         let given = |(channel, headers)| Given {
             headers,

@@ -1,7 +1,7 @@
 //! The WebSocket layer of a carrier: frames with their masks, PINGs and Closes.
 //!
-//! This module owns the parts that all carriers over WebSocket share. It must not interpret the payload of a WebSocket message, which is the
-//! carrier's job.
+//! This module owns the parts that all carriers over WebSocket share. It must not interpret the payload of a WebSocket
+//! message, which is the carrier's job.
 
 use std::io;
 
@@ -48,8 +48,8 @@ impl Messages {
         self.frames.release();
     }
 
-    /// The error that a Close from the peer means. For a client only 1000 is an orderly end, as for client-go. A Close in the middle of a
-    /// message is a lost connection.
+    /// The error that a Close from the peer means. For a client only 1000 is an orderly end, as for client-go. A Close
+    /// in the middle of a message is a lost connection.
     pub(super) fn ended(&self, reason: Option<CloseReason>) -> ConnectionError {
         let (code, reason) = reason.map_or((None, String::new()), |reason| (Some(reason.code), reason.reason));
         match (code, self.role) {
@@ -100,8 +100,8 @@ impl Messages {
     }
 }
 
-/// Appends a masked copy of `data`, in small steps. Each step is masked while it is in registers, so that memory is read only once, and a small
-/// copy does not have the slow case that the alignment of read buffers avoids.
+/// Appends a masked copy of `data`, in small steps. Each step is masked while it is in registers, so that memory is
+/// read only once, and a small copy does not have the slow case that the alignment of read buffers avoids.
 fn put_masked(data: &[u8], key: [u8; 4], out: &mut BytesMut) {
     const STEP: usize = 64;
     out.reserve(data.len());

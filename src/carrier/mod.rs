@@ -1,7 +1,8 @@
 //! The carriers of a connection's messages: plain SPDY, SPDY inside WebSocket (the tunnel), and WebSocket channels.
 //!
-//! This module owns a reader and a writer for each carrier, which convert bytes to [`Message`](crate::session::Message)s and back. It must not
-//! do IO, or decide which messages are sent, which is [`session`](crate::session)'s job.
+//! This module owns a reader and a writer for each carrier, which convert bytes to
+//! [`Message`](crate::session::Message)s and back. It must not do IO, or decide which messages are sent, which is
+//! [`session`](crate::session)'s job.
 
 mod batch;
 mod channels;

@@ -1,7 +1,8 @@
-//! The tunnel: SPDY inside WebSocket, `SPDY/3.1+portforward.k8s.io`. Binary WebSocket messages carry the bytes of SPDY frames.
+//! The tunnel: SPDY inside WebSocket, `SPDY/3.1+portforward.k8s.io`. Binary WebSocket messages carry the bytes of SPDY
+//! frames.
 //!
-//! This module owns the two layers and their ends. This end sends one SPDY frame in each WebSocket message. A message from the peer may
-//! contain any part of the byte stream.
+//! This module owns the two layers and their ends. This end sends one SPDY frame in each WebSocket message. A message
+//! from the peer may contain any part of the byte stream.
 
 use std::io;
 

@@ -9,14 +9,16 @@ use bytes::{Buf, BytesMut};
 const PAGE: usize = 4096;
 /// The size of the buffer while few bytes arrive: an idle connection keeps no more.
 const SMALL: usize = 4 * 1024;
-/// The size of the buffer while many bytes arrive. Larger buffers do not read faster, and a slice that a reader keeps would pin more memory.
+/// The size of the buffer while many bytes arrive. Larger buffers do not read faster, and a slice that a reader keeps
+/// would pin more memory.
 const LARGE: usize = 128 * 1024;
 /// If less room than this is left, a new buffer is started.
 const ROOM: usize = 32 * 1024;
 /// How many buffers are kept for reuse: a few more than a full receive budget fills.
 const SPARES: usize = 16;
 
-/// The buffer that the IO is read into. Payloads are slices of it. When all slices of a buffer are dropped, the buffer is used again.
+/// The buffer that the IO is read into. Payloads are slices of it. When all slices of a buffer are dropped, the buffer
+/// is used again.
 #[derive(Debug, Default)]
 pub(super) struct ReadBuffer {
     bytes: BytesMut,
@@ -67,8 +69,8 @@ impl ReadBuffer {
     }
 }
 
-/// Skips to the start of the next page. On some processors a copy is ten times slower if its destination lies a few bytes after its
-/// source, modulo the page size. Allocators place every large block at such an address.
+/// Skips to the start of the next page. On some processors a copy is ten times slower if its destination lies a few
+/// bytes after its source, modulo the page size. Allocators place every large block at such an address.
 fn align(empty: &mut BytesMut) {
     empty.clear();
     let past = empty.as_ptr().addr() % PAGE;

@@ -1,9 +1,10 @@
-//! Tests that run the handles and drivers of both ends in threads, under a scheduler that may switch threads at every lock. In every
-//! order, each thread is woken when there is something for it to do, and each end gets what the other end sent.
+//! Tests that run the handles and drivers of both ends in threads, under a scheduler that may switch threads at every
+//! lock. In every order, each thread is woken when there is something for it to do, and each end gets what the other
+//! end sent.
 //!
-//! This module owns the pipe between the ends, and how many orders are tried. `shuttle` chooses the orders. It fails if no thread can
-//! move, and prints a failing schedule so that it can be replayed. Time stands still, so a thread that only a timer would wake is never
-//! woken. Run the tests with
+//! This module owns the pipe between the ends, and how many orders are tried. `shuttle` chooses the orders. It fails if
+//! no thread can move, and prints a failing schedule so that it can be replayed. Time stands still, so a thread that
+//! only a timer would wake is never woken. Run the tests with
 //!
 //! ```text
 //! RUSTFLAGS='--cfg shuttle' cargo test --lib --target-dir target/shuttle schedules
@@ -239,8 +240,8 @@ fn a_session_gets_its_outputs_and_its_exit_code() {
     }
 }
 
-/// Two threads accept, and one of them drops each of its calls after one poll. No stream is lost with a dropped call, and the thread that
-/// still waits is woken.
+/// Two threads accept, and one of them drops each of its calls after one poll. No stream is lost with a dropped call,
+/// and the thread that still waits is woken.
 #[test]
 fn every_stream_is_accepted_once_though_calls_are_dropped() {
     const STREAMS: usize = 2;
@@ -332,7 +333,8 @@ fn who_waits_to_open_is_let_in_when_a_stream_ends() {
     });
 }
 
-/// Several threads drop their clones at once, and one of them waits for a PING before. The last clone ends the connection.
+/// Several threads drop their clones at once, and one of them waits for a PING before. The last clone ends the
+/// connection.
 #[test]
 fn the_last_handle_ends_the_connection_whoever_drops_it() {
     in_any_order(|| async {
@@ -396,7 +398,8 @@ fn a_reset_ends_a_writer_that_waits() {
     });
 }
 
-/// Without flow control, an unread stream stops the reading of the socket. When the stream is read, the bytes behind it arrive.
+/// Without flow control, an unread stream stops the reading of the socket. When the stream is read, the bytes behind it
+/// arrive.
 #[test]
 fn what_an_unread_stream_has_held_up_comes_when_it_is_read() {
     in_any_order(|| async {
@@ -426,7 +429,8 @@ fn what_an_unread_stream_has_held_up_comes_when_it_is_read() {
     });
 }
 
-/// A driver is dropped at any time, while other threads wait for an answer, for bytes, for a stream, for a PING and for the end.
+/// A driver is dropped at any time, while other threads wait for an answer, for bytes, for a stream, for a PING and for
+/// the end.
 #[test]
 fn nobody_waits_for_a_driver_that_is_gone() {
     in_any_order(|| async {

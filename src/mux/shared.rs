@@ -1,4 +1,5 @@
-//! The state that the handles and the driver of a connection share: the protocol state, and the wakers of the tasks that wait for it.
+//! The state that the handles and the driver of a connection share: the protocol state, and the wakers of the tasks
+//! that wait for it.
 //!
 //! This module owns the lock and the wakers. It must not do IO or wake a task while it holds the lock.
 
@@ -32,8 +33,8 @@ impl fmt::Debug for Shared {
 pub(crate) struct State {
     pub(crate) connection: Connection,
     pub(crate) incoming: VecDeque<StreamId>,
-    /// The fixed streams of a client's WebSocket channels that are not taken yet, with their headers. `None` if the transport has no
-    /// fixed streams.
+    /// The fixed streams of a client's WebSocket channels that are not taken yet, with their headers. `None` if the
+    /// transport has no fixed streams.
     given: Option<Vec<(Headers, StreamId)>>,
     pub(crate) pings: HashMap<u32, Ping>,
     /// The protocol has a half-close.
@@ -113,8 +114,8 @@ impl Shared {
             let result = act(&mut state);
             state.deliver(&mut wakes);
             let resumed = paused && state.connection.wants_read();
-            // The driver is woken for new output only. If it were woken whenever there is output, a handle that is polled in
-            // the driver's own task would wake it again and again while the IO is blocked.
+            // The driver is woken for new output only. If it were woken whenever there is output, a handle that is
+            // polled in the driver's own task would wake it again and again while the IO is blocked.
             if state.driver.is_some() && (resumed || state.connection.output_added() != output) {
                 wakes.push(state.driver.take());
             }
@@ -178,7 +179,8 @@ impl Shared {
         self.lock().line(line).leave(number)
     }
 
-    // A panic under the lock leaves the state consistent, because each change is one call into the connection. So poisoning is ignored.
+    // A panic under the lock leaves the state consistent, because each change is one call into the connection. So
+    // poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -234,7 +236,8 @@ impl State {
         self.half_closes
     }
 
-    /// Forgets the wakers of a stream whose last handle is dropped. They need not be woken. The caller must drop them outside the lock.
+    /// Forgets the wakers of a stream whose last handle is dropped. They need not be woken. The caller must drop them
+    /// outside the lock.
     pub(crate) fn forget(&mut self, id: StreamId) -> Option<Waiting> {
         self.streams.remove(&id)
     }
@@ -252,7 +255,8 @@ impl State {
         self.handles == 0
     }
 
-    /// Opens a stream, or takes it if the transport has fixed streams. The headers are taken only if a stream was opened.
+    /// Opens a stream, or takes it if the transport has fixed streams. The headers are taken only if a stream was
+    /// opened.
     pub(crate) fn open(&mut self, headers: &mut Headers) -> Result<Option<StreamId>, ConnectionError> {
         let Some(given) = &mut self.given else { return self.connection.open_with(headers) };
         // This works even if the connection has ended: a session may be over before the user takes its streams.
@@ -301,8 +305,8 @@ impl State {
         self.outcome.clone().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Ends the connection, because its driver has ended. `unsent` says why queued bytes were not sent, if there were any. That is a
-    /// failure unless the peer had sent GOAWAY.
+    /// Ends the connection, because its driver has ended. `unsent` says why queued bytes were not sent, if there were
+    /// any. That is a failure unless the peer had sent GOAWAY.
     pub(crate) fn end(
         &mut self,
         error: ConnectionError,

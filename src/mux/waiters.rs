@@ -1,7 +1,7 @@
 //! The tasks that wait for the same event. There may be any number of them, and each can leave before it is woken.
 //!
-//! This module owns the list of wakers. It must not lock, wake or drop a waker, which is [`shared`](super::shared)'s job: dropping the last waker
-//! of a task can drop the task, and that runs foreign code.
+//! This module owns the list of wakers. It must not lock, wake or drop a waker, which is [`shared`](super::shared)'s
+//! job: dropping the last waker of a task can drop the task, and that runs foreign code.
 
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
@@ -14,8 +14,8 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// Remembers the waker of a task. The task keeps the same `place` in the list until it leaves, however often it is woken. The
-    /// caller must drop the returned waker, which is no longer needed, outside the lock.
+    /// Remembers the waker of a task. The task keeps the same `place` in the list until it leaves, however often it is
+    /// woken. The caller must drop the returned waker, which is no longer needed, outside the lock.
     pub(super) fn wait(&mut self, place: &mut Option<u64>, cx: &Context<'_>) -> Option<Waker> {
         let place = *place.get_or_insert_with(|| {
             self.last = self.last.wrapping_add(1);

@@ -313,8 +313,8 @@ impl Connection {
     ///
     /// # Errors
     /// [`StreamError::Finished`] after [`finish`](Self::finish) or [`reset`](Self::reset), [`StreamError::Reset`] after
-    /// a reset by the peer, [`StreamError::SessionEnded`] after the peer's last word (in a session, its status), or the error
-    /// that the connection ended with.
+    /// a reset by the peer, [`StreamError::SessionEnded`] after the peer's last word (in a session, its status), or the
+    /// error that the connection ended with.
     pub fn write(&mut self, id: StreamId, data: Bytes) -> Result<WriteOutcome, StreamError> {
         self.write_within(self.config.send_buffer, id, data)
     }

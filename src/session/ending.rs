@@ -1,7 +1,7 @@
 //! How streams and the connection end, and what is kept of them after that.
 //!
-//! This module owns the phases of a connection, resets, and the removal of streams. It must not choose when something is sent: it queues
-//! RST_STREAM and GOAWAY like other messages.
+//! This module owns the phases of a connection, resets, and the removal of streams. It must not choose when something
+//! is sent: it queues RST_STREAM and GOAWAY like other messages.
 
 use std::collections::VecDeque;
 
@@ -16,8 +16,8 @@ use super::stream::{End, Sending};
 use crate::wire::spdy::{GoAwayStatus, RstStatus, StreamId};
 
 impl Connection {
-    /// Ends a stream in both directions at once. Its queued and unread bytes are dropped. If the stream has already ended in both
-    /// directions, nothing is sent.
+    /// Ends a stream in both directions at once. Its queued and unread bytes are dropped. If the stream has already
+    /// ended in both directions, nothing is sent.
     pub fn reset(&mut self, id: StreamId, status: RstStatus) {
         self.reset_as(id, status, End::Cancelled);
     }
@@ -37,8 +37,8 @@ impl Connection {
         self.forget_if_over(id);
     }
 
-    /// Resets a finished stream after its FIN is sent. The queued bytes are still sent, and the reset tells the peer that its bytes are
-    /// no longer read.
+    /// Resets a finished stream after its FIN is sent. The queued bytes are still sent, and the reset tells the peer
+    /// that its bytes are no longer read.
     pub(crate) fn cancel_behind(&mut self, id: StreamId) {
         self.discard(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -49,8 +49,8 @@ impl Connection {
         }
     }
 
-    /// Stops reading a stream. Its unread bytes and all further bytes are dropped, and count neither against the budget nor the window.
-    /// The peer is not told, since Go's servers would ignore it.
+    /// Stops reading a stream. Its unread bytes and all further bytes are dropped, and count neither against the budget
+    /// nor the window. The peer is not told, since Go's servers would ignore it.
     pub fn discard(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             let before = stream.holding();
@@ -64,7 +64,8 @@ impl Connection {
         }
     }
 
-    /// Releases a stream that has no more handles. Further bytes are discarded, and the stream is removed when it has ended on the wire.
+    /// Releases a stream that has no more handles. Further bytes are discarded, and the stream is removed when it has
+    /// ended on the wire.
     pub fn release(&mut self, id: StreamId) {
         self.discard(id);
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -77,9 +78,10 @@ impl Connection {
         }
     }
 
-    /// Makes DATA on this stream the peer's last word, such as the status of a command: after it nothing more is sent, and queued bytes
-    /// are dropped. The reason is that a Go server that closes its socket while it has unread bytes of ours loses the tail of its
-    /// own output. A peer with flow control, which is never a Go peer, still gets WINDOW_UPDATEs until the stream has ended.
+    /// Makes DATA on this stream the peer's last word, such as the status of a command: after it nothing more is sent,
+    /// and queued bytes are dropped. The reason is that a Go server that closes its socket while it has unread bytes of
+    /// ours loses the tail of its own output. A peer with flow control, which is never a Go peer, still gets
+    /// WINDOW_UPDATEs until the stream has ended.
     ///
     /// `despite_reset`: a reset of the stream does not end it. Servers of exec v1 reset their error
     /// stream as soon as it is opened, and still send the error on it.
@@ -89,14 +91,14 @@ impl Connection {
         self.last_word = Some(LastWord { despite_reset, ..known.unwrap_or(fresh) });
     }
 
-    /// Makes DATA on this stream the peer's last word, on a transport that keeps the order of all streams. After it nothing is missing,
-    /// however the connection ends.
+    /// Makes DATA on this stream the peer's last word, on a transport that keeps the order of all streams. After it
+    /// nothing is missing, however the connection ends.
     pub(crate) fn stop_sending_after_all(&mut self, id: StreamId) {
         self.last_word = Some(LastWord { id, despite_reset: false, is_last: true, begun: false });
     }
 
-    /// Stops sending. Writers get `reason`. The peer's bytes are still read to their end. Used for a last word that only the session above
-    /// can recognise, and for IO that cannot be written any more.
+    /// Stops sending. Writers get `reason`. The peer's bytes are still read to their end. Used for a last word that
+    /// only the session above can recognise, and for IO that cannot be written any more.
     pub fn silence(&mut self, reason: StreamError) {
         if self.silence.is_some() {
             return;
@@ -121,8 +123,8 @@ impl Connection {
         self.silence.is_some()
     }
 
-    /// Whether this end has stopped sending because the peer's last word has arrived. Then nothing that matters is missing, however the
-    /// connection ends.
+    /// Whether this end has stopped sending because the peer's last word has arrived. Then nothing that matters is
+    /// missing, however the connection ends.
     pub(crate) fn session_has_ended(&self) -> bool {
         matches!(self.silence, Some(StreamError::SessionEnded))
     }
@@ -148,8 +150,8 @@ impl Connection {
         }
     }
 
-    /// Resets the streams that a server has not finished, so that its client ends them too, and then the connection. Bytes that
-    /// arrived on them may still be read. Returns whether there were such streams.
+    /// Resets the streams that a server has not finished, so that its client ends them too, and then the connection.
+    /// Bytes that arrived on them may still be read. Returns whether there were such streams.
     pub(super) fn break_off_the_rest(&mut self) -> bool {
         if self.role == Role::Client {
             return false;
@@ -169,7 +171,8 @@ impl Connection {
         !ids.is_empty()
     }
 
-    /// The error that the connection ended with, which is [`ConnectionError::Closed`] after an orderly end. `None` while it has not ended.
+    /// The error that the connection ended with, which is [`ConnectionError::Closed`] after an orderly end. `None`
+    /// while it has not ended.
     #[must_use]
     pub fn error(&self) -> Option<&ConnectionError> {
         match &self.phase {
@@ -236,7 +239,8 @@ impl Connection {
         self.events.push_back(Event::Closed);
     }
 
-    /// Answers the peer's goodbye. The answer is sent at once, without queued messages, since the peer reads nothing else.
+    /// Answers the peer's goodbye. The answer is sent at once, without queued messages, since the peer reads nothing
+    /// else.
     pub(crate) fn answer_goodbye(&mut self) {
         if self.is_closed() {
             return;
@@ -265,7 +269,8 @@ impl Connection {
         });
     }
 
-    /// Notes that the IO failed. If the peer had said goodbye or its last word before, nothing is missing, and this is an orderly end.
+    /// Notes that the IO failed. If the peer had said goodbye or its last word before, nothing is missing, and this is
+    /// an orderly end.
     pub(crate) fn lost(&mut self, error: ConnectionError) {
         self.close(if self.lacks_nothing() { ConnectionError::Closed } else { error });
     }
@@ -297,7 +302,8 @@ impl Connection {
         self.streams.values().any(|stream| stream.held && !stream.discard && stream.end.is_none())
     }
 
-    /// Ends a client's connection if its server has sent GOAWAY and all streams are over. The server waits for this end.
+    /// Ends a client's connection if its server has sent GOAWAY and all streams are over. The server waits for this
+    /// end.
     pub(super) fn end_if_left(&mut self) {
         let Some((last_good, status)) = self.gone_away else { return };
         let left = self.streams.values().any(|stream| !stream.ours && !stream.is_over());
@@ -412,8 +418,8 @@ impl Connection {
         }
     }
 
-    /// Notes that the peer has ended a stream. With flow control the last word may arrive before the end of other streams, and these are still
-    /// granted window.
+    /// Notes that the peer has ended a stream. With flow control the last word may arrive before the end of other
+    /// streams, and these are still granted window.
     pub(super) fn heard_all_of(&mut self) {
         let ended = |word: LastWord| self.streams.get(&word.id).is_none_or(|stream| stream.end.is_some());
         if self.last_word.is_some_and(|word| word.begun && ended(word)) && !(self.windows && self.is_owed()) {

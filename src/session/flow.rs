@@ -6,8 +6,8 @@
 pub(super) const DEFAULT_WINDOW: u32 = 64 * 1024;
 /// The least size to which the session's receive window is raised.
 const SESSION_WINDOW: usize = 16 * 1024 * 1024;
-/// A larger part of a window is granted again by now, even if it is less than half of the window. Otherwise a window would have to be
-/// twice as large as what the path holds, however much that is.
+/// A larger part of a window is granted again by now, even if it is less than half of the window. Otherwise a window
+/// would have to be twice as large as what the path holds, however much that is.
 const GRANT_AT: u32 = 1024 * 1024;
 /// The least that a piece of unread DATA counts, in bytes, since its bookkeeping takes memory too.
 pub(super) const MIN_CHARGE: usize = 256;
@@ -17,14 +17,15 @@ pub(super) fn charge(len: usize) -> usize {
     if len == 0 { 0 } else { len.max(MIN_CHARGE) }
 }
 
-/// The size to which the session's receive window is raised, if the streams' windows together may grow by `growth`. The streams' windows limit
-/// unread bytes. The session's window is granted again as soon as bytes arrive, so that an unread stream cannot stop another.
+/// The size to which the session's receive window is raised, if the streams' windows together may grow by `growth`. The
+/// streams' windows limit unread bytes. The session's window is granted again as soon as bytes arrive, so that an
+/// unread stream cannot stop another.
 pub(super) fn session_window(growth: usize) -> u32 {
     u32::try_from(SESSION_WINDOW.saturating_add(growth)).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }
 
-/// How many bytes the peer lets us send. It is counted from the first byte, also while it is not obeyed yet. It is below zero if SETTINGS
-/// have reduced it, or if bytes were sent before the peer showed that it has flow control.
+/// How many bytes the peer lets us send. It is counted from the first byte, also while it is not obeyed yet. It is
+/// below zero if SETTINGS have reduced it, or if bytes were sent before the peer showed that it has flow control.
 #[derive(Debug)]
 pub(super) struct SendWindow(i64);
 
@@ -52,7 +53,8 @@ impl SendWindow {
         valid
     }
 
-    /// Applies a change of the peer's INITIAL_WINDOW_SIZE by `difference`. Returns `false` as [`update`](Self::update) does.
+    /// Applies a change of the peer's INITIAL_WINDOW_SIZE by `difference`. Returns `false` as [`update`](Self::update)
+    /// does.
     #[must_use]
     pub(super) fn shift(&mut self, difference: i64) -> bool {
         let shifted = self.0.saturating_add(difference);
@@ -71,8 +73,8 @@ pub(super) struct ReceiveWindow {
     target: u32,
     /// The target before it grew.
     start: u32,
-    /// Bytes that can be granted, and were not yet. While the peer has shown no flow control this grows without limit: if the peer shows it
-    /// later, it is owed all of them.
+    /// Bytes that can be granted, and were not yet. While the peer has shown no flow control this grows without limit:
+    /// if the peer shows it later, it is owed all of them.
     owed: u64,
 }
 
@@ -159,8 +161,8 @@ pub(super) struct Holding {
     pub(super) grown: usize,
 }
 
-/// The unread bytes of a connection. Each stream has its own share, and what its window has grown by. Bytes beyond these count against one pool.
-/// While the pool is spent, the socket is not read.
+/// The unread bytes of a connection. Each stream has its own share, and what its window has grown by. Bytes beyond
+/// these count against one pool. While the pool is spent, the socket is not read.
 #[derive(Debug)]
 pub(super) struct Budget {
     share: usize,

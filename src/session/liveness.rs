@@ -2,10 +2,11 @@
 //!
 //! This module owns which PINGs a live peer would have answered. It must not know the time or the wire.
 //!
-//! A Go peer has no flow control, and reads nothing at all while one of its readers is blocked on our DATA. So its silence after such DATA
-//! proves nothing. Neither bytes from the peer nor one answered PING prove that it has read the DATA. Its library, spdystream,
-//! distributes frames over [`WORKERS`] workers, and gives PINGs to the workers in turn. A worker that waits for a reader blocks only its own
-//! queue, until that is full. So a peer has read everything only if it has answered as many PINGs in a row as it has workers, all sent after the last DATA.
+//! A Go peer has no flow control, and reads nothing at all while one of its readers is blocked on our DATA. So its
+//! silence after such DATA proves nothing. Neither bytes from the peer nor one answered PING prove that it has read the
+//! DATA. Its library, spdystream, distributes frames over [`WORKERS`] workers, and gives PINGs to the workers in turn.
+//! A worker that waits for a reader blocks only its own queue, until that is full. So a peer has read everything only
+//! if it has answered as many PINGs in a row as it has workers, all sent after the last DATA.
 
 /// How many workers share the frames that a spdystream connection reads (its `FRAME_WORKERS`).
 const WORKERS: u32 = 5;
@@ -36,8 +37,8 @@ impl Liveness {
         self.expected.get_or_insert(id);
     }
 
-    /// Notes that a PING is sent because the peer is silent. `has_windows`: the peer has flow control, so DATA cannot keep it from
-    /// reading.
+    /// Notes that a PING is sent because the peer is silent. `has_windows`: the peer has flow control, so DATA cannot
+    /// keep it from reading.
     pub(super) fn asked(&mut self, has_windows: bool) {
         if has_windows || !self.exposed {
             self.unanswered = self.unanswered.saturating_add(1);

@@ -1,8 +1,8 @@
-//! The rules of one connection, without IO: which streams exist, what each may send, how much may be queued, and how streams and
-//! connections end.
+//! The rules of one connection, without IO: which streams exist, what each may send, how much may be queued, and how
+//! streams and connections end.
 //!
-//! This module owns the state of a connection. It takes messages and the time as arguments, and returns messages and events. It must not do IO,
-//! know the transport, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
+//! This module owns the state of a connection. It takes messages and the time as arguments, and returns messages and
+//! events. It must not do IO, know the transport, or know Kubernetes. [`mux`](crate::mux) drives it over an IO.
 
 mod clock;
 mod config;

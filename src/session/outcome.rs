@@ -16,8 +16,8 @@ impl Connection {
         self.streams.get(&id).is_some_and(|stream| matches!(stream.end, Some(End::Fin | End::Reset(_))))
     }
 
-    /// The error with which the stream broke off: it was reset, or the connection ended. Bytes before that may still be unread. `None` if
-    /// the stream has not ended, or ended with FIN.
+    /// The error with which the stream broke off: it was reset, or the connection ended. Bytes before that may still be
+    /// unread. `None` if the stream has not ended, or ended with FIN.
     pub(crate) fn broken(&self, id: StreamId) -> Option<StreamError> {
         match self.streams.get(&id)?.end {
             Some(End::Fin | End::Cancelled) => None,
@@ -26,8 +26,9 @@ impl Connection {
         }
     }
 
-    /// How the peer's direction of a stream ended. `Ok` means FIN, RST_STREAM with CANCEL (which Go's servers use as an end), or an
-    /// orderly end of the connection by the peer. `None` if it has not ended, or the reader did not want the rest.
+    /// How the peer's direction of a stream ended. `Ok` means FIN, RST_STREAM with CANCEL (which Go's servers use as an
+    /// end), or an orderly end of the connection by the peer. `None` if it has not ended, or the reader did not want
+    /// the rest.
     pub(crate) fn outcome(&self, id: StreamId) -> Option<Result<(), StreamError>> {
         let stream = self.streams.get(&id)?;
         match (stream.end?, self.closed()) {
@@ -61,7 +62,8 @@ impl Connection {
         self.streams.get(&id).is_some_and(|stream| stream.end.is_none() && !stream.discard)
     }
 
-    /// Whether unread bytes of this stream may keep the peer from reading anything else. This never happens with flow control.
+    /// Whether unread bytes of this stream may keep the peer from reading anything else. This never happens with flow
+    /// control.
     pub(crate) fn may_be_unread(&self, id: StreamId) -> bool {
         !self.windows && self.streams.get(&id).is_some_and(|stream| stream.has_sent && stream.end.is_none())
     }
@@ -81,8 +83,8 @@ impl Connection {
         }
     }
 
-    /// Whether the peer has sent everything before an orderly end of the connection. If this end began the ending, it may have cut
-    /// something off.
+    /// Whether the peer has sent everything before an orderly end of the connection. If this end began the ending, it
+    /// may have cut something off.
     pub(super) fn peer_has_said_all(&self) -> bool {
         let goodbye = matches!(self.gone_away, Some((_, GoAwayStatus::OK)));
         matches!(self.error(), Some(ConnectionError::Closed)) && (goodbye || self.has_last_word())

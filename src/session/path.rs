@@ -1,12 +1,13 @@
 //! How much a path holds: what a stream's reader takes in one round trip.
 //!
-//! This file owns the round trips, which are measured by PINGs, and what each stream got in them. It must not send a PING or change a window,
-//! which is the job of [`windows`](super::windows).
+//! This file owns the round trips, which are measured by PINGs, and what each stream got in them. It must not send a
+//! PING or change a window, which is the job of [`windows`](super::windows).
 
 use std::time::{Duration, Instant};
 
-/// A shorter path is full with the window that a stream gets at once: half a MiB in this time is 10 Gbit/s. A larger window would only let bytes wait
-/// in the sockets, where they leave the processor's cache: in trials over loopback it cost a fifth of the throughput.
+/// A shorter path is full with the window that a stream gets at once: half a MiB in this time is 10 Gbit/s. A larger
+/// window would only let bytes wait in the sockets, where they leave the processor's cache: in trials over loopback it
+/// cost a fifth of the throughput.
 const SHORT: Duration = Duration::from_micros(500);
 /// The least time between the PINGs of two measurements. On a shorter path the windows are large enough without them.
 const SPACING: Duration = Duration::from_millis(10);
@@ -37,7 +38,8 @@ pub(super) struct Path {
 struct Trip {
     period: u32,
     took: Duration,
-    /// The shortest round trip of late. The rest of this one was spent in queues, which a larger window would only make longer.
+    /// The shortest round trip of late. The rest of this one was spent in queues, which a larger window would only make
+    /// longer.
     shortest: Duration,
 }
 
@@ -65,8 +67,8 @@ impl Path {
         }
     }
 
-    /// Ends the round trip if its PING is answered. Returns whether the next one is worth measuring. `None` if it was no PING of ours, or is not
-    /// sent yet.
+    /// Ends the round trip if its PING is answered. Returns whether the next one is worth measuring. `None` if it was
+    /// no PING of ours, or is not sent yet.
     pub(super) fn answered(&mut self, ping: u32, now: Instant) -> Option<bool> {
         let (_, sent) = self.asked.filter(|(asked, _)| *asked == ping)?;
         let took = now.saturating_duration_since(sent?);
@@ -114,7 +116,8 @@ pub(super) struct Usage {
 }
 
 impl Usage {
-    /// Notes that bytes have arrived for the reader. `window`: the stream's window, and `grown` by how much it is larger than at first.
+    /// Notes that bytes have arrived for the reader. `window`: the stream's window, and `grown` by how much it is
+    /// larger than at first.
     pub(super) fn received(&mut self, bytes: usize, window: u32, grown: u32, path: &mut Path, now: Instant) {
         self.turn(window, grown, path);
         let idle = self.heard.replace(now).is_some_and(|heard| now.saturating_duration_since(heard) >= IDLE);
@@ -150,7 +153,8 @@ impl Usage {
     }
 
     fn judge(&mut self, trip: Trip, window: u32, grown: u32) {
-        // Bytes that had arrived before, and are read only now, say nothing of the path. Nor do bytes that nobody reads.
+        // Bytes that had arrived before, and are read only now, say nothing of the path. Nor do bytes that nobody
+        // reads.
         let bytes = self.received.min(self.read);
         let shortened = u128::from(bytes).saturating_mul(trip.shortest.as_nanos()).checked_div(trip.took.as_nanos());
         let held = shortened.and_then(|held| u64::try_from(held).ok()).unwrap_or(bytes);
@@ -158,7 +162,8 @@ impl Usage {
         // While TCP begins, its sender sends twice as much in each round trip, and the window has to stay ahead of it.
         let accelerates = held / 3 >= before / 2;
         self.pace = if accelerates { 2 } else { 1 };
-        // A window is granted again when half of it is read. So it does not hold the sender up only if it is twice what the path holds.
+        // A window is granted again when half of it is read. So it does not hold the sender up only if it is twice what
+        // the path holds.
         let is_used = held >= u64::from(if accelerates { self.window / 4 } else { self.window / 2 });
         if is_used && trip.shortest >= SHORT {
             (self.room, self.surplus) = (window.saturating_mul(self.pace), 0);

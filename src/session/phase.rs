@@ -15,7 +15,8 @@ pub(super) enum Phase {
     Closed(ConnectionError),
 }
 
-/// The stream with the peer's last word, such as the status of a command: after DATA on it, this end sends nothing more.
+/// The stream with the peer's last word, such as the status of a command: after DATA on it, this end sends nothing
+/// more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LastWord {
     pub(super) id: StreamId,

@@ -1,7 +1,7 @@
 //! How a connection handles the peer's messages.
 //!
-//! This module owns the rules for each received message, and the answers to messages that break a rule. It must not choose when something
-//! is sent: it queues answers.
+//! This module owns the rules for each received message, and the answers to messages that break a rule. It must not
+//! choose when something is sent: it queues answers.
 
 use std::time::Instant;
 
@@ -20,8 +20,8 @@ use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
 
 impl Connection {
-    /// Handles a message from the peer. If the message breaks a rule of the connection, [`error`](Self::error) has the error, and the peer is
-    /// told by GOAWAY.
+    /// Handles a message from the peer. If the message breaks a rule of the connection, [`error`](Self::error) has the
+    /// error, and the peer is told by GOAWAY.
     pub fn receive(&mut self, message: impl Into<Message>, now: Instant) {
         if self.is_closed() {
             return;
@@ -45,7 +45,8 @@ impl Connection {
         self.note_pause(now);
     }
 
-    /// Counts the header bytes of all streams. A few bytes from the peer may have cost us much work, because they are inflated by now.
+    /// Counts the header bytes of all streams. A few bytes from the peer may have cost us much work, because they are
+    /// inflated by now.
     fn count_headers(&mut self, message: &Message, now: Instant) -> Result<(), ConnectionError> {
         let Some(headers) = message.headers() else { return Ok(()) };
         let limits = &self.config.spdy;
@@ -65,7 +66,8 @@ impl Connection {
         }
     }
 
-    /// Ends the client's wait for the server's first frame: it has come, or the server has been silent too long to have flow control.
+    /// Ends the client's wait for the server's first frame: it has come, or the server has been silent too long to have
+    /// flow control.
     pub(super) fn end_trial(&mut self) {
         self.on_trial = false;
         self.output_added = self.output_added.wrapping_add(1);
@@ -155,8 +157,8 @@ impl Connection {
     }
 
     fn on_headers(&mut self, id: StreamId, fin: bool, headers: &Headers) -> Result<(), ConnectionError> {
-        // No program of Kubernetes sends or reads HEADERS. The codec has inflated the block, which keeps the compression in
-        // step, and the content is ignored.
+        // No program of Kubernetes sends or reads HEADERS. The codec has inflated the block, which keeps the
+        // compression in step, and the content is ignored.
         if !self.streams.contains_key(&id) {
             return if self.existed(id) { Ok(()) } else { self.answer_reset(id, RstStatus::INVALID_STREAM) };
         }
@@ -237,17 +239,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a stream that the peer has reset. Returns whether the peer had opened it and `accept` had not returned it yet.
+    /// Ends a stream that the peer has reset. Returns whether the peer had opened it and `accept` had not returned it
+    /// yet.
     pub(super) fn reset_by_peer(&mut self, id: StreamId, status: RstStatus) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         stream.control.reply = None;
         stream.control.window_update = false;
         stream.control.reset = None;
         let ours_unanswered = stream.ours && !stream.answered;
-        // A stream that was not accepted yet leaves the backlog. These resets are limited by a rate, because nothing else limits how
-        // often a peer opens and resets streams. An accepted stream counts against `max_streams` until its handles are dropped,
-        // whether or not it is answered, so resets give the peer no more streams. They have no rate: a client may often give up a
-        // connection while its port is still being dialled.
+        // A stream that was not accepted yet leaves the backlog. These resets are limited by a rate, because nothing
+        // else limits how often a peer opens and resets streams. An accepted stream counts against `max_streams` until
+        // its handles are dropped, whether or not it is answered, so resets give the peer no more streams. They have no
+        // rate: a client may often give up a connection while its port is still being dialled.
         let untaken = !stream.ours && !stream.answered && stream.headers.take().is_some();
         if untaken {
             stream.held = false;
@@ -318,8 +321,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Turns on flow control, since the peer has it: from here on its windows are obeyed, and it is granted the bytes that were read so
-    /// far.
+    /// Turns on flow control, since the peer has it: from here on its windows are obeyed, and it is granted the bytes
+    /// that were read so far.
     fn peer_has_windows(&mut self) {
         if self.config.spdy.flow_control == FlowControl::Off || std::mem::replace(&mut self.windows, true) {
             return;
@@ -353,7 +356,8 @@ impl Connection {
         let streams = self.streams.values().filter(|stream| untaken(stream));
         let ids: Vec<StreamId> = streams.map(|stream| stream.id).collect();
         for id in ids {
-            // Go's peers always send 0 here. But they have taken the streams that they answered, so only unanswered streams are lost.
+            // Go's peers always send 0 here. But they have taken the streams that they answered, so only unanswered
+            // streams are lost.
             self.end(id, End::Reset(RstStatus::REFUSED_STREAM));
             self.kill(id);
             if let Some(stream) = self.streams.get_mut(&id) {
@@ -378,7 +382,8 @@ impl Connection {
         self.queue_answer(Message::Reset { id, status })
     }
 
-    /// Queues an answer. The connection fails if too many are queued: a peer that reads no answers may never read again.
+    /// Queues an answer. The connection fails if too many are queued: a peer that reads no answers may never read
+    /// again.
     fn queue_answer(&mut self, answer: Message) -> Result<(), ConnectionError> {
         if self.is_silent() {
             return Ok(());

@@ -13,8 +13,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether this end sends PINGs with this id. A client's ids are odd, and a server's are even (§2.6.5). A received PING with
-    /// such an id is an answer.
+    /// Whether this end sends PINGs with this id. A client's ids are odd, and a server's are even (§2.6.5). A received
+    /// PING with such an id is an answer.
     pub(crate) fn sends_ping(self, id: u32) -> bool {
         (id & 1 == 1) == (self == Self::Client)
     }

@@ -1,7 +1,7 @@
 //! Resets an unread stream that keeps the socket from being read, if it holds up readers of other streams.
 //!
-//! This module owns which stream is reset, and when. It must not pause the reading, which is the budget's job ([`flow`](super::flow)), or
-//! measure the pause, which is the clock's job.
+//! This module owns which stream is reset, and when. It must not pause the reading, which is the budget's job
+//! ([`flow`](super::flow)), or measure the pause, which is the clock's job.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ impl Connection {
         self.give_up_after = self.give_up_after.or(after);
     }
 
-    /// When the stream with the most unread bytes is reset. `None` if reading is not paused, or the stream holds up no reader.
+    /// When the stream with the most unread bytes is reset. `None` if reading is not paused, or the stream holds up no
+    /// reader.
     ///
     /// The time starts again after each reset, so that the next stream has time to be read.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
@@ -41,14 +42,15 @@ impl Connection {
         self.note_pause(now);
     }
 
-    /// Whether a task waits for bytes of another stream, or for the answer to one. A stream that the peer would open cannot be known.
+    /// Whether a task waits for bytes of another stream, or for the answer to one. A stream that the peer would open
+    /// cannot be known.
     fn holds_up_others(&self, id: StreamId) -> bool {
         let unanswered = |stream: &Stream| stream.ours && !stream.answered && stream.end.is_none();
         self.streams.values().any(|stream| stream.id != id && (stream.reader_waits || unanswered(stream)))
     }
 
-    /// Notes that a task waits for bytes of this stream. If reading is paused, another stream may have to be reset for it, so the driver
-    /// is woken to check its timers.
+    /// Notes that a task waits for bytes of this stream. If reading is paused, another stream may have to be reset for
+    /// it, so the driver is woken to check its timers.
     pub(super) fn begins_to_wait(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !std::mem::replace(&mut stream.reader_waits, true) && self.budget.is_spent() {

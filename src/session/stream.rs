@@ -1,7 +1,7 @@
 //! The state of one stream (SPDY/3.1 §2.3).
 //!
-//! This module owns the states and queues of both directions. It must not change the session's window, the budget or the ids, which belong to
-//! the [`Connection`](super::Connection).
+//! This module owns the states and queues of both directions. It must not change the session's window, the budget or
+//! the ids, which belong to the [`Connection`](super::Connection).
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The timers of a connection: keepalive, idle time, stalls.
 //!
-//! This file owns when each timer is due and what it does then. It must not read the time, which is passed in, or decide what silence
-//! proves, which is the job of [`liveness`](super::liveness).
+//! This file owns when each timer is due and what it does then. It must not read the time, which is passed in, or
+//! decide what silence proves, which is the job of [`liveness`](super::liveness).
 
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use super::message::Message;
 use super::role::Role;
 
 impl Connection {
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called next. That call may do nothing, since events in between can move
-    /// a timer. Ask again after it.
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called next. That call may do nothing, since events in
+    /// between can move a timer. Ask again after it.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.is_closed() {
@@ -73,8 +73,9 @@ impl Connection {
         }
     }
 
-    /// When the next PING is due, because the peer is silent or reading is paused. Both ends send PINGs, because hops cut idle
-    /// connections. While a server does not read, it cannot see that its client has ended, but a write to a lost client fails.
+    /// When the next PING is due, because the peer is silent or reading is paused. Both ends send PINGs, because hops
+    /// cut idle connections. While a server does not read, it cannot see that its client has ended, but a write to a
+    /// lost client fails.
     fn ping_due(&self) -> Option<Instant> {
         let interval = self.config.keepalive_interval?;
         if self.is_silent() {
@@ -88,7 +89,8 @@ impl Connection {
         self.clock.pinged.unwrap_or(since).checked_add(wait)
     }
 
-    /// When a silent peer counts as dead. Each PING has one interval to be answered, also if it was sent late because this end was halted.
+    /// When a silent peer counts as dead. Each PING has one interval to be answered, also if it was sent late because
+    /// this end was halted.
     fn death_due(&self) -> Option<Instant> {
         let (interval, timeout) = (self.config.keepalive_interval?, self.config.keepalive_timeout?);
         let clock = &self.clock;
@@ -116,15 +118,16 @@ impl Connection {
         }
     }
 
-    /// Queues a PING, unless one is queued already. A peer that reads nothing for hours would otherwise fill the queue of answers.
+    /// Queues a PING, unless one is queued already. A peer that reads nothing for hours would otherwise fill the queue
+    /// of answers.
     pub(super) fn keepalive_ping(&mut self) {
         if !self.replies.iter().any(|frame| matches!(frame, Message::Ping(id) if self.role.sends_ping(*id))) {
             self.queue_ping();
         }
     }
 
-    /// When a client stops waiting for the server's first frame. A server with flow control sends it within a round trip. A server without
-    /// may wait for more DATA than one window.
+    /// When a client stops waiting for the server's first frame. A server with flow control sends it within a round
+    /// trip. A server without may wait for more DATA than one window.
     fn trial_deadline(&self) -> Option<Instant> {
         const TRIAL: Duration = Duration::from_secs(10);
         (self.on_trial && self.has_unsent()).then(|| self.clock.began.checked_add(TRIAL)).flatten()

@@ -1,8 +1,8 @@
 //! Which message is sent next.
 //!
-//! This module owns the order: first answers, then the control frames of streams in the order in which they were queued, then DATA by
-//! priority, in turn within each priority, and GOAWAY last. It also owns what is known about sent bytes. It must not decide which answers or grants
-//! a peer gets.
+//! This module owns the order: first answers, then the control frames of streams in the order in which they were
+//! queued, then DATA by priority, in turn within each priority, and GOAWAY last. It also owns what is known about sent
+//! bytes. It must not decide which answers or grants a peer gets.
 
 use std::time::Instant;
 
@@ -19,8 +19,8 @@ use crate::wire::spdy::{Frame, RstStatus, StreamId};
 impl Connection {
     /// Takes the next message to write, if there is one.
     ///
-    /// Poll after every other call. Messages stay queued until they are polled. On a closed connection this returns the last
-    /// GOAWAY, and then `None`.
+    /// Poll after every other call. Messages stay queued until they are polled. On a closed connection this returns the
+    /// last GOAWAY, and then `None`.
     pub fn poll_message(&mut self, now: Instant) -> Option<Message> {
         let message = if self.is_silent() { self.last_message.take() } else { self.next_message() };
         if let Some(message) = &message {
@@ -150,8 +150,8 @@ impl Connection {
                     self.schedule(id);
                     return Some(message);
                 }
-                // If the stream's own window is closed, a WINDOW_UPDATE schedules the stream again. If the session's window is
-                // closed, all streams stay scheduled.
+                // If the stream's own window is closed, a WINDOW_UPDATE schedules the stream again. If the session's
+                // window is closed, all streams stay scheduled.
                 if session == 0 {
                     self.schedule(id);
                 }
@@ -218,8 +218,8 @@ impl Connection {
         Some(Message::Data { id, fin, data })
     }
 
-    /// Whether the FIN of a stream, and so everything before it, has been taken for sending. Also true if this will never happen,
-    /// because the stream was reset.
+    /// Whether the FIN of a stream, and so everything before it, has been taken for sending. Also true if this will
+    /// never happen, because the stream was reset.
     #[must_use]
     pub fn is_sent(&self, id: StreamId) -> bool {
         let stream = self.streams.get(&id);
@@ -248,8 +248,8 @@ impl Connection {
         })
     }
 
-    /// Whether a WINDOW_UPDATE for the session is due. It never precedes our SETTINGS, which a server sends only after the client's first
-    /// frame.
+    /// Whether a WINDOW_UPDATE for the session is due. It never precedes our SETTINGS, which a server sends only after
+    /// the client's first frame.
     fn grants_session(&self) -> bool {
         self.windows && self.settings_sent && self.receive_window.is_due()
     }

@@ -1,12 +1,13 @@
 //! How large the window of each stream is, and when it is granted again.
 //!
-//! This file owns the growth of windows and its limits. It must not judge what a path holds, which is the job of [`path`](super::path).
+//! This file owns the growth of windows and its limits. It must not judge what a path holds, which is the job of
+//! [`path`](super::path).
 //!
-//! A window starts at `stream_receive_budget`. When half of it has been read, it grows at once by the stream's share of half of
-//! `receive_budget`. From there on it follows the path: after each round trip in which half of it came and was read, it may grow
-//! by one byte for each byte that is read, until it is twice as large. While ever more comes in a round trip, a quarter is
-//! enough, and it may grow by two bytes for each. The budget counts nothing that a window has grown by, so that an unread stream
-//! never pauses the reading. Instead all windows together have a limit.
+//! A window starts at `stream_receive_budget`. When half of it has been read, it grows at once by the stream's share of
+//! half of `receive_budget`. From there on it follows the path: after each round trip in which half of it came and was
+//! read, it may grow by one byte for each byte that is read, until it is twice as large. While ever more comes in a
+//! round trip, a quarter is enough, and it may grow by two bytes for each. The budget counts nothing that a window has
+//! grown by, so that an unread stream never pauses the reading. Instead all windows together have a limit.
 
 use std::time::Instant;
 
@@ -55,7 +56,8 @@ impl Connection {
         }
     }
 
-    /// With flow control, grants the peer the bytes that were read, when they are due, and makes the window larger or smaller.
+    /// With flow control, grants the peer the bytes that were read, when they are due, and makes the window larger or
+    /// smaller.
     pub(super) fn grant(&mut self, id: StreamId) {
         let (most, all) = (self.config.spdy.max_stream_window, self.config.spdy.max_window_growth);
         let at_once = (self.config.receive_budget / 2).min(all);

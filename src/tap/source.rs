@@ -1,8 +1,8 @@
 //! Reads the messages of one side out of bytes that belong to another buffer.
 //!
 //! This module owns the copies that reading needs: heads and control frames are copied, and payloads are slices of the
-//! bytes, or copies if they are masked. What the messages of a form are, its reader in [`carrier`](crate::carrier) says.
-//! This module must not know streams.
+//! bytes, or copies if they are masked. What the messages of a form are, its reader in [`carrier`](crate::carrier)
+//! says. This module must not know streams.
 
 use std::collections::VecDeque;
 

@@ -279,7 +279,8 @@ impl Asked {
     }
 }
 
-/// Reads what it can of the body, and returns whether it was cut off. A refusal stays a refusal, even if its body is slow or broken.
+/// Reads what it can of the body, and returns whether it was cut off. A refusal stays a refusal, even if its body is
+/// slow or broken.
 async fn read_refusal<IO>(
     io: &mut IO,
     response: Response<()>,

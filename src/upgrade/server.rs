@@ -129,7 +129,8 @@ impl<IO> Pending<IO> {
     /// shows it.
     ///
     /// # Errors
-    /// [`UpgradeError::BearerToken`] if the token is not valid. [`accept`](Self::accept) then answers 401, as Kubernetes does.
+    /// [`UpgradeError::BearerToken`] if the token is not valid. [`accept`](Self::accept) then answers 401, as
+    /// Kubernetes does.
     pub fn bearer_token(&self) -> Result<Option<&BearerToken>, UpgradeError> {
         self.token.as_ref().map(Option::as_ref).map_err(|reason| UpgradeError::BearerToken(reason))
     }

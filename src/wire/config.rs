@@ -15,11 +15,11 @@ pub struct SpdyConfig {
     /// Whether the connection has flow control. Default: [`FlowControl::Auto`]. Over WebSocket channels there is none.
     pub flow_control: FlowControl,
     /// The largest window of one stream, in bytes. With flow control a stream starts with a window of
-    /// [`stream_receive_budget`](crate::mux::Config::stream_receive_budget) bytes. While its reader keeps up, the window
-    /// grows to between two and six times the bytes that the reader takes in one round trip. A PING measures the round
-    /// trip while bytes come; a peer without flow control gets none. Over a path of less than 500 µs windows grow by no
-    /// more than half of [`receive_budget`](crate::mux::Config::receive_budget). Default: 28 MiB, which fills 1 Gbit/s
-    /// at a round trip of 200 ms: that path holds 24 MiB, and a window is granted again in pieces of 1 MiB.
+    /// [`stream_receive_budget`](crate::mux::Config::stream_receive_budget) bytes. While its reader keeps up, the
+    /// window grows to between two and six times the bytes that the reader takes in one round trip. A PING measures the
+    /// round trip while bytes come; a peer without flow control gets none. Over a path of less than 500 µs windows grow
+    /// by no more than half of [`receive_budget`](crate::mux::Config::receive_budget). Default: 28 MiB, which fills 1
+    /// Gbit/s at a round trip of 200 ms: that path holds 24 MiB, and a window is granted again in pieces of 1 MiB.
     pub max_stream_window: usize,
     /// By how much the windows of all streams together may be larger than they started, in bytes. This much may be
     /// unread besides [`receive_budget`](crate::mux::Config::receive_budget), if streams are no longer read after their

@@ -1,7 +1,7 @@
 //! Bytes to frames and messages, and back: SPDY/3.1, WebSocket, and the channel messages inside WebSocket.
 //!
-//! This module owns the three formats and their limits. It must not know what a frame or a message means for a connection, which is
-//! [`session`](crate::session)'s job.
+//! This module owns the three formats and their limits. It must not know what a frame or a message means for a
+//! connection, which is [`session`](crate::session)'s job.
 
 pub mod channel;
 mod config;

@@ -4,8 +4,8 @@
 
 use bytes::{Bytes, BytesMut};
 
-/// Payloads below this size are copied out of the read buffer, so that a reader that keeps a few bytes does not keep the whole buffer
-/// alive. So unread bytes occupy at most some 64 times the memory that the receive budget counts.
+/// Payloads below this size are copied out of the read buffer, so that a reader that keeps a few bytes does not keep
+/// the whole buffer alive. So unread bytes occupy at most some 64 times the memory that the receive budget counts.
 const COPY_BELOW: usize = 2 * 1024;
 const COPY_BUFFER: usize = 8 * 1024;
 

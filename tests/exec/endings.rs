@@ -134,7 +134,8 @@ async fn what_our_own_shutdown_cuts_is_no_more_whole_than_what_the_network_cuts(
     }
 }
 
-/// RST_STREAM with CANCEL is how Go's servers end a stream. With another status it breaks off, and of `exit status 127` the last digit may be missing.
+/// RST_STREAM with CANCEL is how Go's servers end a stream. With another status it breaks off, and of `exit status 127`
+/// the last digit may be missing.
 #[tokio::test(start_paused = true)]
 async fn a_text_whose_error_stream_was_reset_by_a_failure_is_no_status() {
     for version in [Version::V2, Version::V3] {

@@ -191,14 +191,15 @@ impl<Up, Down> Run<Up, Down> {
         let backend_over = match (up.stage, down.stage) {
             (Stage::Broken, _) => up.unconfirmed.received_at(linger),
             (_, Stage::Broken) => down.unconfirmed.received_at(linger),
-            // The backend has ended, and the client's socket has all of it. If that socket were closed on unread bytes of the
-            // client, the reset would discard what the client has not received.
+            // The backend has ended, and the client's socket has all of it. If that socket were closed on unread bytes
+            // of the client, the reset would discard what the client has not received.
             (_, Stage::Over) => {
                 let tail = down.since.checked_add(tail);
                 let unread = self.outcome.to_client.saturating_sub(self.acknowledged);
                 if unread > ALWAYS_RECEIVED { tail } else { up.heard.max(down.since).checked_add(linger).min(tail) }
             }
-            // The backend takes nothing more, and what it still sends is its last. A client that does not read may hold that up.
+            // The backend takes nothing more, and what it still sends is its last. A client that does not read may hold
+            // that up.
             (Stage::Draining, _) => down.heard.max(up.since).checked_add(tail),
             // A client that has ended first waits for the answer, however long that takes.
             _ => None,

@@ -293,7 +293,8 @@ impl<R: Runtime> Inner<R> {
             // A runtime that panics has dropped the session. The client must be told before the panic is resumed.
             Ok(AssertUnwindSafe(async move { run(session).await }).catch_unwind().await)
         };
-        // The driver outlives the session, even one that was stopped: it writes what is left, and how the session ended.
+        // The driver outlives the session, even one that was stopped: it writes what is left, and how the session
+        // ended.
         let (session, _) = tokio::join!(self.unless_stopped(session), driver);
         match session? {
             Ok(Ok(ended)) => Ok(ended?),

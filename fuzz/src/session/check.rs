@@ -52,7 +52,8 @@ impl Run {
         if self.role == Role::Server && outcome.is_ok() {
             assert!(!self.shut_early, "a server that ended its side before its client did");
         }
-        // A malformed message may have begun like a status. If the driver was dropped and no handle was left, the error is not known.
+        // A malformed message may have begun like a status. If the driver was dropped and no handle was left, the error
+        // is not known.
         let malformed = match outcome {
             Err(ConnectionError::Malformed(_)) => true,
             Err(ConnectionError::DriverGone) => heard.bad || matches!(heard.end, End::Broken(_)),

@@ -1,7 +1,7 @@
 //! How the last bytes of a connection are written, and how long its peer is waited for.
 //!
-//! This module owns the stages of the ending and their time limits. It must not decide that a connection ends, which is the
-//! [`Connection`](crate::session::Connection)'s job.
+//! This module owns the stages of the ending and their time limits. It must not decide that a connection ends, which is
+//! the [`Connection`](crate::session::Connection)'s job.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,8 +15,9 @@ use super::{Driver, ROUNDS, after};
 use crate::session::{ConnectionError, Message, Role, SURELY_TAKEN};
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
-    /// Reads and drops bytes that no longer matter. The peer may also be writing its last bytes, and if this end did not read them, each
-    /// end would wait for the other. Reading them does not extend the time limit: the peer has to accept bytes.
+    /// Reads and drops bytes that no longer matter. The peer may also be writing its last bytes, and if this end did
+    /// not read them, each end would wait for the other. Reading them does not extend the time limit: the peer has to
+    /// accept bytes.
     pub(super) fn drain(&mut self, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {
             if self.eof || self.overhear(cx).is_pending() {
@@ -75,8 +76,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         })
     }
 
-    /// When this end stops waiting for the peer. `None` if there is no limit. There is one while the connection is closing, and after a
-    /// failed write, unless reading is paused because of our own reader.
+    /// When this end stops waiting for the peer. `None` if there is no limit. There is one while the connection is
+    /// closing, and after a failed write, unless reading is paused because of our own reader.
     pub(super) fn gives_up_at(&self) -> Option<Instant> {
         match &self.write_error {
             Some(_) => (!self.paused).then(|| after(self.progress, self.linger)),
@@ -84,8 +85,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
     }
 
-    /// How long the peer may accept none of the last bytes. The time is short after a failure and after the peer's last word, when they
-    /// hardly matter.
+    /// How long the peer may accept none of the last bytes. The time is short after a failure and after the peer's last
+    /// word, when they hardly matter.
     pub(super) fn patience(&self) -> Duration {
         let worth_it = self.shared.look(|state| {
             matches!(state.connection.error(), Some(ConnectionError::Closed)) && !state.connection.is_silent()

@@ -28,7 +28,8 @@ use crate::session::{Config, ConnectionError, Message, Role, StreamError};
 
 /// How long a connection is silent before its buffers are freed.
 const TRIM_AFTER: Duration = Duration::from_secs(1);
-/// The most messages that are handed to the connection under one lock. The answers to them are written before more are read.
+/// The most messages that are handed to the connection under one lock. The answers to them are written before more are
+/// read.
 const MESSAGES: usize = 64;
 /// The most rounds of reading and writing in one poll, so that other tasks get their turn.
 const ROUNDS: usize = 4;
@@ -63,7 +64,8 @@ pub struct Driver<IO> {
     flush_timeout: Duration,
     /// Bytes that were written since the peer was last known to have received everything.
     unconfirmed: u64,
-    /// Why writing is no longer possible. The peer's remaining bytes are still read, until the peer is silent for too long.
+    /// Why writing is no longer possible. The peer's remaining bytes are still read, until the peer is silent for too
+    /// long.
     write_error: Option<ConnectionError>,
     /// Reading is paused until a stream is read.
     paused: bool,
@@ -204,7 +206,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 self.progress = now;
                 return Poll::Ready(());
             }
-            // Timers are checked only after everything that arrived is read: it may contain the answer that a timer waits for.
+            // Timers are checked only after everything that arrived is read: it may contain the answer that a timer
+            // waits for.
             if read.is_pending() {
                 let news = self.let_time_pass(now);
                 if news && self.write_error.is_none() && !self.output.has_remaining() {
@@ -224,7 +227,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let output = state.connection.output_added();
             state.connection.handle_timeout(now);
             match &self.write_error {
-                // A client that is slow to read may still have a tail in its socket. On a server the unread bytes are only stdin.
+                // A client that is slow to read may still have a tail in its socket. On a server the unread bytes are
+                // only stdin.
                 Some(error) if self.paused && state.connection.role() == Role::Server => {
                     state.connection.close(error.clone());
                 }
@@ -287,8 +291,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         });
     }
 
-    /// Gives a batch of decoded messages to the connection, and the number of bytes that were `read`. Returns `false` if the buffer
-    /// holds no whole message.
+    /// Gives a batch of decoded messages to the connection, and the number of bytes that were `read`. Returns `false`
+    /// if the buffer holds no whole message.
     fn decode(&mut self, read: usize, now: Instant) -> bool {
         let mut failure = None;
         while self.messages.len() < MESSAGES {
@@ -424,8 +428,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Poll::Pending
     }
 
-    /// Makes sure that the task is woken at `deadline`. A timer whose deadline moves later is not reset: it fires early, once, and is
-    /// set again then.
+    /// Makes sure that the task is woken at `deadline`. A timer whose deadline moves later is not reset: it fires
+    /// early, once, and is set again then.
     fn wait_until(&mut self, deadline: Option<Instant>, cx: &mut Context<'_>) {
         let Some(deadline) = deadline.map(tokio::time::Instant::from_std) else { return };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));

@@ -1,20 +1,21 @@
 //! The stages in which a connection ends, and what is known of the peer in them.
 //!
-//! This file owns the names and their order. What happens in each stage is in [`closing`](super::closing) and in the driver.
+//! This file owns the names and their order. What happens in each stage is in [`closing`](super::closing) and in the
+//! driver.
 
 use std::time::Instant;
 
 /// How far the ending has come.
 ///
-/// The write side is shut down first, and the socket is still read after that: the kernel resets a socket that is closed with unread
-/// bytes, and a reset destroys what the peer has not read yet.
+/// The write side is shut down first, and the socket is still read after that: the kernel resets a socket that is
+/// closed with unread bytes, and a reset destroys what the peer has not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Running,
     /// The last frames are written, for as long as the peer accepts them. They may be the tail of an output.
     Flushing,
-    /// A server has sent its goodbye, and waits until its client ends the connection. `until` is the end of the allowed silence, and `at_most` the
-    /// last moment.
+    /// A server has sent its goodbye, and waits until its client ends the connection. `until` is the end of the allowed
+    /// silence, and `at_most` the last moment.
     Waiting {
         until: Instant,
         at_most: Instant,
@@ -24,8 +25,8 @@ pub(super) enum Stage {
         until: Instant,
         last: bool,
     },
-    /// The write side is shut down, and the socket is read until the peer ends. `until` is the end of the allowed silence, and `at_most` the last
-    /// moment.
+    /// The write side is shut down, and the socket is read until the peer ends. `until` is the end of the allowed
+    /// silence, and `at_most` the last moment.
     Lingering {
         until: Instant,
         at_most: Instant,

@@ -1,7 +1,7 @@
 //! The base64 form of a message, decoded in pieces.
 //!
-//! This module owns the characters that are left between two pieces. The `base64` crate does the decoding, with the standard alphabet and
-//! padding. Like Go, it accepts any trailing bits and line breaks.
+//! This module owns the characters that are left between two pieces. The `base64` crate does the decoding, with the
+//! standard alphabet and padding. Like Go, it accepts any trailing bits and line breaks.
 
 use base64::alphabet::STANDARD;
 use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
@@ -21,7 +21,8 @@ pub(super) fn encode(data: &[u8], out: &mut BytesMut) {
     out.truncate(start.saturating_add(written));
 }
 
-/// Decodes one message. Four characters make three bytes, and the characters of an incomplete group wait for the next piece.
+/// Decodes one message. Four characters make three bytes, and the characters of an incomplete group wait for the next
+/// piece.
 #[derive(Debug, Default)]
 pub(super) struct Unwrapper {
     group: [u8; 4],

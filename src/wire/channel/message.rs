@@ -157,10 +157,12 @@ impl Decoder {
         Self { subprotocol, from_client, message: Message::Begun, base64: Unwrapper::default() }
     }
 
-    /// Reads a piece of a message. `first` and `last` mark the first and the last piece of a message, which may be the same.
+    /// Reads a piece of a message. `first` and `last` mark the first and the last piece of a message, which may be the
+    /// same.
     ///
-    /// Returns `None` for an empty message, and for one with a channel number only, which servers send as a greeting. Also for a message on a
-    /// channel that is unknown or that only the other end may use, which Go's peers discard too.
+    /// Returns `None` for an empty message, and for one with a channel number only, which servers send as a greeting.
+    /// Also for a message on a channel that is unknown or that only the other end may use, which Go's peers discard
+    /// too.
     ///
     /// # Errors
     /// [`ChannelError`].

@@ -1,10 +1,11 @@
 //! The messages of the `channel.k8s.io` subprotocols, without IO.
 //!
-//! This module owns the channel byte, the base64 form and v5's CLOSE, for both ends. It must not know WebSocket frames, or make streams of the
-//! channels, which is the carrier's job.
+//! This module owns the channel byte, the base64 form and v5's CLOSE, for both ends. It must not know WebSocket frames,
+//! or make streams of the channels, which is the carrier's job.
 //!
-//! A message is a channel number and bytes. The bytes of all messages on a channel form one stream, and message boundaries mean nothing.
-//! [`Decoder`] reads a message in pieces, as they arrive, so that a message is never held as a whole.
+//! A message is a channel number and bytes. The bytes of all messages on a channel form one stream, and message
+//! boundaries mean nothing. [`Decoder`] reads a message in pieces, as they arrive, so that a message is never held as a
+//! whole.
 //!
 //! ```
 //! use bytes::BytesMut;

@@ -1,10 +1,11 @@
 //! The messages of legacy port-forward, without IO.
 //!
-//! This module owns the channels of the ports, and the port that each of them begins with. It must not know WebSocket frames, or make
-//! streams of the channels, which is the carrier's job.
+//! This module owns the channels of the ports, and the port that each of them begins with. It must not know WebSocket
+//! frames, or make streams of the channels, which is the carrier's job.
 //!
-//! Each port has two channels, numbered by the port's index in the request, from 0. Channel 2 × index carries the data in both directions, and
-//! channel 2 × index + 1 the server's errors. On each channel the server sends the port first: two bytes, in little-endian order.
+//! Each port has two channels, numbered by the port's index in the request, from 0. Channel 2 × index carries the data
+//! in both directions, and channel 2 × index + 1 the server's errors. On each channel the server sends the port first:
+//! two bytes, in little-endian order.
 //!
 //! ```
 //! use bytes::{Bytes, BytesMut};
@@ -94,7 +95,8 @@ pub struct Piece {
 }
 
 impl Decoder {
-    /// Creates the decoder of a server for these ports. It reads a client's messages, which may use all channels but the error channels.
+    /// Creates the decoder of a server for these ports. It reads a client's messages, which may use all channels but
+    /// the error channels.
     #[must_use]
     pub fn server(subprotocol: Subprotocol, ports: &[u16]) -> Self {
         Self::new(subprotocol, ports.iter().flat_map(|_| [Greeting::Over, Greeting::Unheard]))
@@ -111,10 +113,11 @@ impl Decoder {
         Self { subprotocol, channels, message: Message::Begun, base64: Unwrapper::default() }
     }
 
-    /// Reads a piece of a message. `first` and `last` mark the first and the last piece of a message, which may be the same.
+    /// Reads a piece of a message. `first` and `last` mark the first and the last piece of a message, which may be the
+    /// same.
     ///
-    /// Returns `None` if the piece has no content, or if the channel is unknown or only the other end may use it. Go's servers discard such
-    /// messages too.
+    /// Returns `None` if the piece has no content, or if the channel is unknown or only the other end may use it. Go's
+    /// servers discard such messages too.
     ///
     /// # Errors
     /// [`ChannelError::NotBase64`], [`ChannelError::Port`].

@@ -1,4 +1,5 @@
-//! The compression of header blocks: one zlib stream in each direction, for the life of the connection (SPDY/3.1 §2.6.10.1).
+//! The compression of header blocks: one zlib stream in each direction, for the life of the connection (SPDY/3.1
+//! §2.6.10.1).
 //!
 //! This module owns the two zlib states, and decides when they are allocated. It must not interpret a header.
 
@@ -14,8 +15,8 @@ use crate::wire::SpdyConfig;
 const DICTIONARY: &[u8] = include_bytes!("dictionary.bin");
 const DICTIONARY_ADLER32: u32 = 0xe3c6_a7c2;
 
-/// The last bytes of a sync flush: the length of an empty stored block, and its complement. Go's inflater returns data only at such a
-/// flush, so a block that ends in any other way hangs it.
+/// The last bytes of a sync flush: the length of an empty stored block, and its complement. Go's inflater returns data
+/// only at such a flush, so a block that ends in any other way hangs it.
 const SYNC_FLUSH: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// How far back a zlib stream can refer.
@@ -26,9 +27,9 @@ const ZLIB_HEADER: [u8; 2] = [0x38, 0x30];
 
 /// Writes header blocks.
 ///
-/// The state is created at the first block, and may be dropped after any block. A block ends on a byte boundary, so a new raw deflater can
-/// continue the same zlib stream, without references to earlier blocks. Therefore all deflaters are raw, and the zlib header is
-/// written by hand.
+/// The state is created at the first block, and may be dropped after any block. A block ends on a byte boundary, so a
+/// new raw deflater can continue the same zlib stream, without references to earlier blocks. Therefore all deflaters
+/// are raw, and the zlib header is written by hand.
 #[derive(Debug)]
 pub(super) struct Deflater {
     compresses: bool,
@@ -43,8 +44,8 @@ impl Drop for Deflater {
     }
 }
 
-/// Spare deflaters, for reuse. A deflater takes 250 KiB, and a connection needs it only while it opens streams. Allocating one for
-/// each connection of a server would leave as many holes in the heap.
+/// Spare deflaters, for reuse. A deflater takes 250 KiB, and a connection needs it only while it opens streams.
+/// Allocating one for each connection of a server would leave as many holes in the heap.
 static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
 /// Spare inflaters, for the same reason. An inflater takes 47 KiB.
 static SPARE_INFLATERS: Mutex<Vec<Decompress>> = Mutex::new(Vec::new());
@@ -120,8 +121,8 @@ impl Deflater {
     }
 }
 
-/// A deflater with level 1 and a window of 2 KiB. A block takes 0.3 µs, and with level 9 it would take 4 µs and be as long. The window has to
-/// hold the dictionary of 1,423 bytes.
+/// A deflater with level 1 and a window of 2 KiB. A block takes 0.3 µs, and with level 9 it would take 4 µs and be as
+/// long. The window has to hold the dictionary of 1,423 bytes.
 fn new_deflater() -> Compress {
     const WINDOW_BITS: u8 = 11;
     let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -130,8 +131,8 @@ fn new_deflater() -> Compress {
 
 /// Reads header blocks. It must be given every block of its direction, including those of refused streams.
 ///
-/// The state takes 47 KiB, and may be dropped between two blocks. A new raw inflater can continue the same zlib stream, if it is given
-/// the bytes that the peer can still refer to.
+/// The state takes 47 KiB, and may be dropped between two blocks. A new raw inflater can continue the same zlib stream,
+/// if it is given the bytes that the peer can still refer to.
 #[derive(Debug, Default)]
 pub(super) struct Inflater {
     started: bool,
@@ -144,8 +145,9 @@ pub(super) struct Inflater {
     blocks: u32,
 }
 
-/// How many blocks a connection reads with inflaters that all connections share. A session of exec has no more. A connection that goes on
-/// opening streams keeps an inflater until it is idle, because a shared one has to be given the history for each block.
+/// How many blocks a connection reads with inflaters that all connections share. A session of exec has no more. A
+/// connection that goes on opening streams keeps an inflater until it is idle, because a shared one has to be given the
+/// history for each block.
 const SHARING: u32 = 8;
 
 impl Inflater {
@@ -192,8 +194,8 @@ impl Inflater {
         }
     }
 
-    /// Inflates a block in small steps, and checks the limit after each: 16 KiB can inflate to 16 MiB. After an error the zlib stream
-    /// cannot be continued.
+    /// Inflates a block in small steps, and checks the limit after each: 16 KiB can inflate to 16 MiB. After an error
+    /// the zlib stream cannot be continued.
     fn inflate(&mut self, block: &[u8], limit: usize, plain: &mut Vec<u8>) -> Result<(), HeaderError> {
         let state = match &mut self.state {
             Some(state) => state,

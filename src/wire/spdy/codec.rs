@@ -1,8 +1,8 @@
 //! Converts frames to bytes and back (SPDY/3.1 §2.2).
 //!
-//! This module owns lengths, field layouts and the two compressed streams of header blocks. It must not judge what a frame means for the connection. It
-//! must not trust a length from the peer either: it checks a length before the bytes arrive, and allocates memory only for bytes that have
-//! arrived.
+//! This module owns lengths, field layouts and the two compressed streams of header blocks. It must not judge what a
+//! frame means for the connection. It must not trust a length from the peer either: it checks a length before the bytes
+//! arrive, and allocates memory only for bytes that have arrived.
 
 use std::io;
 use std::sync::Arc;
@@ -33,12 +33,15 @@ const GOAWAY: u16 = 7;
 const HEADERS: u16 = 8;
 const WINDOW_UPDATE: u16 = 9;
 
-/// Reads and writes frames. Use one codec for each connection, since the header compression of each direction has state.
+/// Reads and writes frames. Use one codec for each connection, since the header compression of each direction has
+/// state.
 ///
-/// As a [`Decoder`] it returns DATA as it arrives, in pieces. Large pieces are slices of the buffer, and small ones are copies. As an
-/// [`Encoder`] it copies each payload behind its head. A decoding error is final: the connection cannot go on.
+/// As a [`Decoder`] it returns DATA as it arrives, in pieces. Large pieces are slices of the buffer, and small ones are
+/// copies. As an [`Encoder`] it copies each payload behind its head. A decoding error is final: the connection cannot
+/// go on.
 ///
-/// CREDENTIAL frames and frames of unknown types are skipped, if they are no longer than [`SpdyConfig::max_control_frame`].
+/// CREDENTIAL frames and frames of unknown types are skipped, if they are no longer than
+/// [`SpdyConfig::max_control_frame`].
 #[derive(Debug)]
 pub struct Codec {
     config: SpdyConfig,
@@ -72,8 +75,8 @@ impl Codec {
     /// Appends a frame without the payload of DATA, and returns the payload, for a vectored write.
     ///
     /// # Errors
-    /// [`CodecError::FrameTooLarge`] if the content does not fit into a frame. Then nothing is appended. After a header block that was too
-    /// large the codec cannot be used any more, because its compression state has changed.
+    /// [`CodecError::FrameTooLarge`] if the content does not fit into a frame. Then nothing is appended. After a header
+    /// block that was too large the codec cannot be used any more, because its compression state has changed.
     pub fn encode_head(&mut self, frame: Frame, out: &mut BytesMut) -> Result<Bytes, CodecError> {
         match frame {
             Frame::Data { id, fin, data } => {
@@ -138,19 +141,19 @@ impl Codec {
         matches!(self.expect, Expect::Head)
     }
 
-    /// Takes the next payload bytes of a DATA frame that has begun, as a slice of `src` instead of a copy. `None` if no DATA frame
-    /// has begun or `src` is empty.
+    /// Takes the next payload bytes of a DATA frame that has begun, as a slice of `src` instead of a copy. `None` if no
+    /// DATA frame has begun or `src` is empty.
     ///
-    /// Use it to read bytes that belong to another buffer. Copy everything else into a buffer for [`decode`](Decoder::decode),
-    /// and no more of it than [`missing`](Self::missing) says.
+    /// Use it to read bytes that belong to another buffer. Copy everything else into a buffer for
+    /// [`decode`](Decoder::decode), and no more of it than [`missing`](Self::missing) says.
     pub fn decode_data(&mut self, src: &mut Bytes) -> Option<Frame> {
         let Expect::Data { id, fin, left } = self.expect else { return None };
         let data = src.split_to(left.min(src.len()));
         (!data.is_empty()).then(|| self.take_data(id, fin, left, data))
     }
 
-    /// How many bytes must follow `src` before [`decode`](Decoder::decode) can go on. Payload bytes of DATA frames do not count:
-    /// [`decode_data`](Self::decode_data) takes them.
+    /// How many bytes must follow `src` before [`decode`](Decoder::decode) can go on. Payload bytes of DATA frames do
+    /// not count: [`decode_data`](Self::decode_data) takes them.
     #[must_use]
     pub fn missing(&self, src: &BytesMut) -> usize {
         let wanted = match self.expect {

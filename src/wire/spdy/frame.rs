@@ -1,7 +1,7 @@
 //! The frames of SPDY/3.1 as plain data.
 //!
-//! This module owns their fields and the names of their codes. It must not know their bytes, which is the codec's job, or what a frame does to a
-//! connection, which is [`session`](crate::session)'s job.
+//! This module owns their fields and the names of their codes. It must not know their bytes, which is the codec's job,
+//! or what a frame does to a connection, which is [`session`](crate::session)'s job.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! The name/value pairs of a stream (SPDY/3.1 §2.6.10).
 //!
-//! This module owns the pairs and their uncompressed encoding. It must not compress them, which is [`block`](super::block)'s job.
+//! This module owns the pairs and their uncompressed encoding. It must not compress them, which is
+//! [`block`](super::block)'s job.
 
 use std::fmt;
 
@@ -95,7 +96,8 @@ impl Headers {
         })
     }
 
-    /// Why these headers cannot be sent. `None` if they can. Some of them would make Go's reader stop for ever, without an error.
+    /// Why these headers cannot be sent. `None` if they can. Some of them would make Go's reader stop for ever, without
+    /// an error.
     pub(crate) fn unfit(&self, limits: &SpdyConfig) -> Option<&'static str> {
         const CONNECTION_HEADERS: [&[u8]; 5] =
             [b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding"];
@@ -208,8 +210,8 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Why a header block cannot be read. Each of these errors ends the connection: the zlib stream cannot be continued, or the peer exceeds a
-/// limit.
+/// Why a header block cannot be read. Each of these errors ends the connection: the zlib stream cannot be continued, or
+/// the peer exceeds a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderError {

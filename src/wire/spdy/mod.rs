@@ -1,6 +1,7 @@
 //! SPDY/3.1 frames and header blocks, without IO.
 //!
-//! This module owns the bytes of a frame. It must not know what a frame does to a connection, and nothing of HTTP, Kubernetes or tokio's runtime.
+//! This module owns the bytes of a frame. It must not know what a frame does to a connection, and nothing of HTTP,
+//! Kubernetes or tokio's runtime.
 //!
 //! ```
 //! use bytes::BytesMut;

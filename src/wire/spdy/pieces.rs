@@ -1,4 +1,5 @@
-//! Decodes frames from borrowed buffers. Frame heads and control frames are copied, and DATA payloads are slices of the buffer.
+//! Decodes frames from borrowed buffers. Frame heads and control frames are copied, and DATA payloads are slices of the
+//! buffer.
 //!
 //! This module owns the copied bytes. It is used for SPDY inside another protocol, and for a tap, which only observes.
 

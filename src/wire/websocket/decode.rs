@@ -190,8 +190,8 @@ impl Decoder {
         Self { masked, max_message, max_fragments, expect: Expect::Head, message: None, payloads }
     }
 
-    /// Takes the next frame, or the next piece of one, off the front of `src`. Returns `None` if more bytes are needed, and always after
-    /// a Close.
+    /// Takes the next frame, or the next piece of one, off the front of `src`. Returns `None` if more bytes are needed,
+    /// and always after a Close.
     ///
     /// # Errors
     /// [`WebSocketError`].
@@ -218,11 +218,11 @@ impl Decoder {
         self.decode_payload(payload, src)
     }
 
-    /// Takes the next payload bytes of a data frame that has begun: as a slice of `src`, or as a copy if they are masked. `None` if
-    /// no data frame has begun or `src` is empty.
+    /// Takes the next payload bytes of a data frame that has begun: as a slice of `src`, or as a copy if they are
+    /// masked. `None` if no data frame has begun or `src` is empty.
     ///
-    /// Use it to read bytes that belong to another buffer. Copy everything else into a buffer for [`decode`](Self::decode), and
-    /// no more of it than [`missing`](Self::missing) says.
+    /// Use it to read bytes that belong to another buffer. Copy everything else into a buffer for
+    /// [`decode`](Self::decode), and no more of it than [`missing`](Self::missing) says.
     ///
     /// # Errors
     /// The same as [`decode`](Self::decode).
@@ -241,8 +241,8 @@ impl Decoder {
         self.finish_payload(rest, bytes).map(Some)
     }
 
-    /// How many bytes must follow `src` before [`decode`](Self::decode) can go on. Payload bytes of data frames do not count:
-    /// [`decode_data`](Self::decode_data) takes them.
+    /// How many bytes must follow `src` before [`decode`](Self::decode) can go on. Payload bytes of data frames do not
+    /// count: [`decode_data`](Self::decode_data) takes them.
     #[must_use]
     pub fn missing(&self, src: &[u8]) -> usize {
         match self.expect {
@@ -348,7 +348,8 @@ struct Head {
 }
 
 impl Head {
-    /// Reads a head and its length without taking it. Each error is reported as soon as the bytes that show it have arrived.
+    /// Reads a head and its length without taking it. Each error is reported as soon as the bytes that show it have
+    /// arrived.
     fn peek(src: &[u8], masked: bool) -> Result<Option<(Self, usize)>, WebSocketError> {
         let mut bytes = src;
         let Ok(first) = bytes.try_get_u8() else { return Ok(None) };

@@ -4,8 +4,8 @@ use bytes::{BufMut, BytesMut};
 
 use super::opcode::{FIN, MASKED, MAX_CONTROL, Opcode};
 
-/// Appends the head of an unfragmented message or of a control frame. This crate never sends fragments, because Go's servers do not
-/// reassemble them. `key` is the mask, for a client.
+/// Appends the head of an unfragmented message or of a control frame. This crate never sends fragments, because Go's
+/// servers do not reassemble them. `key` is the mask, for a client.
 pub fn encode_head(opcode: Opcode, len: usize, key: Option<[u8; 4]>, out: &mut BytesMut) {
     out.put_u8(FIN | opcode.bits());
     let masked = if key.is_some() { MASKED } else { 0 };
@@ -38,7 +38,8 @@ pub fn close_payload(code: u16, reason: &str) -> BytesMut {
     payload
 }
 
-/// Masks or unmasks bytes in place (§5.3). If they are not the first bytes of a payload, the caller must have rotated the key.
+/// Masks or unmasks bytes in place (§5.3). If they are not the first bytes of a payload, the caller must have rotated
+/// the key.
 pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -51,7 +52,8 @@ pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// Generates the masking keys of a client. They are unpredictable (§10.3), and come from the system's random generator in batches of 64.
+/// Generates the masking keys of a client. They are unpredictable (§10.3), and come from the system's random generator
+/// in batches of 64.
 #[derive(Debug)]
 pub struct Masks {
     keys: [u8; 256],

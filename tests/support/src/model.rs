@@ -1,8 +1,8 @@
 //! A model of two SPDY connections, their users, the bytes between them, and time: what must hold whatever happens.
 //!
 //! Checks that bytes come in order, each once and all of them; that an end comes only after the last byte; that budgets
-//! are kept, and windows grow only for what was read; that no waiting task is forgotten; and that at the end nothing is left. The operations are chosen
-//! elsewhere: by quickcheck in `tests/spdy_model.rs`, and by the fuzz target `pair`.
+//! are kept, and windows grow only for what was read; that no waiting task is forgotten; and that at the end nothing is
+//! left. The operations are chosen elsewhere: by quickcheck in `tests/spdy_model.rs`, and by the fuzz target `pair`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};

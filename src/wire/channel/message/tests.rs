@@ -142,7 +142,8 @@ quickcheck! {
 
     fn no_bytes_panic_and_no_split_matters(bytes: Vec<u8>, step: usize) -> bool {
         Subprotocol::ALL.into_iter().all(|subprotocol| {
-            // Random bytes rarely begin with a channel and are rarely base64, so they are mapped to bytes that nearly are.
+            // Random bytes rarely begin with a channel and are rarely base64, so they are mapped to bytes that nearly
+            // are.
             let begins = [channel_byte(subprotocol, Channel::Stdin), channel_byte(subprotocol, Channel::Resize), CLOSE];
             let near = |(at, byte): (usize, &u8)| match at {
                 _ if *byte >= 0xfc => *byte,
