@@ -10,10 +10,10 @@
 //! ```
 //! use bytes::BytesMut;
 //! use kubestream::protocol::Subprotocol;
-//! use kubestream::unstable::wire::channel::{Channel, Decoder, Event};
+//! use kubestream::unstable::wire::channel::{Channel, Decoder, Event, encode};
 //!
 //! let mut message = BytesMut::new();
-//! Subprotocol::V4Base64.encode(Channel::Stdout, b"hello\n", &mut message);
+//! encode(Subprotocol::V4Base64, Channel::Stdout, b"hello\n", &mut message);
 //! assert_eq!(&message[..], b"1aGVsbG8K");
 //!
 //! let mut client = Decoder::client(Subprotocol::V4Base64);
