@@ -15,14 +15,16 @@ use kubestream::status::ExitStatus;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
 use support::distance::{Far, Path};
 
-use bench_support::table::{Case, Sample, run};
+use bench_support::table::{Case, Part, Sample, Table, run_parts};
 use bench_support::{Flavor, Outcome, aligned};
 
 const BYTES: usize = 50_000_000;
 const PIECE: usize = 32 * 1024;
 
-/// Prints the time of a transfer over each transport, for several round trips.
-pub(crate) fn distance() -> Outcome<()> {
+/// The time of a transfer over each transport, for several round trips. The chart has those where everything may leave
+/// at once.
+pub(crate) fn distance() -> Outcome<Vec<Table>> {
+    let mut parts = Vec::new();
     for (slow_start, paths) in [(false, "at once"), (true, "as TCP begins: twice as much in each round trip")] {
         for milliseconds in [0, 10, 50, 200] {
             let path = Path { slow_start, ..Path::new(Duration::from_millis(milliseconds)) };
@@ -32,15 +34,19 @@ pub(crate) fn distance() -> Outcome<()> {
                 let base = format!("WebSocket v5, {direction}");
                 let exec = |protocol| move || exec(path, protocol, to_server);
                 let forward = move || forward(path, to_server);
-                cases.push(Case::new(&base, None, exec(Protocol::WEBSOCKET_EXEC_V5[0])));
-                let spdy = exec(Protocol::SpdyExec(Version::V4));
-                cases.push(Case::new(format!("SPDY v4, {direction}"), Some(&base), spdy));
-                cases.push(Case::new(format!("tunnel, {direction}"), Some(&base), forward));
+                let mut push = |case: Case, name: String| {
+                    cases.push(if slow_start { case } else { case.at(name, milliseconds as f64) });
+                };
+                push(Case::new(&base, None, exec(Protocol::WEBSOCKET_EXEC_V5[0])), base.clone());
+                let spdy = format!("SPDY v4, {direction}");
+                push(Case::new(&spdy, Some(&base), exec(Protocol::SpdyExec(Version::V4))), spdy);
+                let tunnel = format!("tunnel, {direction}");
+                push(Case::new(&tunnel, Some(&base), forward), tunnel);
             }
-            run(&format!("distance: 50 MB, a round trip of {milliseconds} ms, {paths}"), &cases)?;
+            parts.push(Part::new(format!("distance: 50 MB, a round trip of {milliseconds} ms, {paths}"), cases));
         }
     }
-    Ok(())
+    run_parts(parts)
 }
 
 /// Runs both ends, each on a thread of its own, and returns the time from the client's start until the bytes have come.
@@ -64,7 +70,8 @@ where
     is_ready.recv()?;
     let took = flavor.runtime()?.block_on(client(near));
     serving.join().map_err(|_| "the server panicked")??;
-    Ok(Sample::new().with("seconds", took?.as_secs_f64()))
+    let seconds = took?.as_secs_f64();
+    Ok(Sample::new().with("seconds", seconds).with("MB/s", BYTES as f64 / seconds / 1e6))
 }
 
 type Running = tokio::task::JoinHandle<Result<(), kubestream::ConnectionError>>;

@@ -1,8 +1,8 @@
 //! Measures the costs of the multiplexer, as ratios to plain TCP and to moby/spdystream in the same rounds.
 //!
-//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` sets the number of rounds (default 5).
-//! Chooses what is compared with what, and does not judge: no figure fails a run, and docs/benchmarks.md has the
-//! targets.
+//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` sets the number of rounds (default 5),
+//! and `--write` writes docs/benchmarks.md. Chooses what is compared with what, and does not judge: no figure fails a
+//! run, and `shown.rs` has the targets.
 
 mod distance;
 mod forward;
@@ -11,11 +11,13 @@ mod local;
 mod memory;
 mod ours;
 mod proxied;
+mod shown;
 
 use std::alloc::System;
 
-use bench_support::table::{Case, Sample, run};
-use bench_support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
+use bench_support::program::{Group, Program};
+use bench_support::table::{Case, Part, Sample, Table, run, run_parts};
+use bench_support::{Flavor, Outcome, Plan, raw, websocket};
 use kubestream::upgrade::Protocol;
 use proxied::Who;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -35,7 +37,7 @@ const GROUPS: [(&str, Group); 11] = [
     ("forward", port_forward),
     ("distance", distance::distance),
     ("proxy", proxy),
-    ("memory", memory::print),
+    ("memory", memory::measure),
     ("go", against_go),
 ];
 
@@ -45,11 +47,12 @@ fn main() -> Outcome<()> {
     if memory::is_child() {
         return memory::child(&wanted);
     }
-    run_groups(GROUPS, &wanted)
+    let program = Program { section: "mux", groups: &GROUPS, targets: shown::TARGETS, charts: shown::charts };
+    program.run(&wanted)
 }
 
 /// The proxy alone: its own CPU time, and its throughput.
-fn proxy() -> Outcome<()> {
+fn proxy() -> Outcome<Vec<Table>> {
     let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
     let bare = "splice(2), a bare loop";
     let mut cases = vec![Case::new(bare, None, move || proxied::forwarded(Who::BareSplice, plan))];
@@ -64,7 +67,7 @@ fn proxy() -> Outcome<()> {
     if go::is_built(proxied::GO) {
         cases.push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || proxied::forwarded(Who::Go, plan)));
     }
-    run("proxy: an upgraded connection passed on, 1 GiB to the client", &cases)?;
+    let passed_on = Part::new("proxy: an upgraded connection passed on, 1 GiB to the client", cases);
 
     let plan = Plan { size: 32 * KIB, bytes: 256 << 20, ..Plan::default() };
     let theirs = "Go: StreamTranslator";
@@ -74,10 +77,10 @@ fn proxy() -> Outcome<()> {
     } else {
         vec![ours(None)]
     };
-    run("proxy: WebSocket v5 in front of SPDY v4, stdout of 256 MiB", &cases)
+    run_parts(vec![passed_on, Part::new("proxy: WebSocket v5 in front of SPDY v4, stdout of 256 MiB", cases)])
 }
 
-fn bulk() -> Outcome<()> {
+fn bulk() -> Outcome<Vec<Table>> {
     let plan = Plan { size: 32 * KIB, bytes: 768 << 20, ..Plan::default() };
     let mut cases = vec![Case::new("std: raw TCP", None, move || raw::std_bulk(plan))];
     for flavor in Flavor::ALL {
@@ -88,10 +91,10 @@ fn bulk() -> Outcome<()> {
         cases.push(ours("AsyncWrite, data", Plan { copy_out: true, ..plan }));
         cases.push(ours("AsyncWrite, AsyncRead", Plan { copy_out: true, copy_in: true, ..plan }));
     }
-    run("bulk: one stream, 32 KiB writes, 768 MiB", &cases)
+    run("bulk: one stream, 32 KiB writes, 768 MiB", cases)
 }
 
-fn many() -> Outcome<()> {
+fn many() -> Outcome<Vec<Table>> {
     let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
     let mut cases = Vec::new();
     for flavor in Flavor::ALL {
@@ -102,11 +105,12 @@ fn many() -> Outcome<()> {
     }
     run(
         "many: 64 streams at once, 32 KiB writes, 512 MiB; share: the smallest stream's bytes at half time ÷ the largest's",
-        &cases,
+        cases,
     )
 }
 
-fn small() -> Outcome<()> {
+fn small() -> Outcome<Vec<Table>> {
+    let mut parts = Vec::new();
     for (size, bytes) in [(4 * KIB, 256 << 20), (64, 64 * 400_000)] {
         let plan = Plan { size, bytes, ..Plan::default() };
         let mut cases = Vec::new();
@@ -117,22 +121,22 @@ fn small() -> Outcome<()> {
             cases.push(Case::new(flavor.name("send"), Some(&raw), move || ours::bulk(flavor, plan)));
             cases.push(Case::new(flavor.name("AsyncWrite"), Some(&raw), move || ours::bulk(flavor, copy_out)));
         }
-        run(&format!("small: one stream, {size} B writes"), &cases)?;
+        parts.push(Part::new(format!("small: one stream, {size} B writes"), cases));
     }
-    Ok(())
+    run_parts(parts)
 }
 
-fn echo() -> Outcome<()> {
+fn echo() -> Outcome<Vec<Table>> {
     let mut cases = Vec::new();
     for flavor in Flavor::ALL {
         let raw = flavor.name("raw TCP");
         cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
         cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || ours::echo(flavor)));
     }
-    run("echo: one byte there and back", &cases)
+    run("echo: one byte there and back", cases)
 }
 
-fn open() -> Outcome<()> {
+fn open() -> Outcome<Vec<Table>> {
     let mut cases = Vec::new();
     for flavor in Flavor::ALL {
         let raw = flavor.name("raw TCP echo");
@@ -141,11 +145,11 @@ fn open() -> Outcome<()> {
             cases.push(Case::new(flavor.name(name), Some(&raw), move || ours::opens(flavor, at_once)));
         }
     }
-    run("open: streams opened, answered and closed from both ends", &cases)
+    run("open: streams opened, answered and closed from both ends", cases)
 }
 
 /// interop/benches/peers runs other libraries in the same rounds.
-fn over_websocket() -> Outcome<()> {
+fn over_websocket() -> Outcome<Vec<Table>> {
     type Transfer = fn(Flavor, Plan) -> Outcome<Sample>;
     let directions: [(&str, Transfer, Transfer); 2] = [
         ("to the server, masked", websocket::to_server, go::exec_to_server),
@@ -154,6 +158,7 @@ fn over_websocket() -> Outcome<()> {
     let client_go = has(go::CLIENT_GO);
     let plan = Plan { size: 32 * KIB, bytes: 768 << 20, ..Plan::default() };
     let their_plan = Plan { bytes: 256 << 20, ..plan };
+    let mut parts = Vec::new();
     for (direction, ours, theirs) in directions {
         let mut cases = Vec::new();
         for flavor in Flavor::ALL {
@@ -165,7 +170,7 @@ fn over_websocket() -> Outcome<()> {
             let (flavor, raw) = (Flavor::CurrentThread, Flavor::CurrentThread.name("raw TCP"));
             cases.push(Case::new("client-go and our server", Some(&raw), move || theirs(flavor, their_plan)));
         }
-        run(&format!("websocket: exec v5, 32 KiB writes {direction}"), &cases)?;
+        parts.push(Part::new(format!("websocket: exec v5, 32 KiB writes {direction}"), cases));
     }
     let mut cases = Vec::new();
     for flavor in Flavor::ALL {
@@ -177,10 +182,11 @@ fn over_websocket() -> Outcome<()> {
         let (flavor, raw) = (Flavor::CurrentThread, Flavor::CurrentThread.name("raw TCP"));
         cases.push(Case::new("client-go and our server", Some(&raw), move || go::exec_echo(flavor)));
     }
-    run("websocket: exec v5, one byte there and back", &cases)
+    parts.push(Part::new("websocket: exec v5, one byte there and back", cases));
+    run_parts(parts)
 }
 
-fn port_forward() -> Outcome<()> {
+fn port_forward() -> Outcome<Vec<Table>> {
     let transports = [("SPDY", Protocol::SpdyPortForward), ("tunnel", Protocol::TunneledPortForward)];
     let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
     let (mut bulk, mut short) = (Vec::new(), Vec::new());
@@ -197,10 +203,12 @@ fn port_forward() -> Outcome<()> {
             }
         }
     }
-    run("forward: one connection, 32 KiB writes", &bulk)?;
-    run("forward: connections of a byte there and back, one after another", &short)?;
+    let mut parts = vec![
+        Part::new("forward: one connection, 32 KiB writes", bulk),
+        Part::new("forward: connections of a byte there and back, one after another", short),
+    ];
     if !has(local::CLIENT_GO) {
-        return Ok(());
+        return run_parts(parts);
     }
     let mut bulk = Vec::new();
     let plan = Plan { bytes: 256 << 20, ..plan };
@@ -209,7 +217,7 @@ fn port_forward() -> Outcome<()> {
         bulk.push(Case::new(&theirs, None, move || local::download(local::Who::ClientGo, protocol, plan)));
         bulk.push(Case::new(ours, Some(&theirs), move || local::download(local::Who::Ours, protocol, plan)));
     }
-    run("forward: a download through a local port, 32 KiB writes, our server", &bulk)?;
+    parts.push(Part::new("forward: a download through a local port, 32 KiB writes, our server", bulk));
     for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
         let mut short = Vec::new();
         for (transport, protocol) in transports {
@@ -218,9 +226,10 @@ fn port_forward() -> Outcome<()> {
             short.push(Case::new(&theirs, None, move || measure(local::Who::ClientGo)));
             short.push(Case::new(ours, Some(&theirs), move || measure(local::Who::Ours)));
         }
-        run(&format!("forward: connections of a byte there and back to a local port, {name}, our server"), &short)?;
+        let title = format!("forward: connections of a byte there and back to a local port, {name}, our server");
+        parts.push(Part::new(title, short));
     }
-    Ok(())
+    run_parts(parts)
 }
 
 /// Returns whether a peer is built, and prints a note if it is not.
@@ -232,10 +241,11 @@ fn has(program: &str) -> bool {
     go::is_built(program)
 }
 
-fn against_go() -> Outcome<()> {
+fn against_go() -> Outcome<Vec<Table>> {
     if !has(go::SPDYSTREAM) {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut parts = Vec::new();
     let flavor = Flavor::CurrentThread;
     let both = "Go to Go";
     for (size, bytes) in [(32 * KIB, 256 << 20), (4 * KIB, 128 << 20), (64, 64 * 100_000)] {
@@ -246,16 +256,16 @@ fn against_go() -> Outcome<()> {
             Case::new("Go to ours", Some(both), move || go::written_by_go(flavor, plan)),
             Case::new("ours to ours", Some(both), move || ours::bulk(flavor, plan)),
         ];
-        run(&format!("go: moby/spdystream as peer, {size} B writes"), &cases)?;
+        parts.push(Part::new(format!("go: moby/spdystream as peer, {size} B writes"), cases));
     }
     let cases = [Case::new(both, None, go::echo), Case::new("ours to ours", Some(both), move || ours::echo(flavor))];
-    run("go: one byte there and back", &cases)?;
+    parts.push(Part::new("go: one byte there and back", cases));
     for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
         let cases = [
             Case::new(both, None, move || go::opens(at_once)),
             Case::new("ours to ours", Some(both), move || ours::opens(flavor, at_once)),
         ];
-        run(&format!("go: streams opened, answered and closed, {name}"), &cases)?;
+        parts.push(Part::new(format!("go: streams opened, answered and closed, {name}"), cases));
     }
-    Ok(())
+    run_parts(parts)
 }

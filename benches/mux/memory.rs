@@ -17,46 +17,47 @@ use tokio::io::{AsyncBufReadExt, BufReader as AsyncBufReader, stdin};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::ours;
-use bench_support::table::median;
-use bench_support::{Flavor, Outcome, websocket};
+use bench_support::table::{Measured, Sample, Table, rounds, tables};
+use bench_support::{Flavor, Outcome, load, websocket};
 
 const SPDY: &str = "spdy";
 const WEBSOCKET: &str = "websocket";
 const CHILD: &str = "KUBESTREAM_BENCH_CHILD";
 /// Longer than the second after which a silent connection frees its buffers.
 const TRIMMED: Duration = Duration::from_millis(1_600);
-const ROUNDS: usize = 5;
 
 pub(crate) fn is_child() -> bool {
     env::var_os(CHILD).is_some()
 }
 
-/// Prints the figures.
-pub(crate) fn print() -> Outcome<()> {
-    println!("\n## memory: bytes more than before, each end; medians of {ROUNDS} rounds");
-    println!("{:<38}{:>22}{:>22}{:>22}{:>22}", "", "client RSS", "server RSS", "client live", "server live");
-    for (title, transport, connections, streams) in [
+/// Bytes more than before at each end, all cases in each round.
+pub(crate) fn measure() -> Outcome<Vec<Table>> {
+    let cases = [
         ("a connection, 4 streams (of 200)", SPDY, 200, 4),
         ("a connection, 4 streams (of 1)", SPDY, 1, 4),
         ("a stream (of 10,000)", SPDY, 1, 10_000),
         ("an exec over WebSocket (of 200)", WEBSOCKET, 200, 4),
         ("an exec over WebSocket (of 1)", WEBSOCKET, 1, 4),
-    ] {
-        let of = if streams > 4 { streams } else { connections };
-        let mut rounds = Vec::new();
-        for _ in 0..ROUNDS {
-            rounds.push(round(transport, connections, streams)?);
-        }
-        for (state, at) in [("at once", 0), ("after 1.6 s", 1)] {
-            let figure = |which: usize| {
-                let all = rounds.iter().filter_map(|round| Some(round.get(at)?.get(which)? / of as f64));
-                median(all.collect()).unwrap_or_default()
-            };
-            let cells: String = (0..4).map(|which| format!("{:>22.0}", figure(which))).collect();
-            println!("{:<38}{cells}", format!("{title}, {state}"));
+    ];
+    let row = |name: &str| Measured { name: name.to_owned(), base: None, point: None, samples: Vec::new() };
+    let mut states = [("at once", cases.map(|case| row(case.0))), ("after 1.6 s", cases.map(|case| row(case.0)))];
+    let before = load::average();
+    for _ in 0..rounds() {
+        for (at, (_, transport, connections, streams)) in cases.into_iter().enumerate() {
+            let (gained, others) = load::beside(|| round(transport, connections, streams))?;
+            let of = if streams > 4 { streams } else { connections } as f64;
+            for ((_, rows), [client, server, client_live, server_live]) in states.iter_mut().zip(gained) {
+                let sample = Sample::new()
+                    .with("client RSS", client / of)
+                    .with("server RSS", server / of)
+                    .with("client live", client_live / of)
+                    .with("server live", server_live / of);
+                rows[at].samples.push(sample.beside(others));
+            }
         }
     }
-    Ok(())
+    let part = |(state, rows): (&str, [Measured; 5])| (format!("memory: bytes more than before, {state}"), rows.into());
+    Ok(tables(before, states.map(part).into()))
 }
 
 /// How much memory each end has gained, at once and after buffers were freed: resident at client and server, live at

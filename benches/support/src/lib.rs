@@ -1,9 +1,15 @@
-//! What these benches and those of other libraries share: two ends over loopback TCP, the meter, aligned buffers, and
-//! the two cases that both measure, plain TCP and this crate's exec over WebSocket.
+//! What these benches and those of other libraries share: two ends over loopback TCP, the meter, aligned buffers, the
+//! cases that both measure, and the tables and the page of the results.
 //!
 //! Runs and measures cases. It does not know what is compared.
 
+pub mod chart;
+pub mod judge;
+pub mod load;
+pub mod page;
+pub mod program;
 pub mod raw;
+pub mod spread;
 pub mod table;
 pub mod websocket;
 
@@ -14,40 +20,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::time::{ClockId, clock_gettime};
 use stats_alloc::INSTRUMENTED_SYSTEM;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 
+use load::process_cpu as cpu;
 use table::Sample;
 
+/// A result with any error.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-pub type Group = fn() -> Outcome<()>;
-
-/// Runs the named groups, or all.
-pub fn run_groups<const N: usize>(groups: [(&str, Group); N], wanted: &[String]) -> Outcome<()> {
-    if let Some(unknown) = wanted.iter().find(|word| !groups.iter().any(|(name, _)| name == word)) {
-        return Err(format!("no group {unknown}: there are {:?}", groups.map(|(name, _)| name)).into());
-    }
-    for (name, group) in groups {
-        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
-            group()?;
-        }
-    }
-    Ok(())
-}
 
 /// The runtime of each end: a single thread, or two workers.
 #[derive(Clone, Copy, Debug)]
 pub enum Flavor {
+    /// A single thread.
     CurrentThread,
+    /// Two workers.
     MultiThread,
 }
 
 impl Flavor {
+    /// Both of them.
     pub const ALL: [Self; 2] = [Self::CurrentThread, Self::MultiThread];
 
+    /// The name of a case on this runtime.
     pub fn name(self, case: &str) -> String {
         match self {
             Self::CurrentThread => format!("current_thread: {case}"),
@@ -55,6 +51,7 @@ impl Flavor {
         }
     }
 
+    /// A new runtime.
     pub fn runtime(self) -> std::io::Result<Runtime> {
         match self {
             Self::CurrentThread => Builder::new_current_thread().enable_all().build(),
@@ -90,6 +87,7 @@ impl Plan {
         Self { bytes: (self.bytes / 8).min(64 << 20), ..self }
     }
 
+    /// The number of writes.
     pub fn writes(self) -> usize {
         self.bytes / self.size
     }
@@ -109,6 +107,7 @@ where
     sample
 }
 
+/// A server on a thread of its own.
 pub type Serving = thread::JoinHandle<Outcome<()>>;
 
 /// Serves the first connection on a thread of its own.
@@ -151,17 +150,23 @@ pub struct Meter {
     allocations: usize,
 }
 
+/// What was used since the meter started.
 pub struct Reading {
+    /// The time that passed.
     pub seconds: f64,
+    /// Seconds of CPU time.
     pub cpu: f64,
+    /// The number of allocations and reallocations.
     pub allocations: f64,
 }
 
 impl Meter {
+    /// Starts now.
     pub fn start() -> Self {
         Self { began: Instant::now(), cpu: cpu(), allocations: allocations() }
     }
 
+    /// What was used so far.
     pub fn read(&self) -> Reading {
         Reading {
             seconds: self.began.elapsed().as_secs_f64(),
@@ -180,11 +185,6 @@ impl Meter {
             .with("writes/s", writes / reading.seconds)
             .with("allocs/write", reading.allocations / writes)
     }
-}
-
-fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn allocations() -> usize {
@@ -214,4 +214,5 @@ pub fn aligned_mut(block: &mut [u8], size: usize) -> &mut [u8] {
     &mut block[skip..skip + size]
 }
 
+/// The size of a page of memory.
 pub const PAGE: usize = 4096;

@@ -50,6 +50,7 @@ pub fn std_bulk(plan: Plan) -> Outcome<Sample> {
     Ok(sample)
 }
 
+/// A transfer on tokio.
 pub fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     let server = move |mut io: TcpStream| async move {
         let mut block = vec![0; READ + PAGE];
@@ -78,6 +79,7 @@ pub fn bulk(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     })
 }
 
+/// Round trips of one byte.
 pub fn echo(flavor: Flavor) -> Outcome<Sample> {
     let server = move |mut io: TcpStream| async move {
         let mut byte = [0];
@@ -133,5 +135,7 @@ pub fn connections(flavor: Flavor, number: usize) -> Outcome<Sample> {
     })
 }
 
+/// How many round trips come before those that are measured.
 pub const WARM_UP: usize = 1_000;
+/// How many round trips are measured.
 pub const ECHOES: usize = 8_000;

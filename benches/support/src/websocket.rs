@@ -31,6 +31,7 @@ pub fn echo_command() -> Vec<String> {
     vec!["echo".to_owned()]
 }
 
+/// A transfer to the server, on stdin.
 pub fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     ends(flavor, serve, move |io| async move {
         let mut session = Session::open(io, to_server_command(plan)).await?;
@@ -49,6 +50,7 @@ pub fn to_server(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     })
 }
 
+/// A transfer to the client, on stdout.
 pub fn to_client(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     ends(flavor, serve, move |io| take(io, plan))
 }
@@ -70,6 +72,7 @@ pub async fn take(io: TcpStream, plan: Plan) -> Outcome<Sample> {
     Ok(sample)
 }
 
+/// Round trips of one byte.
 pub fn echo(flavor: Flavor) -> Outcome<Sample> {
     ends(flavor, serve, move |io| async move {
         let mut session = Session::open(io, echo_command()).await?;
@@ -121,6 +124,7 @@ pub async fn connect(io: TcpStream, command: Vec<String>) -> Outcome<Exec> {
     Ok(mux.exec(Streams::PIPES).await?)
 }
 
+/// Where the server is asked for a session.
 pub const PATH: &str = "/api/v1/namespaces/default/pods/demo/exec";
 
 /// The server, until everything is sent. It also serves SPDY, for a translator.

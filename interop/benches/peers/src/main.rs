@@ -1,7 +1,7 @@
 //! Compares exec over WebSocket v5 through this library and through others, in the same rounds.
 //!
 //! `cargo run --release --package kubestream-peers` runs all cases, `-- to-server` some. `ROUNDS=9` sets the number of
-//! rounds (default 5). It is a crate of its own because kube needs over a hundred other crates, which the tests should
+//! rounds (default 5), and `--write` writes this program's section of docs/benchmarks.md. It is a crate of its own because kube needs over a hundred other crates, which the tests should
 //! not have to build.
 
 mod kube_rs;
@@ -9,8 +9,13 @@ mod messages;
 
 use std::alloc::System;
 
-use bench_support::table::{Case, Sample, run};
-use bench_support::{Flavor, Group, Outcome, Plan, raw, run_groups, websocket};
+use bench_support::chart::{Bar, Bars, bars};
+use bench_support::judge::Bound::{RatioAtMost, Shown};
+use bench_support::judge::Target;
+use bench_support::page::Chart;
+use bench_support::program::{Group, Groups, Program};
+use bench_support::table::{Case, Row, Sample, Table, run};
+use bench_support::{Flavor, Outcome, Plan, raw, websocket};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -26,7 +31,31 @@ const PIPE: Option<usize> = Some(256 * 1024);
 
 fn main() -> Outcome<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    run_groups(GROUPS, &wanted)
+    Program { section: "peers", groups: &GROUPS, targets: TARGETS, charts }.run(&wanted)
+}
+
+/// We should be 1.2 times as fast: the ratios here are those of the others to us.
+const TARGETS: &[Target] = &[
+    Target { table: "to the server", case: TUNGSTENITE, figure: "GB/s", bound: RatioAtMost(0.83) },
+    Target { table: "to the client", case: TUNGSTENITE, figure: "GB/s", bound: RatioAtMost(0.83) },
+    Target { table: "to the server", case: KUBE, figure: "GB/s", bound: RatioAtMost(0.83) },
+    Target { table: "to the client", case: KUBE, figure: "GB/s", bound: RatioAtMost(0.83) },
+    Target { table: "to the server", case: OURS, figure: "allocs/write", bound: Shown },
+    Target { table: "to the server", case: TUNGSTENITE, figure: "allocs/write", bound: Shown },
+    Target { table: "to the server", case: WEBSOCKETS, figure: "allocs/write", bound: Shown },
+    Target { table: "to the server", case: KUBE, figure: "allocs/write", bound: Shown },
+];
+
+fn charts(groups: &Groups<'_>) -> Vec<Chart> {
+    let bar = |row: &Row| {
+        let value = row.figure("GB/s")?.value;
+        Some(Bar { name: row.name.clone(), value, strong: row.name.ends_with(OURS) })
+    };
+    let of = |table: &Table| Bars { heading: table.title.clone(), bars: table.rows.iter().filter_map(bar).collect() };
+    let peers: Vec<Bars> = groups.iter().flat_map(|(_, tables)| tables).map(of).collect();
+    let title = "Throughput of exec over WebSocket: median and range";
+    let svg = bars(title, "GB/s", &peers);
+    vec![Chart { file: "throughput-websocket.svg", about: "Throughput of exec over WebSocket".to_owned(), svg }]
 }
 
 /// The cases for both runtimes. Each case is compared with this library on the same runtime.
@@ -50,7 +79,7 @@ const WEBSOCKETS: &str = "tokio-websockets";
 const KUBE: &str = "kube, our server";
 const KUBE_AS_IT_IS: &str = "kube, 1 KiB pipes";
 
-fn to_server() -> Outcome<()> {
+fn to_server() -> Outcome<Vec<Table>> {
     let cases = cases(|flavor| -> [(_, Measure); 6] {
         [
             (OURS, Box::new(move || websocket::to_server(flavor, PLAN))),
@@ -61,10 +90,10 @@ fn to_server() -> Outcome<()> {
             (KUBE_AS_IT_IS, Box::new(move || kube_rs::to_server(flavor, SHORT, None))),
         ]
     });
-    run("to the server, masked: exec v5, 32 KiB writes; ×: of ours", &cases)
+    run("to the server, masked: exec v5, 32 KiB writes; ratios to ours", cases)
 }
 
-fn to_client() -> Outcome<()> {
+fn to_client() -> Outcome<Vec<Table>> {
     let cases = cases(|flavor| -> [(_, Measure); 6] {
         [
             (OURS, Box::new(move || websocket::to_client(flavor, PLAN))),
@@ -75,10 +104,10 @@ fn to_client() -> Outcome<()> {
             (KUBE_AS_IT_IS, Box::new(move || kube_rs::to_client(flavor, SHORT, None))),
         ]
     });
-    run("to the client: exec v5, 32 KiB writes; ×: of ours", &cases)
+    run("to the client: exec v5, 32 KiB writes; ratios to ours", cases)
 }
 
-fn echo() -> Outcome<()> {
+fn echo() -> Outcome<Vec<Table>> {
     let cases = cases(|flavor| -> [(_, Measure); 5] {
         [
             (OURS, Box::new(move || websocket::echo(flavor))),
@@ -88,5 +117,5 @@ fn echo() -> Outcome<()> {
             (KUBE, Box::new(move || kube_rs::echo(flavor))),
         ]
     });
-    run("echo: exec v5, one byte there and back; ×: of ours", &cases)
+    run("echo: exec v5, one byte there and back; ratios to ours", cases)
 }

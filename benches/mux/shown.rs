@@ -1,0 +1,123 @@
+//! What docs/benchmarks.md shows of the results: the targets, and what is drawn.
+//!
+//! Measures nothing, and knows the cases by their names alone.
+
+use bench_support::chart::{Bar, Bars, Series, bars, lines};
+use bench_support::judge::Bound::{self, AtLeast, AtMost, RatioAtLeast, RatioAtMost, Shown};
+use bench_support::judge::Target;
+use bench_support::page::Chart;
+use bench_support::program::Groups;
+use bench_support::table::{Row, Table};
+
+/// What rounds to no allocation.
+const NO_ALLOCATION: Bound = AtMost(0.005);
+const KIB: f64 = 1024.0;
+
+const fn target(table: &'static str, case: &'static str, figure: &'static str, bound: Bound) -> Target {
+    Target { table, case, figure, bound }
+}
+
+pub(crate) const TARGETS: &[Target] = &[
+    target("bulk:", "send, data", "GB/s", RatioAtLeast(0.95)),
+    target("bulk:", "AsyncWrite, AsyncRead", "GB/s", RatioAtLeast(0.95)),
+    target("bulk:", "send, data", "CPU-s/GB", RatioAtMost(1.2)),
+    target("bulk:", "AsyncWrite, AsyncRead", "CPU-s/GB", RatioAtMost(1.2)),
+    target("bulk:", "send, data", "allocs/write", NO_ALLOCATION),
+    target("many:", "64 streams", "GB/s", RatioAtLeast(0.9)),
+    target("many:", "64 streams", "CPU-s/GB", Shown),
+    target("many:", "64 streams", "share", AtLeast(0.8)),
+    target("echo:", "send, data", "p50 µs", RatioAtMost(1.1)),
+    target("echo:", "send, data", "p99 µs", Shown),
+    target("open:", "one after another", "allocs/op", Shown),
+    target("websocket: exec v5, one byte", "send, data", "p50 µs", RatioAtMost(1.1)),
+    target("websocket: exec v5, 32 KiB", "send, data", "allocs/write", NO_ALLOCATION),
+    target("forward: one connection", "SPDY", "allocs/write", NO_ALLOCATION),
+    target("forward: one connection", "tunnel", "allocs/write", NO_ALLOCATION),
+    target("forward: a download", "SPDY: ours", "GB/s", RatioAtLeast(3.0)),
+    target("forward: a download", "tunnel: ours", "GB/s", RatioAtLeast(3.0)),
+    target("to a local port", "SPDY: ours", "ops/s", RatioAtLeast(10.0)),
+    target("to a local port", "tunnel: ours", "ops/s", RatioAtLeast(10.0)),
+    target("proxy: an upgraded", "Pipe::splice", "CPU-s/GB", RatioAtMost(1.1)),
+    target("proxy: an upgraded", "Pipe::run", "CPU-s/GB", Shown),
+    target("proxy: an upgraded", "copy_bidirectional, 64 KiB", "CPU-s/GB", Shown),
+    target("proxy: an upgraded", "copy_bidirectional, 8 KiB", "CPU-s/GB", Shown),
+    target("proxy: an upgraded", "Go: UpgradeAwareHandler", "CPU-s/GB", Shown),
+    target("proxy: WebSocket", "translate", "CPU-s/GB", RatioAtMost(0.125)),
+    target(
+        "memory: bytes more than before, after",
+        "a connection, 4 streams (of 200)",
+        "client RSS",
+        AtMost(32.0 * KIB),
+    ),
+    target(
+        "memory: bytes more than before, after",
+        "a connection, 4 streams (of 200)",
+        "server RSS",
+        AtMost(32.0 * KIB),
+    ),
+    target("memory: bytes more than before, after", "a stream (of 10,000)", "client RSS", AtMost(500.0)),
+    target("memory: bytes more than before, after", "a stream (of 10,000)", "server RSS", AtMost(500.0)),
+    target(
+        "memory: bytes more than before, after",
+        "an exec over WebSocket (of 200)",
+        "client RSS",
+        AtMost(16.0 * KIB),
+    ),
+    target(
+        "memory: bytes more than before, after",
+        "an exec over WebSocket (of 200)",
+        "server RSS",
+        AtMost(16.0 * KIB),
+    ),
+    target("go: moby/spdystream as peer, 64 B", "ours to ours", "writes/s", RatioAtLeast(20.0)),
+    target("go: moby/spdystream as peer", "ours to Go", "GB/s", RatioAtLeast(1.5)),
+    target("go: moby/spdystream as peer", "Go to ours", "GB/s", RatioAtLeast(1.0)),
+    target("go: streams opened, answered and closed, one", "ours to ours", "ops/s", RatioAtLeast(10.0)),
+    target("go: streams opened, answered and closed, 16", "ours to ours", "ops/s", RatioAtLeast(7.0)),
+];
+
+/// How fast every peer is, and how fast this crate is over a distance.
+pub(crate) fn charts(groups: &Groups<'_>) -> Vec<Chart> {
+    // Those of small writes have other scales.
+    let drawn = ["bulk", "many", "websocket", "forward", "go"];
+    let of_large_writes = |table: &&Table| !table.title.contains(" B writes") || table.title.contains(" 32768 B");
+    let tables = groups.iter().filter(|(name, _)| drawn.contains(name)).flat_map(|(_, tables)| tables);
+    let peers: Vec<Bars> = tables.filter(of_large_writes).map(throughput).collect();
+    vec![
+        Chart {
+            file: "throughput.svg",
+            about: "Throughput of all peers, with writes of 32 KiB".to_owned(),
+            svg: bars("Throughput with writes of 32 KiB: median and range", "GB/s", &peers),
+        },
+        Chart {
+            file: "distance.svg",
+            about: "Throughput over distance".to_owned(),
+            svg: lines("Throughput over distance", "round trip in ms", "MB/s", &distance(groups)),
+        },
+    ]
+}
+
+fn throughput(table: &Table) -> Bars {
+    let bar = |row: &Row| {
+        let value = row.figure("GB/s")?.value;
+        let others = ["raw TCP", "client-go", "Go to"];
+        let strong = !others.iter().any(|other| row.name.contains(other));
+        Some(Bar { name: row.name.clone(), value, strong })
+    };
+    Bars { heading: table.title.clone(), bars: table.rows.iter().filter_map(bar).collect() }
+}
+
+/// The lines of the group `distance`: the cases that say where they stand.
+fn distance(groups: &Groups<'_>) -> Vec<Series> {
+    let tables = groups.iter().filter(|(name, _)| *name == "distance").flat_map(|(_, tables)| tables);
+    let mut series: Vec<Series> = Vec::new();
+    for row in tables.flat_map(|table| &table.rows) {
+        let (Some((name, place)), Some(figure)) = (&row.point, row.figure("MB/s")) else { continue };
+        let point = (*place, figure.value.median);
+        match series.iter_mut().find(|line| line.name == *name) {
+            Some(line) => line.points.push(point),
+            None => series.push(Series { name: name.clone(), points: vec![point] }),
+        }
+    }
+    series
+}
