@@ -17,7 +17,7 @@ use std::alloc::System;
 
 use bench_support::program::{Group, Program};
 use bench_support::table::{Case, Part, Sample, Table, run, run_parts};
-use bench_support::{Flavor, Outcome, Plan, raw, websocket};
+use bench_support::{Flavor, Outcome, Plan, raw, sketch, websocket};
 use kubestream::upgrade::Protocol;
 use proxied::Who;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -90,8 +90,17 @@ fn bulk() -> Outcome<Vec<Table>> {
         cases.push(ours("send, data", plan));
         cases.push(ours("AsyncWrite, data", Plan { copy_out: true, ..plan }));
         cases.push(ours("AsyncWrite, AsyncRead", Plan { copy_out: true, copy_in: true, ..plan }));
+        cases.extend(sketches(flavor, &raw, plan));
     }
     run("bulk: one stream, 32 KiB writes, 768 MiB", cases)
+}
+
+/// What framing costs at least.
+fn sketches(flavor: Flavor, raw: &str, plan: Plan) -> [Case; 2] {
+    [
+        Case::new(flavor.name("framing sketch"), Some(raw), move || sketch::bulk(flavor, plan)),
+        Case::new(flavor.name("framing sketch, with hops"), Some(raw), move || sketch::bulk_with_hops(flavor, plan)),
+    ]
 }
 
 fn many() -> Outcome<Vec<Table>> {
@@ -102,6 +111,7 @@ fn many() -> Outcome<Vec<Table>> {
         cases.push(Case::new(&raw, None, move || raw::bulk(flavor, plan)));
         let many = Plan { streams: 64, ..plan };
         cases.push(Case::new(flavor.name("64 streams"), Some(&raw), move || ours::bulk(flavor, many)));
+        cases.extend(sketches(flavor, &raw, many));
     }
     run(
         "many: 64 streams at once, 32 KiB writes, 512 MiB; share: the smallest stream's bytes at half time ÷ the largest's",

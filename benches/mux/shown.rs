@@ -22,9 +22,13 @@ pub(crate) const TARGETS: &[Target] = &[
     target("bulk:", "AsyncWrite, AsyncRead", "GB/s", RatioAtLeast(0.95)),
     target("bulk:", "send, data", "CPU-s/GB", RatioAtMost(1.2)),
     target("bulk:", "AsyncWrite, AsyncRead", "CPU-s/GB", RatioAtMost(1.2)),
+    target("bulk:", "framing sketch", "CPU-s/GB", Shown),
+    target("bulk:", "framing sketch, with hops", "CPU-s/GB", Shown),
     target("bulk:", "send, data", "allocs/write", NO_ALLOCATION),
     target("many:", "64 streams", "GB/s", RatioAtLeast(0.9)),
     target("many:", "64 streams", "CPU-s/GB", Shown),
+    target("many:", "framing sketch", "CPU-s/GB", Shown),
+    target("many:", "framing sketch, with hops", "CPU-s/GB", Shown),
     target("many:", "64 streams", "share", AtLeast(0.8)),
     target("echo:", "send, data", "p50 µs", RatioAtMost(1.1)),
     target("echo:", "send, data", "p99 µs", Shown),
@@ -100,7 +104,7 @@ pub(crate) fn charts(groups: &Groups<'_>) -> Vec<Chart> {
 fn throughput(table: &Table) -> Bars {
     let bar = |row: &Row| {
         let value = row.figure("GB/s")?.value;
-        let others = ["raw TCP", "client-go", "Go to"];
+        let others = ["raw TCP", "framing sketch", "client-go", "Go to"];
         let strong = !others.iter().any(|other| row.name.contains(other));
         Some(Bar { name: row.name.clone(), value, strong })
     };

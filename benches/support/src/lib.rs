@@ -9,6 +9,7 @@ pub mod load;
 pub mod page;
 pub mod program;
 pub mod raw;
+pub mod sketch;
 pub mod spread;
 pub mod table;
 pub mod websocket;
