@@ -5,6 +5,7 @@
 use bench_support::chart::{Bar, Bars, Series, bars, lines};
 use bench_support::judge::Bound::{self, AtLeast, AtMost, RatioAtLeast, RatioAtMost, Shown};
 use bench_support::judge::Target;
+use bench_support::load;
 use bench_support::page::Chart;
 use bench_support::program::Groups;
 use bench_support::table::{Row, Table};
@@ -85,18 +86,23 @@ pub(crate) fn charts(groups: &Groups<'_>) -> Vec<Chart> {
     // Those of small writes have other scales.
     let drawn = ["bulk", "many", "websocket", "forward", "go"];
     let of_large_writes = |table: &&Table| !table.title.contains(" B writes") || table.title.contains(" 32768 B");
-    let tables = groups.iter().filter(|(name, _)| drawn.contains(name)).flat_map(|(_, tables)| tables);
-    let peers: Vec<Bars> = tables.filter(of_large_writes).map(throughput).collect();
+    let of = |names: &[&str]| -> Vec<&Table> {
+        let chosen = groups.iter().filter(|(name, _)| names.contains(name));
+        chosen.flat_map(|(_, tables)| tables).filter(of_large_writes).collect()
+    };
+    let note = |tables: &[&Table]| load::note(tables.iter().map(|table| &table.conditions));
+    let (peers, far) = (of(&drawn), of(&["distance"]));
+    let all: Vec<Bars> = peers.iter().map(|table| throughput(table)).collect();
     vec![
         Chart {
             file: "throughput.svg",
             about: "Throughput of all peers, with writes of 32 KiB".to_owned(),
-            svg: bars("Throughput with writes of 32 KiB: median and range", "GB/s", &peers),
+            svg: bars("Throughput with writes of 32 KiB: median and range", &note(&peers), "GB/s", &all),
         },
         Chart {
             file: "distance.svg",
             about: "Throughput over distance".to_owned(),
-            svg: lines("Throughput over distance", "round trip in ms", "MB/s", &distance(groups)),
+            svg: lines("Throughput over distance", &note(&far), "round trip in ms", "MB/s", &distance(&far)),
         },
     ]
 }
@@ -108,14 +114,15 @@ fn throughput(table: &Table) -> Bars {
         let strong = !others.iter().any(|other| row.name.contains(other));
         Some(Bar { name: row.name.clone(), value, strong })
     };
-    Bars { heading: table.title.clone(), bars: table.rows.iter().filter_map(bar).collect() }
+    // What follows explains other figures.
+    let heading = table.title.split(';').next().unwrap_or_default().to_owned();
+    Bars { heading, bars: table.rows.iter().filter_map(bar).collect() }
 }
 
-/// The lines of the group `distance`: the cases that say where they stand.
-fn distance(groups: &Groups<'_>) -> Vec<Series> {
-    let tables = groups.iter().filter(|(name, _)| *name == "distance").flat_map(|(_, tables)| tables);
+/// A line for each name under which cases say where they stand.
+fn distance(tables: &[&Table]) -> Vec<Series> {
     let mut series: Vec<Series> = Vec::new();
-    for row in tables.flat_map(|table| &table.rows) {
+    for row in tables.iter().flat_map(|table| &table.rows) {
         let (Some((name, place)), Some(figure)) = (&row.point, row.figure("MB/s")) else { continue };
         let point = (*place, figure.value.median);
         match series.iter_mut().find(|line| line.name == *name) {

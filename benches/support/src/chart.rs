@@ -41,8 +41,8 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Bars from left to right, in groups. `None` without any.
-pub fn bars(title: &str, unit: &str, groups: &[Bars]) -> Option<String> {
+/// Bars from left to right, in groups, under a title and a note. `None` without any.
+pub fn bars(title: &str, note: &str, unit: &str, groups: &[Bars]) -> Option<String> {
     let all = || groups.iter().flat_map(|group| &group.bars);
     let most = all().map(|bar| bar.value.most).fold(0.0, f64::max);
     if most <= 0.0 {
@@ -51,7 +51,7 @@ pub fn bars(title: &str, unit: &str, groups: &[Bars]) -> Option<String> {
     // Room for the number behind the longest bar.
     let scale = (WIDTH - LABELS - 90.0) / most;
     let mut body = String::new();
-    let mut y = 36.0;
+    let mut y = 52.0;
     for group in groups.iter().filter(|group| !group.bars.is_empty()) {
         y += LINE;
         text(&mut body, 16.0, y, "start", "bold", &group.heading);
@@ -72,14 +72,14 @@ pub fn bars(title: &str, unit: &str, groups: &[Bars]) -> Option<String> {
             y += LINE;
         }
     }
-    Some(framed(title, y + 16.0, &body))
+    Some(framed(title, note, y + 16.0, &body))
 }
 
-/// Lines over a range of places. The places stand evenly spaced, and the values by their logarithm: both may span
+/// Lines over a range of places, under a title and a note. The places stand evenly spaced, and the values by their logarithm: both may span
 /// orders of magnitude. `None` without points.
-pub fn lines(title: &str, places: &str, unit: &str, series: &[Series]) -> Option<String> {
+pub fn lines(title: &str, note: &str, places: &str, unit: &str, series: &[Series]) -> Option<String> {
     const LEFT: f64 = 80.0;
-    const TOP: f64 = 56.0;
+    const TOP: f64 = 92.0;
     const HIGH: f64 = 320.0;
     let right = WIDTH - 260.0;
     let points = || series.iter().flat_map(|line| &line.points).filter(|point| point.1 > 0.0);
@@ -127,12 +127,13 @@ pub fn lines(title: &str, places: &str, unit: &str, series: &[Series]) -> Option
         text(&mut body, right + 34.0, y, "start", "normal", &one.name);
     }
     let legend = TOP + LINE * series.len() as f64;
-    Some(framed(title, (TOP + HIGH + 60.0).max(legend), &body))
+    Some(framed(title, note, (TOP + HIGH + 60.0).max(legend), &body))
 }
 
-fn framed(title: &str, height: f64, body: &str) -> String {
+fn framed(title: &str, note: &str, height: f64, body: &str) -> String {
     let mut head = String::new();
     text(&mut head, 16.0, 28.0, "start", "bold", title);
+    text(&mut head, 16.0, 48.0, "start", "normal", note);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"13\">\n\
@@ -173,7 +174,7 @@ mod tests {
             Bars { heading: "one".into(), bars: vec![bar("a & b <c>", 1.0), bar("long", 4.0)] },
             Bars { heading: "empty".into(), bars: vec![] },
         ];
-        let svg = bars("title", "GB/s", &groups).unwrap_or_default();
+        let svg = bars("title", "a note", "GB/s", &groups).unwrap_or_default();
         assert!(svg.contains("a &amp; b &lt;c&gt;") && svg.contains(">4.00 GB/s<"), "{svg}");
         assert!(!svg.contains("empty"));
         assert_eq!(svg.matches("height=\"14\"").count(), 2);
@@ -183,8 +184,8 @@ mod tests {
 
     #[test]
     fn nothing_draws_nothing() {
-        assert_eq!(bars("title", "GB/s", &[]), None);
-        assert_eq!(lines("title", "ms", "MB/s", &[Series::default()]), None);
+        assert_eq!(bars("title", "a note", "GB/s", &[]), None);
+        assert_eq!(lines("title", "a note", "ms", "MB/s", &[Series::default()]), None);
     }
 
     #[test]
@@ -193,10 +194,10 @@ mod tests {
             Series { name: "first".into(), points: vec![(0.0, 2000.0), (10.0, 30.0), (200.0, 1.5)] },
             Series { name: "second".into(), points: vec![(0.0, 1000.0), (50.0, 7.0), (200.0, 0.0)] },
         ];
-        let svg = lines("title", "ms", "MB/s", &series).unwrap_or_default();
+        let svg = lines("title", "a note", "ms", "MB/s", &series).unwrap_or_default();
         assert_eq!(svg.matches("<circle").count(), 5);
         assert_eq!(svg.matches("<polyline").count(), 2);
-        for place in [">0<", ">10<", ">50<", ">200<", ">first<", ">second<", ">ms<", ">MB/s<"] {
+        for place in [">a note<", ">0<", ">10<", ">50<", ">200<", ">first<", ">second<", ">ms<", ">MB/s<"] {
             assert!(svg.contains(place), "{place} in {svg}");
         }
     }
@@ -204,7 +205,7 @@ mod tests {
     #[test]
     fn a_single_point_is_drawn() {
         let series = [Series { name: "one".into(), points: vec![(5.0, 10.0)] }];
-        let svg = lines("title", "ms", "MB/s", &series).unwrap_or_default();
+        let svg = lines("title", "a note", "ms", "MB/s", &series).unwrap_or_default();
         assert!(svg.contains("<circle") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 }

@@ -122,6 +122,18 @@ impl fmt::Display for Conditions {
     }
 }
 
+/// The conditions of several groups in a few words, for a chart: the day of the first, and the most of other work.
+pub fn note<'a>(all: impl IntoIterator<Item = &'a Conditions>) -> String {
+    let all: Vec<&Conditions> = all.into_iter().collect();
+    let Some(first) = all.first() else { return String::new() };
+    let others: Option<Vec<f64>> = all.iter().map(|conditions| conditions.others).collect();
+    let beside = others.map_or_else(
+        || "load unknown".to_owned(),
+        |others| format!("beside {:.1} cores of other work", others.into_iter().fold(0.0, f64::max)),
+    );
+    format!("{}, {}, {beside}", first.date, machine())
+}
+
 /// The machine in a few words: the kernel, the processor and the compiler.
 fn machine() -> String {
     let kernel = read_to_string("/proc/sys/kernel/osrelease")
@@ -219,6 +231,16 @@ mod tests {
         assert!(head.contains("Rust 1."), "{head}");
         let unknown = Conditions { others: None, ..known };
         assert!(unknown.to_string().ends_with(", load unknown"));
+    }
+
+    #[test]
+    fn a_note_has_the_highest_load_or_none() {
+        let one = Conditions { date: "2026-11-30".into(), rounds: 3, load: None, others: Some(0.1) };
+        let other = Conditions { others: Some(1.4), ..one.clone() };
+        let unknown = Conditions { others: None, ..one.clone() };
+        assert!(note([&one, &other]).ends_with(", beside 1.4 cores of other work"));
+        assert!(note([&one, &unknown]).ends_with(", load unknown"));
+        assert_eq!(note([]), "");
     }
 
     #[test]

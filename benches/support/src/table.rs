@@ -248,13 +248,13 @@ impl Table {
                 names.push(figure.name);
             }
         }
-        let mut text = format!("\n## {}; medians\n{}\n{:<38}", self.title, self.conditions, "");
+        let mut text = format!("\n## {}; medians\n{}\n{:<44}", self.title, self.conditions, "");
         for name in &names {
             // Writing to a string does not fail.
             let _ = write!(text, "{name:>30}");
         }
         for row in &self.rows {
-            let _ = write!(text, "\n{:<38}", row.name);
+            let _ = write!(text, "\n{:<44}", row.name);
             for name in &names {
                 let _ = write!(text, "{:>30}", row.figure(name).map_or_else(|| "-".to_owned(), cell));
             }

@@ -12,6 +12,7 @@ use std::alloc::System;
 use bench_support::chart::{Bar, Bars, bars};
 use bench_support::judge::Bound::{RatioAtMost, Shown};
 use bench_support::judge::Target;
+use bench_support::load;
 use bench_support::page::Chart;
 use bench_support::program::{Group, Groups, Program};
 use bench_support::table::{Case, Row, Sample, Table, run};
@@ -52,9 +53,11 @@ fn charts(groups: &Groups<'_>) -> Vec<Chart> {
         Some(Bar { name: row.name.clone(), value, strong: row.name.ends_with(OURS) })
     };
     let of = |table: &Table| Bars { heading: table.title.clone(), bars: table.rows.iter().filter_map(bar).collect() };
-    let peers: Vec<Bars> = groups.iter().flat_map(|(_, tables)| tables).map(of).collect();
+    let tables = || groups.iter().flat_map(|(_, tables)| tables);
+    let peers: Vec<Bars> = tables().map(of).collect();
+    let note = load::note(tables().map(|table| &table.conditions));
     let title = "Throughput of exec over WebSocket: median and range";
-    let svg = bars(title, "GB/s", &peers);
+    let svg = bars(title, &note, "GB/s", &peers);
     vec![Chart { file: "throughput-websocket.svg", about: "Throughput of exec over WebSocket".to_owned(), svg }]
 }
 
