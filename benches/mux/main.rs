@@ -1,8 +1,8 @@
 //! Measures the costs of the multiplexer, as ratios to plain TCP and to moby/spdystream in the same rounds.
 //!
-//! `cargo bench` runs every group, `cargo bench -- bulk echo` some. `ROUNDS=9` sets the number of rounds (default 5),
-//! and `--write` writes docs/benchmarks.md. Chooses what is compared with what, and does not judge: no figure fails a
-//! run, and `shown.rs` has the targets.
+//! `cargo bench --bench mux` runs every group, and `cargo bench --bench mux -- bulk echo` some. `ROUNDS=9` sets the
+//! number of rounds (default 5), and `-- --write` writes docs/benchmarks.md. Chooses what is compared with what, and
+//! does not judge: no figure fails a run, and `shown.rs` has the targets.
 
 mod distance;
 mod forward;

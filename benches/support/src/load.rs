@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs::read_to_string;
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,7 @@ const TICKS: f64 = 100.0;
 #[derive(Clone, Copy, Debug)]
 struct Used {
     at: Instant,
-    /// Of everything that ran.
+    /// Of everything that ran, without what only carried packets.
     all: f64,
     /// Of this process, and of its children that have ended.
     own: f64,
@@ -28,8 +29,11 @@ struct Used {
 impl Used {
     fn now() -> Option<Self> {
         let all = busy(&read_to_string("/proc/stat").ok()?, *INTERRUPTS_COUNT)?;
-        let children = ended_children(&read_to_string("/proc/self/stat").ok()?)?;
-        Some(Self { at: Instant::now(), all, own: process_cpu().as_secs_f64() + children })
+        let children = seconds_of(&read_to_string("/proc/self/stat").ok()?, ENDED_CHILDREN)?;
+        // A thread that has gone is none.
+        let stat_of = |thread: &PathBuf| read_to_string(thread.join("stat")).ok();
+        let packets = PACKET_THREADS.iter().filter_map(|thread| seconds_of(&stat_of(thread)?, ITSELF)).sum::<f64>();
+        Some(Self { at: Instant::now(), all: all - packets, own: process_cpu().as_secs_f64() + children })
     }
 
     /// How many cores others took since. The kernel's figures are coarse, so it may be a little below zero.
@@ -78,13 +82,26 @@ fn busy(stat: &str, interrupts_count: bool) -> Option<f64> {
     Some((user + nice + system + interrupted + stolen) as f64 / TICKS)
 }
 
-/// The seconds of the children that were waited for, from the text of `/proc/self/stat`.
-fn ended_children(stat: &str) -> Option<f64> {
+/// Where the time of a process begins in its `stat`, behind the name.
+const ITSELF: usize = 11;
+/// Where that of its children begins, of those that were waited for.
+const ENDED_CHILDREN: usize = 13;
+
+/// The seconds in user space and in the kernel, from the text of `/proc/…/stat`.
+fn seconds_of(stat: &str, from: usize) -> Option<f64> {
     // The name stands in brackets, and may have spaces and brackets itself.
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut ticks = fields.split_whitespace().skip(13).take(2).map(str::parse::<u64>);
+    let mut ticks = fields.split_whitespace().skip(from).take(2).map(str::parse::<u64>);
     Some((ticks.next()?.ok()? + ticks.next()?.ok()?) as f64 / TICKS)
 }
+
+/// The kernel's threads that carry packets when there are many. On loopback these are ours, and so are not the work of
+/// others. Inside a container there may be none to see.
+static PACKET_THREADS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_one = |path: &PathBuf| read_to_string(path.join("comm")).is_ok_and(|name| name.starts_with("ksoftirqd/"));
+    all.filter(is_one).collect()
+});
 
 /// The load average of the last minute.
 pub fn average() -> Option<f64> {
@@ -207,11 +224,12 @@ mod tests {
     }
 
     #[test]
-    fn children_are_found_behind_any_name() {
-        let stat = "42 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 11 12 250 50 20 0";
-        assert_eq!(ended_children(stat), Some(3.0));
-        assert_eq!(ended_children("42 (a) S 1 2 3"), None);
-        assert_eq!(ended_children("nothing"), None);
+    fn the_times_of_a_process_stand_behind_any_name() {
+        let stat = "42 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 100 20 250 50 20 0";
+        assert_eq!(seconds_of(stat, ITSELF), Some(1.2));
+        assert_eq!(seconds_of(stat, ENDED_CHILDREN), Some(3.0));
+        assert_eq!(seconds_of("42 (a) S 1 2 3", ITSELF), None);
+        assert_eq!(seconds_of("nothing", ITSELF), None);
     }
 
     #[test]

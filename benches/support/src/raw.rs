@@ -1,4 +1,4 @@
-//! The same work on plain TCP, as the upper limit.
+//! The same work on plain TCP, with a system call for each write.
 //!
 //! Holds the baselines. They must write and read as the cases do: the same sizes, page-aligned buffers, TCP_NODELAY.
 
