@@ -115,7 +115,8 @@ pub struct Row {
     pub point: Option<(String, f64)>,
     /// What was measured.
     pub figures: Vec<Figure>,
-    /// The cores that other processes took while this case was measured, or its base if they took more then: a median.
+    /// The cores that other processes took while this case was measured, or its base if they took more then: the median
+    /// of all rounds.
     pub others: Option<f64>,
 }
 
@@ -177,7 +178,7 @@ pub fn tables(before: Option<f64>, parts: Vec<(String, Vec<Measured>)>) -> Vec<T
         date: load::today(),
         rounds: parts.iter().flat_map(|(_, cases)| cases).map(|case| case.samples.len()).max().unwrap_or(0),
         load: before.zip(load::average()),
-        others: others(all),
+        others: median(all.map(|sample| sample.others)),
     };
     let table = |(title, cases): (String, Vec<Measured>)| {
         let rows = cases.iter().map(|case| row(case, &cases)).collect();
@@ -187,8 +188,8 @@ pub fn tables(before: Option<f64>, parts: Vec<(String, Vec<Measured>)>) -> Vec<T
 }
 
 /// The median of what others took: unknown if it is for any of the samples.
-fn others<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Option<f64> {
-    let each: Option<Vec<f64>> = samples.into_iter().map(|sample| sample.others).collect();
+fn median(each: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let each: Option<Vec<f64>> = each.collect();
     Some(Spread::of(each?)?.median)
 }
 
@@ -207,8 +208,12 @@ fn row(case: &Measured, cases: &[Measured]) -> Row {
             pairs.filter_map(|(base, own)| Some(own.get(name)? / base.get(name).filter(|value| *value > 0.0)?));
         Some(Figure { name, value, ratio: Spread::of(ratios) })
     };
-    let own = others(&case.samples);
-    let others = base.map_or(own, |base| Some(own?.max(others(&base.samples)?)));
+    // A ratio is disturbed by what disturbs either of its two samples.
+    let disturbed = case.samples.iter().enumerate().map(|(round, own)| {
+        let base = base.map(|base| base.samples.get(round).and_then(|sample| sample.others));
+        base.map_or(own.others, |base| Some(own.others?.max(base?)))
+    });
+    let others = median(disturbed);
     Row {
         name: case.name.clone(),
         base: case.base.clone(),
@@ -309,6 +314,15 @@ mod tests {
         assert_eq!(table.rows[1].others, Some(1.3));
         assert_eq!(table.rows[1].remark(), "measured beside 1.3 cores of other work");
         assert!(table.text().lines().last().is_some_and(|row| row.ends_with("1.3 cores of other work")));
+    }
+
+    #[test]
+    fn a_round_is_disturbed_if_either_of_its_samples_is() {
+        let raw = measured("raw", None, &[(1.0, Some(1.5)), (1.0, Some(0.0)), (1.0, Some(0.0))]);
+        let ours = measured("ours", Some("raw"), &[(1.0, Some(0.0)), (1.0, Some(0.9)), (1.0, Some(0.0))]);
+        let table = table(vec![raw, ours]);
+        assert!(table.rows[0].is_quiet());
+        assert_eq!(table.rows[1].others, Some(0.9));
     }
 
     #[test]
