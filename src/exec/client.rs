@@ -227,9 +227,10 @@ impl Exec {
     /// There is no time limit on a command: as long as the server answers, this waits. [`Options`] has the limits on
     /// the silence of a server, and says when the client sends it a PING.
     ///
-    /// If the whole status has arrived, the result depends on how the outputs ended that you took and did not drop:
+    /// If the whole status has arrived, the result depends on your outputs, that is, those that you took and did not
+    /// drop:
     ///
-    /// | how those outputs ended | result |
+    /// | how your outputs ended | result |
     /// |---|---|
     /// | by FIN, by RST_STREAM with CANCEL, or with the server's goodbye | the status |
     /// | over WebSocket from v4 on: in any way, because the status is the last message | the status |
@@ -241,8 +242,8 @@ impl Exec {
     /// | how the error stream ended | v1 | v2 and v3 | v4 and v5 |
     /// |---|---|---|---|
     /// | empty, by FIN or RST_STREAM with CANCEL | success | success | [`Error::MissingStatus`] |
-    /// | empty, over SPDY, by nothing but the server's GOAWAY for the whole connection | success if there are outputs and all have ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
-    /// | after a text, in one of these ways, or by a WebSocket Close with any code | the text is the status | the text is the status | [`Error::BadStatus`] |
+    /// | empty, over SPDY, without FIN or RST_STREAM: the server ended the whole connection by GOAWAY with status OK | success if there are outputs and all have ended by FIN or RST_STREAM, else [`Error::MissingStatus`] | [`Error::MissingStatus`] | [`Error::MissingStatus`] |
+    /// | after a text, by FIN, RST_STREAM with CANCEL, GOAWAY with status OK, or a WebSocket Close with any code | the text is the status | the text is the status | [`Error::BadStatus`] |
     /// | not at all: all outputs have ended, the server may have unread stdin, and it was silent for [`Options::status_timeout`] | as if it had ended by FIN | [`Error::StatusTimeout`] | [`Error::StatusTimeout`], or [`Error::BadStatus`] after a part of a status |
     /// | empty or within a status, by RST_STREAM with another status | ignored: v1's servers reset it | [`Error::Stream`] | [`Error::Stream`] |
     /// | empty or within a status, when the connection was lost or failed | [`Error::Connection`] | [`Error::Connection`] | [`Error::Connection`] |

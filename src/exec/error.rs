@@ -58,10 +58,10 @@ pub enum Error {
     #[error("the session ended, but the server sent no status: how the command ended is not known")]
     MissingStatus,
     /// All outputs ended, but no status arrived: the server was silent for
-    /// [`Options::status_timeout`](super::Options::status_timeout), and it may have unread stdin. The field is that
-    /// time.
+    /// [`Options::status_timeout`](super::Options::status_timeout), and it may have left stdin unread. The field is
+    /// that time.
     #[error(
-        "the server sent no status after the end of the output: it was silent for {} s, and may have unread stdin",
+        "the server sent no status after the end of the output: it was silent for {} s, and may have left stdin unread",
         .0.as_secs_f64()
     )]
     StatusTimeout(Duration),

@@ -33,11 +33,12 @@ impl Reader {
     /// of the connection. CANCEL counts because Go's servers end an output with FIN or CANCEL, and Go's clients end
     /// every stream with CANCEL when they are done.
     ///
-    /// At a client, any orderly end of the connection ends an output. Only the status says whether the command has
-    /// ended.
+    /// If the connection ends before the stream, this depends on the role. At a client, the output ends with every
+    /// orderly end of the connection ([`ConnectionError::Closed`]), whichever side began it. Only the status says
+    /// whether the command has ended.
     ///
-    /// At a server, only the client's goodbye ends stdin: GOAWAY with status OK, or a WebSocket Close with 1000, with
-    /// 1001 or without a code.
+    /// At a server, stdin ends only if the client said goodbye: by GOAWAY with status OK, or by a WebSocket Close with
+    /// 1000, with 1001 or without a code. Otherwise this returns an error.
     ///
     /// # Errors
     /// [`StreamError::Reset`] if the peer reset the stream with another status than CANCEL, or the error that the
