@@ -30,22 +30,23 @@
 //!
 //! # How a connection ends
 //!
-//! | which end, and when | what it sends | what it waits for | for how long |
+//! | which side, and when | what it sends | what it waits for | for how long |
 //! |---|---|---|---|
-//! | A client calls [`Multiplexer::shutdown`] or drops its last handle. | Everything queued, then GOAWAY or Close. Then it shuts down its write side. | the server's end | [`Config::linger`] of silence, at most [`Config::flush_timeout`] |
-//! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | as above | as above |
-//! | A client has received the server's GOAWAY, and all of the client's streams have finished. | As above. | as above | as above |
-//! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY, Close or end | [`Config::linger`] of silence, at most [`Config::flush_timeout`]. Then it shuts down its write side. |
-//! | Either end fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | the peer's end | [`Config::linger`] |
+//! | A client calls [`Multiplexer::shutdown`] or drops its last handle. | Everything queued, then GOAWAY or Close. Then it shuts down its write side. | EOF from the server | until the server has been silent for [`Config::linger`], but at most [`Config::flush_timeout`] in total |
+//! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | EOF from the server | [`Config::linger`] in total |
+//! | A client has received the server's GOAWAY, and all of the client's streams have finished. | As in the first row. | EOF from the server | as in the first row |
+//! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY or Close, or EOF | until the client has been silent for [`Config::linger`], but at most [`Config::flush_timeout`] in total. Then the server shuts down its write side. |
+//! | Either side fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | EOF from the peer | [`Config::linger`] |
 //!
-//! A silent peer may still be reading, if this end has sent it more than 64 KiB since it last knew that the peer had
-//! received everything. Then the limit on the silence is [`Config::flush_timeout`] instead of [`Config::linger`]. If a
-//! peer accepts none of the queued bytes for [`Config::flush_timeout`], the connection fails.
+//! If this end has sent more than 64 KiB since it last knew that the peer had received everything, a silent peer may
+//! still be reading. Then the limit on the silence is [`Config::flush_timeout`] instead of [`Config::linger`], except
+//! for the exec client in the second row and after a failure. If a peer accepts none of the queued bytes for
+//! [`Config::flush_timeout`], the connection fails.
 //!
-//! In an orderly end a server shuts down its write side last: when its client has ended, has said goodbye, or has been
-//! silent for the time above. Hops such as nginx, HAProxy and every kube-apiserver know no half-close. If the server
-//! ended its direction first, they would close both directions at once. Then the client's next bytes would cause a
-//! reset, and the reset would destroy the tail of the output.
+//! In an orderly end a server shuts down its write side last: after its client's goodbye or EOF, or after the silence
+//! that the table allows. Hops such as nginx, HAProxy and every kube-apiserver know no half-close. If the server ended
+//! its direction first, they would close both directions at once. Then the client's next bytes would cause a reset, and
+//! the reset would destroy the tail of the output.
 //!
 //! A *goodbye* is GOAWAY with status OK, or Close 1000. A server also accepts Close 1001 and Close without a code.
 //!
@@ -56,7 +57,7 @@
 //! |---|---|---|
 //! | It sent GOAWAY with status OK, or, to a client, Close 1000. | It ended or failed after that. | [`ConnectionError::Closed`](crate::ConnectionError::Closed) |
 //! | It sent GOAWAY with another status. | It ended after that. | [`ConnectionError::GoneAway`](crate::ConnectionError::GoneAway) |
-//! | It sent any other Close. To a server, that is every Close. | It ended or failed after that. | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
+//! | It sent a Close: to a client with any code except 1000, to a server with any code. | It ended or failed after that. | [`ConnectionError::PeerClosed`](crate::ConnectionError::PeerClosed) |
 //! | It sent neither. | It ended, or TLS ended without close_notify. | [`ConnectionError::Lost`](crate::ConnectionError::Lost) |
 //! | It sent neither. | It was reset, or the IO failed. | [`ConnectionError::Io`](crate::ConnectionError::Io) |
 //! | It was silent and answered no PING. | This end gave the peer up. | [`ConnectionError::KeepaliveTimeout`](crate::ConnectionError::KeepaliveTimeout) |

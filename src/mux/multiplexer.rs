@@ -146,8 +146,8 @@ impl Multiplexer {
 
     /// Sends a PING, waits for the peer's answer, and returns the round-trip time.
     ///
-    /// A Go peer sends the answer after everything that it has queued. While one of its streams is unread and blocks
-    /// it, it sends no answer at all.
+    /// A Go peer sends the answer after everything that it has queued. If the peer's program leaves a stream unread, a
+    /// Go peer may stop reading the connection, and then sends no answer at all.
     ///
     /// # Errors
     /// [`ConnectionError::GoneAway`] after the peer's GOAWAY, [`ConnectionError::Closed`] once this end has begun to
@@ -284,8 +284,10 @@ impl Multiplexer {
     }
 
     /// Whether the peer has ended the connection in good order: by GOAWAY with status OK, or by a Close with 1000, 1001
-    /// or no code. `false` while the connection has not ended. For a client only a Close with 1000 is an orderly end of
-    /// its streams: after the other two, [`error`](Self::error) is [`ConnectionError::PeerClosed`].
+    /// or no code. `false` while the connection has not ended.
+    ///
+    /// At a client, a Close with 1001 or without a code counts here, but does not end the streams in good order: their
+    /// readers get [`ConnectionError::PeerClosed`].
     #[must_use]
     pub fn peer_said_goodbye(&self) -> bool {
         self.shared.look(|state| state.connection.peer_said_goodbye())
@@ -340,8 +342,8 @@ pub struct Stats {
     pub streams: usize,
     /// How many unread bytes all streams hold. Each separate piece of them counts as at least 256 bytes.
     pub unread: usize,
-    /// The id of the stream with the most unread bytes, while unread bytes exceed the budget, so that the socket is not
-    /// read. `None` while the socket is read.
+    /// While unread bytes exceed the budget, the socket is not read, and this is the id of the stream with the most
+    /// unread bytes. `None` while the socket is read.
     ///
     /// WebSocket channels have no stream ids, so this crate numbers their streams. In exec and attach, 1 is the error
     /// stream, 3 stdin, 5 stdout, 7 stderr and 9 resize. In legacy port-forward, the id is twice the channel's number,

@@ -143,7 +143,8 @@ impl RecvHalf {
     /// Waits for the next bytes, and returns them without a copy: large pieces are slices of the buffer that the
     /// connection was read into. Returns `None` after the peer's FIN.
     ///
-    /// The pieces need not be those that the peer wrote.
+    /// The pieces may differ from the peer's writes: one write can arrive in several pieces, and small pieces can be
+    /// joined.
     ///
     /// # Errors
     /// [`StreamError::Reset`] if the peer reset the stream, [`StreamError::Finished`], [`StreamError::Broken`] or

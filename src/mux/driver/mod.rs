@@ -43,8 +43,9 @@ const ROUNDS: usize = 4;
 /// silent for [`Config::linger`].
 ///
 /// A client shuts down its write side after its GOAWAY. A server keeps its write side open until the client has ended
-/// or said goodbye. nginx, HAProxy and every kube-apiserver know no half-close: they would close both sides when the
-/// server's ends. A client that still writes would then get a reset, and lose the tail of the output.
+/// or said goodbye. nginx, HAProxy and every kube-apiserver know no half-close: if the server shut down its write side
+/// first, they would close both directions. A client that still writes would then get a reset, and lose the tail of the
+/// output.
 ///
 /// # Errors
 /// The error that the connection failed with. An orderly end is `Ok`.
