@@ -34,9 +34,9 @@ impl Abort for tokio::net::TcpStream {
 /// error, and does not believe that it has got all bytes.
 ///
 /// Everything in this crate that owns an IO shuts the IO down at an orderly end, and drops it without a shutdown after
-/// a failure. It also does so, for example, with an `Upgraded` that is never used, with a dropped
-/// [`Driver`](crate::mux::Driver), and in a pipe of `kubestream-proxy` after a reset of one side. What the peer reads
-/// then depends on the type of the IO:
+/// a failure. An IO is also dropped without a shutdown if, for example, its `Upgraded` is never used, its
+/// [`Driver`](crate::mux::Driver) is dropped, or the other side of a pipe of `kubestream-proxy` was reset. What the
+/// peer reads then depends on the type of the IO:
 ///
 /// | type of the dropped IO | what its peer reads |
 /// |---|---|

@@ -28,15 +28,16 @@ pub const MAX_REASON_LEN: usize = 64 * 1024;
 /// It reads and writes like a TCP socket. `shutdown` ends this end's direction, and the other direction goes on. If the
 /// peer reports that the connection failed, reading gives an error and not an end.
 ///
-/// If it is dropped before `shutdown`, it is reset after the queued bytes, as many of them as the peer's window has
-/// room for. The peer reads an error and not an end. There is one exception: to a server that has ended its own
-/// direction, a client's reset is an end ([`fail_on_drop`](Self::fail_on_drop) changes that). If it is dropped after
-/// `shutdown`, all queued bytes are sent, and then the peer is told that this end reads no more.
+/// If it is dropped before `shutdown`, as many of the queued bytes are sent as the peer's window has room for, and then
+/// it is reset. The peer reads an error and not an end. There is one exception: a server that has already ended its own
+/// direction reads a client's reset as an end ([`fail_on_drop`](Self::fail_on_drop) changes that). If it is dropped
+/// after `shutdown`, all queued bytes are sent, and then the peer is told that this end reads no more.
 ///
 /// In legacy port-forward a client can send neither an end nor a reset. A client's direction ends only together with
-/// the whole multiplexed connection, and the server then reads an end, even if the client had dropped the `Connection`.
-/// A client's `shutdown` fails with [`StreamError::NoHalfClose`], of kind [`Unsupported`](io::ErrorKind::Unsupported),
-/// until the server has ended its direction. [`pretend_half_close`](Self::pretend_half_close) prevents this error.
+/// the whole multiplexed connection. The server then reads an end and not an error, even if the client has dropped the
+/// `Connection` before `shutdown`. A client's `shutdown` fails with [`StreamError::NoHalfClose`], of kind
+/// [`Unsupported`](io::ErrorKind::Unsupported), until the server has ended its direction.
+/// [`pretend_half_close`](Self::pretend_half_close) prevents this error.
 pub struct Connection {
     recv: RecvHalf,
     /// `None` once the connection was dropped.
@@ -193,10 +194,12 @@ impl Connection {
         self.recv.poll_gone(cx)
     }
 
-    /// Ready once this connection was reset, even if bytes that arrived before the reset are unread. Either this end
-    /// reset it after [`Options::stall_timeout`], or, at a server that has not ended its own direction, the client
-    /// reset it or the multiplexed connection ended. Poll this while you do not read, because reading returns the error
-    /// only after the unread bytes.
+    /// Ready once this connection has failed, even if bytes that arrived before that are unread:
+    /// - At either end: this end has reset it after [`Options::stall_timeout`].
+    /// - At a server that has not ended its own direction, also: the client has reset it, or the multiplexed connection
+    ///   has ended.
+    ///
+    /// Poll this while you do not read, because reading returns the error only after the unread bytes.
     ///
     /// At a client it is ready only after a stall. A Go server also resets a complete connection, and a client can tell
     /// that from a failure only by reading.
@@ -237,8 +240,8 @@ impl Connection {
     }
 
     /// For a client: if this connection is dropped before [`finish`](Self::finish), it is reset with INTERNAL_ERROR, so
-    /// that the server always reads an error. Without this call it is reset with CANCEL, which is an orderly end to a
-    /// server that has ended its own direction. A server's connection always behaves as after this call.
+    /// that the server always reads an error. Without this call it is reset with CANCEL, and a server that has already
+    /// ended its own direction reads that as an end. A server's connection always behaves as after this call.
     pub fn fail_on_drop(&mut self) {
         self.breaks_off = true;
     }

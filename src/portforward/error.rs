@@ -68,7 +68,7 @@ pub enum Error {
         #[source]
         error: StreamError,
     },
-    /// The socket failed that [`Connection::relay`](super::Connection::relay) was copying to and from.
+    /// The socket at this end failed: the one that [`Connection::relay`](super::Connection::relay) was given.
     #[error("port {port}: the socket at this end failed: {error}")]
     Local {
         /// The remote port.

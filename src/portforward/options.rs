@@ -35,9 +35,9 @@ pub struct Options {
     pub stall_timeout: Option<Duration>,
     /// For [`Connection::relay`](super::Connection::relay) and `PortForward::forward`: how long they wait for the
     /// socket to which they copy a forwarded connection, in three cases:
-    /// - The forwarded connection has failed, and more than 64 KiB were written to the socket, with no pause of this
-    ///   length between the writes. Then the program at the other end of the socket may not have read them yet, and has
-    ///   this long to do so before the socket is dropped.
+    /// - The forwarded connection has failed, and more than 64 KiB were written to the socket since the last pause of
+    ///   at least this length. Then the program at the other end of the socket may not have read them yet. It has this
+    ///   long after the last write to do so, and then the socket is dropped.
     /// - The forwarded connection has ended and accepts no more bytes, but the socket still sends. Then the program at
     ///   its other end has this long to stop.
     /// - Neither the forwarded connection nor the socket accepts any more bytes. Then the socket has this long to
