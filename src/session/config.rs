@@ -36,7 +36,7 @@ pub struct Config {
     pub send_buffer: usize,
     /// How many unread bytes each stream may hold before further bytes count against
     /// [`receive_budget`](Self::receive_budget). With SPDY's flow control this is also the receive window that a stream
-    /// starts with. What the window has grown by since is the stream's too
+    /// starts with. Once the window has grown, the stream may also hold as many unread bytes as it has grown by
     /// ([`SpdyConfig::max_window_growth`]). Default: 64 KiB.
     pub stream_receive_budget: usize,
     /// How many unread bytes all streams together may hold, in addition to the
@@ -46,7 +46,9 @@ pub struct Config {
     /// With a budget of less than 64 KiB, two ends that use this crate can deadlock. Each end may use up the other's
     /// budget before it knows the other's windows. Then neither reads its socket, and each waits for the other.
     ///
-    /// With SPDY's flow control the windows of streams that are read grow by up to half of this budget at once.
+    /// With SPDY's flow control this is also how far a window grows without a measured round trip: when the first
+    /// WINDOW_UPDATE of a stream is due, its window grows by up to half of this budget. Streams that receive bytes at
+    /// the same time share this half.
     pub receive_budget: usize,
     /// How long the peer may be silent before this end sends a PING. Another PING follows after each further interval.
     /// `None` sends no PINGs. PINGs are also sent while this end does not read the socket because unread bytes exceed
@@ -90,13 +92,13 @@ pub struct Config {
     /// ever. Default: `None`.
     pub stall_timeout: Option<Duration>,
     /// While the connection closes in good order: how long the peer may accept none of the queued bytes before the
-    /// connection fails. The queued bytes may be the tail of an output that a user reads in a pager. This is also the
-    /// longest time for which this end waits for the peer's end, after everything is written. Default: 5 min.
+    /// connection fails. The queued bytes may be the tail of an output that a user reads in a pager. Once everything is
+    /// written, this is also how long this end waits at most for the peer to end the connection. Default: 5 min.
     pub flush_timeout: Duration,
-    /// While the connection closes in good order: how long this end waits for the peer's end after everything is
-    /// written, if the peer is silent. If the peer may have more than 64 KiB left to read,
+    /// While the connection closes in good order: how long the peer may be silent after everything is written, before
+    /// this end stops waiting for the peer to end the connection. If the peer may have more than 64 KiB left to read,
     /// [`flush_timeout`](Self::flush_timeout) applies instead. After a failure, `linger` limits each step of the
-    /// ending: to write the reason, to shut down the write side, and to wait for the peer's end. Default: 10 s.
+    /// ending: to write the reason, to shut down the write side, and to wait for EOF from the peer. Default: 10 s.
     pub linger: Duration,
 }
 

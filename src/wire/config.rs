@@ -19,14 +19,17 @@ pub struct SpdyConfig {
     /// window grows to between two and six times the bytes that the reader takes in one round trip. A PING measures the
     /// round trip while bytes come; a peer without flow control gets none. Over a path of less than 500 µs windows grow
     /// by no more than half of [`receive_budget`](crate::mux::Config::receive_budget). Default: 28 MiB, which fills 1
-    /// Gbit/s at a round trip of 200 ms: that path holds 24 MiB, and a window is granted again in pieces of 1 MiB.
+    /// Gbit/s at a round trip of 200 ms. That path holds 24 MiB. The window has to be larger, because this end sends a
+    /// WINDOW_UPDATE only after each further MiB that was read.
     pub max_stream_window: usize,
-    /// By how much the windows of all streams together may be larger than they started, in bytes. This much may be
-    /// unread besides [`receive_budget`](crate::mux::Config::receive_budget), if streams are no longer read after their
-    /// windows have grown. A window that is hardly used, or was idle for 10 s, is given back by halves: so much of what
-    /// the stream gets next is not granted again. A server with many clients may want less: a client chooses what its
-    /// path holds, since it can delay its answers. 0 keeps all windows as they start, and sends no PINGs for them.
-    /// Default: 32 MiB, so that one stream leaves something to others.
+    /// The maximum sum, in bytes, by which the windows of all streams together may grow. If streams are no longer read
+    /// after their windows have grown, so many unread bytes may be held in addition to
+    /// [`receive_budget`](crate::mux::Config::receive_budget). If a stream uses little of its window, or has received
+    /// nothing for 10 s, half of the growth is taken back: this end leaves so many of the bytes that are read next out
+    /// of its WINDOW_UPDATEs. A server with many clients may want a lower limit: a client that answers PINGs late makes
+    /// the measured round trip longer, and so can make its windows grow. 0 keeps all windows as they start, and sends
+    /// no PINGs to measure round trips. Default: 32 MiB. One window cannot grow so far, so it leaves something to the
+    /// other streams.
     pub max_window_growth: usize,
     /// Whether header blocks are compressed: zlib with the SPDY/3 dictionary, at level 1. The state of the compression
     /// takes some 300 KiB. It is allocated while headers are sent, and freed when the connection is idle. Default:
