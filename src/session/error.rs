@@ -44,7 +44,7 @@ pub enum ConnectionError {
     },
     /// The peer sent GOAWAY, so it accepts no more streams. A stream above `last_good` that the peer had not answered
     /// gets [`StreamError::Reset`] with [`RstStatus::REFUSED_STREAM`].
-    #[error("the peer sent GOAWAY ({status}) and accepts no more streams; the last that it names is {last_good}")]
+    #[error("the peer sent GOAWAY ({status}, last good stream {last_good}) and accepts no more streams")]
     GoneAway {
         /// The highest id of the streams that the peer says it has accepted. Go's peers always send 0.
         last_good: u32,
@@ -78,7 +78,7 @@ pub enum ConnectionError {
     /// No byte was received and no frame was sent for [`Config::idle_timeout`](crate::mux::Config::idle_timeout). The
     /// field is that time.
     #[error(
-        "the connection was idle for {} s: nothing was received, and at most unanswered PINGs were sent",
+        "the connection was idle for {} s: nothing was received, and nothing was sent except unanswered PINGs",
         .0.as_secs_f64()
     )]
     IdleTimeout(Duration),
