@@ -42,7 +42,7 @@ pub struct ResizeDecoder {
 }
 
 impl ResizeDecoder {
-    /// Takes the next bytes, and returns the last size that is whole with them. Earlier sizes are out of date and
+    /// Takes the next bytes, and returns the last size that they complete. Earlier sizes are out of date and are
     /// dropped. A width or height that the peer leaves out is 0.
     ///
     /// # Errors

@@ -71,13 +71,13 @@ use crate::wire::websocket::codes::NORMAL;
 ///
 /// A tap holds the bytes that were fed and not read yet, the beginning of a control frame that was cut, the open
 /// streams, and a status until it is whole. [`Config::spdy`] and [`Config::websocket`] limit each of these, except the
-/// fed bytes: the length of control frames and headers, the number of streams, and the length and the number of
-/// fragments of a WebSocket message.
+/// fed bytes and the status: the length of control frames and headers, the number of streams, and the length and the
+/// number of fragments of a WebSocket message. [`MAX_STATUS_LEN`](crate::status::MAX_STATUS_LEN) limits the status.
 ///
 /// A tap has no clock. So the limits of [`SpdyConfig`](crate::mux::SpdyConfig) that count in a `rate_window` have no
 /// effect, except [`max_header_bytes`](crate::mux::SpdyConfig::max_header_bytes), which a tap applies in another way:
-/// the headers of a side may inflate to 16 bytes for each byte that the side sends, and what goes beyond that may add
-/// up to this limit. The limits on answers have no effect either.
+/// it adds up the inflated bytes of a side's headers, and subtracts 16 for each byte that the side sends, but never
+/// goes below 0. If this sum exceeds the limit, the tap reports a fault. The limits on answers have no effect either.
 ///
 /// A tap reads bytes as the client and the server of `kubestream` do. If an end speaks the protocol differently, this
 /// usually causes a [`TapEvent::Fault`]. After a fault the bytes pass without being read: if that must not happen, end
