@@ -47,13 +47,13 @@ pub(crate) struct Arguments {
     #[arg(short, long, requires = "elsewhere", conflicts_with = "create")]
     container: Option<String>,
     /// A container whose main process repeats each line of its stdin on stdout and stderr. Without this option, attach
-    /// is tested only on the built-in node, on a pod of --create, and on a --server without --pod, where the container
-    /// is "main".
+    /// is tested only on the built-in node, on a pod of --create, and with --server but without --pod. In the last case
+    /// the container is "main".
     #[arg(long, value_name = "CONTAINER", requires = "elsewhere", conflicts_with = "create")]
     attach_container: Option<String>,
     /// A port of the pod on which a program sends back the bytes that it receives. Without this option, port-forward is
-    /// tested only on the built-in node, on a pod of --create, and on a --server on this machine without --pod, for
-    /// which this program opens such a port itself.
+    /// tested only on the built-in node, on a pod of --create, and with a --server on this machine but without --pod.
+    /// In the last case this program opens such a port itself.
     #[arg(long, value_name = "PORT", requires = "elsewhere", conflicts_with = "create")]
     echo_port: Option<u16>,
     /// The URL of a server outside a cluster: one with the paths of a kube-apiserver or, with --kubelet, of a kubelet.

@@ -5,10 +5,10 @@
 //! --container-runtime-endpoint=unix:///tmp/cri.sock …`.
 //!
 //! It shows [`kubestream_runtime`] in use: exec, attach and port-forward answer with its URLs. As a runtime it is a
-//! toy. Every image exists and none is opened. A container runs its own command on this machine, or else the command
-//! that `--image` gives for its image, or else it sleeps. Nothing is isolated: a container has no root, user, mounts,
-//! addresses or limits of its own. Anyone who can open the socket can run commands as the user that started this
-//! program.
+//! toy. It reports every image as present, but reads no image. A container runs its own command on this machine, or
+//! else the command that `--image` gives for its image, or else it sleeps. Nothing is isolated: a container has no
+//! root, user, mounts, addresses or limits of its own. Anyone who can open the socket can run commands as the user that
+//! started this program.
 
 mod container;
 mod exec_sync;

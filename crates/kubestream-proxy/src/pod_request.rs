@@ -126,8 +126,8 @@ fn check_name(name: &str) -> Result<(), PodRequestError> {
     if fits { Ok(()) } else { Err(PodRequestError::Name(name.to_owned())) }
 }
 
-/// Why a streaming request cannot be turned into one for a kubelet. The texts are those of Kubernetes, where it has
-/// one.
+/// Why a streaming request cannot be turned into one for a kubelet. If Kubernetes has a text for the same case, it is
+/// used here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PodRequestError {
