@@ -33,15 +33,15 @@
 //! | which side, and when | what it sends | what it waits for | for how long |
 //! |---|---|---|---|
 //! | A client calls [`Multiplexer::shutdown`] or drops its last handle. | Everything queued, then GOAWAY or Close. Then it shuts down its write side. | EOF from the server | until the server has been silent for [`Config::linger`], but at most [`Config::flush_timeout`] in total |
-//! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | EOF from the server | [`Config::linger`] in total |
+//! | An exec client has the status and the end of each output. | As above. After the status it sends no more data, but may send one PING to check that the server is alive. | EOF from the server | [`Config::linger`] in total. As in the first row if the error stream was empty: success in v1 to v3. |
 //! | A client has received the server's GOAWAY, and all of the client's streams have finished. | As in the first row. | EOF from the server | as in the first row |
 //! | A server calls `shutdown`, drops its last handle, or calls [`ExecServer::exit`](crate::exec::ExecServer::exit). | Everything queued, RST_STREAM for each unfinished stream, then GOAWAY or Close. Its write side stays open. | the client's GOAWAY or Close, or EOF | until the client has been silent for [`Config::linger`], but at most [`Config::flush_timeout`] in total. Then the server shuts down its write side. |
 //! | Either side fails. | GOAWAY or Close with the reason. Then it shuts down its write side. | EOF from the peer | [`Config::linger`] |
 //!
 //! If this end has sent more than 64 KiB since it last knew that the peer had received everything, a silent peer may
 //! still be reading. Then the limit on the silence is [`Config::flush_timeout`] instead of [`Config::linger`], except
-//! for the exec client in the second row and after a failure. If a peer accepts none of the queued bytes for
-//! [`Config::flush_timeout`], the connection fails.
+//! after a failure, and where the table says [`Config::linger`] in total. If a peer accepts none of the queued bytes
+//! for [`Config::flush_timeout`], the connection fails.
 //!
 //! In an orderly end a server shuts down its write side last: after its client's goodbye or EOF, or after the silence
 //! that the table allows. Hops such as nginx, HAProxy and every kube-apiserver know no half-close. If the server ended
