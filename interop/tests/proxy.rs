@@ -267,7 +267,7 @@ async fn a_refusal_arrives_through_a_translation() {
             let proxy = Peer::proxy(
                 "--backend",
                 &format!("http://{}", backend.local_addr().expect("one")),
-                &["--translate", to],
+                &["--translate", to, "--allow-host", "proxy"],
             );
             let refuse = async {
                 let (mut tcp, _) = backend.accept().await.expect("the proxy");

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use conformance::echo;
 use conformance::target::{Pod, Target};
+use kubestream_apps::guard::Hosts;
 use kubestream_apps::{Failure, node};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,7 +17,7 @@ pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {
     let url = format!("http://{}", listener.local_addr()?);
     let mut tasks = JoinSet::new();
     // Half of the cases provoke errors, so the node's log is discarded.
-    tasks.spawn(node::serve(listener, |_| {}));
+    tasks.spawn(node::serve(listener, Hosts::default(), |_| {}));
     let echo = echo::serve(&mut tasks).await?;
     let pod = Pod {
         namespace: "default".into(),

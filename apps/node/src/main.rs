@@ -4,13 +4,14 @@
 //! `kubectl --server=http://127.0.0.1:8001 exec demo -- echo hello`.
 //!
 //! It runs any command that a client sends, as the user that started it, and authenticates no client. Keep it on
-//! loopback.
+//! loopback. It refuses web pages, and hosts that it does not know.
 
 use std::error::Error;
 use std::io::Write;
 use std::net::SocketAddr;
 
 use clap::Parser;
+use kubestream_apps::guard::Hosts;
 use kubestream_apps::node;
 use tokio::net::TcpListener;
 
@@ -20,6 +21,8 @@ struct Arguments {
     /// The address to listen on, as IP:PORT. Port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:8001")]
     listen: SocketAddr,
+    #[command(flatten)]
+    hosts: Hosts,
 }
 
 #[tokio::main]
@@ -29,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
     tokio::select! {
-        () = node::serve(listener, |line| eprintln!("{line}")) => Ok(()),
+        () = node::serve(listener, arguments.hosts, |line| eprintln!("{line}")) => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
 }

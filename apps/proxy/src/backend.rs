@@ -3,13 +3,15 @@
 //! Holds the credentials. A client's credentials end here, and the backend gets the proxy's own. After both have
 //! switched protocols, the library passes the bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use clap::Args;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use kubestream::AbortOnDrop;
 use kubestream::upgrade::{self, Config, Pending};
+use kubestream_apps::guard::{self, Hosts};
 use kubestream_apps::transport::{self, Tls};
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{self as proxy, Pipe, PipeOutcome, PodRequest, PodRequestError};
@@ -52,6 +54,8 @@ pub(crate) struct Target {
     )]
     translate: Option<Translate>,
     #[command(flatten)]
+    hosts: Hosts,
+    #[command(flatten)]
     tls: Tls,
 }
 
@@ -61,6 +65,7 @@ pub(crate) struct Backend {
     token: Option<String>,
     credentials: Option<HeaderValue>,
     translate: Option<Translate>,
+    hosts: Hosts,
     tls: Tls,
     config: Config,
     record: Record,
@@ -68,17 +73,21 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn new(target: Target, record: Record) -> Result<Self, Failure> {
-        let Target { backend, kubelet, token, backend_token, translate, tls } = target;
+        let Target { backend, kubelet, token, backend_token, translate, hosts, tls } = target;
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("one of --backend and --kubelet is required")?;
         let credentials = backend_token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
-        Ok(Self { url, is_kubelet, token, credentials, translate, tls, config: Config::default(), record })
+        Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config: Config::default(), record })
     }
 
     /// Serves one connection of a client. It carries one request.
     pub(crate) async fn answer(&self, client: TcpStream, from: SocketAddr) -> Result<(), Failure> {
         transport::set_options(&client)?;
+        let own = client.local_addr()?.ip();
         let pending = upgrade::accept(AbortOnDrop::new(client), &self.config).await?;
+        if let Err(refusal) = self.guard(&pending, own) {
+            return Ok(pending.respond(*refusal).await?);
+        }
         if !self.is_known(&pending) {
             let response = api::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
             return Ok(pending.respond(response).await?);
@@ -149,6 +158,15 @@ impl Backend {
         self.translate.filter(|to| pending.transport() != Some(to.transport()))
     }
 
+    /// Refuses web pages, because their requests would get the proxy's own credentials. A page that has only made its own
+    /// name lead here knows no token.
+    fn guard(&self, pending: &Pending<Client>, own: IpAddr) -> Result<(), Box<Response<Bytes>>> {
+        if self.token.is_none() {
+            self.hosts.check(pending.request(), &[own])?;
+        }
+        guard::check_origin(pending.request().headers(), &self.config.allowed_origins)
+    }
+
     /// Checks the bearer token, in the `Authorization` header or in the subprotocol of a browser, which cannot set that
     /// header.
     fn is_known(&self, pending: &Pending<Client>) -> bool {
@@ -175,9 +193,9 @@ impl Backend {
         headers.remove(header::AUTHORIZATION);
         headers.remove(header::COOKIE);
         // The backend would trust an identity that comes with the proxy's credentials, so the client's headers of that
-        // kind are removed.
-        let identities: Vec<HeaderName> = headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect();
-        for name in identities {
+        // kind are removed. What a browser says of the site was judged here, like the Origin.
+        let ended: Vec<HeaderName> = headers.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
+        for name in ended {
             headers.remove(name);
         }
         if let Some(credentials) = &self.credentials {
@@ -238,9 +256,10 @@ impl Backend {
     }
 }
 
-/// True for the headers of impersonation, and those in which a front proxy names its clients.
-fn is_identity(name: &str) -> bool {
-    ["impersonate-", "x-remote-"].iter().any(|prefix| name.starts_with(prefix))
+/// True for the headers of impersonation, those in which a front proxy names its clients, and what a browser says of a
+/// request's site.
+fn ends_here(name: &str) -> bool {
+    ["impersonate-", "x-remote-", "sec-fetch-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result<(), Failure> {

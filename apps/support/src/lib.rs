@@ -6,6 +6,7 @@
 pub mod api;
 mod attach;
 pub mod forward;
+pub mod guard;
 pub mod node;
 pub mod process;
 pub mod session;

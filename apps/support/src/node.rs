@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use crate::api::{self, failure, ok, response};
 use crate::attach::Main;
 use crate::forward;
+use crate::guard::{self, Hosts};
 use crate::process::{self, Place};
 use crate::transport;
 
@@ -36,14 +37,15 @@ pub type Log = fn(fmt::Arguments<'_>);
 pub async fn start() -> io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(serve(listener, |line| eprintln!("{line}")));
+    tokio::spawn(serve(listener, Hosts::default(), |line| eprintln!("{line}")));
     Ok(url)
 }
 
 /// Serves until the future is dropped, which ends every session.
-pub async fn serve(listener: TcpListener, log: Log) {
+pub async fn serve(listener: TcpListener, hosts: Hosts, log: Log) {
     let config = Arc::new(upgrade::Config::default());
     let main = Arc::new(Main::default());
+    let hosts = Arc::new(hosts);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -54,9 +56,9 @@ pub async fn serve(listener: TcpListener, log: Log) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 if let Ok((tcp, _)) = accepted {
-                    let (config, main) = (Arc::clone(&config), Arc::clone(&main));
+                    let (config, main, hosts) = (Arc::clone(&config), Arc::clone(&main), Arc::clone(&hosts));
                     connections.spawn(async move {
-                        if let Err(error) = answer(tcp, &config, &main, log).await {
+                        if let Err(error) = answer(tcp, &hosts, &config, &main, log).await {
                             log(format_args!("node: {error}"));
                         }
                     });
@@ -67,9 +69,22 @@ pub async fn serve(listener: TcpListener, log: Log) {
     }
 }
 
-async fn answer(tcp: TcpStream, config: &upgrade::Config, main: &Main, log: Log) -> Result<(), UpgradeError> {
+async fn answer(
+    tcp: TcpStream,
+    hosts: &Hosts,
+    config: &upgrade::Config,
+    main: &Main,
+    log: Log,
+) -> Result<(), UpgradeError> {
     transport::set_options(&tcp)?;
+    let own = tcp.local_addr()?.ip();
     let pending = upgrade::accept(tcp, config).await?;
+    if let Err(refusal) = hosts.check(pending.request(), &[own]) {
+        return pending.respond(*refusal).await;
+    }
+    if let Err(refusal) = guard::check_origin(pending.request().headers(), &config.allowed_origins) {
+        return pending.respond(*refusal).await;
+    }
     let path = pending.request().uri().path().to_owned();
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts[..] {

@@ -1,0 +1,115 @@
+//! What the proxy asks of a request before its backend hears of it.
+//!
+//! Plays the client and the backend over bare TCP. It carries no session.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// A proxy, and a backend that never upgrades and counts who comes.
+struct Proxy {
+    process: Child,
+    address: String,
+    backend: TcpListener,
+}
+
+impl Proxy {
+    fn start(arguments: &[&str]) -> Self {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", backend.local_addr().unwrap());
+        let mut process = Command::new(env!("CARGO_BIN_EXE_proxy"))
+            .args(["--listen", "127.0.0.1:0", "--backend", &url, "--backend-token", "harmless"])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+        Self { process, address, backend }
+    }
+
+    fn asks(&self, request: &str) -> TcpStream {
+        let mut tcp = TcpStream::connect(&self.address).unwrap();
+        tcp.write_all(request.as_bytes()).unwrap();
+        tcp
+    }
+
+    /// The answer to a request that must not reach the backend.
+    fn refuses(&self, request: &str) -> String {
+        let mut tcp = self.asks(request);
+        tcp.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut answer = String::new();
+        let _ = tcp.read_to_string(&mut answer);
+        self.backend.set_nonblocking(true).unwrap();
+        let came = self.backend.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(came, Err(ErrorKind::WouldBlock), "the backend was dialled for {request}");
+        self.backend.set_nonblocking(false).unwrap();
+        answer
+    }
+
+    /// What the backend hears of a request, in lower case. The client gets a 200.
+    fn passes_on(&self, request: &str) -> String {
+        let tcp = self.asks(request);
+        tcp.shutdown(Shutdown::Write).ok();
+        let (backend, _) = self.backend.accept().unwrap();
+        let mut lines = BufReader::new(&backend).lines().map(Result::unwrap);
+        let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+        head.join("\n").to_ascii_lowercase()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const RUN: &str = "POST /api/v1/nodes/n/proxy/run/default/demo/main?cmd=true HTTP/1.1\r\nContent-Length: 0\r\n";
+
+#[test]
+fn a_page_of_another_site_does_not_get_the_credentials_of_the_proxy() {
+    let proxy = Proxy::start(&[]);
+    let own = &proxy.address;
+    for lines in [
+        "Origin: https://evil.example\r\n",
+        "Origin: null\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+    ] {
+        let answer = proxy.refuses(&format!("{RUN}Host: {own}\r\n{lines}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{lines}: {answer}");
+    }
+    let answer = proxy.refuses(&format!("{RUN}Host: rebound.example\r\nOrigin: http://rebound.example\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+    for lines in ["", "Sec-Fetch-Site: none\r\n", &format!("Origin: http://{own}\r\nSec-Fetch-Site: same-origin\r\n")] {
+        let heard = proxy.passes_on(&format!("{RUN}Host: {own}\r\n{lines}\r\n"));
+        assert!(heard.contains("\nauthorization: bearer harmless"), "{heard}");
+        // The next proxy would judge them again, by its own name.
+        assert!(!heard.contains("origin") && !heard.contains("sec-fetch"), "{heard}");
+    }
+}
+
+#[test]
+fn a_token_stands_in_for_the_host_and_not_for_the_origin() {
+    let proxy = Proxy::start(&["--token", "s3cret"]);
+    let asked = |lines: &str| format!("{RUN}Host: bastion.example\r\n{lines}\r\n");
+    let token = "Authorization: Bearer s3cret\r\n";
+    assert!(proxy.passes_on(&asked(token)).contains("\nauthorization: bearer harmless"));
+    let answer = proxy.refuses(&asked(""));
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    let answer = proxy.refuses(&asked(&format!("{token}Origin: https://evil.example\r\n")));
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+}
+
+#[test]
+fn a_host_that_is_allowed_is_passed_on() {
+    let proxy = Proxy::start(&["--allow-host", "bastion.example"]);
+    proxy.passes_on(&format!("{RUN}Host: bastion.example:8002\r\n\r\n"));
+    let answer = proxy.refuses(&format!("{RUN}Host: else.example:8002\r\n\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+}
