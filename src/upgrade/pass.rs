@@ -151,8 +151,9 @@ fn switched_head(response: &Response<()>, transport: Transport) -> Vec<u8> {
 
 /// The answer that a proxy gives its client when the backend did not switch: the backend's refusal, a 504 if the
 /// backend did not answer in time, a 500 if the request for it is not valid, or else a 502. Use it if you upgrade the
-/// two sides one after the other, and send it by [`Pending::respond`]. [`Pending::pass_on`] sends this answer by
-/// itself. For [`UpgradeError::Fallback`], the answer is about the error over SPDY.
+/// two sides one after the other, and send it by [`Pending::respond`]. Call [`Pending::check`] before the backend's
+/// upgrade, so that the backend does nothing for a client that is then refused. [`Pending::pass_on`] sends this answer
+/// by itself. For [`UpgradeError::Fallback`], the answer is about the error over SPDY.
 #[must_use]
 pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
     if let UpgradeError::Refused { response: refusal, .. } = error {

@@ -150,6 +150,16 @@ impl<IO> Pending<IO>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
+    /// Says whether [`accept`](Self::accept) would switch protocols, and answers nothing. Use it before you do anything
+    /// for the client that must not happen if the request is refused, such as an upgrade at a backend. On an error, call
+    /// `accept`, which sends the refusal.
+    ///
+    /// # Errors
+    /// Those with which `accept` refuses a request.
+    pub fn check(&self, supported: &[Protocol]) -> Result<(), UpgradeError> {
+        self.choose(supported).map(drop)
+    }
+
     /// Answers 101: switches to the transport that the client asks for, and to the first of the client's protocols that
     /// is `supported` over it. If `supported` is empty, switches to raw SPDY, whatever the client offers.
     ///

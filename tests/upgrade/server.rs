@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, Protocol, UpgradeError};
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
@@ -52,6 +52,29 @@ async fn a_request_that_names_no_common_protocol_is_refused_in_gos_words() {
             Err(UpgradeError::NoCommonProtocol { offered, .. }) => assert_eq!(offered, ["v9.channel.k8s.io"]),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// A proxy asks this before its backend does anything.
+#[tokio::test]
+async fn a_request_can_be_checked_before_it_is_answered() {
+    let offers_at = KUBECTL_REQUEST.find("X-Stream").unwrap();
+    let unknown = format!("{}X-Stream-Protocol-Version: v9.channel.k8s.io\r\n\r\n", &KUBECTL_REQUEST[..offers_at]);
+    for (request, fits) in [(KUBECTL_REQUEST, true), (&unknown[..], false)] {
+        let (mut near, far) = duplex(4096);
+        near.write_all(request.as_bytes()).await.unwrap();
+        let pending = upgrade::accept(far, &Config::default()).await.unwrap();
+        let checked = pending.check(Protocol::SPDY_EXEC);
+        assert_eq!(checked.is_ok(), fits, "{checked:?}");
+        let nothing = tokio::time::timeout(Duration::from_millis(20), near.read_u8()).await;
+        assert!(nothing.is_err(), "checking answers");
+        let accepted = tokio::spawn(async move { pending.accept(Protocol::SPDY_EXEC).await });
+        assert_eq!(near.read_u8().await.unwrap(), b'H');
+        drop(near);
+        assert_eq!(
+            accepted.await.unwrap().map(drop).map_err(|error| error.to_string()),
+            checked.map_err(|error| error.to_string())
+        );
     }
 }
 

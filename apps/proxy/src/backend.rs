@@ -21,7 +21,7 @@ use url::Url;
 
 use crate::plain;
 use crate::record::{Record, Recording};
-use crate::translate::{self, Translate};
+use crate::translate::{Translate, Translation};
 
 /// A client's connection. If either side breaks off, the other side must not see an orderly end.
 type Client = AbortOnDrop<TcpStream>;
@@ -107,10 +107,18 @@ impl Backend {
         if path.is_none() && self.is_kubelet {
             return self.answer_for_api(pending).await;
         }
+        let (pending, translation) = match self.translates(&pending) {
+            None => (pending, None),
+            Some(to) => {
+                let (pending, translation) = Translation::of(pending, to).await?;
+                (pending, Some(translation))
+            }
+        };
         let recording = match self.record.begin(&pending) {
             Ok(recording) => recording,
             Err(response) => return Ok(pending.respond(*response).await?),
         };
+        let how = (translation, recording);
         if self.url.scheme() == "http" {
             let backend = match self.dial().await {
                 Ok(backend) => backend,
@@ -118,15 +126,15 @@ impl Backend {
             };
             // Without TLS on either side, the Linux kernel can move the bytes.
             #[cfg(target_os = "linux")]
-            return self.pass(pending, backend, request, recording, Pipe::splice).await;
+            return self.pass(pending, backend, request, how, Pipe::splice).await;
             #[cfg(not(target_os = "linux"))]
-            return self.pass(pending, backend, request, recording, Pipe::run).await;
+            return self.pass(pending, backend, request, how, Pipe::run).await;
         }
         let backend = match transport::connect_over(self.url.as_str(), &self.tls, AbortOnDrop::new).await {
             Ok(backend) => backend,
             Err(error) => return unreachable(pending, &error).await,
         };
-        self.pass(pending, backend, request, recording, Pipe::run).await
+        self.pass(pending, backend, request, how, Pipe::run).await
     }
 
     async fn pass<B, Moving>(
@@ -134,7 +142,7 @@ impl Backend {
         pending: Pending<Client>,
         backend: B,
         request: Request<()>,
-        recording: Option<Recording>,
+        (translation, recording): (Option<Translation>, Option<Recording>),
         run: impl FnOnce(Pipe<Client, B>) -> Moving,
     ) -> Result<(), Failure>
     where
@@ -144,8 +152,8 @@ impl Backend {
         if !pending.is_upgrade() {
             return plain::pass(pending, backend, request).await;
         }
-        if let Some(to) = self.translates(&pending) {
-            return translate::pass(pending, backend, request, to).await;
+        if let Some(translation) = translation {
+            return translation.run(pending, backend, request).await;
         }
         let pipe = proxy::forward(pending, backend, request).await?;
         report(match recording {
@@ -155,7 +163,7 @@ impl Backend {
     }
 
     fn translates(&self, pending: &Pending<Client>) -> Option<Translate> {
-        self.translate.filter(|to| pending.transport() != Some(to.transport()))
+        self.translate.filter(|to| pending.transport().is_some_and(|asked| asked != to.transport()))
     }
 
     /// Refuses web pages, because their requests would get the proxy's own credentials. A page that has only made its own

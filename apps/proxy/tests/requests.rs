@@ -113,3 +113,43 @@ fn a_host_that_is_allowed_is_passed_on() {
     let answer = proxy.refuses(&format!("{RUN}Host: else.example:8002\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
 }
+
+/// A command must not run for a client that is then told that it may not run it.
+#[test]
+fn a_translated_request_is_judged_before_a_backend_is_dialled() {
+    let proxy = Proxy::start(&["--translate", "spdy", "--allow-host", "proxy"]);
+    let path = "/api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true";
+    let websocket = format!(
+        "GET {path} HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    );
+    let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let v5 = "Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n";
+    let legacy = websocket.replace("exec?command=true&stdout=true", "portforward?ports=none");
+    for (request, status) in [
+        (format!("{websocket}{v5}"), "400"),
+        (format!("{websocket}Sec-WebSocket-Key: c2hvcnQ=\r\n{v5}"), "400"),
+        (format!("{}{key}{v5}", websocket.replace("Version: 13", "Version: 8")), "426"),
+        (format!("{}{key}{v5}", websocket.replace("GET", "POST")), "405"),
+        (format!("{websocket}{key}Sec-WebSocket-Protocol: v9.channel.k8s.io\r\n"), "403"),
+        (format!("{websocket}{key}{v5}Origin: https://evil.example\r\n"), "403"),
+        (
+            format!(
+                "{websocket}{key}Sec-WebSocket-Protocol: base64url.bearer.authorization.k8s.io.%, v5.channel.k8s.io\r\n"
+            ),
+            "401",
+        ),
+        (format!("{legacy}{key}Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n"), "400"),
+        (format!("{}{key}{v5}", websocket.replace("&stdout=true", "")), "400"),
+    ] {
+        let answer = proxy.refuses(&format!("{request}\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+    }
+    let proxy = Proxy::start(&["--translate", "websocket", "--allow-host", "proxy"]);
+    let spdy = format!("POST {path} HTTP/1.1\r\nHost: proxy\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n");
+    for (lines, status) in [("", "400"), ("X-Stream-Protocol-Version: v9.channel.k8s.io\r\n", "403")] {
+        let answer = proxy.refuses(&format!("{spdy}{lines}\r\n"));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{lines}: {answer}");
+    }
+    let heard = proxy.passes_on(&format!("{spdy}X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"));
+    assert!(heard.contains("\nupgrade: websocket"), "{heard}");
+}
