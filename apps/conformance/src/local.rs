@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use conformance::echo;
 use conformance::target::{Pod, Target};
+use kubestream_apps::Failure;
 use kubestream_apps::guard::Hosts;
-use kubestream_apps::{Failure, node};
+use kubestream_apps::node::Node;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -17,7 +18,7 @@ pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {
     let url = format!("http://{}", listener.local_addr()?);
     let mut tasks = JoinSet::new();
     // Half of the cases provoke errors, so the node's log is discarded.
-    tasks.spawn(node::serve(listener, Hosts::default(), |_| {}));
+    tasks.spawn(Node::new(Hosts::default(), |_| {}).serve(listener));
     let echo = echo::serve(&mut tasks).await?;
     let pod = Pod {
         namespace: "default".into(),

@@ -1,7 +1,7 @@
 //! A small `kubectl cp`: copies files and folders to and from a pod.
 //!
-//! `cargo run --bin cp -- Cargo.toml demo:/tmp/` copies to a built-in node on loopback; `--server
-//! http://127.0.0.1:8001` names another server. The container needs `tar`; an upload also needs `test`, `mv`, `rm` and,
+//! `cargo run --bin cp -- Cargo.toml demo:/tmp/` copies to a built-in node, to which no other process
+//! can connect; `--server http://127.0.0.1:8001` names another server. The container needs `tar`; an upload also needs `test`, `mv`, `rm` and,
 //! to merge into an existing folder, a `cp` that can make links.
 //!
 //! It differs from kubectl where kubectl loses data: every fault is an error, and a file gets its name only when it is
@@ -23,9 +23,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use kubestream_apps::Failure;
+use kubestream_apps::server::Server;
 use kubestream_apps::session::Preference;
 use kubestream_apps::transport::Tls;
-use kubestream_apps::{Failure, node};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +41,7 @@ use crate::upload::Upload;
 /// DESTINATION. The content of a folder that you download is always merged into DESTINATION.
 #[derive(Parser)]
 struct Arguments {
-    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
+    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// The namespace of the pod, if the path names a pod without a namespace.
@@ -109,12 +110,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let preserve = !arguments.no_preserve;
     match ends {
         (Spec::Remote(Remote { namespace, pod, path }), Spec::Local(to)) => {
-            let pod = reach(arguments, namespace, &pod).await?;
+            let pod = reach(arguments, namespace, &pod);
             download::download(&pod, &path, to, preserve, &stop).await
         }
         (Spec::Local(source), Spec::Remote(Remote { namespace, pod, path })) => {
             let in_place = arguments.in_place;
-            let pod = &reach(arguments, namespace, &pod).await?;
+            let pod = &reach(arguments, namespace, &pod);
             Upload { pod, source, to: path, preserve, in_place }.run(&stop).await
         }
         (Spec::Local(_), Spec::Local(_)) => Err(SpecError::BothLocal.into()),
@@ -129,13 +130,10 @@ async fn stop_on_a_signal(mut signal: tokio::signal::unix::Signal, stop: Cancell
 }
 
 /// Returns the pod, on the named server or on a built-in node.
-async fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Result<Pod, Failure> {
+fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Pod {
     let Arguments { server, container, transport, tls, .. } = arguments;
-    let server = match server {
-        Some(server) => server.trim_end_matches('/').to_owned(),
-        None => node::start().await?,
-    };
+    let server = Server::new(server.as_deref(), tls);
     let namespace = namespace.unwrap_or(arguments.namespace);
-    let url = format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/exec");
-    Ok(Pod { url, container, transport, tls })
+    let url = server.url(&format!("/api/v1/namespaces/{namespace}/pods/{pod}/exec"));
+    Pod { server, url, container, transport }
 }

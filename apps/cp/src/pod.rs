@@ -9,19 +9,19 @@ use kubestream::exec::{self, Exec, ExecRequest, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
+use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
-use kubestream_apps::transport::Tls;
 use tokio::task::JoinHandle;
 
 /// How many bytes of a command's stderr are kept.
 const COMPLAINTS: usize = 16 * 1024;
 
 pub(crate) struct Pod {
+    pub(crate) server: Server,
     /// The URL up to its query.
     pub(crate) url: String,
     pub(crate) container: Option<String>,
     pub(crate) transport: Preference,
-    pub(crate) tls: Tls,
 }
 
 /// A running command, and the connection that it has to itself.
@@ -71,7 +71,7 @@ impl Pod {
             request = request.container(container);
         }
         let url = format!("{}?{}", self.url, request.to_query());
-        let upgraded = session::upgrade(&url, self.transport, None, &self.tls).await?;
+        let upgraded = session::upgrade(&self.server, &url, self.transport, None).await?;
         let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
         // The session reports how its connection ends.
         let driver = tokio::spawn(async move { drop(driver.await) });

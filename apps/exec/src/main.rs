@@ -1,7 +1,7 @@
 //! A small `kubectl exec`: runs a command over WebSocket or SPDY/3.1, and exits with the command's exit code.
 //!
-//! `cargo run --bin exec -- sh -c 'echo out; echo err >&2; exit 7'` uses a built-in node on loopback; `--server
-//! http://127.0.0.1:8001` names another server.
+//! `cargo run --bin exec -- sh -c 'echo out; echo err >&2; exit 7'` uses a built-in node, to which no other
+//! process can connect; `--server http://127.0.0.1:8001` names another server.
 
 mod terminal;
 
@@ -13,15 +13,16 @@ use kubestream::StreamError;
 use kubestream::exec::{Exec, ExecRequest, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::status::ExitStatus;
+use kubestream_apps::Failure;
+use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
-use kubestream_apps::{Failure, node};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Run a command in a container, as kubectl exec does.
 #[derive(Parser)]
 struct Arguments {
-    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
+    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// The server is a kubelet: send a request with a kubelet's path and query.
@@ -85,15 +86,12 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn run(arguments: Arguments) -> Result<ExitStatus, Failure> {
-    let server = match &arguments.server {
-        Some(server) => server.clone(),
-        None => node::start().await?,
-    };
+async fn run(mut arguments: Arguments) -> Result<ExitStatus, Failure> {
+    let server = Server::new(arguments.server.as_deref(), std::mem::take(&mut arguments.tls));
     let streams = wanted_streams(&arguments);
-    let url = target(&arguments, &server, streams);
+    let url = server.url(&target(&arguments, streams));
     let protocol = arguments.protocol.as_deref();
-    let upgraded = session::upgrade(&url, arguments.transport, protocol, &arguments.tls).await?;
+    let upgraded = session::upgrade(&server, &url, arguments.transport, protocol).await?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
     let driver = tokio::spawn(driver);
     let mut exec = mux.exec(streams).await?;
@@ -115,18 +113,18 @@ fn wanted_streams(arguments: &Arguments) -> Streams {
     Streams { stdin: arguments.stdin, stdout: true, stderr: !tty, tty }
 }
 
-fn target(arguments: &Arguments, server: &str, streams: Streams) -> String {
+/// Returns the path and query of the request.
+fn target(arguments: &Arguments, streams: Streams) -> String {
     let Arguments { namespace, pod, container, command, kubelet, .. } = arguments;
-    let server = server.trim_end_matches('/');
     let mut request = ExecRequest::new(command, streams);
     if *kubelet {
         let container = container.as_deref().unwrap_or("main");
-        return format!("{server}/exec/{namespace}/{pod}/{container}?{}", request.to_kubelet_query());
+        return format!("/exec/{namespace}/{pod}/{container}?{}", request.to_kubelet_query());
     }
     if let Some(container) = container {
         request = request.container(container);
     }
-    format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/exec?{}", request.to_query())
+    format!("/api/v1/namespaces/{namespace}/pods/{pod}/exec?{}", request.to_query())
 }
 
 /// Connects the session to this process's own descriptors until the command has ended.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use clap::Parser;
 use kubestream_apps::guard::Hosts;
-use kubestream_apps::node;
+use kubestream_apps::node::Node;
 use tokio::net::TcpListener;
 
 /// Run commands on this machine for any client of kubectl exec, attach and port-forward. Clients are not authenticated.
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
     tokio::select! {
-        () = node::serve(listener, arguments.hosts, |line| eprintln!("{line}")) => Ok(()),
+        () = Node::new(arguments.hosts, |line| eprintln!("{line}")).serve(listener) => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
 }

@@ -1,7 +1,7 @@
 //! A small `kubectl port-forward`: forwards local ports to ports of a pod.
 //!
-//! `cargo run --bin port-forward -- 8080:80` uses a built-in node on loopback; `--server http://127.0.0.1:8001` names
-//! another server. If the connection to the server is lost, the program makes a new one.
+//! `cargo run --bin port-forward -- 8080:80` uses a built-in node, to which no other process can connect; `--server
+//! http://127.0.0.1:8001` names another server. If the connection to the server is lost, the program makes a new one.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -11,13 +11,14 @@ use clap::Parser;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Forwarder, PortForward, PortPair, Reconnecting};
 use kubestream::upgrade::{self, Protocol, connect_with_fallback};
-use kubestream_apps::transport::{self, Tls};
-use kubestream_apps::{Failure, node};
+use kubestream_apps::Failure;
+use kubestream_apps::server::Server;
+use kubestream_apps::transport::Tls;
 
 /// Forward local ports to a pod, as kubectl port-forward does.
 #[derive(Parser)]
 struct Arguments {
-    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node on loopback].
+    /// The URL of the server: a kube-apiserver, or a server with the same paths [default: a built-in node].
     #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// The namespace of the pod.
@@ -39,17 +40,14 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
-    let server = match &arguments.server {
-        Some(server) => server.trim_end_matches('/').to_owned(),
-        None => node::start().await?,
-    };
-    let Arguments { namespace, pod, tls, .. } = &arguments;
-    let url = format!("{server}/api/v1/namespaces/{namespace}/pods/{pod}/portforward");
+    let Arguments { server, namespace, pod, address, tls, ports } = arguments;
+    let server = Server::new(server.as_deref(), tls);
+    let url = server.url(&format!("/api/v1/namespaces/{namespace}/pods/{pod}/portforward"));
     // A server that cannot be reached at the start is an error. One that goes away later is waited for.
-    let first = connect(&url, tls).await?;
-    let mut cluster = Reconnecting::new(|| connect(&url, tls)).starting_with(first);
+    let first = connect(&server, &url).await?;
+    let mut cluster = Reconnecting::new(|| connect(&server, &url)).starting_with(first);
 
-    let mut forwarder = Forwarder::bind(&arguments.address, &arguments.ports).await?;
+    let mut forwarder = Forwarder::bind(&address, &ports).await?;
     for (address, remote) in forwarder.listening() {
         println!("Forwarding from {address} -> {remote}");
     }
@@ -83,9 +81,9 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// Connects through the tunnel, or over SPDY if the server refuses WebSocket.
-async fn connect(url: &str, tls: &Tls) -> Result<PortForward, Failure> {
+async fn connect(server: &Server, url: &str) -> Result<PortForward, Failure> {
     let request = http::Request::get(url).header("User-Agent", "kubestream").body(())?;
-    let dial = || transport::connect(url, tls);
+    let dial = || server.connect();
     let config = upgrade::Config::default();
     let upgraded =
         connect_with_fallback(dial, request, &[Protocol::TunneledPortForward], &[Protocol::SpdyPortForward], &config)

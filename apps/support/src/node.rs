@@ -4,7 +4,7 @@
 //! [`process`] runs the commands.
 
 use std::fmt;
-use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{self, PortForwardServer};
 use kubestream::upgrade::{self, Pending, Protocol, UpgradeError};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -32,89 +33,121 @@ const CONTAINER: &str = "main";
 /// Takes messages about clients whose session failed. Other clients are not affected.
 pub type Log = fn(fmt::Arguments<'_>);
 
-/// Starts a node on loopback inside this process, and returns its URL. It serves while the process lives, and reports
-/// errors on stderr.
-pub async fn start() -> io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(serve(listener, Hosts::default(), |line| eprintln!("{line}")));
-    Ok(url)
-}
-
-/// Serves until the future is dropped, which ends every session.
-pub async fn serve(listener: TcpListener, hosts: Hosts, log: Log) {
-    let config = Arc::new(upgrade::Config::default());
-    let main = Arc::new(Main::default());
-    let hosts = Arc::new(hosts);
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                // Either the connection had gone before it was accepted, or no descriptor was free and the next try
-                // comes soon.
-                if accepted.is_err() {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                if let Ok((tcp, _)) = accepted {
-                    let (config, main, hosts) = (Arc::clone(&config), Arc::clone(&main), Arc::clone(&hosts));
-                    connections.spawn(async move {
-                        if let Err(error) = answer(tcp, &hosts, &config, &main, log).await {
-                            log(format_args!("node: {error}"));
-                        }
-                    });
-                }
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-async fn answer(
-    tcp: TcpStream,
-    hosts: &Hosts,
-    config: &upgrade::Config,
-    main: &Main,
+/// A node, which serves its clients until it is dropped.
+pub struct Node {
+    hosts: Hosts,
+    config: upgrade::Config,
+    main: Main,
     log: Log,
-) -> Result<(), UpgradeError> {
-    transport::set_options(&tcp)?;
-    let own = tcp.local_addr()?.ip();
-    let pending = upgrade::accept(tcp, config).await?;
-    if let Err(refusal) = hosts.check(pending.request(), &[own]) {
-        return pending.respond(*refusal).await;
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("hosts", &self.hosts).finish_non_exhaustive()
     }
-    if let Err(refusal) = guard::check_origin(pending.request().headers(), &config.allowed_origins) {
-        return pending.respond(*refusal).await;
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(hosts: Hosts, log: Log) -> Self {
+        Self { hosts, config: upgrade::Config::default(), main: Main::default(), log }
     }
-    let path = pending.request().uri().path().to_owned();
-    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    match parts[..] {
-        ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(&pod(namespace, name))).await,
-        ["api", "v1", "namespaces", _, "pods", _, "exec"]
-        | ["exec", _, _, CONTAINER]
-        | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None, log).await,
-        ["api", "v1", "namespaces", _, "pods", _, "attach"]
-        | ["attach", _, _, CONTAINER]
-        | ["attach", _, _, _, CONTAINER] => session(pending, parts[..].get(5), Some(main), log).await,
-        ["api", "v1", "namespaces", _, "pods", _, "portforward"] | ["portForward", _, _] | ["portForward", _, _, _] => {
-            port_forward(pending, log).await
-        }
-        _ => {
-            if let Some(known) = api::discovery(&parts) {
-                return pending.respond(known).await;
+
+    /// Serves clients over TCP until the future is dropped, which ends every session.
+    pub async fn serve(self, listener: TcpListener) {
+        let node = Arc::new(self);
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    // Either the connection had gone before it was accepted, or no descriptor was free and the next
+                    // try comes soon.
+                    if accepted.is_err() {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    if let Ok((tcp, _)) = accepted {
+                        let node = Arc::clone(&node);
+                        connections.spawn(async move { node.over_tcp(tcp).await });
+                    }
+                }
+                Some(_) = connections.join_next() => {}
             }
-            let message = format!("the server could not find the requested resource: {path}");
-            pending.respond(failure(StatusCode::NOT_FOUND, "NotFound", &message)).await
+        }
+    }
+
+    async fn over_tcp(&self, tcp: TcpStream) {
+        let own = transport::set_options(&tcp).and_then(|()| tcp.local_addr());
+        let answered = match own {
+            Ok(own) => self.answer(tcp, &[own.ip()]).await,
+            Err(error) => Err(error.into()),
+        };
+        self.report(answered);
+    }
+
+    /// Connects a client of this process, in memory: no other process can reach this connection. It is served while the
+    /// runtime lives.
+    pub fn connect(self: &Arc<Self>) -> DuplexStream {
+        /// What either side may be ahead.
+        const BUFFER: usize = 64 * 1024;
+        let (client, server) = tokio::io::duplex(BUFFER);
+        let node = Arc::clone(self);
+        tokio::spawn(async move { node.report(node.answer(server, &[]).await) });
+        client
+    }
+
+    fn report(&self, answered: Result<(), UpgradeError>) {
+        if let Err(error) = answered {
+            (self.log)(format_args!("node: {error}"));
+        }
+    }
+
+    async fn answer<IO>(&self, io: IO, own: &[IpAddr]) -> Result<(), UpgradeError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self { hosts, config, main, log } = self;
+        let log = *log;
+        let pending = upgrade::accept(io, config).await?;
+        if let Err(refusal) = hosts.check(pending.request(), own) {
+            return pending.respond(*refusal).await;
+        }
+        if let Err(refusal) = guard::check_origin(pending.request().headers(), &config.allowed_origins) {
+            return pending.respond(*refusal).await;
+        }
+        let path = pending.request().uri().path().to_owned();
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match parts[..] {
+            ["api", "v1", "namespaces", namespace, "pods", name] => pending.respond(ok(&pod(namespace, name))).await,
+            ["api", "v1", "namespaces", _, "pods", _, "exec"]
+            | ["exec", _, _, CONTAINER]
+            | ["exec", _, _, _, CONTAINER] => session(pending, parts[..].get(5), None, log).await,
+            ["api", "v1", "namespaces", _, "pods", _, "attach"]
+            | ["attach", _, _, CONTAINER]
+            | ["attach", _, _, _, CONTAINER] => session(pending, parts[..].get(5), Some(main), log).await,
+            ["api", "v1", "namespaces", _, "pods", _, "portforward"]
+            | ["portForward", _, _]
+            | ["portForward", _, _, _] => port_forward(pending, log).await,
+            _ => {
+                if let Some(known) = api::discovery(&parts) {
+                    return pending.respond(known).await;
+                }
+                let message = format!("the server could not find the requested resource: {path}");
+                pending.respond(failure(StatusCode::NOT_FOUND, "NotFound", &message)).await
+            }
         }
     }
 }
 
 /// Serves an exec, or an attach to the main process.
-async fn session(
-    pending: Pending<TcpStream>,
+async fn session<IO>(
+    pending: Pending<IO>,
     pod: Option<&&str>,
     main: Option<&Main>,
     log: Log,
-) -> Result<(), UpgradeError> {
+) -> Result<(), UpgradeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     let request = pending.request();
     if ![Method::GET, Method::POST].contains(request.method()) {
         let message = format!("the server does not allow {} here", request.method());
@@ -153,7 +186,10 @@ async fn session(
     Ok(())
 }
 
-async fn port_forward(pending: Pending<TcpStream>, log: Log) -> Result<(), UpgradeError> {
+async fn port_forward<IO>(pending: Pending<IO>, log: Log) -> Result<(), UpgradeError>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
     if !pending.is_upgrade() {
         return pending.respond(failure(StatusCode::BAD_REQUEST, "BadRequest", "Upgrade request required")).await;
     }

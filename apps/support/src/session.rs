@@ -1,13 +1,14 @@
 //! The upgrade of an exec, over the transport that the user chose.
 //!
-//! Chooses the protocols to offer. [`transport`] connects.
+//! Chooses the protocols to offer. [`Server`] connects.
 
 use std::error::Error;
 
 use http::Method;
 use kubestream::upgrade::{self, Protocol, Transport, Upgraded};
 
-use crate::transport::{self, Io, Tls};
+use crate::server::Server;
+use crate::transport::Io;
 
 /// Which transports the user lets the program try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -19,14 +20,14 @@ pub enum Preference {
 
 /// Upgrades a new connection, with the usual protocols or the named one.
 pub async fn upgrade(
+    server: &Server,
     url: &str,
     preference: Preference,
     name: Option<&str>,
-    tls: &Tls,
 ) -> Result<Upgraded<Box<dyn Io>>, Box<dyn Error + Send + Sync>> {
     let config = upgrade::Config::default();
     let request = |method| http::Request::builder().method(method).uri(url).header("User-Agent", "kubestream").body(());
-    let dial = || transport::connect(url, tls);
+    let dial = || server.connect();
     match preference {
         Preference::Websocket => {
             let offers = offers(Transport::WebSocket, name, Protocol::WEBSOCKET_EXEC_V5)?;

@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error as TlsErro
 use url::Url;
 
 /// TLS options with kubectl's names. All files are PEM.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Tls {
     /// Path to a PEM file with the certificate of the authority that signed the server's certificate.
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,58 @@
+//! Runs `cp` as its users do, with the built-in node.
+//!
+//! Looks at the program from outside: its output, its exit code and its sockets. The tar of the pod is the test's.
+
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// How many sockets a process listens on.
+fn listening(process: u32) -> usize {
+    let names = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+    let open: Vec<String> = names
+        .filter_map(|name| Some(std::fs::read_link(name.path()).ok()?.to_string_lossy().into_owned()))
+        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")));
+    let text = tables.into_iter().flatten().collect::<Vec<_>>().concat();
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // The fourth column is the state, of which 0A means listening, and the tenth is the socket.
+    lines
+        .filter(|line| line.get(3) == Some(&"0A") && line.get(9).is_some_and(|of| open.iter().any(|own| own == of)))
+        .count()
+}
+
+/// A folder with this script as tar, and `cp` with it in its PATH.
+fn with_tar(script: &str) -> (TempDir, Command) {
+    let folder = tempfile::tempdir().unwrap();
+    let tar = folder.path().join("tar");
+    std::fs::write(&tar, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&tar, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut cp = Command::new(env!("CARGO_BIN_EXE_cp"));
+    cp.current_dir(folder.path()).stdin(Stdio::null());
+    cp.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
+    (folder, cp)
+}
+
+fn wait_for(file: &Path) {
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Anybody on the machine could run commands through such a socket.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_built_in_node_listens_on_no_socket() {
+    let (folder, mut cp) = with_tar("touch runs; while [ ! -e seen ]; do sleep 0.01; done; exit 3");
+    let mut process = cp.args(["demo:/no/such", "copy"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&folder.path().join("runs"));
+    let listening = listening(process.id());
+    std::fs::write(folder.path().join("seen"), "").unwrap();
+    assert_eq!((process.wait().unwrap().code(), listening), (Some(3), 0));
+}

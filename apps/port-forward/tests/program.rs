@@ -1,0 +1,52 @@
+//! Runs `port-forward` as its users do, with the built-in node.
+//!
+//! Looks at the program from outside: its output, its exit code and its sockets.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+/// How many sockets a process listens on.
+fn listening(process: u32) -> usize {
+    let names = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
+    let open: Vec<String> = names
+        .filter_map(|name| Some(std::fs::read_link(name.path()).ok()?.to_string_lossy().into_owned()))
+        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")));
+    let text = tables.into_iter().flatten().collect::<Vec<_>>().concat();
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // The fourth column is the state, of which 0A means listening, and the tenth is the socket.
+    lines
+        .filter(|line| line.get(3) == Some(&"0A") && line.get(9).is_some_and(|of| open.iter().any(|own| own == of)))
+        .count()
+}
+
+/// Anybody on the machine could run commands through another socket.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_only_sockets_are_those_that_are_forwarded() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ports = format!(":{}", target.local_addr().unwrap().port());
+    let mut process = Command::new(env!("CARGO_BIN_EXE_port-forward"))
+        .args(["--address", "127.0.0.1", &ports])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let local = line.split(' ').nth(2).unwrap();
+    let mut client = TcpStream::connect(local).unwrap();
+    let (mut server, _) = target.accept().unwrap();
+    let listening = listening(process.id());
+    client.write_all(b"asked").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    server.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "asked");
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!(listening, 1);
+}

@@ -1,0 +1,55 @@
+//! The server of a client program: one on the network, or the node inside the program.
+//!
+//! Knows the way there, and the paths of a pod. It makes no upgrade.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::guard::Hosts;
+use crate::node::Node;
+use crate::transport::{self, Io, Tls};
+
+/// A server, which is connected to for each session.
+#[derive(Debug)]
+pub struct Server {
+    base: String,
+    reached: Reached,
+}
+
+#[derive(Debug)]
+enum Reached {
+    OverTcp(Tls),
+    /// In memory, because any process of the machine could connect to a socket.
+    InThisProcess(Arc<Node>),
+}
+
+impl Server {
+    /// The server at a URL, or without one a node in this process, which reports errors on stderr.
+    #[must_use]
+    pub fn new(url: Option<&str>, tls: Tls) -> Self {
+        match url {
+            Some(url) => Self { base: url.trim_end_matches('/').to_owned(), reached: Reached::OverTcp(tls) },
+            None => {
+                let node = Node::new(Hosts::default(), |line| eprintln!("{line}"));
+                Self { base: "http://localhost".to_owned(), reached: Reached::InThisProcess(Arc::new(node)) }
+            }
+        }
+    }
+
+    /// The URL of a path.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Those of the network and of TLS.
+    pub async fn connect(&self) -> io::Result<Box<dyn Io>> {
+        match &self.reached {
+            Reached::OverTcp(tls) => transport::connect(&self.base, tls).await,
+            Reached::InThisProcess(node) => Ok(Box::new(node.connect())),
+        }
+    }
+}
