@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
 use kube::client::ConfigExt;
+use kubestream_apps::names;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
@@ -77,8 +78,14 @@ impl Target {
     /// A target that is reached by a client's configuration, as kube has it.
     ///
     /// # Errors
-    /// Fails if the configuration is unusable: an unsupported proxy, an invalid key, or a plugin that fails.
+    /// Fails if the configuration is unusable: an unsupported proxy, an invalid key, or a plugin that fails. It also
+    /// fails if a name of the pod is not valid, because the names become parts of paths.
     pub fn new(config: &kube::Config, pod: Pod) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        names::check("namespace", &pod.namespace)?;
+        names::check("pod", &pod.name)?;
+        for container in [&pod.container, &pod.attach].into_iter().flatten() {
+            names::check("container", container)?;
+        }
         Ok(Self {
             pod,
             paths: Paths::ApiServer,

@@ -64,6 +64,7 @@ fn what_makes_no_sense_is_said_before_anything_is_tried() {
         (&["--kubelet"], "--server"),
         (&["--kubeconfig", "/no/such/file", "--pod", "web"], "/no/such/file"),
         (&["--runs", "0"], "--runs"),
+        (&["--server", "http://127.0.0.1:1", "--pod", "../demo"], "invalid pod name"),
     ] {
         let said = exits(asked, 2);
         assert!(said.contains(why), "{asked:?}: {said}");

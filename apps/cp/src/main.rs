@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kubestream_apps::Failure;
+use kubestream_apps::names::InvalidName;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::Preference;
 use kubestream_apps::transport::Tls;
@@ -110,12 +111,12 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let preserve = !arguments.no_preserve;
     match ends {
         (Spec::Remote(Remote { namespace, pod, path }), Spec::Local(to)) => {
-            let pod = reach(arguments, namespace, &pod);
+            let pod = reach(arguments, namespace, &pod)?;
             download::download(&pod, &path, to, preserve, &stop).await
         }
         (Spec::Local(source), Spec::Remote(Remote { namespace, pod, path })) => {
             let in_place = arguments.in_place;
-            let pod = &reach(arguments, namespace, &pod);
+            let pod = &reach(arguments, namespace, &pod)?;
             Upload { pod, source, to: path, preserve, in_place }.run(&stop).await
         }
         (Spec::Local(_), Spec::Local(_)) => Err(SpecError::BothLocal.into()),
@@ -130,10 +131,10 @@ async fn stop_on_a_signal(mut signal: tokio::signal::unix::Signal, stop: Cancell
 }
 
 /// Returns the pod, on the named server or on a built-in node.
-fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Pod {
+fn reach(arguments: Arguments, namespace: Option<String>, pod: &str) -> Result<Pod, InvalidName> {
     let Arguments { server, container, transport, tls, .. } = arguments;
     let server = Server::new(server.as_deref(), tls);
     let namespace = namespace.unwrap_or(arguments.namespace);
-    let url = server.url(&format!("/api/v1/namespaces/{namespace}/pods/{pod}/exec"));
-    Pod { server, url, container, transport }
+    let url = server.pod(&namespace, pod, "exec")?;
+    Ok(Pod { server, url, container, transport })
 }

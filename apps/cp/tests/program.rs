@@ -56,3 +56,19 @@ fn the_built_in_node_listens_on_no_socket() {
     std::fs::write(folder.path().join("seen"), "").unwrap();
     assert_eq!((process.wait().unwrap().code(), listening), (Some(3), 0));
 }
+
+/// The name would be part of the path of the request.
+#[test]
+fn a_name_that_leads_elsewhere_is_refused() {
+    for (source, name) in [
+        ("demo?x:/etc", "pod name \"demo?x\""),
+        ("a?b/demo:/etc", "namespace name \"a?b\""),
+        ("a/..:/etc", "pod name \"..\""),
+    ] {
+        let (_folder, mut cp) = with_tar("exit 3");
+        let output = cp.args([source, "copy"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{source}: {said}");
+        assert!(said.starts_with(&format!("error: invalid {name}: ")), "{source}: {said}");
+    }
+}

@@ -14,6 +14,7 @@ use kubestream::exec::{Exec, ExecRequest, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
+use kubestream_apps::names::InvalidName;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
@@ -89,7 +90,7 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
 async fn run(mut arguments: Arguments) -> Result<ExitStatus, Failure> {
     let server = Server::new(arguments.server.as_deref(), std::mem::take(&mut arguments.tls));
     let streams = wanted_streams(&arguments);
-    let url = server.url(&target(&arguments, streams));
+    let url = target(&arguments, &server, streams)?;
     let protocol = arguments.protocol.as_deref();
     let upgraded = session::upgrade(&server, &url, arguments.transport, protocol).await?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::exec());
@@ -113,18 +114,19 @@ fn wanted_streams(arguments: &Arguments) -> Streams {
     Streams { stdin: arguments.stdin, stdout: true, stderr: !tty, tty }
 }
 
-/// Returns the path and query of the request.
-fn target(arguments: &Arguments, streams: Streams) -> String {
+/// Returns the URL of the request.
+fn target(arguments: &Arguments, server: &Server, streams: Streams) -> Result<String, InvalidName> {
     let Arguments { namespace, pod, container, command, kubelet, .. } = arguments;
     let mut request = ExecRequest::new(command, streams);
     if *kubelet {
         let container = container.as_deref().unwrap_or("main");
-        return format!("/exec/{namespace}/{pod}/{container}?{}", request.to_kubelet_query());
+        let url = server.kubelet_exec(namespace, pod, container)?;
+        return Ok(format!("{url}?{}", request.to_kubelet_query()));
     }
     if let Some(container) = container {
         request = request.container(container);
     }
-    format!("/api/v1/namespaces/{namespace}/pods/{pod}/exec?{}", request.to_query())
+    Ok(format!("{}?{}", server.pod(namespace, pod, "exec")?, request.to_query()))
 }
 
 /// Connects the session to this process's own descriptors until the command has ended.

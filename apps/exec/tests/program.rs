@@ -54,3 +54,20 @@ fn the_built_in_node_listens_on_no_socket() {
     assert_eq!(lines.next().unwrap(), "typed");
     assert!(process.wait().unwrap().success());
 }
+
+/// The name would be part of the path of the request.
+#[test]
+fn a_name_that_leads_elsewhere_is_refused() {
+    for (option, kind) in [("--pod", "pod"), ("--namespace", "namespace")] {
+        for name in ["../../../../version", "demo/exec?command=id&stdout=1#", "demo?x", "..", "", "Demo", "demo%2f"] {
+            for more in [&[][..], &["--kubelet"]] {
+                let output = exec(&[&[option, name][..], more, &["--", "true"]].concat());
+                let said = String::from_utf8(output.stderr).unwrap();
+                assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+                assert!(said.starts_with(&format!("error: invalid {kind} name {name:?}: ")), "{name}: {said}");
+            }
+        }
+    }
+    let output = exec(&["--kubelet", "--container", "../../run", "--", "true"]);
+    assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: invalid container name "));
+}

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::net::IpAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -38,11 +39,20 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { server, namespace, pod, address, tls, ports } = arguments;
     let server = Server::new(server.as_deref(), tls);
-    let url = server.url(&format!("/api/v1/namespaces/{namespace}/pods/{pod}/portforward"));
+    let url = server.pod(&namespace, &pod, "portforward")?;
     // A server that cannot be reached at the start is an error. One that goes away later is waited for.
     let first = connect(&server, &url).await?;
     let mut cluster = Reconnecting::new(|| connect(&server, &url)).starting_with(first);

@@ -50,3 +50,16 @@ fn the_only_sockets_are_those_that_are_forwarded() {
     process.wait().unwrap();
     assert_eq!(listening, 1);
 }
+
+/// The name would be part of the path of the request.
+#[test]
+fn a_name_that_leads_elsewhere_is_refused() {
+    for (option, kind) in [("--pod", "pod"), ("--namespace", "namespace")] {
+        for name in ["../demo", "demo?x", "..", ""] {
+            let output = Command::new(env!("CARGO_BIN_EXE_port-forward")).args([option, name, ":80"]).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+            assert!(said.starts_with(&format!("error: invalid {kind} name {name:?}: ")), "{name}: {said}");
+        }
+    }
+}

@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::guard::Hosts;
+use crate::names::{self, InvalidName};
 use crate::node::Node;
 use crate::transport::{self, Io, Tls};
 
@@ -36,10 +37,25 @@ impl Server {
         }
     }
 
-    /// The URL of a path.
-    #[must_use]
-    pub fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
+    /// The URL of an operation of a pod, such as `exec`, at a kube-apiserver.
+    ///
+    /// # Errors
+    /// A name is not valid, and would lead elsewhere.
+    pub fn pod(&self, namespace: &str, pod: &str, operation: &str) -> Result<String, InvalidName> {
+        names::check("namespace", namespace)?;
+        names::check("pod", pod)?;
+        Ok(format!("{}/api/v1/namespaces/{namespace}/pods/{pod}/{operation}", self.base))
+    }
+
+    /// The URL of an exec at a kubelet.
+    ///
+    /// # Errors
+    /// A name is not valid, and would lead elsewhere.
+    pub fn kubelet_exec(&self, namespace: &str, pod: &str, container: &str) -> Result<String, InvalidName> {
+        names::check("namespace", namespace)?;
+        names::check("pod", pod)?;
+        names::check("container", container)?;
+        Ok(format!("{}/exec/{namespace}/{pod}/{container}", self.base))
     }
 
     /// Opens a connection.
