@@ -8,7 +8,7 @@
 //! toy. It reports every image as present, but reads no image. A container runs its own command on this machine, or
 //! else the command that `--image` gives for its image, or else it sleeps. Nothing is isolated: a container has no
 //! root, user, mounts, addresses or limits of its own. Anyone who can open the socket can run commands as the user that
-//! started this program.
+//! started this program, so only that user can open it.
 
 mod container;
 mod exec_sync;
@@ -33,6 +33,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use rustix::fs::Mode;
+use rustix::process::umask;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -84,11 +86,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     served
 }
 
-/// Replaces the socket of a runtime that has ended, but not of one that still runs.
+/// Replaces the socket of a runtime that has ended, but not of one that still runs. From the moment at which it is there,
+/// only the owner can open the socket. The umask belongs to the whole process, which creates no other file yet.
 fn bind(path: &Path) -> io::Result<UnixListener> {
     let stale = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket());
     if stale && UnixStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
-    UnixListener::bind(path)
+    let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = UnixListener::bind(path);
+    umask(before);
+    bound
 }
