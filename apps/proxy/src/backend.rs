@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::plain;
 use crate::record::{Record, Recording};
+use crate::tokens::{Secrets, Tokens};
 use crate::translate::{Translate, Translation};
 
 /// A client's connection. If either side breaks off, the other side must not see an orderly end.
@@ -35,12 +36,8 @@ pub(crate) struct Target {
     /// API server's paths.
     #[arg(long, value_name = "URL")]
     kubelet: Option<Url>,
-    /// Require this bearer token from clients [default: clients are not authenticated].
-    #[arg(long)]
-    token: Option<String>,
-    /// Send this bearer token to the backend [default: none].
-    #[arg(long, value_name = "TOKEN")]
-    backend_token: Option<String>,
+    #[command(flatten)]
+    tokens: Tokens,
     /// For sessions, always use this transport to the backend, and translate the sessions of clients that use the other
     /// transport. Without a value, the option means "spdy". It cannot be used together with --record, which needs
     /// sessions that pass unchanged.
@@ -73,10 +70,11 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn new(target: Target, record: Record) -> Result<Self, Failure> {
-        let Target { backend, kubelet, token, backend_token, translate, hosts, tls } = target;
+        let Target { backend, kubelet, tokens, translate, hosts, tls } = target;
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("one of --backend and --kubelet is required")?;
-        let credentials = backend_token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
+        let Secrets { client: token, backend: credentials } = tokens.read()?;
+        let credentials = credentials.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
         Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config: Config::default(), record })
     }
 

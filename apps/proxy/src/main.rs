@@ -8,6 +8,7 @@ mod asciicast;
 mod backend;
 mod plain;
 mod record;
+mod tokens;
 mod translate;
 
 use std::io::Write;
