@@ -20,6 +20,7 @@ use conformance::run::{Cell, run};
 use conformance::target::Target;
 use conformance::verdict::Departure;
 use kubestream_apps::Failure;
+use kubestream_apps::printable::printable;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Judged};
@@ -41,7 +42,7 @@ async fn main() -> ExitCode {
     match judge(Arc::new(arguments)).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", printable(error));
             ExitCode::from(2)
         }
     }
@@ -84,7 +85,7 @@ async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
             tokio::select! {
                 removed = created.remove() => match removed {
                     Ok(()) => eprintln!("deleted the pod {}", created.name()),
-                    Err(error) => eprintln!("error: {error}"),
+                    Err(error) => eprintln!("error: {}", printable(error)),
                 },
                 () = interrupted.next() => eprintln!("error: the pod {} was not deleted", created.name()),
             }

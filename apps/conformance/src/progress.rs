@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use conformance::run::{Cell, Event};
 use indicatif::{ProgressBar, ProgressStyle};
+use kubestream_apps::printable::printable;
 
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -39,7 +40,7 @@ impl Progress {
                 }
             }
             Event::Ended { case, cell: Cell { column, outcome: Err(departure), .. } } if departure.is_failure() => {
-                let line = format!("FAIL: {}, {}: {departure}", case.name, column.name);
+                let line = format!("FAIL: {}, {}: {}", case.name, column.name, printable(departure));
                 if self.moves { self.bar.println(line) } else { eprintln!("{line}") }
             }
             Event::Ended { .. } => {}

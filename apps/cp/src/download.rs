@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use kubestream::exec::Reader;
 use kubestream_apps::Failure;
+use kubestream_apps::printable::printable_lines;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +59,7 @@ pub(crate) async fn download(
         return Err(unpacked.err().map_or_else(|| "the archive continues after its end".into(), Into::into));
     };
     let said = ended(&command, status.map_err(lost)?, complaints)?;
-    eprint!("{}", progress::harmless(&said));
+    eprint!("{}", printable_lines(&said));
     if let Some(whole) = unpacked? {
         whole.persist()?;
     }

@@ -25,6 +25,7 @@ use std::time::Duration;
 use clap::Parser;
 use kubestream_apps::Failure;
 use kubestream_apps::names::InvalidName;
+use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::Preference;
 use kubestream_apps::transport::Tls;
@@ -73,19 +74,26 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&error, 1),
+        Err(error) => return fail(&printable(error), 1),
     };
     let copied = runtime.block_on(run(arguments));
     // A thread that reads or writes files may still have to close its last one.
     runtime.shutdown_timeout(Duration::from_secs(10));
     match copied {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&*error, code(&error)),
+        Err(error) => {
+            let code = code(&error);
+            match error.downcast_ref::<CommandError>() {
+                // What the command wrote has lines of its own.
+                Some(ended) => fail(ended, code),
+                None => fail(&printable(error), code),
+            }
+        }
     }
 }
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    eprintln!("error: {}", progress::harmless(&error.to_string()));
+    eprintln!("error: {error}");
     ExitCode::from(code)
 }
 

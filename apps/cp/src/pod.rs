@@ -9,6 +9,7 @@ use kubestream::exec::{self, Exec, ExecRequest, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
+use kubestream_apps::printable::{printable, printable_lines};
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
 use tokio::task::JoinHandle;
@@ -45,14 +46,16 @@ impl CommandError {
     }
 }
 
+/// The text is safe to print. What the command wrote to stderr keeps its lines.
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { command, status, complaints } = self;
+        let command = printable(command);
         match status {
-            ExitStatus::Failed(status) => write!(f, "{command} in the container: {status}")?,
+            ExitStatus::Failed(status) => write!(f, "{command} in the container: {}", printable(status))?,
             status => write!(f, "{command} in the container ended with exit code {}", status.code().unwrap_or(1))?,
         }
-        if complaints.is_empty() { Ok(()) } else { write!(f, ": {}", complaints.trim_end()) }
+        if complaints.is_empty() { Ok(()) } else { write!(f, ": {}", printable_lines(complaints.trim_end())) }
     }
 }
 

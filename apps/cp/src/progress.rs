@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use kubestream_apps::printable::printable;
 
 /// Starts a bar that has no total yet.
 pub(crate) fn bar() -> ProgressBar {
@@ -23,20 +24,7 @@ pub(crate) fn set_total(bar: &ProgressBar, total: u64) {
 }
 
 pub(crate) fn warn(bar: &ProgressBar, what: &str) {
-    bar.suspend(|| eprintln!("warning: {}", harmless(what)));
-}
-
-/// Replaces control characters in text from the pod, so that it cannot control the terminal.
-pub(crate) fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => shown.push(character),
-            character if character.is_control() => shown.extend(character.escape_default()),
-            character => shown.push(character),
-        }
-    }
-    shown
+    bar.suspend(|| eprintln!("warning: {}", printable(what)));
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use kubestream::mux::SendHalf;
 use kubestream_apps::Failure;
+use kubestream_apps::printable::{printable, printable_lines};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +56,7 @@ impl Upload<'_> {
             let remove = [["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec()];
             let removed = tokio::time::timeout(PATIENCE, self.commands(&remove)).await;
             if !matches!(removed, Ok(Ok(()))) {
-                eprintln!("warning: an incomplete copy may be left in the pod as {temporary}");
+                eprintln!("warning: an incomplete copy may be left in the pod as {}", printable(temporary));
             }
         }
         copied
@@ -166,7 +167,7 @@ impl Upload<'_> {
             None => error,
         };
         let status = status.map_err(lost).map_err(at)?;
-        eprint!("{}", progress::harmless(&ended(&command, status, complaints)?));
+        eprint!("{}", printable_lines(&ended(&command, status, complaints)?));
         if stopped.is_some() {
             return Err(at("tar ended before it had read the whole archive".into()));
         }

@@ -72,3 +72,26 @@ fn a_name_that_leads_elsewhere_is_refused() {
         assert!(said.starts_with(&format!("error: invalid {name}: ")), "{source}: {said}");
     }
 }
+
+#[test]
+fn what_a_pod_says_does_not_reach_the_terminal_raw() {
+    for code in [0, 2] {
+        // An archive with one empty file, or none, and then a complaint of two lines.
+        let said = r"printf 'tar: \033[31mred\342\200\256\ttab\ntar: second\302\2332J\n' >&2";
+        let archive = "printf 'x' > x; PATH=/usr/bin:/bin command tar cf - x";
+        let (_folder, mut cp) = with_tar(&format!("{said}; {archive}; exit {code}"));
+        let output = cp.args(["demo:x", "copy"]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains("tar: \\u{1b}[31mred\\u{202e}\ttab\ntar: second\\u{9b}2J\n"), "{said:?}");
+    }
+}
+
+#[test]
+fn the_name_of_a_file_does_not_reach_the_terminal_raw() {
+    let (_folder, mut cp) = with_tar("exit 3");
+    let output = cp.args(["./no\nerror: such\u{202e}\u{1b}[2J", "demo:x"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: ./no\\nerror: such\\u{202e}\\u{1b}[2J: "), "{said:?}");
+    assert_eq!(said.lines().count(), 1, "{said:?}");
+}

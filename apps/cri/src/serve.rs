@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kubestream::upgrade::UpgradeError;
+use kubestream_apps::printable::printable;
 use kubestream_apps::transport;
 use kubestream_runtime::{RuntimeConfig, Server};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -55,7 +56,7 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
                     let streams = streams.clone();
                     connections.spawn(async move {
                         if let Err(error) = connection(tcp, streams).await {
-                            eprintln!("cri: session: {error}");
+                            eprintln!("cri: session: {}", printable(error));
                         }
                     });
                 }

@@ -15,6 +15,7 @@ use kubestream::mux::{Config, Multiplexer, SendHalf};
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
 use kubestream_apps::names::InvalidName;
+use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    eprintln!("error: {}", printable(error));
     ExitCode::FAILURE
 }
 

@@ -71,3 +71,56 @@ fn a_name_that_leads_elsewhere_is_refused() {
     let output = exec(&["--kubelet", "--container", "../../run", "--", "true"]);
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: invalid container name "));
 }
+
+/// What a peer says, and how it is shown.
+const HOSTILE: &str = "\u{1b}[31mno\u{202e}\nerror: not ours\u{9b}2J";
+const SHOWN: &str = "\\u{1b}[31mno\\u{202e}\\nerror: not ours\\u{9b}2J";
+
+/// Runs `exec` against a server that answers each request like this.
+fn refused(answer: String) -> String {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in server.incoming().flatten() {
+            let head = BufReader::new(&client).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            head.for_each(drop);
+            let _ = (&client).write_all(answer.as_bytes());
+        }
+    });
+    String::from_utf8(exec(&["--server", &url, "--transport", "spdy", "--", "true"]).stderr).unwrap()
+}
+
+#[test]
+fn what_a_server_says_does_not_reach_the_terminal_raw() {
+    let message = HOSTILE.replace('\n', "\\n").replace('\u{1b}', "\\u001b");
+    let status = format!("{{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"{message}\",\"code\":403}}");
+    for body in [status, HOSTILE.to_owned()] {
+        let said = refused(format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        assert_eq!(said, format!("error: unable to upgrade connection: {SHOWN}\n"));
+    }
+    // A header has no control characters of ASCII.
+    let said =
+        refused("HTTP/1.1 302 Found\r\nLocation: https://a\u{9b}2J\u{202e}\r\nContent-Length: 0\r\n\r\n".to_owned());
+    assert!(said.lines().count() == 1 && !said.contains(['\u{9b}', '\u{202e}']), "{said:?}");
+}
+
+#[tokio::test]
+async fn the_status_of_a_command_does_not_reach_the_terminal_raw() {
+    use kubestream::exec::Streams;
+    use kubestream::mux::{Config, Multiplexer};
+    use kubestream::status::{ExitStatus, Status};
+    use kubestream::upgrade::{self, Protocol};
+
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let running = tokio::task::spawn_blocking(move || exec(&["--server", &url, "--", "true"]));
+    let (tcp, _) = server.accept().await.unwrap();
+    let pending = upgrade::accept(tcp, &upgrade::Config::default()).await.unwrap();
+    let (mux, driver) = Multiplexer::server(pending.accept(Protocol::ANY_EXEC).await.unwrap(), Config::exec());
+    tokio::spawn(driver);
+    let session = mux.accept_exec(Streams::OUTPUT).await.unwrap();
+    session.exit(ExitStatus::Failed(Box::new(Status::internal_error(HOSTILE.to_owned())))).await.unwrap();
+    let output = running.await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.contains(SHOWN) && said.lines().count() == 1, "{said:?}");
+}

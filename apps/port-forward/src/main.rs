@@ -13,6 +13,7 @@ use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Forwarder, PortForward, PortPair, Reconnecting};
 use kubestream::upgrade::{self, Protocol, connect_with_fallback};
 use kubestream_apps::Failure;
+use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::transport::Tls;
 
@@ -43,7 +44,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", printable(error));
             ExitCode::FAILURE
         }
     }
@@ -84,7 +85,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         };
         tokio::spawn(async move {
             if let Err(error) = forward.forward(socket, ports.remote).await {
-                eprintln!("{ports}: {error}");
+                eprintln!("{ports}: {}", printable(error));
             }
         });
     }

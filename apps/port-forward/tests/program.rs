@@ -63,3 +63,54 @@ fn a_name_that_leads_elsewhere_is_refused() {
         }
     }
 }
+
+/// What a peer says, and how it is shown.
+const HOSTILE: &str = "\u{1b}[31mno\u{202e}\nerror: not ours\u{9b}2J";
+const SHOWN: &str = "\\u{1b}[31mno\\u{202e}\\nerror: not ours\\u{9b}2J";
+
+#[test]
+fn a_refusal_does_not_reach_the_terminal_raw() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for client in server.incoming().flatten() {
+            BufReader::new(&client).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+            let length = HOSTILE.len();
+            let _ = write!(&client, "HTTP/1.1 404 Not Found\r\nContent-Length: {length}\r\n\r\n{HOSTILE}");
+        }
+    });
+    let output = Command::new(env!("CARGO_BIN_EXE_port-forward")).args(["--server", &url, ":80"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && said.starts_with("error: "), "{said:?}");
+    assert!(said.contains(SHOWN) && said.lines().count() == 1, "{said:?}");
+}
+
+#[tokio::test]
+async fn the_reason_of_a_port_does_not_reach_the_terminal_raw() {
+    use kubestream::mux::{Config, Multiplexer};
+    use kubestream::portforward::PortForwardServer;
+    use kubestream::upgrade::{self, Protocol};
+
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_port-forward"))
+        .args(["--server", &format!("http://{}", server.local_addr().unwrap()), "--address", "127.0.0.1", ":80"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (tcp, _) = server.accept().await.unwrap();
+    let pending = upgrade::accept(tcp, &upgrade::Config::default()).await.unwrap();
+    let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.unwrap();
+    let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+    tokio::spawn(driver);
+    let mut ports = PortForwardServer::new(mux).unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(process.stdout.take().unwrap()));
+    let line = lines.next_line().await.unwrap().unwrap();
+    let _client = tokio::net::TcpStream::connect(line.split(' ').nth(2).unwrap()).await.unwrap();
+    ports.accept().await.unwrap().unwrap().fail(HOSTILE);
+    let mut errors = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(process.stderr.take().unwrap()));
+    let said = errors.next_line().await.unwrap().unwrap();
+    // The library has left out what is a control character.
+    assert!(said.contains("no\\u{202e}") && !said.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{said:?}");
+}

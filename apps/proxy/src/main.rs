@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kubestream_apps::Failure;
+use kubestream_apps::printable::printable;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -60,7 +61,7 @@ async fn serve(listener: TcpListener, backend: &Arc<Backend>) {
                     let backend = Arc::clone(backend);
                     connections.spawn(async move {
                         if let Err(error) = backend.answer(tcp, from).await {
-                            eprintln!("proxy: {from}: {error}");
+                            eprintln!("proxy: {from}: {}", printable(error));
                         }
                     });
                 }

@@ -153,3 +153,35 @@ fn a_translated_request_is_judged_before_a_backend_is_dialled() {
     let heard = proxy.passes_on(&format!("{spdy}X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"));
     assert!(heard.contains("\nupgrade: websocket"), "{heard}");
 }
+
+/// A log has one event on each line, and is read on terminals.
+#[test]
+fn what_a_backend_says_does_not_reach_the_log_raw() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_proxy"))
+        .args(["--listen", "127.0.0.1:0", "--backend", &format!("http://{}", backend.local_addr().unwrap())])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut client = TcpStream::connect(line.trim().strip_prefix("listening on http://").unwrap()).unwrap();
+    let path = "/api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true";
+    let lines =
+        "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io";
+    client.write_all(format!("POST {path} HTTP/1.1\r\n{lines}\r\n\r\n").as_bytes()).unwrap();
+    let (mut server, _) = backend.accept().unwrap();
+    BufReader::new(&server).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
+    let said = "\u{1b}[31mno\u{202e}\nproxy: not ours\u{9b}2J";
+    let head = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n", said.len());
+    server.write_all(format!("{head}{said}").as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    client.read_exact(&mut answer).unwrap();
+    drop(client);
+    let mut logged = String::new();
+    BufReader::new(process.stderr.take().unwrap()).read_line(&mut logged).unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(logged.contains("\\u{1b}[31mno\\u{202e}\\nproxy: not ours\\u{9b}2J"), "{logged:?}");
+}

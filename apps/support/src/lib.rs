@@ -9,6 +9,7 @@ pub mod forward;
 pub mod guard;
 pub mod names;
 pub mod node;
+pub mod printable;
 pub mod process;
 pub mod server;
 pub mod session;

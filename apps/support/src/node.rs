@@ -24,6 +24,7 @@ use crate::api::{self, failure, ok, response};
 use crate::attach::Main;
 use crate::forward;
 use crate::guard::{self, Hosts};
+use crate::printable::printable;
 use crate::process::{self, Place};
 use crate::transport;
 
@@ -97,7 +98,7 @@ impl Node {
 
     fn report(&self, answered: Result<(), UpgradeError>) {
         if let Err(error) = answered {
-            (self.log)(format_args!("node: {error}"));
+            (self.log)(format_args!("node: {}", printable(error)));
         }
     }
 
@@ -181,7 +182,7 @@ where
     // The driver outlives the session, to write what is left.
     let (session, _) = tokio::join!(session, driver);
     if let Err(error) = session {
-        log(format_args!("node: session: {error}"));
+        log(format_args!("node: session: {}", printable(error)));
     }
     Ok(())
 }
@@ -199,7 +200,7 @@ where
     match forwarded {
         // kubectl ends a port-forward by closing its connection.
         Ok(()) | Err(portforward::Error::Connection(_)) => {}
-        Err(error) => log(format_args!("node: port-forward: {error}")),
+        Err(error) => log(format_args!("node: port-forward: {}", printable(error))),
     }
     Ok(())
 }

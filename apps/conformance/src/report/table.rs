@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{ContentArrangement, Table};
+use kubestream_apps::printable::printable;
 
 use super::{FAIL, NOT_OFFERED, NOTE, word};
 use crate::column::{Column, Group};
@@ -46,7 +47,7 @@ fn mark(outcome: &Outcome) -> &'static str {
 
 fn remarks(report: &Report, text: &mut String) {
     for (group, column, why) in &report.absent {
-        let _ = writeln!(text, "not offered: {}, {}: {why}", group.name(), column.name);
+        let _ = writeln!(text, "not offered: {}, {}: {}", group.name(), column.name, printable(why));
     }
     let absent = |group, column| report.absent.iter().any(|(other, there, _)| (*other, *there) == (group, column));
     // Failures come last, where they are seen.
@@ -76,7 +77,7 @@ fn alike<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<(String, Vec<&'static
     let mut said: Vec<(String, Vec<&'static str>)> = Vec::new();
     for cell in cells {
         let Err(departure) = &cell.outcome else { continue };
-        let text = departure.to_string();
+        let text = printable(departure).to_string();
         match said.iter_mut().find(|(other, _)| *other == text) {
             Some((_, columns)) => columns.push(cell.column.name),
             None => said.push((text, vec![cell.column.name])),
