@@ -97,6 +97,22 @@ impl Target {
         })
     }
 
+    /// A target inside this process. `dial` opens each connection to it.
+    ///
+    /// # Errors
+    /// Fails if a name of the pod is not valid.
+    pub fn in_process<IO: Io + 'static>(
+        pod: Pod,
+        dial: impl Fn() -> IO + Clone + Send + Sync + 'static,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let mut target = Self::new(&kube::Config::new("http://localhost".parse()?), pod)?;
+        target.connect = BoxCloneSyncService::new(service_fn(move |_: Uri| {
+            let io: Box<dyn Io> = Box::new(dial());
+            async { Ok(io) }
+        }));
+        Ok(target)
+    }
+
     /// Returns the path and query of a request to the pod.
     #[must_use]
     pub fn url(&self, operation: Operation, container: Option<&str>, query: &str) -> String {
