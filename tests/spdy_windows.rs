@@ -361,3 +361,41 @@ fn an_unanswered_measurement_is_no_sign_of_death_and_no_sign_of_life() {
         }
     }
 }
+
+/// A peer is not bound by a window that it ignores. What it sends beyond the window counts like any unread bytes.
+#[test]
+fn a_peer_that_ignores_a_window_that_has_grown_gets_one_window_and_the_budget() {
+    let mut world = World::new(Config::default(), 1, Answers::Once);
+    for _ in 0..12 {
+        world.trip(&[0], usize::MAX);
+    }
+    let grown = world.courses[0].window;
+    assert!(grown > 20 * MIB, "{grown}");
+    let mut sent = 0;
+    while world.end.connection.wants_read() {
+        world.end.gets(data(world.courses[0].stream, PIECE.clone()));
+        sent += PIECE.len();
+    }
+    assert!(sent <= 28 * MIB + MIB + 2 * PIECE.len(), "{sent} bytes were taken");
+}
+
+/// Connections that are kept open and silent, one after another, as those of HTTP are.
+#[test]
+fn streams_that_have_gone_silent_leave_their_growth_to_others() {
+    const STREAMS: usize = 6;
+    let mut world = World::new(Config::default(), STREAMS, Answers::Once);
+    for at in 0..STREAMS {
+        for _ in 0..12 {
+            world.trip(&[at], usize::MAX);
+        }
+        assert!(world.courses[at].window > 20 * MIB, "stream {at}: {}", world.courses[at].window);
+        world.passes(Duration::from_secs(20));
+    }
+    // A silent stream may still use its window once, and then has the window that it began with.
+    let before = world.courses[0].window;
+    for _ in 0..40 {
+        world.trip(&[0], MIB);
+    }
+    assert!(world.courses[0].window < before);
+    assert!(world.end.connection.wants_read());
+}

@@ -73,8 +73,8 @@ impl Reader {
         if piece.begins {
             said.push_back(Message::Answer { id, fin: false, headers: Headers::new() });
         }
-        // A pair is over after its reason. Further bytes are discarded.
-        if !piece.data.is_empty() && !channel.all {
+        // A pair is over after its reason. A connection discards what still comes on it, and a tap reports it.
+        if !piece.data.is_empty() {
             channel.something = true;
             said.push_back(Message::Data { id, fin: false, data: piece.data });
         }

@@ -94,6 +94,8 @@ pub struct Connection {
     pub(super) stray_data: usize,
     /// After which time an unread stream that holds up others is reset.
     pub(super) give_up_after: Option<Duration>,
+    /// When the windows of idle streams were last lent to others.
+    pub(super) lent_at: Option<Instant>,
     /// When a stream was last reset because it was unread.
     pub(super) given_up: Option<Instant>,
 
@@ -149,6 +151,7 @@ impl Connection {
             path: Path::default(),
             stray_data: 0,
             give_up_after: config.stream_stall_timeout,
+            lent_at: None,
             given_up: None,
             replies: VecDeque::new(),
             output_added: 0,

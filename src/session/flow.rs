@@ -155,6 +155,8 @@ impl ReceiveWindow {
 /// What one stream holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Holding {
+    /// How many bytes are unread.
+    pub(super) unread: usize,
     /// How much its unread bytes count.
     pub(super) charged: usize,
     /// By how much its window has grown.
@@ -189,7 +191,9 @@ impl Budget {
     pub(super) fn beyond_share(&self, holding: Holding) -> usize {
         // Small pieces count as larger than they are, but as no more than twice as large: smaller ones are joined.
         let own = self.share.saturating_add(holding.grown.saturating_mul(2));
-        holding.charged.saturating_sub(own)
+        // A peer that ignores its window gets no more than the window for it, however large its pieces are.
+        let window = self.share.saturating_add(holding.grown);
+        holding.charged.saturating_sub(own).max(holding.unread.saturating_sub(window))
     }
 
     /// By how much the windows of all streams together have grown.
@@ -273,7 +277,7 @@ mod tests {
 
     #[test]
     fn only_what_goes_beyond_the_shares_spends_the_pool() {
-        let holding = |charged, grown| Holding { charged, grown };
+        let holding = |charged, grown| Holding { unread: charged, charged, grown };
         let mut budget = Budget::new(64, 100);
         budget.moved(Holding::default(), holding(64, 0));
         budget.moved(Holding::default(), holding(164, 0));
@@ -282,7 +286,9 @@ mod tests {
         assert!(budget.is_spent());
         budget.moved(holding(165, 0), holding(165, 1));
         assert_eq!((budget.is_spent(), budget.grown()), (false, 1), "a window that has grown has room of its own");
-        budget.moved(holding(165, 1), Holding::default());
+        budget.moved(holding(165, 1), holding(166, 1));
+        assert!(budget.is_spent(), "and no more than it has grown by");
+        budget.moved(holding(166, 1), Holding::default());
         assert_eq!((budget.held(), budget.is_spent(), budget.grown()), (64, false, 0));
     }
 }

@@ -83,9 +83,10 @@ impl Path {
         Some(self.busy)
     }
 
-    /// How many streams had bytes in the last round trip, at least 1.
+    /// How many streams had bytes in the last round trip, or in the first one so far, at least 1.
     pub(super) fn users(&self) -> usize {
-        self.last_users.max(1)
+        let so_far = if self.last.is_none() { self.users } else { 0 };
+        self.last_users.max(so_far).max(1)
     }
 
     fn turn(&mut self) {
@@ -138,6 +139,16 @@ impl Usage {
     /// Takes the growth of a window that is due: one byte for each that was read, or two.
     pub(super) fn take_growth(&mut self) -> u32 {
         std::mem::take(&mut self.fuel).saturating_mul(self.pace).min(self.room)
+    }
+
+    /// When the last bytes came.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// Whether no bytes have come for a while.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        self.heard.is_none_or(|heard| now.saturating_duration_since(heard) >= IDLE)
     }
 
     /// Begins a new period, and judges the round trip before it.

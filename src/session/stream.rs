@@ -76,9 +76,14 @@ pub(super) struct Stream {
     /// Small pieces that arrived behind unread ones, joined. Each by itself would count as many times its
     /// length, and a window full of them would spend the budget of all streams.
     gathered: BytesMut,
+    /// How many bytes are unread.
+    unread_len: usize,
     /// How much the unread bytes count against the budget.
     pub(super) charged: usize,
     pub(super) discard: bool,
+    /// The stream was idle while others needed what its window has grown by. What it holds then counts as that of a
+    /// window that has not grown, until it has given the growth back.
+    pub(super) lent: bool,
     /// When the stream ended, its reader no longer wanted the rest.
     pub(super) unmissed: bool,
     pub(super) receive_window: ReceiveWindow,
@@ -135,8 +140,10 @@ impl Stream {
             end: None,
             unread: VecDeque::new(),
             gathered: BytesMut::new(),
+            unread_len: 0,
             charged: 0,
             discard: false,
+            lent: false,
             unmissed: false,
             receive_window: ReceiveWindow::new(receive_window, receive_window),
             usage: Usage::default(),
@@ -156,12 +163,13 @@ impl Stream {
 
     /// What the stream holds of the connection's budgets.
     pub(super) fn holding(&self) -> Holding {
-        let grown = if self.discard { 0 } else { self.receive_window.grown() as usize };
-        Holding { charged: self.charged, grown }
+        let grown = if self.discard || self.lent { 0 } else { self.receive_window.grown() as usize };
+        Holding { unread: self.unread_len, charged: self.charged, grown }
     }
 
     /// Adds a piece of received DATA. The caller must update the budget.
     pub(super) fn push_unread(&mut self, data: Bytes) {
+        self.unread_len = self.unread_len.saturating_add(data.len());
         let waits = !self.unread.is_empty() || !self.gathered.is_empty();
         if waits && data.len() < MIN_CHARGE {
             let before = charge(self.gathered.len());
@@ -179,6 +187,7 @@ impl Stream {
     pub(super) fn pop_unread(&mut self) -> Option<Bytes> {
         let gathered = || (!self.gathered.is_empty()).then(|| std::mem::take(&mut self.gathered).freeze());
         let data = self.unread.pop_front().or_else(gathered)?;
+        self.unread_len = self.unread_len.saturating_sub(data.len());
         self.charged = self.charged.saturating_sub(charge(data.len()));
         Some(data)
     }

@@ -7,14 +7,18 @@
 //! half of `receive_budget`. From there on it follows the path: after each round trip in which half of it came and was
 //! read, it may grow by one byte for each byte that is read, until it is twice as large. While ever more comes in a
 //! round trip, a quarter is enough, and it may grow by two bytes for each. The budget counts nothing that a window has
-//! grown by, so that an unread stream never pauses the reading. Instead all windows together have a limit.
+//! grown by, so that an unread stream never pauses the reading. Instead all windows together have a limit. When it is
+//! nearly used up, idle streams lend what their windows have grown by.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::flow::DEFAULT_WINDOW;
 use super::phase::Phase;
 use crate::wire::spdy::StreamId;
+
+/// How often all streams are looked through for idle ones, at most.
+const LENDING: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// With flow control, notes that bytes of a stream have arrived.
@@ -56,10 +60,31 @@ impl Connection {
         }
     }
 
+    /// Makes room for the stream in the limit of all windows: what the windows of idle streams have grown by no longer
+    /// counts. The peer may use these windows once more, and what is unread then counts against the pool.
+    fn lend_what_is_idle(&mut self, to: StreamId) {
+        let Some(now) = self.streams.get(&to).and_then(|stream| stream.usage.heard()) else { return };
+        if self.lent_at.is_some_and(|at| now.saturating_duration_since(at) < LENDING) {
+            return;
+        }
+        self.lent_at = Some(now);
+        for stream in self.streams.values_mut() {
+            let before = stream.holding();
+            if before.grown > 0 && before.unread == 0 && stream.id != to && stream.usage.is_idle(now) {
+                stream.lent = true;
+                let after = stream.holding();
+                self.budget.moved(before, after);
+            }
+        }
+    }
+
     /// With flow control, grants the peer the bytes that were read, when they are due, and makes the window larger or
     /// smaller.
     pub(super) fn grant(&mut self, id: StreamId) {
         let (most, all) = (self.config.spdy.max_stream_window, self.config.spdy.max_window_growth);
+        if self.windows && all.saturating_sub(self.budget.grown()) <= all / 8 {
+            self.lend_what_is_idle(id);
+        }
         let at_once = (self.config.receive_budget / 2).min(all);
         let users = self.path.users();
         let (own, fair) = (at_once.checked_div(users).unwrap_or(0), all.checked_div(users).unwrap_or(0));
@@ -81,6 +106,7 @@ impl Connection {
         // The others may need what this stream has more than they.
         let excess = if free < all / 8 { grown.saturating_sub(fair) } else { 0 };
         let surplus = (usage.surplus as usize).max(excess).min(grown.saturating_sub(own));
+        let surplus = if stream.lent { grown } else { surplus };
         if surplus > 0 {
             // These bytes are not granted again.
             let shrunk = window.shrink(u32::try_from(surplus).unwrap_or(u32::MAX));
@@ -99,6 +125,7 @@ impl Connection {
             window.grow(by);
             usage.room = usage.room.saturating_sub(by);
         }
+        stream.lent &= window.grown() > 0;
         stream.control.window_update |= due;
         let after = stream.holding();
         self.budget.moved(before, after);

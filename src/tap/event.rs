@@ -47,7 +47,7 @@ pub enum TapEvent {
         data: Bytes,
     },
     /// A side ends its direction of a stream. Some peers end it twice, and some send more bytes after they have ended
-    /// it.
+    /// it. A CLOSE (v5) of a channel that only the other side writes ends nothing, and is not reported.
     End {
         /// The side that ended its direction.
         side: Side,

@@ -175,6 +175,21 @@ fn websockets_that_break_a_rule_are_faults() {
     );
 }
 
+/// A client may read on after the server's reason, so the tap reports what still comes.
+#[test]
+fn what_follows_the_reason_of_a_legacy_port_forward_is_reported() {
+    let said: [&[u8]; 6] = [&[0, 80, 0], &[1, 80, 0], b"\0hello", b"\x01no", b"\0more", b"\x01 way"];
+    let bytes: Vec<u8> = said.iter().flat_map(|message| frame(0x82, message, false)).collect();
+    let told = told(Protocol::LegacyPortForward(Subprotocol::V4), &[80], &[(Side::Server, bytes.into())], &[]);
+    let (port, request) = (80, "0".into());
+    let data = Name::Forwarded { port, request };
+    let request = "0".into();
+    let error = Name::ForwardedError { port, request };
+    assert_eq!((told.data(Side::Server, &data), told.faults()), (b"hellomore".to_vec(), vec![]));
+    assert_eq!(told.data(Side::Server, &error), b"no way");
+    assert_eq!([&data, &error].map(|name| told.ends(Side::Server, name)), [1, 1]);
+}
+
 /// A malformed status or size is reported in its place, and the tap goes on.
 #[test]
 fn a_status_that_is_none_costs_no_output() {

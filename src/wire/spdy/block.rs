@@ -145,6 +145,9 @@ pub(super) struct Inflater {
     blocks: u32,
 }
 
+/// The most room, in bytes, that is kept for the next inflated block.
+const KEPT: usize = 4 * 1024;
+
 /// How many blocks a connection reads with inflaters that all connections share. A session of exec has no more. A
 /// connection that goes on opening streams keeps an inflater until it is idle, because a shared one has to be given the
 /// history for each block.
@@ -162,7 +165,10 @@ impl Inflater {
             self.remember(&plain);
             Headers::parse(&plain, limits)
         });
-        self.plain = plain;
+        // A tap reads on for hours without releasing anything.
+        if plain.capacity() <= KEPT {
+            self.plain = plain;
+        }
         self.blocks = self.blocks.saturating_add(1);
         if self.blocks <= SHARING {
             self.give_back();
