@@ -97,6 +97,18 @@ async fn a_client_that_has_said_all_is_told_that_nobody_hears_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_message_is_longer_than_32_kib_with_its_channel_byte() {
+    let (forward, mut peer, _driver) = with_server(&[80]).await;
+    let mut connection = forward.connect(80).await.unwrap();
+    connection.send(pattern(0, 100_000)).await.unwrap();
+    let mut lengths = Vec::new();
+    while lengths.iter().sum::<usize>() < 100_000 + lengths.len() {
+        lengths.push(hear(&mut peer).await.1.len());
+    }
+    assert_eq!(lengths, [32 * 1024, 32 * 1024, 32 * 1024, 100_004 - 3 * 32 * 1024]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_ways_are_copied_though_a_client_cannot_say_its_end() {
     for pretends in [true, false] {
         let (forward, mut peer, _driver) = with_server(&[80]).await;

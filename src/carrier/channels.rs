@@ -17,7 +17,7 @@ use super::messages::Messages;
 use super::wire::Wire;
 use crate::protocol::Subprotocol;
 use crate::session::{Config, ConnectionError, Given, Message, Role};
-use crate::wire::channel::ChannelError;
+use crate::wire::channel::{ChannelError, data_len};
 use crate::wire::spdy::StreamId;
 use crate::wire::websocket::{CloseReason, Fault, Opcode, Piece, WebSocketError};
 use crate::wire::{FlowControl, WebSocketConfig};
@@ -67,10 +67,12 @@ impl Channels {
         }
     }
 
-    /// Adjusts a configuration: channels have no flow control, and a fixed set of streams. A server does not judge its
-    /// client by silence. Many clients answer PINGs only while their program reads, and Kubernetes' servers send none.
+    /// Adjusts a configuration: channels have no flow control, and a fixed set of streams. The longest message includes
+    /// its channel byte and is counted in base64, because peers limit whole messages. A server does not judge its client
+    /// by silence. Many clients answer PINGs only while their program reads, and Kubernetes' servers send none.
     pub(super) fn fit(&self, mut config: Config) -> Config {
         config.spdy.flow_control = FlowControl::Off;
+        config.max_data_frame = data_len(self.subprotocol, config.max_data_frame);
         if self.websocket.role() == Role::Server {
             config.keepalive_timeout = None;
         }

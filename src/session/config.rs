@@ -28,8 +28,12 @@ pub struct Config {
     pub spdy: SpdyConfig,
     /// The settings that only WebSocket has. They apply to WebSocket channels, and to the WebSocket of the tunnel.
     pub websocket: WebSocketConfig,
-    /// The largest payload that this end sends in one DATA frame, or in one WebSocket message, in bytes. A value
-    /// outside of 1 to 2^24 - 1 counts as the nearest of these. Default: 32 KiB, the largest that Go's peers send.
+    /// The largest payload that this end sends in one DATA frame, in bytes. A value outside of 1 to 2^24 - 1 counts as
+    /// the nearest of these. Default: 32 KiB, the largest that Go's peers send.
+    ///
+    /// Over WebSocket channels this is the largest message, with its channel byte and in base64, because peers limit
+    /// whole messages: coder/websocket accepts 32 KiB by default. A message then has at most 32,767 bytes of data, or
+    /// 24,573 in base64, but always at least one.
     pub max_data_frame: usize,
     /// How many bytes may be queued to be sent on one stream. A writer waits while this many or more are queued. 0
     /// counts as 1. Default: 256 KiB.

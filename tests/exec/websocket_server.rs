@@ -55,6 +55,19 @@ async fn a_server_says_that_it_is_there_before_anything_else() {
     }
 }
 
+/// coder/websocket takes 32,768 bytes as a whole message, unless it is told otherwise.
+#[tokio::test(start_paused = true)]
+async fn no_message_is_longer_than_32_kib_with_its_channel_byte() {
+    for subprotocol in [Subprotocol::V5, Subprotocol::V4, Subprotocol::V4Base64, Subprotocol::Unnamed] {
+        let (mut process, mut peer, _driver) = session(subprotocol, Streams::OUTPUT).await;
+        process.stdout.as_mut().unwrap().send(pattern(0, 200_000)).await.unwrap();
+        process.exit(ExitStatus::Success).await.unwrap();
+        let lengths: Vec<usize> = peer.hear_all().await.iter().map(|(_, payload)| payload.len()).collect();
+        let longest = if subprotocol.is_base64() { 32 * 1024 - 3 } else { 32 * 1024 };
+        assert_eq!(lengths.iter().max(), Some(&longest), "{subprotocol:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_status_is_one_message_behind_all_output_and_a_close_is_the_end() {
     let (mut process, mut peer, driver) = session(Subprotocol::V5, Streams::OUTPUT).await;

@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 const CHUNKS: usize = 16;
-/// The size of a piece.
-const CHUNK: usize = 32 * 1024;
+/// The size of a piece. A message over WebSocket is 32 KiB with its channel byte.
+const CHUNK: usize = 32 * 1024 - 1;
 
 pub(crate) fn pipe() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
     mpsc::channel(CHUNKS)

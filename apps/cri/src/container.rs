@@ -248,7 +248,8 @@ async fn piece(
     buffer: &mut BytesMut,
     exited: &mut watch::Receiver<bool>,
 ) -> Option<Bytes> {
-    const READ: usize = 32 * 1024;
+    // A message over WebSocket is 32 KiB with its channel byte.
+    const READ: usize = 32 * 1024 - 1;
     buffer.reserve(READ);
     let abandoned = async {
         if exited.wait_for(|exited| *exited).await.is_err() {

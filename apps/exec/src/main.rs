@@ -155,7 +155,8 @@ async fn feed(mut to: SendHalf) {
     let mut from = tokio::io::stdin();
     let mut buffer = bytes::BytesMut::new();
     loop {
-        buffer.reserve(32 * 1024);
+        // A message over WebSocket is 32 KiB with its channel byte.
+        buffer.reserve(32 * 1024 - 1);
         match from.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {

@@ -163,7 +163,8 @@ fn start_on_terminal(
 /// Copies a process's output to the client, until no process has the pipe open. After the client has left, the output
 /// is read and discarded.
 async fn drain(mut from: impl AsyncRead + Unpin, mut to: SendHalf, mut left: watch::Receiver<bool>) {
-    const READ: usize = 32 * 1024;
+    // A message over WebSocket is 32 KiB with its channel byte.
+    const READ: usize = 32 * 1024 - 1;
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(READ);

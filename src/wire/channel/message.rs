@@ -31,6 +31,13 @@ pub fn encoded_len(subprotocol: Subprotocol, len: usize) -> usize {
     data.saturating_add(1)
 }
 
+/// How many bytes of data fit into a message of `len` bytes.
+#[must_use]
+pub(crate) fn data_len(subprotocol: Subprotocol, len: usize) -> usize {
+    let data = len.saturating_sub(1);
+    if subprotocol.is_base64() { (data / 4).saturating_mul(3) } else { data }
+}
+
 /// Appends a whole message.
 pub fn encode(subprotocol: Subprotocol, channel: Channel, data: &[u8], out: &mut BytesMut) {
     encode_numbered(subprotocol, channel.number(), data, out);

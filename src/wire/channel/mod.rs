@@ -28,5 +28,6 @@ mod message;
 pub mod ports;
 
 pub use error::ChannelError;
+pub(crate) use message::data_len;
 pub use message::{Channel, Decoder, Event, channel_byte, encode, encode_close, encoded_len};
 pub(crate) use message::{encode_numbered, number_byte};
