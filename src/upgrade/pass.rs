@@ -21,6 +21,7 @@ impl<IO> Pending<IO> {
     /// - It has no hop-by-hop headers (RFC 9110 §7.6.1). [`pass_on`](Self::pass_on) adds its own.
     /// - It has no `Origin`: the backend would compare it with its own host name, and could refuse it. Over WebSocket,
     ///   `pass_on` checks the client's `Origin` itself ([`Config::allowed_origins`](super::Config::allowed_origins)).
+    /// - It has no `Sec-WebSocket-Extensions`, such as `permessage-deflate`: neither this crate nor Kubernetes has any.
     /// - It has no token in `Sec-WebSocket-Protocol`. [`bearer_token`](Self::bearer_token) returns the token.
     ///
     /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You
@@ -31,7 +32,9 @@ impl<IO> Pending<IO> {
         *request.method_mut() = self.request().method().clone();
         *request.uri_mut() = self.request().uri().clone();
         *request.headers_mut() = end_to_end(self.request().headers());
-        request.headers_mut().remove(header::ORIGIN);
+        for name in [header::ORIGIN, header::SEC_WEBSOCKET_EXTENSIONS] {
+            request.headers_mut().remove(name);
+        }
         request
     }
 }
