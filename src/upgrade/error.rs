@@ -38,9 +38,9 @@ pub enum UpgradeError {
         /// The limit.
         limit: usize,
     },
-    /// The peer's head is not HTTP/1.1. The text says what is wrong: the start line, the version, a header line, or, in
-    /// a request, that there is not exactly one `Host` (RFC 9112 §3.2). If this end is the server, it has answered 400.
-    /// A client also accepts a refusal in HTTP/1.0.
+    /// The peer's head is neither HTTP/1.1 nor HTTP/1.0. The text says what is wrong: the start line, the version, a
+    /// header line, or, in a request, that there is not exactly one `Host` (RFC 9112 §3.2), which HTTP/1.0 may leave
+    /// out. If this end is the server, it has answered 400.
     #[error("malformed head: {0}")]
     MalformedHead(&'static str),
     /// Client: the caller's request or its list of protocols cannot be sent, and nothing was sent. The text says what
@@ -148,11 +148,12 @@ pub enum UpgradeError {
         /// The maximum number of ports of one connection.
         most: usize,
     },
-    /// Server: the request asks for no upgrade, or only to transports that are not supported. It was answered 400.
+    /// Server: the request asks for no upgrade, or only to protocols that are not supported, or in HTTP/1.0. It was
+    /// answered 400.
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
-    /// Server: the upgrade request has a body. A body is not allowed, because a proxy could pass it on as the first
-    /// bytes of SPDY. The request was answered 400.
+    /// Server: the request for an upgrade to SPDY or WebSocket has a body. A body is not allowed, because a proxy could
+    /// pass it on as the first bytes of SPDY. The request was answered 400.
     #[error("unable to upgrade: the request has a body")]
     BodyNotAllowed,
     /// Server: the request names no protocol. It was answered 400.

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::error::UpgradeError;
 
@@ -79,32 +79,33 @@ impl HeadReader {
     }
 }
 
-/// Parses the head of an HTTP/1.1 request.
+/// Parses the head of an HTTP/1.1 or HTTP/1.0 request.
 ///
 /// # Errors
 /// [`UpgradeError::TooManyHeaders`], or [`UpgradeError::MalformedHead`] if `head` is not exactly one head with one
-/// `Host`.
+/// `Host`, which HTTP/1.0 may leave out.
 pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>, UpgradeError> {
     let mut lines = header_lines(head, max_headers);
     let mut parsed = httparse::Request::new(&mut lines);
     check(parsed.parse(head), head, max_headers)?;
-    if parsed.version != Some(1) {
-        return Err(BAD_VERSION);
-    }
+    let version = version(parsed.version);
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
     let uri = parsed.path.and_then(|path| Uri::try_from(path).ok());
     let (Some(method), Some(uri)) = (method, uri) else { return Err(BAD_START_LINE) };
-    // The target must be a path: neither an authority, which CONNECT has, nor `*` (RFC 9112 §3.2).
-    if !uri.path().starts_with('/') {
+    // The target must be a path. It is neither an authority, which CONNECT has, nor `*`, which OPTIONS may have (RFC 9112 §3.2).
+    if !uri.path().starts_with('/') && (method != Method::OPTIONS || uri.path() != "*") {
         return Err(BAD_START_LINE);
     }
     let headers = header_map(parsed.headers)?;
-    if headers.get_all(header::HOST).iter().count() != 1 {
-        return Err(BAD_HOST);
+    match headers.get_all(header::HOST).iter().count() {
+        1 => {}
+        0 if version == Version::HTTP_10 => {}
+        _ => return Err(BAD_HOST),
     }
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
+    *request.version_mut() = version;
     *request.headers_mut() = headers;
     Ok(request)
 }
@@ -122,9 +123,14 @@ pub fn parse_response_head(head: &[u8], max_headers: usize) -> Result<Response<(
     };
     let mut response = Response::new(());
     *response.status_mut() = status;
-    *response.version_mut() = if parsed.version == Some(1) { http::Version::HTTP_11 } else { http::Version::HTTP_10 };
+    *response.version_mut() = version(parsed.version);
     *response.headers_mut() = header_map(parsed.headers)?;
     Ok(response)
+}
+
+/// The version of a parsed head, which `httparse` numbers 0 or 1.
+fn version(minor: Option<u8>) -> Version {
+    if minor == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 }
 }
 
 /// Whether a comma-separated header lists the token, in any of the header's lines and in upper or lower case (RFC 9110
@@ -159,7 +165,7 @@ pub(super) fn put_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 pub(super) const BAD_START_LINE: UpgradeError = UpgradeError::MalformedHead("bad start line");
-const BAD_VERSION: UpgradeError = UpgradeError::MalformedHead("the version is not HTTP/1.1");
+const BAD_VERSION: UpgradeError = UpgradeError::MalformedHead("the version is neither HTTP/1.1 nor HTTP/1.0");
 const BAD_HEADER: UpgradeError = UpgradeError::MalformedHead("bad header line");
 const BAD_HOST: UpgradeError = UpgradeError::MalformedHead("not exactly one Host header");
 
@@ -280,8 +286,7 @@ mod tests {
     #[test]
     fn malformed_requests_are_refused() {
         for (head, expected) in [
-            ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "the version is not HTTP/1.1"),
-            ("PRI * HTTP/2.0\r\n\r\n", "the version is not HTTP/1.1"),
+            ("PRI * HTTP/2.0\r\n\r\n", "the version is neither HTTP/1.1 nor HTTP/1.0"),
             ("GET /\r\n\r\n", "bad start line"),
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "bad start line"),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", "bad start line"),
@@ -304,8 +309,8 @@ mod tests {
     #[test]
     fn malformed_responses_are_refused() {
         for (head, expected) in [
-            ("HTTP/2 200\r\n\r\n", "the version is not HTTP/1.1"),
-            ("SSH-2.0-x\r\n\r\n", "the version is not HTTP/1.1"),
+            ("HTTP/2 200\r\n\r\n", "the version is neither HTTP/1.1 nor HTTP/1.0"),
+            ("SSH-2.0-x\r\n\r\n", "the version is neither HTTP/1.1 nor HTTP/1.0"),
             ("HTTP/1.1 99 x\r\n\r\n", "bad start line"),
             ("HTTP/1.1 099 x\r\n\r\n", "bad start line"),
             ("HTTP/1.1 200\r\nX\r\n\r\n", "bad header line"),
@@ -313,7 +318,7 @@ mod tests {
             assert_eq!(reason(parse_response_head(head.as_bytes(), 100)), expected, "{head:?}");
         }
         let old = parse_response_head(b"HTTP/1.0 403 \nA: b\n\n", 100).unwrap();
-        assert_eq!((old.status().as_u16(), old.version()), (403, http::Version::HTTP_10));
+        assert_eq!((old.status().as_u16(), old.version()), (403, Version::HTTP_10));
     }
 
     #[test]

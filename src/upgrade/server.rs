@@ -8,7 +8,7 @@ use std::{fmt, io};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -22,6 +22,9 @@ use super::websocket::{self, BearerToken};
 use crate::protocol::{Protocol, Transport, X_STREAM_PROTOCOL_VERSION};
 
 /// Reads the head of a request, whether or not the request asks for an upgrade. The returned [`Pending`] answers it.
+///
+/// A request that names neither SPDY nor WebSocket in `Upgrade`, or that is HTTP/1.0, asks for no upgrade:
+/// [`Pending::is_upgrade`] is false, and the caller answers the request, or passes it on with its body.
 ///
 /// # Errors
 /// For [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
@@ -45,8 +48,7 @@ where
         .and_then(|request| {
             // A proxy that passes the request on without its body would read the body as SPDY, or SPDY as the next
             // request.
-            let upgrade = head::lists(request.headers(), header::CONNECTION, "upgrade");
-            if upgrade && head::announces_body(request.headers()) {
+            if transports(&request).next().is_some() && head::announces_body(request.headers()) {
                 return Err(UpgradeError::BodyNotAllowed);
             }
             Ok(request)
@@ -113,15 +115,7 @@ impl<IO> Pending<IO> {
     /// The transport that the request asks for. `None` if the request asks for no upgrade to SPDY or WebSocket. If the
     /// request names both transports, this is SPDY.
     pub fn transport(&self) -> Option<Transport> {
-        self.transports().next()
-    }
-
-    fn transports(&self) -> impl Iterator<Item = Transport> {
-        const CARRIERS: &[Transport] = &[Transport::Spdy, Transport::WebSocket];
-        let headers = self.request.headers();
-        let upgrade = head::lists(headers, header::CONNECTION, "upgrade");
-        let asked = move |transport: &Transport| upgrade && head::lists(headers, header::UPGRADE, transport.token());
-        CARRIERS.iter().copied().filter(asked)
+        transports(&self.request).next()
     }
 
     /// The bearer token that came among the subprotocols, as a client in a browser sends it. `None` if there is none.
@@ -220,7 +214,7 @@ where
     fn choose(&self, supported: &[Protocol]) -> Result<Chosen, UpgradeError> {
         let supports = |transport| supported.iter().any(|protocol| protocol.transport() == transport);
         let raw = supported.is_empty();
-        let mut transports = self.transports();
+        let mut transports = transports(&self.request);
         let transport = transports.find(|&transport| supports(transport) || raw && transport == Transport::Spdy);
         let transport = transport.ok_or(UpgradeError::NotAnUpgrade)?;
         let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
@@ -301,6 +295,16 @@ struct Chosen {
     ports: Option<Arc<[u16]>>,
     /// The head of the 101.
     head: Vec<u8>,
+}
+
+/// The transports that a request asks for. An upgrade in HTTP/1.0 has to be ignored, and one to anything else may be (RFC
+/// 9110 §7.8).
+fn transports(request: &Request<()>) -> impl Iterator<Item = Transport> {
+    const CARRIERS: &[Transport] = &[Transport::Spdy, Transport::WebSocket];
+    let headers = request.headers();
+    let upgrade = request.version() == Version::HTTP_11 && head::lists(headers, header::CONNECTION, "upgrade");
+    let asked = move |transport: &Transport| upgrade && head::lists(headers, header::UPGRADE, transport.token());
+    CARRIERS.iter().copied().filter(asked)
 }
 
 /// The first of the protocols that has this name over this transport. Exec and port-forward share some names.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, Protocol, UpgradeError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -93,6 +93,37 @@ async fn what_is_no_upgrade_is_refused() {
     }
 }
 
+/// A server may ignore an upgrade that it does not know, and must ignore one in HTTP/1.0 (RFC 9110 §7.8).
+#[tokio::test]
+async fn a_request_without_an_upgrade_of_ours_is_an_ordinary_one() {
+    let nginx = "POST / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}";
+    let java = "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+        HTTP2-Settings: AAEAAEAA\r\nContent-Length: 2\r\n\r\n{}";
+    let old_kubectl = KUBECTL_REQUEST.replace("HTTP/1.1", "HTTP/1.0");
+    for (request, version) in [
+        (nginx, Version::HTTP_11),
+        (java, Version::HTTP_11),
+        (&java.replace("Content-Length: 2", "Transfer-Encoding: chunked"), Version::HTTP_11),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Version::HTTP_11),
+        ("OPTIONS / HTTP/1.0\r\n\r\n", Version::HTTP_10),
+        ("GET /healthz HTTP/1.0\r\nHost: a\r\n\r\n", Version::HTTP_10),
+        ("GET /healthz HTTP/1.0\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}", Version::HTTP_10),
+        (&old_kubectl, Version::HTTP_10),
+        (&old_kubectl.replace("Content-Length: 0", "Content-Length: 2"), Version::HTTP_10),
+    ] {
+        let (mut near, far) = duplex(64 * 1024);
+        near.write_all(request.as_bytes()).await.unwrap();
+        let pending =
+            upgrade::accept(far, &Config::default()).await.unwrap_or_else(|error| panic!("{request}: {error}"));
+        assert_eq!((pending.is_upgrade(), pending.request().version()), (false, version), "{request}");
+        assert_eq!(pending.to_pass_on().version(), Version::HTTP_11);
+        near.shutdown().await.unwrap();
+        let refused = pending.accept(Protocol::ANY_EXEC).await;
+        assert!(matches!(refused, Err(UpgradeError::NotAnUpgrade)), "{refused:?}");
+        assert_eq!(answered(&read_all(&mut near).await).0, "HTTP/1.1 400 Bad Request");
+    }
+}
+
 #[tokio::test]
 async fn an_upgrade_with_a_body_is_refused() {
     for lines in [
@@ -114,7 +145,8 @@ async fn an_upgrade_with_a_body_is_refused() {
 #[tokio::test]
 async fn a_malformed_request_is_answered_before_the_caller_sees_it() {
     for (request, expected) in [
-        (KUBECTL_REQUEST.replace("HTTP/1.1", "HTTP/1.0"), "the version is not HTTP/1.1"),
+        (KUBECTL_REQUEST.replace("HTTP/1.1", "HTTP/2.0"), "the version is neither HTTP/1.1 nor HTTP/1.0"),
+        ("GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n".into(), "not exactly one Host header"),
         (KUBECTL_REQUEST.replace("Host:", "Host :"), "bad header line"),
         (KUBECTL_REQUEST.replace("Host:", "Ghost:"), "not exactly one Host header"),
         (KUBECTL_REQUEST.replace("POST ", "POST"), "bad start line"),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use http::header::{self, HeaderName};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, Version};
 use kubestream::upgrade::Pending;
 use kubestream_apps::{Failure, api};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
@@ -32,13 +32,15 @@ where
     if length > 0 {
         request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
+    // The answer passes unchanged, and a client of HTTP/1.0 cannot read chunks.
+    let version = if client.request().version() == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
     let (mut client, ahead) = client.into_io();
     let (mut reads, mut writes) = tokio::io::split(&mut backend);
     let (mut from_client, mut to_client) = tokio::io::split(&mut client);
     const REST: Duration = Duration::from_secs(5);
     let answered = {
         let up = async {
-            writes.write_all(&head(&request, "HTTP/1.1")).await?;
+            writes.write_all(&head(&request, version)).await?;
             let mut body = ahead.chain(&mut from_client).take(length);
             copy(&mut body, &mut writes).await?;
             writes.flush().await?;

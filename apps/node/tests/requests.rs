@@ -1,0 +1,54 @@
+//! The program and a client that the test plays: which requests it answers, and how.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The program, which ends with the test.
+struct Node(Child, String);
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn node(arguments: &[&str]) -> Node {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+    command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+    Node(child, address)
+}
+
+/// The status line of the answer.
+fn ask(node: &Node, request: &str) -> String {
+    let mut io = TcpStream::connect(&node.1).unwrap();
+    io.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    io.write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(io).read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+#[test]
+fn an_ordinary_request_is_answered_whatever_its_version_and_its_connection() {
+    let node = node(&[]);
+    for request in [
+        "GET /version HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /version HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}",
+        "GET /version HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\
+            HTTP2-Settings: AAEAAEAA\r\nContent-Length: 2\r\n\r\n{}",
+        // HAProxy's health check.
+        "GET /version HTTP/1.0\r\n\r\n",
+        "GET /version HTTP/1.0\r\nHost: a\r\n\r\n",
+    ] {
+        assert_eq!(ask(&node, request), "HTTP/1.1 200 OK", "{request}");
+    }
+}
