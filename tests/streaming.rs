@@ -139,6 +139,18 @@ async fn a_url_runs_its_command_over_either_transport() {
     assert_eq!(server.serving(), 0);
 }
 
+/// The URL is a secret, so only a client that was given it has it, whatever `Origin` that client or its browser sends.
+#[tokio::test(start_paused = true)]
+async fn a_url_is_good_for_a_page_of_any_origin() {
+    let (server, _) = server();
+    let url = server.exec_url("c0ffee", ["say"], Streams::OUTPUT).unwrap();
+    let (io, _served) = dial(&server);
+    let request = HttpRequest::get(url).header("Origin", "https://console.example").body(()).unwrap();
+    let offers = [Protocol::WebSocketExec(Subprotocol::V5)];
+    let upgraded = upgrade::connect(io, request, &offers, &upgrade::Config::default()).await.unwrap();
+    assert_eq!(upgraded.protocol(), Some(offers[0]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_url_attaches_and_forwards() {
     let (server, _) = server();

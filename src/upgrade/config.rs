@@ -24,11 +24,21 @@ pub struct Config {
     /// after its own refusal. Default: 5 s.
     pub refusal_body_timeout: Duration,
     /// For a server: the origins whose web pages may open a WebSocket, each written as browsers do:
-    /// `https://console.example:8443`. `"*"` allows every request. A request is always allowed if it has no `Origin`,
-    /// or if its `Origin` names the same host as its `Host`. Default: no other origins.
+    /// `https://console.example:8443`. `"*"` allows every request. A request is always allowed
+    /// - if it has no `Origin`,
+    /// - if its `Origin` names the same host as its `Host`,
+    /// - or if it has `Authorization: Bearer …` and no `Cookie`: no page can set that header.
     ///
-    /// A browser lets a page of any site open a WebSocket at this server, and sends the cookies that it holds for this
-    /// server. It names the page's host in `Origin`. Only this check keeps out the pages of other sites.
+    /// Default: no other origins.
+    ///
+    /// A browser lets a page of any site open a WebSocket at this server, and adds what it holds for this server: its
+    /// cookies, a password or a client certificate. It names the page's host in `Origin`. Only this check keeps out the
+    /// pages of other sites. Without any authentication it also keeps them away from a server on loopback.
+    ///
+    /// A gateway that rewrites `Host`, as nginx does by default, makes every `Origin` look foreign: name here the
+    /// origins of your pages. If every request is authenticated by something that a browser does not add by itself,
+    /// such as a secret in the URL, `"*"` is safe. A gateway that replaces cookies by a bearer token, and removes the
+    /// cookies, has to check `Origin` itself.
     ///
     /// The check does not help against DNS rebinding, where an attacker's own host name points to this server. A server
     /// that browsers can reach should also check `Host` against its own names, or ask for a token.

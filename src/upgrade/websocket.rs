@@ -81,7 +81,7 @@ fn invalid(status: StatusCode, reason: &'static str) -> UpgradeError {
 }
 
 fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), UpgradeError> {
-    if !headers.contains_key(header::ORIGIN) || allowed.iter().any(|other| other == "*") {
+    if !headers.contains_key(header::ORIGIN) || names_its_token(headers) || allowed.iter().any(|other| other == "*") {
         return Ok(());
     }
     let origin = single(headers, &header::ORIGIN).and_then(|origin| origin.to_str().ok());
@@ -91,11 +91,20 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), UpgradeEr
     if allowed { Ok(()) } else { Err(UpgradeError::OriginNotAllowed { origin: origin.unwrap_or_default().to_owned() }) }
 }
 
+/// Whether a client brings credentials that no browser adds by itself. A page cannot set the `Authorization` of a
+/// WebSocket. With a `Cookie` beside it, a gateway may have made the token of the cookie.
+fn names_its_token(headers: &HeaderMap) -> bool {
+    const SCHEME: &[u8] = b"bearer ";
+    let value = single(headers, &header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+    let bearer = value.get(..SCHEME.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
+    bearer && !headers.contains_key(header::COOKIE)
+}
+
 /// Whether an origin names the same host and port as `Host`. Both may leave out the scheme's default port.
 fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
     let (host, default) = match origin.split_once("://") {
-        Some(("http", host)) => (host, ":80"),
-        Some(("https", host)) => (host, ":443"),
+        Some(("http" | "ws", host)) => (host, ":80"),
+        Some(("https" | "wss", host)) => (host, ":443"),
         _ => return false,
     };
     let Some(asked) = single(headers, &header::HOST).and_then(|host| host.to_str().ok()) else { return false };
@@ -217,6 +226,10 @@ mod tests {
             ("node", "http://node:80", true),
             ("node:443", "https://node", true),
             ("[::1]:8001", "http://[::1]:8001", true),
+            // No browser writes this, but ws4py does.
+            ("node:8001", "ws://node:8001", true),
+            ("node", "wss://node:443", true),
+            ("node", "wss://node:80", false),
             ("node:8001", "http://node", false),
             ("node:8001", "http://node:8002", false),
             ("node", "http://node.evil.example", false),
@@ -235,6 +248,26 @@ mod tests {
         assert!(check_origin(&none, &[]).is_ok());
         let two = headers(&[("host", "node"), ("origin", "http://node"), ("origin", "http://evil.example")]);
         assert!(check_origin(&two, &[]).is_err());
+    }
+
+    #[test]
+    fn a_client_that_names_its_token_is_no_strangers_page() {
+        const SUBPROTOCOLS: (&str, &str) =
+            ("sec-websocket-protocol", "base64url.bearer.authorization.k8s.io.dDBrZW4, v5.channel.k8s.io");
+        for (lines, allowed) in [
+            (&[("authorization", "Bearer t0ken")][..], true),
+            (&[("authorization", "bearer t0ken")], true),
+            // A browser adds these by itself, and a gateway may make a token of a cookie.
+            (&[("authorization", "Basic dDprZW4=")], false),
+            (&[("authorization", "Negotiate dDprZW4=")], false),
+            (&[("authorization", "Bearer t0ken"), ("cookie", "session=1")], false),
+            (&[("authorization", "Bearer t0ken"), ("authorization", "Basic dDprZW4=")], false),
+            // A page can choose its subprotocols.
+            (&[SUBPROTOCOLS], false),
+        ] {
+            let lines = [&[("host", "127.0.0.1"), ("origin", "https://api.example")], lines].concat();
+            assert_eq!(check_origin(&headers(&lines), &[]).is_ok(), allowed, "{lines:?}");
+        }
     }
 
     #[test]

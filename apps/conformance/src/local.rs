@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use conformance::echo;
 use conformance::target::{Pod, Target};
+use kubestream::upgrade;
 use kubestream_apps::Failure;
 use kubestream_apps::guard::Hosts;
 use kubestream_apps::node::Node;
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 /// Starts the node and the echo port, which serves until its tasks are dropped.
 pub(crate) async fn node() -> Result<(Target, JoinSet<()>), Failure> {
     // Half of the cases provoke errors, so the node's log is discarded.
-    let node = Arc::new(Node::new(Hosts::default(), |_| {}));
+    let node = Arc::new(Node::new(Hosts::default(), upgrade::Config::default(), |_| {}));
     let mut tasks = JoinSet::new();
     let echo = echo::serve(&mut tasks).await?;
     let pod = Pod {

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use clap::Parser;
+use kubestream_apps::Origins;
 use kubestream_apps::guard::Hosts;
 use kubestream_apps::node::Node;
 use tokio::net::TcpListener;
@@ -23,6 +24,8 @@ struct Arguments {
     listen: SocketAddr,
     #[command(flatten)]
     hosts: Hosts,
+    #[command(flatten)]
+    origins: Origins,
 }
 
 #[tokio::main]
@@ -31,8 +34,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
+    let node = Node::new(arguments.hosts, arguments.origins.config(), |line| eprintln!("{line}"));
     tokio::select! {
-        () = Node::new(arguments.hosts, |line| eprintln!("{line}")).serve(listener) => Ok(()),
+        () = node.serve(listener) => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
     }
 }

@@ -52,3 +52,23 @@ fn an_ordinary_request_is_answered_whatever_its_version_and_its_connection() {
         assert_eq!(ask(&node, request), "HTTP/1.1 200 OK", "{request}");
     }
 }
+
+/// A browser's page whose gateway has rewritten `Host`.
+const PAGE: &str = "GET /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: 10.0.0.1\r\n\
+    Origin: https://console.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+
+#[test]
+fn a_page_of_another_origin_is_let_in_if_that_is_allowed() {
+    for (arguments, status) in [
+        (&[][..], "HTTP/1.1 403 Forbidden"),
+        (&["--allow-origin", "https://other.example"], "HTTP/1.1 403 Forbidden"),
+        (
+            &["--allow-origin", "https://other.example", "--allow-origin", "https://console.example"],
+            "HTTP/1.1 101 Switching Protocols",
+        ),
+        (&["--allow-origin", "*"], "HTTP/1.1 101 Switching Protocols"),
+    ] {
+        assert_eq!(ask(&node(arguments), PAGE), status, "{arguments:?}");
+    }
+}

@@ -13,7 +13,7 @@ use kubestream::AbortOnDrop;
 use kubestream::upgrade::{self, Config, Pending};
 use kubestream_apps::guard::{self, Hosts};
 use kubestream_apps::transport::{self, Tls};
-use kubestream_apps::{Failure, api};
+use kubestream_apps::{Failure, Origins, api};
 use kubestream_proxy::{self as proxy, Pipe, PipeOutcome, PodRequest, PodRequestError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -53,6 +53,8 @@ pub(crate) struct Target {
     #[command(flatten)]
     hosts: Hosts,
     #[command(flatten)]
+    origins: Origins,
+    #[command(flatten)]
     tls: Tls,
 }
 
@@ -70,12 +72,12 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn new(target: Target, record: Record) -> Result<Self, Failure> {
-        let Target { backend, kubelet, tokens, translate, hosts, tls } = target;
+        let Target { backend, kubelet, tokens, translate, hosts, origins, tls } = target;
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("one of --backend and --kubelet is required")?;
         let Secrets { client: token, backend: credentials } = tokens.read()?;
         let credentials = credentials.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
-        Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config: Config::default(), record })
+        Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config: origins.config(), record })
     }
 
     /// Serves one connection of a client. It carries one request.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -36,7 +36,8 @@ fn backend(answer: &'static str) -> (String, Receiver<(String, String)>) {
     let (asked, requests) = channel();
     thread::spawn(move || {
         while let Ok((mut io, _)) = listener.accept() {
-            let head = head(&mut io);
+            // The proxy connects before it has checked a client's handshake, and gives up if that is not valid.
+            let Ok(head) = head(&mut io) else { continue };
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
             let mut body = vec![0; length.parse().unwrap()];
             io.read_exact(&mut body).unwrap();
@@ -48,21 +49,21 @@ fn backend(answer: &'static str) -> (String, Receiver<(String, String)>) {
 }
 
 /// A head, in lower case.
-fn head(io: &mut TcpStream) -> String {
+fn head(io: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        assert_eq!(io.read(&mut byte).unwrap(), 1, "{}", head.escape_ascii());
+        io.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    String::from_utf8(head).unwrap().to_ascii_lowercase()
+    Ok(String::from_utf8(head).unwrap().to_ascii_lowercase())
 }
 
 fn ask(proxy: &Proxy, request: &str) -> String {
     let mut io = TcpStream::connect(&proxy.1).unwrap();
     io.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     io.write_all(request.as_bytes()).unwrap();
-    head(&mut io)
+    head(&mut io).unwrap()
 }
 
 #[test]
@@ -87,4 +88,27 @@ fn an_ordinary_request_is_passed_on_with_its_body_whatever_its_connection_says()
     }
     // A health check of HAProxy.
     assert!(ask(&proxy, "OPTIONS / HTTP/1.0\r\n\r\n").starts_with("http/1.1 201 "));
+}
+
+/// A browser's page whose gateway has rewritten `Host`.
+const PAGE: &str = "GET /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: 10.0.0.1\r\n\
+    Origin: https://console.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n";
+
+#[test]
+fn a_page_of_another_origin_is_let_in_if_that_is_allowed() {
+    let (url, requests) = backend(
+        "HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
+    );
+    for (arguments, status) in [
+        (&[][..], "http/1.1 403 "),
+        (&["--allow-origin", "https://other.example"], "http/1.1 403 "),
+        (&["--allow-origin", "https://other.example", "--allow-origin", "https://console.example"], "http/1.1 101 "),
+        (&["--allow-origin", "*"], "http/1.1 101 "),
+    ] {
+        let answer = ask(&proxy(&url, arguments), PAGE);
+        assert!(answer.starts_with(status), "{arguments:?}: {answer}");
+    }
+    assert!(requests.recv().unwrap().0.starts_with("get /api/v1/"));
 }

@@ -9,11 +9,14 @@ pub mod forward;
 pub mod guard;
 pub mod names;
 pub mod node;
+mod origins;
 pub mod printable;
 pub mod process;
 pub mod server;
 pub mod session;
 pub mod transport;
+
+pub use origins::Origins;
 
 /// Why a program fails.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

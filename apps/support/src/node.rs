@@ -50,8 +50,8 @@ impl fmt::Debug for Node {
 
 impl Node {
     #[must_use]
-    pub fn new(hosts: Hosts, log: Log) -> Self {
-        Self { hosts, config: upgrade::Config::default(), main: Main::default(), log }
+    pub fn new(hosts: Hosts, config: upgrade::Config, log: Log) -> Self {
+        Self { hosts, config, main: Main::default(), log }
     }
 
     /// Serves clients over TCP until the future is dropped, which ends every session.

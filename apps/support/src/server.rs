@@ -5,6 +5,8 @@
 use std::io;
 use std::sync::Arc;
 
+use kubestream::upgrade;
+
 use crate::guard::Hosts;
 use crate::names::{self, InvalidName};
 use crate::node::Node;
@@ -31,7 +33,7 @@ impl Server {
         match url {
             Some(url) => Self { base: url.trim_end_matches('/').to_owned(), reached: Reached::OverTcp(tls) },
             None => {
-                let node = Node::new(Hosts::default(), |line| eprintln!("{line}"));
+                let node = Node::new(Hosts::default(), upgrade::Config::default(), |line| eprintln!("{line}"));
                 Self { base: "http://localhost".to_owned(), reached: Reached::InThisProcess(Arc::new(node)) }
             }
         }

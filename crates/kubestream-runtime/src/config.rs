@@ -14,7 +14,8 @@ pub struct RuntimeConfig {
     pub token_ttl: Duration,
     /// How many URLs may wait to be used at the same time. Default: 1000, as in Go's server.
     pub max_tokens: usize,
-    /// The limits of a connection's handshake. Default: [`upgrade::Config::default`].
+    /// The limits of a connection's handshake. Default: those of [`upgrade::Config::default`], but with every `Origin`
+    /// allowed: the URL is a secret, and a web page that has it was given it.
     pub upgrade: upgrade::Config,
     /// The settings of connections for exec and attach. Default: [`mux::Config::exec`].
     pub session: mux::Config,
@@ -28,10 +29,12 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
+        let mut upgrade = upgrade::Config::default();
+        upgrade.allowed_origins = vec!["*".to_owned()];
         Self {
             token_ttl: Duration::from_secs(60),
             max_tokens: 1000,
-            upgrade: upgrade::Config::default(),
+            upgrade,
             session: mux::Config::exec(),
             forward: mux::Config::default(),
             exec: exec::Options::default(),
