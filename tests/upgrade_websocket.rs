@@ -324,6 +324,14 @@ async fn a_request_that_cannot_be_sent_is_the_callers_error() {
 
 /// A server that answers each connection with the next of these. Returns what it was asked, and how often.
 async fn fall_back(answers: &[&'static str]) -> (Result<Upgraded<DuplexStream>, UpgradeError>, Vec<String>) {
+    fall_back_with(answers, Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC).await
+}
+
+async fn fall_back_with(
+    answers: &[&'static str],
+    websocket: &[Protocol],
+    spdy: &[Protocol],
+) -> (Result<Upgraded<DuplexStream>, UpgradeError>, Vec<String>) {
     let dialled = Cell::new(0);
     let (asked, mut requests) = tokio::sync::mpsc::unbounded_channel();
     let dial = || {
@@ -341,8 +349,7 @@ async fn fall_back(answers: &[&'static str]) -> (Result<Upgraded<DuplexStream>, 
             Ok(near)
         }
     };
-    let connected =
-        connect_with_fallback(dial, get(), Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC, &Config::default()).await;
+    let connected = connect_with_fallback(dial, get(), websocket, spdy, &Config::default()).await;
     let mut heard = Vec::new();
     while heard.len() < dialled.get().min(answers.len()) {
         heard.push(requests.recv().await.unwrap());
@@ -361,14 +368,50 @@ async fn a_refused_websocket_becomes_spdy_and_says_why() {
         "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\n\r\n",
+        // A gateway that has dropped the subprotocol, or has chosen its own, or has answered for another request.
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: ACCEPT\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: wrong\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n",
     ] {
         let (connected, asked) = fall_back(&[refusal, SPDY_SWITCH]).await;
         let upgraded = connected.unwrap();
         assert_eq!(upgraded.protocol(), Some(Protocol::SpdyExec(Version::V4)));
         let refused = upgraded.websocket_refused();
-        assert!(matches!(refused, Some(UpgradeError::Refused { .. } | UpgradeError::Redirected { .. })));
+        let switched = matches!(refused, Some(UpgradeError::NotSwitched(_) | UpgradeError::ProtocolNotOffered { .. }));
+        let answered = matches!(refused, Some(UpgradeError::Refused { .. } | UpgradeError::Redirected { .. }));
+        assert!(if refusal.contains(" 101 ") { switched } else { answered }, "{refused:?}");
         assert!(asked[0].starts_with("GET ") && asked[0].contains("Upgrade: websocket\r\n"));
         assert!(asked[1].starts_with("POST ") && asked[1].contains("Upgrade: SPDY/3.1\r\n"));
+    }
+}
+
+/// The tunnel's name has a slash, so it is no token, and gateways made of common libraries refuse it.
+#[tokio::test]
+async fn a_tunnel_whose_name_is_refused_becomes_spdy() {
+    const REFUSAL: &str = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 37\r\n\r\n\
+        Invalid Sec-WebSocket-Protocol header";
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+        X-Stream-Protocol-Version: portforward.k8s.io\r\n\r\n";
+    let no_name = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Accept: ACCEPT\r\n\r\n";
+    for refusal in [REFUSAL, no_name] {
+        let (websocket, spdy) = ([Protocol::TunneledPortForward], [Protocol::SpdyPortForward]);
+        let (connected, asked) = fall_back_with(&[refusal, switch], &websocket, &spdy).await;
+        let upgraded = connected.unwrap();
+        assert_eq!(upgraded.protocol(), Some(Protocol::SpdyPortForward));
+        assert!(asked[0].contains("Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n"), "{}", asked[0]);
+        let refused = upgraded.websocket_refused().unwrap().to_string();
+        assert!(
+            refused.ends_with(if refusal == REFUSAL { "header" } else { "\"\", which the client had not offered" }),
+            "{refused}"
+        );
+
+        let (connected, _) = fall_back_with(&[refusal, REFUSAL], &websocket, &spdy).await;
+        let error = connected.unwrap_err();
+        assert!(matches!(error, UpgradeError::Fallback { .. }), "{error:?}");
     }
 }
 
@@ -384,12 +427,7 @@ async fn a_websocket_that_is_taken_stays_one() {
 #[tokio::test]
 async fn what_was_not_refused_is_not_tried_again() {
     for answer in [
-        // After a 101, whatever is wrong with it.
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Accept: wrong\r\n\r\n",
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Accept: ACCEPT\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n",
-        // And if the answer is not HTTP.
+        // The answer is not HTTP, or not whole.
         "SSH-2.0-x\r\n\r\n\r\n",
         "HTTP/1.1 101 Swi",
     ] {

@@ -272,11 +272,20 @@ fn client(input: &[u8], step: usize, offers: &'static [Protocol], fallback: Opti
             } else {
                 assert!(head.lists("upgrade", "spdy/3.1"));
             }
-            for (refused, ..) in said {
+            for (refused, key, _) in said {
                 // What follows it is a body, whatever it looks like.
                 let final_one = |head: &Head| !head.start.starts_with(b"HTTP/1.1 1") || is_switch(head);
                 let answer = Head::all(&refused).into_iter().find(final_one);
-                assert!(!answer.is_some_and(|head| is_switch(&head)), "after an upgrade there is no second attempt");
+                let taken = answer.is_some_and(|head| {
+                    let unasked = ["sec-websocket-extensions", "content-length", "transfer-encoding"];
+                    is_switch(&head)
+                        && head.lists("connection", "upgrade")
+                        && head.lists("upgrade", "websocket")
+                        && head.is("sec-websocket-accept", derive_accept_key(&key).as_bytes())
+                        && offers.iter().any(|offer| head.is("sec-websocket-protocol", offer.name().as_bytes()))
+                        && unasked.iter().all(|name| head.values(name).next().is_none())
+                });
+                assert!(!taken, "after an upgrade there is no second attempt");
             }
         }
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Tries WebSocket first, and SPDY if the server refuses WebSocket, as kubectl does.
 //!
-//! Decides when a second connection is made, and keeps the reason for it. The only reason is a refusal of WebSocket, no
-//! other failure.
+//! Decides when a second connection is made, and keeps the reason for it. The only reason is an answer that is no
+//! WebSocket with an offered protocol, and no other failure.
 
 use std::future::Future;
 use std::io;
@@ -20,7 +20,11 @@ use crate::protocol::{Protocol, Transport};
 /// each connection. The method of `request` does not matter.
 ///
 /// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any
-/// status, and kubectl falls back on all of them. Other failures, before an answer or after a 101, are not tried again.
+/// status, and kubectl falls back on all of them. Some refuse the tunnel of port-forward with a 400, because its name is
+/// not a valid token. As in kubectl, a 101 is a refusal, too, if it is not one to WebSocket
+/// ([`UpgradeError::NotSwitched`]) or names none of the offered protocols ([`UpgradeError::ProtocolNotOffered`]), because
+/// a gateway has dropped the name or has chosen another. Other failures are not tried again: if the connection fails, if
+/// the answer is late or is not HTTP.
 ///
 /// [`Upgraded::websocket_refused`] says whether and why the connection is SPDY.
 ///
@@ -54,7 +58,12 @@ where
     }
     *request.method_mut() = Method::GET;
     let refused = match connect(dial().await?, request.clone(), websocket, config).await {
-        Err(error @ (UpgradeError::Refused { .. } | UpgradeError::Redirected { .. })) => Box::new(error),
+        Err(
+            error @ (UpgradeError::Refused { .. }
+            | UpgradeError::Redirected { .. }
+            | UpgradeError::NotSwitched(_)
+            | UpgradeError::ProtocolNotOffered { .. }),
+        ) => Box::new(error),
         settled => return settled,
     };
     *request.method_mut() = Method::POST;
