@@ -188,6 +188,32 @@ fn a_stream_nobody_reads_costs_no_more_than_its_budget_and_a_few_buffers() {
     });
 }
 
+/// Row 21: a head may be long, but only its bytes take memory.
+#[test]
+fn a_head_that_never_comes_whole_costs_what_has_come_of_it() {
+    let _turn = turn();
+    const CONNECTIONS: usize = 20;
+    for len in [100, 10 * KIB, 100 * KIB] {
+        play(async {
+            let mut clients = Vec::new();
+            for _ in 0..CONNECTIONS {
+                let (near, far) = duplex(KIB);
+                tokio::spawn(async move { upgrade::accept(far, &upgrade::Config::default()).await.map(drop) });
+                clients.push(near);
+            }
+            tokio::task::yield_now().await;
+            let before = Region::new(ALLOCATOR);
+            for client in &mut clients {
+                client.write_all(b"GET /?command=").await.unwrap();
+                client.write_all(&vec![b'x'; len]).await.unwrap();
+            }
+            tokio::task::yield_now().await;
+            let each = grown(&before) / CONNECTIONS;
+            assert!(each < 2 * len + 8 * KIB, "{each} bytes for {len} of them");
+        });
+    }
+}
+
 /// Row 21: the deadline also applies to our answer.
 #[test]
 fn an_answer_that_nobody_takes_is_given_up() {

@@ -55,6 +55,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("upgrade::Config::max_head", bytes(handshake.max_head)),
         ("max_headers", count(handshake.max_headers)),
         ("upgrade::Config::head_timeout", time(handshake.head_timeout)),
+        ("upgrade::Config::answer_timeout", time(handshake.answer_timeout)),
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
         ("refusal_body_timeout", time(handshake.refusal_body_timeout)),
         ("upgrade::Config::allowed_origins", allowed_origins(&handshake)),

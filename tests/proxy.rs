@@ -188,7 +188,7 @@ async fn what_is_no_101_is_never_passed_on_as_one() {
         (SPDY, switched("Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9\r\n"), "502"),
         (SPDY, "HTTP/1.0 101 x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n".to_owned(), "502"),
         (SPDY, "SSH-2.0-x\r\n\r\n".to_owned(), "502"),
-        (SPDY, format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(70_000)), "502"),
+        (SPDY, format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(1 << 20)), "502"),
         (SPDY, "HTTP/1.1 101 Swit".to_owned(), "502"),
         (SPDY, String::new(), "502"),
     ];
@@ -226,7 +226,7 @@ async fn a_backend_that_says_nothing_is_given_up() {
     assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
     let UpgradeError::Backend(error) = error else { panic!("{error:?}") };
     assert!(matches!(*error, UpgradeError::Timeout), "{error:?}");
-    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(began.elapsed() < Duration::from_secs(70));
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +294,7 @@ async fn sockets(by: By) -> (TcpStream, TcpStream, JoinHandle<PipeOutcome>) {
     (client, backend, run)
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 async fn megabytes_pass_both_ways_at_once_and_each_direction_ends_by_itself() {

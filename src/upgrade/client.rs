@@ -87,7 +87,7 @@ where
             }
         }
     };
-    timeout(config.head_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))
+    timeout(config.answer_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))
 }
 
 /// The error for an answer other than a 101.

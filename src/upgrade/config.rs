@@ -9,14 +9,18 @@ use std::time::Duration;
 #[non_exhaustive]
 pub struct Config {
     /// The maximum length of the peer's HTTP head, in bytes. For a client, the limit is for all 1xx heads and the final
-    /// head together. A server needs room for the command, because kubectl puts each argument into the query. Default:
-    /// 64 KiB.
+    /// head together. A server needs room for the command, because kubectl puts each argument into the query. Memory is
+    /// taken only as the bytes arrive. Default: 1 MiB, as in Go's servers.
     pub max_head: usize,
-    /// The maximum number of header lines in the peer's head. Default: 100.
+    /// The maximum number of header lines in the peer's head. Go's servers do not count them. Default: 1,000.
     pub max_headers: usize,
-    /// The time limit for the whole handshake up to the end of the peer's head, not for each read. It is also the time
-    /// limit for a server to write an answer. Default: 10 s.
+    /// For a server: the time limit until the whole head of the request has arrived, not for each read. It is also the
+    /// time limit for writing an answer. Default: 10 s.
     pub head_timeout: Duration,
+    /// For a client, and for a proxy at its backend: the time limit until the whole head of the answer has arrived,
+    /// including the time to write the request. A kube-apiserver answers only when its admission webhooks and the node
+    /// have answered, which takes 15 s in real clusters. kubectl has no limit. Default: 60 s.
+    pub answer_timeout: Duration,
     /// For a client: how many bytes of a refusal's body it keeps. For a server: how many bytes of its client it reads
     /// and discards after its own refusal, before it closes the connection. Default: 64 KiB.
     pub max_refusal_body: usize,
@@ -48,9 +52,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            max_head: 64 * 1024,
-            max_headers: 100,
+            max_head: 1024 * 1024,
+            max_headers: 1000,
             head_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(60),
             max_refusal_body: 64 * 1024,
             refusal_body_timeout: Duration::from_secs(5),
             allowed_origins: Vec::new(),

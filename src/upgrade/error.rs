@@ -21,7 +21,8 @@ pub enum UpgradeError {
     #[error("the connection failed before the upgrade was complete: {0}")]
     Io(#[from] io::Error),
     /// The peer did not send its whole head, or did not accept what this end wrote, within
-    /// [`Config::head_timeout`](super::Config::head_timeout).
+    /// [`Config::head_timeout`](super::Config::head_timeout), or at a client within
+    /// [`Config::answer_timeout`](super::Config::answer_timeout).
     #[error("the peer did not finish the upgrade in time")]
     Timeout,
     /// The peer's head is longer than [`Config::max_head`](super::Config::max_head). If this end is the server, it has

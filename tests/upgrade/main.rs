@@ -189,12 +189,33 @@ async fn a_slow_head_has_one_deadline_for_all_its_bytes() {
     let server = tokio::spawn(drip(far, KUBELET_SWITCH));
     let client = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await;
     assert!(matches!(client, Err(UpgradeError::Timeout)));
-    assert_eq!(server.await.unwrap(), 10);
+    assert_eq!(server.await.unwrap(), 60);
 
     // A server that does not even read.
     let (near, _far) = duplex(1);
     let client = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await;
     assert!(matches!(client, Err(UpgradeError::Timeout)));
+}
+
+/// Admission webhooks and tunnels to nodes take 15 s in real clusters, and kubectl waits without a limit.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_thinks_before_it_answers_is_waited_for() {
+    let (near, mut far) = duplex(64 * 1024);
+    let server = tokio::spawn(async move {
+        read_head(&mut far).await;
+        tokio::time::sleep(Duration::from_secs(59)).await;
+        far.write_all(KUBELET_SWITCH.as_bytes()).await.unwrap();
+    });
+    let upgraded = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &Config::default()).await.unwrap();
+    assert_eq!(upgraded.protocol(), Some(V4));
+    server.await.unwrap();
+
+    let (near, _far) = duplex(64 * 1024);
+    let mut config = Config::default();
+    config.answer_timeout = Duration::from_secs(3);
+    let began = tokio::time::Instant::now();
+    let error = upgrade::connect(near, post(), Protocol::SPDY_EXEC, &config).await.unwrap_err();
+    assert!(matches!(error, UpgradeError::Timeout) && began.elapsed() == config.answer_timeout, "{error:?}");
 }
 
 #[tokio::test]

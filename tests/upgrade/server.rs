@@ -165,15 +165,19 @@ async fn a_malformed_request_is_answered_before_the_caller_sees_it() {
 #[tokio::test]
 async fn a_head_is_bounded_in_bytes_and_lines() {
     let too_large = "HTTP/1.1 431 Request Header Fields Too Large";
-    let long = KUBECTL_REQUEST.replace("kubectl exec", &"x".repeat(64 * 1024));
-    let (server, answer) = serve(128 * 1024, long.as_bytes(), Protocol::SPDY_EXEC).await;
+    let with_token = |len: usize| KUBECTL_REQUEST.replace("kubectl exec", &"x".repeat(len));
+    let (server, answer) = serve(2 << 20, with_token(1 << 20).as_bytes(), Protocol::SPDY_EXEC).await;
     assert_eq!(answered(&answer).0, too_large);
-    assert!(matches!(server, Err(UpgradeError::HeadTooLarge { limit: 65_536 })));
+    assert!(matches!(server, Err(UpgradeError::HeadTooLarge { limit: 1_048_576 })));
+    let (server, _) = serve(2 << 20, with_token(1_000_000).as_bytes(), Protocol::SPDY_EXEC).await;
+    assert_eq!(server.unwrap().protocol(), Some(crate::V4), "as long as Go takes it");
 
-    let many = KUBECTL_REQUEST.replace("Host:", &format!("{}Host:", "X: y\r\n".repeat(100)));
-    let (server, answer) = serve(64 * 1024, many.as_bytes(), Protocol::SPDY_EXEC).await;
+    let with_lines = |count| KUBECTL_REQUEST.replace("Host:", &format!("{}Host:", "X: y\r\n".repeat(count)));
+    let (server, answer) = serve(64 * 1024, with_lines(1000).as_bytes(), Protocol::SPDY_EXEC).await;
     assert_eq!(answered(&answer).0, too_large);
-    assert!(matches!(server, Err(UpgradeError::TooManyHeaders { limit: 100 })));
+    assert!(matches!(server, Err(UpgradeError::TooManyHeaders { limit: 1000 })));
+    let (server, _) = serve(64 * 1024, with_lines(900).as_bytes(), Protocol::SPDY_EXEC).await;
+    assert_eq!(server.unwrap().protocol(), Some(crate::V4));
 }
 
 #[tokio::test]
