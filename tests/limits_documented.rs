@@ -54,6 +54,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("mux::Config::linger", time(config.linger)),
         ("upgrade::Config::max_head", bytes(handshake.max_head)),
         ("max_headers", count(handshake.max_headers)),
+        ("upgrade::Config::long_queries", target(&handshake)),
         ("upgrade::Config::head_timeout", time(handshake.head_timeout)),
         ("upgrade::Config::answer_timeout", time(handshake.answer_timeout)),
         ("upgrade::Config::max_refusal_body", bytes(handshake.max_refusal_body)),
@@ -82,6 +83,11 @@ fn defaults() -> Vec<(&'static str, String)> {
 fn allowed_origins(config: &upgrade::Config) -> String {
     assert!(config.allowed_origins.is_empty(), "the host's own is always allowed");
     "the `Host`'s own".to_owned()
+}
+
+fn target(config: &upgrade::Config) -> String {
+    assert!(!config.long_queries, "an `http::Uri` holds path and query");
+    "65,534 B".to_owned()
 }
 
 fn bytes(bytes: usize) -> String {

@@ -16,6 +16,7 @@ use super::config::Config;
 use super::error::UpgradeError;
 use super::head::{self, HeadReader};
 use super::ports;
+use super::query;
 use super::read::{fill, read_head};
 use super::upgraded::Upgraded;
 use super::websocket;
@@ -26,7 +27,8 @@ use crate::protocol::{Protocol, Transport, Version, X_STREAM_PROTOCOL_VERSION};
 /// tries WebSocket first and then SPDY.
 ///
 /// The method of the request must be GET, or for SPDY either GET or POST (kubectl uses POST). The request needs a
-/// percent-encoded path, and a `Host` header or an authority in its URI. All its headers are sent. This function adds
+/// percent-encoded path, and a `Host` header or an authority in its URI. For a query that is too long for the URI see
+/// [`set_query`](super::set_query). All its headers are sent. This function adds
 /// `Connection`, `Upgrade`, `Content-Length`, `X-Stream-Protocol-Version` and all `Sec-WebSocket-…` headers, so the
 /// request must not have them.
 ///
@@ -166,7 +168,8 @@ fn head_without_offers(request: &Request<()>, transport: Transport) -> Result<Ve
     let mut headers = request.headers().clone();
     headers.remove(header::HOST);
 
-    let mut head = format!("{} {path} HTTP/1.1\r\n", request.method()).into_bytes();
+    let long_query = query::long(request).map(|query| format!("?{query}")).unwrap_or_default();
+    let mut head = format!("{} {path}{long_query} HTTP/1.1\r\n", request.method()).into_bytes();
     head::put_header(&mut head, "Host", &host);
     head::put_headers(&mut head, &headers);
     head::put_header(&mut head, "Connection", b"Upgrade");

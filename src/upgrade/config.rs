@@ -14,6 +14,11 @@ pub struct Config {
     pub max_head: usize,
     /// The maximum number of header lines in the peer's head. Go's servers do not count them. Default: 1,000.
     pub max_headers: usize,
+    /// For a server: whether to accept a request whose path and query do not fit into an [`http::Uri`], which holds
+    /// 65,534 bytes. Its URI then has no query, and only [`upgrade::query`](super::query) returns it. Set this if your
+    /// code reads the query with that function: code that reads it from the URI would miss a command, and a proxy would
+    /// pass that command on unseen. Default: such a request is answered 414.
+    pub long_queries: bool,
     /// For a server: the time limit until the whole head of the request has arrived, not for each read. It is also the
     /// time limit for writing an answer. Default: 10 s.
     pub head_timeout: Duration,
@@ -54,6 +59,7 @@ impl Default for Config {
         Self {
             max_head: 1024 * 1024,
             max_headers: 1000,
+            long_queries: false,
             head_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
             max_refusal_body: 64 * 1024,

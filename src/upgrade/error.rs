@@ -39,6 +39,14 @@ pub enum UpgradeError {
         /// The limit.
         limit: usize,
     },
+    /// Server: the path and the query of the request do not fit into an [`http::Uri`], and
+    /// [`Config::long_queries`](super::Config::long_queries) is not set, or the path alone does not fit. It was answered
+    /// 414.
+    #[error("the path and the query are longer than {limit} bytes")]
+    TargetTooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
     /// The peer's head is neither HTTP/1.1 nor HTTP/1.0. The text says what is wrong: the start line, the version, a
     /// header line, or, in a request, that there is not exactly one `Host` (RFC 9112 §3.2), which HTTP/1.0 may leave
     /// out. If this end is the server, it has answered 400.
@@ -189,6 +197,7 @@ impl UpgradeError {
             | Self::Timeout
             | Self::HeadTooLarge { .. }
             | Self::TooManyHeaders { .. }
+            | Self::TargetTooLong { .. }
             | Self::MalformedHead(_)
             | Self::Refused { .. }
             | Self::Redirected { .. }
@@ -223,6 +232,7 @@ impl UpgradeError {
             Self::OriginNotAllowed { .. } | Self::BearerToken(_) => io::ErrorKind::PermissionDenied,
             Self::HeadTooLarge { .. }
             | Self::TooManyHeaders { .. }
+            | Self::TargetTooLong { .. }
             | Self::MalformedHead(_)
             | Self::NotSwitched(_)
             | Self::ProtocolNotOffered { .. }

@@ -8,6 +8,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::error::UpgradeError;
+use super::query;
 
 /// Collects bytes up to the end of a head. It looks at each byte once, however the bytes are split.
 #[derive(Debug)]
@@ -82,16 +83,16 @@ impl HeadReader {
 /// Parses the head of an HTTP/1.1 or HTTP/1.0 request.
 ///
 /// # Errors
-/// [`UpgradeError::TooManyHeaders`], or [`UpgradeError::MalformedHead`] if `head` is not exactly one head with one
-/// `Host`, which HTTP/1.0 may leave out.
+/// [`UpgradeError::TooManyHeaders`], [`UpgradeError::TargetTooLong`] if the path is too long for an [`http::Uri`], or
+/// [`UpgradeError::MalformedHead`] if `head` is not exactly one head with one `Host`, which HTTP/1.0 may leave out.
 pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>, UpgradeError> {
     let mut lines = header_lines(head, max_headers);
     let mut parsed = httparse::Request::new(&mut lines);
     check(parsed.parse(head), head, max_headers)?;
     let version = version(parsed.version);
     let method = parsed.method.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
-    let uri = parsed.path.and_then(|path| Uri::try_from(path).ok());
-    let (Some(method), Some(uri)) = (method, uri) else { return Err(BAD_START_LINE) };
+    let (path, long_query) = split_long(parsed.path.unwrap_or_default())?;
+    let (Some(method), Ok(uri)) = (method, Uri::try_from(path)) else { return Err(BAD_START_LINE) };
     // The target must be a path. It is neither an authority, which CONNECT has, nor `*`, which OPTIONS may have (RFC 9112 §3.2).
     if !uri.path().starts_with('/') && (method != Method::OPTIONS || uri.path() != "*") {
         return Err(BAD_START_LINE);
@@ -107,6 +108,9 @@ pub fn parse_request_head(head: &[u8], max_headers: usize) -> Result<Request<()>
     *request.uri_mut() = uri;
     *request.version_mut() = version;
     *request.headers_mut() = headers;
+    if let Some(query) = long_query {
+        query::set_query(&mut request, query).map_err(|_| BAD_START_LINE)?;
+    }
     Ok(request)
 }
 
@@ -126,6 +130,17 @@ pub fn parse_response_head(head: &[u8], max_headers: usize) -> Result<Response<(
     *response.version_mut() = version(parsed.version);
     *response.headers_mut() = header_map(parsed.headers)?;
     Ok(response)
+}
+
+/// Splits the query off a target that does not fit into an `http::Uri`.
+fn split_long(target: &str) -> Result<(&str, Option<&str>), UpgradeError> {
+    if target.len() <= query::MAX_TARGET {
+        return Ok((target, None));
+    }
+    match target.split_once('?') {
+        Some((path, query)) if path.len() <= query::MAX_TARGET => Ok((path, Some(query))),
+        _ => Err(TARGET_TOO_LONG),
+    }
 }
 
 /// The version of a parsed head, which `httparse` numbers 0 or 1.
@@ -166,6 +181,7 @@ pub(super) fn put_header(head: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 pub(super) const BAD_START_LINE: UpgradeError = UpgradeError::MalformedHead("bad start line");
 const BAD_VERSION: UpgradeError = UpgradeError::MalformedHead("the version is neither HTTP/1.1 nor HTTP/1.0");
+pub(super) const TARGET_TOO_LONG: UpgradeError = UpgradeError::TargetTooLong { limit: query::MAX_TARGET };
 const BAD_HEADER: UpgradeError = UpgradeError::MalformedHead("bad header line");
 const BAD_HOST: UpgradeError = UpgradeError::MalformedHead("not exactly one Host header");
 

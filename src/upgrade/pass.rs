@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::client::{Asked, exchange, not_switched, passed_head};
 use super::error::UpgradeError;
 use super::head::{self, HeadReader};
+use super::query;
 use super::server::{self, Pending};
 use super::upgraded::Upgraded;
 use super::websocket;
@@ -31,6 +32,7 @@ impl<IO> Pending<IO> {
         let mut request = Request::new(());
         *request.method_mut() = self.request().method().clone();
         *request.uri_mut() = self.request().uri().clone();
+        query::copy_long(self.request(), &mut request);
         *request.headers_mut() = end_to_end(self.request().headers());
         for name in [header::ORIGIN, header::SEC_WEBSOCKET_EXTENSIONS] {
             request.headers_mut().remove(name);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::Request;
 
 use super::error::UpgradeError;
+use super::query::query;
 use crate::port;
 use crate::protocol::Protocol;
 
@@ -31,7 +32,7 @@ pub(super) fn of(
 }
 
 fn asked(request: &Request<()>) -> Result<Arc<[u16]>, UpgradeError> {
-    Ok(asked_ports(request.uri().query().unwrap_or_default())?.into())
+    Ok(asked_ports(query(request))?.into())
 }
 
 /// Reads the ports that a port-forward request names in its query, in the order in which it names them.

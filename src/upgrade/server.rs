@@ -16,6 +16,7 @@ use super::config::Config;
 use super::error::UpgradeError;
 use super::head::{self, HeadReader};
 use super::ports;
+use super::query;
 use super::read::{fill, read_head};
 use super::upgraded::Upgraded;
 use super::websocket::{self, BearerToken};
@@ -27,9 +28,9 @@ use crate::protocol::{Protocol, Transport, X_STREAM_PROTOCOL_VERSION};
 /// [`Pending::is_upgrade`] is false, and the caller answers the request, or passes it on with its body.
 ///
 /// # Errors
-/// For [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`] and
-/// [`UpgradeError::BodyNotAllowed`] the client was answered 400 or 431. For [`UpgradeError::Timeout`] and
-/// [`UpgradeError::Io`] it was not answered.
+/// For [`UpgradeError::MalformedHead`], [`UpgradeError::HeadTooLarge`], [`UpgradeError::TooManyHeaders`],
+/// [`UpgradeError::TargetTooLong`] and [`UpgradeError::BodyNotAllowed`] the client was answered 400, 414 or 431. For
+/// [`UpgradeError::Timeout`] and [`UpgradeError::Io`] it was not answered.
 ///
 /// # Panics
 /// If called outside of a tokio runtime with its timer enabled.
@@ -51,6 +52,9 @@ where
             if transports(&request).next().is_some() && head::announces_body(request.headers()) {
                 return Err(UpgradeError::BodyNotAllowed);
             }
+            if !config.long_queries && query::long(&request).is_some() {
+                return Err(head::TARGET_TOO_LONG);
+            }
             Ok(request)
         });
     match request {
@@ -60,6 +64,7 @@ where
                 UpgradeError::HeadTooLarge { .. } | UpgradeError::TooManyHeaders { .. } => {
                     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
                 }
+                UpgradeError::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
                 UpgradeError::MalformedHead(_) | UpgradeError::BodyNotAllowed => StatusCode::BAD_REQUEST,
                 _ => return Err(error),
             };

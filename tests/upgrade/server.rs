@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use kubestream::Initiator;
 use kubestream::upgrade::{self, Config, Protocol, UpgradeError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -178,6 +178,48 @@ async fn a_head_is_bounded_in_bytes_and_lines() {
     assert!(matches!(server, Err(UpgradeError::TooManyHeaders { limit: 1000 })));
     let (server, _) = serve(64 * 1024, with_lines(900).as_bytes(), Protocol::SPDY_EXEC).await;
     assert_eq!(server.unwrap().protocol(), Some(crate::V4));
+}
+
+/// An `http::Uri` has at most 65,534 bytes.
+#[tokio::test]
+async fn a_command_longer_than_a_uri_is_taken_by_a_server_that_asks_for_it() {
+    let script = "x".repeat(200_000);
+    let query = format!("command={script}&stdout=true");
+    let long = KUBECTL_REQUEST.replace("command=sh", &format!("command={script}"));
+    for pipe in PIPES {
+        let (server, answer) = serve(pipe, long.as_bytes(), Protocol::SPDY_EXEC).await;
+        assert_eq!(answered(&answer).0, "HTTP/1.1 414 URI Too Long");
+        assert!(matches!(server, Err(UpgradeError::TargetTooLong { limit: 65_534 })), "{server:?}");
+    }
+
+    // From our client through a proxy to our server, each of which reads the query.
+    let mut config = Config::default();
+    config.long_queries = true;
+    let ((client, near), (far, backend)) = (duplex(1024), duplex(1024));
+    let mut request = Request::post("http://a/exec").body(()).unwrap();
+    upgrade::set_query(&mut request, &query).unwrap();
+    let proxy = async {
+        let pending = upgrade::accept(near, &config).await?;
+        assert!(upgrade::query(pending.request()) == query && pending.request().uri() == "/exec");
+        let request = pending.to_pass_on();
+        pending.pass_on(far, request).await
+    };
+    let server = async {
+        let pending = upgrade::accept(backend, &config).await?;
+        assert!(upgrade::query(pending.request()) == query);
+        pending.accept(Protocol::SPDY_EXEC).await
+    };
+    let (client, proxy, server) =
+        tokio::join!(upgrade::connect(client, request, Protocol::SPDY_EXEC, &config), proxy, server);
+    assert_eq!((client.unwrap().protocol(), server.unwrap().protocol()), (Some(crate::V4), Some(crate::V4)));
+    proxy.unwrap();
+
+    let path = KUBECTL_REQUEST.replace("/exec?", &format!("/{script}?"));
+    let (mut near, far) = duplex(1 << 20);
+    near.write_all(path.as_bytes()).await.unwrap();
+    near.shutdown().await.unwrap();
+    let error = upgrade::accept(far, &config).await.unwrap_err();
+    assert!(matches!(error, UpgradeError::TargetTooLong { limit: 65_534 }), "{error:?}");
 }
 
 #[tokio::test]

@@ -77,7 +77,9 @@ impl Backend {
         let url = backend.or(kubelet).ok_or("one of --backend and --kubelet is required")?;
         let Secrets { client: token, backend: credentials } = tokens.read()?;
         let credentials = credentials.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
-        Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config: origins.config(), record })
+        let mut config = origins.config();
+        config.long_queries = true;
+        Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config, record })
     }
 
     /// Serves one connection of a client. It carries one request.
@@ -190,12 +192,16 @@ impl Backend {
         if !self.is_kubelet {
             return Ok(None);
         }
-        PodRequest::from_api(pending.request().uri())?.map(|request| request.to_kubelet()).transpose()
+        let request = pending.request();
+        let request = PodRequest::from_path(request.uri().path(), upgrade::query(request))?;
+        request.map(|request| request.to_kubelet()).transpose()
     }
 
     fn rewrite(&self, request: &mut Request<()>, path: Option<&str>, from: SocketAddr) -> Result<(), Failure> {
         if let Some(path) = path {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
             *request.uri_mut() = path.parse()?;
+            upgrade::set_query(request, query)?;
         }
         let headers = request.headers_mut();
         headers.remove(header::AUTHORIZATION);

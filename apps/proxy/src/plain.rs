@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, StatusCode, Version};
-use kubestream::upgrade::Pending;
+use kubestream::upgrade::{self, Pending};
 use kubestream_apps::{Failure, api};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
 use tokio::time::timeout;
@@ -95,8 +95,9 @@ where
 
 /// The types of `http` exclude line breaks, so nothing can be injected here.
 fn head(request: &Request<()>, version: &str) -> Vec<u8> {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let mut head = format!("{} {path} {version}\r\nConnection: close\r\n", request.method()).into_bytes();
+    let (path, query) = (request.uri().path(), upgrade::query(request));
+    let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    let mut head = format!("{} {target} {version}\r\nConnection: close\r\n", request.method()).into_bytes();
     let line = |head: &mut Vec<u8>, name: &HeaderName, value: &[u8]| {
         head.extend([name.as_str().as_bytes(), b": ", value, b"\r\n"].concat());
     };

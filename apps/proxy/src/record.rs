@@ -19,12 +19,12 @@ use std::time::{Instant, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
 use clap::Args;
-use http::{Response, StatusCode, Uri};
+use http::{Response, StatusCode};
 use kubestream::exec::ExecRequest;
 use kubestream::mux::Config;
 use kubestream::status::TerminalSize;
 use kubestream::tap::{Side, StreamName, Tap, TapEvent};
-use kubestream::upgrade::{Pending, Protocol};
+use kubestream::upgrade::{self, Pending, Protocol};
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{Observer, Operation, Pipe, PipeOutcome, PodRequest};
 use tempfile::NamedTempFile;
@@ -57,17 +57,17 @@ impl Record {
     /// because it could be a session in another spelling.
     pub(crate) fn begin<IO>(&self, asked: &Pending<IO>) -> Result<Option<Recording>, Box<Response<Bytes>>> {
         let Some(directory) = self.record.as_deref().filter(|_| asked.is_upgrade()) else { return Ok(None) };
-        let uri = asked.request().uri();
+        let (path, query) = (asked.request().uri().path(), upgrade::query(asked.request()));
         let refused = |message: &str| Box::new(api::failure(StatusCode::FORBIDDEN, "Forbidden", message));
-        let request = PodRequest::from_api(uri).map_err(|error| refused(&error.to_string()))?;
+        let request = PodRequest::from_path(path, query).map_err(|error| refused(&error.to_string()))?;
         let unknown = || refused("this proxy records sessions, and does not pass on unknown upgrades");
-        self.open(directory, &request.ok_or_else(unknown)?, uri).map_err(|error| {
+        self.open(directory, &request.ok_or_else(unknown)?, query).map_err(|error| {
             let message = format!("the session cannot be recorded: {error}");
             Box::new(api::failure(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", &message))
         })
     }
 
-    fn open(&self, directory: &Path, request: &PodRequest, uri: &Uri) -> io::Result<Option<Recording>> {
+    fn open(&self, directory: &Path, request: &PodRequest, query: &str) -> io::Result<Option<Recording>> {
         let what = match request.operation {
             Operation::Exec => "exec",
             Operation::Attach => "attach",
@@ -77,7 +77,7 @@ impl Record {
         let container = request.container.as_deref().unwrap_or("-");
         let title = format!("{what} {}/{}/{container}", request.namespace, request.pod);
         let command = if request.operation == Operation::Exec {
-            ExecRequest::from_query(uri.query().unwrap_or_default()).map(|asked| asked.command.join(" "))
+            ExecRequest::from_query(query).map(|asked| asked.command.join(" "))
         } else {
             Ok(String::new())
         };

@@ -126,7 +126,7 @@ impl Translation {
 }
 
 fn streams(request: &Request<()>) -> Result<Streams, exec::Error> {
-    Ok(ExecRequest::from_query(request.uri().query().unwrap_or_default())?.streams)
+    Ok(ExecRequest::from_query(upgrade::query(request))?.streams)
 }
 
 fn is_handshake(name: &str) -> bool {

@@ -112,3 +112,23 @@ fn a_page_of_another_origin_is_let_in_if_that_is_allowed() {
     }
     assert!(requests.recv().unwrap().0.starts_with("get /api/v1/"));
 }
+
+/// An `http::Uri` has at most 65,534 bytes.
+#[test]
+fn a_command_longer_than_a_uri_reaches_the_backend_over_every_way() {
+    let (url, requests) = backend("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+    let script = "x".repeat(100_000);
+    let session =
+        PAGE.replace("Origin: https://console.example\r\n", "").replace("command=true", &format!("command={script}"));
+    let plain = format!("GET /?{script} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let recordings = tempfile::tempdir().unwrap();
+    let directory = recordings.path().to_str().unwrap();
+    for (arguments, request) in
+        [(&[][..], &session), (&["--translate", "spdy"], &session), (&["--record", directory], &session), (&[], &plain)]
+    {
+        let proxy = proxy(&url, arguments);
+        assert!(ask(&proxy, request).starts_with("http/1.1 403 "), "{arguments:?}");
+        let (head, _) = requests.recv().unwrap();
+        assert!(head.lines().next().unwrap().contains(&script), "{arguments:?}");
+    }
+}

@@ -50,7 +50,8 @@ impl fmt::Debug for Node {
 
 impl Node {
     #[must_use]
-    pub fn new(hosts: Hosts, config: upgrade::Config, log: Log) -> Self {
+    pub fn new(hosts: Hosts, mut config: upgrade::Config, log: Log) -> Self {
+        config.long_queries = true;
         Self { hosts, config, main: Main::default(), log }
     }
 
@@ -154,7 +155,7 @@ where
         let message = format!("the server does not allow {} here", request.method());
         return pending.respond(failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", &message)).await;
     }
-    let wanted = match ExecRequest::from_query(request.uri().query().unwrap_or_default()) {
+    let wanted = match ExecRequest::from_query(upgrade::query(request)) {
         Ok(wanted) => wanted,
         Err(error) => return pending.respond(text(StatusCode::BAD_REQUEST, &error.to_string())).await,
     };

@@ -26,7 +26,14 @@ pub async fn upgrade(
     name: Option<&str>,
 ) -> Result<Upgraded<Box<dyn Io>>, Box<dyn Error + Send + Sync>> {
     let config = upgrade::Config::default();
-    let request = |method| http::Request::builder().method(method).uri(url).header("User-Agent", "kubestream").body(());
+    // A command may be too long for a URI.
+    let (uri, query) = url.split_once('?').unwrap_or((url, ""));
+    let request = |method| {
+        let mut request =
+            http::Request::builder().method(method).uri(uri).header("User-Agent", "kubestream").body(())?;
+        upgrade::set_query(&mut request, query)?;
+        Ok::<_, Box<dyn Error + Send + Sync>>(request)
+    };
     let dial = || server.connect();
     match preference {
         Preference::Websocket => {

@@ -46,7 +46,16 @@ impl PodRequest {
     /// # Errors
     /// [`PodRequestError`] if the request is not valid. A kube-apiserver or a kubelet answers such a request with 400.
     pub fn from_api(uri: &Uri) -> Result<Option<Self>, PodRequestError> {
-        let parts: Vec<&str> = uri.path().split('/').collect();
+        Self::from_path(uri.path(), uri.query().unwrap_or_default())
+    }
+
+    /// As [`from_api`](Self::from_api), with a query that may be too long for a URI: see
+    /// [`upgrade::query`](kubestream::upgrade::query).
+    ///
+    /// # Errors
+    /// As [`from_api`](Self::from_api).
+    pub fn from_path(path: &str, query: &str) -> Result<Option<Self>, PodRequestError> {
+        let parts: Vec<&str> = path.split('/').collect();
         let ["", "api", "v1", "namespaces", namespace, "pods", pod, operation] = parts[..] else { return Ok(None) };
         let operation = match operation {
             "exec" => Operation::Exec,
@@ -54,7 +63,6 @@ impl PodRequest {
             "portforward" => Operation::PortForward,
             _ => return Ok(None),
         };
-        let query = uri.query().unwrap_or_default();
         let (container, query) = if operation == Operation::PortForward {
             (None, ports(query))
         } else {
