@@ -98,8 +98,8 @@ pub fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Box<R
 /// Whether an origin names the same host and port as `Host`. Both may leave out the scheme's default port.
 fn is_own(origin: &str, headers: &HeaderMap) -> bool {
     let (host, default) = match origin.split_once("://") {
-        Some(("http", host)) => (host, ":80"),
-        Some(("https", host)) => (host, ":443"),
+        Some(("http" | "ws", host)) => (host, ":80"),
+        Some(("https" | "wss", host)) => (host, ":443"),
         _ => return false,
     };
     let Some(asked) = single(headers, &header::HOST) else { return false };
@@ -146,9 +146,14 @@ mod tests {
         }
         assert_eq!(check_origin(&headers, &[]).unwrap_err().status(), StatusCode::FORBIDDEN);
         headers.insert("sec-fetch-site", "same-origin".parse().unwrap());
-        for (origin, is_own) in
-            [("http://localhost", true), ("http://localhost:80", true), ("http://localhost:443", false)]
-        {
+        for (origin, is_own) in [
+            ("http://localhost", true),
+            ("http://localhost:80", true),
+            ("http://localhost:443", false),
+            // No browser writes this, but ws4py does.
+            ("ws://localhost", true),
+            ("wss://localhost:80", false),
+        ] {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
             assert_eq!(check_origin(&headers, &[]).is_ok(), is_own, "{origin}");
         }
