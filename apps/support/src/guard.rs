@@ -32,6 +32,9 @@ impl Hosts {
     /// # Errors
     /// The answer for the client.
     pub fn check(&self, request: &Request<()>, own: &[IpAddr]) -> Result<(), Box<Response<Bytes>>> {
+        if self.allowed.iter().any(|name| name == "*") {
+            return Ok(());
+        }
         // A request line with a whole URL names a host, too.
         let named = request.uri().authority().map(Authority::as_str);
         let lines = request.headers().get_all(header::HOST).iter();
@@ -43,9 +46,6 @@ impl Hosts {
     }
 
     fn is_known(&self, host: &str, own: &[IpAddr]) -> bool {
-        if self.allowed.iter().any(|name| name == "*") {
-            return true;
-        }
         let Ok(host) = host.parse::<Authority>() else { return false };
         // `me@localhost` is no host.
         if host.as_str().contains('@') {
@@ -132,6 +132,10 @@ mod tests {
             assert_eq!(asked("/", host), Err(StatusCode::MISDIRECTED_REQUEST), "{host}");
         }
         assert_eq!(asked("http://a.example/", "localhost"), Err(StatusCode::MISDIRECTED_REQUEST));
+        // HTTP/1.0 may name no host.
+        let nobody = Request::get("/").body(()).unwrap();
+        assert!(Hosts::default().check(&nobody, &own).is_err());
+        assert!(Hosts { allowed: vec!["*".to_owned()] }.check(&nobody, &own).is_ok());
     }
 
     #[test]
