@@ -40,6 +40,7 @@ fn ask(node: &Node, request: &str) -> String {
 #[test]
 fn an_ordinary_request_is_answered_whatever_its_version_and_its_connection() {
     let node = node(&["--allow-host", "*"]);
+    assert_eq!(ask(&self::node(&[]), "GET /version HTTP/1.0\r\n\r\n"), "HTTP/1.1 200 OK");
     for request in [
         "GET /version HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /version HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n{}",
