@@ -141,17 +141,10 @@ pub(super) struct Inflater {
     history: Vec<u8>,
     /// The last inflated block, in room that is used again.
     plain: Vec<u8>,
-    /// How many blocks were read.
-    blocks: u32,
 }
 
 /// The most room, in bytes, that is kept for the next inflated block.
 const KEPT: usize = 4 * 1024;
-
-/// How many blocks a connection reads with inflaters that all connections share. A session of exec has no more. A
-/// connection that goes on opening streams keeps an inflater until it is idle, because a shared one has to be given the
-/// history for each block.
-const SHARING: u32 = 8;
 
 impl Inflater {
     /// Inflates and parses one whole block.
@@ -169,27 +162,19 @@ impl Inflater {
         if plain.capacity() <= KEPT {
             self.plain = plain;
         }
-        self.blocks = self.blocks.saturating_add(1);
-        if self.blocks <= SHARING {
-            self.give_back();
-        }
         headers
     }
 
     /// Frees the memory, except the history.
     pub(super) fn release(&mut self) {
-        self.give_back();
-        self.plain = Vec::new();
-        self.history.shrink_to_fit();
-    }
-
-    fn give_back(&mut self) {
         if let Some(state) = self.state.take() {
             let mut spare = SPARE_INFLATERS.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.len() < SPARES {
                 spare.push(state);
             }
         }
+        self.plain = Vec::new();
+        self.history.shrink_to_fit();
     }
 
     fn remember(&mut self, plain: &[u8]) {
@@ -321,7 +306,7 @@ mod tests {
         }
     }
 
-    /// Inflaters are shared by all connections of the process.
+    /// Inflaters that idle connections have given back are used again by others.
     #[test]
     fn a_block_cannot_refer_to_what_another_connection_read() {
         let plain = |value: &str| {
@@ -339,7 +324,8 @@ mod tests {
                 wire
             });
             assert!(blocks[1].len() < 24, "the second block refers to the first one");
-            assert!(mine.block(&blocks[0], &SpdyConfig::default()).is_ok() && mine.state.is_none());
+            assert!(mine.block(&blocks[0], &SpdyConfig::default()).is_ok());
+            mine.release();
             // The head of a zlib stream, and the block of another one.
             let mut wire = vec![0x78, 0x01];
             wire.append(&mut blocks[1]);
@@ -364,8 +350,7 @@ mod tests {
         let mut state = Compress::new(Compression::best(), true);
         state.compress_vec(&vec![0; 12 << 20], &mut bomb, FlushCompress::Sync).unwrap();
         assert_eq!(state.total_in(), 12 << 20, "some 12 KiB that stand for 12 MiB");
-        // Keeps its state, which then can be asked.
-        let mut inflater = Inflater { blocks: SHARING, ..Inflater::default() };
+        let mut inflater = Inflater::default();
         assert_eq!(inflater.block(&bomb, &SpdyConfig::default()), Err(HeaderError::TooLong { limit: 64 * 1024 }));
         let inflated = inflater.state.unwrap().total_out();
         assert!(inflated <= 64 * 1024 + 1024, "inflated {inflated} bytes");
