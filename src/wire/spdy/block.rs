@@ -47,8 +47,6 @@ impl Drop for Deflater {
 /// Spare deflaters, for reuse. A deflater takes 250 KiB, and a connection needs it only while it opens streams.
 /// Allocating one for each connection of a server would leave as many holes in the heap.
 static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
-/// Spare inflaters, for the same reason. An inflater takes 47 KiB.
-static SPARE_INFLATERS: Mutex<Vec<Decompress>> = Mutex::new(Vec::new());
 const SPARES: usize = 4;
 
 impl Deflater {
@@ -167,12 +165,7 @@ impl Inflater {
 
     /// Frees the memory, except the history.
     pub(super) fn release(&mut self) {
-        if let Some(state) = self.state.take() {
-            let mut spare = SPARE_INFLATERS.lock().unwrap_or_else(PoisonError::into_inner);
-            if spare.len() < SPARES {
-                spare.push(state);
-            }
-        }
+        self.state = None;
         self.plain = Vec::new();
         self.history.shrink_to_fit();
     }
@@ -223,14 +216,7 @@ impl Inflater {
 
 /// Creates the first inflater of a stream, or one that continues after `history`.
 fn resume(first: bool, history: &[u8]) -> Result<Decompress, HeaderError> {
-    let spare = SPARE_INFLATERS.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let mut state = match spare {
-        Some(mut state) => {
-            state.reset(first);
-            state
-        }
-        None => Decompress::new(first),
-    };
+    let mut state = Decompress::new(first);
     let window = history.get(history.len().saturating_sub(WINDOW)..).unwrap_or_default();
     if !first && !window.is_empty() {
         state.set_dictionary(window).map_err(|_| HeaderError::Inflate)?;
@@ -306,7 +292,6 @@ mod tests {
         }
     }
 
-    /// Inflaters that idle connections have given back are used again by others.
     #[test]
     fn a_block_cannot_refer_to_what_another_connection_read() {
         let plain = |value: &str| {
