@@ -121,10 +121,10 @@ impl Usage {
     /// larger than at first.
     pub(super) fn received(&mut self, bytes: usize, window: u32, grown: u32, path: &mut Path, now: Instant) {
         self.turn(window, grown, path);
-        let idle = self.heard.replace(now).is_some_and(|heard| now.saturating_duration_since(heard) >= IDLE);
-        if idle {
+        if self.heard.is_some() && self.is_idle(now) {
             self.hardly_used(grown);
         }
+        self.heard = Some(now);
         self.received = self.received.saturating_add(bytes as u64);
         path.busy |= self.received >= u64::from(self.window / 4);
     }

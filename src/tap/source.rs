@@ -12,6 +12,7 @@ use super::side::Side;
 use crate::carrier::{ExecReader, LegacyPortsReader, check_text};
 use crate::protocol::{Protocol, Subprotocol};
 use crate::session::{Config, ConnectionError, Message, Role};
+use crate::wire::channel::ChannelError;
 use crate::wire::spdy::{Headers, Pieces};
 use crate::wire::websocket::{CloseReason, Decoder, Fault, Piece, WebSocketError};
 use crate::wire::{SpdyConfig, WebSocketConfig};
@@ -61,14 +62,13 @@ impl Source {
 
     /// Reads on. `None` means that all of `src` is used up.
     pub(super) fn next(&mut self, src: &mut Bytes) -> Result<Option<Said>, ConnectionError> {
-        let (websocket, piece) = match &mut self.0 {
-            Form::Spdy(spdy) => return Ok(spdy.next(src)?.map(Said::Message)),
+        match &mut self.0 {
+            Form::Spdy(spdy) => Ok(spdy.next(src)?.map(Said::Message)),
             Form::Tunnel { websocket, carried, spdy } => {
                 if let Some(message) = spdy.next(carried)? {
                     return Ok(Some(Said::Message(message)));
                 }
-                let piece = websocket.next(src)?;
-                return Ok(match piece {
+                Ok(match websocket.next(src)? {
                     // A Go server sends a text message to report an error, and closes the connection.
                     Some(Piece::Data { text: true, .. }) => return Err(WebSocketError::from(Fault::Text).into()),
                     Some(Piece::Data { payload, .. }) => {
@@ -76,31 +76,21 @@ impl Source {
                         Some(Said::Nothing)
                     }
                     other => other.map(said),
-                });
+                })
             }
-            Form::Exec { websocket, .. } => (websocket.role, websocket.next(src)?),
-            Form::LegacyPorts { websocket, more, .. } => {
+            Form::Exec { websocket, subprotocol, reader } => {
+                websocket.next_on_channel(src, *subprotocol, |first, last, payload| reader.read(first, last, payload))
+            }
+            Form::LegacyPorts { websocket, subprotocol, reader, more } => {
                 if let Some(message) = more.pop_front() {
                     return Ok(Some(Said::Message(message)));
                 }
-                (websocket.role, websocket.next(src)?)
+                websocket.next_on_channel(src, *subprotocol, |first, last, payload| {
+                    reader.read(first, last, payload, more)?;
+                    Ok(more.pop_front())
+                })
             }
-        };
-        let Some(piece) = piece else { return Ok(None) };
-        let Piece::Data { first, last, text, payload } = piece else { return Ok(Some(said(piece))) };
-        let message = match &mut self.0 {
-            Form::Exec { subprotocol, reader, .. } => {
-                check_text(text, websocket, *subprotocol)?;
-                reader.read(first, last, payload)?
-            }
-            Form::LegacyPorts { subprotocol, reader, more, .. } => {
-                check_text(text, websocket, *subprotocol)?;
-                reader.read(first, last, payload, more)?;
-                more.pop_front()
-            }
-            Form::Spdy(_) | Form::Tunnel { .. } => None,
-        };
-        Ok(Some(message.map_or(Said::Nothing, Said::Message)))
+        }
     }
 
     pub(super) fn is_between_frames(&self) -> bool {
@@ -194,6 +184,22 @@ impl WebSocket {
         };
         self.closed |= matches!(piece, Piece::Close(_));
         Ok(Some(piece))
+    }
+
+    /// As [`next`](Self::next), where each message is one of a channel, which `read` reads in pieces.
+    fn next_on_channel(
+        &mut self,
+        src: &mut Bytes,
+        subprotocol: Subprotocol,
+        read: impl FnOnce(bool, bool, Bytes) -> Result<Option<Message>, ChannelError>,
+    ) -> Result<Option<Said>, ConnectionError> {
+        Ok(match self.next(src)? {
+            Some(Piece::Data { first, last, text, payload }) => {
+                check_text(text, self.role, subprotocol)?;
+                Some(read(first, last, payload)?.map_or(Said::Nothing, Said::Message))
+            }
+            other => other.map(said),
+        })
     }
 
     fn is_between_frames(&self) -> bool {

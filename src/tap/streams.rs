@@ -18,8 +18,8 @@ use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus, StreamId};
 pub(super) struct Streams {
     known: HashMap<StreamId, Known>,
     is_session: bool,
-    /// The streams are fixed, and stay.
-    given: bool,
+    /// Streams stay when they have ended: those of a session, and the fixed ones of WebSocket channels.
+    stay: bool,
     max_streams: usize,
 }
 
@@ -50,8 +50,9 @@ impl Streams {
                 .collect(),
             Protocol::SpdyExec(_) | Protocol::SpdyPortForward | Protocol::TunneledPortForward => HashMap::new(),
         };
-        let given = matches!(protocol, Protocol::WebSocketExec(_) | Protocol::LegacyPortForward(_));
-        Self { known, is_session: protocol.version().is_some(), given, max_streams }
+        let is_session = protocol.version().is_some();
+        let stay = is_session || matches!(protocol, Protocol::LegacyPortForward(_));
+        Self { known, is_session, stay, max_streams }
     }
 
     /// Takes a message of a side.
@@ -136,7 +137,7 @@ impl Streams {
             session.end_error(reset, events);
         }
         known.ended[side] = true;
-        if !self.is_session && !self.given && (reset.is_some() || known.ended.client && known.ended.server) {
+        if !self.stay && (reset.is_some() || known.ended.client && known.ended.server) {
             self.known.remove(&id);
         }
     }
