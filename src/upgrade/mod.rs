@@ -49,4 +49,4 @@ pub use ports::asked_ports;
 pub use query::{query, set_query};
 pub use server::{Pending, accept};
 pub use upgraded::Upgraded;
-pub use websocket::BearerToken;
+pub use websocket::{BearerToken, is_own_origin};

@@ -86,7 +86,7 @@ fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), UpgradeEr
     }
     let origin = single(headers, &header::ORIGIN).and_then(|origin| origin.to_str().ok());
     let allowed = origin.is_some_and(|origin| {
-        allowed.iter().any(|other| other.eq_ignore_ascii_case(origin)) || is_same_host(origin, headers)
+        allowed.iter().any(|other| other.eq_ignore_ascii_case(origin)) || is_own_origin(origin, headers)
     });
     if allowed { Ok(()) } else { Err(UpgradeError::OriginNotAllowed { origin: origin.unwrap_or_default().to_owned() }) }
 }
@@ -100,8 +100,13 @@ fn names_its_token(headers: &HeaderMap) -> bool {
     bearer && !headers.contains_key(header::COOKIE)
 }
 
-/// Whether an origin names the same host and port as `Host`. Both may leave out the scheme's default port.
-fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
+/// Whether an `Origin` names the same host and port as the `Host` of the request. Both may leave out the default port of
+/// the scheme: `http`, `https`, `ws` or `wss`. It is not if the request has no `Host`, or several.
+///
+/// [`Pending::accept`](super::Pending::accept) checks the `Origin` of a WebSocket by itself. Use this for other requests,
+/// which a page of another site can send, too.
+#[must_use]
+pub fn is_own_origin(origin: &str, headers: &HeaderMap) -> bool {
     let (host, default) = match origin.split_once("://") {
         Some(("http" | "ws", host)) => (host, ":80"),
         Some(("https" | "wss", host)) => (host, ":443"),

@@ -13,6 +13,8 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::uri::Authority;
 use http::{Request, Response, StatusCode};
 
+use kubestream::upgrade::is_own_origin;
+
 use crate::api::failure;
 
 /// The hosts for which a server answers.
@@ -81,37 +83,22 @@ pub fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), Box<R
     if allowed.iter().any(|origin| origin == "*") {
         return Ok(());
     }
-    let origin = headers.contains_key(header::ORIGIN).then(|| single(headers, &header::ORIGIN).unwrap_or_default());
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().map(|origin| {
+        // Several count as one that is allowed nowhere.
+        if origins.next().is_none() { origin.to_str().unwrap_or_default() } else { "" }
+    });
     if origin.is_some_and(|origin| allowed.iter().any(|other| other.eq_ignore_ascii_case(origin))) {
         return Ok(());
     }
     // Without an Origin, a browser still says this of a request that a page of another site causes, such as an image's.
     let elsewhere = headers.get_all(SITE).iter().find(|site| *site != "same-origin" && *site != "none");
     let message = match (origin, elsewhere) {
-        (Some(origin), _) if !is_own(origin, headers) => format!("the origin {origin:?} is not allowed"),
+        (Some(origin), _) if !is_own_origin(origin, headers) => format!("the origin {origin:?} is not allowed"),
         (_, Some(site)) => format!("a request of another origin is not allowed: Sec-Fetch-Site is {site:?}"),
         _ => return Ok(()),
     };
     Err(Box::new(failure(StatusCode::FORBIDDEN, "Forbidden", &message)))
-}
-
-/// Whether an origin names the same host and port as `Host`. Both may leave out the scheme's default port.
-fn is_own(origin: &str, headers: &HeaderMap) -> bool {
-    let (host, default) = match origin.split_once("://") {
-        Some(("http" | "ws", host)) => (host, ":80"),
-        Some(("https" | "wss", host)) => (host, ":443"),
-        _ => return false,
-    };
-    let Some(asked) = single(headers, &header::HOST) else { return false };
-    let plain = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
-    !host.is_empty() && plain(host) == plain(asked)
-}
-
-/// The text of a header that occurs exactly once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next().filter(|_| values.next().is_none())?;
-    value.to_str().ok()
 }
 
 #[cfg(test)]
