@@ -9,23 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tempfile::TempDir;
+use kubestream_apps_testing::listening;
 
-/// How many sockets a process listens on.
-fn listening(process: u32) -> usize {
-    let names = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
-    let open: Vec<String> = names
-        .filter_map(|name| Some(std::fs::read_link(name.path()).ok()?.to_string_lossy().into_owned()))
-        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")));
-    let text = tables.into_iter().flatten().collect::<Vec<_>>().concat();
-    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // The fourth column is the state, of which 0A means listening, and the tenth is the socket.
-    lines
-        .filter(|line| line.get(3) == Some(&"0A") && line.get(9).is_some_and(|of| open.iter().any(|own| own == of)))
-        .count()
-}
+use tempfile::TempDir;
 
 /// A folder with this script as tar, and `cp` with it in its PATH.
 fn with_tar(script: &str) -> (TempDir, Command) {

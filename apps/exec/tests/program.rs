@@ -7,24 +7,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};
 
+use kubestream_apps_testing::{HOSTILE, SHOWN, listening};
+
 fn exec(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_exec")).args(arguments).output().unwrap()
-}
-
-/// How many sockets a process listens on.
-fn listening(process: u32) -> usize {
-    let names = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
-    let open: Vec<String> = names
-        .filter_map(|name| Some(std::fs::read_link(name.path()).ok()?.to_string_lossy().into_owned()))
-        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")));
-    let text = tables.into_iter().flatten().collect::<Vec<_>>().concat();
-    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // The fourth column is the state, of which 0A means listening, and the tenth is the socket.
-    lines
-        .filter(|line| line.get(3) == Some(&"0A") && line.get(9).is_some_and(|of| open.iter().any(|own| own == of)))
-        .count()
 }
 
 #[test]
@@ -71,10 +57,6 @@ fn a_name_that_leads_elsewhere_is_refused() {
     let output = exec(&["--kubelet", "--container", "../../run", "--", "true"]);
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: invalid container name "));
 }
-
-/// What a peer says, and how it is shown.
-const HOSTILE: &str = "\u{1b}[31mno\u{202e}\nerror: not ours\u{9b}2J";
-const SHOWN: &str = "\\u{1b}[31mno\\u{202e}\\nerror: not ours\\u{9b}2J";
 
 /// Runs `exec` against a server that answers each request like this.
 fn refused(answer: String) -> String {

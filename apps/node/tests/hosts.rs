@@ -4,32 +4,21 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::{Child, Command, Stdio};
 
-struct Node {
-    process: Child,
-    address: String,
-}
+use kubestream_apps_testing::Serving;
+
+struct Node(Serving);
 
 impl Node {
     fn start(arguments: &[&str]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_node"))
-            .args(["--listen", "127.0.0.1:0"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-        Self { process, address }
+        Self(Serving::start(env!("CARGO_BIN_EXE_node"), arguments))
     }
 
     /// The status code of the answer to a request with these header lines, and the whole answer.
     fn answers(&self, headers: &str) -> (u16, String) {
-        let mut tcp = TcpStream::connect(&self.address).unwrap();
+        let mut tcp = TcpStream::connect(&self.0.address).unwrap();
         tcp.write_all(format!("GET /version HTTP/1.1\r\n{headers}\r\n").as_bytes()).unwrap();
         tcp.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
@@ -38,14 +27,7 @@ impl Node {
     }
 
     fn port(&self) -> &str {
-        self.address.rsplit(':').next().unwrap()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.0.address.rsplit(':').next().unwrap()
     }
 }
 
@@ -87,7 +69,7 @@ fn a_host_that_is_allowed_is_answered() {
 #[test]
 fn a_page_of_another_site_is_not_answered() {
     let node = Node::start(&[]);
-    let (port, own) = (node.port(), &node.address);
+    let (port, own) = (node.port(), &node.0.address);
     for (lines, expected) in [
         (String::new(), 200),
         (format!("Origin: http://{own}\r\n"), 200),

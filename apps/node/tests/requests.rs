@@ -4,32 +4,17 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The program, which ends with the test.
-struct Node(Child, String);
+use kubestream_apps_testing::Serving;
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn node(arguments: &[&str]) -> Node {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
-    command.args(["--listen", "127.0.0.1:0"]).args(arguments);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-    Node(child, address)
+fn node(arguments: &[&str]) -> Serving {
+    Serving::start(env!("CARGO_BIN_EXE_node"), arguments)
 }
 
 /// The status line of the answer.
-fn ask(node: &Node, request: &str) -> String {
-    let mut io = TcpStream::connect(&node.1).unwrap();
+fn ask(node: &Serving, request: &str) -> String {
+    let mut io = TcpStream::connect(&node.address).unwrap();
     io.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     io.write_all(request.as_bytes()).unwrap();
     let mut line = String::new();

@@ -8,21 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-/// How many sockets a process listens on.
-fn listening(process: u32) -> usize {
-    let names = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap().flatten();
-    let open: Vec<String> = names
-        .filter_map(|name| Some(std::fs::read_link(name.path()).ok()?.to_string_lossy().into_owned()))
-        .filter_map(|target| Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
-        .collect();
-    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")));
-    let text = tables.into_iter().flatten().collect::<Vec<_>>().concat();
-    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    // The fourth column is the state, of which 0A means listening, and the tenth is the socket.
-    lines
-        .filter(|line| line.get(3) == Some(&"0A") && line.get(9).is_some_and(|of| open.iter().any(|own| own == of)))
-        .count()
-}
+use kubestream_apps_testing::{HOSTILE, SHOWN, listening};
 
 /// Anybody on the machine could run commands through another socket.
 #[test]
@@ -63,10 +49,6 @@ fn a_name_that_leads_elsewhere_is_refused() {
         }
     }
 }
-
-/// What a peer says, and how it is shown.
-const HOSTILE: &str = "\u{1b}[31mno\u{202e}\nerror: not ours\u{9b}2J";
-const SHOWN: &str = "\\u{1b}[31mno\\u{202e}\\nerror: not ours\\u{9b}2J";
 
 #[test]
 fn a_refusal_does_not_reach_the_terminal_raw() {

@@ -2,31 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-/// The program, which ends with the test.
-struct Proxy(Child, String);
+use kubestream_apps_testing::Serving;
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-fn proxy(backend: &str, arguments: &[&str]) -> Proxy {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_proxy"));
-    command.args(["--listen", "127.0.0.1:0", "--backend", backend]).args(arguments);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-    Proxy(child, address)
+fn proxy(backend: &str, arguments: &[&str]) -> Serving {
+    Serving::start(env!("CARGO_BIN_EXE_proxy"), &[&["--backend", backend][..], arguments].concat())
 }
 
 /// A backend that answers every request with these lines. Returns its URL, and the requests with their bodies.
@@ -58,8 +43,8 @@ fn head(io: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap().to_ascii_lowercase()
 }
 
-fn ask(proxy: &Proxy, request: &str) -> String {
-    let mut io = TcpStream::connect(&proxy.1).unwrap();
+fn ask(proxy: &Serving, request: &str) -> String {
+    let mut io = TcpStream::connect(&proxy.address).unwrap();
     io.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     io.write_all(request.as_bytes()).unwrap();
     head(&mut io)

@@ -6,13 +6,14 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use kubestream_apps_testing::Serving;
 
 /// A proxy, and a backend that never upgrades and counts who comes.
 struct Proxy {
-    process: Child,
-    address: String,
+    serving: Serving,
     backend: TcpListener,
 }
 
@@ -20,20 +21,13 @@ impl Proxy {
     fn start(arguments: &[&str]) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", backend.local_addr().unwrap());
-        let mut process = Command::new(env!("CARGO_BIN_EXE_proxy"))
-            .args(["--listen", "127.0.0.1:0", "--backend", &url, "--backend-token", "harmless"])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
-        Self { process, address, backend }
+        let fixed = ["--backend", &url, "--backend-token", "harmless"];
+        let serving = Serving::start(env!("CARGO_BIN_EXE_proxy"), &[&fixed[..], arguments].concat());
+        Self { serving, backend }
     }
 
     fn asks(&self, request: &str) -> TcpStream {
-        let mut tcp = TcpStream::connect(&self.address).unwrap();
+        let mut tcp = TcpStream::connect(&self.serving.address).unwrap();
         tcp.write_all(request.as_bytes()).unwrap();
         tcp
     }
@@ -62,19 +56,12 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 const RUN: &str = "POST /api/v1/nodes/n/proxy/run/default/demo/main?cmd=true HTTP/1.1\r\nContent-Length: 0\r\n";
 
 #[test]
 fn a_page_of_another_site_does_not_get_the_credentials_of_the_proxy() {
     let proxy = Proxy::start(&[]);
-    let own = &proxy.address;
+    let own = &proxy.serving.address;
     for lines in [
         "Origin: https://evil.example\r\n",
         "Origin: null\r\n",
