@@ -243,10 +243,14 @@ impl SendQueue {
         self.gathered.extend_from_slice(data);
     }
 
-    /// Takes up to `most` bytes off the front, at most one piece.
+    /// Takes up to `most` bytes off the front, at most one piece. A piece that is hardly longer than that is cut in the
+    /// middle: a frame for the few bytes that were left would cost as much as a whole one.
     pub(super) fn take(&mut self, most: usize) -> Bytes {
         let piece = match self.pieces.front_mut() {
-            Some(front) if front.len() > most => front.split_to(most),
+            Some(front) if front.len() > most => {
+                let few = front.len().saturating_sub(most) <= GATHER_UP_TO;
+                front.split_to(if few { front.len().div_ceil(2).min(most) } else { most })
+            }
             Some(_) => self.pieces.pop_front().unwrap_or_default(),
             None => self.gathered.split_to(most.min(self.gathered.len())).freeze(),
         };
@@ -263,5 +267,24 @@ impl SendQueue {
         if self.len == 0 {
             self.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_that_is_hardly_longer_than_a_frame_is_cut_in_the_middle() {
+        let cuts = |len: usize, most: usize| {
+            let mut queue = SendQueue::default();
+            queue.push(Bytes::from(vec![0; len]));
+            std::iter::from_fn(|| Some(queue.take(most).len()).filter(|len| *len > 0)).collect::<Vec<_>>()
+        };
+        assert_eq!(cuts(32_768, 32_767), [16_384, 16_384]);
+        assert_eq!(cuts(32_767, 32_767), [32_767]);
+        assert_eq!(cuts(65_536, 32_767), [32_767, 16_385, 16_384]);
+        assert_eq!(cuts(40_000, 32_767), [32_767, 7_233]);
+        assert_eq!(cuts(5, 2), [2, 2, 1]);
     }
 }
