@@ -448,19 +448,18 @@ impl World {
         }
     }
 
-    /// Delivers bytes from the wire to a side, if that side reads.
+    /// Delivers bytes from the wire to a side, if that side reads. What it does not read yet stays on the wire: an end that
+    /// is closed may read again once its user has read.
     fn deliver(&mut self, server: bool, most: usize) -> bool {
+        if !self.side(server).connection.wants_read() {
+            return false;
+        }
         let wire = &mut self.side(!server).wire;
         let bytes = wire.split_to(most.min(wire.len()));
-        let now = self.now;
-        let side = self.side(server);
-        let taken = !bytes.is_empty() && side.connection.wants_read();
+        let taken = !bytes.is_empty();
         if taken {
-            side.receive(bytes, now);
-        } else if !side.connection.is_closed() {
-            let wire = &mut self.side(!server).wire;
-            let rest = std::mem::replace(wire, bytes);
-            wire.unsplit(rest);
+            let now = self.now;
+            self.side(server).receive(bytes, now);
         }
         taken
     }
