@@ -74,8 +74,8 @@ async fn a_window_follows_the_path() {
     for protocol in [None, Some(Protocol::TunneledPortForward)] {
         for to_server in [false, true] {
             let (client, server) = far_apart(protocol, 32 * MIB);
-            assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 8.0, "{protocol:?}");
-            assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 8.0, "{protocol:?}");
+            assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 5.5, "{protocol:?}");
+            assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 5.5, "{protocol:?}");
         }
     }
 }
@@ -85,7 +85,7 @@ async fn the_windows_of_several_streams_follow_the_path_together() {
     for protocol in [None, Some(Protocol::TunneledPortForward)] {
         for to_server in [false, true] {
             let (client, server) = far_apart(protocol, 32 * MIB);
-            assert!(trips(&client, &server, 8, 64 * MIB, to_server).await <= 12.0, "{protocol:?}");
+            assert!(trips(&client, &server, 8, 64 * MIB, to_server).await <= 8.5, "{protocol:?}");
         }
     }
 }

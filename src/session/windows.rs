@@ -6,9 +6,10 @@
 //! A window starts at `stream_receive_budget`. When half of it has been read, it grows at once by the stream's share of
 //! half of `receive_budget`. From there on it follows the path: after each round trip in which half of it came and was
 //! read, it may grow by one byte for each byte that is read, until it is twice as large. While ever more comes in a
-//! round trip, a quarter is enough, and it may grow by two bytes for each. The budget counts nothing that a window has
-//! grown by, so that an unread stream never pauses the reading. Instead all windows together have a limit. When it is
-//! nearly used up, idle streams lend what their windows have grown by.
+//! round trip, a quarter is enough, and it may grow by two bytes for each, or by 64 if the sender has filled it. The
+//! budget counts nothing that a window has grown by, so that an unread stream never pauses the reading. Instead all
+//! windows together have a limit. An eighth of it is not for the fastest growth. When that much is used up, idle streams
+//! lend what their windows have grown by.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,7 @@ impl Connection {
     pub(super) fn note_read(&mut self, id: StreamId, bytes: usize) {
         if let Some(stream) = self.streams.get_mut(&id).filter(|_| self.windows) {
             let window = &stream.receive_window;
-            stream.usage.read(bytes, window.target(), window.grown(), &mut self.path);
+            stream.usage.read(bytes, window.target(), &mut self.path);
         }
     }
 
@@ -117,7 +118,8 @@ impl Connection {
             let most = most.saturating_sub(window.target() as usize);
             let first = own.saturating_sub(grown).min(free).min(most);
             // Other windows, which have not grown yet, may have their first growth at any time.
-            let next = (usage.take_growth() as usize).min(fair.saturating_sub(grown));
+            let spare = free.saturating_sub(all / 8);
+            let next = (usage.take_growth(spare) as usize).min(fair.saturating_sub(grown));
             let next = next.min(free.saturating_sub(at_once)).min(most);
             // Smaller growth is not worth a frame.
             let by = if first >= DEFAULT_WINDOW as usize / 4 { first } else { next };

@@ -321,7 +321,7 @@ impl World {
             side.granted.iter().filter_map(|(id, granted)| Some((id, granted, self.courses.get(&(*id, !server))?)));
         for (id, granted, course) in courses.filter(|(.., course)| !course.void) {
             let grown = granted.saturating_sub(course.read);
-            let most = config.spdy.max_window_growth.min(at_once + 2 * course.read);
+            let most = config.spdy.max_window_growth.min(at_once + 64 * course.read);
             assert!(grown <= most, "{grown} more granted than read on stream {id}");
             let start = config.stream_receive_budget.max(1);
             assert!(grown <= config.spdy.max_stream_window.saturating_sub(start), "{grown} on stream {id}");
