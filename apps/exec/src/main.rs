@@ -7,6 +7,7 @@ mod terminal;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use kubestream::StreamError;
@@ -19,7 +20,7 @@ use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
 use kubestream_apps::transport::Tls;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 
 /// Run a command in a container, as kubectl exec does.
 #[derive(Parser)]
@@ -58,6 +59,11 @@ struct Arguments {
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
+
+/// How long the program waits, after the status, for the end of the connection.
+const GOODBYE: Duration = Duration::from_millis(10);
+/// How many bytes are read from stdin or written to an output at once, at most. Each such call is a hop to another thread.
+const AT_ONCE: usize = 256 * 1024;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -99,9 +105,10 @@ async fn run(mut arguments: Arguments) -> Result<ExitStatus, Failure> {
     let mut exec = mux.exec(streams).await?;
     drop(mux);
     let status = converse(&mut exec, streams).await?;
-    // Waits for the server to end the connection. To a server, a socket that closes earlier looks like a broken client.
+    // Lets the driver write its goodbye, without which a server would see a broken client. The status is here, so a server
+    // that is far away is not waited for: that would cost a round trip.
     drop(exec);
-    let _ = driver.await?;
+    let _ended = tokio::time::timeout(GOODBYE, driver).await;
     Ok(status)
 }
 
@@ -155,8 +162,7 @@ async fn feed(mut to: SendHalf) {
     let mut from = tokio::io::stdin();
     let mut buffer = bytes::BytesMut::new();
     loop {
-        // A message over WebSocket is 32 KiB with its channel byte.
-        buffer.reserve(32 * 1024 - 1);
+        buffer.reserve(AT_ONCE);
         match from.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
@@ -170,15 +176,33 @@ async fn feed(mut to: SendHalf) {
 }
 
 /// Shows an output to its end. The outer error is a local one, and the inner one is the session's.
-async fn show(from: Option<Reader>, mut to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
+async fn show(from: Option<Reader>, to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
     let Some(mut from) = from else { return Ok(Ok(())) };
-    while let Some(data) = from.data().await {
-        let data = match data {
-            Ok(data) => data,
-            Err(error) => return Ok(Err(error)),
+    // What has arrived already is written at once.
+    let mut to = BufWriter::with_capacity(AT_ONCE, to);
+    loop {
+        let arrived = tokio::select! {
+            biased;
+            data = from.data() => Some(data),
+            () = std::future::ready(()) => None,
         };
-        to.write_all(&data).await?;
-        to.flush().await?;
+        let data = match arrived {
+            Some(data) => data,
+            None => {
+                to.flush().await?;
+                from.data().await
+            }
+        };
+        match data {
+            Some(Ok(data)) => to.write_all(&data).await?,
+            Some(Err(error)) => {
+                to.flush().await?;
+                return Ok(Err(error));
+            }
+            None => {
+                to.flush().await?;
+                return Ok(Ok(()));
+            }
+        }
     }
-    Ok(Ok(()))
 }
