@@ -3,7 +3,7 @@
 //!
 //! This module owns the lock and the wakers. It must not do IO or wake a task while it holds the lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
@@ -18,7 +18,7 @@ use shuttle::sync::{Mutex, MutexGuard};
 
 use super::waiters::Waiters;
 use crate::session::ConnectionError;
-use crate::session::{Connection, Event, Role};
+use crate::session::{ById, Connection, Event, Role};
 use crate::wire::spdy::{Headers, RstStatus, StreamId};
 
 pub(crate) struct Shared(Mutex<State>);
@@ -36,12 +36,12 @@ pub(crate) struct State {
     /// The fixed streams of a client's WebSocket channels that are not taken yet, with their headers. `None` if the
     /// transport has no fixed streams.
     given: Option<Vec<(Headers, StreamId)>>,
-    pub(crate) pings: HashMap<u32, Ping>,
+    pub(crate) pings: ById<u32, Ping>,
     /// The protocol has a half-close.
     half_closes: bool,
     /// One answer may stand for the last PING and all PINGs before it: over WebSocket (RFC 6455 §5.5.3).
     one_answers_all: bool,
-    streams: HashMap<StreamId, Waiting>,
+    streams: ById<StreamId, Waiting>,
     acceptors: Waiters,
     openers: Waiters,
     enders: Waiters,
@@ -52,6 +52,8 @@ pub(crate) struct State {
     /// How the driver ended.
     pub(crate) outcome: Option<Result<(), ConnectionError>>,
     pub(crate) traffic: Traffic,
+    /// How often the lock was taken, for the test that holds what an operation costs.
+    pub(crate) locked: u64,
 }
 
 /// How many bytes went through the IO so far.
@@ -92,8 +94,8 @@ impl Shared {
             one_answers_all: given.is_some(),
             given,
             half_closes,
-            pings: HashMap::new(),
-            streams: HashMap::new(),
+            pings: ById::default(),
+            streams: ById::default(),
             acceptors: Waiters::default(),
             openers: Waiters::default(),
             enders: Waiters::default(),
@@ -101,40 +103,53 @@ impl Shared {
             handles: 0,
             outcome: None,
             traffic: Traffic::default(),
+            locked: 0,
         })))
     }
 
     /// Changes the state, and then, outside the lock, wakes the tasks that wait for the events of the change.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let mut wakes = Wakes::default();
+        let mut wakes = None;
+        let mut driver = None;
         let result = {
             let mut state = self.lock();
             let paused = !state.connection.wants_read();
             let output = state.connection.output_added();
             let result = act(&mut state);
-            state.deliver(&mut wakes);
+            if state.has_news() {
+                state.deliver(wakes.insert(Wakes::default()));
+            }
             let resumed = paused && state.connection.wants_read();
             // The driver is woken for new output only. If it were woken whenever there is output, a handle that is
             // polled in the driver's own task would wake it again and again while the IO is blocked.
             if state.driver.is_some() && (resumed || state.connection.output_added() != output) {
-                wakes.push(state.driver.take());
+                driver = state.driver.take();
             }
             result
         };
-        wakes.wake();
+        if let Some(wakes) = wakes {
+            wakes.wake();
+        }
+        if let Some(driver) = driver {
+            driver.wake();
+        }
         result
     }
 
     /// As [`with`](Self::with), for the driver, which need not wake itself.
     pub(crate) fn drive<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        let mut wakes = Wakes::default();
+        let mut wakes = None;
         let result = {
             let mut state = self.lock();
             let result = act(&mut state);
-            state.deliver(&mut wakes);
+            if state.has_news() {
+                state.deliver(wakes.insert(Wakes::default()));
+            }
             result
         };
-        wakes.wake();
+        if let Some(wakes) = wakes {
+            wakes.wake();
+        }
         result
     }
 
@@ -182,7 +197,9 @@ impl Shared {
     // A panic under the lock leaves the state consistent, because each change is one call into the connection. So
     // poisoning is ignored.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.locked = state.locked.wrapping_add(1);
+        state
     }
 }
 
@@ -335,6 +352,11 @@ impl State {
         self.incoming.shrink_to_fit();
     }
 
+    /// Whether [`deliver`](Self::deliver) may wake a task.
+    fn has_news(&self) -> bool {
+        self.connection.has_events() || self.outcome.is_some()
+    }
+
     fn deliver(&mut self, wakes: &mut Wakes) {
         while let Some(event) = self.connection.poll_event() {
             match event {
@@ -415,6 +437,11 @@ impl Wakes {
     }
 
     fn wake(self) {
-        self.first.into_iter().flatten().chain(self.more).for_each(Waker::wake);
+        for waker in self.first {
+            // The slots are filled in order.
+            let Some(waker) = waker else { return };
+            waker.wake();
+        }
+        self.more.into_iter().for_each(Waker::wake);
     }
 }

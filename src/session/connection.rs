@@ -5,7 +5,7 @@
 //! [`timers`](super::timers) runs the timers, and [`ending`](super::ending) ends streams and the connection. No module
 //! of these may contain IO, a clock or a waker: the caller supplies these.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::path::Path;
 use super::phase::{LastWord, Phase};
 use super::role::Role;
 use super::stream::{Control, End, Sending, Stream};
+use super::table::ById;
 use crate::wire::FlowControl;
 use crate::wire::spdy::Headers;
 use crate::wire::spdy::{GoAwayStatus, RstStatus, SettingId, Settings, StreamId};
@@ -59,7 +60,7 @@ pub struct Connection {
     pub(super) phase: Phase,
     /// Each stream is boxed, so that an empty slot of the table takes little memory: a table for 10,000 streams can be
     /// half empty.
-    pub(super) streams: HashMap<StreamId, Box<Stream>>,
+    pub(super) streams: ById<StreamId, Box<Stream>>,
     pub(super) events: VecDeque<Event>,
 
     next_id: u32,
@@ -131,7 +132,7 @@ impl Connection {
         let mut connection = Self {
             role,
             phase: Phase::Open,
-            streams: HashMap::new(),
+            streams: ById::default(),
             events: VecDeque::new(),
             next_id: if role == Role::Client { 1 } else { 2 },
             last_taken: StreamId::SESSION,
@@ -427,6 +428,11 @@ impl Connection {
     /// Refuses every further stream that the peer opens.
     pub fn refuse_streams(&mut self) {
         self.refuses = true;
+    }
+
+    /// Whether [`poll_event`](Self::poll_event) would return an event.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Takes the oldest event.
