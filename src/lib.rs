@@ -98,6 +98,12 @@ pub mod unstable {
         pub use crate::portforward::pairing::*;
     }
 
+    /// How often the lock of a connection's state was taken so far, this call included.
+    #[must_use]
+    pub fn locked(mux: &crate::mux::Multiplexer) -> u64 {
+        mux.locked()
+    }
+
     /// The rules of one connection.
     pub mod session {
         pub use crate::session::*;

@@ -1,5 +1,5 @@
-//! What a transfer, an echo, an open and an exec session cost, counted and not timed: allocations, calls of the IO, and
-//! turns of the tasks.
+//! What a transfer, an echo, an open and an exec session cost, counted and not timed: allocations, calls of the IO, turns
+//! of the tasks, and how often the state is locked.
 //!
 //! The numbers are of both ends together, on one thread and in virtual time, so they are the same in every run. Whoever
 //! makes something cheaper or dearer changes them here, in the same commit. Time is measured by `cargo bench`.
@@ -18,6 +18,7 @@ use kubestream::exec::Streams;
 use kubestream::mux::{Config, Driver, Headers, Multiplexer};
 use kubestream::protocol::{Protocol, Subprotocol, Version};
 use kubestream::status::ExitStatus;
+use kubestream::unstable::locked;
 use kubestream::upgrade::Upgraded;
 use stats_alloc::Region;
 use support::memory::{ALLOCATOR, Counting, play, turn};
@@ -40,6 +41,8 @@ struct Costs {
     writes: usize,
     /// Turns of the two drivers.
     turns: usize,
+    /// How often the state of either end was locked.
+    locks: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +50,12 @@ struct Counts {
     reads: AtomicUsize,
     writes: AtomicUsize,
     turns: AtomicUsize,
+}
+
+impl Counts {
+    fn read(&self) -> [usize; 3] {
+        [&self.reads, &self.writes, &self.turns].map(|count| count.load(Ordering::Relaxed))
+    }
 }
 
 /// An IO that counts its calls.
@@ -119,16 +128,15 @@ impl Pair {
     }
 
     async fn costs<T>(&self, does: impl Future<Output = T>) -> (T, Costs) {
-        let read = || {
-            let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
-            (of(&self.counts.reads), of(&self.counts.writes), of(&self.counts.turns))
-        };
-        let ((reads, writes, turns), region) = (read(), Region::new(ALLOCATOR));
+        let locks = || locked(&self.client) + locked(&self.server);
+        let (before, locked_before, region) = (self.counts.read(), locks(), Region::new(ALLOCATOR));
         let done = does.await;
         let change = region.change();
-        let now = read();
+        let now = self.counts.read();
         let allocations = change.allocations + change.reallocations;
-        (done, Costs { allocations, reads: now.0 - reads, writes: now.1 - writes, turns: now.2 - turns })
+        let [reads, writes, turns] = std::array::from_fn(|at| now[at] - before[at]);
+        // Each of the two looks takes both locks.
+        (done, Costs { allocations, reads, writes, turns, locks: locks() - locked_before - 2 })
     }
 }
 
@@ -238,20 +246,20 @@ async fn exec(protocol: Protocol) -> Costs {
 fn costs_are_as_committed() {
     let _turn = turn();
     let mut different = Vec::new();
-    let mut row = |name: &str, costs: &dyn Fn() -> Costs, expected: [usize; 4]| {
+    let mut row = |name: &str, costs: &dyn Fn() -> Costs, expected: [usize; 5]| {
         // The first time allocates what later ones use again.
         costs();
-        let Costs { allocations, reads, writes, turns } = costs();
-        let seen = [allocations, reads, writes, turns];
+        let Costs { allocations, reads, writes, turns, locks } = costs();
+        let seen = [allocations, reads, writes, turns, usize::try_from(locks).unwrap()];
         if seen != expected {
             different.push(format!("{name}: {seen:?}, committed {expected:?}"));
         }
     };
-    row("100 opens", &|| play(opens(100)), [702, 602, 200, 400]);
-    row("100 echoes", &|| play(echoes(Protocol::SpdyPortForward, 100)), [0, 600, 200, 400]);
-    row("8 MiB by send and data", &|| play(transfer(256, false)), [17, 273, 106, 136]);
-    row("8 MiB by AsyncWrite and AsyncRead", &|| play(transfer(256, true)), [17, 273, 106, 136]);
-    row("exec over SPDY", &|| play(exec(Protocol::SpdyExec(Version::V4))), [107, 13, 5, 8]);
-    row("exec over WebSocket", &|| play(exec(Protocol::WebSocketExec(Subprotocol::V5))), [72, 16, 4, 10]);
-    assert!(different.is_empty(), "allocations, reads, writes, turns:\n{}", different.join("\n"));
+    row("100 opens", &|| play(opens(100)), [702, 602, 200, 400, 2902]);
+    row("100 echoes", &|| play(echoes(Protocol::SpdyPortForward, 100)), [0, 600, 200, 400, 1800]);
+    row("8 MiB by send and data", &|| play(transfer(256, false)), [17, 273, 105, 136, 1121]);
+    row("8 MiB by AsyncWrite and AsyncRead", &|| play(transfer(256, true)), [17, 273, 105, 136, 1121]);
+    row("exec over SPDY", &|| play(exec(Protocol::SpdyExec(Version::V4))), [107, 13, 5, 8, 105]);
+    row("exec over WebSocket", &|| play(exec(Protocol::WebSocketExec(Subprotocol::V5))), [72, 16, 4, 10, 116]);
+    assert!(different.is_empty(), "allocations, reads, writes, turns, locks:\n{}", different.join("\n"));
 }

@@ -293,6 +293,11 @@ impl Multiplexer {
         self.shared.look(|state| state.connection.peer_said_goodbye())
     }
 
+    /// How often the lock of the connection's state was taken so far, this call included.
+    pub(crate) fn locked(&self) -> u64 {
+        self.shared.look(|state| state.locked)
+    }
+
     /// [`Config::linger`].
     pub(crate) fn linger(&self) -> Duration {
         self.shared.look(|state| state.connection.linger())

@@ -66,6 +66,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// The next stage, if the connection is closed.
     pub(super) fn closed_stage(&self) -> Option<Stage> {
+        if !self.seen.is_closed {
+            return None;
+        }
         let error = self.shared.look(|state| state.connection.error().cloned())?;
         Some(match error {
             _ if self.eof => Stage::Ended,

@@ -19,10 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use stage::{Overheard, Rest, Silence, Stage};
+use stage::{Overheard, Rest, Seen, Silence, Stage};
 
 use super::buffer::ReadBuffer;
-use super::shared::Shared;
+use super::shared::{Shared, State};
 use crate::carrier::{Carrier, WriteBatch};
 use crate::session::{Config, ConnectionError, Message, Role, StreamError};
 
@@ -65,6 +65,12 @@ pub struct Driver<IO> {
     flush_timeout: Duration,
     /// Bytes that were written since the peer was last known to have received everything.
     unconfirmed: u64,
+    /// Bytes that were written and are not in the [`Traffic`](super::shared::Traffic) yet.
+    uncounted: u64,
+    /// What the driver's last change of the state has shown.
+    seen: Seen,
+    /// The connection had no more to write when `output` was last filled.
+    drained: bool,
     /// Why writing is no longer possible. The peer's remaining bytes are still read, until the peer is silent for too
     /// long.
     write_error: Option<ConnectionError>,
@@ -101,6 +107,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             linger: config.linger,
             flush_timeout: config.flush_timeout,
             unconfirmed: 0,
+            uncounted: 0,
+            seen: Seen::default(),
+            drained: false,
             write_error: None,
             paused: false,
             eof: false,
@@ -121,6 +130,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             match self.stage {
                 Stage::Running => ready!(self.run(cx, now)),
                 Stage::Flushing => {
+                    self.change(|_| ());
                     self.drain(cx);
                     let flushed = self.write(cx, now);
                     let patience = self.patience();
@@ -133,7 +143,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         Ok(()) => self.shutting(false, now),
                         Err(error) => {
                             let timed_out = waits.then_some(ConnectionError::FlushTimeout(patience));
-                            let silent = self.is_silent();
+                            let silent = self.seen.is_silent;
                             self.write_error = (!silent).then(|| timed_out.unwrap_or_else(|| error.into()));
                             Stage::Ended
                         }
@@ -187,16 +197,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Reads and writes in rounds, until there is nothing to do or the connection has closed.
     fn run(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         // The waker is parked first, so that changes made during this poll wake the driver again.
-        let closing = self.shared.drive(|state| {
+        let closing = self.change(|state| {
             state.park_driver(cx);
             state.connection.is_closing()
         });
         if closing && !std::mem::replace(&mut self.closing, true) {
             self.progress = now;
         }
+        let mut write_due = true;
         for _ in 0..ROUNDS {
             let read = self.read(cx, now);
-            if self.write_error.is_none()
+            // If a round reads nothing, the one before has written everything.
+            if (write_due || read.is_ready())
+                && self.write_error.is_none()
                 && let Poll::Ready(Err(error)) = self.write(cx, now)
             {
                 self.stop_writing(error, now);
@@ -209,41 +222,76 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             }
             // Timers are checked only after everything that arrived is read: it may contain the answer that a timer
             // waits for.
-            if read.is_pending() {
-                let news = self.let_time_pass(now);
-                if news && self.write_error.is_none() && !self.output.has_remaining() {
-                    continue;
-                }
-                return self.sleep(cx, now);
+            if read.is_pending() && self.rest(cx, now).is_pending() {
+                return Poll::Pending;
             }
+            write_due = read.is_pending();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Runs the timers. Returns whether they have queued something to send.
-    fn let_time_pass(&mut self, now: Instant) -> bool {
+    /// Runs the timers, and sleeps. Ready, without sleeping, if they have queued something to send.
+    fn rest(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
         let given_up = self.gives_up_at().is_some_and(|at| at <= now);
-        self.shared.drive(|state| {
-            let output = state.connection.output_added();
-            state.connection.handle_timeout(now);
-            match &self.write_error {
+        let (write_error, paused, flush_timeout) = (self.write_error.clone(), self.paused, self.flush_timeout);
+        let (news, timeout) = self.change(|state| {
+            let connection = &mut state.connection;
+            let output = connection.output_added();
+            connection.handle_timeout(now);
+            match write_error {
                 // A client that is slow to read may still have a tail in its socket. On a server the unread bytes are
                 // only stdin.
-                Some(error) if self.paused && state.connection.role() == Role::Server => {
-                    state.connection.close(error.clone());
-                }
-                Some(error) if given_up => state.connection.close(error.clone()),
-                None if given_up => state.connection.close(ConnectionError::FlushTimeout(self.flush_timeout)),
+                Some(error) if paused && connection.role() == Role::Server => connection.close(error),
+                Some(error) if given_up => connection.close(error),
+                None if given_up => connection.close(ConnectionError::FlushTimeout(flush_timeout)),
                 _ => {}
             }
-            state.connection.output_added() != output
+            (connection.output_added() != output, connection.poll_timeout())
+        });
+        if news && self.write_error.is_none() && !self.output.has_remaining() {
+            return Poll::Ready(());
+        }
+        if self.paused && self.seen.wants_read || self.seen.is_closed {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.trim_at.is_some_and(|at| at <= now) {
+            self.trim();
+        } else if self.trim_at.is_none() {
+            self.trim_at = now.checked_add(TRIM_AFTER);
+        }
+        self.wait_until(
+            [timeout, self.trim_at.filter(|at| *at > now), self.gives_up_at()].into_iter().flatten().min(),
+            cx,
+        );
+        Poll::Pending
+    }
+
+    /// Changes the state, and notes what the driver has to know of it until its next change: each look at the state takes
+    /// the lock. Whoever else changes the state so that the driver has to act wakes it.
+    fn change<T>(&mut self, act: impl FnOnce(&mut State) -> T) -> T {
+        self.with_buffers(|state, _, _, _| act(state))
+    }
+
+    /// As [`change`](Self::change), with what is decoded and encoded under the lock.
+    fn with_buffers<T>(
+        &mut self,
+        act: impl FnOnce(&mut State, &mut Carrier, &mut WriteBatch, &mut Vec<Message>) -> T,
+    ) -> T {
+        let (carrier, output, messages) = (&mut self.carrier, &mut self.output, &mut self.messages);
+        let (seen, uncounted) = (&mut self.seen, std::mem::take(&mut self.uncounted));
+        self.shared.drive(|state| {
+            state.traffic.sent = state.traffic.sent.saturating_add(uncounted);
+            let result = act(state, carrier, output, messages);
+            *seen = Seen::of(&state.connection);
+            result
         })
     }
 
     /// Decodes what was read, or reads once more. Ready when there may be more to read.
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let wants_read = self.shared.look(|state| state.connection.wants_read());
+        let wants_read = self.seen.wants_read;
         if std::mem::replace(&mut self.paused, !wants_read) && wants_read {
             self.progress = now;
         }
@@ -264,7 +312,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     self.progress = now;
                 }
                 self.decode(count, now);
-                if self.shared.look(|state| state.connection.has_taken_all()) {
+                if self.seen.has_taken_all {
                     self.unconfirmed = 0;
                 }
             }
@@ -275,7 +323,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             Err(error) => {
                 self.eof = true;
                 let error = self.write_error.take().unwrap_or_else(|| error.into());
-                self.shared.drive(|state| state.connection.lost(error));
+                self.change(|state| state.connection.lost(error));
             }
         }
         Poll::Ready(())
@@ -286,7 +334,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.eof = true;
         let between = self.input.bytes().is_empty() && self.carrier.is_between_frames();
         let write_error = self.write_error.take();
-        self.shared.drive(|state| match write_error {
+        self.change(|state| match write_error {
             Some(error) => state.connection.close(error),
             None => state.connection.end_of_input(between),
         });
@@ -308,8 +356,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         }
         let progress = !self.messages.is_empty() || failure.is_some();
         if progress || read > 0 {
-            let messages = &mut self.messages;
-            self.shared.drive(|state| {
+            self.with_buffers(|state, _, _, messages| {
                 state.traffic.received = state.traffic.received.saturating_add(read as u64);
                 if read > 0 {
                     state.connection.heard(now);
@@ -336,7 +383,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         let written = self.write_messages(cx, now);
         match written {
             // The connection has stopped sending, so nothing that is left matters, and a failed write is no error.
-            Poll::Ready(Err(_)) if self.is_silent() => {
+            Poll::Ready(Err(_)) if self.seen.is_silent => {
                 self.silence = Silence::Cut;
                 self.output.clear();
                 Poll::Ready(Ok(()))
@@ -346,8 +393,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     fn write_messages(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        self.drained = false;
         loop {
-            let silent = self.is_silent();
+            let silent = self.seen.is_silent;
             if silent && self.silence != Silence::LastFrame {
                 if self.output.has_remaining() {
                     self.silence = Silence::Cut;
@@ -358,7 +406,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
             }
             if !self.output.has_remaining() {
-                self.fill(now)?;
+                if !self.drained {
+                    self.fill(now)?;
+                }
                 let more = self.output.has_remaining();
                 self.silence = if silent && more { Silence::LastFrame } else { Silence::Whole };
                 if !more {
@@ -375,58 +425,46 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 self.progress = now;
             }
             self.unconfirmed = self.unconfirmed.saturating_add(count as u64);
-            self.shared.drive(|state| state.traffic.sent = state.traffic.sent.saturating_add(count as u64));
+            self.uncounted = self.uncounted.saturating_add(count as u64);
         }
     }
 
-    /// Encodes a batch of messages from the connection.
+    /// Encodes a batch of messages, if the connection has some.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
-        self.substance = false;
-        let (carrier, output, substance) = (&mut self.carrier, &mut self.output, &mut self.substance);
-        carrier.answer_below(output)?;
-        self.shared.drive(|state| {
-            while !output.is_full()
-                && let Some(message) = state.connection.poll_message(now)
-            {
-                *substance |= matches!(message, Message::Data { .. } | Message::Goodbye { .. });
-                carrier.encode(message, state.connection.error(), output)?;
+        self.carrier.answer_below(&mut self.output)?;
+        if !self.seen.has_output && !self.carrier.is_over() {
+            self.drained = true;
+            return Ok(());
+        }
+        let mut substance = false;
+        let drained = self.with_buffers(|state, carrier, output, _| {
+            let mut drained = false;
+            while !output.is_full() && !drained {
+                match state.connection.poll_message(now) {
+                    Some(message) => {
+                        substance |= matches!(message, Message::Data { .. } | Message::Goodbye { .. });
+                        carrier.encode(message, state.connection.error(), output)?;
+                    }
+                    None => drained = true,
+                }
             }
             if carrier.is_over() {
                 state.connection.end_here();
             }
-            Ok(())
-        })
+            io::Result::Ok(drained)
+        });
+        self.substance = substance;
+        self.drained = drained?;
+        Ok(())
     }
 
     /// Stops writing after a failure. The bytes that the peer sent before are still read: they may be all that matters.
     fn stop_writing(&mut self, error: io::Error, now: Instant) {
         let error = ConnectionError::from(error);
         self.output.clear();
-        self.shared.drive(|state| state.connection.silence(StreamError::Connection(error.clone())));
+        self.change(|state| state.connection.silence(StreamError::Connection(error.clone())));
         self.write_error = Some(error);
         self.progress = now;
-    }
-
-    fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
-        let (timeout, changed) = self.shared.look(|state| {
-            let connection = &state.connection;
-            let resumed = self.paused && connection.wants_read();
-            (connection.poll_timeout(), resumed || connection.is_closed())
-        });
-        if changed {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if self.trim_at.is_some_and(|at| at <= now) {
-            self.trim();
-        } else if self.trim_at.is_none() {
-            self.trim_at = now.checked_add(TRIM_AFTER);
-        }
-        self.wait_until(
-            [timeout, self.trim_at.filter(|at| *at > now), self.gives_up_at()].into_iter().flatten().min(),
-            cx,
-        );
-        Poll::Pending
     }
 
     /// Makes sure that the task is woken at `deadline`. A timer whose deadline moves later is not reset: it fires
@@ -447,11 +485,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         self.output.release();
         self.carrier.release();
         self.messages = Vec::new();
-        self.shared.drive(|state| state.trim());
-    }
-
-    fn is_silent(&self) -> bool {
-        self.shared.look(|state| state.connection.is_silent())
+        self.change(State::trim);
     }
 
     /// Logs, once for each connection, that an unread stream stalls it.

@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use crate::session::Connection;
+
 /// How far the ending has come.
 ///
 /// The write side is shut down first, and the socket is still read after that: the kernel resets a socket that is
@@ -63,4 +65,26 @@ pub(super) enum Silence {
     LastFrame,
     /// A frame was not written to its end, or a write failed: no frame can follow.
     Cut,
+}
+
+/// What the driver has to know of the state between two of its changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) wants_read: bool,
+    pub(super) is_closed: bool,
+    pub(super) is_silent: bool,
+    pub(super) has_taken_all: bool,
+    pub(super) has_output: bool,
+}
+
+impl Seen {
+    pub(super) fn of(connection: &Connection) -> Self {
+        Self {
+            wants_read: connection.wants_read(),
+            is_closed: connection.is_closed(),
+            is_silent: connection.is_silent(),
+            has_taken_all: connection.has_taken_all(),
+            has_output: connection.has_output(),
+        }
+    }
 }
