@@ -11,7 +11,7 @@ use kubestream::exec::{ExecRequest, Streams};
 
 use crate::ours;
 use bench_support::table::Sample;
-use bench_support::{Flavor, Outcome, Plan, dial, serve_one, websocket};
+use bench_support::{Flavor, Meter, Outcome, Plan, dial, serve_one, websocket};
 
 pub(crate) const SPDYSTREAM: &str = "spdystream";
 pub(crate) const CLIENT_GO: &str = "client-go";
@@ -36,9 +36,12 @@ pub(crate) fn read_by_go(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
 
 pub(crate) fn written_by_go(flavor: Flavor, plan: Plan) -> Outcome<Sample> {
     let (address, server) = serve_one(flavor, |io| ours::serve(io, Arc::default()))?;
+    let meter = Meter::start();
     let seconds = seconds_of(&address.to_string(), "write", plan)?;
+    let used = meter.read();
     server.join().map_err(|_| "the server panicked")??;
-    Ok(transferred(plan, seconds))
+    // How much of the time the reader had nothing to do.
+    Ok(transferred(plan, seconds).with("our cores", used.cpu / used.seconds))
 }
 
 pub(crate) fn echo() -> Outcome<Sample> {

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::go;
+use crate::plain::Plain;
 use bench_support::table::Sample;
 use bench_support::{Flavor, Outcome, PAGE, Plan, Serving, aligned, aligned_mut, serve_one};
 
@@ -34,13 +35,15 @@ const PATH: &str = "/api/v1/namespaces/default/pods/demo/portforward";
 /// Which forwarder is measured.
 #[derive(Clone, Copy)]
 pub(crate) enum Who {
-    Ours,
-    ClientGo,
+    Ours(Protocol),
+    ClientGo(Protocol),
+    /// A copy from one plain connection to another.
+    Plain,
 }
 
 /// One connection receives the whole transfer, and asks for each part with a byte.
-pub(crate) fn download(who: Who, protocol: Protocol, plan: Plan) -> Outcome<Sample> {
-    forwarded(who, protocol, plan, move |ports| async move {
+pub(crate) fn download(who: Who, plan: Plan) -> Outcome<Sample> {
+    forwarded(who, plan, move |ports| async move {
         let mut tcp = dial(ports[0]).await?;
         const READ: usize = 256 * 1024;
         let mut block = vec![0; READ + PAGE];
@@ -68,8 +71,8 @@ pub(crate) fn download(who: Who, protocol: Protocol, plan: Plan) -> Outcome<Samp
 }
 
 /// Connections that carry one byte each way, and end at both ends.
-pub(crate) fn connections(who: Who, protocol: Protocol, at_once: usize) -> Outcome<Sample> {
-    forwarded(who, protocol, Plan::default(), move |ports| async move {
+pub(crate) fn connections(who: Who, at_once: usize) -> Outcome<Sample> {
+    forwarded(who, Plan::default(), move |ports| async move {
         let began = Instant::now();
         let mut clients = JoinSet::new();
         for _ in 0..at_once {
@@ -100,27 +103,34 @@ async fn dial(port: u16) -> std::io::Result<TcpStream> {
 }
 
 /// Runs a client of the two local ports, with everything behind them.
-fn forwarded<C, F>(who: Who, protocol: Protocol, plan: Plan, client: C) -> Outcome<Sample>
+fn forwarded<C, F>(who: Who, plan: Plan, client: C) -> Outcome<Sample>
 where
     C: FnOnce([u16; 2]) -> F,
     F: Future<Output = Outcome<Sample>>,
 {
     let flavor = Flavor::CurrentThread;
-    let (address, server) = serve_one(flavor, move |io| serve(io, protocol, plan))?;
-    let sample = match who {
-        Who::Ours => {
+    match who {
+        Who::Ours(protocol) => {
+            let (address, server) = serve_one(flavor, move |io| serve(io, protocol, plan))?;
             let ours = Ours::start(address, protocol)?;
-            let sample = flavor.runtime()?.block_on(client(ours.ports));
+            let sample = flavor.runtime()?.block_on(client(ours.ports))?;
             ours.stop()?;
-            sample
+            server.join().map_err(|_| "the server panicked")??;
+            Ok(sample)
         }
-        Who::ClientGo => {
-            let (_theirs, ports) = ClientGo::start(address, protocol)?;
-            flavor.runtime()?.block_on(client(ports))
+        Who::ClientGo(protocol) => {
+            let (address, server) = serve_one(flavor, move |io| serve(io, protocol, plan))?;
+            let (theirs, ports) = ClientGo::start(address, protocol)?;
+            let sample = flavor.runtime()?.block_on(client(ports))?;
+            drop(theirs);
+            server.join().map_err(|_| "the server panicked")??;
+            Ok(sample)
         }
-    }?;
-    server.join().map_err(|_| "the server panicked")??;
-    Ok(sample)
+        Who::Plain => {
+            let plain = Plain::start(plan)?;
+            flavor.runtime()?.block_on(client(plain.ports))
+        }
+    }
 }
 
 struct Ours {

@@ -7,9 +7,11 @@
 mod distance;
 mod forward;
 mod go;
+mod growth;
 mod local;
 mod memory;
 mod ours;
+mod plain;
 mod proxied;
 mod shown;
 
@@ -17,9 +19,9 @@ use std::alloc::System;
 
 use bench_support::program::{Group, Program};
 use bench_support::table::{Case, Part, Sample, Table, run, run_parts};
-use bench_support::{Flavor, Outcome, Plan, raw, sketch, websocket};
+use bench_support::{Flavor, Outcome, Plan, on_one_cpu, raw, sketch, websocket};
 use kubestream::upgrade::Protocol;
-use proxied::Who;
+use local::Who;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 #[global_allocator]
@@ -27,7 +29,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const KIB: usize = 1024;
 
-const GROUPS: [(&str, Group); 11] = [
+const GROUPS: [(&str, Group); 12] = [
     ("bulk", bulk),
     ("many", many),
     ("small", small),
@@ -38,6 +40,7 @@ const GROUPS: [(&str, Group); 11] = [
     ("distance", distance::distance),
     ("proxy", proxy),
     ("memory", memory::measure),
+    ("growth", growth::growth),
     ("go", against_go),
 ];
 
@@ -55,25 +58,26 @@ fn main() -> Outcome<()> {
 fn proxy() -> Outcome<Vec<Table>> {
     let plan = Plan { size: 256 * KIB, bytes: 1 << 30, ..Plan::default() };
     let bare = "splice(2), a bare loop";
-    let mut cases = vec![Case::new(bare, None, move || proxied::forwarded(Who::BareSplice, plan))];
+    let mut cases = vec![Case::new(bare, None, move || proxied::forwarded(proxied::Who::BareSplice, plan))];
     for (name, who) in [
-        ("Pipe::splice", Who::Splice),
-        ("Pipe::run", Who::Copy),
-        ("copy_bidirectional, 64 KiB", Who::Tokio(64 * KIB)),
-        ("copy_bidirectional, 8 KiB", Who::Tokio(8 * KIB)),
+        ("Pipe::splice", proxied::Who::Splice),
+        ("Pipe::run", proxied::Who::Copy),
+        ("copy_bidirectional, 64 KiB", proxied::Who::Tokio(64 * KIB)),
+        ("copy_bidirectional, 8 KiB", proxied::Who::Tokio(8 * KIB)),
     ] {
         cases.push(Case::new(name, Some(bare), move || proxied::forwarded(who, plan)));
     }
     if go::is_built(proxied::GO) {
-        cases.push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || proxied::forwarded(Who::Go, plan)));
+        cases
+            .push(Case::new("Go: UpgradeAwareHandler", Some(bare), move || proxied::forwarded(proxied::Who::Go, plan)));
     }
     let passed_on = Part::new("proxy: an upgraded connection passed on, 1 GiB to the client", cases);
 
     let plan = Plan { size: 32 * KIB, bytes: 256 << 20, ..Plan::default() };
     let theirs = "Go: StreamTranslator";
-    let ours = |base| Case::new("translate", base, move || proxied::translated(Who::Copy, plan));
+    let ours = |base| Case::new("translate", base, move || proxied::translated(proxied::Who::Copy, plan));
     let cases = if go::is_built(proxied::GO) {
-        vec![Case::new(theirs, None, move || proxied::translated(Who::Go, plan)), ours(Some(theirs))]
+        vec![Case::new(theirs, None, move || proxied::translated(proxied::Who::Go, plan)), ours(Some(theirs))]
     } else {
         vec![ours(None)]
     };
@@ -143,7 +147,20 @@ fn echo() -> Outcome<Vec<Table>> {
         cases.push(Case::new(&raw, None, move || raw::echo(flavor)));
         cases.push(Case::new(flavor.name("send, data"), Some(&raw), move || ours::echo(flavor)));
     }
-    run("echo: one byte there and back", cases)
+    let mut parts = vec![Part::new("echo: one byte there and back", cases)];
+    let mut cases = Vec::new();
+    for flavor in Flavor::ALL {
+        let raw = flavor.name("raw TCP");
+        type Echo = fn(Flavor) -> Outcome<Sample>;
+        let pinned = |echo: Echo| move || on_one_cpu(|| echo(flavor));
+        cases.push(Case::new(&raw, None, pinned(raw::echo)));
+        cases.push(Case::new(flavor.name("send, data"), Some(&raw), pinned(ours::echo)));
+        cases.push(Case::new(flavor.name("WebSocket"), Some(&raw), pinned(websocket::echo)));
+    }
+    if cfg!(target_os = "linux") {
+        parts.push(Part::new("echo: the same on one CPU", cases));
+    }
+    run_parts(parts)
 }
 
 fn open() -> Outcome<Vec<Table>> {
@@ -196,6 +213,8 @@ fn over_websocket() -> Outcome<Vec<Table>> {
     run_parts(parts)
 }
 
+type Through = fn(Who, Plan) -> Outcome<Sample>;
+
 fn port_forward() -> Outcome<Vec<Table>> {
     let transports = [("SPDY", Protocol::SpdyPortForward), ("tunnel", Protocol::TunneledPortForward)];
     let plan = Plan { size: 32 * KIB, bytes: 512 << 20, ..Plan::default() };
@@ -220,25 +239,29 @@ fn port_forward() -> Outcome<Vec<Table>> {
     if !has(local::CLIENT_GO) {
         return run_parts(parts);
     }
-    let mut bulk = Vec::new();
     let plan = Plan { bytes: 256 << 20, ..plan };
-    for (transport, protocol) in transports {
-        let (ours, theirs) = (format!("{transport}: ours"), format!("{transport}: client-go"));
-        bulk.push(Case::new(&theirs, None, move || local::download(local::Who::ClientGo, protocol, plan)));
-        bulk.push(Case::new(ours, Some(&theirs), move || local::download(local::Who::Ours, protocol, plan)));
-    }
-    parts.push(Part::new("forward: a download through a local port, 32 KiB writes, our server", bulk));
-    for (name, at_once) in [("one after another", 1), ("16 at a time", 16)] {
-        let mut short = Vec::new();
+    let through = |title: &str, measure: Through| {
+        let floor = "a plain copy, nothing framed";
+        let mut cases = vec![Case::new(floor, None, move || measure(Who::Plain, plan))];
         for (transport, protocol) in transports {
             let (ours, theirs) = (format!("{transport}: ours"), format!("{transport}: client-go"));
-            let measure = move |who| local::connections(who, protocol, at_once);
-            short.push(Case::new(&theirs, None, move || measure(local::Who::ClientGo)));
-            short.push(Case::new(ours, Some(&theirs), move || measure(local::Who::Ours)));
+            cases.push(Case::new(&theirs, None, move || measure(Who::ClientGo(protocol), plan)));
+            cases.push(Case::new(ours, Some(&theirs), move || measure(Who::Ours(protocol), plan)));
+            let of_floor = format!("{transport}: ours ÷ the plain copy");
+            cases.push(Case::new(of_floor, Some(floor), move || measure(Who::Ours(protocol), plan)));
         }
-        let title = format!("forward: connections of a byte there and back to a local port, {name}, our server");
-        parts.push(Part::new(title, short));
-    }
+        Part::new(title, cases)
+    };
+    parts.extend([
+        through("forward: a download through a local port, 32 KiB writes, our server", local::download),
+        through(
+            "forward: connections of a byte there and back to a local port, one after another, our server",
+            |who, _| local::connections(who, 1),
+        ),
+        through("forward: connections of a byte there and back to a local port, 16 at a time, our server", |who, _| {
+            local::connections(who, 16)
+        }),
+    ]);
     run_parts(parts)
 }
 

@@ -35,12 +35,22 @@ pub(crate) fn measure() -> Outcome<Vec<Table>> {
     let cases = [
         ("a connection, 4 streams (of 200)", SPDY, 200, 4),
         ("a connection, 4 streams (of 1)", SPDY, 1, 4),
+        ("a connection, 4 streams (of 1,000)", SPDY, 1_000, 4),
+        ("a connection, 4 streams (of 5,000)", SPDY, 5_000, 4),
+        ("a stream (of 100)", SPDY, 1, 100),
         ("a stream (of 10,000)", SPDY, 1, 10_000),
         ("an exec over WebSocket (of 200)", WEBSOCKET, 200, 4),
         ("an exec over WebSocket (of 1)", WEBSOCKET, 1, 4),
     ];
-    let row = |name: &str| Measured { name: name.to_owned(), base: None, point: None, samples: Vec::new() };
-    let mut states = [("at once", cases.map(|case| row(case.0))), ("after 1.6 s", cases.map(|case| row(case.0)))];
+    let row = |(name, _, connections, streams): (&str, _, usize, usize)| {
+        let point = match (connections, streams) {
+            (_, 4) if name.contains("exec") => None,
+            (_, 4) => Some(("memory of a connection".to_owned(), connections as f64)),
+            _ => Some(("memory of a stream".to_owned(), streams as f64)),
+        };
+        Measured { name: name.to_owned(), base: None, point, samples: Vec::new() }
+    };
+    let mut states = [("at once", cases.map(row)), ("after 1.6 s", cases.map(row))];
     let before = load::average();
     for _ in 0..rounds() {
         for (at, (_, transport, connections, streams)) in cases.into_iter().enumerate() {
@@ -56,7 +66,7 @@ pub(crate) fn measure() -> Outcome<Vec<Table>> {
             }
         }
     }
-    let part = |(state, rows): (&str, [Measured; 5])| (format!("memory: bytes more than before, {state}"), rows.into());
+    let part = |(state, rows): (&str, [Measured; 8])| (format!("memory: bytes more than before, {state}"), rows.into());
     Ok(tables(before, states.map(part).into()))
 }
 

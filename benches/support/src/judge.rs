@@ -25,12 +25,19 @@ pub enum Bound {
 pub struct Target {
     /// What the table's title contains.
     pub table: &'static str,
-    /// The case, without its runtime.
+    /// The case. Without a runtime, it is the case on each of them.
     pub case: &'static str,
     /// The figure.
     pub figure: &'static str,
     /// What it should reach.
     pub bound: Bound,
+}
+
+impl Target {
+    /// Whether it is a target of this row.
+    pub fn is_for(&self, row: &Row) -> bool {
+        self.case == row.name || self.case == split_name(&row.name).1
+    }
 }
 
 /// What became of a target.
@@ -98,8 +105,7 @@ pub fn split_name(name: &str) -> (Option<&str>, &str) {
 
 /// The bound of a figure, if it is in the list.
 pub fn bound_of(targets: &[Target], table: &Table, row: &Row, figure: &str) -> Option<Bound> {
-    let (_, case) = split_name(&row.name);
-    let is_it = |target: &&Target| target.case == case && target.figure == figure && table.title.contains(target.table);
+    let is_it = |target: &&Target| target.is_for(row) && target.figure == figure && table.title.contains(target.table);
     targets.iter().find(is_it).map(|target| target.bound)
 }
 

@@ -143,6 +143,26 @@ where
     })
 }
 
+/// Runs `work` and all threads that it starts on one CPU. Where that cannot be had, this is an error.
+#[cfg(target_os = "linux")]
+pub fn on_one_cpu<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let all = sched_getaffinity(None)?;
+    let first = (0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).ok_or("no CPU")?;
+    let mut one = CpuSet::new();
+    one.set(first);
+    sched_setaffinity(None, &one)?;
+    let done = work();
+    sched_setaffinity(None, &all)?;
+    done
+}
+
+/// Where threads cannot be kept on one CPU, this is an error.
+#[cfg(not(target_os = "linux"))]
+pub fn on_one_cpu<T>(_: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    Err("threads can be kept on one CPU on Linux alone".into())
+}
+
 /// Measures time, and what the whole process with both ends used of the CPU and of the global allocator. The program
 /// must declare [`INSTRUMENTED_SYSTEM`] as that allocator.
 pub struct Meter {

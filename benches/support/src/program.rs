@@ -3,7 +3,7 @@
 //! Knows no case. No figure fails a run.
 
 use super::Outcome;
-use super::judge::{Target, split_name};
+use super::judge::Target;
 use super::page::{self, Chart};
 use super::table::Table;
 
@@ -67,7 +67,7 @@ impl Program<'_> {
         for target in self.targets {
             let mut of_this = tables.iter().filter(|table| table.title.contains(target.table)).peekable();
             let has_row = |table: &Table| {
-                let mut rows = table.rows.iter().filter(|row| split_name(&row.name).1 == target.case);
+                let mut rows = table.rows.iter().filter(|row| target.is_for(row));
                 rows.any(|row| row.figure(target.figure).is_some())
             };
             if of_this.peek().is_some() && !of_this.any(has_row) {

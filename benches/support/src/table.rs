@@ -53,7 +53,8 @@ impl Sample {
         self
     }
 
-    fn get(&self, name: &str) -> Option<f64> {
+    /// The figure of this name.
+    pub fn figure(&self, name: &str) -> Option<f64> {
         self.figures.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 }
@@ -202,10 +203,10 @@ fn row(case: &Measured, cases: &[Measured]) -> Row {
         }
     }
     let figure = |name: &'static str| {
-        let value = Spread::of(case.samples.iter().filter_map(|sample| sample.get(name)))?;
+        let value = Spread::of(case.samples.iter().filter_map(|sample| sample.figure(name)))?;
         let pairs = base.into_iter().flat_map(|base| base.samples.iter().zip(&case.samples));
         let ratios =
-            pairs.filter_map(|(base, own)| Some(own.get(name)? / base.get(name).filter(|value| *value > 0.0)?));
+            pairs.filter_map(|(base, own)| Some(own.figure(name)? / base.figure(name).filter(|value| *value > 0.0)?));
         Some(Figure { name, value, ratio: Spread::of(ratios) })
     };
     // A ratio is disturbed by what disturbs either of its two samples.
