@@ -50,6 +50,8 @@ impl Multiplexer {
     /// session any more.
     pub async fn exec_with(&self, want: Streams, options: Options) -> Result<Exec, Error> {
         let (protocol, version) = exec_protocol(self)?;
+        // Nobody accepts what a server opens, and each such stream would be kept.
+        self.refuse_streams();
         let mut streams = Vec::new();
         let after = options.creation_timeout;
         let due = later(after);

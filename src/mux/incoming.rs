@@ -28,6 +28,11 @@ impl Incoming {
         &self.headers
     }
 
+    /// Forgets the headers, which may take 64 KiB, of a stream that waits for long.
+    pub(crate) fn forget_headers(&mut self) {
+        self.headers = Headers::new();
+    }
+
     /// The stream's id on the wire. For WebSocket channels, see [`Stats::stalled_by`](super::Stats::stalled_by).
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -69,6 +69,8 @@ impl PortForward {
     pub fn with_options(mux: Multiplexer, options: Options) -> Result<Self, Error> {
         check_protocol(&mux)?;
         mux.give_up_stalled(options.stall_timeout);
+        // Nobody accepts what a server opens, and each such stream would be kept.
+        mux.refuse_streams();
         Ok(Self { requests: Requests::new(&mux), mux, options })
     }
 

@@ -99,11 +99,12 @@ impl PortForwardServer {
         }
     }
 
-    fn offer(&mut self, incoming: Incoming) -> Option<Request> {
+    fn offer(&mut self, mut incoming: Incoming) -> Option<Request> {
         let Ok(half) = Half::of(incoming.headers(), incoming.id()) else {
             incoming.reject(RstStatus::CANCEL);
             return None;
         };
+        incoming.forget_headers();
         let arrived = match half.kind {
             Kind::Data => Arrived::Data(incoming),
             Kind::Error => Arrived::Error(incoming.reply()),
