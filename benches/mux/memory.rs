@@ -154,6 +154,10 @@ async fn serve(websocket: bool) -> Outcome<()> {
     println!("{}", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((io, _)) = listener.accept().await {
+            // Each stream is opened after the one before.
+            if io.set_nodelay(true).is_err() {
+                continue;
+            }
             if websocket {
                 tokio::spawn(websocket::serve(io));
             } else {
@@ -179,6 +183,7 @@ struct Held {
 impl Held {
     async fn open(&mut self, websocket: bool, address: SocketAddr, streams: usize) -> Outcome<()> {
         let io = TcpStream::connect(address).await?;
+        io.set_nodelay(true)?;
         if websocket {
             self.sessions.push(websocket::connect(io, vec!["hold".to_owned()]).await?);
             return Ok(());

@@ -14,6 +14,9 @@ const SMALL: usize = 4 * 1024;
 const LARGE: usize = 128 * 1024;
 /// If less room than this is left, a new buffer is started.
 const ROOM: usize = 32 * 1024;
+/// How many buffers slices may keep alive before small ones are copied. A reader that keeps up has taken most of them by
+/// then.
+const KEPT: usize = 8;
 /// How many buffers are kept for reuse: a few more than a full receive budget fills.
 const SPARES: usize = 16;
 
@@ -25,6 +28,8 @@ pub(super) struct ReadBuffer {
     /// The buffers before this one, oldest first. Readers may have dropped their slices in the meantime.
     spares: VecDeque<BytesMut>,
     busy: bool,
+    /// How many buffers were begun since the readers' slices were last thinned out.
+    begun: usize,
 }
 
 impl ReadBuffer {
@@ -48,10 +53,21 @@ impl ReadBuffer {
                 self.spares.pop_front();
             }
             self.spares.push_back(std::mem::replace(&mut self.bytes, next));
+            self.begun = self.begun.saturating_add(1);
         } else if room == 0 {
             self.bytes.reserve(SMALL);
+            self.begun = self.begun.saturating_add(1);
         }
         &mut self.bytes
+    }
+
+    /// Whether slices that are still held may keep [`KEPT`] buffers alive. The caller then copies small ones.
+    pub(super) fn keeps_many(&mut self) -> bool {
+        let many = self.begun >= KEPT;
+        if many {
+            self.begun = 0;
+        }
+        many
     }
 
     /// Adjusts the buffer's size to the number of bytes that a read returned.

@@ -62,6 +62,8 @@ pub struct Connection {
     /// half empty.
     pub(super) streams: ById<StreamId, Box<Stream>>,
     pub(super) events: VecDeque<Event>,
+    /// The streams that got DATA since the driver began its last buffer.
+    pub(super) unsettled: Vec<StreamId>,
 
     next_id: u32,
     /// The highest stream id that the peer has opened.
@@ -134,6 +136,7 @@ impl Connection {
             phase: Phase::Open,
             streams: ById::default(),
             events: VecDeque::new(),
+            unsettled: Vec::new(),
             next_id: if role == Role::Client { 1 } else { 2 },
             last_taken: StreamId::SESSION,
             theirs_live: 0,
@@ -482,6 +485,8 @@ impl Connection {
         }
         self.streams.shrink_to_fit();
         self.events.shrink_to_fit();
+        self.settle_unread();
+        self.unsettled = Vec::new();
         self.replies.shrink_to_fit();
         self.controls.shrink_to_fit();
         self.ready.iter_mut().for_each(VecDeque::shrink_to_fit);

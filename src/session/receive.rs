@@ -197,6 +197,9 @@ impl Connection {
         } else {
             let (before, len) = (stream.holding(), data.len());
             stream.push_unread(data);
+            if !std::mem::replace(&mut stream.unsettled, true) {
+                self.unsettled.push(id);
+            }
             let after = stream.holding();
             if std::mem::take(&mut stream.reader_waits) {
                 self.events.push_back(Event::Readable(id));
@@ -209,6 +212,16 @@ impl Connection {
             self.on_fin(id);
         }
         Ok(())
+    }
+
+    /// Copies what is unread out of buffers of which it is a small part. The driver calls this after it has filled some
+    /// buffers, so that a reader that keeps up gets most of its bytes without a copy.
+    pub(crate) fn settle_unread(&mut self) {
+        for id in self.unsettled.drain(..) {
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.settle_unread();
+            }
+        }
     }
 
     fn on_stray(&mut self, id: StreamId, len: usize) -> Result<(), ConnectionError> {

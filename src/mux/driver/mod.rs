@@ -196,9 +196,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Reads and writes in rounds, until there is nothing to do or the connection has closed.
     fn run(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        let keeps_many = self.input.keeps_many();
         // The waker is parked first, so that changes made during this poll wake the driver again.
         let closing = self.change(|state| {
             state.park_driver(cx);
+            if keeps_many {
+                state.connection.settle_unread();
+            }
             state.connection.is_closing()
         });
         if closing && !std::mem::replace(&mut self.closing, true) {
