@@ -3,6 +3,7 @@
 //!
 //! This module owns the two zlib states, and decides when they are allocated. It must not interpret a header.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
@@ -49,6 +50,12 @@ impl Drop for Deflater {
 static SPARE: Mutex<Vec<Compress>> = Mutex::new(Vec::new());
 const SPARES: usize = 4;
 
+/// How many connections have a deflater now, and how many may keep theirs from one block to the next. When a host comes
+/// back, thousands of clients open their streams within a second. Beyond this number a block is a few dozen bytes longer,
+/// because it cannot refer to the one before.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+const KEEP: usize = 32;
+
 impl Deflater {
     pub(super) fn new(compresses: bool) -> Self {
         Self { compresses, started: false, state: None, plain: Vec::new() }
@@ -66,13 +73,21 @@ impl Deflater {
             Ok(())
         };
         self.plain = plain;
+        if IN_USE.load(Ordering::Relaxed) > KEEP {
+            self.give_back();
+        }
         result
     }
 
     /// Frees the memory: zlib's state takes some 300 KiB, and an exec session needs it only for a moment.
     pub(super) fn release(&mut self) {
         self.plain = Vec::new();
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
         if let Some(mut state) = self.state.take() {
+            IN_USE.fetch_sub(1, Ordering::Relaxed);
             state.reset();
             let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.len() < SPARES {
@@ -123,6 +138,7 @@ impl Deflater {
 /// long. The window has to hold the dictionary of 1,423 bytes.
 fn new_deflater() -> Compress {
     const WINDOW_BITS: u8 = 11;
+    IN_USE.fetch_add(1, Ordering::Relaxed);
     let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
     spare.unwrap_or_else(|| Compress::new_with_window_bits(Compression::fast(), false, WINDOW_BITS))
 }
@@ -270,6 +286,21 @@ mod tests {
             }
         }
         assert!(sizes[1] < 40 && sizes[5] > sizes[6], "only the first block after a release is large: {sizes:?}");
+    }
+
+    #[test]
+    fn of_many_connections_only_some_keep_their_deflater_and_all_go_on() {
+        let mut ends: Vec<_> = (0..KEEP + 20).map(|_| (Deflater::new(true), Inflater::default())).collect();
+        for block in 0..3 {
+            let id = block.to_string();
+            let pairs = [("streamtype", "data"), ("port", "8080"), ("requestid", id.as_str())];
+            for (deflater, inflater) in &mut ends {
+                let wire = deflated(deflater, &pairs);
+                assert_eq!(inflater.block(&wire, &SpdyConfig::default()), Ok(pairs.into_iter().collect()));
+            }
+        }
+        let kept = ends.iter().filter(|(deflater, _)| deflater.state.is_some()).count();
+        assert!(kept <= KEEP, "{kept}");
     }
 
     #[test]
