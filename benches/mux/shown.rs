@@ -13,6 +13,8 @@ use bench_support::table::{Row, Table};
 /// What rounds to no allocation.
 const NO_ALLOCATION: Bound = AtMost(0.005);
 const KIB: f64 = 1024.0;
+/// What an idle connection with four streams may take.
+const IDLE: Bound = AtMost(24.0 * KIB);
 
 const fn target(table: &'static str, case: &'static str, figure: &'static str, bound: Bound) -> Target {
     Target { table, case, figure, bound }
@@ -55,18 +57,14 @@ pub(crate) const TARGETS: &[Target] = &[
     target("proxy: an upgraded", "copy_bidirectional, 8 KiB", "CPU-s/GB", Shown),
     target("proxy: an upgraded", "Go: UpgradeAwareHandler", "CPU-s/GB", Shown),
     target("proxy: WebSocket", "translate", "CPU-s/GB", RatioAtMost(0.125)),
-    target(
-        "memory: bytes more than before, after",
-        "a connection, 4 streams (of 200)",
-        "client RSS",
-        AtMost(24.0 * KIB),
-    ),
-    target(
-        "memory: bytes more than before, after",
-        "a connection, 4 streams (of 200)",
-        "server RSS",
-        AtMost(24.0 * KIB),
-    ),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 200)", "client RSS", IDLE),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 200)", "server RSS", IDLE),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 1,000)", "client RSS", IDLE),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 1,000)", "server RSS", IDLE),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 5,000)", "client RSS", IDLE),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 5,000)", "server RSS", IDLE),
+    target("memory: bytes more than before, after", "a connection, 4 streams (of 5,000)", "client live", Shown),
+    target("memory: bytes more than before, after", "an exec over WebSocket (of 200)", "client live", Shown),
     target("memory: bytes more than before, after", "a stream (of 10,000)", "client RSS", AtMost(500.0)),
     target("memory: bytes more than before, after", "a stream (of 10,000)", "server RSS", AtMost(500.0)),
     target(
