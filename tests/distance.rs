@@ -75,7 +75,8 @@ async fn a_window_follows_the_path() {
         for to_server in [false, true] {
             let (client, server) = far_apart(protocol, 32 * MIB);
             assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 5.5, "{protocol:?}");
-            assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 5.5, "{protocol:?}");
+            // What the path holds is known by now.
+            assert!(trips(&client, &server, 1, 64 * MIB, to_server).await <= 4.5, "{protocol:?}");
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Path {
     last: Option<Trip>,
     /// A stream gets many bytes in this round trip, so that the next one is worth measuring.
     busy: bool,
+    /// How much the path held for one stream of late.
+    holds: u64,
     /// How many streams have had bytes in this period, and had some in the last round trip.
     users: usize,
     last_users: usize,
@@ -95,6 +97,13 @@ impl Path {
         self.last_users.max(so_far).max(1)
     }
 
+    /// The window that the path was found to be worth, so that a new stream need not find out again. 0 if that is not
+    /// known, or if the path is short.
+    pub(super) fn known(&self) -> usize {
+        let is_long = self.last.is_some_and(|trip| trip.shortest >= SHORT);
+        if is_long { usize::try_from(self.holds.saturating_mul(2)).unwrap_or(usize::MAX) } else { 0 }
+    }
+
     fn turn(&mut self) {
         self.period = self.period.wrapping_add(1);
         self.users = 0;
@@ -129,6 +138,8 @@ impl Usage {
         self.turn(window, path);
         if self.heard.is_some() && self.is_idle(now) {
             (self.room, self.surplus) = (0, self.surplus.max(grown / 2));
+            // It was this stream, most likely, that showed what the path holds.
+            path.holds = 0;
         }
         self.heard = Some(now);
         self.received = self.received.saturating_add(bytes as u64);
@@ -167,13 +178,15 @@ impl Usage {
             return;
         }
         if let Some(trip) = path.last.filter(|trip| trip.period == self.period) {
-            self.judge(trip, window);
+            let held = self.judge(trip, window);
+            path.holds = path.holds.saturating_sub(path.holds / 4).max(held);
         }
         path.users = path.users.saturating_add(1);
         *self = Self { period: path.period, window, received: 0, read: 0, ..*self };
     }
 
-    fn judge(&mut self, trip: Trip, window: u32) {
+    /// Returns how much the path held.
+    fn judge(&mut self, trip: Trip, window: u32) -> u64 {
         // Bytes that had arrived before, and are read only now, say nothing of the path. Nor do bytes that nobody
         // reads.
         let bytes = self.received.min(self.read);
@@ -201,6 +214,7 @@ impl Usage {
         } else {
             self.room = 0;
         }
+        held
     }
 }
 
@@ -269,6 +283,22 @@ mod tests {
         assert_eq!(world.usage.take_growth(10 << 20), 64 * 32 * KIB);
         world.usage.fuel = 2 * KIB;
         assert_eq!(world.usage.take_growth(0), 4 * KIB, "without spare bytes it grows as slowly as others");
+    }
+
+    #[test]
+    fn what_one_stream_shows_of_the_path_is_known_for_others_until_it_comes_back_from_idling() {
+        let mut world = World::new();
+        assert_eq!(world.path.known(), 0);
+        world.trip(100, 60 * KIB, 60 * KIB);
+        assert_eq!(world.path.known(), 120 * 1024);
+        world.trip(100, 20 * KIB, 20 * KIB);
+        assert_eq!(world.path.known(), 90 * 1024, "it is forgotten little by little");
+        world.now += IDLE;
+        world.usage.received(1, 64 * KIB, 32 * KIB, &mut world.path, world.now);
+        assert_eq!(world.path.known(), 0);
+        let mut short = World::new();
+        short.trip(0, 60 * KIB, 60 * KIB);
+        assert_eq!(short.path.known(), 0, "over a short path no window need grow");
     }
 
     #[test]

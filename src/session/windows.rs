@@ -8,7 +8,8 @@
 //! read, it may grow by one byte for each byte that is read, until it is twice as large. While ever more comes in a
 //! round trip, a quarter is enough, and it may grow by two bytes for each, or by 64 if the sender has filled it. The
 //! budget counts nothing that a window has grown by, so that an unread stream never pauses the reading. Instead all
-//! windows together have a limit. An eighth of it is not for the fastest growth. When that much is used up, idle streams
+//! windows together have a limit. Once it is known what the path holds, the windows of other streams grow to that as soon
+//! as half of them has been read. An eighth of the limit is not for such leaps. When only that much is left, idle streams
 //! lend what their windows have grown by.
 
 use std::time::{Duration, Instant};
@@ -88,6 +89,7 @@ impl Connection {
         }
         let at_once = (self.config.receive_budget / 2).min(all);
         let users = self.path.users();
+        let known = self.path.known();
         let (own, fair) = (at_once.checked_div(users).unwrap_or(0), all.checked_div(users).unwrap_or(0));
         let free = all.saturating_sub(self.budget.grown());
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -116,13 +118,14 @@ impl Connection {
         let due = window.is_due();
         if due && surplus == 0 {
             let most = most.saturating_sub(window.target() as usize);
-            let first = own.saturating_sub(grown).min(free).min(most);
-            // Other windows, which have not grown yet, may have their first growth at any time.
             let spare = free.saturating_sub(all / 8);
+            let known = known.min(fair).saturating_sub(grown).min(spare);
+            let first = own.saturating_sub(grown).min(free).max(known).min(most);
+            // Other windows, which have not grown yet, may have their first growth at any time.
             let next = (usage.take_growth(spare) as usize).min(fair.saturating_sub(grown));
             let next = next.min(free.saturating_sub(at_once)).min(most);
             // Smaller growth is not worth a frame.
-            let by = if first >= DEFAULT_WINDOW as usize / 4 { first } else { next };
+            let by = if first >= DEFAULT_WINDOW as usize / 4 { first.max(next) } else { next };
             let by = u32::try_from(by).unwrap_or(0);
             window.grow(by);
             usage.room = usage.room.saturating_sub(by);
