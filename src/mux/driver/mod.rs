@@ -133,6 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     self.change(|_| ());
                     self.drain(cx);
                     let flushed = self.write(cx, now);
+                    self.change(|_| ());
                     let patience = self.patience();
                     let (until, waits) = (after(self.progress, patience), flushed.is_pending());
                     self.stage = match ready!(flushed.or_past(self, until, cx, now)) {
