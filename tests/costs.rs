@@ -260,6 +260,6 @@ fn costs_are_as_committed() {
     row("8 MiB by send and data", &|| play(transfer(256, false)), [41, 273, 105, 136, 1121]);
     row("8 MiB by AsyncWrite and AsyncRead", &|| play(transfer(256, true)), [49, 273, 105, 136, 1121]);
     row("exec over SPDY", &|| play(exec(Protocol::SpdyExec(Version::V4))), [108, 13, 5, 8, 106]);
-    row("exec over WebSocket", &|| play(exec(Protocol::WebSocketExec(Subprotocol::V5))), [73, 16, 4, 10, 119]);
+    row("exec over WebSocket", &|| play(exec(Protocol::WebSocketExec(Subprotocol::V5))), [73, 16, 4, 10, 117]);
     assert!(different.is_empty(), "allocations, reads, writes, turns, locks:\n{}", different.join("\n"));
 }

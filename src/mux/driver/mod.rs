@@ -133,7 +133,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     self.change(|_| ());
                     self.drain(cx);
                     let flushed = self.write(cx, now);
-                    self.change(|_| ());
                     let patience = self.patience();
                     let (until, waits) = (after(self.progress, patience), flushed.is_pending());
                     self.stage = match ready!(flushed.or_past(self, until, cx, now)) {
@@ -513,7 +512,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let driver = self.get_mut();
-        ready!(driver.drive(cx));
+        let ended = driver.drive(cx);
+        if driver.uncounted > 0 {
+            driver.change(|_| ());
+        }
+        ready!(ended);
         let unsent = driver.write_error.take();
         Poll::Ready(driver.shared.with(|state| state.end(ConnectionError::Closed, unsent)))
     }
