@@ -62,7 +62,7 @@ pub struct Connection {
     /// half empty.
     pub(super) streams: ById<StreamId, Box<Stream>>,
     pub(super) events: VecDeque<Event>,
-    /// The streams that got DATA since the driver began its last buffer.
+    /// The streams that got DATA since pieces were settled.
     pub(super) unsettled: Vec<StreamId>,
 
     next_id: u32,

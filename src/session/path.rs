@@ -87,6 +87,8 @@ impl Path {
         self.last = Some(Trip { period: self.period, took, shortest });
         self.last_users = self.users;
         self.asked = None;
+        // What no stream shows again is forgotten little by little.
+        self.holds = self.holds.saturating_sub(self.holds / 4);
         self.turn();
         Some(self.busy)
     }
@@ -138,8 +140,10 @@ impl Usage {
         self.turn(window, path);
         if self.heard.is_some() && self.is_idle(now) {
             (self.room, self.surplus) = (0, self.surplus.max(grown / 2));
-            // It was this stream, most likely, that showed what the path holds.
-            path.holds = 0;
+            // If it was this stream that showed what the path holds, that is too long ago.
+            if self.held >= path.holds / 2 {
+                path.holds = 0;
+            }
         }
         self.heard = Some(now);
         self.received = self.received.saturating_add(bytes as u64);
@@ -162,6 +166,11 @@ impl Usage {
         slow.max(fuel.saturating_mul(self.pace).min(spare)).min(self.room)
     }
 
+    /// Whether no round trip of the stream was judged yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.pace == 0
+    }
+
     /// When the last bytes came.
     pub(super) fn heard(&self) -> Option<Instant> {
         self.heard
@@ -179,7 +188,7 @@ impl Usage {
         }
         if let Some(trip) = path.last.filter(|trip| trip.period == self.period) {
             let held = self.judge(trip, window);
-            path.holds = path.holds.saturating_sub(path.holds / 4).max(held);
+            path.holds = path.holds.max(held);
         }
         path.users = path.users.saturating_add(1);
         *self = Self { period: path.period, window, received: 0, read: 0, ..*self };
@@ -291,7 +300,7 @@ mod tests {
         assert_eq!(world.path.known(), 0);
         world.trip(100, 60 * KIB, 60 * KIB);
         assert_eq!(world.path.known(), 120 * 1024);
-        world.trip(100, 20 * KIB, 20 * KIB);
+        world.trip(100, 30 * KIB, 30 * KIB);
         assert_eq!(world.path.known(), 90 * 1024, "it is forgotten little by little");
         world.now += IDLE;
         world.usage.received(1, 64 * KIB, 32 * KIB, &mut world.path, world.now);

@@ -197,14 +197,19 @@ impl Connection {
         } else {
             let (before, len) = (stream.holding(), data.len());
             stream.push_unread(data);
-            if !std::mem::replace(&mut stream.unsettled, true) {
-                self.unsettled.push(id);
-            }
+            let unsettled = !std::mem::replace(&mut stream.unsettled, true);
             let after = stream.holding();
             if std::mem::take(&mut stream.reader_waits) {
                 self.events.push_back(Event::Readable(id));
             }
             self.budget.moved(before, after);
+            if unsettled {
+                // Before the list grows, streams that are gone are removed.
+                if self.unsettled.len() == self.unsettled.capacity() {
+                    self.unsettled.retain(|id| self.streams.contains_key(id));
+                }
+                self.unsettled.push(id);
+            }
             self.note_received(id, len, now);
             self.heard_on(id);
         }

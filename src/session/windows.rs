@@ -8,8 +8,8 @@
 //! read, it may grow by one byte for each byte that is read, until it is twice as large. While ever more comes in a
 //! round trip, a quarter is enough, and it may grow by two bytes for each, or by 64 if the sender has filled it. The
 //! budget counts nothing that a window has grown by, so that an unread stream never pauses the reading. Instead all
-//! windows together have a limit. Once it is known what the path holds, the windows of other streams grow to that as soon
-//! as half of them has been read. An eighth of the limit is not for such leaps. When only that much is left, idle streams
+//! windows together have a limit. Once it is known what the path holds, the window of a new stream grows to that as soon
+//! as half of it has been read. An eighth of the limit is not for such leaps. When only that much is left, idle streams
 //! lend what their windows have grown by.
 
 use std::time::{Duration, Instant};
@@ -118,8 +118,9 @@ impl Connection {
         let due = window.is_due();
         if due && surplus == 0 {
             let most = most.saturating_sub(window.target() as usize);
-            let spare = free.saturating_sub(all / 8);
-            let known = known.min(fair).saturating_sub(grown).min(spare);
+            let spare = free.saturating_sub((all / 8).max(at_once));
+            // A stream that was judged itself keeps to that.
+            let known = if usage.is_new() { known.min(fair).saturating_sub(grown).min(spare) } else { 0 };
             let first = own.saturating_sub(grown).min(free).max(known).min(most);
             // Other windows, which have not grown yet, may have their first growth at any time.
             let next = (usage.take_growth(spare) as usize).min(fair.saturating_sub(grown));

@@ -16,7 +16,7 @@ pub struct SpdyConfig {
     pub flow_control: FlowControl,
     /// The largest window of one stream, in bytes. With flow control a stream starts with a window of
     /// [`stream_receive_budget`](crate::mux::Config::stream_receive_budget) bytes. While its reader keeps up, the
-    /// window grows to between two and six times the bytes that the reader takes in one round trip. A PING measures the
+    /// window grows to at least twice the bytes that the reader takes in one round trip. A PING measures the
     /// round trip while bytes come; a peer without flow control gets none. Over a path of less than 500 µs windows grow
     /// by no more than half of [`receive_budget`](crate::mux::Config::receive_budget). Default: 28 MiB, which fills 1
     /// Gbit/s at a round trip of 200 ms. That path holds 24 MiB. The window has to be larger, because this end sends a
@@ -24,9 +24,9 @@ pub struct SpdyConfig {
     pub max_stream_window: usize,
     /// The maximum sum, in bytes, by which the windows of all streams together may grow. If streams are no longer read
     /// after their windows have grown, so many unread bytes may be held in addition to
-    /// [`receive_budget`](crate::mux::Config::receive_budget). If a stream uses little of its window, or has received
-    /// nothing for 10 s, half of the growth is taken back: this end leaves so many of the bytes that are read next out
-    /// of its WINDOW_UPDATEs. When less than an eighth of this limit is left, the growth of streams that have received
+    /// [`receive_budget`](crate::mux::Config::receive_budget). If a stream uses less than a sixth of its window in
+    /// a round trip, all but four times what it uses is taken back, and half of the growth if it has received nothing
+    /// for 10 s: this end leaves so many of the bytes that are read next out of its WINDOW_UPDATEs. When less than an eighth of this limit is left, the growth of streams that have received
     /// nothing for 10 s no longer counts: what they hold after that counts against the `receive_budget`, until they
     /// have given their growth back. A server with many clients may want a lower limit: a client that answers PINGs late makes
     /// the measured round trip longer, and so can make its windows grow. 0 keeps all windows as they start, and sends

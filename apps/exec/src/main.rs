@@ -140,17 +140,16 @@ fn target(arguments: &Arguments, server: &Server, streams: Streams) -> Result<St
 /// Connects the session to this process's own descriptors until the command has ended.
 async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failure> {
     let _raw = if streams.tty { Some(terminal::RawMode::enter()?) } else { None };
-    if let Some(resizer) = exec.resize.take() {
-        tokio::spawn(terminal::follow_size(resizer));
-    }
-    let typing = exec.stdin.take().map(|stdin| tokio::spawn(feed(stdin)));
+    let resizing = exec.resize.take().map(|resizer| tokio::spawn(terminal::follow_size(resizer)).abort_handle());
+    let typing = exec.stdin.take().map(|stdin| tokio::spawn(feed(stdin)).abort_handle());
     let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
     // Output is shown even if the session fails later. If a local output is closed, everything ends, as with SIGPIPE.
     let waited = async { Ok(exec.wait().await) };
     let (status, out, err) =
         tokio::try_join!(waited, show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()))?;
-    if let Some(typing) = typing {
-        typing.abort();
+    // They hold streams, and the last one that is dropped ends the connection.
+    for task in [typing, resizing].into_iter().flatten() {
+        task.abort();
     }
     // If an output broke off, the command did not succeed. The session's own error says more, so it comes first.
     let status = status?;

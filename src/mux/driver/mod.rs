@@ -435,6 +435,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Encodes a batch of messages, if the connection has some.
     fn fill(&mut self, now: Instant) -> io::Result<()> {
+        self.substance = false;
         self.carrier.answer_below(&mut self.output)?;
         if !self.seen.has_output && !self.carrier.is_over() {
             self.drained = true;

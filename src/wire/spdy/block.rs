@@ -37,6 +37,8 @@ pub(super) struct Deflater {
     started: bool,
     state: Option<Compress>,
     plain: Vec<u8>,
+    /// [`KEEP`], but for tests, which share the count with others that run at the same time.
+    keep: usize,
 }
 
 impl Drop for Deflater {
@@ -58,7 +60,7 @@ const KEEP: usize = 32;
 
 impl Deflater {
     pub(super) fn new(compresses: bool) -> Self {
-        Self { compresses, started: false, state: None, plain: Vec::new() }
+        Self { compresses, started: false, state: None, plain: Vec::new(), keep: KEEP }
     }
 
     /// Appends the compressed block to `out`.
@@ -73,7 +75,7 @@ impl Deflater {
             Ok(())
         };
         self.plain = plain;
-        if IN_USE.load(Ordering::Relaxed) > KEEP {
+        if IN_USE.load(Ordering::Relaxed) > self.keep {
             self.give_back();
         }
         result
@@ -273,6 +275,7 @@ mod tests {
     #[test]
     fn a_released_deflater_goes_on_with_the_same_stream() {
         let (mut deflater, mut inflater) = (Deflater::new(true), Inflater::default());
+        deflater.keep = usize::MAX;
         let mut sizes = Vec::new();
         for block in 0..40 {
             let id = block.to_string();
@@ -289,18 +292,16 @@ mod tests {
     }
 
     #[test]
-    fn of_many_connections_only_some_keep_their_deflater_and_all_go_on() {
-        let mut ends: Vec<_> = (0..KEEP + 20).map(|_| (Deflater::new(true), Inflater::default())).collect();
+    fn beside_many_others_a_connection_keeps_no_deflater_and_goes_on() {
+        let (mut deflater, mut inflater) = (Deflater::new(true), Inflater::default());
+        deflater.keep = 0;
         for block in 0..3 {
             let id = block.to_string();
             let pairs = [("streamtype", "data"), ("port", "8080"), ("requestid", id.as_str())];
-            for (deflater, inflater) in &mut ends {
-                let wire = deflated(deflater, &pairs);
-                assert_eq!(inflater.block(&wire, &SpdyConfig::default()), Ok(pairs.into_iter().collect()));
-            }
+            let wire = deflated(&mut deflater, &pairs);
+            assert!(deflater.state.is_none());
+            assert_eq!(inflater.block(&wire, &SpdyConfig::default()), Ok(pairs.into_iter().collect()));
         }
-        let kept = ends.iter().filter(|(deflater, _)| deflater.state.is_some()).count();
-        assert!(kept <= KEEP, "{kept}");
     }
 
     #[test]
