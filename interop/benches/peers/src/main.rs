@@ -1,11 +1,12 @@
-//! Compares exec over WebSocket v5 through this library and through others, in the same rounds.
+//! Compares exec over WebSocket v5, and streams of bytes, through this library and through others, in the same rounds.
 //!
 //! `cargo run --release --package kubestream-peers` runs all cases, `-- to-server` some. `ROUNDS=9` sets the number of
-//! rounds (default 5), and `--write` writes this program's section of docs/benchmarks.md. It is a crate of its own because kube needs over a hundred other crates, which the tests should
-//! not have to build.
+//! rounds (default 5), and `--write` writes this program's section of docs/benchmarks.md. It is a crate of its own
+//! because kube needs over a hundred other crates, which the tests should not have to build.
 
 mod kube_rs;
 mod messages;
+mod streams;
 
 use std::alloc::System;
 
@@ -22,7 +23,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-const GROUPS: [(&str, Group); 3] = [("to-server", to_server), ("to-client", to_client), ("echo", echo)];
+const GROUPS: [(&str, Group); 5] =
+    [("to-server", to_server), ("to-client", to_client), ("echo", echo), ("streams", streams), ("opens", opens)];
 
 const PLAN: Plan = Plan { size: 32 * 1024, bytes: 512 << 20, streams: 1, copy_out: false, copy_in: false };
 /// A smaller plan for slow peers. Ratios compare rates, so the size does not matter.
@@ -53,12 +55,13 @@ fn charts(groups: &Groups<'_>) -> Vec<Chart> {
         Some(Bar { name: row.name.clone(), value, strong: row.name.ends_with(OURS) })
     };
     let of = |table: &Table| Bars { heading: table.title.clone(), bars: table.rows.iter().filter_map(bar).collect() };
-    let tables = || groups.iter().flat_map(|(_, tables)| tables);
+    let has_bars = |table: &&Table| table.rows.iter().any(|row| row.figure("GB/s").is_some());
+    let tables = || groups.iter().flat_map(|(_, tables)| tables).filter(has_bars);
     let peers: Vec<Bars> = tables().map(of).collect();
     let note = load::note(tables().map(|table| &table.conditions));
-    let title = "Throughput of exec over WebSocket: median and range";
+    let title = "Throughput beside other Rust libraries: median and range";
     let svg = bars(title, &note, "GB/s", &peers);
-    vec![Chart { file: "throughput-websocket.svg", about: "Throughput of exec over WebSocket".to_owned(), svg }]
+    vec![Chart { file: "throughput-peers.svg", about: "Throughput beside other Rust libraries".to_owned(), svg }]
 }
 
 /// The cases for both runtimes. Each case is compared with this library on the same runtime.
@@ -80,6 +83,8 @@ const RAW: &str = "raw TCP";
 const TUNGSTENITE: &str = "tungstenite";
 const WEBSOCKETS: &str = "tokio-websockets";
 const KUBE: &str = "kube, our server";
+const H2: &str = "h2, windows of 1 MiB";
+const YAMUX: &str = "yamux";
 const KUBE_AS_IT_IS: &str = "kube, 1 KiB pipes";
 
 fn to_server() -> Outcome<Vec<Table>> {
@@ -121,4 +126,33 @@ fn echo() -> Outcome<Vec<Table>> {
         ]
     });
     run("echo: exec v5, one byte there and back; ratios to ours", cases)
+}
+
+fn streams() -> Outcome<Vec<Table>> {
+    let cases = cases(|flavor| -> [(_, Measure); 4] {
+        [
+            (OURS, Box::new(move || streams::ours(flavor, PLAN))),
+            (RAW, Box::new(move || raw::bulk(flavor, PLAN))),
+            (H2, Box::new(move || streams::h2(flavor, SHORT))),
+            (YAMUX, Box::new(move || streams::yamux(flavor, SHORT))),
+        ]
+    });
+    run("streams: one stream of bytes, 32 KiB writes; ratios to ours", cases)
+}
+
+fn opens() -> Outcome<Vec<Table>> {
+    let mut tables = Vec::new();
+    for (title, at_once) in [
+        ("opens: streams opened, answered and closed, one after another; ratios to ours", 1),
+        ("opens: the same, 16 at a time; ratios to ours", 16),
+    ] {
+        let cases = cases(|flavor| -> [(_, Measure); 2] {
+            [
+                (OURS, Box::new(move || streams::ours_opens(flavor, at_once))),
+                (H2, Box::new(move || streams::h2_opens(flavor, at_once))),
+            ]
+        });
+        tables.extend(run(title, cases)?);
+    }
+    Ok(tables)
 }
