@@ -194,13 +194,9 @@ async fn show(from: Option<Reader>, to: impl AsyncWrite + Unpin) -> io::Result<R
         };
         match data {
             Some(Ok(data)) => to.write_all(&data).await?,
-            Some(Err(error)) => {
+            end => {
                 to.flush().await?;
-                return Ok(Err(error));
-            }
-            None => {
-                to.flush().await?;
-                return Ok(Ok(()));
+                return Ok(end.transpose().map(drop));
             }
         }
     }
