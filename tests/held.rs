@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use kubestream::exec::Streams;
-use kubestream::mux::{Config, Multiplexer, RstStatus};
+use kubestream::mux::{Config, Multiplexer, RstStatus, Stream};
 use kubestream::portforward::{PortForward, PortForwardServer};
 use kubestream::unstable::wire::spdy::Frame;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
@@ -41,6 +41,22 @@ fn with_long_headers(id: u32, pairs: &[(&str, &str)]) -> Frame {
     syn(id, &[pairs, &filler].concat())
 }
 
+/// A server with a stream that its peer has ended, whose further bytes are dropped, and so many that nobody reads.
+async fn with_unread_streams(streams: u32) -> (Multiplexer, Peer, Stream, Vec<Stream>) {
+    let (near, far) = duplex(256 * KIB);
+    let (mux, _driver) = server(near, Config::default());
+    let mut peer = Peer::new(far);
+    peer.say(syn(1, &[])).await;
+    let ended = support::accept(&mux).await;
+    peer.say(fin(1)).await;
+    let mut unread = Vec::new();
+    for at in 1..=streams {
+        peer.say(syn(2 * at + 1, &[])).await;
+        unread.push(support::accept(&mux).await);
+    }
+    (mux, peer, ended, unread)
+}
+
 /// Row 16: a slice keeps the whole buffer that it was read into. Between the small pieces on streams that nobody reads,
 /// the peer sends what is dropped, so that each piece comes in a buffer of its own.
 #[test]
@@ -49,17 +65,7 @@ fn small_unread_pieces_hold_no_large_buffers() {
     let _turn = turn();
     for piece in [300, 2 * KIB, 20 * KIB] {
         play(async {
-            let (near, far) = duplex(256 * KIB);
-            let (mux, _driver) = server(near, Config::default());
-            let mut peer = Peer::new(far);
-            peer.say(syn(1, &[])).await;
-            let ended = support::accept(&mux).await;
-            peer.say(fin(1)).await;
-            let mut unread = Vec::new();
-            for at in 1..=STREAMS {
-                peer.say(syn(2 * at + 1, &[])).await;
-                unread.push(support::accept(&mux).await);
-            }
+            let (mux, mut peer, ended, unread) = with_unread_streams(STREAMS).await;
             let before = Region::new(ALLOCATOR);
             let (bytes, filler) = (pattern(0, piece), pattern(1, 32 * KIB));
             for at in 1..=STREAMS {
@@ -94,17 +100,7 @@ fn large_unread_pieces_hold_a_few_times_their_bytes_at_most() {
     const STREAMS: u32 = 20;
     let _turn = turn();
     play(async {
-        let (near, far) = duplex(256 * KIB);
-        let (mux, _driver) = server(near, Config::default());
-        let mut peer = Peer::new(far);
-        peer.say(syn(1, &[])).await;
-        let ended = support::accept(&mux).await;
-        peer.say(fin(1)).await;
-        let mut unread = Vec::new();
-        for at in 1..=STREAMS {
-            peer.say(syn(2 * at + 1, &[])).await;
-            unread.push(support::accept(&mux).await);
-        }
+        let (mux, mut peer, ended, unread) = with_unread_streams(STREAMS).await;
         let before = Region::new(ALLOCATOR);
         let piece = pattern(0, 32 * KIB);
         for at in 1..=STREAMS {
