@@ -26,8 +26,8 @@ pub struct SpdyConfig {
     /// after their windows have grown, so many unread bytes may be held in addition to
     /// [`receive_budget`](crate::mux::Config::receive_budget). If a stream uses less than a sixth of its window in
     /// a round trip, all but four times what it uses is taken back, and half of the growth if it has received nothing
-    /// for 10 s: this end leaves so many of the bytes that are read next out of its WINDOW_UPDATEs. When less than an eighth of this limit is left, the growth of streams that have received
-    /// nothing for 10 s no longer counts: what they hold after that counts against the `receive_budget`, until they
+    /// for 10 s: this end leaves so many of the bytes that are read next out of its WINDOW_UPDATEs. When less than an
+    /// eighth of this limit is left, the growth of streams that have received nothing for 10 s no longer counts: what they hold after that counts against the `receive_budget`, until they
     /// have given their growth back. A server with many clients may want a lower limit: a client that answers PINGs late makes
     /// the measured round trip longer, and so can make its windows grow. 0 keeps all windows as they start, and sends
     /// no PINGs to measure round trips. Default: 32 MiB. One window cannot grow so far, so it leaves something to the
