@@ -64,6 +64,10 @@ impl Capture {
         // An empty configuration directory keeps the user's settings out. tshark makes a single pass, because in a
         // second one Wireshark's SPDY dissector inflates again.
         tshark.env("WIRESHARK_CONFIG_DIR", self.scratch.path()).args(["-n", "-l", "-T", "pdml"]).args(["-J", LAYERS]);
+        // An ephemeral port may be one that Wireshark knows as another protocol's, such as 44321.
+        tshark.args(["-d", &format!("tcp.port=={},http", self.port)]);
+        // Loopback may reorder segments.
+        tshark.args(["-o", "tcp.reassemble_out_of_order:TRUE"]);
         tshark.args(["-Y", &format!("tcp.port == {}", self.port)]).arg("-X").arg(lua()).arg("-r").arg(file);
         let ended = run(tshark, Input::Null).await;
         assert!(ended.code == Some(0) && !ended.stderr.contains("Lua"), "tshark: {}", ended.stderr);

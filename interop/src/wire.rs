@@ -4,6 +4,7 @@
 //! use the library's codec.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -101,14 +102,18 @@ impl Wire {
         let options = ParsingOptions { nodes_limit: u32::MAX, ..ParsingOptions::default() };
         let document = Document::parse_with_options(pdml, options).expect("XML");
         let mut connections = BTreeMap::<u32, Self>::new();
+        let mut segments = BTreeMap::<(u32, bool), Vec<(Range<u32>, u32)>>::new();
         for packet in document.root_element().children().filter(|node| node.has_tag_name("packet")) {
             let tcp = layers(packet).find(|layer| name(*layer) == "tcp").expect("TCP");
-            for lost in ["tcp.analysis.lost_segment", "tcp.analysis.ack_lost_segment"] {
-                assert!(field(tcp, lost).is_none(), "something was not recorded: {lost}");
-            }
             let side = if number(tcp, "tcp.srcport") == Some(server.into()) { Side::Server } else { Side::Client };
             let stream = number(tcp, "tcp.stream").expect("a connection");
+            segments.entry((stream, side == Side::Server)).or_default().push(segment(tcp));
             connections.entry(stream).or_default().packet(packet, side);
+        }
+        for ((stream, by_server), sent) in &segments {
+            let acked = segments.get(&(*stream, !by_server)).into_iter().flatten().map(|(_, acked)| *acked).max();
+            let bytes = contiguous(sent.iter().map(|(bytes, _)| bytes.clone()).collect());
+            assert!(acked <= Some(bytes), "{acked:?} is acknowledged, but the recording has a gap at {bytes}");
         }
         let mut upgraded =
             connections.into_values().filter(|wire| !wire.said.is_empty() || !wire.complaints.is_empty());
@@ -146,6 +151,21 @@ impl Wire {
             self.said.push(Said { says, ..said(side, what, None) });
         }
     }
+}
+
+/// The sequence numbers of a segment's bytes and FIN, and the number that it acknowledges. Wireshark counts from the
+/// SYN, which has number 0.
+fn segment(tcp: Node<'_, '_>) -> (Range<u32>, u32) {
+    let [begins, length, fin, acked] = ["tcp.seq", "tcp.len", "tcp.flags.fin", "tcp.ack"]
+        .map(|name| number(tcp, name).unwrap_or_else(|| panic!("no {name}")));
+    (begins..begins + length + fin, acked)
+}
+
+/// How far the segments go without a gap. On a machine with several CPUs, a connection on loopback may reorder segments
+/// and send some again.
+fn contiguous(mut segments: Vec<Range<u32>>) -> u32 {
+    segments.sort_by_key(|bytes| bytes.start);
+    segments.into_iter().fold(1, |until, bytes| if bytes.start <= until { until.max(bytes.end) } else { until })
 }
 
 /// The protocol that a server named, in either header.
@@ -293,4 +313,17 @@ fn name<'a>(node: Node<'a, '_>) -> &'a str {
 
 fn text<'a>(node: Node<'a, '_>, attribute: &str) -> &'a str {
     node.attribute(attribute).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::contiguous;
+
+    #[test]
+    fn reordered_and_repeated_segments_are_whole_and_a_missing_one_is_a_gap() {
+        assert_eq!(contiguous(vec![1..10, 20..30, 10..20, 10..30, 30..30]), 30);
+        assert_eq!(contiguous(vec![1..10, 20..30]), 10);
+        assert_eq!(contiguous(vec![2..10, 10..20]), 1);
+        assert_eq!(contiguous(Vec::new()), 1);
+    }
 }
