@@ -289,6 +289,38 @@ fn streams_that_need_more_than_there_is_come_to_share_it() {
     assert!(windows.iter().all(|window| (4 * MIB..=10 * MIB).contains(window)), "{windows:?}");
 }
 
+/// Opens a stream on which many bytes are expected, and returns by how much its window grows at once.
+fn opens_for_bulk(world: &mut World) -> usize {
+    let stream = world.end.opens();
+    world.end.connection.expect_bulk(id(stream));
+    let said = world.end.says();
+    match &said[..] {
+        [Frame::SynStream { .. }] => 0,
+        [Frame::SynStream { .. }, Frame::WindowUpdate { id, delta }] if id.get() == stream => *delta as usize,
+        said => panic!("{said:?}"),
+    }
+}
+
+#[test]
+fn a_new_stream_for_many_bytes_has_at_once_what_the_path_is_known_to_hold() {
+    let mut world = World::new(Config::default(), 1, Answers::Once);
+    assert_eq!(opens_for_bulk(&mut world), 0, "nothing is known yet");
+    world.trips(30, &[0], MIB);
+    let grown = opens_for_bulk(&mut world);
+    assert!((MIB..=2 * MIB).contains(&grown), "{grown}");
+}
+
+#[test]
+fn new_streams_for_many_bytes_leave_an_eighth_of_the_limit_to_others() {
+    let config = Config::default();
+    let all = config.spdy.max_window_growth;
+    let mut world = World::new(config, 1, Answers::Once);
+    world.trips(30, &[0], 4 * MIB);
+    let grown = world.window(0) - START;
+    let new: usize = (0..100).map(|_| opens_for_bulk(&mut world)).sum();
+    assert!((all / 2..=all - all / 8).contains(&(grown + new)), "{grown} and {new} of {all}");
+}
+
 #[test]
 fn a_stream_that_ends_or_is_dropped_leaves_its_growth_to_others() {
     let mut world = World::new(Config::default(), 3, Answers::Once);

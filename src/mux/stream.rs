@@ -64,6 +64,12 @@ impl Stream {
         poll_fn(|cx| self.poll_answered(cx)).await
     }
 
+    /// Says that many bytes are expected, so that the window is at once what the path is known to hold.
+    pub(crate) fn expect_bulk(&self) {
+        let stream = &self.recv.stream;
+        stream.shared.with(|state| state.connection.expect_bulk(stream.id));
+    }
+
     /// Polls for [`answered`](Self::answered).
     pub(crate) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Result<Headers, StreamError>> {
         let stream = &self.recv.stream;

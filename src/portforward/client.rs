@@ -103,6 +103,7 @@ impl PortForward {
             error.finish();
             let mut error = Abandoned(Some(error));
             let mut data = self.mux.open(headers("data")).await?;
+            data.expect_bulk();
             let refused = |error| match error {
                 StreamError::Reset(status) => Error::Refused { port, status },
                 error => Error::stream(port, error),

@@ -193,7 +193,9 @@ impl Request {
     #[must_use]
     pub fn accept(self) -> Connection {
         let (_, error) = self.error.split();
-        Connection::server(self.data.reply(), error, self.port, self.says_why, self.linger)
+        let data = self.data.reply();
+        data.expect_bulk();
+        Connection::server(data, error, self.port, self.says_why, self.linger)
     }
 
     /// Refuses the connection because the port could not be reached. A client of this crate is told the reason: at most

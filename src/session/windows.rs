@@ -9,8 +9,8 @@
 //! round trip, a quarter is enough, and it may grow by two bytes for each, or by 64 if the sender has filled it. The
 //! budget counts nothing that a window has grown by, so that an unread stream never pauses the reading. Instead all
 //! windows together have a limit. Once it is known what the path holds, the window of a new stream grows to that as soon
-//! as half of it has been read. An eighth of the limit is not for such leaps. When only that much is left, idle streams
-//! lend what their windows have grown by.
+//! as half of it has been read, or at once if its user expects many bytes. An eighth of the limit is not for such leaps.
+//! When only that much is left, idle streams lend what their windows have grown by.
 
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,42 @@ impl Connection {
         }
     }
 
+    /// With flow control, lets the window of a new stream be at once what the path is known to hold, because many bytes
+    /// are expected on it: without that the first window costs a round trip.
+    pub fn expect_bulk(&mut self, id: StreamId) {
+        let most = self.config.spdy.max_stream_window;
+        let (fair, spare) = (self.fair_growth(), self.spare_growth());
+        let known = self.path.known();
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| self.windows && stream.end.is_none()) else {
+            return;
+        };
+        let before = stream.holding();
+        let window = &mut stream.receive_window;
+        let (grown, most) = (window.grown() as usize, most.saturating_sub(window.target() as usize));
+        let by = known.min(fair).saturating_sub(grown).min(spare).min(most);
+        // Smaller growth is not worth a frame.
+        if by < DEFAULT_WINDOW as usize {
+            return;
+        }
+        window.grow(u32::try_from(by).unwrap_or(0));
+        stream.control.window_update = true;
+        let after = stream.holding();
+        self.budget.moved(before, after);
+        self.schedule_control(id);
+    }
+
+    /// By how much a window may grow if all that are in use share the limit.
+    fn fair_growth(&self) -> usize {
+        self.config.spdy.max_window_growth.checked_div(self.path.users()).unwrap_or(0)
+    }
+
+    /// By how much windows may grow in leaps: an eighth, and the first growth of a stream, are not for these.
+    fn spare_growth(&self) -> usize {
+        let all = self.config.spdy.max_window_growth;
+        let at_once = (self.config.receive_budget / 2).min(all);
+        all.saturating_sub(self.budget.grown()).saturating_sub((all / 8).max(at_once))
+    }
+
     /// With flow control, grants the peer the bytes that were read, when they are due, and makes the window larger or
     /// smaller.
     pub(super) fn grant(&mut self, id: StreamId) {
@@ -88,9 +124,9 @@ impl Connection {
             self.lend_what_is_idle(id);
         }
         let at_once = (self.config.receive_budget / 2).min(all);
-        let users = self.path.users();
         let known = self.path.known();
-        let (own, fair) = (at_once.checked_div(users).unwrap_or(0), all.checked_div(users).unwrap_or(0));
+        let own = at_once.checked_div(self.path.users()).unwrap_or(0);
+        let (fair, spare) = (self.fair_growth(), self.spare_growth());
         let free = all.saturating_sub(self.budget.grown());
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let before = stream.holding();
@@ -105,7 +141,10 @@ impl Connection {
             return;
         }
         // Bytes that are dropped as they arrive hold nothing, so their window takes nothing from the others.
-        let (grown, free) = (window.grown() as usize, if stream.discard { usize::MAX } else { free });
+        let (grown, free, spare) = match window.grown() as usize {
+            grown if stream.discard => (grown, usize::MAX, usize::MAX),
+            grown => (grown, free, spare),
+        };
         // The others may need what this stream has more than they.
         let excess = if free < all / 8 { grown.saturating_sub(fair) } else { 0 };
         let surplus = (usage.surplus as usize).max(excess).min(grown.saturating_sub(own));
@@ -118,7 +157,6 @@ impl Connection {
         let due = window.is_due();
         if due && surplus == 0 {
             let most = most.saturating_sub(window.target() as usize);
-            let spare = free.saturating_sub((all / 8).max(at_once));
             // A stream that was judged itself keeps to that.
             let known = if usage.is_new() { known.min(fair).saturating_sub(grown).min(spare) } else { 0 };
             let first = own.saturating_sub(grown).min(free).max(known).min(most);
