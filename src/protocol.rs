@@ -37,8 +37,9 @@ pub enum Version {
     /// `v4.channel.k8s.io`: as v3, and the error stream carries a JSON [`Status`](crate::status::Status) that says how
     /// the command ended.
     V4,
-    /// `v5.channel.k8s.io`: as v4, and over WebSocket the client can end stdin. No server speaks v5 over SPDY, where
-    /// the client can end stdin from v2 on.
+    /// `v5.channel.k8s.io`: as v4, and over WebSocket the client can end stdin. Over SPDY, where the client can end stdin
+    /// from v2 on, it is the same as v4. kubectl offers it there first, and virtual-kubelet takes it; the streaming
+    /// servers of Kubernetes do not.
     V5,
 }
 
@@ -99,7 +100,8 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// v4 to v1 of exec and attach over SPDY, the newest first. Kubernetes' streaming servers support the same.
+    /// v4 to v1 of exec and attach over SPDY, the newest first. Kubernetes' streaming servers support the same. A server
+    /// that shall also take v5 over SPDY lists `Protocol::SpdyExec(Version::V5)` as well.
     pub const SPDY_EXEC: &'static [Self] = &[
         Self::SpdyExec(Version::V4),
         Self::SpdyExec(Version::V3),
@@ -209,8 +211,8 @@ impl Protocol {
     pub fn from_name(transport: Transport, name: &str) -> Option<Self> {
         match transport {
             Transport::Spdy => {
-                let known = Self::SPDY_EXEC.iter().copied().chain([Self::SpdyPortForward]);
-                known.into_iter().find(|protocol| protocol.name() == name)
+                let known = [Self::SpdyExec(Version::V5), Self::SpdyPortForward];
+                Self::SPDY_EXEC.iter().copied().chain(known).find(|protocol| protocol.name() == name)
             }
             Transport::WebSocket if name == Self::TunneledPortForward.name() => Some(Self::TunneledPortForward),
             Transport::WebSocket => Subprotocol::from_name(name).map(Self::WebSocketExec),
@@ -346,7 +348,9 @@ mod tests {
         for protocol in Protocol::SPDY_EXEC {
             assert_eq!(Protocol::from_name(Transport::Spdy, &protocol.to_string()), Some(*protocol));
         }
-        for other in ["", "v1.channel.k8s.io", "v5.channel.k8s.io", "V4.channel.k8s.io", " channel.k8s.io"] {
+        let v5 = Protocol::from_name(Transport::Spdy, "v5.channel.k8s.io");
+        assert_eq!((v5, Protocol::SPDY_EXEC.contains(&v5.unwrap())), (Some(Protocol::SpdyExec(Version::V5)), false));
+        for other in ["", "v1.channel.k8s.io", "V4.channel.k8s.io", " channel.k8s.io"] {
             assert_eq!(Protocol::from_name(Transport::Spdy, other), None);
         }
     }

@@ -44,6 +44,13 @@ enum Form {
 impl Source {
     pub(super) fn new(side: Side, protocol: Protocol, ports: &[u16], config: &Config) -> Self {
         let (role, websocket) = (reader_of(side), || WebSocket::new(side, &config.websocket));
+        // Go's servers read the frames of channels with golang.org/x/net/websocket, which takes each fragment for a
+        // message: its first byte is a channel there, and data here. A tunnel carries bytes, which fragments do not
+        // change, and a server's fragments are read by clients as RFC 6455 says.
+        let channels = || match side {
+            Side::Client => websocket().without_fragments(),
+            Side::Server => websocket(),
+        };
         Self(match protocol {
             Protocol::SpdyExec(_) | Protocol::SpdyPortForward => Form::Spdy(Spdy::new(&config.spdy)),
             Protocol::TunneledPortForward => {
@@ -51,11 +58,11 @@ impl Source {
             }
             Protocol::WebSocketExec(subprotocol) => {
                 let reader = ExecReader::new(role, subprotocol);
-                Form::Exec { websocket: websocket(), subprotocol, reader }
+                Form::Exec { websocket: channels(), subprotocol, reader }
             }
             Protocol::LegacyPortForward(subprotocol) => {
                 let reader = LegacyPortsReader::new(role, subprotocol, ports);
-                Form::LegacyPorts { websocket: websocket(), subprotocol, reader, more: VecDeque::new() }
+                Form::LegacyPorts { websocket: channels(), subprotocol, reader, more: VecDeque::new() }
             }
         })
     }
@@ -162,6 +169,10 @@ impl WebSocket {
     fn new(side: Side, config: &WebSocketConfig) -> Self {
         let decoder = Decoder::new(side == Side::Client, config.max_message, config.max_fragments);
         Self { role: reader_of(side), decoder, held: BytesMut::new(), closed: false }
+    }
+
+    fn without_fragments(self) -> Self {
+        Self { decoder: self.decoder.without_fragments(), ..self }
     }
 
     /// Returns `None` when all of `src` is used up. Nothing after a Close is read.

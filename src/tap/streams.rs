@@ -10,7 +10,7 @@ use super::event::{Events, StreamName, TapEvent, TapStream, too_many_streams};
 use super::session::Session;
 use super::side::{Both, Side};
 use crate::carrier::{EXEC_CHANNELS, id_at, legacy_ports_headers};
-use crate::protocol::{Protocol, STREAM_TYPE};
+use crate::protocol::{PORT, Protocol, REQUEST_ID, STREAM_TYPE};
 use crate::session::{ConnectionError, Message};
 use crate::wire::spdy::{GoAwayStatus, Headers, RstStatus, StreamId};
 
@@ -70,6 +70,7 @@ impl Streams {
                 if self.known.len() >= self.max_streams {
                     return Err(too_many_streams(self.max_streams));
                 }
+                check_single(&headers)?;
                 let name = if self.is_session {
                     StreamName::in_session(&headers)
                 } else {
@@ -141,6 +142,16 @@ impl Streams {
             self.known.remove(&id);
         }
     }
+}
+
+/// A header that names the stream must have a single value. Of several, which SPDY joins by NUL, Go's peers read the
+/// first (spdystream), and others read something else.
+fn check_single(headers: &Headers) -> Result<(), ConnectionError> {
+    let names = [STREAM_TYPE, PORT, REQUEST_ID];
+    if names.iter().filter_map(|name| headers.get_bytes(name)).any(|value| value.contains(&0)) {
+        return Err(ConnectionError::Protocol("a header that names a stream has several values"));
+    }
+    Ok(())
 }
 
 impl Known {

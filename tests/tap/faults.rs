@@ -175,6 +175,48 @@ fn websockets_that_break_a_rule_are_faults() {
     );
 }
 
+/// A server of Go would take the fragments for two messages, and the second one's first byte for its channel.
+#[test]
+fn fragments_of_a_client_are_a_fault_before_anything_of_them_is_reported() {
+    let error = "the peer sent a malformed WebSocket frame: a message in fragments, each of which a server of Go takes \
+        for a message";
+    let fragments = |masked| [frame(BINARY, b"\x00a", masked), frame(0x80, b"\x00b", masked)].concat();
+    for protocol in [Subprotocol::V5, Subprotocol::V1].map(Protocol::WebSocketExec) {
+        let told = told(protocol, &[], &[(Side::Client, fragments(true).into())], &[]);
+        assert_eq!(told.faults(), [(Side::Client, error.to_owned())]);
+        assert_eq!(told.data(Side::Client, &Name::Stdin), b"");
+    }
+    let channels = Protocol::LegacyPortForward(Subprotocol::V4);
+    assert_eq!(told(channels, &[80], &[(Side::Client, fragments(true).into())], &[]).faults().len(), 1);
+    // A server's fragments are read by clients as RFC 6455 §5.4 says, and the bytes of a tunnel by both ends.
+    let output = [frame(BINARY, b"\x01a", false), frame(0x80, b"\x01b", false)].concat();
+    let told_of = told(Protocol::WebSocketExec(Subprotocol::V5), &[], &[(Side::Server, output.into())], &[]);
+    assert_eq!((told_of.faults(), told_of.data(Side::Server, &Name::Stdout)), (vec![], b"a\x01b".to_vec()));
+    let (begin, end) = (wire([Frame::Ping(1)]), wire([syn(1, &[("streamtype", "error")])]));
+    let carried = [frame(BINARY, &begin, true), frame(0x80, &end, true)].concat();
+    assert_eq!(told(Protocol::TunneledPortForward, &[], &[(Side::Client, carried.into())], &[]).faults(), []);
+}
+
+/// spdystream takes the first of several values.
+#[test]
+fn several_values_of_a_header_that_names_a_stream_are_a_fault() {
+    let error = "protocol violation by the peer: a header that names a stream has several values";
+    let exec = Protocol::SpdyExec(Version::V4);
+    for (protocol, headers) in [
+        (exec, &[("streamtype", "stdin\0resize")][..]),
+        (exec, &[("streamtype", "stdin"), ("streamType", "resize")]),
+        (Protocol::SpdyPortForward, &[("streamtype", "data"), ("port", "80\010250"), ("requestid", "0")]),
+        (Protocol::SpdyPortForward, &[("streamtype", "data"), ("port", "80"), ("requestid", "0\01")]),
+    ] {
+        let said = [(Side::Client, wire([syn(1, headers), data(1, b"a")]))];
+        let told = told(protocol, &[], &said, &[]);
+        assert_eq!(told.faults(), [(Side::Client, error.to_owned())], "{headers:?}");
+        assert!(told.0.iter().all(|event| !matches!(event, Event::Opened { .. })), "{headers:?}");
+    }
+    let others = [("streamtype", "stdin"), ("x", "1\02")];
+    assert_eq!(told(exec, &[], &[(Side::Client, wire([syn(1, &others)]))], &[]).faults(), []);
+}
+
 /// A client may read on after the server's reason, so the tap reports what still comes.
 #[test]
 fn what_follows_the_reason_of_a_legacy_port_forward_is_reported() {

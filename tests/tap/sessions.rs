@@ -76,7 +76,7 @@ async fn session(
 #[tokio::test(start_paused = true)]
 async fn every_version_of_a_session_is_told_byte_for_byte() {
     let versions = Protocol::ANY_EXEC.iter().copied();
-    for protocol in versions.chain([upgrade::Version::V1, upgrade::Version::V4].map(Protocol::SpdyExec)) {
+    for protocol in versions.chain([Protocol::SpdyExec(upgrade::Version::V5)]) {
         for end in [ExitStatus::Success, ExitStatus::Code(7)] {
             let path = "exec?command=true&stdin=true&stdout=true&stderr=true";
             let (mut exec, mut process, watching) = session(path, protocol, Streams::PIPES).await;
@@ -267,4 +267,7 @@ async fn a_pipe_knows_its_protocol_by_what_was_asked() {
         (pipe.settled(Operation::Attach), pipe.settled(Operation::PortForward)),
         (None, Some(Protocol::TunneledPortForward))
     );
+    let v5 = Protocol::SpdyExec(upgrade::Version::V5);
+    let (_, _, pipe) = between("exec?command=true&stdout=true", v5).await;
+    assert_eq!(pipe.settled(Operation::Exec), Some(v5), "virtual-kubelet takes it from kubectl");
 }

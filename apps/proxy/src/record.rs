@@ -2,15 +2,16 @@
 //!
 //! Nothing passes before it is written. A session waits for the disk without a time limit, and is closed if its
 //! recording can no longer be written. "Written" means that the system has accepted the bytes; they are synced to the
-//! disk at the end of a recording only. Bytes become streams elsewhere. If the recorder cannot follow a session, the
-//! session passes all the same, and the recording says so.
+//! disk at the end of a recording only. Bytes become streams elsewhere. A recording has its header before the backend is
+//! asked. If the recorder cannot follow a session, the session is closed, or passes if the user said so; the recording
+//! says it in both cases.
 //!
 //! Each recording is a file of its own, and readable at any time. Its last line is a marker that says how the session
 //! ended. Without that marker the recording was cut off: the proxy ended, or could not write.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -45,6 +46,10 @@ pub(crate) struct Record {
     /// Also record what is typed. Requires --record.
     #[arg(long, requires = "record")]
     record_input: bool,
+    /// Let a session go on that cannot be recorded, because its protocol is unknown or its bytes cannot be read. Its
+    /// recording says where it is incomplete. Without this option such a session is closed. Requires --record.
+    #[arg(long, requires = "record")]
+    allow_unrecorded: bool,
 }
 
 impl Record {
@@ -87,18 +92,20 @@ impl Record {
         let part = |name: &str| name.get(..63).unwrap_or(name).to_owned();
         let prefix = format!("{time}_{}_{}_{}_", part(&request.namespace), part(&request.pod), part(container));
         let mut builder = tempfile::Builder::new();
-        let file = builder.prefix(&prefix).suffix(".cast").rand_bytes(12).tempfile_in(directory)?;
-        let header = asciicast::header(SIZE, now, &title, &command.unwrap_or_default());
-        Ok(Some(Recording { file, header, operation: request.operation, input: self.record_input }))
+        let mut file = builder.prefix(&prefix).suffix(".cast").rand_bytes(12).tempfile_in(directory)?;
+        // If the disk is full, the session is refused before the backend is asked.
+        file.write_all(&asciicast::header(SIZE, now, &title, &command.unwrap_or_default()))?;
+        let (operation, input, must_follow) = (request.operation, self.record_input, !self.allow_unrecorded);
+        Ok(Some(Recording { file, operation, input, must_follow }))
     }
 }
 
 /// The recording of a session. If the session does not come about, its file is removed.
 pub(crate) struct Recording {
     file: NamedTempFile,
-    header: Vec<u8>,
     operation: Operation,
     input: bool,
+    must_follow: bool,
 }
 
 impl Recording {
@@ -109,15 +116,20 @@ impl Recording {
         B: AsyncRead + AsyncWrite + Unpin,
     {
         let (file, path) = self.file.keep()?;
-        let mut recorder = Recorder::new(file, &self.header, self.input, pipe.settled(self.operation));
+        let mut recorder = Recorder::new(file, self.input, pipe.settled(self.operation), self.must_follow);
         if recorder.tap.is_none() {
             recorder.give_up(format!("not followed: the protocol {:?}", pipe.protocol()));
         }
-        let moved = pipe.run_with(&mut recorder).await;
+        let moved = if recorder.lost.is_none() { Some(pipe.run_with(&mut recorder).await) } else { None };
+        let lost = recorder.lost.take();
         let finished = async { recorder.finish().await?.sync_data().await };
-        match finished.await {
-            Ok(()) => Ok(moved),
-            Err(error) => Err(format!("the recording {}: {error}: the session was closed", path.display()).into()),
+        let closed = |why: &dyn std::fmt::Display| {
+            Err(format!("the recording {}: {why}: the session was closed", path.display()).into())
+        };
+        match (finished.await, lost, moved) {
+            (Err(error), _, _) => closed(&error),
+            (Ok(()), None, Some(moved)) => Ok(moved),
+            (Ok(()), lost, _) => closed(&lost.unwrap_or_default()),
         }
     }
 }
@@ -129,6 +141,10 @@ struct Recorder {
     failed: Option<io::Error>,
     /// `None` if the protocol is unknown.
     tap: Option<Tap>,
+    /// A session that cannot be followed is closed.
+    must_follow: bool,
+    /// Why the session is closed, if it cannot be followed.
+    lost: Option<String>,
     began: Instant,
     input: bool,
     /// The texts of the streams.
@@ -140,12 +156,14 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn new(file: File, header: &[u8], input: bool, protocol: Option<Protocol>) -> Self {
+    fn new(file: File, input: bool, protocol: Option<Protocol>, must_follow: bool) -> Self {
         Self {
             file: tokio::fs::File::from_std(file),
-            waiting: BytesMut::from(header),
+            waiting: BytesMut::new(),
             failed: None,
             tap: protocol.map(|protocol| Tap::new(protocol, &[], &Config::default())),
+            must_follow,
+            lost: None,
             began: Instant::now(),
             input,
             texts: HashMap::new(),
@@ -183,9 +201,13 @@ impl Recorder {
         }
     }
 
-    /// Records what is missing from here on, and repeats it at the end.
+    /// Records what is missing from here on, and repeats it at the end. Closes the session, unless it may pass all the
+    /// same.
     fn give_up(&mut self, why: String) {
         self.say(Kind::Marker, &why);
+        if self.must_follow {
+            self.lost.get_or_insert_with(|| why.clone());
+        }
         self.ending = Some(why);
         self.is_said = true;
     }
@@ -229,7 +251,7 @@ impl Observer for Recorder {
             tap.feed(side, bytes.clone());
         }
         self.read();
-        ControlFlow::Continue(())
+        if self.lost.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<ControlFlow<()>> {
@@ -265,13 +287,18 @@ mod tests {
 
     /// A client and a server after their handshake over WebSocket, and the pipe between them.
     async fn between() -> (DuplexStream, DuplexStream, Pipe<DuplexStream, DuplexStream>) {
+        between_in(Protocol::WEBSOCKET_EXEC_V5[0]).await
+    }
+
+    async fn between_in(protocol: Protocol) -> (DuplexStream, DuplexStream, Pipe<DuplexStream, DuplexStream>) {
         let ((near, client_side), (backend_side, far)) = (duplex(1000), duplex(1000));
-        let v5 = Protocol::WEBSOCKET_EXEC_V5;
+        let protocols = &[protocol];
         let asking = async {
             let request = http::Request::get("http://a/exec").body(()).unwrap();
-            upgrade::connect(near, request, v5, &Config::default()).await.unwrap()
+            upgrade::connect(near, request, protocols, &Config::default()).await.unwrap()
         };
-        let serving = async { upgrade::accept(far, &Config::default()).await.unwrap().accept(v5).await.unwrap() };
+        let serving =
+            async { upgrade::accept(far, &Config::default()).await.unwrap().accept(protocols).await.unwrap() };
         let passing = async {
             let pending = upgrade::accept(client_side, &Config::default()).await.unwrap();
             let request = pending.to_pass_on();
@@ -281,9 +308,52 @@ mod tests {
         (client.into_parts().0, server.into_parts().0, pipe)
     }
 
-    fn recording(directory: &Path) -> Recording {
-        let file = tempfile::Builder::new().suffix(".cast").tempfile_in(directory).unwrap();
-        Recording { file, header: b"{}\n".to_vec(), operation: Operation::Exec, input: false }
+    fn recording(directory: &Path, must_follow: bool) -> Recording {
+        let mut file = tempfile::Builder::new().suffix(".cast").tempfile_in(directory).unwrap();
+        file.write_all(b"{}\n").unwrap();
+        Recording { file, operation: Operation::Exec, input: false, must_follow }
+    }
+
+    fn text(directory: &Path) -> String {
+        let path = std::fs::read_dir(directory).unwrap().next().unwrap().unwrap().path();
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    const UNMASKED: &str =
+        "not followed: the client: the peer sent a malformed WebSocket frame: a client's frame that is not masked";
+
+    #[tokio::test]
+    async fn a_session_that_cannot_be_followed_is_closed_before_its_bytes_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut client, mut server, pipe) = between().await;
+        let running = tokio::spawn(recording(directory.path(), true).run(pipe));
+        server.write_all(STDOUT).await.unwrap();
+        let mut shown = [0; STDOUT.len()];
+        client.read_exact(&mut shown).await.unwrap();
+        // A frame without a mask.
+        client.write_all(b"\x82\x02\x00a").await.unwrap();
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"");
+        let closed = running.await.unwrap().unwrap_err().to_string();
+        assert!(closed.ends_with(&format!("{UNMASKED}: the session was closed")), "{closed}");
+        assert_eq!(markers(&text(directory.path())), [UNMASKED]);
+    }
+
+    /// A command would run whose recording has nothing in it.
+    #[tokio::test]
+    async fn a_session_of_an_unknown_protocol_is_closed_before_its_bytes_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        // No backend of exec takes it.
+        let (mut client, mut server, pipe) = between_in(Protocol::TunneledPortForward).await;
+        client.write_all(b"\x82\x82\0\0\0\0\x00a").await.unwrap();
+        let closed = recording(directory.path(), true).run(pipe).await.unwrap_err().to_string();
+        assert!(closed.ends_with("the protocol \"SPDY/3.1+portforward.k8s.io\": the session was closed"), "{closed}");
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"");
+        assert_eq!(markers(&text(directory.path())).len(), 1);
     }
 
     fn markers(text: &str) -> Vec<serde_json::Value> {
@@ -292,10 +362,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_followed_passes_and_the_last_line_says_so() {
+    async fn what_cannot_be_followed_passes_if_the_user_said_so_and_the_last_line_says_it() {
         let directory = tempfile::tempdir().unwrap();
         let (mut client, mut server, pipe) = between().await;
-        let running = tokio::spawn(recording(directory.path()).run(pipe));
+        let running = tokio::spawn(recording(directory.path(), false).run(pipe));
         // The client sends a frame without a mask, and the server goes on.
         client.write_all(b"\x82\x02\x00a").await.unwrap();
         client.shutdown().await.unwrap();
@@ -307,13 +377,10 @@ mod tests {
         client.read_to_end(&mut heard).await.unwrap();
         assert!(heard.ends_with(STDOUT));
         running.await.unwrap().unwrap();
-        let path = std::fs::read_dir(directory.path()).unwrap().next().unwrap().unwrap().path();
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = text(directory.path());
         assert!(text.contains("\"o\",\"hello\""), "{text}");
-        let why =
-            "not followed: the client: the peer sent a malformed WebSocket frame: a client's frame that is not masked";
-        assert_eq!(markers(&text), [why, why]);
-        assert!(text.ends_with(&format!("\"m\",\"{why}\"]\n")));
+        assert_eq!(markers(&text), [UNMASKED, UNMASKED]);
+        assert!(text.ends_with(&format!("\"m\",\"{UNMASKED}\"]\n")));
     }
 
     /// A session waits for its disk. Nothing is lost, and nothing passes before it is written.
@@ -322,7 +389,7 @@ mod tests {
         let (mut disk, file) = io::pipe().unwrap();
         let file = File::from(std::os::fd::OwnedFd::from(file));
         let (mut client, mut server, pipe) = between().await;
-        let mut recorder = Recorder::new(file, b"", false, Some(Protocol::WEBSOCKET_EXEC_V5[0]));
+        let mut recorder = Recorder::new(file, false, Some(Protocol::WEBSOCKET_EXEC_V5[0]), true);
         let running = tokio::spawn(async move {
             pipe.run_with(&mut recorder).await;
             recorder.finish().await
@@ -356,7 +423,7 @@ mod tests {
     async fn a_recording_that_cannot_be_written_ends_the_session() {
         let file = File::open("/dev/null").unwrap();
         let (mut client, mut server, pipe) = between().await;
-        let mut recorder = Recorder::new(file, b"{}\n", false, Some(Protocol::WEBSOCKET_EXEC_V5[0]));
+        let mut recorder = Recorder::new(file, false, Some(Protocol::WEBSOCKET_EXEC_V5[0]), true);
         let _ = server.write_all(STDOUT).await;
         let moved = pipe.run_with(&mut recorder).await;
         assert!(moved.stopped && moved.to_client == 0);

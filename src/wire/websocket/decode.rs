@@ -18,6 +18,8 @@ pub struct Decoder {
     masked: bool,
     max_message: u64,
     max_fragments: u32,
+    /// Each data frame has to be a whole message.
+    whole: bool,
     expect: Expect,
     message: Option<Message>,
     payloads: Payloads,
@@ -151,6 +153,10 @@ pub enum Fault {
     /// A message begins before the fragments of another have ended (§5.4).
     #[error("a message inside another")]
     Interleaved,
+    /// A message in fragments, where each frame has to be a whole message: Go's servers take each frame of a client for
+    /// one.
+    #[error("a message in fragments, each of which a server of Go takes for a message")]
+    Fragments,
     /// A text message, or the reason of a Close, is not UTF-8 (§8.1).
     #[error("text that is not UTF-8")]
     NotUtf8,
@@ -187,7 +193,13 @@ impl Decoder {
     #[must_use]
     pub fn new(masked: bool, max_message: u64, max_fragments: u32) -> Self {
         let payloads = Payloads::default();
-        Self { masked, max_message, max_fragments, expect: Expect::Head, message: None, payloads }
+        Self { masked, max_message, max_fragments, whole: false, expect: Expect::Head, message: None, payloads }
+    }
+
+    /// Takes a fragment of a message for a [`Fault::Fragments`].
+    #[must_use]
+    pub fn without_fragments(self) -> Self {
+        Self { whole: true, ..self }
     }
 
     /// Takes the next frame, or the next piece of one, off the front of `src`. Returns `None` if more bytes are needed,
@@ -266,6 +278,7 @@ impl Decoder {
     fn begin(&mut self, head: &Head) -> Result<(), WebSocketError> {
         let message = match (head.opcode, self.message) {
             (Opcode::Continuation, None) => return Err(Fault::LoneContinuation.into()),
+            _ if self.whole && !head.fin => return Err(Fault::Fragments.into()),
             (Opcode::Continuation, Some(message)) => message,
             (_, Some(_)) => return Err(Fault::Interleaved.into()),
             (opcode, None) => {
