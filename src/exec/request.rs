@@ -51,7 +51,7 @@ impl ExecRequest {
                     request.command.push(value.into_owned());
                     continue;
                 }
-                "container" if !value.is_empty() => {
+                "container" => {
                     request.container.get_or_insert_with(|| value.into_owned());
                     continue;
                 }
@@ -68,6 +68,8 @@ impl ExecRequest {
         }
         let set = |stream: Option<bool>| stream.unwrap_or(false);
         let (stdin, stdout, tty) = (set(stdin), set(stdout), set(tty));
+        // Of several containers Go takes the first, and an empty name means the default container.
+        request.container = request.container.filter(|name| !name.is_empty());
         request.streams = Streams { stdin, stdout, stderr: set(stderr) && !tty, tty };
         if stdin || stdout || request.streams.stderr { Ok(request) } else { Err(Error::NoStreams) }
     }

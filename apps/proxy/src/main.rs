@@ -6,6 +6,7 @@
 
 mod asciicast;
 mod backend;
+mod beside;
 mod plain;
 mod record;
 mod tokens;

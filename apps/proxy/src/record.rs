@@ -33,6 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_util::io::poll_write_buf;
 
 use crate::asciicast::{self, Kind, Text};
+use crate::beside;
 
 /// The size in the header of a recording. A client with a terminal sends its own size at once.
 const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
@@ -40,7 +41,8 @@ const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
 #[derive(Args)]
 pub(crate) struct Record {
     /// Record each exec and attach session into a file of its own in this directory, as asciicast v2. The proxy then
-    /// refuses every upgrade that is not exec, attach or port-forward.
+    /// refuses every upgrade that is not exec, attach or port-forward, and every other request that may lead to a process,
+    /// such as those to nodes/NAME/proxy.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Also record what is typed. Requires --record.
@@ -61,9 +63,13 @@ impl Record {
     /// Starts the recording of a request, or returns the response that refuses it. An unknown upgrade is refused,
     /// because it could be a session in another spelling.
     pub(crate) fn begin<IO>(&self, asked: &Pending<IO>) -> Result<Option<Recording>, Box<Response<Bytes>>> {
-        let Some(directory) = self.record.as_deref().filter(|_| asked.is_upgrade()) else { return Ok(None) };
+        let Some(directory) = self.record.as_deref() else { return Ok(None) };
         let (path, query) = (asked.request().uri().path(), upgrade::query(asked.request()));
         let refused = |message: &str| Box::new(api::failure(StatusCode::FORBIDDEN, "Forbidden", message));
+        if !asked.is_upgrade() {
+            let unknown = "this proxy records sessions, and passes on no other request that may lead to a process";
+            return if beside::passes(path) { Ok(None) } else { Err(refused(unknown)) };
+        }
         let request = PodRequest::from_path(path, query).map_err(|error| refused(&error.to_string()))?;
         let unknown = || refused("this proxy records sessions, and does not pass on unknown upgrades");
         self.open(directory, &request.ok_or_else(unknown)?, query).map_err(|error| {

@@ -116,3 +116,21 @@ fn a_command_longer_than_a_uri_reaches_the_backend_over_every_way() {
         assert!(head.lines().next().unwrap().contains(&script), "{arguments:?}");
     }
 }
+
+#[test]
+fn beside_recordings_only_known_requests_pass() {
+    let (url, requests) = backend("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let recordings = tempfile::tempdir().unwrap();
+    let proxy = proxy(&url, &["--allow-host", "*", "--record", recordings.path().to_str().unwrap()]);
+    for path in ["/api/v1/nodes/n1/proxy/run/default/web/main?cmd=id", "/api/v1/nodes/n1/%70roxy/run/default/web/main"]
+    {
+        let answer = ask(&proxy, &format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"));
+        assert!(answer.starts_with("http/1.1 403 "), "{answer}");
+    }
+    let answer = ask(&proxy, "GET /api/v1/namespaces/default/pods/web HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
+    assert!(
+        requests.recv().unwrap().0.starts_with("get /api/v1/namespaces/default/pods/web "),
+        "the only one that passed"
+    );
+}

@@ -63,6 +63,9 @@ impl PodRequest {
             "portforward" => Operation::PortForward,
             _ => return Ok(None),
         };
+        if !reads_alike(query) {
+            return Err(PodRequestError::Query);
+        }
         let (container, query) = if operation == Operation::PortForward {
             (None, ports(query))
         } else {
@@ -112,6 +115,17 @@ impl PodRequest {
     }
 }
 
+/// Whether Go's `net/url`, with which a backend reads the query, finds the same pairs in it as `form_urlencoded`. Go drops
+/// a pair with a semicolon or with an escape that is not valid, and keeps bytes that are not UTF-8.
+fn reads_alike(query: &str) -> bool {
+    let is_escape = |at: &str| at.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    let all_escapes = query.split('%').skip(1).all(is_escape);
+    let is_text = |text: &str| !text.contains(char::REPLACEMENT_CHARACTER);
+    all_escapes
+        && !query.contains(';')
+        && form_urlencoded::parse(query.as_bytes()).all(|(name, value)| is_text(&name) && is_text(&value))
+}
+
 /// The kubelet's query for the ports that a legacy port-forward request names: one list.
 fn ports(query: &str) -> String {
     let ports: Vec<_> = form_urlencoded::parse(query.as_bytes())
@@ -154,6 +168,10 @@ pub enum PodRequestError {
     /// The name of a namespace, pod or container is not valid in Kubernetes.
     #[error("{0:?} is not a valid name of a namespace, pod or container")]
     Name(String),
+    /// The query has a semicolon, an escape that is not valid, or text that is not UTF-8. The backend, which is written in
+    /// Go, would read it as something else.
+    #[error("the query can be read in two ways: escape semicolons, and send text as UTF-8")]
+    Query,
 }
 
 impl PodRequestError {
@@ -219,6 +237,26 @@ mod tests {
         for path in ["/exec/default/web/main", "/api/v1/pods/web/exec", "/apis/v1/namespaces/default/pods/web/exec"] {
             assert_eq!(PodRequest::from_api(&path.parse().unwrap()), Ok(None), "{path}");
         }
+    }
+
+    #[test]
+    fn a_query_that_go_reads_differently_is_refused() {
+        for query in ["command=a;command=b", "command=%zz", "command=a%", "command=%4", "command=%ff", "%ff&command=a"]
+        {
+            assert_eq!(read(&format!("exec?stdout=1&{query}")), Err(PodRequestError::Query), "{query}");
+            assert_eq!(read(&format!("log?{query}")), Ok(None), "no streaming request");
+        }
+        assert_eq!(read("portforward?ports=80;ports=81"), Err(PodRequestError::Query));
+        let escaped = "exec?command=a%3Bb%25zz+%C3%A4&stdout=1&container=a";
+        assert_eq!(leads(escaped), "/exec/default/web/a?command=a%3Bb%25zz+%C3%A4&output=1");
+    }
+
+    /// Go takes the first of several values, also if it is empty.
+    #[test]
+    fn the_first_container_counts() {
+        let container = |query| read(&format!("exec?command=a&stdout=1&{query}")).unwrap().unwrap().container;
+        assert_eq!(container("container=a&container=b"), Some("a".to_owned()));
+        assert_eq!(container("container=&container=b"), None);
     }
 
     #[test]
