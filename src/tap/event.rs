@@ -164,7 +164,9 @@ impl StreamName {
 
     /// The name of a port-forward stream.
     pub(super) fn in_port_forward(headers: &Headers) -> Self {
-        let port = headers.get(PORT).and_then(|port| port.parse().ok());
+        // Go's servers take no sign, which Rust's parser does.
+        let digits = |port: &&str| port.bytes().all(|byte| byte.is_ascii_digit());
+        let port = headers.get(PORT).filter(digits).and_then(|port| port.parse().ok());
         let request = || text(headers.get_bytes(REQUEST_ID).unwrap_or_default());
         match (headers.get_bytes(STREAM_TYPE).unwrap_or_default(), port) {
             (b"data", Some(port)) => Self::Forwarded { port, request: request() },

@@ -81,8 +81,8 @@ use crate::wire::websocket::codes::NORMAL;
 ///
 /// A tap reads bytes as the client and the server of `kubestream` do. If an end speaks the protocol differently, this
 /// usually causes a [`TapEvent::Fault`]. So does what the server of Kubernetes, which is written in Go, would read as
-/// something else: a message of a client in fragments, which Go takes for several messages, and several values of a
-/// header that names a stream, of which Go takes the first. After a fault the bytes pass without being read: if that
+/// something else: a message of a client in fragments, which Go takes for several messages; several values of a header
+/// that names a stream, of which Go takes the first; and DATA before the SYN_STREAM, which Go may deliver. After a fault the bytes pass without being read: if that
 /// must not happen, end the connection at the fault.
 #[derive(Debug)]
 pub struct Tap {

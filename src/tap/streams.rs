@@ -21,6 +21,8 @@ pub(super) struct Streams {
     /// Streams stay when they have ended: those of a session, and the fixed ones of WebSocket channels.
     stay: bool,
     max_streams: usize,
+    /// The highest id that each side has opened.
+    opened: Both<u32>,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,7 @@ impl Streams {
         };
         let is_session = protocol.version().is_some();
         let stay = is_session || matches!(protocol, Protocol::LegacyPortForward(_));
-        Self { known, is_session, stay, max_streams }
+        Self { known, is_session, stay, max_streams, opened: Both::default() }
     }
 
     /// Takes a message of a side.
@@ -70,7 +72,11 @@ impl Streams {
                 if self.known.len() >= self.max_streams {
                     return Err(too_many_streams(self.max_streams));
                 }
+                if opener(id) != side {
+                    return Err(ConnectionError::Protocol("a stream with an id of the other end"));
+                }
                 check_single(&headers)?;
+                self.opened[side] = self.opened[side].max(id.get());
                 let name = if self.is_session {
                     StreamName::in_session(&headers)
                 } else {
@@ -92,6 +98,10 @@ impl Streams {
                 if fin {
                     self.end(side, id, None, session, events);
                 }
+            }
+            // spdystream may handle the SYN_STREAM first, since it has the higher priority, and then deliver the DATA.
+            Message::Data { id, .. } if !self.known.contains_key(&id) && self.is_early(side, id) => {
+                return Err(ConnectionError::Protocol("DATA on a stream before its SYN_STREAM"));
             }
             Message::Data { id, fin, data } => {
                 if let Some(known) = self.known.get_mut(&id)
@@ -121,6 +131,11 @@ impl Streams {
         Ok(())
     }
 
+    /// Whether a side is to open this stream, and has not.
+    fn is_early(&self, side: Side, id: StreamId) -> bool {
+        side == opener(id) && id.get() > self.opened[side]
+    }
+
     fn end(
         &mut self,
         side: Side,
@@ -142,6 +157,11 @@ impl Streams {
             self.known.remove(&id);
         }
     }
+}
+
+/// The side whose streams have such an id (SPDY/3.1 §2.3.2).
+fn opener(id: StreamId) -> Side {
+    if id.get() % 2 == 1 { Side::Client } else { Side::Server }
 }
 
 /// A header that names the stream must have a single value. Of several, which SPDY joins by NUL, Go's peers read the

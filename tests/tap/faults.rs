@@ -205,16 +205,42 @@ fn several_values_of_a_header_that_names_a_stream_are_a_fault() {
     for (protocol, headers) in [
         (exec, &[("streamtype", "stdin\0resize")][..]),
         (exec, &[("streamtype", "stdin"), ("streamType", "resize")]),
-        (Protocol::SpdyPortForward, &[("streamtype", "data"), ("port", "80\010250"), ("requestid", "0")]),
-        (Protocol::SpdyPortForward, &[("streamtype", "data"), ("port", "80"), ("requestid", "0\01")]),
+        (Protocol::SpdyPortForward, &[("streamtype", "data"), ("port", "80\x0010250"), ("requestid", "0")]),
+        (Protocol::SpdyPortForward, &[("streamtype", "data"), ("port", "80"), ("requestid", "0\x001")]),
     ] {
         let said = [(Side::Client, wire([syn(1, headers), data(1, b"a")]))];
         let told = told(protocol, &[], &said, &[]);
         assert_eq!(told.faults(), [(Side::Client, error.to_owned())], "{headers:?}");
         assert!(told.0.iter().all(|event| !matches!(event, Event::Opened { .. })), "{headers:?}");
     }
-    let others = [("streamtype", "stdin"), ("x", "1\02")];
+    let others = [("streamtype", "stdin"), ("x", "1\x002")];
     assert_eq!(told(exec, &[], &[(Side::Client, wire([syn(1, &others)]))], &[]).faults(), []);
+}
+
+/// spdystream may handle the SYN_STREAM first.
+#[test]
+fn data_before_its_stream_is_a_fault() {
+    let early = [syn(1, &[("streamtype", "error")]), data(3, b"ls"), syn(3, &[("streamtype", "stdin")])];
+    let exec = Protocol::SpdyExec(Version::V4);
+    let error = "protocol violation by the peer: DATA on a stream before its SYN_STREAM";
+    let told_of = told(exec, &[], &[(Side::Client, wire(early))], &[]);
+    assert_eq!(told_of.faults(), [(Side::Client, error.to_owned())]);
+    // Late DATA of a forwarded connection that has ended is none, nor is the answer on a stream that was not seen.
+    let headers = [("streamtype", "data"), ("port", "80"), ("requestid", "0")];
+    let reset = Frame::RstStream { id: StreamId::new(1), status: RstStatus::CANCEL };
+    let late =
+        [(Side::Client, wire([syn(1, &headers), reset, data(1, b"late")])), (Side::Server, wire([data(3, b"a")]))];
+    assert_eq!(told(Protocol::SpdyPortForward, &[], &late, &[]).faults(), []);
+}
+
+#[test]
+fn a_stream_with_an_id_of_the_other_end_is_a_fault() {
+    let error = "protocol violation by the peer: a stream with an id of the other end";
+    for (side, id) in [(Side::Client, 2), (Side::Server, 1)] {
+        let told =
+            told(Protocol::SpdyExec(Version::V4), &[], &[(side, wire([syn(id, &[("streamtype", "stdin")])]))], &[]);
+        assert_eq!(told.faults(), [(side, error.to_owned())]);
+    }
 }
 
 /// A client may read on after the server's reason, so the tap reports what still comes.
