@@ -133,6 +133,8 @@ fn request_head(request: &Request<()>, offers: &[Protocol], asked: &Asked) -> Re
 
 /// The head of a request that already has its offers among its headers.
 pub(super) fn passed_head(request: &Request<()>, transport: Transport) -> Result<Vec<u8>, UpgradeError> {
+    // Nothing here could read what two ends have compressed.
+    check_reserved(request, &[header::SEC_WEBSOCKET_EXTENSIONS])?;
     let mut head = head_without_offers(request, transport)?;
     end_head(request, &mut head);
     Ok(head)

@@ -22,7 +22,8 @@ impl<IO> Pending<IO> {
     /// - It has no hop-by-hop headers (RFC 9110 §7.6.1). [`pass_on`](Self::pass_on) adds its own.
     /// - It has no `Origin`: the backend would compare it with its own host name, and could refuse it. Over WebSocket,
     ///   `pass_on` checks the client's `Origin` itself ([`Config::allowed_origins`](super::Config::allowed_origins)).
-    /// - It has no `Sec-WebSocket-Extensions`, such as `permessage-deflate`: neither this crate nor Kubernetes has any.
+    /// - It has no `Sec-WebSocket-Extensions`, such as `permessage-deflate`: no tap and no translator could read what the
+    ///   two ends compress, and Kubernetes has no extension. `pass_on` sends no request that has this header.
     /// - It has no token in `Sec-WebSocket-Protocol`. [`bearer_token`](Self::bearer_token) returns the token.
     ///
     /// It keeps `Authorization` and `Cookie`: replace them if the backend must not see the client's credentials. You
