@@ -1,13 +1,13 @@
 //! Passes requests to the backend.
 //!
-//! Holds the credentials. A client's credentials end here, and the backend gets the proxy's own. After both have
-//! switched protocols, the library passes the bytes.
+//! Decides who is let in, and connects. [`Rewrite`] makes the backend's requests. After both sides have switched
+//! protocols, the library passes the bytes.
 
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header;
 use http::{Request, Response, StatusCode};
 use kubestream::AbortOnDrop;
 use kubestream::upgrade::{self, Config, Pending};
@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::plain;
 use crate::record::{Record, Recording};
+use crate::rewrite::{self, Rewrite};
 use crate::tokens::{Secrets, Tokens};
 use crate::translate::{Translate, Translation};
 
@@ -29,11 +30,12 @@ type Client = AbortOnDrop<TcpStream>;
 
 #[derive(Args)]
 pub(crate) struct Target {
-    /// The URL of the kube-apiserver to pass requests to, or of a server with the same paths.
+    /// The URL of the kube-apiserver to pass requests to, or of a server with the same paths. If the URL has a path, it
+    /// comes before the path of each request.
     #[arg(long, value_name = "URL", required_unless_present = "kubelet", conflicts_with = "kubelet")]
     backend: Option<Url>,
     /// The URL of a kubelet to pass requests to. The proxy then takes the place of the API server: its clients use the
-    /// API server's paths.
+    /// API server's paths. A path of the URL comes before the kubelet's paths.
     #[arg(long, value_name = "URL")]
     kubelet: Option<Url>,
     #[command(flatten)]
@@ -62,7 +64,7 @@ pub(crate) struct Backend {
     url: Url,
     is_kubelet: bool,
     token: Option<String>,
-    credentials: Option<HeaderValue>,
+    rewrite: Rewrite,
     translate: Option<Translate>,
     hosts: Hosts,
     tls: Tls,
@@ -76,10 +78,10 @@ impl Backend {
         let is_kubelet = kubelet.is_some();
         let url = backend.or(kubelet).ok_or("one of --backend and --kubelet is required")?;
         let Secrets { client: token, backend: credentials } = tokens.read()?;
-        let credentials = credentials.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose()?;
+        let rewrite = Rewrite::new(&url, credentials)?;
         let mut config = origins.config();
         config.long_queries = true;
-        Ok(Self { url, is_kubelet, token, credentials, translate, hosts, tls, config, record })
+        Ok(Self { url, is_kubelet, token, rewrite, translate, hosts, tls, config, record })
     }
 
     /// Serves one connection of a client. It carries one request.
@@ -94,6 +96,9 @@ impl Backend {
             let response = api::failure(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized");
             return Ok(pending.respond(response).await?);
         }
+        if let Err(refusal) = rewrite::check_identity(pending.request().headers()) {
+            return Ok(pending.respond(*refusal).await?);
+        }
         let path = match self.location(&pending) {
             Ok(path) => path,
             Err(error) => {
@@ -102,7 +107,7 @@ impl Backend {
             }
         };
         let mut request = pending.to_pass_on();
-        if let Err(error) = self.rewrite(&mut request, path.as_deref(), from) {
+        if let Err(error) = self.rewrite.apply(&mut request, path.as_deref(), from.ip()) {
             let response = api::failure(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string());
             return Ok(pending.respond(response).await?);
         }
@@ -197,31 +202,6 @@ impl Backend {
         request.map(|request| request.to_kubelet()).transpose()
     }
 
-    fn rewrite(&self, request: &mut Request<()>, path: Option<&str>, from: SocketAddr) -> Result<(), Failure> {
-        if let Some(path) = path {
-            let (path, query) = path.split_once('?').unwrap_or((path, ""));
-            *request.uri_mut() = path.parse()?;
-            upgrade::set_query(request, query)?;
-        }
-        let headers = request.headers_mut();
-        headers.remove(header::AUTHORIZATION);
-        headers.remove(header::COOKIE);
-        // The backend would trust an identity that comes with the proxy's credentials, so the client's headers of that
-        // kind are removed. What a browser says of the site was judged here, like the Origin.
-        let ended: Vec<HeaderName> = headers.keys().filter(|name| ends_here(name.as_str())).cloned().collect();
-        for name in ended {
-            headers.remove(name);
-        }
-        if let Some(credentials) = &self.credentials {
-            headers.insert(header::AUTHORIZATION, credentials.clone());
-        }
-        headers.append("x-forwarded-for", HeaderValue::try_from(from.ip().to_string())?);
-        let host = self.url.host_str().unwrap_or_default();
-        let host = self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        headers.insert(header::HOST, HeaderValue::try_from(host)?);
-        Ok(())
-    }
-
     async fn dial(&self) -> std::io::Result<AbortOnDrop<TcpStream>> {
         let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let tcp = TcpStream::connect((host, self.url.port_or_known_default().unwrap_or(80))).await?;
@@ -252,10 +232,7 @@ impl Backend {
 
     /// Returns a pod of the kubelet's.
     async fn pod(&self, namespace: &str, name: &str) -> Result<Option<serde_json::Value>, Failure> {
-        let mut request = Request::get("/pods").body(())?;
-        if let Some(credentials) = &self.credentials {
-            request.headers_mut().insert(header::AUTHORIZATION, credentials.clone());
-        }
+        let request = self.rewrite.own("/pods")?;
         let mut list = plain::get_json(transport::connect(self.url.as_str(), &self.tls).await?, &request).await?;
         let pods = list.get_mut("items").and_then(|items| items.as_array_mut()).map(std::mem::take);
         let pods = pods.ok_or("the kubelet's list of pods has no items")?;
@@ -268,12 +245,6 @@ impl Backend {
         }
         Ok(found)
     }
-}
-
-/// True for the headers of impersonation, those in which a front proxy names its clients, and what a browser says of a
-/// request's site.
-fn ends_here(name: &str) -> bool {
-    ["impersonate-", "x-remote-", "sec-fetch-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result<(), Failure> {

@@ -7,8 +7,10 @@
 mod asciicast;
 mod backend;
 mod beside;
+mod chunked;
 mod plain;
 mod record;
+mod rewrite;
 mod tokens;
 mod translate;
 

@@ -2,14 +2,17 @@
 //!
 //! No second request passes on the same connection, because it would not have been authorised.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, StatusCode, Version};
 use kubestream::upgrade::{self, Pending};
 use kubestream_apps::{Failure, api};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, sink};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy, sink};
 use tokio::time::timeout;
+
+use crate::chunked;
 
 /// Passes a request and its body on, and the answer back.
 pub(crate) async fn pass<C, B>(client: Pending<C>, mut backend: B, mut request: Request<()>) -> Result<(), Failure>
@@ -17,32 +20,32 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let headers = client.request().headers();
-    let lengths: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().map(HeaderValue::to_str).collect();
-    let length = match &lengths[..] {
-        [] => Some(0),
-        [Ok(length)] if length.bytes().all(|byte| byte.is_ascii_digit()) => length.parse::<u64>().ok(),
-        _ => None,
+    let Some(body) = Body::of(client.request()) else {
+        let message = "the length of the request's body is not clear";
+        return Ok(client.respond(api::failure(StatusCode::BAD_REQUEST, "BadRequest", message)).await?);
     };
-    let Some(length) = length.filter(|_| !headers.contains_key(header::TRANSFER_ENCODING)) else {
-        let message = "this proxy only passes on bodies of known length";
-        let response = api::failure(StatusCode::LENGTH_REQUIRED, "BadRequest", message);
-        return Ok(client.respond(response).await?);
-    };
-    if length > 0 {
-        request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    match body {
+        Body::Length(0) => {}
+        Body::Length(length) => drop(request.headers_mut().insert(header::CONTENT_LENGTH, length.into())),
+        Body::Chunked => {
+            drop(request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")));
+        }
     }
     // The answer passes unchanged, and a client of HTTP/1.0 cannot read chunks.
     let version = if client.request().version() == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
     let (mut client, ahead) = client.into_io();
     let (mut reads, mut writes) = tokio::io::split(&mut backend);
-    let (mut from_client, mut to_client) = tokio::io::split(&mut client);
+    let (from_client, mut to_client) = tokio::io::split(&mut client);
+    let mut from_client = BufReader::new((&ahead[..]).chain(from_client));
     const REST: Duration = Duration::from_secs(5);
     let answered = {
         let up = async {
             writes.write_all(&head(&request, version)).await?;
-            let mut body = ahead.chain(&mut from_client).take(length);
-            copy(&mut body, &mut writes).await?;
+            writes.flush().await?;
+            match body {
+                Body::Length(length) => drop(copy(&mut (&mut from_client).take(length), &mut writes).await?),
+                Body::Chunked => chunked::pass(&mut from_client, &mut writes).await?,
+            }
             writes.flush().await?;
             // If the client has gone, nothing is to be answered. If it sends more, that is ignored.
             match from_client.read(&mut [0]).await {
@@ -61,6 +64,8 @@ where
             // A backend may refuse a body before its end, and give its reason.
             sent = up => match sent {
                 Ok(()) => return Ok(()),
+                // It has no end that the backend could wait for.
+                Err(error) if error.kind() == ErrorKind::InvalidData => return Err(error.into()),
                 Err(_) => timeout(REST, down).await?,
             },
         }
@@ -69,6 +74,30 @@ where
     // Closing a socket with unread bytes would destroy the answer on its way.
     let _ = timeout(REST, copy(&mut from_client, &mut sink())).await;
     Ok(())
+}
+
+/// How long a request's body is.
+#[derive(Clone, Copy)]
+enum Body {
+    Length(u64),
+    Chunked,
+}
+
+impl Body {
+    /// `None` if the next server could find another length (RFC 9112 §6.3).
+    fn of(request: &Request<()>) -> Option<Self> {
+        let lines = |name| request.headers().get_all(name).iter().map(HeaderValue::to_str).collect::<Vec<_>>();
+        match (&lines(header::CONTENT_LENGTH)[..], &lines(header::TRANSFER_ENCODING)[..]) {
+            ([], []) => Some(Self::Length(0)),
+            ([Ok(length)], []) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
+                length.parse().ok().map(Self::Length)
+            }
+            ([], [Ok(coding)]) if coding.eq_ignore_ascii_case("chunked") && request.version() == Version::HTTP_11 => {
+                Some(Self::Chunked)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Asks for JSON of at most 16 MiB.

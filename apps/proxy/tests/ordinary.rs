@@ -74,6 +74,39 @@ fn an_ordinary_request_is_passed_on_with_its_body_whatever_its_connection_says()
     assert!(ask(&proxy, "OPTIONS / HTTP/1.0\r\n\r\n").starts_with("http/1.1 201 "));
 }
 
+#[test]
+fn a_chunked_body_is_passed_on_and_what_follows_it_is_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = proxy(&format!("http://{}", listener.local_addr().unwrap()), &[]);
+    let mut client = TcpStream::connect(&proxy.address).unwrap();
+    let asks = "POST /configmaps HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\nTrailer: X-Sum\r\n\r\n";
+    client.write_all(asks.as_bytes()).unwrap();
+    let (mut backend, _) = listener.accept().unwrap();
+    let head = head(&mut backend);
+    assert!(head.contains("\r\ntransfer-encoding: chunked\r\n"), "{head}");
+    assert!(!head.contains("content-length") && !head.contains("trailer"), "{head}");
+    // A chunk does not wait for the next one.
+    for (chunk, heard) in [("2;a=b\r\n{}\r\n", "2\r\n{}\r\n"), ("003\r\n\r\n \r\n", "3\r\n\r\n \r\n")] {
+        client.write_all(chunk.as_bytes()).unwrap();
+        let mut bytes = vec![0; heard.len()];
+        backend.read_exact(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), heard);
+    }
+    client.write_all(b"0\r\nX-Sum: 1\r\n\r\nGET /secrets HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut end = [0; 5];
+    backend.read_exact(&mut end).unwrap();
+    assert_eq!(&end, b"0\r\n\r\n");
+    backend.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").unwrap();
+    backend.shutdown(std::net::Shutdown::Write).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    let mut more = String::new();
+    let _ = backend.read_to_string(&mut more);
+    assert_eq!(more, "");
+}
+
 /// A browser's page whose gateway has rewritten `Host`.
 const PAGE: &str = "GET /api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true HTTP/1.1\r\nHost: 10.0.0.1\r\n\
     Origin: https://console.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\

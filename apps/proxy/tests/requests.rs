@@ -19,9 +19,14 @@ struct Proxy {
 
 impl Proxy {
     fn start(arguments: &[&str]) -> Self {
+        Self::before("--backend", "", arguments)
+    }
+
+    /// A proxy whose backend, or kubelet, has a URL with this path.
+    fn before(kind: &str, path: &str, arguments: &[&str]) -> Self {
         let backend = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", backend.local_addr().unwrap());
-        let fixed = ["--backend", &url, "--backend-token", "harmless"];
+        let url = format!("http://{}{path}", backend.local_addr().unwrap());
+        let fixed = [kind, &url, "--backend-token", "harmless"];
         let serving = Serving::start(env!("CARGO_BIN_EXE_proxy"), &[&fixed[..], arguments].concat());
         Self { serving, backend }
     }
@@ -99,6 +104,125 @@ fn a_host_that_is_allowed_is_passed_on() {
     proxy.passes_on(&format!("{RUN}Host: bastion.example:8002\r\n\r\n"));
     let answer = proxy.refuses(&format!("{RUN}Host: else.example:8002\r\n\r\n"));
     assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+}
+
+const EXEC: &str = "/api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true";
+
+/// A request for a session, without its last line.
+fn session(transport: &str) -> String {
+    match transport {
+        "spdy" => format!(
+            "POST {EXEC} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+            X-Stream-Protocol-Version: v4.channel.k8s.io\r\n"
+        ),
+        _ => format!(
+            "GET {EXEC} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Protocol: v5.channel.k8s.io\r\n"
+        ),
+    }
+}
+
+/// Without the header it would run with all rights of the proxy.
+#[test]
+fn a_request_that_is_to_run_as_somebody_else_is_refused() {
+    let requests =
+        ["GET /api/v1/secrets HTTP/1.1\r\nHost: localhost\r\n".to_owned(), session("spdy"), session("websocket")];
+    let proxies = [
+        Proxy::start(&[]),
+        Proxy::start(&["--translate", "spdy"]),
+        Proxy::start(&["--translate", "websocket"]),
+        Proxy::before("--kubelet", "", &[]),
+    ];
+    for proxy in &proxies {
+        for request in &requests {
+            for line in ["Impersonate-User: nobody", "impersonate_extra_scopes: view", "X-Remote-Group: system:masters"]
+            {
+                let answer = proxy.refuses(&format!("{request}{line}\r\n\r\n"));
+                assert!(answer.starts_with("HTTP/1.1 403 "), "{request}{line}: {answer}");
+                assert!(answer.contains(r#""kind":"Status""#) && answer.contains(r#""code":403"#), "{answer}");
+                let name = line.split(':').next().unwrap().to_ascii_lowercase();
+                assert!(answer.contains(&format!("does not pass on the header {name}: ")), "{answer}");
+            }
+        }
+    }
+    let [proxy, ..] = proxies;
+    for line in [
+        "IMPERSONATE-UID: 1",
+        "Impersonate-Group: none",
+        "Impersonate-User:",
+        "X_Remote_User: nobody",
+        "x-remote-extra-scopes: view",
+        // A client cannot hide it from this proxy.
+        "Connection: impersonate-user\r\nImpersonate-User: nobody",
+    ] {
+        let answer = proxy.refuses(&format!("{RUN}Host: localhost\r\n{line}\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{line}: {answer}");
+    }
+    // This names no user.
+    let heard = proxy.passes_on(&format!("{RUN}Host: localhost\r\nX-Remote-Addr: 10.0.0.1\r\n\r\n"));
+    assert!(!heard.contains("x-remote"), "{heard}");
+}
+
+#[test]
+fn the_path_of_the_backend_comes_before_that_of_each_request() {
+    let ordinary = "GET /version?timeout=32s HTTP/1.1\r\nHost: localhost\r\n".to_owned();
+    for (path, prefix) in [("/k8s/clusters/c-1", "/k8s/clusters/c-1"), ("/k8s/", "/k8s"), ("/", "")] {
+        for arguments in [&[][..], &["--translate", "spdy"], &["--translate", "websocket"]] {
+            let proxy = Proxy::before("--backend", path, arguments);
+            let heard = proxy.passes_on(&format!("{ordinary}\r\n"));
+            assert!(heard.starts_with(&format!("get {prefix}/version?timeout=32s http/1.1\n")), "{heard}");
+            for request in [session("spdy"), session("websocket")] {
+                let heard = proxy.passes_on(&format!("{request}\r\n"));
+                assert!(heard.contains(&format!(" {prefix}{EXEC} http/1.1\n")), "{arguments:?}: {heard}");
+            }
+        }
+    }
+    let kubelet = Proxy::before("--kubelet", "/nodes/n", &[]);
+    let request = session("spdy").replace("exec?", "exec?container=main&");
+    let heard = kubelet.passes_on(&format!("{request}\r\n"));
+    assert!(heard.contains(" /nodes/n/exec/default/demo/main?"), "{heard}");
+    let heard = kubelet.passes_on("GET /api/v1/namespaces/default/pods/demo HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(heard.contains("get /nodes/n/pods http/1.0\n") && heard.contains("\nhost: 127.0.0.1:"), "{heard}");
+}
+
+#[test]
+fn a_path_that_leads_out_of_the_backends_is_refused() {
+    let proxy = Proxy::before("--backend", "/k8s/clusters/c-1", &[]);
+    for path in ["/../c-2/api", "/%2e%2e/c-2/api", "/..%2Fc-2"] {
+        let ordinary = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n");
+        for request in [ordinary, session("spdy").replace("/api/v1", path)] {
+            let answer = proxy.refuses(&format!("{request}\r\n"));
+            assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("leads out"), "{request}: {answer}");
+        }
+    }
+    let answer = proxy.refuses("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let heard = Proxy::start(&[]).passes_on("OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(heard.starts_with("options * http/1.1\n"), "{heard}");
+}
+
+/// The next server could find another end, and take what follows it for a request that nobody has judged.
+#[test]
+fn a_body_whose_length_is_not_clear_is_refused() {
+    let proxy = Proxy::start(&[]);
+    for (version, lines) in [
+        ("1.1", "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"),
+        ("1.1", "Content-Length: 2\r\nContent-Length: 3\r\n"),
+        ("1.1", "Content-Length: +2\r\n"),
+        ("1.1", "Transfer-Encoding: gzip, chunked\r\n"),
+        ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+        ("1.0", "Transfer-Encoding: chunked\r\n"),
+    ] {
+        let mut tcp = proxy.asks(&format!("POST / HTTP/{version}\r\nHost: localhost\r\n{lines}\r\n"));
+        let mut answer = String::new();
+        tcp.shutdown(Shutdown::Write).unwrap();
+        tcp.read_to_string(&mut answer).unwrap();
+        let mut heard = String::new();
+        proxy.backend.accept().unwrap().0.read_to_string(&mut heard).ok();
+        assert_eq!(heard, "", "{lines}");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{version} {lines}: {answer}");
+    }
 }
 
 /// A command must not run for a client that is then told that it may not run it.
