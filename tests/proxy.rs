@@ -113,21 +113,6 @@ async fn a_websocket_is_passed_on_with_its_key_and_without_its_token() {
     assert_eq!(passing.await.unwrap().unwrap().protocol(), "v5.channel.k8s.io");
 }
 
-/// Nothing between the two ends could read what they compress.
-#[tokio::test]
-async fn an_offer_of_an_extension_is_not_passed_on_even_if_the_caller_wants_it() {
-    let ((mut client, near), (far, mut backend)) = (duplex(4096), duplex(4096));
-    client.write_all(WEBSOCKET.as_bytes()).await.unwrap();
-    let pending = upgrade::accept(near, &Config::default()).await.unwrap();
-    let mut request = pending.to_pass_on();
-    let offers = pending.request().headers()["sec-websocket-extensions"].clone();
-    request.headers_mut().insert("sec-websocket-extensions", offers);
-    let error = proxy::forward(pending, far, request).await.unwrap_err().to_string();
-    assert!(error.ends_with("the request cannot be sent: the header sec-websocket-extensions is set by the handshake"));
-    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 500 "));
-    assert_eq!(rest(&mut backend).await, "");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_protocol_that_nobody_here_knows_is_passed_on() {
     let asks = SPDY.replace("v4.channel.k8s.io", "v9.channel.example");

@@ -224,6 +224,24 @@ async fn an_extension_is_never_agreed_on() {
     assert_eq!((protocol.unwrap(), &answer[..]), (Some(V5), SWITCH));
 }
 
+/// Row 34. Nothing between the two ends could read what they compress.
+#[tokio::test(start_paused = true)]
+async fn an_offer_of_an_extension_is_not_passed_on_even_if_the_caller_wants_it() {
+    let ((mut client, near), (far, mut backend)) = (duplex(4096), duplex(4096));
+    let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\nUpgrade: websocket";
+    client.write_all(with("Upgrade: ", offer).as_bytes()).await.unwrap();
+    let pending = upgrade::accept(near, &Config::default()).await.unwrap();
+    let mut request = pending.to_pass_on();
+    assert!(!request.headers().contains_key("sec-websocket-extensions"));
+    request.headers_mut().insert("sec-websocket-extensions", "permessage-deflate".parse().unwrap());
+    let error = pending.pass_on(far, request).await.unwrap_err().to_string();
+    assert!(error.ends_with("the request cannot be sent: the header sec-websocket-extensions is set by the handshake"));
+    assert!(read_head(&mut client).await.starts_with("HTTP/1.1 500 "));
+    let mut heard = Vec::new();
+    backend.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"");
+}
+
 /// Row 33.
 #[tokio::test]
 async fn a_page_of_another_host_is_kept_out_unless_it_is_let_in() {
@@ -405,7 +423,11 @@ async fn a_tunnel_whose_name_is_refused_becomes_spdy() {
         assert!(asked[0].contains("Sec-WebSocket-Protocol: SPDY/3.1+portforward.k8s.io\r\n"), "{}", asked[0]);
         let refused = upgraded.websocket_refused().unwrap().to_string();
         assert!(
-            refused.ends_with(if refusal == REFUSAL { "header" } else { "\"\", which the client had not offered" }),
+            refused.ends_with(if refusal == REFUSAL {
+                "header (400 Bad Request)"
+            } else {
+                "\"\", which the client had not offered"
+            }),
             "{refused}"
         );
 
@@ -448,8 +470,8 @@ async fn where_both_are_refused_the_error_has_both() {
     let error = connected.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "unable to upgrade connection: pods \"web\" not found \
-        (over SPDY; before that, the server refused WebSocket: unable to upgrade connection: no WS :()"
+        "unable to upgrade connection: pods \"web\" not found (404 Not Found) \
+        (over SPDY; before that, the server refused WebSocket: no WS :( (403 Forbidden))"
     );
     assert_eq!(error.initiator(), Initiator::Remote);
     let UpgradeError::Fallback { websocket, .. } = &error else { panic!("{error:?}") };
@@ -461,9 +483,7 @@ async fn where_both_are_refused_the_error_has_both() {
     let UpgradeError::Fallback { spdy, .. } = &error else { panic!("{error:?}") };
     assert!(matches!(&**spdy, UpgradeError::Io(_)), "{error:?}");
     assert!(
-        error.to_string().ends_with(
-            "(over SPDY; before that, the server refused WebSocket: unable to upgrade connection: no WS :()"
-        ),
+        error.to_string().ends_with("(over SPDY; before that, the server refused WebSocket: no WS :( (403 Forbidden))"),
         "{error}"
     );
 }

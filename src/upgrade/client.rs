@@ -3,6 +3,7 @@
 //! Decides which requests can be sent, and checks the answer. Only a 101 with the requested transport and an offered
 //! protocol gives an [`Upgraded`] (CVE-2018-1002105).
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -57,20 +58,21 @@ where
     let asked = Asked::new(offers)?;
     let head = request_head(&request, offers, &asked)?;
     let mut reader = HeadReader::new(config.max_head);
-    let response = exchange(&mut io, &head, &mut reader, config).await?;
+    let response = exchange(&mut io, &head, asked.transport, &mut reader, config).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         asked.check_switch(&response)?;
         let protocol = asked.chosen(response.headers(), offers)?;
         let ports = protocol.map(|protocol| asked_ports(&request, protocol)).transpose()?.flatten();
         return Ok(Upgraded { ports, ..Upgraded::new(io, reader.into_rest(), protocol) });
     }
-    Err(not_switched(&mut io, response, &mut reader, config).await)
+    Err(not_switched(&mut io, response, head.len(), &mut reader, config).await)
 }
 
 /// Writes a request, and reads the head of the answer. Skips every 1xx except a 101.
 pub(super) async fn exchange<IO>(
     io: &mut IO,
     head: &[u8],
+    transport: Transport,
     reader: &mut HeadReader,
     config: &Config,
 ) -> Result<Response<()>, UpgradeError>
@@ -81,7 +83,10 @@ where
         io.write_all(head).await?;
         io.flush().await?;
         loop {
-            let head = read_head(io, reader).await?;
+            let head = match read_head(io, reader).await {
+                Err(UpgradeError::Io(error)) if reader.buffer().is_empty() => return Err(unanswered(error, transport)),
+                read => read?,
+            };
             let response = head::parse_response_head(&head, config.max_headers)?;
             let status = response.status();
             if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
@@ -92,10 +97,26 @@ where
     timeout(config.answer_timeout, handshake).await.unwrap_or(Err(UpgradeError::Timeout))
 }
 
-/// The error for an answer other than a 101.
+/// The error for a connection that was lost before the answer began.
+fn unanswered(error: io::Error, transport: Transport) -> UpgradeError {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kind = error.kind();
+    if !matches!(kind, UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe) {
+        return error.into();
+    }
+    let text = match transport {
+        // Node's http-proxy.
+        Transport::Spdy => "it was closed without an answer, as by a hop that knows no upgrade but WebSocket's",
+        Transport::WebSocket => "it was closed without an answer",
+    };
+    io::Error::new(kind, text).into()
+}
+
+/// The error for an answer other than a 101. `sent` is the length of the request's head.
 pub(super) async fn not_switched<IO>(
     io: &mut IO,
     response: Response<()>,
+    sent: usize,
     reader: &mut HeadReader,
     config: &Config,
 ) -> UpgradeError
@@ -110,7 +131,7 @@ where
     }
     let rest = std::mem::take(reader.buffer());
     let (response, truncated) = read_refusal(io, response, rest, config).await;
-    UpgradeError::Refused { response: Box::new(response), truncated }
+    UpgradeError::Refused { response: Box::new(response), truncated, sent }
 }
 
 /// The head of the request, with the offers.

@@ -6,8 +6,8 @@ use std::io;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::Deserialize;
 
+use super::refusal;
 use crate::initiator::Initiator;
 
 /// Why an upgrade failed. The IO of the connection was dropped.
@@ -61,9 +61,11 @@ pub enum UpgradeError {
     /// was sent.
     #[error("a response with the status {0} cannot be the final answer to a request")]
     InvalidResponse(StatusCode),
-    /// Client: the server refused the upgrade. The error's text is what the server says, as kubectl shows it: `message`
-    /// or `error` of a JSON object, or else the body as text. If the body is empty, it is the status line.
-    #[error("unable to upgrade connection: {}", said(response))]
+    /// Client: the server, or a gateway before it, refused the upgrade. The error's text is one line, safe for a
+    /// terminal. It has the reason: `message` or `error` of a JSON object, the title of an HTML page, or else the first
+    /// line of the body. It also has the status, and `Server` and `Via`, which tell whose answer it is. If such an
+    /// answer has a known cause in a gateway, the text ends with it.
+    #[error("{}{}", refusal::said(response), hint(refusal::hint(response, *sent)))]
     #[non_exhaustive]
     Refused {
         /// The server's answer. With a 403, `X-Accepted-Stream-Protocol-Versions` lists the protocols that the server
@@ -73,12 +75,14 @@ pub enum UpgradeError {
         /// Whether the body was cut off: at that limit, at
         /// [`Config::refusal_body_timeout`](super::Config::refusal_body_timeout), or because it did not arrive whole.
         truncated: bool,
+        /// How many bytes the head of the request had. Gateways limit it, some to 8 KB, and do not always say so.
+        sent: usize,
     },
     /// Client: the server answered with a redirect. This crate follows no redirect, because that would send the
     /// credentials elsewhere (CVE-2020-8559).
     #[error(
         "the server redirects the upgrade, and redirects are not followed: {status} to {}",
-        location.as_deref().unwrap_or("nowhere")
+        location.as_deref().map_or_else(|| "nowhere".to_owned(), refusal::short)
     )]
     Redirected {
         /// The status code, a 3xx.
@@ -94,14 +98,14 @@ pub enum UpgradeError {
     NotSwitched(&'static str),
     /// Client: the server chose a protocol that the client had not offered. Over SPDY, a server that names no protocol
     /// has chosen `channel.k8s.io`.
-    #[error("the server chose the protocol {name:?}, which the client had not offered")]
+    #[error("the server chose the protocol \"{}\", which the client had not offered", refusal::short(name))]
     ProtocolNotOffered {
         /// The name of the chosen protocol.
         name: String,
     },
     /// Client: the server refused WebSocket, and then SPDY failed, or the connection for it could not be made.
     /// [`connect_with_fallback`](super::connect_with_fallback) returns this.
-    #[error("{spdy} (over SPDY; before that, the server refused WebSocket: {websocket})")]
+    #[error("{}", both(websocket, spdy))]
     #[non_exhaustive]
     Fallback {
         /// Why the server refused WebSocket.
@@ -253,18 +257,27 @@ impl From<UpgradeError> for io::Error {
     }
 }
 
-/// What a server that refuses says, in the words that kubectl shows.
-fn said(response: &Response<Bytes>) -> String {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Json {
-        message: String,
-        error: String,
+/// The text of an error, and what it often means.
+fn parts(error: &UpgradeError) -> (String, Option<String>) {
+    match error {
+        UpgradeError::Refused { response, sent, .. } => (refusal::said(response), refusal::hint(response, *sent)),
+        other => (other.to_string(), None),
     }
-    let json: Json = serde_json::from_slice(response.body()).unwrap_or_default();
-    let text = String::from_utf8_lossy(response.body());
-    let said = [json.message.trim(), json.error.trim(), text.trim()].into_iter().find(|text| !text.is_empty());
-    said.map_or_else(|| response.status().to_string(), str::to_owned)
+}
+
+/// What failed over both transports. What is the same over both is said once.
+fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
+    let ((websocket, earlier), (spdy, later)) = (parts(websocket), parts(spdy));
+    let hint = hint(later.or(earlier));
+    if websocket == spdy {
+        return format!("{spdy} (over WebSocket, and again over SPDY){hint}");
+    }
+    let websocket = websocket.strip_prefix(refusal::PREFIX).unwrap_or(&websocket);
+    format!("{spdy} (over SPDY; before that, the server refused WebSocket: {websocket}){hint}")
+}
+
+fn hint(hint: Option<String>) -> String {
+    hint.map(|hint| format!("; {hint}")).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -275,26 +288,30 @@ mod tests {
     fn refusal(status: StatusCode, body: &'static str) -> UpgradeError {
         let mut response = Response::new(Bytes::from_static(body.as_bytes()));
         *response.status_mut() = status;
-        UpgradeError::Refused { response: Box::new(response), truncated: false }
+        UpgradeError::Refused { response: Box::new(response), truncated: false, sent: 200 }
     }
 
     #[test]
-    fn a_refusal_says_what_kubectl_would() {
-        for (body, said) in [
-            (
-                r#"{"kind":"Status","status":"Failure","message":"pods \"nope\" not found","code":404}"#,
-                "pods \"nope\" not found",
-            ),
-            (r#"{"message":"upstream down"}"#, "upstream down"),
-            (r#"{"error":"upstream down"}"#, "upstream down"),
-            (r#"{"error":{"code":502}}"#, r#"{"error":{"code":502}}"#),
-            ("container not found (\"main\")\n", "container not found (\"main\")"),
-            ("  \n", "502 Bad Gateway"),
-            ("", "502 Bad Gateway"),
-        ] {
-            let error = refusal(StatusCode::BAD_GATEWAY, body);
-            assert_eq!(error.to_string(), format!("unable to upgrade connection: {said}"));
-        }
+    fn what_both_transports_say_is_said_once() {
+        let both = |websocket, spdy| {
+            UpgradeError::Fallback { websocket: Box::new(websocket), spdy: Box::new(spdy) }.to_string()
+        };
+        let no_upgrade = || refusal(StatusCode::BAD_REQUEST, "Upgrade request required");
+        assert_eq!(
+            both(no_upgrade(), no_upgrade()),
+            "unable to upgrade connection: Upgrade request required (400 Bad Request) (over WebSocket, and again over \
+            SPDY); a hop has dropped the Upgrade header, or the server does not know this transport"
+        );
+        assert_eq!(
+            both(no_upgrade(), refusal(StatusCode::NOT_FOUND, "")),
+            "unable to upgrade connection: 404 Not Found (over SPDY; before that, the server refused WebSocket: \
+            Upgrade request required (400 Bad Request)); a hop has dropped the Upgrade header, or the server does not \
+            know this transport"
+        );
+    }
+
+    #[test]
+    fn a_status_can_be_told_from_other_json() {
         assert_eq!(Status::from_json(br#"{"status":"Failure","code":404}"#).unwrap().code, Some(404));
         assert!(Status::from_json(br#"{"status":502,"error":"Bad Gateway"}"#).is_err());
     }

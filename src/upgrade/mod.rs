@@ -35,6 +35,7 @@ mod pass;
 mod ports;
 mod query;
 mod read;
+mod refusal;
 mod server;
 mod upgraded;
 mod websocket;

@@ -84,9 +84,9 @@ where
         let mut reader = HeadReader::new(config.max_head);
         let passed = async {
             let head = passed_head(&request, asked.transport)?;
-            let response = exchange(&mut backend, &head, &mut reader, &config).await?;
+            let response = exchange(&mut backend, &head, asked.transport, &mut reader, &config).await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                return Err(not_switched(&mut backend, response, &mut reader, &config).await);
+                return Err(not_switched(&mut backend, response, head.len(), &mut reader, &config).await);
             }
             asked.check_switch(&response)?;
             let protocol = chosen(&request, &response, asked.transport)?;
@@ -172,12 +172,17 @@ pub fn answer_for_backend(error: &UpgradeError) -> Response<Bytes> {
         return answer_for_backend(error);
     }
     // The client does not see a redirect: if it followed one, it would send the credentials elsewhere (CVE-2020-8559).
-    let (status, message) = match error {
-        UpgradeError::InvalidRequest(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be passed on"),
-        UpgradeError::Timeout => (StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time"),
-        _ => (StatusCode::BAD_GATEWAY, "the backend did not upgrade the connection"),
-    };
-    server::plain(status, message)
+    const FAILED: &str = "the backend did not upgrade the connection";
+    match error {
+        UpgradeError::InvalidRequest(_) => {
+            server::plain(StatusCode::INTERNAL_SERVER_ERROR, "the request cannot be passed on")
+        }
+        UpgradeError::Timeout => server::plain(StatusCode::GATEWAY_TIMEOUT, "the backend did not answer in time"),
+        UpgradeError::Redirected { .. } => server::plain(StatusCode::BAD_GATEWAY, FAILED),
+        // The rest of an error of a socket may name what the client must not know.
+        UpgradeError::Io(error) => server::plain(StatusCode::BAD_GATEWAY, format!("{FAILED}: {}", error.kind())),
+        error => server::plain(StatusCode::BAD_GATEWAY, format!("{FAILED}: {error}")),
+    }
 }
 
 /// The headers without the hop-by-hop ones: those that `Connection` lists, and `HOP_BY_HOP` (RFC 9110 §7.6.1).
@@ -216,7 +221,7 @@ mod tests {
     fn the_answer_for_a_backend_is_that_of_its_last_connection() {
         let refused = |status, body: &'static str| {
             let response = Response::builder().status(status).body(Bytes::from_static(body.as_bytes())).unwrap();
-            Box::new(UpgradeError::Refused { response: Box::new(response), truncated: false })
+            Box::new(UpgradeError::Refused { response: Box::new(response), truncated: false, sent: 200 })
         };
         let fallback = UpgradeError::Fallback { websocket: refused(403, "no WS"), spdy: refused(404, "no pod") };
         for error in [fallback, UpgradeError::Backend(refused(404, "no pod"))] {

@@ -158,6 +158,24 @@ async fn both_ends_of_ours_settle_on_the_clients_preference() {
     }
 }
 
+/// Node's http-proxy closes the connection of every upgrade but WebSocket's.
+#[tokio::test]
+async fn a_connection_that_is_closed_without_an_answer_says_what_closes_it_over_spdy() {
+    let text = "the connection failed before the upgrade was complete: it was closed without an answer";
+    let get = || Request::get("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap();
+    for (request, offers, hint) in [
+        (post(), Protocol::SPDY_EXEC, ", as by a hop that knows no upgrade but WebSocket's"),
+        (get(), Protocol::WEBSOCKET_EXEC, ""),
+    ] {
+        let (near, mut far) = duplex(1024);
+        let (hop, config) = (async move { read_head(&mut far).await }, Config::default());
+        let (connected, _) = tokio::join!(upgrade::connect(near, request, offers, &config), hop);
+        let error = connected.unwrap_err();
+        assert_eq!(error.to_string(), format!("{text}{hint}"));
+        assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::UnexpectedEof);
+    }
+}
+
 #[tokio::test]
 async fn a_head_that_is_cut_short_is_a_lost_connection() {
     let error = ask(1, &KUBELET_SWITCH.as_bytes()[..50], Protocol::SPDY_EXEC).await.unwrap_err();

@@ -58,10 +58,10 @@ fn a_name_that_leads_elsewhere_is_refused() {
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("error: invalid container name "));
 }
 
-/// Runs `exec` against a server that answers each request like this.
-fn refused(answer: String) -> String {
+/// Runs `exec` against a server that answers each request like this. Returns the server's address, and what is said.
+fn refused(answer: String, more: &[&str]) -> (String, String) {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", server.local_addr().unwrap());
+    let address = server.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         for client in server.incoming().flatten() {
             let head = BufReader::new(&client).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
@@ -69,21 +69,62 @@ fn refused(answer: String) -> String {
             let _ = (&client).write_all(answer.as_bytes());
         }
     });
-    String::from_utf8(exec(&["--server", &url, "--transport", "spdy", "--", "true"]).stderr).unwrap()
+    let output = exec(&[&["--server", &format!("http://{address}/k8s")][..], more, &["--", "true"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    (address, String::from_utf8(output.stderr).unwrap())
 }
 
 #[test]
 fn what_a_server_says_does_not_reach_the_terminal_raw() {
     let message = HOSTILE.replace('\n', "\\n").replace('\u{1b}', "\\u001b");
     let status = format!("{{\"kind\":\"Status\",\"status\":\"Failure\",\"message\":\"{message}\",\"code\":403}}");
-    for body in [status, HOSTILE.to_owned()] {
-        let said = refused(format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
-        assert_eq!(said, format!("error: unable to upgrade connection: {SHOWN}\n"));
+    // A message is joined to one line, and of a text only the first line is shown.
+    let (first, joined) = (SHOWN.split("\\n").next().unwrap().to_owned(), SHOWN.replace("\\n", " "));
+    for (body, reason) in [(status, joined), (HOSTILE.to_owned(), first)] {
+        let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let (address, said) = refused(answer, &["--transport", "spdy"]);
+        assert_eq!(said, format!("error: {address}: unable to upgrade connection: {reason} (403 Forbidden)\n"));
     }
     // A header has no control characters of ASCII.
-    let said =
-        refused("HTTP/1.1 302 Found\r\nLocation: https://a\u{9b}2J\u{202e}\r\nContent-Length: 0\r\n\r\n".to_owned());
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: https://a\u{9b}2J\u{202e}\r\nContent-Length: 0\r\n\r\n";
+    let (_, said) = refused(redirect.to_owned(), &["--transport", "spdy"]);
     assert!(said.lines().count() == 1 && !said.contains(['\u{9b}', '\u{202e}']), "{said:?}");
+}
+
+/// `src/upgrade/refusal.rs` has the pages of each gateway.
+#[test]
+fn a_refusal_names_the_server_and_the_hop_and_says_each_thing_once() {
+    let page =
+        "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body><h1>502 Bad Gateway</h1></body>\r\n</html>";
+    let answer =
+        format!("HTTP/1.1 502 Bad Gateway\r\nServer: nginx/1.22.1\r\nContent-Length: {}\r\n\r\n{page}", page.len());
+    let (address, said) = refused(answer, &[]);
+    let reason = "502 Bad Gateway (Server: nginx/1.22.1) (over WebSocket, and again over SPDY)";
+    assert_eq!(said, format!("error: {address}: unable to upgrade connection: {reason}\n"));
+
+    let envoy = "HTTP/1.1 403 Forbidden\r\nserver: envoy\r\ncontent-length: 0\r\n\r\n";
+    let (address, said) = refused(envoy.to_owned(), &["--transport", "websocket"]);
+    let hint = "an Envoy answers so if its upgrade_configs do not allow this upgrade";
+    let reason = format!("403 Forbidden (Server: envoy); {hint}");
+    assert_eq!(said, format!("error: {address}: unable to upgrade connection: {reason}\n"));
+
+    let (address, said) = refused(String::new(), &["--transport", "spdy"]);
+    let hint = "it was closed without an answer, as by a hop that knows no upgrade but WebSocket's";
+    assert_eq!(said, format!("error: {address}: the connection failed before the upgrade was complete: {hint}\n"));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_named() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for (transport, scheme) in [("auto", "http"), ("websocket", "http"), ("spdy", "https")] {
+        let url = format!("{scheme}://{address}/k8s");
+        let output = exec(&["--server", &url, "--transport", transport, "--", "true"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said, format!("error: cannot connect to {address}: Connection refused\n"), "{transport}");
+    }
+    let output = exec(&["--server", &format!("ftp://{address}"), "--", "true"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.starts_with("error: the server's URL ") && said.lines().count() == 1, "{said}");
 }
 
 #[tokio::test]

@@ -98,7 +98,8 @@ async fn connect(server: &Server, url: &str) -> Result<PortForward, Failure> {
     let config = upgrade::Config::default();
     let upgraded =
         connect_with_fallback(dial, request, &[Protocol::TunneledPortForward], &[Protocol::SpdyPortForward], &config)
-            .await?;
+            .await
+            .map_err(|error| server.explain(error))?;
     let (mux, driver) = Multiplexer::client(upgraded, Config::default());
     tokio::spawn(driver);
     Ok(PortForward::new(mux)?)

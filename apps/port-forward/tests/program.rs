@@ -63,8 +63,20 @@ fn a_refusal_does_not_reach_the_terminal_raw() {
     });
     let output = Command::new(env!("CARGO_BIN_EXE_port-forward")).args(["--server", &url, ":80"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && said.starts_with("error: "), "{said:?}");
-    assert!(said.contains(SHOWN) && said.lines().count() == 1, "{said:?}");
+    let reason = format!("{} (404 Not Found)", SHOWN.split("\\n").next().unwrap());
+    let address = url.strip_prefix("http://").unwrap();
+    let both = "(over WebSocket, and again over SPDY)";
+    assert_eq!(said, format!("error: {address}: unable to upgrade connection: {reason} {both}\n"));
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_server_that_cannot_be_reached_is_named() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let arguments = ["--server", &format!("http://{address}"), ":80"];
+    let output = Command::new(env!("CARGO_BIN_EXE_port-forward")).args(arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, format!("error: cannot connect to {address}: Connection refused\n"));
 }
 
 #[tokio::test]

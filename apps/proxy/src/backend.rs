@@ -10,7 +10,7 @@ use clap::Args;
 use http::header;
 use http::{Request, Response, StatusCode};
 use kubestream::AbortOnDrop;
-use kubestream::upgrade::{self, Config, Pending};
+use kubestream::upgrade::{self, Config, Pending, UpgradeError};
 use kubestream_apps::guard::{self, Hosts};
 use kubestream_apps::transport::{self, Tls};
 use kubestream_apps::{Failure, Origins, api};
@@ -160,13 +160,15 @@ impl Backend {
             return plain::pass(pending, backend, request).await;
         }
         if let Some(translation) = translation {
-            return translation.run(pending, backend, request).await;
+            return translation.run(pending, backend, request).await.map_err(|error| self.explain(error));
         }
-        let pipe = proxy::forward(pending, backend, request).await?;
-        report(match recording {
+        let pipe = proxy::forward(pending, backend, request).await.map_err(|error| self.explain(error.into()))?;
+        let outcome = match recording {
             Some(recording) => recording.run(pipe).await?,
             None => run(pipe).await,
-        })
+        };
+        // A client that goes away is not reported.
+        outcome.backend.map_or(Ok(()), |error| Err(self.failed(&error)))
     }
 
     fn translates(&self, pending: &Pending<Client>) -> Option<Translate> {
@@ -203,10 +205,22 @@ impl Backend {
     }
 
     async fn dial(&self) -> std::io::Result<AbortOnDrop<TcpStream>> {
-        let host = self.url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let tcp = TcpStream::connect((host, self.url.port_or_known_default().unwrap_or(80))).await?;
-        transport::set_options(&tcp)?;
-        Ok(AbortOnDrop::new(tcp))
+        Ok(AbortOnDrop::new(transport::connect_tcp(&self.url).await?))
+    }
+
+    /// Names the backend in its error.
+    fn explain(&self, error: Failure) -> Failure {
+        match error.downcast::<UpgradeError>() {
+            Ok(error) => match *error {
+                UpgradeError::Backend(error) => self.failed(&error),
+                other => other.into(),
+            },
+            Err(other) => other,
+        }
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) -> Failure {
+        format!("the backend {}: {error}", transport::address(&self.url)).into()
     }
 
     /// Answers kubectl's other requests in place of an API server: about the API, and about the pod.
@@ -249,12 +263,8 @@ impl Backend {
 
 async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result<(), Failure> {
     let message = format!("the backend cannot be reached: {error}");
-    Ok(pending.respond(api::failure(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &message)).await?)
-}
-
-/// A client that goes away is not reported.
-fn report(outcome: PipeOutcome) -> Result<(), Failure> {
-    outcome.backend.map_or(Ok(()), |error| Err(format!("the backend: {error}").into()))
+    pending.respond(api::failure(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &message)).await?;
+    Err(message.into())
 }
 
 /// Compares two tokens without showing by its duration where they differ.

@@ -1,8 +1,8 @@
 //! A chunked body on its way to the backend (RFC 9112 §7.1).
 //!
-//! Reads the client's chunks and writes chunks of its own, so that the backend cannot find the end of the body elsewhere
-//! and take what follows it for a second request. Trailers and chunk extensions end here. It knows nothing of the
-//! request.
+//! Reads the client's chunks and writes chunks of its own, so that the backend cannot find the end of the body
+//! elsewhere and take what follows it for a second request. Trailers and chunk extensions end here. It knows nothing of
+//! the request.
 
 use std::io::{self, ErrorKind};
 

@@ -82,9 +82,9 @@ impl Rewrite {
     }
 }
 
-/// Refuses a request that is to run as somebody else: by impersonation, or as a front proxy names its client. The backend
-/// would trust such a header, since it comes with the proxy's credentials. Without the header the request would run
-/// with all rights of the proxy, which the client has not asked for.
+/// Refuses a request that is to run as somebody else: by impersonation, or as a front proxy names its client. The
+/// backend would trust such a header, since it comes with the proxy's credentials. Without the header the request would
+/// run with all rights of the proxy, which the client has not asked for.
 ///
 /// # Errors
 /// The answer for the client.
@@ -102,15 +102,15 @@ fn names_identity(name: &HeaderName) -> bool {
         || ["x-remote-user", "x-remote-uid", "x-remote-group"].contains(&&name[..])
 }
 
-/// What a front proxy says of its client, and what a browser says of the site of a request: it was judged here, like the
-/// Origin.
+/// What a front proxy says of its client, and what a browser says of the site of a request: it was judged here, like
+/// the Origin.
 fn ends_here(name: &HeaderName) -> bool {
     let name = name.as_str().replace('_', "-");
     ["x-remote-", "sec-fetch-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a server may read the path as one that does not begin with what stands before it: by `..`, also where the dots
-/// or the slashes are percent-encoded, or by `*`, which means the whole server.
+/// Whether a server may read the path as one that does not begin with what stands before it: by `..`, also where the
+/// dots or the slashes are percent-encoded, or by `*`, which means the whole server.
 fn leads_out(path: &str) -> bool {
     let mut plain = path.to_ascii_lowercase();
     for (encoded, sign) in [("%2e", "."), ("%2f", "/"), ("%5c", "/"), ("\\", "/")] {

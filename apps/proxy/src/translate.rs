@@ -6,7 +6,7 @@
 use http::{Method, Request, StatusCode};
 use kubestream::exec::{self, ExecRequest, Streams};
 use kubestream::tap::Side;
-use kubestream::upgrade::{self, Config, Pending, Protocol, Transport};
+use kubestream::upgrade::{self, Config, Pending, Protocol, Transport, UpgradeError};
 use kubestream::{mux, portforward};
 use kubestream_apps::{Failure, api};
 use kubestream_proxy::{translate_exec, translate_port_forward};
@@ -104,7 +104,7 @@ impl Translation {
             Ok(backend) => backend,
             Err(error) => {
                 client.respond(upgrade::answer_for_backend(&error)).await?;
-                return Err(error.into());
+                return Err(UpgradeError::Backend(Box::new(error)).into());
             }
         };
         let client = client.accept(self.supported()).await?;

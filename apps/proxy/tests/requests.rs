@@ -5,8 +5,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use kubestream_apps_testing::Serving;
@@ -265,12 +266,22 @@ fn a_translated_request_is_judged_before_a_backend_is_dialled() {
     assert!(heard.contains("\nupgrade: websocket"), "{heard}");
 }
 
-/// A log has one event on each line, and is read on terminals.
-#[test]
-fn what_a_backend_says_does_not_reach_the_log_raw() {
+/// The first line in the log of a proxy, for a client over SPDY, and the head of its answer. The backend answers like
+/// this, or does not exist.
+fn logged(answer: Option<String>, arguments: &[&str]) -> (SocketAddr, String, String) {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = backend.local_addr().unwrap();
+    match answer {
+        Some(answer) => drop(thread::spawn(move || {
+            let (mut server, _) = backend.accept().unwrap();
+            BufReader::new(&server).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
+            server.write_all(answer.as_bytes()).unwrap();
+        })),
+        None => drop(backend),
+    }
     let mut process = Command::new(env!("CARGO_BIN_EXE_proxy"))
-        .args(["--listen", "127.0.0.1:0", "--backend", &format!("http://{}", backend.local_addr().unwrap())])
+        .args(["--listen", "127.0.0.1:0", "--backend", &format!("http://{address}")])
+        .args(arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -278,21 +289,47 @@ fn what_a_backend_says_does_not_reach_the_log_raw() {
     let mut line = String::new();
     BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let mut client = TcpStream::connect(line.trim().strip_prefix("listening on http://").unwrap()).unwrap();
-    let path = "/api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true";
-    let lines =
-        "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io";
-    client.write_all(format!("POST {path} HTTP/1.1\r\n{lines}\r\n\r\n").as_bytes()).unwrap();
-    let (mut server, _) = backend.accept().unwrap();
-    BufReader::new(&server).lines().map(Result::unwrap).take_while(|line| !line.is_empty()).for_each(drop);
-    let said = "\u{1b}[31mno\u{202e}\nproxy: not ours\u{9b}2J";
-    let head = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n", said.len());
-    server.write_all(format!("{head}{said}").as_bytes()).unwrap();
-    let mut answer = [0; 12];
-    client.read_exact(&mut answer).unwrap();
-    drop(client);
+    client.write_all(format!("{}\r\n", session("spdy")).as_bytes()).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let from = client.local_addr().unwrap();
     let mut logged = String::new();
     BufReader::new(process.stderr.take().unwrap()).read_line(&mut logged).unwrap();
     process.kill().unwrap();
     process.wait().unwrap();
-    assert!(logged.contains("\\u{1b}[31mno\\u{202e}\\nproxy: not ours\\u{9b}2J"), "{logged:?}");
+    let event = logged.trim_end().strip_prefix(&format!("proxy: {from}: ")).unwrap().to_owned();
+    (address, event, answer)
+}
+
+/// A log has one event on each line, and is read on terminals.
+#[test]
+fn what_a_backend_says_does_not_reach_the_log_raw() {
+    let said = "{\"message\":\"\\u001b[31mno\u{202e}\\nproxy: not ours\u{9b}2J\"}";
+    let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\n\r\n{said}", said.len());
+    let (backend, event, _) = logged(Some(answer), &[]);
+    let reason = "\\u{1b}[31mno\\u{202e} proxy: not ours\\u{9b}2J (403 Forbidden)";
+    assert_eq!(event, format!("the backend {backend}: unable to upgrade connection: {reason}"));
+}
+
+#[test]
+fn the_log_names_the_backend_and_the_hop_that_refused() {
+    let page = "<html><head><title>403 Forbidden</title></head><body>\r\nno</body></html>";
+    let lines = format!("Server: nginx\r\nVia: 1.1 edge\r\nContent-Length: {}", page.len());
+    for arguments in [&[][..], &["--translate", "websocket"]] {
+        let (backend, event, answer) =
+            logged(Some(format!("HTTP/1.1 403 Forbidden\r\n{lines}\r\n\r\n{page}")), arguments);
+        let reason = "403 Forbidden (Server: nginx, Via: 1.1 edge)";
+        assert_eq!(event, format!("the backend {backend}: unable to upgrade connection: {reason}"));
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.ends_with(page), "{answer}");
+    }
+    let (backend, event, answer) = logged(Some(String::new()), &[]);
+    let why = "the connection failed before the upgrade was complete: it was closed without an answer";
+    assert!(event.starts_with(&format!("the backend {backend}: {why}")), "{event}");
+    let why = "the backend did not upgrade the connection: unexpected end of file\n";
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.ends_with(why), "{answer}");
+    let (backend, event, answer) = logged(None, &[]);
+    let why = format!("the backend cannot be reached: cannot connect to {backend}: Connection refused");
+    assert_eq!(event, why);
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains(&why), "{answer}");
 }

@@ -5,12 +5,14 @@
 use std::io;
 use std::sync::Arc;
 
-use kubestream::upgrade;
+use kubestream::upgrade::{self, UpgradeError};
+use url::Url;
 
+use crate::Failure;
 use crate::guard::Hosts;
 use crate::names::{self, InvalidName};
 use crate::node::Node;
-use crate::transport::{self, Io, Tls};
+use crate::transport::{self, Io, Tls, Unreachable};
 
 /// A server, which is connected to for each session.
 #[derive(Debug)]
@@ -68,6 +70,21 @@ impl Server {
         match &self.reached {
             Reached::OverTcp(tls) => transport::connect(&self.base, tls).await,
             Reached::InThisProcess(node) => Ok(Box::new(node.connect())),
+        }
+    }
+
+    /// Names the server in the error of an upgrade, which knows only the other end of a connection.
+    #[must_use]
+    pub fn explain(&self, error: UpgradeError) -> Failure {
+        match (error, &self.reached) {
+            (UpgradeError::Io(error), _) if error.get_ref().is_some_and(|error| error.is::<Unreachable>()) => {
+                error.into()
+            }
+            (error, Reached::OverTcp(_)) => match Url::parse(&self.base) {
+                Ok(url) => format!("{}: {error}", transport::address(&url)).into(),
+                Err(_) => error.into(),
+            },
+            (error, Reached::InThisProcess(_)) => error.into(),
         }
     }
 }

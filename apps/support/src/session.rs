@@ -35,14 +35,14 @@ pub async fn upgrade(
         Ok::<_, Box<dyn Error + Send + Sync>>(request)
     };
     let dial = || server.connect();
-    match preference {
+    let upgraded = match preference {
         Preference::Websocket => {
             let offers = offers(Transport::WebSocket, name, Protocol::WEBSOCKET_EXEC_V5)?;
-            Ok(upgrade::connect(dial().await?, request(Method::GET)?, &offers, &config).await?)
+            upgrade::connect(dial().await?, request(Method::GET)?, &offers, &config).await
         }
         Preference::Spdy => {
             let offers = offers(Transport::Spdy, name, Protocol::SPDY_EXEC)?;
-            Ok(upgrade::connect(dial().await?, request(Method::POST)?, &offers, &config).await?)
+            upgrade::connect(dial().await?, request(Method::POST)?, &offers, &config).await
         }
         Preference::Auto => {
             if name.is_some() {
@@ -52,9 +52,10 @@ pub async fn upgrade(
             }
             let request = request(Method::GET)?;
             let (websocket, spdy) = (Protocol::WEBSOCKET_EXEC_V5, Protocol::SPDY_EXEC);
-            Ok(upgrade::connect_with_fallback(dial, request, websocket, spdy, &config).await?)
+            upgrade::connect_with_fallback(dial, request, websocket, spdy, &config).await
         }
-    }
+    };
+    upgraded.map_err(|error| server.explain(error))
 }
 
 /// Returns the named protocol, or the usual ones.

@@ -1,6 +1,7 @@
 //! Connects over TCP or TLS. The crate takes any IO, so its users connect as they like.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +45,45 @@ pub fn set_options(tcp: &TcpStream) -> io::Result<()> {
     mux::set_tcp_keepalive(tcp, TCP_KEEPALIVE_IDLE, TCP_KEEPALIVE_INTERVAL, TCP_KEEPALIVE_PROBES, None)
 }
 
+/// Why a connection could not be made. The text names the address, which the errors of the system do not.
+#[derive(Debug)]
+pub struct Unreachable(String);
+
+impl Unreachable {
+    fn error(what: &str, address: &str, error: &io::Error) -> io::Error {
+        let text = error.to_string();
+        // The number says nothing that the text does not.
+        let text = text.split(" (os error ").next().unwrap_or_default();
+        io::Error::new(error.kind(), Self(format!("{what} {address}: {text}")))
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Unreachable {}
+
+/// The host and the port of a URL, as in an error.
+pub fn address(url: &Url) -> String {
+    let port = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{port}", url.host_str().unwrap_or_default())
+}
+
+/// Connects to the host of a URL, without TLS.
+pub async fn connect_tcp(url: &Url) -> io::Result<TcpStream> {
+    let no = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, Unreachable(why.to_owned()));
+    let host = url.host_str().ok_or_else(|| no("the server's URL has no host"))?;
+    let port = url.port_or_known_default();
+    let port = port.ok_or_else(|| no("the server's URL has neither http nor https as its scheme"))?;
+    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
+    let tcp = tcp.map_err(|error| Unreachable::error("cannot connect to", &address(url), &error))?;
+    set_options(&tcp)?;
+    Ok(tcp)
+}
+
 pub async fn connect(url: &str, tls: &Tls) -> io::Result<Box<dyn Io>> {
     connect_over(url, tls, |tcp| tcp).await
 }
@@ -55,7 +95,10 @@ pub async fn connect_over<IO: Io + 'static>(
     over: impl FnOnce(TcpStream) -> IO,
 ) -> io::Result<Box<dyn Io>> {
     let connected = dial(url, tls, over).await;
-    connected.map_err(|error| error.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error))
+    connected.map_err(|error| match error.downcast::<io::Error>() {
+        Ok(error) => *error,
+        Err(error) => io::Error::other(Unreachable(error.to_string())),
+    })
 }
 
 async fn dial<IO: Io + 'static>(
@@ -64,19 +107,17 @@ async fn dial<IO: Io + 'static>(
     over: impl FnOnce(TcpStream) -> IO,
 ) -> Result<Box<dyn Io>, Box<dyn Error + Send + Sync>> {
     let url = Url::parse(url)?;
-    let host = url.host_str().ok_or("the server's URL has no host")?;
-    let port = url.port_or_known_default().ok_or("the server's URL has neither http nor https as its scheme")?;
-    let tcp = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
-    set_options(&tcp)?;
-    let tcp = over(tcp);
-    match url.scheme() {
-        "http" => Ok(Box::new(tcp)),
-        "https" => {
-            let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
-            Ok(Box::new(TlsConnector::from(Arc::new(tls.config()?)).connect(name, tcp).await?))
-        }
-        other => Err(format!("the server's URL must begin with http or https, not {other}").into()),
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(format!("the server's URL must begin with http or https, not {}", url.scheme()).into());
     }
+    let tcp = over(connect_tcp(&url).await?);
+    if url.scheme() == "http" {
+        return Ok(Box::new(tcp));
+    }
+    let host = url.host_str().unwrap_or_default();
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
+    let connected = TlsConnector::from(Arc::new(tls.config()?)).connect(name, tcp).await;
+    Ok(Box::new(connected.map_err(|error| Unreachable::error("no TLS with", &address(&url), &error))?))
 }
 
 impl Tls {
