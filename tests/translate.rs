@@ -7,18 +7,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use kubestream::exec::{Exec, ExecServer, Streams};
+use kubestream::exec::{Exec, ExecServer, Options, Streams};
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, PortForward, PortForwardServer};
 use kubestream::protocol::Subprotocol;
 use kubestream::status::{ExitStatus, Status, TerminalSize};
 use kubestream::tap::Side;
 use kubestream::upgrade::{Protocol, Upgraded, Version};
-use kubestream_proxy::TranslateError;
+use kubestream_proxy::{TranslateError, translate_exec_until};
 use support::fragment::Fragmented;
 use support::websocket::WebSocketPeer;
 use support::{exec_client, exec_server, pattern, translate, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::oneshot::{Sender, channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -68,6 +69,88 @@ async fn outputs_and_how_it_ended_arrive_between_any_two_protocols() {
             serving.await.unwrap();
         }
     }
+}
+
+/// A session that its caller can end, with a message.
+async fn endable(from: Protocol, to: Protocol) -> (Exec, ExecServer, Sender<&'static str>, Translating) {
+    let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
+    let (near, far) = (Upgraded::new(near, Bytes::new(), Some(from)), Upgraded::new(far, Bytes::new(), Some(to)));
+    let (end, ended) = channel::<&str>();
+    let ended = async move { Status::internal_error(ended.await.unwrap().to_owned()) };
+    let translating = tokio::spawn(async move {
+        translate_exec_until(near, far, Streams::PIPES, Config::exec(), &Options::default(), ended).await
+    });
+    let ((client, _), (server, _)) = (exec_client(client, from), exec_server(server, to));
+    let (exec, process) = tokio::join!(client.exec(Streams::PIPES), server.accept_exec(Streams::PIPES));
+    (exec.unwrap(), process.unwrap(), end, translating)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_client_of_a_session_that_is_ended_reads_why_and_the_command_reads_no_end() {
+    for (from, to) in executing() {
+        let (mut exec, mut process, end, translating) = endable(from, to).await;
+        let (mut stdout, mut stderr) = (exec.stdout.take().unwrap(), exec.stderr.take().unwrap());
+        let (mut typed, mut typing) = (process.stdin.take().unwrap(), exec.stdin.take().unwrap());
+        typing.send(Bytes::from("part of the input")).await.unwrap();
+        assert_eq!(typed.data().await.unwrap().unwrap(), "part of the input");
+        process.stdout.as_mut().unwrap().send(Bytes::from("before")).await.unwrap();
+        assert_eq!(stdout.data().await.unwrap().unwrap(), "before", "{from:?} {to:?}");
+
+        let began = Instant::now();
+        end.send("the limit of one hour is over").unwrap();
+        assert!(stdout.data().await.is_none() && stderr.data().await.is_none(), "{from:?} {to:?}");
+        match exec.wait().await.unwrap() {
+            ExitStatus::Failed(status) => {
+                assert!(status.message.contains("the limit of one hour is over"), "{from:?} {to:?}: {status:?}");
+            }
+            other => panic!("{from:?} {to:?}: {other:?}"),
+        }
+        // It has not got all of the input.
+        assert!(matches!(typed.data().await, Some(Err(_))), "{from:?} {to:?}");
+        process.client_gone().await;
+        assert!(began.elapsed() < Duration::from_secs(1), "{from:?} {to:?}");
+        drop((exec, typing, stdout, stderr));
+        translating.await.unwrap().unwrap_or_else(|error| panic!("{from:?} {to:?}: {error}"));
+    }
+}
+
+/// A command that a user no longer may run is not waited for.
+#[tokio::test(start_paused = true)]
+async fn a_session_can_be_ended_although_nobody_reads_and_before_the_backend_answers() {
+    for (from, to) in executing() {
+        let (mut exec, process, end, translating) = endable(from, to).await;
+        let mut typing = exec.stdin.take().unwrap();
+        let typing = tokio::spawn(async move { while typing.send(pattern(1, 10_000)).await.is_ok() {} });
+        sleep(Duration::from_secs(1)).await;
+        end.send("not any more").unwrap();
+        assert!(matches!(exec.wait().await.unwrap(), ExitStatus::Failed(_)), "{from:?} {to:?}");
+        process.client_gone().await;
+        typing.await.unwrap();
+        drop(exec);
+        translating.await.unwrap().unwrap_or_else(|error| panic!("{from:?} {to:?}: {error}"));
+    }
+    let ((client, near), (far, mut server)) = (duplex(4096), duplex(4096));
+    let protocol = Protocol::SpdyExec(Version::V4);
+    let side = |io| Upgraded::new(io, Bytes::new(), Some(protocol));
+    let (near, far) = (side(near), side(far));
+    let ended = async {
+        sleep(Duration::from_secs(2)).await;
+        Status::internal_error("not any more".to_owned())
+    };
+    let options = Options::default();
+    let (client, _) = exec_client(client, protocol);
+    let asking = async {
+        let exec = client.exec(Streams::OUTPUT).await.unwrap();
+        drop(client);
+        exec.wait_with_output(100).await.unwrap().status
+    };
+    let translating = translate_exec_until(near, far, Streams::OUTPUT, Config::exec(), &options, ended);
+    let (translated, status) = tokio::join!(translating, asking);
+    translated.unwrap();
+    assert!(matches!(status, ExitStatus::Failed(status) if status.message.contains("not any more")));
+    let mut asked = Vec::new();
+    server.read_to_end(&mut asked).await.unwrap();
+    assert!(!asked.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,4 +532,41 @@ async fn an_upload_that_ends_with_its_client_is_whole_at_the_backend() {
             assert_eq!(ended.side(), Some(Side::Client), "{ended}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_ended_after_its_client_is_not_whole_at_the_backend() {
+    let to = Protocol::SpdyExec(Version::V4);
+    let ((client, near), (far, server)) = (duplex(4096), duplex(4096));
+    let near = Upgraded::new(near, Bytes::new(), Some(Protocol::WebSocketExec(Subprotocol::V5)));
+    let far = Upgraded::new(far, Bytes::new(), Some(to));
+    let streams = Streams { stdin: true, stdout: true, ..Streams::default() };
+    let ended = async {
+        sleep(Duration::from_secs(2)).await;
+        Status::internal_error("not any more".to_owned())
+    };
+    let options = Options::default();
+    let translating = translate_exec_until(near, far, streams, Config::exec(), &options, ended);
+    let uploading = async move {
+        let mut peer = WebSocketPeer::client(client);
+        for part in pattern(6, 500_000).chunks(30_000) {
+            peer.on(0, part).await;
+        }
+        peer.close(1000).await;
+        peer
+    };
+    let reading = async {
+        let (server, _driver) = exec_server(server, to);
+        let mut process = server.accept_exec(streams).await.unwrap();
+        let mut stdin = process.stdin.take().unwrap();
+        loop {
+            match stdin.data().await {
+                Some(Ok(_)) => sleep(Duration::from_millis(500)).await,
+                end => return end.is_some(),
+            }
+        }
+    };
+    let (translated, _peer, broke_off) = tokio::join!(translating, uploading, reading);
+    assert_eq!(translated.unwrap_err().side(), Some(Side::Client));
+    assert!(broke_off);
 }

@@ -6,7 +6,8 @@
 //!   mean: streams, terminal sizes and how the command ended. The tap is part of `kubestream`, and [`tap`] is only
 //!   another path to it.
 //! - [`translate_exec`] and [`translate_port_forward`] connect a client and a backend that speak different protocols,
-//!   such as WebSocket on one side and SPDY on the other.
+//!   such as WebSocket on one side and SPDY on the other. [`translate_exec_until`] can end a session, and tells the
+//!   client why.
 //! - [`PodRequest`] turns a request in the form of the kube-apiserver's API into the kubelet's.
 //!
 //! This crate does not dial, authenticate, authorise or rewrite a request. The caller chooses and dials the backend,
@@ -87,7 +88,7 @@ pub use observe::Observer;
 pub use pipe::{IDLE_TIMEOUT, LINGER, Pipe, TAIL_TIMEOUT, forward};
 pub use pod_request::{Operation, PodRequest, PodRequestError};
 pub use run::PipeOutcome;
-pub use translate::{TranslateError, translate_exec, translate_port_forward};
+pub use translate::{TranslateError, translate_exec, translate_exec_until, translate_port_forward};
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

@@ -9,10 +9,14 @@ mod error;
 mod forward;
 mod sessions;
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use kubestream::exec::Streams;
 use kubestream::mux::{self, Multiplexer};
+use kubestream::status::Status;
 use kubestream::upgrade::{Protocol, Upgraded};
 use kubestream::{exec, portforward};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -50,12 +54,44 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    translate_exec_until(client, backend, streams, config, options, std::future::pending()).await
+}
+
+/// As [`translate_exec`], and ends the session when `end` is ready: for a time limit, or for a decision that was taken
+/// back. Both sides may speak the same protocol.
+///
+/// The client gets the output that was passed on before, the ends of its outputs, and then the [`Status`] that `end`
+/// returned, in the form of the client's version. So its user reads the reason. The connection to the backend is dropped
+/// at once, without an end of stdin, because the command has not got all of its input. `Ok` is returned when the
+/// connection to the client is closed.
+///
+/// `end` has no effect before the client has opened its streams, nor after the backend's status has arrived.
+///
+/// # Errors
+/// The same as [`translate_exec`].
+///
+/// # Cancel safety
+/// Dropping the future closes both connections.
+pub async fn translate_exec_until<C, B>(
+    client: Upgraded<C>,
+    backend: Upgraded<B>,
+    streams: Streams,
+    config: mux::Config,
+    options: &exec::Options,
+    end: impl Future<Output = Status>,
+) -> Result<(), TranslateError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
     let (from, to) = (client.protocol(), backend.protocol());
     if ![from, to].iter().all(|protocol| protocol.is_some_and(|protocol| protocol.version().is_some())) {
         return Err(TranslateError::NotExec { client: from, backend: to });
     }
     let linger = config.linger;
-    run(client, backend, config, async |near, far| sessions::join(near, far, streams, options, linger).await).await
+    let join =
+        async |near, far, cut: &AtomicBool| sessions::join(near, far, streams, options, linger, (end, cut)).await;
+    run(client, backend, config, join).await
 }
 
 /// Translates port-forward between a client and a backend that have been upgraded, each to any of its protocols.
@@ -91,15 +127,17 @@ where
         return Err(TranslateError::NotPortForward { client: from, backend: to });
     }
     let patience = config.flush_timeout;
-    run(client, backend, config, async |near, far| forward::join(near, far, options, patience).await).await
+    run(client, backend, config, async |near, far, _: &AtomicBool| forward::join(near, far, options, patience).await)
+        .await
 }
 
-/// Runs both connections until they are closed, and what joins them.
+/// Runs both connections until they are closed, and what joins them. If that sets the flag, the connection to the
+/// backend is dropped before anything more is written to it.
 async fn run<C, B>(
     client: Upgraded<C>,
     backend: Upgraded<B>,
     config: mux::Config,
-    join: impl AsyncFnOnce(Multiplexer, Multiplexer) -> Result<(), TranslateError>,
+    join: impl AsyncFnOnce(Multiplexer, Multiplexer, &AtomicBool) -> Result<(), TranslateError>,
 ) -> Result<(), TranslateError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -107,21 +145,28 @@ where
 {
     let (near, near_driver) = Multiplexer::server(client, config.clone());
     let (far, far_driver) = Multiplexer::client(backend, config);
-    let joined = join(near, far);
-    let (mut joined, mut near_driver, mut far_driver) = (pin!(joined), pin!(near_driver), Box::pin(far_driver));
+    let cut = AtomicBool::new(false);
+    let joined = join(near, far, &cut);
+    let (mut joined, mut near_driver, mut far_driver) = (pin!(joined), pin!(near_driver), Some(Box::pin(far_driver)));
     let (mut near_ended, mut far_ended) = (false, false);
     let joined = loop {
+        let far = poll_fn(|cx| {
+            if cut.load(Ordering::Relaxed) {
+                far_driver = None;
+            }
+            far_driver.as_mut().map_or(Poll::Ready(()), |driver| driver.as_mut().poll(cx).map(drop))
+        });
         tokio::select! {
             // The drivers come last, because they must not write an end for a stream that was dropped without an end.
             biased;
             joined = &mut joined => break joined,
             _ = &mut near_driver, if !near_ended => near_ended = true,
-            _ = &mut far_driver, if !far_ended => far_ended = true,
+            () = far, if !far_ended => far_ended = true,
         }
     };
-    if joined.as_ref().is_err_and(TranslateError::is_lost_client) {
-        // If the client breaks off, the connection to the backend must break too, because the backend must not take
-        // what it has for the whole input.
+    if cut.load(Ordering::Relaxed) || joined.as_ref().is_err_and(TranslateError::is_lost_client) {
+        // If the client breaks off or is cut off, the connection to the backend must break too, because the backend
+        // must not take what it has for the whole input.
         drop(far_driver);
         if !near_ended {
             let _ = near_driver.await;
@@ -136,8 +181,8 @@ where
             }
         },
         async {
-            if !far_ended {
-                let _ = far_driver.await;
+            if let Some(driver) = far_driver.filter(|_| !far_ended) {
+                let _ = driver.await;
             }
         }
     );

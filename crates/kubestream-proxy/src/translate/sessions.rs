@@ -1,13 +1,14 @@
 //! Joins two exec or attach sessions.
 //!
 //! This module owns the order in which a session ends: the status goes to the client after all output, and once the
-//! backend's status has arrived, nothing more goes to the backend.
+//! backend's status has arrived, nothing more goes to the backend. If the caller ends the session, its status takes the
+//! place of the backend's.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kubestream::exec::{Error, Options, Reader, Resizer, Resizes, Streams};
+use kubestream::exec::{Error, ExecServer, Options, Reader, Resizer, Resizes, Streams};
 use kubestream::mux::{Multiplexer, RstStatus, SendHalf};
 use kubestream::status::{ExitStatus, Status};
 use kubestream::{ConnectionError, StreamError};
@@ -22,7 +23,9 @@ pub(super) async fn join(
     streams: Streams,
     options: &Options,
     linger: Duration,
+    (end, cut): (impl Future<Output = Status>, &AtomicBool),
 ) -> Result<(), TranslateError> {
+    let mut end = pin!(end);
     // The client's streams come first: over SPDY nothing may run before the client has opened all of them. Over
     // WebSocket all streams exist at once.
     let process = client.accept_exec_with(streams, options.clone()).await;
@@ -37,6 +40,7 @@ pub(super) async fn join(
             }
             asked.await
         }
+        status = &mut end => return stop(process, status, cut).await,
     };
     let mut remote = match remote {
         Ok(remote) => remote,
@@ -53,47 +57,60 @@ pub(super) async fn join(
     let inputs = (typed, follow_size(process.resize.take(), remote.resize.take()));
     let outputs =
         (show(remote.stdout.take(), process.stdout.take()), show(remote.stderr.take(), process.stderr.take()));
-    let mut typed = pin!(async {
-        tokio::join!(inputs.0, inputs.1);
-    });
-    let mut shown = pin!(async {
-        tokio::join!(outputs.0, outputs.1);
-    });
-    let (mut all_typed, mut all_shown) = (false, false);
-    let status = loop {
-        tokio::select! {
-            () = &mut typed, if !all_typed => all_typed = true,
-            () = &mut shown, if !all_shown => all_shown = true,
-            status = remote.wait() => break status,
-            () = process.client_gone() => {
-                if !client.peer_said_goodbye() || all_typed {
-                    return Err(gone(&client));
-                }
-                // Passes on all of the client's stdin and its end, while the backend takes any of it.
-                loop {
-                    let before = taken.load(Ordering::Relaxed);
-                    tokio::select! {
-                        () = &mut typed => return Err(gone(&client)),
-                        // The command may have to write before it reads on, although no client reads its output.
-                        () = &mut shown, if !all_shown => all_shown = true,
-                        _ = remote.wait() => return Err(gone(&client)),
-                        () = sleep(linger) => {}
+    let ended = {
+        let mut typed = pin!(async {
+            tokio::join!(inputs.0, inputs.1);
+        });
+        let mut shown = pin!(async {
+            tokio::join!(outputs.0, outputs.1);
+        });
+        let (mut all_typed, mut all_shown) = (false, false);
+        let ended = loop {
+            tokio::select! {
+                () = &mut typed, if !all_typed => all_typed = true,
+                () = &mut shown, if !all_shown => all_shown = true,
+                status = remote.wait() => break Ended::Remotely(status),
+                status = &mut end => break Ended::ByCaller(status),
+                () = process.client_gone() => {
+                    if !client.peer_said_goodbye() || all_typed {
+                        return Err(gone(&client));
                     }
-                    if before == taken.load(Ordering::Relaxed) {
-                        let cut = Error::Connection(ConnectionError::FlushTimeout(linger));
-                        return Err(client_failed(cut));
+                    // Passes on all of the client's stdin and its end, while the backend takes any of it.
+                    loop {
+                        let before = taken.load(Ordering::Relaxed);
+                        tokio::select! {
+                            () = &mut typed => return Err(gone(&client)),
+                            // The command may have to write before it reads on, although no client reads its output.
+                            () = &mut shown, if !all_shown => all_shown = true,
+                            _ = remote.wait() => return Err(gone(&client)),
+                            _ = &mut end => {
+                                cut.store(true, Ordering::Relaxed);
+                                return Err(gone(&client));
+                            }
+                            () = sleep(linger) => {}
+                        }
+                        if before == taken.load(Ordering::Relaxed) {
+                            let cut = Error::Connection(ConnectionError::FlushTimeout(linger));
+                            return Err(client_failed(cut));
+                        }
                     }
                 }
             }
+        };
+        // The status waits for all output to reach the client, however slow the client is.
+        if !all_shown && matches!(ended, Ended::Remotely(_)) {
+            tokio::select! {
+                () = &mut shown => {}
+                () = process.client_gone() => return Err(gone(&client)),
+            }
         }
+        // The end of this block drops both futures, which ends the client's outputs.
+        ended
     };
-    // The status waits for all output to reach the client, however slow the client is.
-    if !all_shown {
-        tokio::select! {
-            () = &mut shown => {}
-            () = process.client_gone() => return Err(gone(&client)),
-        }
-    }
+    let status = match ended {
+        Ended::Remotely(status) => status,
+        Ended::ByCaller(status) => return stop(process, status, cut).await,
+    };
     drop(remote);
     drop(client);
     match status {
@@ -103,6 +120,18 @@ pub(super) async fn join(
             Err(backend_failed(error))
         }
     }
+}
+
+/// Whose status ends the session.
+enum Ended {
+    Remotely(Result<ExitStatus, Error>),
+    ByCaller(Status),
+}
+
+/// Ends the session with the caller's status, and the connection to the backend at once.
+async fn stop(process: ExecServer, status: Status, cut: &AtomicBool) -> Result<(), TranslateError> {
+    cut.store(true, Ordering::Relaxed);
+    process.exit(ExitStatus::Failed(Box::new(status))).await.map_err(client_failed)
 }
 
 fn client_failed(error: Error) -> TranslateError {
