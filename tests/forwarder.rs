@@ -3,7 +3,7 @@
 #![cfg(feature = "net")]
 #![allow(clippy::unwrap_used)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kubestream::mux::{Config, Multiplexer};
 use kubestream::portforward::{Error, Forwarder, PortForward, PortForwardServer, PortPair, Reconnecting};
-use kubestream::upgrade::{Protocol, Upgraded};
+use kubestream::upgrade::{self, Protocol, UpgradeError, Upgraded};
 use support::pattern;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -164,10 +164,87 @@ async fn attempts_are_given_up_where_the_caller_says_so() {
     let tried = Cell::new(0);
     let connect = || async {
         tried.set(tried.get() + 1);
-        Err::<PortForward, _>(tried.get())
+        Err::<PortForward, _>(io::Error::other(tried.get().to_string()))
     };
     let mut reconnecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1)).attempts(3);
-    assert_eq!(reconnecting.get().await.unwrap_err(), 3);
+    assert_eq!(reconnecting.get().await.unwrap_err().to_string(), "3");
+    tried.set(0);
+    let connecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1));
+    let mut reconnecting = connecting.on_failure(|_, attempt| attempt < 5);
+    assert_eq!(reconnecting.get().await.unwrap_err().to_string(), "5");
+}
+
+/// What a client says of a server that gives this answer to the upgrade.
+async fn refused(status: &str) -> UpgradeError {
+    let (near, mut far) = tokio::io::duplex(4096);
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    far.write_all(answer.as_bytes()).await.unwrap();
+    let request = http::Request::get("http://node/portforward").body(()).unwrap();
+    upgrade::connect(near, request, &[Protocol::SpdyPortForward], &Default::default()).await.unwrap_err()
+}
+
+/// Asks for a connection where each attempt fails with the next of these errors, and the one after them succeeds.
+/// Returns what the caller gets, what was told, and how many attempts were made.
+async fn reconnect<E>(failures: Vec<E>) -> (Result<(), E>, Vec<(String, u32)>, usize)
+where
+    E: std::error::Error + 'static,
+{
+    let cluster = Cluster::start().await;
+    let (failures, attempts, mut told) = (RefCell::new(failures.into_iter()), Cell::new(0), Vec::new());
+    let connect = || async {
+        attempts.set(attempts.get() + 1);
+        let failure = failures.borrow_mut().next();
+        failure.map_or(Ok(()), Err)?;
+        Ok(cluster.connect().await.unwrap())
+    };
+    let connecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1));
+    let mut connecting = connecting.on_failure(|error: &E, attempt| {
+        told.push((error.to_string(), attempt));
+        true
+    });
+    let got = connecting.get().await.map(drop);
+    drop(connecting);
+    (got, told, attempts.get())
+}
+
+/// The server answers, and will not change its mind: the pod is gone, or the credentials are not valid.
+#[tokio::test]
+async fn a_refusal_for_good_ends_the_attempts_with_its_reason() {
+    for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found", "410 Gone", "400 Bad Request", "200 OK"] {
+        let said = format!("unable to upgrade connection: {status}");
+        let (got, told, attempts) = reconnect(vec![refused(status).await]).await;
+        assert_eq!((got.unwrap_err().to_string(), told.len(), attempts), (said.clone(), 0, 1));
+        // The error may be inside of another one.
+        let (got, told, attempts) = reconnect(vec![io::Error::from(refused(status).await)]).await;
+        assert_eq!((got.unwrap_err().to_string(), told.len(), attempts), (said.clone(), 0, 1));
+        let boxed: Box<dyn std::error::Error + Send + Sync> = refused(status).await.into();
+        let (got, told, attempts) = reconnect(vec![io::Error::other(boxed)]).await;
+        assert_eq!((got.unwrap_err().to_string(), told.len(), attempts), (said, 0, 1));
+    }
+    let (got, told, _) = reconnect(vec![refused("302 Found").await]).await;
+    assert!(matches!(got.unwrap_err(), UpgradeError::Redirected { .. }) && told.is_empty());
+    let other = Error::NotPortForward(None);
+    let (got, told, _) = reconnect(vec![io::Error::from(other)]).await;
+    assert_eq!(got.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert!(told.is_empty());
+}
+
+#[tokio::test]
+async fn a_failure_that_may_pass_is_told_and_tried_again() {
+    let statuses = ["408 Request Timeout", "425 Too Early", "429 Too Many Requests", "500 Internal Server Error"];
+    let mut failures = Vec::new();
+    for status in statuses.into_iter().chain(["502 Bad Gateway", "503 Service Unavailable", "504 Gateway Timeout"]) {
+        failures.push(io::Error::from(refused(status).await));
+    }
+    failures.extend([io::ErrorKind::ConnectionRefused.into(), io::ErrorKind::ConnectionReset.into()]);
+    failures.push(io::Error::from(UpgradeError::Timeout));
+    let mut expected = Vec::new();
+    for (failure, attempt) in failures.iter().zip(1..) {
+        expected.push((failure.to_string(), attempt));
+    }
+    let (got, told, attempts) = reconnect(failures).await;
+    got.unwrap();
+    assert_eq!((told, attempts), (expected, 11));
 }
 
 #[tokio::test]

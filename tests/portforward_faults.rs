@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -311,8 +312,8 @@ mod local {
         let mut peer = Peer::new(far);
         peer.say(Frame::GoAway { last_good: StreamId::new(0), status: GoAwayStatus::OK }).await;
         until(|| !gone.multiplexer().takes_streams()).await;
-        let connect = || async { Err::<PortForward, _>("the connection was requested") };
+        let connect = || async { Err::<PortForward, _>(io::Error::other("the connection was requested")) };
         let asked = Reconnecting::new(connect).attempts(1).starting_with(gone).get().await;
-        assert_eq!(asked.unwrap_err(), "the connection was requested");
+        assert_eq!(asked.unwrap_err().to_string(), "the connection was requested");
     }
 }

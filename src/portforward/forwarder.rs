@@ -19,6 +19,7 @@ use super::client::PortForward;
 use super::error::Error;
 use crate::abort::AbortOnDrop;
 use crate::port;
+use crate::upgrade::UpgradeError;
 
 /// A local port, and the remote port to which it is forwarded. Parses kubectl's notation: `8080`, `8888:80`, and `:80`
 /// or `0:80` for any free local port.
@@ -159,16 +160,48 @@ impl PortForward {
 }
 
 /// A [`PortForward`] that is replaced by a new one when its connection to the server is lost.
+///
+/// An attempt that fails is repeated, with waits in between, until it succeeds or fails for good. The pod is gone, for
+/// example, or the credentials are not valid any more: then [`get`](Self::get) returns the reason.
+///
+/// ```no_run
+/// # async fn forward(server: &str, token: &str) -> std::io::Result<()> {
+/// use kubestream::mux::{Config, Multiplexer};
+/// use kubestream::portforward::{Forwarder, PortForward, Reconnecting};
+/// use kubestream::upgrade::{self, Protocol};
+///
+/// let connect = || async {
+///     let request = http::Request::get("http://node:8001/api/v1/namespaces/default/pods/web/portforward").body(());
+///     let request = request.map_err(std::io::Error::other)?;
+///     let tcp = tokio::net::TcpStream::connect("node:8001").await?;
+///     let upgraded = upgrade::connect(tcp, request, &[Protocol::TunneledPortForward], &Default::default()).await?;
+///     let (mux, driver) = Multiplexer::client(upgraded, Config::default());
+///     tokio::spawn(driver);
+///     Ok::<_, std::io::Error>(PortForward::new(mux)?)
+/// };
+/// let mut cluster = Reconnecting::new(connect).on_failure(|error, attempt| {
+///     eprintln!("attempt {attempt} failed: {error}");
+///     true
+/// });
+/// let mut forwarder = Forwarder::bind(&[], &["8080:80".parse().map_err(std::io::Error::from)?]).await?;
+/// loop {
+///     let (socket, _, ports) = forwarder.accept().await?;
+///     let forward = cluster.get().await?;
+///     tokio::spawn(async move { forward.forward(socket, ports.remote).await });
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct Reconnecting<Connect> {
+pub struct Reconnecting<Connect, Told> {
     connect: Connect,
+    told: Told,
     first_wait: Duration,
     longest_wait: Duration,
     attempts: Option<u32>,
     current: Option<Arc<PortForward>>,
 }
 
-impl<Connect, Connecting, E> Reconnecting<Connect>
+impl<Connect, Connecting, E> Reconnecting<Connect, fn(&E, u32) -> bool>
 where
     Connect: FnMut() -> Connecting,
     Connecting: Future<Output = Result<PortForward, E>>,
@@ -176,7 +209,26 @@ where
     /// `connect` must dial the server, upgrade the connection, spawn the driver, and return a [`PortForward`].
     pub fn new(connect: Connect) -> Self {
         let (first_wait, longest_wait) = (Duration::from_millis(100), Duration::from_secs(10));
-        Self { connect, first_wait, longest_wait, attempts: None, current: None }
+        Self { connect, told: |_, _| true, first_wait, longest_wait, attempts: None, current: None }
+    }
+}
+
+impl<Connect, Connecting, E, Told> Reconnecting<Connect, Told>
+where
+    Connect: FnMut() -> Connecting,
+    Connecting: Future<Output = Result<PortForward, E>>,
+    E: std::error::Error + 'static,
+    Told: FnMut(&E, u32) -> bool,
+{
+    /// Sets what is told of each failed attempt before it is repeated: its error, and how many attempts in a row have
+    /// failed, which is 1 after the first. If `told` returns `false`, [`get`](Self::get) does not try again, and returns
+    /// the error. By default each failed attempt is repeated.
+    ///
+    /// `told` does not decide on permanent failures, which are never repeated.
+    #[must_use]
+    pub fn on_failure<F: FnMut(&E, u32) -> bool>(self, told: F) -> Reconnecting<Connect, F> {
+        let Self { connect, told: _, first_wait, longest_wait, attempts, current } = self;
+        Reconnecting { connect, told, first_wait, longest_wait, attempts, current }
     }
 
     /// Sets how long [`get`](Self::get) waits after the first failed attempt. Each further wait is twice the wait
@@ -194,8 +246,8 @@ where
         self
     }
 
-    /// Sets after how many failed attempts in a row [`get`](Self::get) returns the error. By default it tries again for
-    /// ever.
+    /// Sets after how many failed attempts in a row [`get`](Self::get) returns the error. By default their number has
+    /// no limit.
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = Some(attempts);
@@ -212,7 +264,12 @@ where
     /// Returns the current `PortForward` if its connection still accepts new streams, or else connects anew.
     ///
     /// # Errors
-    /// The error of the last attempt, after as many failed attempts in a row as [`attempts`](Self::attempts) says.
+    /// The error of the last attempt, if its failure is permanent, if as many attempts in a row have failed as
+    /// [`attempts`](Self::attempts) says, or if [`on_failure`](Self::on_failure) says so.
+    ///
+    /// A failure is permanent if its error, or an error that this has as its source or inside of an [`io::Error`], is
+    /// an [`UpgradeError`] that [is permanent](UpgradeError::is_permanent), or is [`Error::NotPortForward`]. An error of
+    /// any other type is not. The next call connects anew, even then.
     ///
     /// # Cancel safety
     /// If dropped before completion, the current attempt is dropped. The next call counts attempts and waits from the
@@ -223,19 +280,36 @@ where
         }
         let (mut wait, mut failures) = (self.first_wait.min(self.longest_wait), 0u32);
         loop {
-            match (self.connect)().await {
+            let error = match (self.connect)().await {
                 Ok(forward) => return Ok(Arc::clone(self.current.insert(Arc::new(forward)))),
-                Err(error) => {
-                    failures = failures.saturating_add(1);
-                    if self.attempts.is_some_and(|most| failures >= most) {
-                        return Err(error);
-                    }
-                }
+                Err(error) => error,
+            };
+            failures = failures.saturating_add(1);
+            let last = is_permanent(&error) || self.attempts.is_some_and(|most| failures >= most);
+            if last || !(self.told)(&error, failures) {
+                return Err(error);
             }
             sleep(wait).await;
             wait = wait.saturating_mul(2).min(self.longest_wait);
         }
     }
+}
+
+/// Whether an attempt that has failed in this way would fail again.
+fn is_permanent(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<UpgradeError>() {
+            return error.is_permanent();
+        }
+        if matches!(error.downcast_ref::<Error>(), Some(Error::NotPortForward(_))) {
+            return true;
+        }
+        // The source of an `io::Error` is not the error inside of it, but that error's own source.
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    false
 }
 
 #[cfg(test)]

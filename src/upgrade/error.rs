@@ -220,6 +220,45 @@ impl UpgradeError {
         }
     }
 
+    /// Client: whether the same request would fail again for the same reason, so that it is of no use to repeat it.
+    ///
+    /// Every answer of the server is permanent, except for the statuses that speak of a moment: 408, 425, 429 and all of
+    /// 5xx. So is a request that cannot be sent. A failure without an answer is not permanent: the connection could not
+    /// be made or was lost, or the answer was late. If the server refused WebSocket and then SPDY failed, both failures
+    /// must be permanent.
+    #[must_use]
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Timeout => false,
+            Self::Refused { response, .. } => {
+                let status = response.status();
+                let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+                !status.is_server_error() && !passing.contains(&status)
+            }
+            Self::Fallback { websocket, spdy } => websocket.is_permanent() && spdy.is_permanent(),
+            Self::Backend(error) => error.is_permanent(),
+            Self::InvalidRequest(_)
+            | Self::InvalidResponse(_)
+            | Self::HeadTooLarge { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::TargetTooLong { .. }
+            | Self::MalformedHead(_)
+            | Self::Redirected { .. }
+            | Self::NotSwitched(_)
+            | Self::ProtocolNotOffered { .. }
+            | Self::Handshake { .. }
+            | Self::OriginNotAllowed { .. }
+            | Self::BearerToken(_)
+            | Self::NoPort
+            | Self::InvalidPort { .. }
+            | Self::TooManyPorts { .. }
+            | Self::NotAnUpgrade
+            | Self::BodyNotAllowed
+            | Self::NoProtocol { .. }
+            | Self::NoCommonProtocol { .. } => true,
+        }
+    }
+
     fn kind(&self) -> io::ErrorKind {
         match self {
             Self::Io(error) => error.kind(),
@@ -314,6 +353,30 @@ mod tests {
     fn a_status_can_be_told_from_other_json() {
         assert_eq!(Status::from_json(br#"{"status":"Failure","code":404}"#).unwrap().code, Some(404));
         assert!(Status::from_json(br#"{"status":502,"error":"Bad Gateway"}"#).is_err());
+    }
+
+    #[test]
+    fn a_failure_is_permanent_unless_it_speaks_of_a_moment() {
+        let refused = |status| refusal(StatusCode::from_u16(status).unwrap(), "no");
+        for status in [200, 204, 400, 401, 403, 404, 405, 409, 410, 414, 421, 426, 431, 451, 499] {
+            assert!(refused(status).is_permanent(), "{status}");
+        }
+        for status in [408, 425, 429, 500, 501, 502, 503, 504, 520, 599] {
+            assert!(!refused(status).is_permanent(), "{status}");
+        }
+        assert!(UpgradeError::Redirected { status: StatusCode::FOUND, location: None }.is_permanent());
+        let reset = || UpgradeError::Io(io::ErrorKind::ConnectionReset.into());
+        assert!(!reset().is_permanent() && !UpgradeError::Timeout.is_permanent());
+        // A gateway that never lets one of the two pass says nothing of the other.
+        for (websocket, spdy, permanent) in [
+            (refused(404), refused(404), true),
+            (refused(400), refused(503), false),
+            (refused(503), refused(400), false),
+            (refused(404), reset(), false),
+        ] {
+            let fallback = UpgradeError::Fallback { websocket: Box::new(websocket), spdy: Box::new(spdy) };
+            assert_eq!(fallback.is_permanent(), permanent, "{fallback}");
+        }
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn get_that_was_dropped_gives_its_attempt_up_and_is_asked_again() {
                     sleep(Duration::from_millis(1)).await;
                     drop(alive);
                     // The first two attempts fail.
-                    if attempt < 2 { Err(io::ErrorKind::ConnectionRefused) } else { Ok(cluster()) }
+                    if attempt < 2 { Err(io::Error::from(io::ErrorKind::ConnectionRefused)) } else { Ok(cluster()) }
                 }
             };
             let mut reconnecting = Reconnecting::new(connect).first_wait(Duration::from_millis(1));

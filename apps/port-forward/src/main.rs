@@ -1,9 +1,12 @@
 //! A small `kubectl port-forward`: forwards local ports to ports of a pod.
 //!
 //! `cargo run --bin port-forward -- 8080:80` uses a built-in node, to which no other process can connect; `--server
-//! http://127.0.0.1:8001` names another server. If the connection to the server is lost, the program makes a new one.
+//! http://127.0.0.1:8001` names another server. If the connection to the server is lost, the program makes a new one for
+//! the next local connection, and says why each attempt fails. It ends if the server refuses for good, for example
+//! because the pod is gone.
 
-use std::io::Write;
+use std::collections::HashSet;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -41,33 +44,41 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", printable(error));
-            ExitCode::FAILURE
-        }
-    }
+    run(Arguments::parse()).await.unwrap_or_else(failed)
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
+fn failed(error: Failure) -> ExitCode {
+    eprintln!("error: {}", printable(error));
+    ExitCode::FAILURE
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let Arguments { server, namespace, pod, address, tls, ports } = arguments;
     let server = Server::new(server.as_deref(), tls);
     let url = server.pod(&namespace, &pod, "portforward")?;
     // A server that cannot be reached at the start is an error. One that goes away later is waited for.
     let first = connect(&server, &url).await?;
-    let mut cluster = Reconnecting::new(|| connect(&server, &url)).starting_with(first);
+    let mut told = Told::default();
+    let mut cluster = Reconnecting::new(|| async { connect(&server, &url).await.map_err(io::Error::other) })
+        .starting_with(first)
+        .on_failure(|error, attempt| {
+            if attempt == 1 {
+                told.clear();
+            }
+            told.tell(&printable(error).to_string());
+            true
+        });
 
     let mut forwarder = Forwarder::bind(&address, &ports).await?;
     for (address, remote) in forwarder.listening() {
         println!("Forwarding from {address} -> {remote}");
     }
-    std::io::stdout().flush()?;
+    io::stdout().flush()?;
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let accepted = tokio::select! {
             accepted = forwarder.accept() => accepted,
-            interrupted = &mut interrupted => return Ok(interrupted?),
+            interrupted = &mut interrupted => return Ok(interrupted.map(|()| ExitCode::SUCCESS)?),
         };
         let (socket, _, ports) = match accepted {
             Ok(accepted) => accepted,
@@ -80,14 +91,42 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         };
         println!("Handling connection for {}", ports.local);
         let forward = tokio::select! {
-            forward = cluster.get() => forward?,
-            interrupted = &mut interrupted => return Ok(interrupted?),
+            forward = cluster.get() => forward,
+            interrupted = &mut interrupted => return Ok(interrupted.map(|()| ExitCode::SUCCESS)?),
+        };
+        let forward = match forward {
+            Ok(forward) => forward,
+            // The reason is told first, and then the socket that waits is reset.
+            Err(error) => return Ok(failed(format!("lost connection to pod: {error}").into())),
         };
         tokio::spawn(async move {
             if let Err(error) = forward.forward(socket, ports.remote).await {
                 eprintln!("{ports}: {}", printable(error));
             }
         });
+    }
+}
+
+/// Why attempts to connect have failed, as far as the user knows.
+#[derive(Default)]
+struct Told(HashSet<String>);
+
+impl Told {
+    /// Each outage is told anew. Reasons of which each is different must not be kept without end.
+    const MOST: usize = 100;
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Tells the user of a reason once.
+    fn tell(&mut self, reason: &str) {
+        if self.0.len() >= Self::MOST {
+            self.clear();
+        }
+        if self.0.insert(reason.to_owned()) {
+            eprintln!("reconnecting: {reason}");
+        }
     }
 }
 

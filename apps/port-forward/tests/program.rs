@@ -8,7 +8,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
+use kubestream::mux::{Config, Multiplexer};
+use kubestream::portforward::PortForwardServer;
+use kubestream::upgrade::{self, Protocol};
 use kubestream_apps_testing::{HOSTILE, SHOWN, listening};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 /// Anybody on the machine could run commands through another socket.
 #[test]
@@ -81,10 +87,6 @@ fn a_server_that_cannot_be_reached_is_named() {
 
 #[tokio::test]
 async fn the_reason_of_a_port_does_not_reach_the_terminal_raw() {
-    use kubestream::mux::{Config, Multiplexer};
-    use kubestream::portforward::PortForwardServer;
-    use kubestream::upgrade::{self, Protocol};
-
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_port-forward"))
         .args(["--server", &format!("http://{}", server.local_addr().unwrap()), "--address", "127.0.0.1", ":80"])
@@ -107,4 +109,91 @@ async fn the_reason_of_a_port_does_not_reach_the_terminal_raw() {
     let said = errors.next_line().await.unwrap().unwrap();
     // The library has left out what is a control character.
     assert!(said.contains("no\\u{202e}") && !said.contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{said:?}");
+}
+
+/// A server in front of a pod. It answers each upgrade with the next of these: a status and a text, or `None`, which is
+/// a 101. After the last answer each is a 101. Returns its URL, and the tasks that drive the upgraded connections: the
+/// connection is lost if its task is aborted.
+async fn front(answers: Vec<Option<&'static str>>) -> (String, mpsc::UnboundedReceiver<JoinHandle<()>>) {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let (connected, connections) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut answers = answers.into_iter();
+        while let Ok((tcp, _)) = server.accept().await {
+            let pending = upgrade::accept(tcp, &upgrade::Config::default()).await.unwrap();
+            if let Some(refusal) = answers.next().flatten() {
+                let (status, text) = refusal.split_once(' ').unwrap();
+                let response = http::Response::builder().status(status).body(text.into()).unwrap();
+                pending.respond(response).await.unwrap();
+                continue;
+            }
+            let upgraded = pending.accept(Protocol::ANY_PORT_FORWARD).await.unwrap();
+            let (mux, driver) = Multiplexer::server(upgraded, Config::default());
+            connected.send(tokio::spawn(async move { drop(driver.await) })).unwrap();
+            tokio::spawn(async move {
+                let mut ports = PortForwardServer::new(mux).unwrap();
+                while let Some(Ok(request)) = ports.accept().await {
+                    let _ = request.accept().send("hello".into()).await;
+                }
+            });
+        }
+    });
+    (url, connections)
+}
+
+/// Starts the program, and returns it with the address that it listens on.
+async fn forwarding(url: &str) -> (tokio::process::Child, String) {
+    let mut process = tokio::process::Command::new(env!("CARGO_BIN_EXE_port-forward"))
+        .args(["--server", url, "--address", "127.0.0.1", ":80"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(process.stdout.take().unwrap()));
+    let line = lines.next_line().await.unwrap().unwrap();
+    // What it says later is read, so that it can go on.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    (process, line.split(' ').nth(2).unwrap().to_owned())
+}
+
+/// What a local program reads from the port until its connection is closed. `None` if nothing listens.
+async fn read(address: &str) -> Option<Vec<u8>> {
+    let mut client = tokio::net::TcpStream::connect(address).await.ok()?;
+    let mut had = Vec::new();
+    let _ = client.read_to_end(&mut had).await;
+    Some(had)
+}
+
+/// kubectl ends with "lost connection to pod" there.
+#[tokio::test]
+async fn a_pod_that_is_gone_ends_the_program_with_the_reason() {
+    const GONE: &str = "404 pods \"demo\" not found";
+    let (url, mut connections) = front(vec![None, Some(GONE), Some(GONE)]).await;
+    let (process, address) = forwarding(&url).await;
+    connections.recv().await.unwrap().abort();
+    // The program may still believe in its connection when the first of these comes.
+    while read(&address).await.is_some() {}
+    let output = process.wait_with_output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(last.starts_with("error: lost connection to pod: ") && last.contains("pods \"demo\" not found"), "{said}");
+}
+
+#[tokio::test]
+async fn why_a_server_is_tried_again_is_told_once_for_each_reason() {
+    const DOWN: Option<&str> = Some("503 down for maintenance");
+    const BUSY: Option<&str> = Some("429 too many requests");
+    // One answer for the tunnel, and one for SPDY.
+    let (url, mut connections) = front(vec![None, DOWN, DOWN, DOWN, DOWN, BUSY, BUSY, DOWN, DOWN, None]).await;
+    let (mut process, address) = forwarding(&url).await;
+    connections.recv().await.unwrap().abort();
+    while read(&address).await.unwrap() != b"hello" {}
+    process.start_kill().unwrap();
+    let said = String::from_utf8(process.wait_with_output().await.unwrap().stderr).unwrap();
+    let told: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("reconnecting: ")).collect();
+    assert_eq!(told.len(), 2, "{said}");
+    assert!(told[0].contains("down for maintenance") && told[1].contains("too many requests"), "{said}");
 }
