@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -255,7 +255,76 @@ async fn a_free_port_is_the_same_on_every_address_and_localhost_is_content_with_
 
     // A port in use cannot be listened on where it is required.
     let taken = PortPair { local: ports[0], remote: 80 };
-    assert_eq!(Forwarder::bind(LOOPBACK, &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    let error = Forwarder::bind(LOOPBACK, &[taken]).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    let expected = format!(
+        "unable to listen on any of the requested ports: unable to listen on 127.0.0.1:{}: Address already in use",
+        ports[0]
+    );
+    assert!(error.to_string().starts_with(&expected), "{error}");
     assert_eq!(Forwarder::bind(&[], &[taken]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     assert_eq!(Forwarder::bind(LOOPBACK, &[]).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+}
+
+fn in_use(address: impl std::fmt::Display) -> String {
+    format!("unable to listen on {address}: Address already in use")
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_and_ends_no_other() {
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    let ports = [PortPair { local: address.port(), remote: 80 }, PortPair { local: 0, remote: 81 }];
+    let forwarder = Forwarder::bind(LOOPBACK, &ports).await.unwrap();
+    let remotes: Vec<u16> = forwarder.listening().map(|(_, remote)| remote).collect();
+    assert_eq!(remotes, [81]);
+    let refused: Vec<String> = forwarder.refused().map(io::Error::to_string).collect();
+    assert!(refused.len() == 1 && refused[0].starts_with(&in_use(address)), "{refused:?}");
+}
+
+/// A browser may try the missing half first, and reach another program.
+#[tokio::test]
+async fn half_of_localhost_is_enough_and_the_other_is_named() {
+    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = other.local_addr().unwrap();
+    let ports = [PortPair { local: address.port(), remote: 80 }];
+    let localhost: [IpAddr; 2] = [Ipv6Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into()];
+    for addresses in [&[][..], &localhost] {
+        match Forwarder::bind(addresses, &ports).await {
+            Ok(forwarder) => {
+                let listening: Vec<_> = forwarder.listening().map(|(address, _)| address.ip()).collect();
+                assert_eq!(listening, [Ipv6Addr::LOCALHOST]);
+                let refused: Vec<String> = forwarder.refused().map(io::Error::to_string).collect();
+                assert!(refused.len() == 1 && refused[0].starts_with(&in_use(address)), "{refused:?}");
+            }
+            Err(error) => assert!(!has_ipv6() && error.to_string().contains(&in_use(address)), "{error}"),
+        }
+    }
+    // Another address is required.
+    let all = [localhost[0], localhost[1], "192.0.2.1".parse().unwrap()];
+    let error = Forwarder::bind(&all, &[PortPair { local: 0, remote: 80 }]).await.unwrap_err();
+    assert!(error.to_string().contains("unable to listen on 192.0.2.1:"), "{error}");
+}
+
+fn has_ipv6() -> bool {
+    std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
+}
+
+/// As Go's listeners, each is of its family alone, so that one does not take the other's port.
+#[tokio::test]
+async fn the_wildcards_of_both_families_are_listened_on_together() {
+    if !has_ipv6() {
+        return;
+    }
+    let (ipv4, ipv6) = (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED));
+    for (addresses, both) in [(&[ipv4, ipv6][..], true), (&[ipv6, ipv4, ipv6], true), (&[ipv6], false)] {
+        let mut forwarder = Forwarder::bind(addresses, &[PortPair { local: 0, remote: 80 }]).await.unwrap();
+        assert_eq!(forwarder.listening().count(), if both { 2 } else { 1 });
+        let port = forwarder.listening().next().unwrap().0.port();
+        let over_ipv6 = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        let (_, from, _) = forwarder.accept().await.unwrap();
+        assert_eq!(from, over_ipv6.local_addr().unwrap());
+        let over_ipv4 = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+        assert_eq!(over_ipv4.is_ok(), both);
+    }
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::sleep;
 
 use super::client::PortForward;
@@ -60,46 +61,80 @@ const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6
 #[derive(Debug)]
 pub struct Forwarder {
     listeners: Vec<(TcpListener, PortPair)>,
+    refused: Vec<io::Error>,
     /// Which listener the next call asks first, so that a busy port does not starve the others.
     turn: usize,
 }
 
 impl Forwarder {
-    /// Listens on each address for each port. If a local port is 0, the same free port is used on all addresses.
+    /// Listens on each address for each port. If a local port is 0, the same free port is used on all addresses. `::`
+    /// does not include the addresses of IPv4, which `0.0.0.0` stands for.
     ///
-    /// If `addresses` is empty, this listens on `127.0.0.1` and `::1`, and one of the two is enough. Otherwise it fails
-    /// unless it can listen on all of them.
+    /// `127.0.0.1` and `::1` together are localhost, and one of the two is enough. If `addresses` is empty, this listens
+    /// on localhost. A port that cannot be listened on at localhost or at another address is left out, and the other
+    /// ports go on. [`refused`](Self::refused) says what is missing.
     ///
     /// # Errors
-    /// The system's error if this cannot listen on a required address. [`InvalidInput`](io::ErrorKind::InvalidInput) if
-    /// `ports` is empty.
+    /// If this cannot listen on any port, the reasons, with the kind of the first one.
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `ports` is empty.
     ///
     /// # Cancel safety
     /// If dropped before completion, all listeners are closed.
     pub async fn bind(addresses: &[IpAddr], ports: &[PortPair]) -> io::Result<Self> {
-        let all = !addresses.is_empty();
-        let addresses = if all { addresses } else { &LOCALHOST };
-        let mut listeners = Vec::new();
-        for pair in ports {
-            let (mut pair, mut refused, before) = (*pair, None, listeners.len());
-            for ip in addresses {
-                match TcpListener::bind((*ip, pair.local)).await {
-                    Ok(listener) => {
-                        pair.local = listener.local_addr()?.port();
-                        listeners.push((listener, pair));
-                    }
-                    Err(error) if all => return Err(error),
-                    Err(error) => refused = Some(error),
-                }
-            }
-            if let Some(error) = refused.filter(|_| listeners.len() == before) {
-                return Err(error);
-            }
-        }
-        if listeners.is_empty() {
+        if ports.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no port to listen on"));
         }
-        Ok(Self { listeners, turn: 0 })
+        let addresses = if addresses.is_empty() { &LOCALHOST } else { addresses };
+        let localhost = LOCALHOST.iter().all(|ip| addresses.contains(ip));
+        let mut forwarder = Self { listeners: Vec::new(), refused: Vec::new(), turn: 0 };
+        for pair in ports {
+            forwarder.listen_on(addresses, localhost, *pair);
+        }
+        let Some(first) = forwarder.refused.first().filter(|_| forwarder.listeners.is_empty()) else {
+            return Ok(forwarder);
+        };
+        let reasons: Vec<_> = forwarder.refused.iter().map(io::Error::to_string).collect();
+        let reasons = format!("unable to listen on any of the requested ports: {}", reasons.join("; "));
+        Err(io::Error::new(first.kind(), reasons))
+    }
+
+    /// Listens on a port at all addresses that are required, or at none.
+    fn listen_on(&mut self, addresses: &[IpAddr], localhost: bool, mut pair: PortPair) {
+        let (mut listeners, mut required, mut optional) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, ip) in addresses.iter().enumerate() {
+            if addresses.iter().take(at).any(|other| other == ip) {
+                continue;
+            }
+            let address = SocketAddr::new(*ip, pair.local);
+            let listening = listen(address).and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
+            match listening {
+                Ok((port, listener)) => {
+                    pair.local = port;
+                    listeners.push(listener);
+                }
+                Err(error) => {
+                    let refused = if localhost && LOCALHOST.contains(ip) { &mut optional } else { &mut required };
+                    refused.push(io::Error::new(error.kind(), format!("unable to listen on {address}: {error}")));
+                }
+            }
+        }
+        if optional.len() == LOCALHOST.len() {
+            required.append(&mut optional);
+        }
+        if required.is_empty() {
+            self.listeners.extend(listeners.into_iter().map(|listener| (listener, pair)));
+            // Half of localhost is not missing if the machine does not have it.
+            optional.retain(|error| matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied));
+        }
+        self.refused.append(&mut required);
+        self.refused.append(&mut optional);
+    }
+
+    /// What [`bind`](Self::bind) could not listen on, although it has found a port to listen on: an error for each
+    /// address and port, which names both. If a port is left out, or if half of localhost is missing because another
+    /// program has the port, it is here.
+    pub fn refused(&self) -> impl Iterator<Item = &io::Error> {
+        self.refused.iter()
     }
 
     /// The local addresses that it listens on, each with its remote port.
@@ -132,6 +167,21 @@ impl Forwarder {
         })
         .await
     }
+}
+
+/// As [`TcpListener::bind`], but a listener on `::` never takes the port of IPv4 too: `0.0.0.0` may be listened on as
+/// well.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.is_ipv6() {
+        SockRef::from(&socket).set_only_v6(true)?;
+    }
+    // On Windows this would let two programs listen on one port.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    const BACKLOG: u32 = 1024;
+    socket.listen(BACKLOG)
 }
 
 impl PortForward {

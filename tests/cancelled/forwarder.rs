@@ -36,11 +36,17 @@ fn bind_that_was_dropped_or_has_failed_listens_no_more() {
             }
             break;
         }
-        // The first port is free and the second is not. Neither stays open.
+        // The port is free at one address, and not at the other. It stays open at neither.
         let other = Forwarder::bind(&addresses, &pairs[1..]).await.unwrap();
-        assert_eq!(Forwarder::bind(&addresses, &pairs).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let free = if cfg!(target_os = "linux") { vec![Ipv4Addr::new(127, 0, 0, 78).into()] } else { Vec::new() };
+        let both = [&free[..], &addresses].concat();
+        assert_eq!(Forwarder::bind(&both, &pairs[1..]).await.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        if !free.is_empty() {
+            Forwarder::bind(&free, &pairs[1..]).await.unwrap();
+        }
         drop(other);
-        Forwarder::bind(&addresses, &pairs).await.unwrap();
+        let all = Forwarder::bind(&addresses, &pairs).await.unwrap();
+        assert_eq!(all.listening().count(), pairs.len());
     });
 }
 

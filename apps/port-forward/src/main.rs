@@ -7,8 +7,9 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
@@ -32,14 +33,43 @@ struct Arguments {
     /// The name of the pod.
     #[arg(long, default_value = "demo")]
     pod: String,
-    /// The local IP addresses to listen on, separated by commas [default: 127.0.0.1 and ::1, where available].
-    #[arg(long, value_delimiter = ',')]
-    address: Vec<IpAddr>,
+    /// The local addresses to listen on, separated by commas: IP addresses, or localhost, which is 127.0.0.1 and ::1,
+    /// where available.
+    #[arg(long, value_delimiter = ',', default_value = "localhost")]
+    address: Vec<Address>,
     #[command(flatten)]
     tls: Tls,
     /// The ports to forward: LOCAL:REMOTE, or PORT for the same port on both sides, or :REMOTE for a free local port.
     #[arg(required = true)]
     ports: Vec<PortPair>,
+}
+
+/// What kubectl's `--address` takes.
+#[derive(Clone)]
+enum Address {
+    Localhost,
+    Ip(IpAddr),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "localhost" => Ok(Self::Localhost),
+            ip => ip.parse().map(Self::Ip).map_err(|_| format!("{ip:?} is neither an IP address nor localhost")),
+        }
+    }
+}
+
+impl Address {
+    /// The addresses that it stands for. The library asks for no more than one of the two that are localhost.
+    fn ips(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Localhost => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            Self::Ip(ip) => vec![*ip],
+        }
+    }
 }
 
 #[tokio::main]
@@ -69,7 +99,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             true
         });
 
-    let mut forwarder = Forwarder::bind(&address, &ports).await?;
+    let addresses: Vec<IpAddr> = address.iter().flat_map(Address::ips).collect();
+    let mut forwarder = Forwarder::bind(&addresses, &ports).await?;
+    for error in forwarder.refused() {
+        eprintln!("warning: {error}");
+    }
     for (address, remote) in forwarder.listening() {
         println!("Forwarding from {address} -> {remote}");
     }

@@ -43,6 +43,67 @@ fn the_only_sockets_are_those_that_are_forwarded() {
     assert_eq!(listening, 1);
 }
 
+/// Starts the program with the built-in node, and returns what it says: the first lines of stdout, as many as are asked
+/// for, and all of stderr.
+fn told(arguments: &[&str], lines: usize) -> (Vec<String>, String) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_port-forward"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(process.stdout.take().unwrap());
+    // Nobody closes stdout while the program still writes.
+    let said = stdout.by_ref().lines().take(lines).map(Result::unwrap).collect();
+    process.kill().unwrap();
+    (said, String::from_utf8(process.wait_with_output().unwrap().stderr).unwrap())
+}
+
+#[test]
+fn localhost_is_an_address_beside_others() {
+    let (said, errors) = told(&["--address", "127.0.0.1,localhost,127.0.0.1", ":80"], 1);
+    assert!(said[0].starts_with("Forwarding from 127.0.0.1:") && errors.is_empty(), "{said:?} {errors}");
+    let output = Command::new(env!("CARGO_BIN_EXE_port-forward")).args(["--address", "pod", ":80"]).output().unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("\"pod\" is neither an IP address nor localhost"), "{errors}");
+}
+
+#[test]
+fn a_local_port_that_is_taken_is_named_and_ends_no_other() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let ports = format!("{}:80", address.port());
+    let unable = format!("unable to listen on {address}: Address already in use");
+    let (said, errors) = told(&["--address", "127.0.0.1", &ports, ":81"], 1);
+    assert!(said[0].starts_with("Forwarding from 127.0.0.1:") && said[0].ends_with(" -> 81"), "{said:?}");
+    assert!(errors.starts_with(&format!("warning: {unable}")) && errors.lines().count() == 1, "{errors}");
+    let (said, errors) = told(&["--address", "127.0.0.1", &ports], 1);
+    let all = format!("error: unable to listen on any of the requested ports: {unable}");
+    assert!(said.is_empty() && errors.starts_with(&all), "{said:?} {errors}");
+}
+
+/// Kubelets try both families.
+#[test]
+fn a_pod_that_listens_on_ipv6_alone_is_reached() {
+    let Ok(target) = TcpListener::bind("[::1]:0") else { return };
+    let ports = format!(":{}", target.local_addr().unwrap().port());
+    let mut process = Command::new(env!("CARGO_BIN_EXE_port-forward"))
+        .args(["--address", "127.0.0.1", &ports])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let mut client = TcpStream::connect(line.split(' ').nth(2).unwrap()).unwrap();
+    let serving = std::thread::spawn(move || target.accept().unwrap().0.write_all(b"hello"));
+    let mut heard = String::new();
+    let read = client.read_to_string(&mut heard);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert_eq!((read.unwrap(), &heard[..]), (5, "hello"));
+    serving.join().unwrap().unwrap();
+}
+
 /// The name would be part of the path of the request.
 #[test]
 fn a_name_that_leads_elsewhere_is_refused() {
