@@ -105,6 +105,8 @@ pub enum UpgradeError {
     },
     /// Client: the server refused WebSocket, and then SPDY failed, or the connection for it could not be made.
     /// [`connect_with_fallback`](super::connect_with_fallback) returns this.
+    ///
+    /// The text is one line. What is the same over both transports is said once. The fields have all that the server said.
     #[error("{}", both(websocket, spdy))]
     #[non_exhaustive]
     Fallback {

@@ -19,12 +19,18 @@ use crate::protocol::{Protocol, Transport};
 /// `websocket` in a GET. If the server refuses, offers those of `spdy` in a POST on a second connection. `dial` makes
 /// each connection. The method of `request` does not matter.
 ///
-/// Every answer except a 101 is a refusal, even 401 and 403: gateways that do not know WebSocket answer with any
-/// status, and kubectl falls back on all of them. Some refuse the tunnel of port-forward with a 400, because its name is
-/// not a valid token. As in kubectl, a 101 is a refusal, too, if it is not one to WebSocket
-/// ([`UpgradeError::NotSwitched`]) or names none of the offered protocols ([`UpgradeError::ProtocolNotOffered`]), because
-/// a gateway has dropped the name or has chosen another. Other failures are not tried again: if the connection fails, if
-/// the answer is late or is not HTTP.
+/// The rule is kubectl's, which falls back on every answer that is no WebSocket with an offered protocol:
+///
+/// - a status other than 101, even 401 and 403: gateways that do not know WebSocket answer with any status. Some refuse
+///   the tunnel of port-forward with a 400, because its name is not a valid token;
+/// - a 101 that is not one to WebSocket ([`UpgradeError::NotSwitched`]);
+/// - a 101 that names none of the offered protocols ([`UpgradeError::ProtocolNotOffered`]): a gateway has dropped the
+///   name, or has chosen another.
+///
+/// Other failures are not tried again: if the connection fails, if the answer is late or is not HTTP.
+///
+/// Legacy port-forward is no third way here. Its request must name the ports, and its connection forwards one local
+/// connection to each of them. If that is enough, call [`connect`] with it after [`UpgradeError::Fallback`].
 ///
 /// [`Upgraded::websocket_refused`] says whether and why the connection is SPDY.
 ///
