@@ -33,9 +33,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use kubestream_apps::listen::listen;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run pods for a kubelet, as processes of this machine and without isolation.
@@ -70,7 +71,7 @@ fn image(what: &str) -> Result<(String, String), String> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let connections = TcpListener::bind(arguments.streaming).await?;
+    let connections = listen(arguments.streaming).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let calls = bind(&arguments.listen)?;
     println!("listening on unix://{}", arguments.listen.display());

@@ -13,8 +13,8 @@ use std::net::SocketAddr;
 use clap::Parser;
 use kubestream_apps::Origins;
 use kubestream_apps::guard::Hosts;
+use kubestream_apps::listen::listen;
 use kubestream_apps::node::Node;
-use tokio::net::TcpListener;
 
 /// Run commands on this machine for any client of kubectl exec, attach and port-forward. Clients are not authenticated.
 #[derive(Parser)]
@@ -31,7 +31,7 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let listener = TcpListener::bind(arguments.listen).await?;
+    let listener = listen(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
     let node = Node::new(arguments.hosts, arguments.origins.config(), |line| eprintln!("{line}"));

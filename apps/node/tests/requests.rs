@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
 use kubestream_apps_testing::Serving;
@@ -58,4 +59,14 @@ fn a_page_of_another_origin_is_let_in_if_that_is_allowed() {
         let node = node(&[&["--allow-host", "10.0.0.1"], arguments].concat());
         assert_eq!(ask(&node, PAGE), status, "{arguments:?}");
     }
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_node")).args(["--listen", &address]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("unable to listen on {address}: Address already in use")), "{said}");
 }

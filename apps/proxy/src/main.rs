@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use kubestream_apps::Failure;
+use kubestream_apps::listen::listen;
 use kubestream_apps::printable::printable;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -45,7 +46,7 @@ async fn main() -> Result<(), Failure> {
     let arguments = Arguments::parse();
     arguments.record.check().map_err(|error| format!("--record: {error}"))?;
     let backend = Arc::new(Backend::new(arguments.backend, arguments.record)?);
-    let listener = TcpListener::bind(arguments.listen).await?;
+    let listener = listen(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     std::io::stdout().flush()?;
     tokio::select! {

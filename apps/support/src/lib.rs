@@ -7,6 +7,7 @@ pub mod api;
 mod attach;
 pub mod forward;
 pub mod guard;
+pub mod listen;
 pub mod names;
 pub mod node;
 mod origins;
