@@ -70,9 +70,9 @@ impl Forwarder {
     /// Listens on each address for each port. If a local port is 0, the same free port is used on all addresses. `::`
     /// does not include the addresses of IPv4, which `0.0.0.0` stands for.
     ///
-    /// `127.0.0.1` and `::1` together are localhost, and one of the two is enough. If `addresses` is empty, this listens
-    /// on localhost. A port that cannot be listened on at localhost or at another address is left out, and the other
-    /// ports go on. [`refused`](Self::refused) says what is missing.
+    /// `127.0.0.1` and `::1` together are localhost, and one of the two is enough. If `addresses` is empty, this
+    /// listens on localhost. A port that cannot be listened on at localhost or at another address is left out, and the
+    /// other ports go on. [`refused`](Self::refused) says what is missing.
     ///
     /// # Errors
     /// If this cannot listen on any port, the reasons, with the kind of the first one.
@@ -271,8 +271,8 @@ where
     Told: FnMut(&E, u32) -> bool,
 {
     /// Sets what is told of each failed attempt before it is repeated: its error, and how many attempts in a row have
-    /// failed, which is 1 after the first. If `told` returns `false`, [`get`](Self::get) does not try again, and returns
-    /// the error. By default each failed attempt is repeated.
+    /// failed, which is 1 after the first. If `told` returns `false`, [`get`](Self::get) does not try again, and
+    /// returns the error. By default each failed attempt is repeated.
     ///
     /// `told` does not decide on permanent failures, which are never repeated.
     #[must_use]
@@ -318,8 +318,8 @@ where
     /// [`attempts`](Self::attempts) says, or if [`on_failure`](Self::on_failure) says so.
     ///
     /// A failure is permanent if its error, or an error that this has as its source or inside of an [`io::Error`], is
-    /// an [`UpgradeError`] that [is permanent](UpgradeError::is_permanent), or is [`Error::NotPortForward`]. An error of
-    /// any other type is not. The next call connects anew, even then.
+    /// an [`UpgradeError`] that [is permanent](UpgradeError::is_permanent), or is [`Error::NotPortForward`]. An error
+    /// of any other type is not. If you call this again after a permanent failure, it connects anew.
     ///
     /// # Cancel safety
     /// If dropped before completion, the current attempt is dropped. The next call counts attempts and waits from the

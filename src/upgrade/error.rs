@@ -224,10 +224,10 @@ impl UpgradeError {
 
     /// Client: whether the same request would fail again for the same reason, so that it is of no use to repeat it.
     ///
-    /// Every answer of the server is permanent, except for the statuses that speak of a moment: 408, 425, 429 and all of
-    /// 5xx. So is a request that cannot be sent. A failure without an answer is not permanent: the connection could not
-    /// be made or was lost, or the answer was late. If the server refused WebSocket and then SPDY failed, both failures
-    /// must be permanent.
+    /// Every answer of the server is permanent, except for the statuses that may pass: 408, 425, 429 and all of 5xx. So
+    /// is a request that cannot be sent. A failure without an answer is not permanent: the connection could not be made
+    /// or was lost, or the answer was late. If the server refused WebSocket and then SPDY failed, both failures must be
+    /// permanent.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_permanent_unless_it_speaks_of_a_moment() {
+    fn every_answer_is_permanent_except_for_statuses_that_may_pass() {
         let refused = |status| refusal(StatusCode::from_u16(status).unwrap(), "no");
         for status in [200, 204, 400, 401, 403, 404, 405, 409, 410, 414, 421, 426, 431, 451, 499] {
             assert!(refused(status).is_permanent(), "{status}");

@@ -1,8 +1,8 @@
 //! A small `kubectl port-forward`: forwards local ports to ports of a pod.
 //!
 //! `cargo run --bin port-forward -- 8080:80` uses a built-in node, to which no other process can connect; `--server
-//! http://127.0.0.1:8001` names another server. If the connection to the server is lost, the program makes a new one for
-//! the next local connection, and says why each attempt fails. It ends if the server refuses for good, for example
+//! http://127.0.0.1:8001` names another server. If the connection to the server is lost, the program makes a new one
+//! for the next local connection, and says why attempts fail. It ends if the server refuses for good, for example
 //! because the pod is gone.
 
 use std::collections::HashSet;
