@@ -211,7 +211,8 @@ where
 #[tokio::test]
 async fn a_refusal_for_good_ends_the_attempts_with_its_reason() {
     for status in ["401 Unauthorized", "403 Forbidden", "404 Not Found", "410 Gone", "400 Bad Request", "200 OK"] {
-        let said = format!("unable to upgrade connection: {status}");
+        let said = refused(status).await.to_string();
+        assert!(said.starts_with(&format!("unable to upgrade connection: {status}")), "{said}");
         let (got, told, attempts) = reconnect(vec![refused(status).await]).await;
         assert_eq!((got.unwrap_err().to_string(), told.len(), attempts), (said.clone(), 0, 1));
         // The error may be inside of another one.

@@ -132,7 +132,7 @@ impl Forwarder {
 
     /// What [`bind`](Self::bind) could not listen on, although it has found a port to listen on: an error for each
     /// address and port, which names both. If a port is left out, or if half of localhost is missing because another
-    /// program has the port, it is here.
+    /// program has the port or because this program may not use it, it is here.
     pub fn refused(&self) -> impl Iterator<Item = &io::Error> {
         self.refused.iter()
     }
@@ -256,7 +256,9 @@ where
     Connect: FnMut() -> Connecting,
     Connecting: Future<Output = Result<PortForward, E>>,
 {
-    /// `connect` must dial the server, upgrade the connection, spawn the driver, and return a [`PortForward`].
+    /// `connect` must dial the server, upgrade the connection, spawn the driver, and return a [`PortForward`]. If it wraps
+    /// the [`UpgradeError`] in another error, for example by [`io::Error::other`], it must keep it as the inner error or
+    /// as a source: else no refusal counts as one for good.
     pub fn new(connect: Connect) -> Self {
         let (first_wait, longest_wait) = (Duration::from_millis(100), Duration::from_secs(10));
         Self { connect, told: |_, _| true, first_wait, longest_wait, attempts: None, current: None }

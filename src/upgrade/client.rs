@@ -106,7 +106,7 @@ fn unanswered(error: io::Error, transport: Transport) -> UpgradeError {
     }
     let text = match transport {
         // Node's http-proxy.
-        Transport::Spdy => "it was closed without an answer, as by a hop that knows no upgrade but WebSocket's",
+        Transport::Spdy => "it was closed without an answer; a proxy that passes only WebSocket does this",
         Transport::WebSocket => "it was closed without an answer",
     };
     io::Error::new(kind, text).into()

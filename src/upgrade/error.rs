@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 
 use super::refusal;
 use crate::initiator::Initiator;
+use crate::status::Status;
 
 /// Why an upgrade failed. The IO of the connection was dropped.
 ///
@@ -222,12 +223,20 @@ impl UpgradeError {
         }
     }
 
+    /// Whether Kubernetes itself says that the pod is not there, over whichever transport it was asked.
+    fn says_gone(&self) -> bool {
+        let Self::Refused { response, .. } = self else { return false };
+        matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::GONE)
+            && Status::from_json(response.body()).is_ok()
+    }
+
     /// Client: whether the same request would fail again for the same reason, so that it is of no use to repeat it.
     ///
     /// Every answer of the server is permanent, except for the statuses that may pass: 408, 425, 429 and all of 5xx. So
     /// is a request that cannot be sent. A failure without an answer is not permanent: the connection could not be made
     /// or was lost, or the answer was late. If the server refused WebSocket and then SPDY failed, both failures must be
-    /// permanent.
+    /// permanent, or one of them a Kubernetes [`Status`](crate::status::Status) of 404 or 410: that is about the pod, and
+    /// not about the transport.
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
@@ -237,7 +246,10 @@ impl UpgradeError {
                 let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
                 !status.is_server_error() && !passing.contains(&status)
             }
-            Self::Fallback { websocket, spdy } => websocket.is_permanent() && spdy.is_permanent(),
+            Self::Fallback { websocket, spdy } => {
+                let is_gone = websocket.says_gone() || spdy.says_gone();
+                is_gone || websocket.is_permanent() && spdy.is_permanent()
+            }
             Self::Backend(error) => error.is_permanent(),
             Self::InvalidRequest(_)
             | Self::InvalidResponse(_)
@@ -309,12 +321,12 @@ fn parts(error: &UpgradeError) -> (String, Option<String>) {
 /// What failed over both transports. What is the same over both is said once.
 fn both(websocket: &UpgradeError, spdy: &UpgradeError) -> String {
     let ((websocket, earlier), (spdy, later)) = (parts(websocket), parts(spdy));
-    let hint = hint(later.or(earlier));
     if websocket == spdy {
-        return format!("{spdy} (over WebSocket, and again over SPDY){hint}");
+        return format!("{spdy} (over WebSocket, and again over SPDY){}", hint(later.or(earlier)));
     }
     let websocket = websocket.strip_prefix(refusal::PREFIX).unwrap_or(&websocket);
-    format!("{spdy} (over SPDY; before that, the server refused WebSocket: {websocket}){hint}")
+    let earlier = hint(earlier.filter(|earlier| later.as_ref() != Some(earlier)));
+    format!("{spdy} (over SPDY; before that, the server refused WebSocket: {websocket}{earlier}){}", hint(later))
 }
 
 fn hint(hint: Option<String>) -> String {
@@ -346,8 +358,8 @@ mod tests {
         assert_eq!(
             both(no_upgrade(), refusal(StatusCode::NOT_FOUND, "")),
             "unable to upgrade connection: 404 Not Found (over SPDY; before that, the server refused WebSocket: \
-            Upgrade request required (400 Bad Request)); a hop has dropped the Upgrade header, or the server does not \
-            know this transport"
+            Upgrade request required (400 Bad Request); a hop has dropped the Upgrade header, or the server does not \
+            know this transport)"
         );
     }
 
@@ -360,6 +372,9 @@ mod tests {
     #[test]
     fn every_answer_is_permanent_except_for_statuses_that_may_pass() {
         let refused = |status| refusal(StatusCode::from_u16(status).unwrap(), "no");
+        let of_kubernetes = |status| {
+            refusal(StatusCode::from_u16(status).unwrap(), r#"{"kind":"Status","status":"Failure","message":"no pod"}"#)
+        };
         for status in [200, 204, 400, 401, 403, 404, 405, 409, 410, 414, 421, 426, 431, 451, 499] {
             assert!(refused(status).is_permanent(), "{status}");
         }
@@ -375,6 +390,10 @@ mod tests {
             (refused(400), refused(503), false),
             (refused(503), refused(400), false),
             (refused(404), reset(), false),
+            (of_kubernetes(404), reset(), true),
+            (refused(502), of_kubernetes(410), true),
+            // The rights of a GET and of a POST are two.
+            (of_kubernetes(403), reset(), false),
         ] {
             let fallback = UpgradeError::Fallback { websocket: Box::new(websocket), spdy: Box::new(spdy) };
             assert_eq!(fallback.is_permanent(), permanent, "{fallback}");

@@ -76,11 +76,19 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
                 line.push('\u{2026}');
                 break;
             }
-            '"' | '\'' | '\\' => line.push(character),
-            other => line.extend(other.escape_debug()),
+            other if other.is_control() || is_unseen(other) => line.extend(other.escape_unicode()),
+            other => line.push(other),
         }
     }
     line
+}
+
+/// Characters that change how others are shown, or show nothing: directions of text, separators of lines, marks of
+/// width zero, tags.
+fn is_unseen(character: char) -> bool {
+    matches!(character,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A name or a URL that a peer has sent, in one line.
@@ -322,8 +330,10 @@ mod tests {
     fn a_reason_is_bounded_and_controls_no_terminal() {
         let long: &'static str = "x".repeat(60_000).leak();
         assert_eq!(text(500, &[], long), format!("{}\u{2026} (500 Internal Server Error)", "x".repeat(MAX_REASON)));
-        let hostile = "\u{1b}[31mno\u{202e}\u{9b}2J caf\u{e9} \u{65e5} C:\\x 'y'\nerror: not ours";
-        let shown = "\\u{1b}[31mno\\u{202e}\\u{9b}2J caf\u{e9} \u{65e5} C:\\x 'y' (403 Forbidden)";
+        let hostile =
+            "\u{1b}[31mno\u{202e}\u{9b}2J cafe\u{301} \u{e44}\u{e21}\u{e48} \u{65e5} C:\\x 'y'\nerror: not ours";
+        let shown =
+            "\\u{1b}[31mno\\u{202e}\\u{9b}2J cafe\u{301} \u{e44}\u{e21}\u{e48} \u{65e5} C:\\x 'y' (403 Forbidden)";
         assert_eq!(text(403, &[], hostile), shown);
         assert_eq!(text(403, &[("via", "1.1 \u{9b}2J")], ""), "403 Forbidden (Via: 1.1 \\u{9b}2J)");
     }

@@ -164,7 +164,7 @@ async fn a_connection_that_is_closed_without_an_answer_says_what_closes_it_over_
     let text = "the connection failed before the upgrade was complete: it was closed without an answer";
     let get = || Request::get("https://10.0.0.1:6443/exec?command=true&stdout=true").body(()).unwrap();
     for (request, offers, hint) in [
-        (post(), Protocol::SPDY_EXEC, ", as by a hop that knows no upgrade but WebSocket's"),
+        (post(), Protocol::SPDY_EXEC, "; a proxy that passes only WebSocket does this"),
         (get(), Protocol::WEBSOCKET_EXEC, ""),
     ] {
         let (near, mut far) = duplex(1024);

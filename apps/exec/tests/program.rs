@@ -109,7 +109,7 @@ fn a_refusal_names_the_server_and_the_hop_and_says_each_thing_once() {
     assert_eq!(said, format!("error: {address}: unable to upgrade connection: {reason}\n"));
 
     let (address, said) = refused(String::new(), &["--transport", "spdy"]);
-    let hint = "it was closed without an answer, as by a hop that knows no upgrade but WebSocket's";
+    let hint = "it was closed without an answer; a proxy that passes only WebSocket does this";
     assert_eq!(said, format!("error: {address}: the connection failed before the upgrade was complete: {hint}\n"));
 }
 

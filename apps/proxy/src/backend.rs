@@ -262,9 +262,11 @@ impl Backend {
 }
 
 async fn unreachable(pending: Pending<Client>, error: &std::io::Error) -> Result<(), Failure> {
-    let message = format!("the backend cannot be reached: {error}");
+    const UNREACHABLE: &str = "the backend cannot be reached";
+    // The rest of the error names what the client must not know.
+    let message = format!("{UNREACHABLE}: {}", error.kind());
     pending.respond(api::failure(StatusCode::BAD_GATEWAY, "ServiceUnavailable", &message)).await?;
-    Err(message.into())
+    Err(format!("{UNREACHABLE}: {error}").into())
 }
 
 /// Compares two tokens without showing by its duration where they differ.

@@ -2,9 +2,10 @@
 //!
 //! This file owns the list. A request could run a command in a way that no recording sees: by the kubelet behind
 //! `nodes/NAME/proxy`, by a program behind `pods/NAME/proxy` or `services/NAME/proxy`, or in another spelling of a path.
-//! So a request passes only if its path is known. It must not look at headers or bodies.
+//! So a request passes only if its path is known. What Kubernetes starts by itself when an object is created or changed
+//! is no session: the rights of the proxy's credentials limit that. This file must not look at headers or bodies.
 
-/// The subresources that pass: each is a document, or a log.
+/// The subresources that pass. None of them is a connection to a process.
 const SUBRESOURCES: [&str; 10] =
     ["approval", "binding", "ephemeralcontainers", "eviction", "finalize", "log", "resize", "scale", "status", "token"];
 

@@ -41,8 +41,9 @@ const SIZE: TerminalSize = TerminalSize { width: 80, height: 24 };
 #[derive(Args)]
 pub(crate) struct Record {
     /// Record each exec and attach session into a file of its own in this directory, as asciicast v2. The proxy then
-    /// refuses every upgrade that is not exec, attach or port-forward, and every other request that may lead to a process,
-    /// such as those to nodes/NAME/proxy.
+    /// refuses every upgrade that is not exec, attach or port-forward, and every other request that may lead to a running
+    /// process, such as those to nodes/NAME/proxy. Not recorded are port-forward, and what Kubernetes itself starts when
+    /// an object is created or changed: a pod, a job, an ephemeral container.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
     /// Also record what is typed. Requires --record.
@@ -67,10 +68,12 @@ impl Record {
         let (path, query) = (asked.request().uri().path(), upgrade::query(asked.request()));
         let refused = |message: &str| Box::new(api::failure(StatusCode::FORBIDDEN, "Forbidden", message));
         if !asked.is_upgrade() {
-            let unknown = "this proxy records sessions, and passes on no other request that may lead to a process";
+            let unknown =
+                "this proxy records sessions, and passes on no other request that may lead to a running process";
             return if beside::passes(path) { Ok(None) } else { Err(refused(unknown)) };
         }
-        let request = PodRequest::from_path(path, query).map_err(|error| refused(&error.to_string()))?;
+        let request = PodRequest::from_path(path, query)
+            .map_err(|error| Box::new(api::failure(StatusCode::BAD_REQUEST, "BadRequest", &error.to_string())))?;
         let unknown = || refused("this proxy records sessions, and does not pass on unknown upgrades");
         self.open(directory, &request.ok_or_else(unknown)?, query).map_err(|error| {
             let message = format!("the session cannot be recorded: {error}");

@@ -2,6 +2,7 @@
 //!
 //! Knows the way there, and the paths of a pod. It makes no upgrade.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -81,10 +82,30 @@ impl Server {
                 error.into()
             }
             (error, Reached::OverTcp(_)) => match Url::parse(&self.base) {
-                Ok(url) => format!("{}: {error}", transport::address(&url)).into(),
+                Ok(url) => AtServer { address: transport::address(&url), error }.into(),
                 Err(_) => error.into(),
             },
             (error, Reached::InThisProcess(_)) => error.into(),
         }
+    }
+}
+
+/// An upgrade that failed, with the address of the server. Its source is the error of the upgrade, which says whether
+/// another attempt is of use.
+#[derive(Debug)]
+struct AtServer {
+    address: String,
+    error: UpgradeError,
+}
+
+impl fmt::Display for AtServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.address, self.error)
+    }
+}
+
+impl std::error::Error for AtServer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
     }
 }

@@ -118,12 +118,15 @@ impl PodRequest {
 /// Whether Go's `net/url`, with which a backend reads the query, finds the same pairs in it as `form_urlencoded`. Go drops
 /// a pair with a semicolon or with an escape that is not valid, and keeps bytes that are not UTF-8.
 fn reads_alike(query: &str) -> bool {
-    let is_escape = |at: &str| at.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
-    let all_escapes = query.split('%').skip(1).all(is_escape);
-    let is_text = |text: &str| !text.contains(char::REPLACEMENT_CHARACTER);
-    all_escapes
-        && !query.contains(';')
-        && form_urlencoded::parse(query.as_bytes()).all(|(name, value)| is_text(&name) && is_text(&value))
+    let mut parts = query.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else { return false };
+        bytes.push(byte);
+        bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
+    }
+    !query.contains(';') && std::str::from_utf8(&bytes).is_ok()
 }
 
 /// The kubelet's query for the ports that a legacy port-forward request names: one list.
@@ -241,14 +244,21 @@ mod tests {
 
     #[test]
     fn a_query_that_go_reads_differently_is_refused() {
-        for query in ["command=a;command=b", "command=%zz", "command=a%", "command=%4", "command=%ff", "%ff&command=a"]
-        {
+        for query in [
+            "command=a;command=b",
+            "command=%zz",
+            "command=a%",
+            "command=%4",
+            "command=%ff",
+            "%ff&command=a",
+            "command=%c3&x=%a4",
+        ] {
             assert_eq!(read(&format!("exec?stdout=1&{query}")), Err(PodRequestError::Query), "{query}");
             assert_eq!(read(&format!("log?{query}")), Ok(None), "no streaming request");
         }
         assert_eq!(read("portforward?ports=80;ports=81"), Err(PodRequestError::Query));
-        let escaped = "exec?command=a%3Bb%25zz+%C3%A4&stdout=1&container=a";
-        assert_eq!(leads(escaped), "/exec/default/web/a?command=a%3Bb%25zz+%C3%A4&output=1");
+        let escaped = "exec?command=a%3Bb%25zz+%C3%A4%EF%BF%BD&stdout=1&container=a";
+        assert_eq!(leads(escaped), "/exec/default/web/a?command=a%3Bb%25zz+%C3%A4%EF%BF%BD&output=1");
     }
 
     /// Go takes the first of several values, also if it is empty.
