@@ -6,7 +6,6 @@ mod arguments;
 mod local;
 mod progress;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use conformance::target::Target;
 use conformance::verdict::Departure;
 use kubestream_apps::Failure;
 use kubestream_apps::printable::printable;
+use kubestream_apps::stdio::{complain, say};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::{Arguments, Judged};
@@ -35,14 +35,14 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
         for case in ALL {
-            println!("{:24} {}", case.name, case.about);
+            let _ = say(format_args!("{:24} {}", case.name, case.about));
         }
         return ExitCode::SUCCESS;
     }
     match judge(Arc::new(arguments)).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {}", printable(error));
+            complain(format_args!("error: {}", printable(error)));
             ExitCode::from(2)
         }
     }
@@ -70,7 +70,7 @@ async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
                 let (arguments, created) = (Arc::clone(&arguments), Arc::clone(&created));
                 async move {
                     created.make().await?;
-                    eprintln!("created the pod {}", created.name());
+                    complain(format_args!("created the pod {}", created.name()));
                     let pod = created.started(&namespace).await?;
                     report(&arguments, Target::new(&config, pod)?).await
                 }
@@ -84,10 +84,10 @@ async fn judge(arguments: Arc<Arguments>) -> Result<ExitCode, Failure> {
             // A second interrupt skips the deletion.
             tokio::select! {
                 removed = created.remove() => match removed {
-                    Ok(()) => eprintln!("deleted the pod {}", created.name()),
-                    Err(error) => eprintln!("error: {}", printable(error)),
+                    Ok(()) => complain(format_args!("deleted the pod {}", created.name())),
+                    Err(error) => complain(format_args!("error: {}", printable(error))),
                 },
-                () = interrupted.next() => eprintln!("error: the pod {} was not deleted", created.name()),
+                () = interrupted.next() => complain(format_args!("error: the pod {} was not deleted", created.name())),
             }
             judged
         }
@@ -136,7 +136,7 @@ async fn report(arguments: &Arguments, mut target: Target) -> Result<ExitCode, F
             .map(|file| junit(&report).map_err(std::io::Error::other).and_then(|text| std::fs::write(file, text))),
     ];
     // If stdout is closed, the user has seen enough.
-    let _ = write!(std::io::stdout(), "{}", table(&report));
+    let _ = say(table(&report).trim_end_matches('\n'));
     for written in files.into_iter().flatten() {
         written?;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use conformance::run::{Cell, Event};
 use indicatif::{ProgressBar, ProgressStyle};
 use kubestream_apps::printable::printable;
+use kubestream_apps::stdio::complain;
 
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -35,13 +36,13 @@ impl Progress {
                 self.bar.set_position(*done as u64);
                 self.bar.set_message(format!("{}, {}", case.name, column.name));
                 if !self.moves && self.told != case.name {
-                    eprintln!("{done}/{of} {}", case.name);
+                    complain(format_args!("{done}/{of} {}", case.name));
                     self.told = case.name;
                 }
             }
             Event::Ended { case, cell: Cell { column, outcome: Err(departure), .. } } if departure.is_failure() => {
                 let line = format!("FAIL: {}, {}: {}", case.name, column.name, printable(departure));
-                if self.moves { self.bar.println(line) } else { eprintln!("{line}") }
+                if self.moves { self.bar.println(line) } else { complain(line) }
             }
             Event::Ended { .. } => {}
         }

@@ -9,13 +9,12 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use kubestream::exec::Reader;
 use kubestream_apps::Failure;
-use kubestream_apps::printable::printable_lines;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipe::{PipeReader, pipe};
 use crate::place::Destination;
-use crate::pod::{Interrupted, Pod, complaints, ended, lost};
+use crate::pod::{Interrupted, Pod, complaints, ended, lost, pass_on};
 use crate::progress;
 use crate::spec::RemotePath;
 use crate::unpack::unpack;
@@ -59,7 +58,7 @@ pub(crate) async fn download(
         return Err(unpacked.err().map_or_else(|| "the archive continues after its end".into(), Into::into));
     };
     let said = ended(&command, status.map_err(lost)?, complaints)?;
-    eprint!("{}", printable_lines(&said));
+    pass_on(&said);
     if let Some(whole) = unpacked? {
         whole.persist()?;
     }

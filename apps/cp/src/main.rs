@@ -28,6 +28,7 @@ use kubestream_apps::names::InvalidName;
 use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::Preference;
+use kubestream_apps::stdio::complain;
 use kubestream_apps::transport::Tls;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
+    complain(format_args!("error: {error}"));
     ExitCode::from(code)
 }
 

@@ -12,6 +12,7 @@ use kubestream_apps::Failure;
 use kubestream_apps::printable::{printable, printable_lines};
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
+use kubestream_apps::stdio::complain;
 use tokio::task::JoinHandle;
 
 /// How many bytes of a command's stderr are kept.
@@ -121,6 +122,13 @@ pub(crate) async fn complaints(stderr: Option<Reader>) -> String {
         }
     }
     String::from_utf8_lossy(&all).into_owned()
+}
+
+/// Shows what a command wrote to stderr, with its lines.
+pub(crate) fn pass_on(complaints: &str) {
+    if !complaints.is_empty() {
+        complain(printable_lines(complaints.trim_end_matches('\n')));
+    }
 }
 
 /// Describes a lost connection as an interrupted copy.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use kubestream_apps::printable::printable;
+use kubestream_apps::stdio::complain;
 
 /// Starts a bar that has no total yet.
 pub(crate) fn bar() -> ProgressBar {
@@ -24,7 +25,7 @@ pub(crate) fn set_total(bar: &ProgressBar, total: u64) {
 }
 
 pub(crate) fn warn(bar: &ProgressBar, what: &str) {
-    bar.suspend(|| eprintln!("warning: {}", printable(what)));
+    bar.suspend(|| complain(format_args!("warning: {}", printable(what))));
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -15,14 +15,15 @@ use bytes::Bytes;
 use indicatif::ProgressBar;
 use kubestream::mux::SendHalf;
 use kubestream_apps::Failure;
-use kubestream_apps::printable::{printable, printable_lines};
+use kubestream_apps::printable::printable;
+use kubestream_apps::stdio::complain;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::pack::{PackError, pack, total};
 use crate::pipe::{PipeWriter, pipe};
-use crate::pod::{CommandError, Interrupted, Pod, complaints, ended, lost};
+use crate::pod::{CommandError, Interrupted, Pod, complaints, ended, lost, pass_on};
 use crate::progress;
 use crate::spec::RemotePath;
 
@@ -56,7 +57,10 @@ impl Upload<'_> {
             let remove = [["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec()];
             let removed = tokio::time::timeout(PATIENCE, self.commands(&remove)).await;
             if !matches!(removed, Ok(Ok(()))) {
-                eprintln!("warning: an incomplete copy may be left in the pod as {}", printable(temporary));
+                complain(format_args!(
+                    "warning: an incomplete copy may be left in the pod as {}",
+                    printable(temporary)
+                ));
             }
         }
         copied
@@ -167,7 +171,7 @@ impl Upload<'_> {
             None => error,
         };
         let status = status.map_err(lost).map_err(at)?;
-        eprint!("{}", printable_lines(&ended(&command, status, complaints)?));
+        pass_on(&ended(&command, status, complaints)?);
         if stopped.is_some() {
             return Err(at("tar ended before it had read the whole archive".into()));
         }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use kubestream_apps::stdio::complain;
+
 /// The longest text of a record, in bytes. A longer line continues in the next record.
 const LONGEST: usize = 16 * 1024;
 
@@ -39,7 +41,7 @@ impl Log {
     pub(crate) fn write(&self, records: &[u8]) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(records)) {
-            eprintln!("cri: stopped writing the log {:?}: {error}", self.path);
+            complain(format_args!("cri: stopped writing the log {:?}: {error}", self.path));
             *file = None;
         }
     }

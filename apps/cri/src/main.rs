@@ -26,7 +26,7 @@ mod v1;
 mod views;
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use kubestream_apps::listen::listen;
+use kubestream_apps::stdio::say;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::UnixListener;
@@ -74,8 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let connections = listen(arguments.streaming).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let calls = bind(&arguments.listen)?;
-    println!("listening on unix://{}", arguments.listen.display());
-    io::stdout().flush()?;
+    say(format_args!("listening on unix://{}", arguments.listen.display()))?;
     let stopped = async move {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kubestream::upgrade::UpgradeError;
 use kubestream_apps::printable::printable;
+use kubestream_apps::stdio::complain;
 use kubestream_apps::transport;
 use kubestream_runtime::{RuntimeConfig, Server};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -56,7 +57,7 @@ async fn accept(listener: TcpListener, streams: &Server<Streams>) {
                     let streams = streams.clone();
                     connections.spawn(async move {
                         if let Err(error) = connection(tcp, streams).await {
-                            eprintln!("cri: session: {}", printable(error));
+                            complain(format_args!("cri: session: {}", printable(error)));
                         }
                     });
                 }

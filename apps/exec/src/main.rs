@@ -19,8 +19,8 @@ use kubestream_apps::names::InvalidName;
 use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
+use kubestream_apps::stdio::{Input, Output, complain};
 use kubestream_apps::transport::Tls;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 
 /// Run a command in a container, as kubectl exec does.
 #[derive(Parser)]
@@ -62,8 +62,6 @@ struct Arguments {
 
 /// How long the program waits, after the status, for the end of the connection.
 const GOODBYE: Duration = Duration::from_millis(10);
-/// How many bytes are read from stdin or written to an output at once, at most. Each such call is a hop to another thread.
-const AT_ONCE: usize = 256 * 1024;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -90,7 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {}", printable(error));
+    complain(format_args!("error: {}", printable(error)));
     ExitCode::FAILURE
 }
 
@@ -116,7 +114,7 @@ async fn run(mut arguments: Arguments) -> Result<ExitStatus, Failure> {
 fn wanted_streams(arguments: &Arguments) -> Streams {
     let mut tty = arguments.tty && arguments.stdin;
     if tty && !io::stdin().is_terminal() {
-        eprintln!("Unable to use a TTY - input is not a terminal or the right kind of file");
+        complain("Unable to use a TTY - input is not a terminal or the right kind of file");
         tty = false;
     }
     Streams { stdin: arguments.stdin, stdout: true, stderr: !tty, tty }
@@ -145,8 +143,7 @@ async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failu
     let (stdout, stderr) = (exec.stdout.take(), exec.stderr.take());
     // Output is shown even if the session fails later. If a local output is closed, everything ends, as with SIGPIPE.
     let waited = async { Ok(exec.wait().await) };
-    let (status, out, err) =
-        tokio::try_join!(waited, show(stdout, tokio::io::stdout()), show(stderr, tokio::io::stderr()))?;
+    let (status, out, err) = tokio::try_join!(waited, show(stdout, Output::stdout()), show(stderr, Output::stderr()))?;
     // They hold streams, and the last one that is dropped ends the connection.
     for task in [typing, resizing].into_iter().flatten() {
         task.abort();
@@ -158,28 +155,26 @@ async fn converse(exec: &mut Exec, streams: Streams) -> Result<ExitStatus, Failu
 }
 
 async fn feed(mut to: SendHalf) {
-    let mut from = tokio::io::stdin();
-    let mut buffer = bytes::BytesMut::new();
+    let mut from = Input::default();
     loop {
-        buffer.reserve(AT_ONCE);
-        match from.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
+        match from.read().await {
+            Ok(data) if data.is_empty() => return,
+            Ok(data) => {
                 // The command may have ended or have closed its stdin. Neither is an error here.
-                if to.send(buffer.split().freeze()).await.is_err() {
+                if to.send(data).await.is_err() {
                     return;
                 }
             }
+            Err(error) => return complain(format_args!("error: reading stdin: {error}")),
         }
     }
 }
 
 /// Shows an output to its end. The outer error is a local one, and the inner one is the session's.
-async fn show(from: Option<Reader>, to: impl AsyncWrite + Unpin) -> io::Result<Result<(), StreamError>> {
+async fn show(from: Option<Reader>, mut to: Output) -> io::Result<Result<(), StreamError>> {
     let Some(mut from) = from else { return Ok(Ok(())) };
-    // What has arrived already is written at once.
-    let mut to = BufWriter::with_capacity(AT_ONCE, to);
     loop {
+        // What has arrived already is written at once.
         let arrived = tokio::select! {
             biased;
             data = from.data() => Some(data),
@@ -193,7 +188,7 @@ async fn show(from: Option<Reader>, to: impl AsyncWrite + Unpin) -> io::Result<R
             }
         };
         match data {
-            Some(Ok(data)) => to.write_all(&data).await?,
+            Some(Ok(data)) => to.write(&data).await?,
             end => {
                 to.flush().await?;
                 return Ok(end.transpose().map(drop));

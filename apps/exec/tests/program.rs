@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use kubestream_apps_testing::{HOSTILE, SHOWN, listening};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn exec(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_exec")).args(arguments).output().unwrap()
@@ -20,6 +22,56 @@ fn a_command_runs_without_a_server() {
     for transport in ["websocket", "spdy"] {
         let output = exec(&["--transport", transport, "--", "seq", "100000"]);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(0), 588_895), "{transport}");
+    }
+}
+
+/// Programs that share an open file with `exec`, such as ssh and node, make it non-blocking for `exec` too.
+#[test]
+fn stdin_that_would_block_is_not_at_its_end() {
+    let (typed, mut typing) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&typed, true).unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_exec"))
+        .args(["-i", "--", "sh", "-c", "echo runs; while read line; do echo $line; done"])
+        .stdin(typed)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "runs");
+    for line in ["first", "second", "third"] {
+        writeln!(typing, "{line}").unwrap();
+        assert_eq!(lines.next().as_deref(), Some(line));
+    }
+    drop(typing);
+    assert_eq!((lines.next(), process.wait().unwrap().code()), (None, Some(0)));
+}
+
+#[test]
+fn an_output_that_would_block_is_whole() {
+    // The errors of the program itself are an output, too.
+    let long = "x".repeat(100_000);
+    let refused = format!("error: invalid pod name {long:?}: ").len();
+    for (arguments, to_stderr, least) in [
+        (&["--", "head", "-c", "1000000", "/dev/zero"][..], false, 1_000_000),
+        (&["--", "sh", "-c", "head -c 1000000 /dev/zero >&2"], true, 1_000_000),
+        (&["--pod", &long, "--", "true"], true, refused),
+    ] {
+        let (mut shown, far) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&far, true).unwrap();
+        let mut exec = Command::new(env!("CARGO_BIN_EXE_exec"));
+        exec.args(arguments).stdin(Stdio::null());
+        let output = far.try_clone().unwrap();
+        let mut process = if to_stderr { exec.stderr(output) } else { exec.stdout(output) }.spawn().unwrap();
+        drop(exec);
+        // Nothing is read before the pipe is full.
+        while poll(&mut [PollFd::new(&far, PollFlags::OUT)], Some(&Timespec::default())).unwrap() > 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(far);
+        let mut whole = Vec::new();
+        shown.read_to_end(&mut whole).unwrap();
+        let ended = process.wait().unwrap().code();
+        assert!(whole.len() >= least && ended.is_some_and(|code| code < 2), "{} of {least}, {ended:?}", whole.len());
     }
 }
 

@@ -7,7 +7,6 @@
 //! loopback. It refuses web pages, and hosts that it does not know.
 
 use std::error::Error;
-use std::io::Write;
 use std::net::SocketAddr;
 
 use clap::Parser;
@@ -15,6 +14,7 @@ use kubestream_apps::Origins;
 use kubestream_apps::guard::Hosts;
 use kubestream_apps::listen::listen;
 use kubestream_apps::node::Node;
+use kubestream_apps::stdio::{complain, say};
 
 /// Run commands on this machine for any client of kubectl exec, attach and port-forward. Clients are not authenticated.
 #[derive(Parser)]
@@ -32,9 +32,8 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let listener = listen(arguments.listen).await?;
-    println!("listening on http://{}", listener.local_addr()?);
-    std::io::stdout().flush()?;
-    let node = Node::new(arguments.hosts, arguments.origins.config(), |line| eprintln!("{line}"));
+    say(format_args!("listening on http://{}", listener.local_addr()?))?;
+    let node = Node::new(arguments.hosts, arguments.origins.config(), |line| complain(line));
     tokio::select! {
         () = node.serve(listener) => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),

@@ -6,7 +6,7 @@
 //! because the pod is gone.
 
 use std::collections::HashSet;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -19,6 +19,7 @@ use kubestream::upgrade::{self, Protocol, connect_with_fallback};
 use kubestream_apps::Failure;
 use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
+use kubestream_apps::stdio::{complain, say};
 use kubestream_apps::transport::Tls;
 
 /// Forward local ports to a pod, as kubectl port-forward does.
@@ -78,7 +79,7 @@ async fn main() -> ExitCode {
 }
 
 fn failed(error: Failure) -> ExitCode {
-    eprintln!("error: {}", printable(error));
+    complain(format_args!("error: {}", printable(error)));
     ExitCode::FAILURE
 }
 
@@ -102,12 +103,11 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let addresses: Vec<IpAddr> = address.iter().flat_map(Address::ips).collect();
     let mut forwarder = Forwarder::bind(&addresses, &ports).await?;
     for error in forwarder.refused() {
-        eprintln!("warning: {error}");
+        complain(format_args!("warning: {error}"));
     }
     for (address, remote) in forwarder.listening() {
-        println!("Forwarding from {address} -> {remote}");
+        say(format_args!("Forwarding from {address} -> {remote}"))?;
     }
-    io::stdout().flush()?;
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let accepted = tokio::select! {
@@ -118,12 +118,13 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             Ok(accepted) => accepted,
             Err(error) => {
                 // There may be no free descriptor now, and one later.
-                eprintln!("accepting: {error}");
+                complain(format_args!("accepting: {error}"));
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        println!("Handling connection for {}", ports.local);
+        // If nobody watches any more, the ports are still used.
+        let _ = say(format_args!("Handling connection for {}", ports.local));
         let forward = tokio::select! {
             forward = cluster.get() => forward,
             interrupted = &mut interrupted => return Ok(interrupted.map(|()| ExitCode::SUCCESS)?),
@@ -135,7 +136,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         };
         tokio::spawn(async move {
             if let Err(error) = forward.forward(socket, ports.remote).await {
-                eprintln!("{ports}: {}", printable(error));
+                complain(format_args!("{ports}: {}", printable(error)));
             }
         });
     }
@@ -159,7 +160,7 @@ impl Told {
             self.clear();
         }
         if self.0.insert(reason.to_owned()) {
-            eprintln!("reconnecting: {reason}");
+            complain(format_args!("reconnecting: {reason}"));
         }
     }
 }

@@ -14,7 +14,6 @@ mod rewrite;
 mod tokens;
 mod translate;
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use clap::Parser;
 use kubestream_apps::Failure;
 use kubestream_apps::listen::listen;
 use kubestream_apps::printable::printable;
+use kubestream_apps::stdio::{complain, say};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -47,8 +47,7 @@ async fn main() -> Result<(), Failure> {
     arguments.record.check().map_err(|error| format!("--record: {error}"))?;
     let backend = Arc::new(Backend::new(arguments.backend, arguments.record)?);
     let listener = listen(arguments.listen).await?;
-    println!("listening on http://{}", listener.local_addr()?);
-    std::io::stdout().flush()?;
+    say(format_args!("listening on http://{}", listener.local_addr()?))?;
     tokio::select! {
         () = serve(listener, &backend) => Ok(()),
         interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
@@ -65,7 +64,7 @@ async fn serve(listener: TcpListener, backend: &Arc<Backend>) {
                     let backend = Arc::clone(backend);
                     connections.spawn(async move {
                         if let Err(error) = backend.answer(tcp, from).await {
-                            eprintln!("proxy: {from}: {}", printable(error));
+                            complain(format_args!("proxy: {from}: {}", printable(error)));
                         }
                     });
                 }

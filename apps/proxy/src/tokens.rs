@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use kubestream_apps::Failure;
+use kubestream_apps::stdio::Stdin;
 
 #[derive(Args)]
 pub(crate) struct Tokens {
@@ -81,7 +82,7 @@ fn text(file: &Path) -> std::io::Result<String> {
     const MOST: u64 = 64 * 1024;
     let mut text = String::new();
     if file == Path::new("-") {
-        std::io::stdin().take(MOST).read_to_string(&mut text)?;
+        Stdin.take(MOST).read_to_string(&mut text)?;
     } else {
         std::fs::File::open(file)?.take(MOST).read_to_string(&mut text)?;
     }

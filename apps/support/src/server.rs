@@ -13,6 +13,7 @@ use crate::Failure;
 use crate::guard::Hosts;
 use crate::names::{self, InvalidName};
 use crate::node::Node;
+use crate::stdio::complain;
 use crate::transport::{self, Io, Tls, Unreachable};
 
 /// A server, which is connected to for each session.
@@ -36,7 +37,7 @@ impl Server {
         match url {
             Some(url) => Self { base: url.trim_end_matches('/').to_owned(), reached: Reached::OverTcp(tls) },
             None => {
-                let node = Node::new(Hosts::default(), upgrade::Config::default(), |line| eprintln!("{line}"));
+                let node = Node::new(Hosts::default(), upgrade::Config::default(), |line| complain(line));
                 Self { base: "http://localhost".to_owned(), reached: Reached::InThisProcess(Arc::new(node)) }
             }
         }
