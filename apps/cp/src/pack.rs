@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, Metadata, ReadDir};
 use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
@@ -73,18 +74,15 @@ fn append<W: Write>(
     bar: &ProgressBar,
 ) -> io::Result<Option<ReadDir>> {
     let kind = metadata.file_type();
-    let mut header = Header::new_gnu();
     if kind.is_dir() {
         let inside = fs::read_dir(path)?;
         if !name.as_os_str().is_empty() {
-            header.set_metadata(metadata);
-            archive.append_data(&mut header, name, io::empty())?;
+            archive.append_data(&mut header(metadata), name, io::empty())?;
         }
         return Ok(Some(inside));
     }
     if kind.is_symlink() {
-        header.set_metadata(metadata);
-        archive.append_link(&mut header, name, fs::read_link(path)?)?;
+        archive.append_link(&mut header(metadata), name, fs::read_link(path)?)?;
         return Ok(None);
     }
     if !kind.is_file() {
@@ -94,7 +92,7 @@ fn append<W: Write>(
     let mut file = File::open(path)?;
     // The header gives the size before the bytes. It is taken from the open file.
     let metadata = file.metadata()?;
-    header.set_metadata(&metadata);
+    let mut header = header(&metadata);
     header.set_entry_type(EntryType::Regular);
     const BUFFER: usize = 256 * 1024;
     let mut left = BufReader::with_capacity(BUFFER, (&mut file).take(metadata.len()));
@@ -103,6 +101,14 @@ fn append<W: Write>(
         warn(bar, &format!("{} grew while it was read: only its first part was copied", path.display()));
     }
     Ok(None)
+}
+
+/// tar takes no time from it, because of its option `-m`. But some tars stop at a time before 1970, which has no plain form.
+fn header(metadata: &Metadata) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_metadata(metadata);
+    header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or(0));
+    header
 }
 
 /// A reader that must deliver exactly the size in the header.

@@ -46,8 +46,12 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    pub(crate) fn new(mode: u32, seconds: u64) -> Self {
-        Self { mode: mode & PERMISSIONS, modified: UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) }
+    /// The time is in seconds since 1970.
+    pub(crate) fn new(mode: u32, seconds: i64, nanoseconds: u32) -> Self {
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let second = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+        let fraction = Duration::from_nanos(nanoseconds.into());
+        Self { mode: mode & PERMISSIONS, modified: second.and_then(|second| second.checked_add(fraction)) }
     }
 }
 

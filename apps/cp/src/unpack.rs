@@ -92,8 +92,11 @@ impl<'a> Unpacking<'a> {
         }
         let name = entry.path_bytes().into_owned();
         let below = self.below(&name)?;
-        let what = Attributes::new(entry.header().mode()?, entry.header().mtime()?);
-        if kind == EntryType::GNUSparse || is_sparse(entry)? {
+        let extended = extended(entry)?;
+        // A time before 1970 is a negative number in base 256, of which `tar` returns the lower 64 bits.
+        let (seconds, nanoseconds) = extended.modified.unwrap_or((entry.header().mtime()?.cast_signed(), 0));
+        let what = Attributes::new(entry.header().mode()?, seconds, nanoseconds);
+        if kind == EntryType::GNUSparse || extended.is_sparse {
             return Err(UnpackError::Sparse(shown(&name)));
         }
         let is_source = below.as_os_str().is_empty();
@@ -171,15 +174,37 @@ impl<'a> Unpacking<'a> {
     }
 }
 
-/// PAX has sparse formats of its own, in which the content begins with a map.
-fn is_sparse(entry: &mut Entry<'_, impl Read>) -> io::Result<bool> {
-    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
-    for extension in extensions {
-        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
-            return Ok(true);
+/// What the PAX header of an entry says.
+#[derive(Default)]
+struct Extended {
+    /// PAX has sparse formats of its own, in which the content begins with a map.
+    is_sparse: bool,
+    /// Seconds since 1970, and nanoseconds.
+    modified: Option<(i64, u32)>,
+}
+
+fn extended(entry: &mut Entry<'_, impl Read>) -> io::Result<Extended> {
+    let mut all = Extended::default();
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        let extension = extension?;
+        all.is_sparse |= extension.key_bytes().starts_with(b"GNU.sparse.");
+        if extension.key_bytes() == b"mtime" {
+            all.modified = extension.value().ok().and_then(time).or(all.modified);
         }
     }
-    Ok(false)
+    Ok(all)
+}
+
+/// Parses a time of PAX: a decimal number, with or without a fraction. The fraction of a negative number goes down.
+fn time(text: &str) -> Option<(i64, u32)> {
+    const DIGITS: usize = 9;
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = fraction.chars().chain("0".repeat(DIGITS).chars()).take(DIGITS).collect::<String>();
+    let (seconds, nanoseconds) = (seconds.parse::<i64>().ok()?, digits.parse::<u32>().ok()?);
+    match text.starts_with('-') && nanoseconds > 0 {
+        true => Some((seconds.checked_sub(1)?, 1_000_000_000_u32.checked_sub(nanoseconds)?)),
+        false => Some((seconds, nanoseconds)),
+    }
 }
 
 /// Shortens a name to a length that can be shown.
@@ -202,5 +227,25 @@ impl<R: Read> Read for Metered<'_, R> {
         let left = self.allowed.get().checked_sub(count as u64);
         self.allowed.set(left.ok_or_else(|| io::Error::other("the archive has too long a header"))?);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_of_pax_may_be_before_1970() {
+        for (text, expected) in [
+            ("1700000000", Some((1_700_000_000, 0))),
+            ("1.5", Some((1, 500_000_000))),
+            ("-1", Some((-1, 0))),
+            ("-0.25", Some((-1, 750_000_000))),
+            ("-1.000000001999", Some((-2, 999_999_999))),
+            ("-9223372036854775808.5", None),
+            ("", None),
+        ] {
+            assert_eq!(time(text), expected, "{text}");
+        }
     }
 }

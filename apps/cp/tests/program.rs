@@ -1,13 +1,13 @@
 //! Runs `cp` as its users do, with the built-in node.
 //!
-//! Looks at the program from outside: its output, its exit code and its sockets. The tar of the pod is the test's.
+//! Looks at the program from outside: its output, its exit code and its sockets. The tar of the pod is the test's, or that of this machine.
 
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use kubestream_apps_testing::listening;
 
@@ -25,9 +25,47 @@ fn with_tar(script: &str) -> (TempDir, Command) {
     (folder, cp)
 }
 
+/// `cp` with the tar of this machine.
+fn cp(folder: &TempDir, arguments: &[&str]) -> Command {
+    let mut cp = Command::new(env!("CARGO_BIN_EXE_cp"));
+    cp.current_dir(folder.path()).stdin(Stdio::null()).args(arguments);
+    cp
+}
+
+fn copies(folder: &TempDir, arguments: &[&str]) {
+    let output = cp(folder, arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The path of a file in the "pod", which has this machine's files.
+fn in_pod(path: &Path) -> String {
+    format!("demo:{}", path.display())
+}
+
 fn wait_for(file: &Path) {
     while !file.exists() {
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_file_from_before_1970_is_copied_like_any_other() {
+    for format in ["gnu", "pax"] {
+        let folder = tempfile::tempdir().unwrap();
+        let old = SystemTime::UNIX_EPOCH - Duration::from_secs(86_400);
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("old"), "content").unwrap();
+        for path in [source.join("old"), source.clone()] {
+            std::fs::File::open(path).unwrap().set_modified(old).unwrap();
+        }
+        copies(&folder, &["source", &in_pod(&folder.path().join("there"))]);
+        assert_eq!(std::fs::read(folder.path().join("there/old")).unwrap(), b"content");
+
+        let mut cp = cp(&folder, &[&in_pod(&source), "here"]);
+        assert_eq!(cp.env("TAR_OPTIONS", format!("--format={format}")).status().unwrap().code(), Some(0));
+        let modified = std::fs::metadata(folder.path().join("here/old")).unwrap().modified().unwrap();
+        assert_eq!(modified, old, "{format}");
     }
 }
 
