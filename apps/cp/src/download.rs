@@ -1,13 +1,14 @@
 //! Copies from a pod: `tar cf -` runs there, and its archive is unpacked here.
 //!
-//! Decides when a copied file gets its final name. A single file gets it only after tar has reported success. The files
-//! of a folder get theirs as soon as their bytes are complete, so if tar reports an error at the end, the copy fails
-//! but the files stay.
+//! Decides when a copied file gets its final name. A single file gets it only after tar has reported success, or no more
+//! than that a file changed while it was read. The files of a folder get theirs as soon as their bytes are complete, so
+//! if tar reports an error at the end, the copy fails but the files stay.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use kubestream::exec::Reader;
+use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -57,13 +58,27 @@ pub(crate) async fn download(
     let Ok(((), complaints, status)) = talked else {
         return Err(unpacked.err().map_or_else(|| "the archive continues after its end".into(), Into::into));
     };
-    let said = ended(&command, status.map_err(lost)?, complaints)?;
+    let status = status.map_err(lost)?;
+    let said = if has_warned(&status, &complaints) { complaints } else { ended(&command, status, complaints)? };
     pass_on(&said);
     if let Some(whole) = unpacked? {
         whole.persist()?;
     }
     session.close().await;
     Ok(())
+}
+
+/// True if GNU tar has found nothing worse than a file that changed while it was read, as a log does. Its archive then has
+/// as many bytes as the file had at first. For kubectl, too, this is a success.
+///
+/// The exit code alone does not say it: with the same code GNU tar reports a file that became shorter, which it fills up
+/// with zeros, and other tars report every error.
+fn has_warned(status: &ExitStatus, complaints: &str) -> bool {
+    const CHANGED: &str = ": file changed as we read it";
+    const HARMLESS: &str = "tar: Removing leading `";
+    status.code() == Some(1)
+        && complaints.contains(CHANGED)
+        && complaints.lines().all(|line| line.ends_with(CHANGED) || line.starts_with(HARMLESS))
 }
 
 /// The unpacking has ended and takes no more of the archive.

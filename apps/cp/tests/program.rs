@@ -48,6 +48,32 @@ fn wait_for(file: &Path) {
     }
 }
 
+/// GNU tar's exit code for this is 1, and also for a file that it fills up with zeros.
+#[test]
+fn a_file_that_grows_while_it_is_read_is_there() {
+    let leading = "tar: Removing leading `/' from member names\n";
+    let changed = "tar: log: file changed as we read it\n";
+    let shrank = "tar: log: File shrank by 5 bytes; padding with zeros\n";
+    for (said, code, kept) in [
+        (changed.to_owned(), 1, true),
+        (format!("{leading}{changed}{changed}"), 1, true),
+        (changed.to_owned(), 2, false),
+        (format!("{shrank}{changed}"), 1, false),
+        (leading.to_owned(), 1, false),
+        (String::new(), 1, false),
+    ] {
+        let archive = "printf 'start' > log; PATH=/usr/bin:/bin command tar cf - log";
+        let (folder, mut cp) = with_tar(&format!("{archive}; cat said >&2; exit {code}"));
+        std::fs::write(folder.path().join("said"), &said).unwrap();
+        let output = cp.args(["demo:log", "copy"]).output().unwrap();
+        let shown = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(if kept { 0 } else { code }), "{shown}");
+        assert!(shown.ends_with(&said) || said.is_empty(), "{shown}");
+        let copied = std::fs::read(folder.path().join("copy")).ok();
+        assert_eq!(copied.as_deref(), kept.then_some(&b"start"[..]), "{shown}");
+    }
+}
+
 #[test]
 fn a_file_from_before_1970_is_copied_like_any_other() {
     for format in ["gnu", "pax"] {
