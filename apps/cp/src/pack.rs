@@ -1,8 +1,9 @@
 //! Packs local files into an archive while it is sent.
 //!
 //! Decides what goes into the archive and under which name: files, folders with their modes, and links as links.
-//! Anything else is left out with a warning.
+//! Anything else is left out with a warning, and folders that are to stay as they are without one.
 
+use std::collections::HashSet;
 use std::fs::{self, File, Metadata, ReadDir};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -21,16 +22,27 @@ pub(crate) struct PackError {
     error: io::Error,
 }
 
-/// Writes a whole archive of a file or folder under `name`. The name is empty if the content goes into an existing
-/// folder.
+/// What goes into an archive.
+#[derive(Clone, Default)]
+pub(crate) struct Selection {
+    /// The name of the source in the archive. It is empty if the content goes into an existing folder.
+    pub(crate) name: PathBuf,
+    /// The names of folders that have no entry of their own, because tar would change the folder that is there.
+    pub(crate) there: HashSet<PathBuf>,
+    /// Nothing but folders.
+    pub(crate) folders_alone: bool,
+}
+
+/// Writes a whole archive of a file or folder.
 ///
 /// If the source itself is a link, it is followed. Links below it are not.
-pub(crate) fn pack<W: Write>(source: &Path, name: &Path, to: W, bar: &ProgressBar) -> Result<(), PackError> {
+pub(crate) fn pack<W: Write>(source: &Path, what: &Selection, to: W, bar: &ProgressBar) -> Result<(), PackError> {
     let mut archive = Builder::new(to);
+    let name = &what.name;
     let mut folders: Vec<(ReadDir, PathBuf)> = Vec::new();
     let at = |path: &Path, error| PackError { path: path.to_owned(), error };
     let metadata = fs::metadata(source).map_err(|error| at(source, error))?;
-    let inside = append(&mut archive, source, name, &metadata, bar).map_err(|error| at(source, error))?;
+    let inside = append(&mut archive, source, name, &metadata, what, bar).map_err(|error| at(source, error))?;
     folders.extend(inside.map(|inside| (inside, name.to_owned())));
     while let Some((entries, name)) = folders.last_mut() {
         let Some(entry) = entries.next() else {
@@ -40,10 +52,20 @@ pub(crate) fn pack<W: Write>(source: &Path, name: &Path, to: W, bar: &ProgressBa
         let entry = entry.map_err(|error| at(source, error))?;
         let (path, name) = (entry.path(), name.join(entry.file_name()));
         let metadata = entry.metadata().map_err(|error| at(&path, error))?;
-        let inside = append(&mut archive, &path, &name, &metadata, bar).map_err(|error| at(&path, error))?;
+        let inside = append(&mut archive, &path, &name, &metadata, what, bar).map_err(|error| at(&path, error))?;
         folders.extend(inside.map(|inside| (inside, name)));
     }
     archive.into_inner().and_then(|mut to| to.flush()).map_err(|error| at(source, error))
+}
+
+/// Returns the folders directly in a folder, each with `name` before its name. A folder that cannot be read is reported
+/// when it is packed.
+pub(crate) fn folders(source: &Path, name: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(source.join(name)).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| name.join(entry.file_name()))
+        .collect()
 }
 
 /// Returns the size of all files that would be sent. Files that cannot be read are reported when they are packed.
@@ -71,15 +93,19 @@ fn append<W: Write>(
     path: &Path,
     name: &Path,
     metadata: &Metadata,
+    what: &Selection,
     bar: &ProgressBar,
 ) -> io::Result<Option<ReadDir>> {
     let kind = metadata.file_type();
     if kind.is_dir() {
         let inside = fs::read_dir(path)?;
-        if !name.as_os_str().is_empty() {
+        if !name.as_os_str().is_empty() && !what.there.contains(name) {
             archive.append_data(&mut header(metadata), name, io::empty())?;
         }
         return Ok(Some(inside));
+    }
+    if what.folders_alone {
+        return Ok(None);
     }
     if kind.is_symlink() {
         archive.append_link(&mut header(metadata), name, fs::read_link(path)?)?;

@@ -1,9 +1,13 @@
 //! The pod of a copy: runs commands in one of its containers, each on its own connection.
 //!
-//! Decides what the end of a command means. It does not know the commands.
+//! Decides what the end of a command means. It knows no command but the one that finds folders.
 
+use std::collections::HashSet;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, PathBuf};
 
 use kubestream::exec::{self, Exec, ExecRequest, Reader, Streams};
 use kubestream::mux::{Config, Multiplexer};
@@ -13,7 +17,10 @@ use kubestream_apps::printable::{printable, printable_lines};
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
 use kubestream_apps::stdio::complain;
+use tar::{Archive, EntryType};
 use tokio::task::JoinHandle;
+
+use crate::spec::RemotePath;
 
 /// How many bytes of a command's stderr are kept.
 const COMPLAINTS: usize = 16 * 1024;
@@ -83,6 +90,30 @@ impl Pod {
         Ok(Session { exec, driver })
     }
 
+    /// Returns which of the names are folders in `folder`, and no links. Only tar is needed.
+    ///
+    /// Fails only if the connection does: a tar that cannot say so finds none. A name that is not UTF-8 is not found.
+    pub(crate) async fn folders(&self, folder: &RemotePath, names: &[PathBuf]) -> Result<HashSet<PathBuf>, Failure> {
+        /// The limit of tar's output, which has some blocks of 512 bytes for each name.
+        const MOST: usize = 64 * 1024 * 1024;
+        let mut command = ["tar", "--no-recursion", "-cf", "-", "-C", &folder.argument()].map(str::to_owned).to_vec();
+        command.extend(names.iter().filter_map(|name| Some(format!("./{}", name.to_str()?))));
+        let mut session = self.start(&command, false).await?;
+        let (stdout, stderr) = (session.exec.stdout.take(), session.exec.stderr.take());
+        let (archive, _, status) = tokio::join!(all(stdout, MOST), complaints(stderr), session.exec.wait());
+        status?;
+        session.close().await;
+        let mut found = HashSet::new();
+        let mut archive = Archive::new(&archive[..]);
+        for entry in archive.entries()?.map_while(Result::ok) {
+            if entry.header().entry_type() == EntryType::Directory {
+                let name: PathBuf = OsStr::from_bytes(&entry.path_bytes()).into();
+                found.insert(name.components().filter(|part| matches!(part, Component::Normal(_))).collect());
+            }
+        }
+        Ok(found)
+    }
+
     /// Runs a command that reads no stdin and writes little.
     pub(crate) async fn run(&self, command: &[String]) -> Result<(), Failure> {
         let mut session = self.start(command, false).await?;
@@ -114,14 +145,19 @@ pub(crate) fn ended(command: &[String], status: ExitStatus, complaints: String) 
 
 /// Reads a command's stderr to its end. A lost connection is reported elsewhere.
 pub(crate) async fn complaints(stderr: Option<Reader>) -> String {
+    String::from_utf8_lossy(&all(stderr, COMPLAINTS).await).into_owned()
+}
+
+/// Reads an output to its end, and keeps its first bytes.
+async fn all(output: Option<Reader>, most: usize) -> Vec<u8> {
     let mut all = Vec::new();
-    if let Some(mut stderr) = stderr {
-        while let Some(Ok(data)) = stderr.data().await {
-            let room = COMPLAINTS - all.len();
+    if let Some(mut output) = output {
+        while let Some(Ok(data)) = output.data().await {
+            let room = most - all.len();
             all.extend_from_slice(&data[..data.len().min(room)]);
         }
     }
-    String::from_utf8_lossy(&all).into_owned()
+    all
 }
 
 /// Shows what a command wrote to stderr, with its lines.

@@ -1,14 +1,18 @@
 //! Copies to a pod: an archive is made here, and `tar -xmf -` unpacks it there.
 //!
 //! Decides when the copy gets its final name. tar writes under a temporary name. After all bytes have arrived and tar
-//! has reported success, one command gives the copy its final name: `mv` for a new path, or `cp -alf` for an existing
-//! folder, which links each complete file into it. An interrupted copy changes nothing outside of the temporary name,
-//! and removes that if the pod can still be reached.
+//! has reported success, one command gives the copy its final name: `mv` for a new path, or `cp -dRlf` for an existing
+//! folder, which links each complete file into it. Only after that, another tar gives the folders that are new there
+//! their owners and modes. An interrupted copy changes nothing outside of the temporary name, and removes that if the
+//! pod can still be reached.
+//!
+//! Leaves the owner, the mode and the time of each folder that is there as they are.
 
+use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::pack::{PackError, pack, total};
+use crate::pack::{PackError, Selection, folders, pack, total};
 use crate::pipe::{PipeWriter, pipe};
 use crate::pod::{CommandError, Interrupted, Pod, complaints, ended, lost, pass_on};
 use crate::progress;
@@ -41,11 +45,22 @@ pub(crate) struct Upload<'a> {
 struct Plan {
     /// The folder in which tar runs.
     folder: RemotePath,
-    /// The name of the source in the archive. It is empty for a folder whose content goes directly into tar's folder.
-    name: PathBuf,
+    what: Selection,
     temporary: Option<RemotePath>,
     /// The commands that run after tar has reported success.
-    finish: Vec<Vec<String>>,
+    finish: Vec<Finish>,
+}
+
+enum Finish {
+    Run(Vec<String>),
+    /// tar in this folder, for these folders.
+    Unpack(RemotePath, Selection),
+}
+
+impl Finish {
+    fn run<const N: usize>(command: [&str; N]) -> Self {
+        Self::Run(command.map(str::to_owned).to_vec())
+    }
 }
 
 impl Upload<'_> {
@@ -54,8 +69,8 @@ impl Upload<'_> {
         let copied = stoppable(stop, self.copy(&plan)).await;
         if let (Err(_), Some(temporary)) = (&copied, &plan.temporary) {
             const PATIENCE: Duration = Duration::from_secs(10);
-            let remove = [["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec()];
-            let removed = tokio::time::timeout(PATIENCE, self.commands(&remove)).await;
+            let remove = [Finish::run(["rm", "-rf", &temporary.argument()])];
+            let removed = tokio::time::timeout(PATIENCE, self.finish(&remove)).await;
             if !matches!(removed, Ok(Ok(()))) {
                 complain(format_args!(
                     "warning: an incomplete copy may be left in the pod as {}",
@@ -79,11 +94,11 @@ impl Upload<'_> {
             let below = base.filter(|_| !is_folder && self.to.means_folder());
             return self.new_name(&self.to, below);
         }
-        let Some(base) = base else { return Ok(self.merge(&self.to)) };
+        let Some(base) = base else { return self.merge(&self.to).await };
         let base = base.to_str().ok_or_else(|| format!("{base:?} is not UTF-8, which a path in a pod must be"))?;
         let target = self.to.join(base);
         match (self.folder_is_there(&target).await?, is_folder) {
-            (true, true) => Ok(self.merge(&target)),
+            (true, true) => self.merge(&target).await,
             (true, false) => Err(format!("{target} is a folder in the pod, and {base} is not").into()),
             (false, _) => self.new_name(&target, None),
         }
@@ -93,26 +108,67 @@ impl Upload<'_> {
     fn new_name(&self, target: &RemotePath, below: Option<&OsStr>) -> Result<Plan, Failure> {
         let (folder, name) = target.split().ok_or_else(|| format!("{target} is not a folder in the pod"))?;
         if self.in_place {
-            return Ok(Plan { folder, name: path(name, below), temporary: None, finish: Vec::new() });
+            return Ok(Plan { folder, what: named(path(name, below)), temporary: None, finish: Vec::new() });
         }
         let stage = stage();
         let temporary = folder.join(&stage);
-        let finish = ["mv", "-f", &temporary.argument(), &target.without_slash().argument()];
-        let finish = vec![finish.map(str::to_owned).to_vec()];
-        Ok(Plan { folder, name: path(&stage, below), temporary: Some(temporary), finish })
+        let finish = Finish::run(["mv", "-f", &temporary.argument(), &target.without_slash().argument()]);
+        let what = named(path(&stage, below));
+        Ok(Plan { folder, what, temporary: Some(temporary), finish: vec![finish] })
     }
 
     /// The plan for an existing folder.
-    fn merge(&self, target: &RemotePath) -> Plan {
+    async fn merge(&self, target: &RemotePath) -> Result<Plan, Failure> {
         let folder = target.clone();
         if self.in_place {
-            return Plan { folder, name: PathBuf::new(), temporary: None, finish: Vec::new() };
+            let what = Selection { there: self.there(target).await?.0, ..Selection::default() };
+            return Ok(Plan { folder, what, temporary: None, finish: Vec::new() });
         }
         let stage = stage();
         let temporary = target.join(&stage);
-        let link = ["cp", "-alf", &temporary.join(".").argument(), &target.argument()].map(str::to_owned).to_vec();
-        let remove = ["rm", "-rf", &temporary.argument()].map(str::to_owned).to_vec();
-        Plan { folder, name: stage.into(), temporary: Some(temporary), finish: vec![link, remove] }
+        let mut finish = vec![Finish::run(["cp", "-dRlf", &temporary.join(".").argument(), &target.argument()])];
+        // What `cp` makes has the umask applied and belongs to the user of the container.
+        if self.preserve
+            && let (there, true) = self.there(target).await?
+        {
+            let new = Selection { there, folders_alone: true, ..Selection::default() };
+            finish.push(Finish::Unpack(target.clone(), new));
+        }
+        finish.push(Finish::run(["rm", "-rf", &temporary.argument()]));
+        Ok(Plan { folder, what: named(stage.into()), temporary: Some(temporary), finish })
+    }
+
+    /// Returns which of the folders below the source are below `target` already, and whether any is not.
+    async fn there(&self, target: &RemotePath) -> Result<(HashSet<PathBuf>, bool), Failure> {
+        /// How many bytes of names are asked for at once. In a URL each may be three.
+        const NAMES: usize = 16 * 1024;
+        let (mut there, mut any_is_new) = (HashSet::new(), false);
+        // Below a folder that is new, everything is.
+        let mut level = folders(&self.source, Path::new(""));
+        while !level.is_empty() {
+            let mut found = Vec::new();
+            let mut rest = &level[..];
+            while !rest.is_empty() {
+                let mut room = NAMES;
+                let fits = rest.iter().take_while(|name| {
+                    let fits = room > 0;
+                    room = room.saturating_sub(name.as_os_str().len() + 2);
+                    fits
+                });
+                let (now, later) = rest.split_at(fits.count());
+                found.extend(self.pod.folders(target, now).await?);
+                rest = later;
+            }
+            let before = there.len();
+            there.extend(level.iter().filter(|name| found.contains(name)).cloned());
+            any_is_new |= there.len() - before < level.len();
+            level = level
+                .iter()
+                .filter(|name| there.contains(*name))
+                .flat_map(|name| folders(&self.source, name))
+                .collect();
+        }
+        Ok((there, any_is_new))
     }
 
     async fn folder_is_there(&self, path: &RemotePath) -> Result<bool, Failure> {
@@ -129,12 +185,19 @@ impl Upload<'_> {
     }
 
     async fn copy(&self, plan: &Plan) -> Result<(), Failure> {
-        self.send(plan).await?;
-        self.commands(&plan.finish).await
+        self.send(&plan.folder, &plan.what).await?;
+        self.finish(&plan.finish).await
     }
 
-    async fn commands(&self, commands: &[Vec<String>]) -> Result<(), Failure> {
-        for command in commands {
+    async fn finish(&self, finish: &[Finish]) -> Result<(), Failure> {
+        for step in finish {
+            let command = match step {
+                Finish::Run(command) => command,
+                Finish::Unpack(folder, what) => {
+                    self.send(folder, what).await?;
+                    continue;
+                }
+            };
             self.pod.run(command).await.map_err(|error| match error.downcast_ref::<CommandError>() {
                 Some(ended) if ended.is_missing() => needed(ended),
                 _ => error,
@@ -143,12 +206,12 @@ impl Upload<'_> {
         Ok(())
     }
 
-    async fn send(&self, plan: &Plan) -> Result<(), Failure> {
+    async fn send(&self, folder: &RemotePath, what: &Selection) -> Result<(), Failure> {
         let mut command = vec!["tar"];
         if !self.preserve {
             command.extend(["--no-same-permissions", "--no-same-owner"]);
         }
-        let folder = plan.folder.argument();
+        let folder = folder.argument();
         command.extend(["-xmf", "-", "-C", &folder]);
         let command: Vec<String> = command.into_iter().map(str::to_owned).collect();
 
@@ -158,7 +221,7 @@ impl Upload<'_> {
         }
         let bar = progress::bar();
         let (chunks, packed) = pipe();
-        let packing = self.pack(plan.name.clone(), PipeWriter::new(chunks), bar.clone());
+        let packing = self.pack(what.clone(), PipeWriter::new(chunks), bar.clone());
         let (stdin, stderr) = (session.exec.stdin.take(), session.exec.stderr.take());
         let fed = feed(packed, packing, stdin);
         let complaints = async { Ok(complaints(stderr).await) };
@@ -179,13 +242,13 @@ impl Upload<'_> {
         Ok(())
     }
 
-    fn pack(&self, name: PathBuf, to: PipeWriter, bar: ProgressBar) -> JoinHandle<Result<(), PackError>> {
+    fn pack(&self, what: Selection, to: PipeWriter, bar: ProgressBar) -> JoinHandle<Result<(), PackError>> {
         let source = self.source.clone();
         tokio::task::spawn_blocking(move || {
-            if !bar.is_hidden() {
+            if !bar.is_hidden() && !what.folders_alone {
                 progress::set_total(&bar, total(&source));
             }
-            pack(&source, &name, to, &bar)
+            pack(&source, &what, to, &bar)
         })
     }
 }
@@ -220,6 +283,10 @@ fn needed(missing: &CommandError) -> Failure {
 
 fn path(name: &str, below: Option<&OsStr>) -> PathBuf {
     [OsStr::new(name)].into_iter().chain(below).collect()
+}
+
+fn named(name: PathBuf) -> Selection {
+    Selection { name, ..Selection::default() }
 }
 
 fn stage() -> String {

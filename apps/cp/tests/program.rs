@@ -74,6 +74,40 @@ fn a_file_that_grows_while_it_is_read_is_there() {
     }
 }
 
+/// Somebody else may use a folder that is there, such as /tmp.
+#[test]
+fn a_folder_that_is_filled_keeps_its_mode() {
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let make = |path: &Path, mode: u32| {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    for options in [&[][..], &["--in-place"], &["--no-preserve"], &["--in-place", "--no-preserve"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, mode) in [("inner", 0o700), ("inner/deep", 0o777), ("new", 0o777), ("new/deep", 0o750)] {
+            make(&path("source").join(name), mode);
+            std::fs::write(path("source").join(name).join("file"), name).unwrap();
+        }
+        for name in ["pod/source", "pod/source/inner"] {
+            make(&path(name), 0o1777);
+        }
+        for to in ["pod", "plain"] {
+            copies(&folder, &[options, &["source", &in_pod(&path(to))]].concat());
+        }
+        for name in ["", "inner"] {
+            assert_eq!(mode(&path("pod/source").join(name)), 0o1777, "{options:?}: {name}");
+        }
+        // Folders that are new are as in a copy to a new name.
+        for name in ["inner/deep", "new", "new/deep"] {
+            let (there, plain) = (path("pod/source").join(name), path("plain").join(name));
+            assert_eq!(mode(&there), mode(&plain), "{options:?}: {name}");
+            assert_eq!(std::fs::read(there.join("file")).unwrap(), name.as_bytes());
+        }
+        assert_eq!(std::fs::read_dir(path("pod/source")).unwrap().count(), 2, "{options:?}");
+    }
+}
+
 #[test]
 fn a_file_from_before_1970_is_copied_like_any_other() {
     for format in ["gnu", "pax"] {
