@@ -4,13 +4,14 @@
 //! than that a file changed while it was read. The files of a folder get theirs as soon as their bytes are complete, so
 //! if tar reports an error at the end, the copy fails but the files stay.
 
+use std::future::pending;
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use kubestream::exec::Reader;
 use kubestream::status::ExitStatus;
 use kubestream_apps::Failure;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::pipe::{PipeReader, pipe};
@@ -30,16 +31,19 @@ pub(crate) async fn download(
     let command = ["tar", "cf", "-", &from.argument()].map(str::to_owned);
     let bar = progress::bar();
     let name = from.split().map(|(_, name)| name.into());
-    let destination = Destination { path: to, name, preserve };
+    let (blocks, mut blocked) = watch::channel(false);
+    let destination = Destination { path: to, name, preserve, blocks };
     let mut session = tokio::select! {
         session = pod.start(&command, false) => session?,
         () = stop.cancelled() => return Err(Interrupted.into()),
     };
     let (chunks, unpacked) = pipe();
-    let unpacking = {
+    let (done, unpacking) = oneshot::channel();
+    // The end of the program waits for no thread of its own, unlike for one of the runtime.
+    std::thread::spawn({
         let (member, bar) = (from.member(), bar.clone());
-        tokio::task::spawn_blocking(move || unpack(PipeReader::new(unpacked), &member, &destination, &bar))
-    };
+        move || done.send(unpack(PipeReader::new(unpacked), &member, &destination, &bar))
+    });
     let (stdout, stderr) = (session.exec.stdout.take(), session.exec.stderr.take());
     let talk = async {
         let relayed = relay(stdout, chunks);
@@ -52,9 +56,18 @@ pub(crate) async fn download(
         () = stop.cancelled() => None,
     };
     // The unpacking gets no more input, so it ends soon and removes incomplete files.
-    let unpacked = unpacking.await?;
+    let unpacked = tokio::select! {
+        unpacked = unpacking => Some(unpacked?),
+        // A pipe may have no reader. There is no incomplete file then.
+        () = async {
+            stop.cancelled().await;
+            if blocked.wait_for(|blocks| *blocks).await.is_err() {
+                pending::<()>().await;
+            }
+        } => None,
+    };
     bar.finish_and_clear();
-    let Some(talked) = talked else { return Err(Interrupted.into()) };
+    let (Some(talked), Some(unpacked)) = (talked, unpacked) else { return Err(Interrupted.into()) };
     let Ok(((), complaints, status)) = talked else {
         return Err(unpacked.err().map_or_else(|| "the archive continues after its end".into(), Into::into));
     };

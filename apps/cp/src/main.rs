@@ -5,8 +5,9 @@
 //! to merge into an existing folder, a `cp` that can make links.
 //!
 //! It differs from kubectl where kubectl loses data: every fault is an error, and a file gets its name only when it is
-//! complete (except with `--in-place`). A download keeps modes, times and the content of hard links. An interrupted
-//! copy cannot be resumed.
+//! complete (except with `--in-place`). A download keeps modes, times and the content of hard links. A file that is
+//! downloaded onto a link goes where the link leads, and onto a device or pipe, such as /dev/stdout, into that. An
+//! interrupted copy cannot be resumed.
 
 mod download;
 mod pack;

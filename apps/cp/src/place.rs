@@ -2,18 +2,27 @@
 //!
 //! Guarantees that nothing is written outside of the destination or through a link, and that a file gets its name only
 //! when it is complete. Until then it has a temporary name in the same folder, which [`NamedTempFile`] removes.
+//!
+//! If the user's path of a single file leads through links, they stay. If it leads to what is no file, such as a device
+//! or a pipe, the bytes go there at once, and nothing is replaced.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use kubestream_apps::stdio::Writer;
 use tempfile::NamedTempFile;
+use tokio::sync::watch;
 
 /// The bits of a mode that are kept. The set-user-id bits are dropped, for safety of the user who unpacks.
 const PERMISSIONS: u32 = 0o777;
+
+/// How many bytes are written at once.
+const BUFFER: usize = 256 * 1024;
 
 /// The local end of a download.
 pub(crate) struct Destination {
@@ -23,19 +32,34 @@ pub(crate) struct Destination {
     pub(crate) name: Option<OsString>,
     /// Take modes and times from the archive.
     pub(crate) preserve: bool,
+    /// Becomes true before bytes go to a device or pipe, which can block for ever.
+    pub(crate) blocks: watch::Sender<bool>,
 }
 
-/// A complete file under a temporary name.
-pub(crate) struct Whole {
-    file: NamedTempFile,
-    path: PathBuf,
+/// A complete file.
+pub(crate) enum Whole {
+    /// It has a temporary name.
+    Named { file: NamedTempFile, path: PathBuf },
+    /// It went to a device or pipe.
+    Gone,
 }
 
 impl Whole {
     /// Gives the file its final name, and replaces what had that name.
     pub(crate) fn persist(self) -> io::Result<()> {
-        self.file.persist(&self.path).map(drop).map_err(|error| at(&self.path, error.error))
+        match self {
+            Self::Named { file, path } => file.persist(&path).map(drop).map_err(|error| at(&path, error.error)),
+            Self::Gone => Ok(()),
+        }
     }
+}
+
+/// Where a path leads.
+enum End {
+    /// To this name, which is no link. It is free, or that of a file or folder.
+    Name(PathBuf),
+    /// To something else that is open or can be opened. This is its metadata.
+    Open(Metadata),
 }
 
 /// The attributes of an archive's entry.
@@ -56,16 +80,28 @@ impl Attributes {
 }
 
 impl Destination {
+    /// Writes a single file of exactly `size` bytes to its place.
+    pub(crate) fn single(&self, what: Attributes, size: u64, from: impl Read) -> io::Result<Whole> {
+        let path = self.for_file()?;
+        match end(&path).map_err(|error| at(&path, error))? {
+            End::Name(path) => self.write(path, what, size, from),
+            End::Open(metadata) => {
+                self.blocks.send_replace(true);
+                write_through(&path, &metadata, size, from).map_err(|error| at(&path, error))?;
+                Ok(Whole::Gone)
+            }
+        }
+    }
+
     /// Returns the path of a single file: in the destination if that is a folder, otherwise the destination itself.
-    pub(crate) fn for_file(&self) -> io::Result<PathBuf> {
+    fn for_file(&self) -> io::Result<PathBuf> {
         let means_folder = self.path.as_os_str().as_encoded_bytes().ends_with(b"/");
         let path = match &self.name {
             Some(name) if means_folder || self.path.is_dir() => self.path.join(name),
             _ => self.path.clone(),
         };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
-        }
+        let folder = folder(&path);
+        fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
         Ok(path)
     }
 
@@ -76,9 +112,9 @@ impl Destination {
     }
 
     /// Writes exactly `size` bytes to a file.
-    pub(crate) fn write(&self, path: PathBuf, what: Attributes, size: u64, from: impl Read) -> io::Result<Whole> {
+    fn write(&self, path: PathBuf, what: Attributes, size: u64, from: impl Read) -> io::Result<Whole> {
         let written = self.write_temporary(&path, what, size, from).map_err(|error| at(&path, error))?;
-        Ok(Whole { file: written, path })
+        Ok(Whole::Named { file: written, path })
     }
 
     fn write_temporary(
@@ -88,24 +124,17 @@ impl Destination {
         size: u64,
         mut from: impl Read,
     ) -> io::Result<NamedTempFile> {
-        const BUFFER: usize = 256 * 1024;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let mode = if self.preserve { what.mode } else { 0o666 };
         // The umask applies to this.
         let mut file = tempfile::Builder::new()
             .prefix(".kubestream-cp-")
             .permissions(Permissions::from_mode(mode))
-            .tempfile_in(folder)?;
+            .tempfile_in(folder(path))?;
         let mut buffered = BufWriter::with_capacity(BUFFER, file.as_file_mut());
         let count = io::copy(&mut from, &mut buffered)?;
         buffered.flush()?;
         drop(buffered);
-        if count != size {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ended before the file did"));
-        }
+        is_whole(count, size)?;
         if let Some(modified) = what.modified.filter(|_| self.preserve) {
             // If the file system cannot store this time, the file is kept without it.
             let _ = file.as_file().set_modified(modified);
@@ -191,6 +220,58 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
+
+fn is_whole(count: u64, size: u64) -> io::Result<()> {
+    if count == size {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ended before the file did"))
+}
+
+/// Follows the links of a path, to the place that a write through them would reach.
+fn end(path: &Path) -> io::Result<End> {
+    /// As many as Linux follows.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let found = fs::metadata(&path);
+        if let Ok(metadata) = &found
+            && !metadata.is_file()
+            && !metadata.is_dir()
+        {
+            return Ok(End::Open(metadata.clone()));
+        }
+        let Ok(link) = fs::read_link(&path) else { return Ok(End::Name(path)) };
+        let folder = folder(&path);
+        // What a process has open, as with /dev/stdout. A file with the same name would be another one.
+        if fs::canonicalize(folder)?.starts_with("/proc") {
+            return found.map(End::Open);
+        }
+        path = folder.join(link);
+    }
+    Err(io::Error::other("too many links"))
+}
+
+/// Writes to what is there. If that is stdout or stderr, it is not opened again, as that would not work for a socket, and
+/// for a file would write from its beginning.
+fn write_through(path: &Path, metadata: &Metadata, size: u64, mut from: impl Read) -> io::Result<()> {
+    let own = [io::stdout().as_fd().try_clone_to_owned(), io::stderr().as_fd().try_clone_to_owned()];
+    let is_there =
+        |file: &File| file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (metadata.dev(), metadata.ino()));
+    let to = match own.into_iter().flatten().map(File::from).find(is_there) {
+        Some(own) => own,
+        None => File::options().write(true).truncate(true).open(path)?,
+    };
+    let mut buffered = BufWriter::with_capacity(BUFFER, Writer(to));
+    let count = io::copy(&mut from, &mut buffered)?;
+    buffered.flush()?;
+    is_whole(count, size)
+}
+
+/// The folder that a path is in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// Returns true if the name is free, and false if it is a folder. Anything else is an error.

@@ -125,9 +125,8 @@ impl<'a> Unpacking<'a> {
                     return Err(UnpackError::Foreign(shown(&name)));
                 }
                 set_total(self.bar, size);
-                let path = self.destination.for_file()?;
                 let data = self.bar.wrap_read(entry);
-                self.single = Some(self.destination.write(path, what, size, data)?);
+                self.single = Some(self.destination.single(what, size, data)?);
                 Ok(())
             }
             _ if is_file => {

@@ -108,6 +108,65 @@ fn a_folder_that_is_filled_keeps_its_mode() {
     }
 }
 
+/// As root, this would replace /dev/null.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_download_goes_through_what_is_no_file() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let kind = |name: &str| std::fs::symlink_metadata(path(name)).unwrap().file_type();
+    std::fs::write(path("file"), "content").unwrap();
+    std::fs::write(path("old"), "what was there").unwrap();
+    std::fs::create_dir(path("folder")).unwrap();
+    let file = in_pod(&path("file"));
+
+    for (link, to) in [("replaces", "folder/../again"), ("again", "old"), ("folder/creates", "../new")] {
+        symlink(to, path(link)).unwrap();
+    }
+    for (link, reaches) in [("replaces", "old"), ("folder/creates", "new")] {
+        copies(&folder, &[&file, link]);
+        assert!(kind(link).is_symlink() && kind("again").is_symlink() && kind(reaches).is_file());
+        assert_eq!(std::fs::read(path(reaches)).unwrap(), b"content");
+    }
+    symlink("/dev/null", path("null")).unwrap();
+    copies(&folder, &[&file, "null"]);
+    assert!(kind("null").is_symlink() && std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+
+    assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    let reads = std::thread::spawn({
+        let pipe = path("pipe");
+        move || std::fs::read(pipe).unwrap()
+    });
+    copies(&folder, &[&file, "pipe"]);
+    assert!(kind("pipe").is_fifo());
+    assert_eq!(reads.join().unwrap(), b"content");
+
+    symlink("/proc/self/fd/1", path("stdout")).unwrap();
+    for name in ["stdout", "/dev/stdout", "/dev/fd/1"] {
+        assert_eq!(cp(&folder, &[&file, name]).output().unwrap().stdout, b"content", "{name}");
+    }
+    // What the file has already is kept.
+    let mut out = std::fs::File::create(path("out")).unwrap();
+    std::io::Write::write_all(&mut out, b"first ").unwrap();
+    assert!(cp(&folder, &[&file, "stdout"]).stdout(out).status().unwrap().success());
+    assert_eq!(std::fs::read(path("out")).unwrap(), b"first content");
+    assert!(kind("stdout").is_symlink());
+    symlink("loop", path("loop")).unwrap();
+    assert_eq!(cp(&folder, &[&file, "loop"]).status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_download_into_a_pipe_without_a_reader_can_be_interrupted() {
+    let archive = "printf 'content' > file; PATH=/usr/bin:/bin command tar cf - file";
+    let (folder, mut cp) = with_tar(&format!("{archive}; touch runs; sleep 1000 >&- 2>&-"));
+    assert!(Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    let mut process = cp.args(["demo:file", "pipe"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&folder.path().join("runs"));
+    assert!(Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+}
+
 #[test]
 fn a_file_from_before_1970_is_copied_like_any_other() {
     for format in ["gnu", "pax"] {

@@ -4,8 +4,8 @@
 //! file, which other processes share and may have set. For the same reason this never changes the flag.
 
 use std::fmt::Display;
-use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
@@ -19,12 +19,12 @@ const AT_ONCE: usize = 256 * 1024;
 
 /// Writes a line to stdout.
 pub fn say(line: impl Display) -> io::Result<()> {
-    write_all(rustix::stdio::stdout(), format!("{line}\n").as_bytes())
+    Writer(rustix::stdio::stdout()).write_all(format!("{line}\n").as_bytes())
 }
 
 /// Writes a line to stderr. If that fails, there is nobody to tell.
 pub fn complain(line: impl Display) {
-    let _ = write_all(rustix::stdio::stderr(), format!("{line}\n").as_bytes());
+    let _ = Writer(rustix::stdio::stderr()).write_all(format!("{line}\n").as_bytes());
 }
 
 /// Reads stdin, and blocks meanwhile.
@@ -35,6 +35,21 @@ impl Read for Stdin {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let from = rustix::stdio::stdin();
         Ok(waiting(from, PollFlags::IN, || rustix::io::read(from, &mut *buf))?)
+    }
+}
+
+/// Writes to an open file that may be one of them, and blocks meanwhile.
+#[derive(Debug)]
+pub struct Writer<F>(pub F);
+
+impl<F: AsFd> Write for Writer<F> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let to = self.0.as_fd();
+        Ok(waiting(to, PollFlags::OUT, || rustix::io::write(to, buf))?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -112,7 +127,7 @@ impl Output {
         let mut full = std::mem::replace(&mut self.filled, std::mem::take(&mut self.spare));
         let to = self.to;
         self.writing = Some(spawn_blocking(move || {
-            write_all(to, &full)?;
+            Writer(to).write_all(&full)?;
             full.clear();
             Ok(full)
         }));
@@ -125,17 +140,6 @@ impl Output {
         }
         Ok(())
     }
-}
-
-fn write_all(to: BorrowedFd<'_>, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
-        let count = waiting(to, PollFlags::OUT, || rustix::io::write(to, data))?;
-        if count == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        data = &data[count..];
-    }
-    Ok(())
 }
 
 /// Repeats a call until it neither would block nor is interrupted.
