@@ -29,9 +29,9 @@ use kubestream_apps::names::InvalidName;
 use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::Preference;
+use kubestream_apps::signals::Ending;
 use kubestream_apps::stdio::complain;
 use kubestream_apps::transport::Tls;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::pod::{CommandError, Interrupted, Pod};
@@ -116,8 +116,12 @@ fn code(error: &Failure) -> u8 {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     let ends = (Spec::parse(&arguments.source)?, Spec::parse(&arguments.destination)?);
     let stop = CancellationToken::new();
-    tokio::spawn(stop_on_a_signal(signal(SignalKind::interrupt())?, stop.clone()));
-    tokio::spawn(stop_on_a_signal(signal(SignalKind::terminate())?, stop.clone()));
+    let mut ending = Ending::new()?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        ending.next().await;
+        stopping.cancel();
+    });
     let preserve = !arguments.no_preserve;
     match ends {
         (Spec::Remote(Remote { namespace, pod, path }), Spec::Local(to)) => {
@@ -131,12 +135,6 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         (Spec::Local(_), Spec::Local(_)) => Err(SpecError::BothLocal.into()),
         (Spec::Remote(_), Spec::Remote(_)) => Err(SpecError::BothRemote.into()),
-    }
-}
-
-async fn stop_on_a_signal(mut signal: tokio::signal::unix::Signal, stop: CancellationToken) {
-    if signal.recv().await.is_some() {
-        stop.cancel();
     }
 }
 

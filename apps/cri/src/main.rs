@@ -34,6 +34,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use kubestream_apps::listen::listen;
+use kubestream_apps::signals::default_for_commands;
 use kubestream_apps::stdio::say;
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -74,6 +75,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let connections = listen(arguments.streaming).await?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    default_for_commands();
     let calls = bind(&arguments.listen)?;
     say(format_args!("listening on unix://{}", arguments.listen.display()))?;
     let stopped = async move {

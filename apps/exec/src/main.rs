@@ -19,6 +19,7 @@ use kubestream_apps::names::InvalidName;
 use kubestream_apps::printable::printable;
 use kubestream_apps::server::Server;
 use kubestream_apps::session::{self, Preference};
+use kubestream_apps::signals::Ending;
 use kubestream_apps::stdio::{Input, Output, complain};
 use kubestream_apps::transport::Tls;
 
@@ -69,12 +70,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    // Ctrl-C drops the session, which ends the command.
-    let interrupted = async { tokio::signal::ctrl_c().await.map(|()| ExitStatus::Code(130)).map_err(Box::from) };
+    // A signal drops the session, which ends the command and restores the terminal.
     let ended = runtime.block_on(async {
+        let mut ending = Ending::new()?;
         tokio::select! {
             ended = run(arguments) => ended,
-            interrupted = interrupted => interrupted,
+            code = ending.next() => Ok(ExitStatus::Code(code.into())),
         }
     });
     let code = match ended {

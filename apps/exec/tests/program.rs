@@ -75,6 +75,61 @@ fn an_output_that_would_block_is_whole() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn a_signal_leaves_the_terminal_as_it_was() {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::QUIT, 131), (Signal::TERM, 143)] {
+        let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&near).unwrap();
+        unlockpt(&near).unwrap();
+        let name = ptsname(&near, Vec::new()).unwrap();
+        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+        let echoes = || tcgetattr(&terminal).unwrap().local_modes.contains(LocalModes::ECHO);
+        let mut process = Command::new(env!("CARGO_BIN_EXE_exec"))
+            .args(["-it", "--", "sleep", "1000"])
+            .stdin(terminal.try_clone().unwrap())
+            .stdout(terminal.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        while echoes() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        let ended = process.wait().unwrap().code();
+        assert!(echoes() && ended == Some(code), "{signal:?}: {ended:?}");
+    }
+}
+
+/// nohup starts programs like this. The commands run in a container, which has no terminal to lose.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_ignored_signal_is_ignored_by_the_program_and_not_by_its_commands() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    for signal in [Signal::HUP, Signal::QUIT] {
+        let number = signal.as_raw();
+        let command = "echo runs; read line; echo $line; kill -$1 $$; echo goes on";
+        let mut process = Command::new("sh")
+            .args(["-c", "trap '' $1; exec \"$0\" -i -- sh -c \"$2\" sh $1", env!("CARGO_BIN_EXE_exec")])
+            .args([&number.to_string(), command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "runs");
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        process.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+        assert_eq!((lines.next().as_deref(), lines.next()), (Some("typed"), None));
+        assert_eq!(process.wait().unwrap().code(), Some(128 + number));
+    }
+}
+
 /// Anybody on the machine could run commands through such a socket.
 #[test]
 #[cfg(target_os = "linux")]

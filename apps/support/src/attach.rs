@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::{OnceCell, broadcast, mpsc};
 
+use crate::signals;
+
 const SCRIPT: &str = r#"while IFS= read -r line; do echo "out:$line"; echo "err:$line" >&2; done"#;
 /// A client that has ended its stdin is detached after the outputs have been silent for this long.
 const ANSWERED: Duration = Duration::from_millis(200);
@@ -67,6 +69,7 @@ impl Main {
 
 impl Process {
     fn start() -> std::io::Result<Self> {
+        signals::default_for_commands();
         let mut child = Command::new("sh")
             .args(["-c", SCRIPT])
             .stdin(Stdio::piped())

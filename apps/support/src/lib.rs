@@ -15,6 +15,7 @@ pub mod printable;
 pub mod process;
 pub mod server;
 pub mod session;
+pub mod signals;
 pub mod stdio;
 pub mod transport;
 

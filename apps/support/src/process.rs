@@ -23,6 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::signals;
+
 /// After the client has gone, how long its last input may wait for a process that does not read.
 const UNREAD: Duration = Duration::from_secs(10);
 /// After the client has gone and stdin has ended, how long a command has until SIGHUP: as long as Kubernetes gives a
@@ -42,6 +44,7 @@ pub struct Place {
 /// Runs a command for a client. Reports the status after the whole output has been sent, including that of processes
 /// that the command leaves running.
 pub async fn run(command: &[String], tty: bool, place: &Place, mut server: ExecServer) -> Result<(), Error> {
+    signals::default_for_commands();
     let (leave, left) = watch::channel(false);
     let mut copies = JoinSet::new();
     let started = if tty {
