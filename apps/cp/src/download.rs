@@ -1,8 +1,8 @@
 //! Copies from a pod: `tar cf -` runs there, and its archive is unpacked here.
 //!
-//! Decides when a copied file gets its final name. A single file gets it only after tar has reported success, or no more
-//! than that a file changed while it was read. The files of a folder get theirs as soon as their bytes are complete, so
-//! if tar reports an error at the end, the copy fails but the files stay.
+//! Decides when a copied file gets its final name. A single file gets it only after tar has reported success, or no
+//! more than that a file changed while it was read. The files of a folder get theirs as soon as their bytes are
+//! complete, so if tar reports an error at the end, the copy fails but the files stay.
 
 use std::future::pending;
 use std::path::PathBuf;
@@ -81,11 +81,11 @@ pub(crate) async fn download(
     Ok(())
 }
 
-/// True if GNU tar has found nothing worse than a file that changed while it was read, as a log does. Its archive then has
-/// as many bytes as the file had at first. For kubectl, too, this is a success.
+/// True if GNU tar has found nothing worse than a file that changed while it was read, as a log does. Its archive then
+/// has as many bytes as the file had at first. For kubectl, too, this is a success.
 ///
-/// The exit code alone does not say it: with the same code GNU tar reports a file that became shorter, which it fills up
-/// with zeros, and other tars report every error.
+/// The exit code alone does not say it: with the same code GNU tar reports a file that became shorter, which it fills
+/// up with zeros, and other tars report every error.
 fn has_warned(status: &ExitStatus, complaints: &str) -> bool {
     const CHANGED: &str = ": file changed as we read it";
     const HARMLESS: &str = "tar: Removing leading `";

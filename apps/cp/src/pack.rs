@@ -129,7 +129,8 @@ fn append<W: Write>(
     Ok(None)
 }
 
-/// tar takes no time from it, because of its option `-m`. But some tars stop at a time before 1970, which has no plain form.
+/// tar takes no time from it, because of its option `-m`. But some tars stop at a time before 1970, which has no plain
+/// form.
 fn header(metadata: &Metadata) -> Header {
     let mut header = Header::new_gnu();
     header.set_metadata(metadata);

@@ -253,8 +253,8 @@ fn end(path: &Path) -> io::Result<End> {
     Err(io::Error::other("too many links"))
 }
 
-/// Writes to what is there. If that is stdout or stderr, it is not opened again, as that would not work for a socket, and
-/// for a file would write from its beginning.
+/// Writes to what is there. If that is stdout or stderr, it is not opened again, as that would not work for a socket,
+/// and for a file would write from its beginning.
 fn write_through(path: &Path, metadata: &Metadata, size: u64, mut from: impl Read) -> io::Result<()> {
     let own = [io::stdout().as_fd().try_clone_to_owned(), io::stderr().as_fd().try_clone_to_owned()];
     let is_there =

@@ -1,6 +1,7 @@
 //! Runs `cp` as its users do, with the built-in node.
 //!
-//! Looks at the program from outside: its output, its exit code and its sockets. The tar of the pod is the test's, or that of this machine.
+//! Looks at the program from outside: its output, its exit code and its sockets. The tar of the pod is the test's,
+//! or that of this machine.
 
 #![allow(clippy::unwrap_used)]
 

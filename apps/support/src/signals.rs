@@ -37,8 +37,9 @@ impl Ending {
     }
 }
 
-/// Lets the commands that are started from now on have the default for each signal, as in a container. A program can
-/// only pass on that it ignores a signal, and not that it has a handler. So what is ignored gets one, which does nothing.
+/// Lets the commands that are started from now on have the default for each signal, as in a container. A program
+/// can only pass on that it ignores a signal, and not that it has a handler. So what is ignored gets one, which does
+/// nothing.
 /// Must be called in a runtime.
 pub fn default_for_commands() {
     static ONCE: Once = Once::new();
