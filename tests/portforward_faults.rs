@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -239,6 +238,8 @@ async fn an_error_stream_that_a_client_never_ends_is_given_up_with_its_connectio
 
 #[cfg(feature = "net")]
 mod local {
+    use std::io;
+
     use kubestream::AbortOnDrop;
     use kubestream::mux::GoAwayStatus;
     use kubestream::portforward::{Forwarder, Reconnecting};
