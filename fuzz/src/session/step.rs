@@ -115,10 +115,12 @@ impl Run {
             }
             Step::Exit { code } => self.exit(code),
             Step::Wait => {
-                if let Some(Made::Client(exec)) = &mut self.made
-                    && let Some(Ok(status)) = once(exec.wait())
-                {
-                    self.judge(status);
+                if let Some(Made::Client(exec)) = &mut self.made {
+                    // Even a call that is dropped drops the outputs that the session still has.
+                    self.leave = false;
+                    if let Some(Ok(status)) = once(exec.wait()) {
+                        self.judge(status);
+                    }
                 }
             }
             Step::PingPeer => {
