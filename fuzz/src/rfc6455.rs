@@ -74,6 +74,16 @@ pub(crate) fn read(bytes: &[u8], masked: bool, max_message: u64, max_fragments: 
     Reading { said, begun: message.map_or(Vec::new(), |message| message.bytes), inside, end, taken }
 }
 
+/// The first end of a frame that is not before `at`, or the end of the bytes.
+pub(crate) fn frame_end(bytes: &[u8], masked: bool, at: usize) -> usize {
+    let mut taken = 0;
+    while taken < at {
+        let Ok(Some(Frame { whole: Some(whole), .. })) = frame(&bytes[taken..], masked) else { return bytes.len() };
+        taken += whole;
+    }
+    taken
+}
+
 struct Message {
     text: bool,
     bytes: Vec<u8>,
