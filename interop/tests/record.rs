@@ -245,12 +245,13 @@ async fn what_is_not_known_is_not_passed_on() {
         proves("what is not known is not passed on").with(Foreign::Bytes, client_of("`proxy --record`"), [Over::Http]);
     let cluster = Cluster::new(true, &[]);
     let address = cluster.proxy.address().trim_start_matches("http://").to_owned();
-    for path in [
-        "/api/v1/namespaces/default/pods/demo/ex%65c?command=true&stdout=true",
-        "/api/v1//namespaces/default/pods/demo/exec?command=true&stdout=true",
-        "/api/v1/namespaces/default/pods/..%2F..%2Fdemo/exec?command=true&stdout=true",
-        "/api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true&container=../../x",
-        "/api/v1/namespaces/default/pods/demo/proxy",
+    for (path, status) in [
+        ("/api/v1/namespaces/default/pods/demo/ex%65c?command=true&stdout=true", "403"),
+        ("/api/v1//namespaces/default/pods/demo/exec?command=true&stdout=true", "403"),
+        // A name that no pod and no container can have.
+        ("/api/v1/namespaces/default/pods/..%2F..%2Fdemo/exec?command=true&stdout=true", "400"),
+        ("/api/v1/namespaces/default/pods/demo/exec?command=true&stdout=true&container=../../x", "400"),
+        ("/api/v1/namespaces/default/pods/demo/proxy", "403"),
     ] {
         let mut tcp = tokio::net::TcpStream::connect(&address).await.expect("the proxy");
         let head = format!(
@@ -261,7 +262,7 @@ async fn what_is_not_known_is_not_passed_on() {
         tcp.write_all(head.as_bytes()).await.expect("a request");
         let mut answer = [0; 12];
         within("an answer", tcp.read_exact(&mut answer)).await.expect("an answer");
-        assert_eq!(&answer[9..], b"403", "{path}");
+        assert_eq!(&answer[9..], status.as_bytes(), "{path}");
     }
     let mut left = std::fs::read_dir(cluster.scratch.file("casts")).expect("the directory");
     assert!(left.next().is_none(), "a recording of what was not passed on");
