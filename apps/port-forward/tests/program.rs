@@ -6,7 +6,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kubestream::mux::{Config, Multiplexer};
@@ -17,11 +17,8 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Anybody on the machine could run commands through another socket.
-#[test]
-#[cfg(target_os = "linux")]
-fn the_only_sockets_are_those_that_are_forwarded() {
-    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+/// The program with the built-in node, and the local address at which it forwards to a listener.
+fn forwarded(target: &TcpListener) -> (Child, String) {
     let ports = format!(":{}", target.local_addr().unwrap().port());
     let mut process = Command::new(env!("CARGO_BIN_EXE_port-forward"))
         .args(["--address", "127.0.0.1", &ports])
@@ -30,8 +27,17 @@ fn the_only_sockets_are_those_that_are_forwarded() {
         .unwrap();
     let mut line = String::new();
     BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let local = line.split(' ').nth(2).unwrap();
-    let mut client = TcpStream::connect(local).unwrap();
+    let local = line.split(' ').nth(2).unwrap().to_owned();
+    (process, local)
+}
+
+/// Anybody on the machine could run commands through another socket.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_only_sockets_are_those_that_are_forwarded() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut process, local) = forwarded(&target);
+    let mut client = TcpStream::connect(&local).unwrap();
     let (mut server, _) = target.accept().unwrap();
     let listening = listening(process.id());
     client.write_all(b"asked").unwrap();
@@ -87,15 +93,8 @@ fn a_local_port_that_is_taken_is_named_and_ends_no_other() {
 #[test]
 fn a_pod_that_listens_on_ipv6_alone_is_reached() {
     let Ok(target) = TcpListener::bind("[::1]:0") else { return };
-    let ports = format!(":{}", target.local_addr().unwrap().port());
-    let mut process = Command::new(env!("CARGO_BIN_EXE_port-forward"))
-        .args(["--address", "127.0.0.1", &ports])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let mut client = TcpStream::connect(line.split(' ').nth(2).unwrap()).unwrap();
+    let (mut process, local) = forwarded(&target);
+    let mut client = TcpStream::connect(&local).unwrap();
     let serving = std::thread::spawn(move || target.accept().unwrap().0.write_all(b"hello"));
     let mut heard = String::new();
     let read = client.read_to_string(&mut heard);
